@@ -1,0 +1,9 @@
+from callbacks.checkpoints import Checkpoints
+from callbacks.metrics_table import MetricsTable
+from callbacks.predictions import Predictions
+from callbacks.progress import StepProgress
+from callbacks.report import Report
+from callbacks.samples import Samples
+from callbacks.throughput import Throughput
+
+__all__ = ["Checkpoints", "MetricsTable", "Predictions", "Report", "Samples", "StepProgress", "Throughput"]

@@ -1,0 +1,94 @@
+"""Saves the run every so many steps and keeps the newest few.
+
+Lightning's ModelCheckpoint remembers in its own state which files it wrote, and that state is one file behind after
+a kill; this callback looks at the folder instead and has no state. Use ModelCheckpoint beside it to keep the best.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Checkpoint
+
+from errors import InputError
+
+
+_NAME = re.compile(r"step=(\d+)\.ckpt")
+
+
+def checkpoint_name(step: int) -> str:
+    """File name of the checkpoint after `step` optimizer steps."""
+    return f"step={step}.ckpt"
+
+
+def checkpoint_step(path: Path) -> int:
+    """Optimizer steps completed in a checkpoint, by its name.
+
+    Raises:
+        InputError: when the name is not `step=N.ckpt`.
+    """
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise InputError(f"checkpoint {path}: its name must be step=N.ckpt, N the optimizer steps completed")
+    return int(match[1])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first."""
+    return sorted((path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name)), key=checkpoint_step)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps in a folder, or None."""
+    return next(reversed(checkpoints(folder)), None)
+
+
+class Checkpoints(Checkpoint):
+    """Writes `checkpoints/step=N.ckpt` under the run's folder.
+
+    Args:
+        every_steps: optimizer steps between checkpoints; the last step is always saved.
+        keep: newest checkpoints kept; older ones are deleted after a new one is whole.
+
+    Raises:
+        InputError: when either is below 1.
+    """
+
+    def __init__(self, every_steps: int = 1000, keep: int = 2) -> None:
+        if every_steps < 1 or keep < 1:
+            raise InputError(f"every_steps={every_steps}, keep={keep}: both must be at least 1")
+        self.every_steps, self.keep = every_steps, keep
+        self._after_validation = False
+        self._saved_step: int | None = None
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Gradients accumulated half-way are not part of a checkpoint.
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and trainer.global_step % self.every_steps == 0:
+            # A run killed between the checkpoint and the validation of one step would never validate there.
+            self._after_validation = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
+            if not self._after_validation:
+                self._save(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if self._after_validation:
+            self._after_validation = False
+            self._save(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._saved_step = checkpoint["global_step"]
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        trainer.save_checkpoint(folder / checkpoint_name(trainer.global_step), weights_only=False)
+        self._saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            for path in checkpoints(folder)[: -self.keep]:
+                trainer.strategy.remove_checkpoint(path)

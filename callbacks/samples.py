@@ -1,0 +1,77 @@
+"""What the model writes, beside the numbers: continuations of a few prompts at each validation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.loggers import WandbLogger
+
+from models.generation import generate
+
+
+class Samples(lightning.Callback):
+    """Continues fixed prompts, appends them to `samples.jsonl`, logs them to W&B and prints the last ones.
+
+    Args:
+        prompts: texts to continue.
+        new_tokens: tokens to add at most.
+        temperature, top_p: see `models.generation.sample_token`.
+        seed: of the sampling, the same at every validation.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str],
+        new_tokens: int = 64,
+        temperature: float = 0.7,
+        top_p: float = 0.95,
+        seed: int = 0,
+    ) -> None:
+        self.prompts, self.new_tokens = prompts, new_tokens
+        self.temperature, self.top_p, self.seed = temperature, top_p, seed
+        self._last: list[dict[str, Any]] = []
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        self._last = [
+            {"step": trainer.global_step, "prompt": prompt, "continuation": self._continue(trainer, pl_module, prompt)}
+            for prompt in self.prompts
+        ]
+        path = Path(trainer.default_root_dir) / "samples.jsonl"
+        # A resumed run writes the samples of a step again: those of later steps are from before the kill.
+        earlier = [row for row in read_samples(path) if row["step"] < trainer.global_step]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".partial")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in [*earlier, *self._last]), encoding="utf-8")
+        temporary.rename(path)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_text("samples", columns=list(self._last[0]), data=[list(row.values()) for row in self._last])
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        for sample in self._last:
+            print(f"\n--- {sample['prompt']!r} continues ---\n{sample['prompt']}{sample['continuation']}")
+
+    def _continue(self, trainer: Any, pl_module: Any, prompt: str) -> str:
+        tokenizer = trainer.datamodule.tokenizer
+        prompt_ids = [tokenizer.bos, *tokenizer.encode(prompt)]
+        (new_ids,) = generate(
+            pl_module.decoder,
+            prompt_ids,
+            new_tokens=self.new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            stop=tokenizer.eos,
+            seed=self.seed,
+        )
+        whole: str = tokenizer.decode([*prompt_ids, *new_ids])
+        return whole[len(prompt) :]
+
+
+def read_samples(path: Path) -> list[dict[str, Any]]:
+    """The samples written so far; none when there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

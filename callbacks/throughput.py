@@ -1,0 +1,118 @@
+"""Tokens a second, model FLOP/s and the share of what this machine's matrix products reach.
+
+The ceiling is measured, not taken from a datasheet: a share of a number nobody reaches on this machine would say
+little. Time spent in validation is left out, time spent waiting for input is not.
+"""
+
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from models.attention import positions_in_documents
+from models.flops import measured_matmul_peak, parameters, training_flops
+
+PACKAGES = ("torch", "lightning", "torchmetrics", "sentencepiece", "daft", "jsonargparse", "wandb", "numpy")
+
+
+def matmul_dtype(precision: str) -> torch.dtype:
+    """The dtype in which a Lightning precision multiplies matrices."""
+    if precision.startswith("bf16"):
+        return torch.bfloat16
+    if precision.startswith("16"):
+        return torch.float16
+    return torch.float64 if precision.startswith("64") else torch.float32
+
+
+class Throughput(lightning.Callback):
+    """Logs `throughput/{tokens_per_second,model_flops_per_second,share_of_peak}` at the logging interval.
+
+    Also writes `run.json` into the run's folder: the hardware, the versions and what was reached.
+
+    Args:
+        peak_flops_per_second: ceiling of one device; null measures it for a second before training.
+    """
+
+    def __init__(self, peak_flops_per_second: float | None = None) -> None:
+        self.peak = peak_flops_per_second
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        device = trainer.strategy.root_device
+        if self.peak is None:
+            self.peak = measured_matmul_peak(device, matmul_dtype(trainer.precision))
+        self._facts: dict[str, Any] = {
+            "device": _device_name(device),
+            "devices": trainer.world_size,
+            "threads": torch.get_num_threads(),
+            "precision": trainer.precision,
+            "parameters": parameters(pl_module.config),
+            "matmul_peak_flops": self.peak,
+            "python": platform.python_version(),
+            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        self._fit_start, self._first_step = time.monotonic(), trainer.global_step
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._restart()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._paused += time.monotonic() - self._validation_start
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._validation_start = time.monotonic()
+        self._paused = getattr(self, "_paused", 0.0)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._tokens += batch["tokens"].numel()
+        # Stays on the device: reading it back here would make every step wait.
+        self._pairs = self._pairs + (positions_in_documents(batch["document_ids"]) + 1).sum()
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not stepped or trainer.global_step % trainer.log_every_n_steps:
+            return
+        pairs = int(self._pairs)
+        seconds = time.monotonic() - self._since - self._paused
+        # Every data-parallel rank does as much as this one.
+        ranks = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
+        flops = training_flops(pl_module.config, self._tokens, pairs) * ranks / seconds
+        assert self.peak is not None
+        rates = {
+            "tokens_per_second": self._tokens * ranks / seconds,
+            "model_flops_per_second": flops,
+            "share_of_peak": flops / (self.peak * trainer.world_size),
+        }
+        pl_module.log_dict({f"throughput/{name}": rate for name, rate in rates.items()})
+        self._restart()
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or trainer.global_step == self._first_step:
+            return
+        self._facts["seconds_of_last_start"] = round(time.monotonic() - self._fit_start, 1)
+        self._facts["steps"] = trainer.global_step
+        path = Path(trainer.default_root_dir) / "run.json"
+        path.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")
+
+    def _restart(self) -> None:
+        self._since, self._paused, self._tokens = time.monotonic(), 0.0, 0
+        self._pairs: Tensor | int = 0
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if device.type == "cpu" and cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        if names:
+            return f"{names[0]} x {len(names)} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{device.type} {platform.processor() or platform.machine()}"

@@ -1,0 +1,125 @@
+"""From raw sources to shards of tokens, in three stages that are each reused when nothing they depend on changed.
+
+documents (collected and cleaned) -> tokenizer -> shards. Separate stages cost a copy of the clean text on disk and
+buy that changing the vocabulary does not clean again.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset
+from lightning.pytorch.utilities import rank_zero_info
+from tqdm import tqdm
+
+from datamodules.collect_and_clean import Source, clean, cleaning_fingerprint, format_table
+from datamodules.cleaning.dedup import NearDuplicates
+from datamodules.shards import ShardWriter, write_manifest
+from datamodules.stages import fingerprint, run_stage, source_fingerprint
+from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
+
+SPLITS = ("train", "validation")
+MODEL = "tokenizer.model"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Folders of the three stages."""
+
+    documents: Path
+    tokenizer: Path
+    shards: Path
+
+    def summary(self) -> dict[str, Any]:
+        """What cleaning counted."""
+        loaded: dict[str, Any] = json.loads((self.documents / "cleaning.json").read_text(encoding="utf-8"))
+        return loaded
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The trained tokenizer."""
+        return Tokenizer.load(self.tokenizer / MODEL)
+
+
+def prepare(
+    folder: Path,
+    sources: Mapping[str, Source],
+    near_duplicates: NearDuplicates | None,
+    validation_fraction: float,
+    tokenizer: TokenizerSettings,
+    seed: int,
+) -> Prepared:
+    """Run the stages that are not on disk yet.
+
+    Args:
+        folder: root of all stages.
+        sources: readers, cleaning steps and weights by name.
+        near_duplicates: near-duplicate removal, or None for exact removal only.
+        validation_fraction: share of each source's bytes held out.
+        tokenizer: how the tokenizer is trained.
+        seed: of the validation split.
+
+    Raises:
+        InputError: for a missing path, an empty corpus or a vocabulary the corpus cannot fill.
+    """
+    documents_key = cleaning_fingerprint(sources, near_duplicates, validation_fraction, seed)
+    weights = {name: source.weight for name, source in sources.items()}
+    tokenizer_key = fingerprint(
+        documents_key, tokenizer.to_dict(), weights, source_fingerprint("tokenizer.py", "prepare.py")
+    )
+    shards_key = fingerprint(tokenizer_key, source_fingerprint("shards.py"))
+
+    def make_documents(into: Path) -> None:
+        summary = clean(
+            dict(sources), into, near_duplicates=near_duplicates, validation_fraction=validation_fraction, seed=seed
+        )
+        rank_zero_info(format_table(summary))
+
+    def make_tokenizer(into: Path) -> None:
+        sample = weighted_sample(documents, weights, int(tokenizer.sample_megabytes * 1e6))
+        (into / MODEL).write_bytes(train_tokenizer(sample, tokenizer).model)
+
+    def make_shards(into: Path) -> None:
+        write_shards(documents, into, Tokenizer.load(tokenizer_folder / MODEL))
+
+    documents = run_stage(folder, "documents", documents_key, make_documents)
+    tokenizer_folder = run_stage(folder, "tokenizer", tokenizer_key, make_tokenizer)
+    shards = run_stage(folder, "shards", shards_key, make_shards)
+    return Prepared(documents, tokenizer_folder, shards)
+
+
+def read_documents(folder: Path) -> Iterator[dict[str, list[Any]]]:
+    """Batches of clean documents as columns, in the order of their ids."""
+    dataset = pyarrow.dataset.dataset(sorted(folder.glob("documents*.parquet")))
+    for batch in dataset.to_batches(columns=["id", "source", "split", "bytes", "text"], batch_size=1024):
+        yield batch.to_pydict()
+
+
+def weighted_sample(folder: Path, weights: Mapping[str, float], size: int) -> Iterator[str]:
+    """Training texts of about `size` bytes, each source giving its weight's share as far as it has it."""
+    total = sum(weights.values())
+    left = {name: size * weight / total for name, weight in weights.items()}
+    for batch in read_documents(folder):
+        for source, split, length, text in zip(
+            batch["source"], batch["split"], batch["bytes"], batch["text"], strict=True
+        ):
+            if split == "train" and left[source] > 0:
+                left[source] -= length
+                yield text
+
+
+def write_shards(documents: Path, into: Path, tokenizer: Tokenizer) -> None:
+    """Encode every clean document into the shards of its split and source."""
+    writers: dict[tuple[str, str], ShardWriter] = {}
+    with tqdm(desc="tokenising", unit="B", unit_scale=True) as progress:
+        for batch in read_documents(documents):
+            for key in sorted({*zip(batch["split"], batch["source"], strict=True)}):
+                rows = [row for row, pair in enumerate(zip(batch["split"], batch["source"], strict=True)) if pair == key]
+                if key not in writers:
+                    writers[key] = ShardWriter(into, *key, tokenizer)
+                writers[key].write([batch["id"][row] for row in rows], [batch["text"][row] for row in rows])
+            progress.update(sum(batch["bytes"]))
+    for writer in writers.values():
+        writer.close()
+    write_manifest(into, [record for key in sorted(writers) for record in writers[key].records], tokenizer)

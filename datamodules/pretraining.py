@@ -1,0 +1,163 @@
+"""The cleaned pretraining mixture as a LightningDataModule.
+
+It composes what the other files do: prepare, open shards, mix, batch. Its only state is how many samples were
+consumed, counted in optimizer steps, because a prefetching loader is always ahead of what was learned from.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+from torch.utils.data import DataLoader
+
+from datamodules.cleaning.dedup import NearDuplicates
+from datamodules.collect_and_clean import Source
+from datamodules.mixture import EvenlySpread, GlobalBatches, Mixture, PackedWindows, WindowedSource, collate
+from datamodules.prepare import Prepared, prepare
+from datamodules.shards import Shard, open_shards
+from datamodules.tokenizer import Tokenizer, TokenizerSettings
+from errors import InputError
+
+
+class PretrainingData(lightning.LightningDataModule):
+    """Collects, cleans, tokenises, packs and mixes text.
+
+    Args:
+        folder: where prepared data is kept; reused when the inputs and settings are the same.
+        sources: name -> reader, cleaning steps and weight.
+        tokenizer: how the tokenizer is trained.
+        sequence_length: tokens in a training window.
+        batch_size: windows in a micro-batch of one rank.
+        near_duplicates: near-duplicate removal over all sources; null for exact duplicates only.
+        validation_fraction: share of each source's bytes held out for validation.
+        validation_windows: windows of each source evaluated, evenly spread; null for all.
+        seed: of the split and of the data order.
+        workers: processes that read ahead; 0 reads in the training process.
+        verify: compare every shard with its checksum before training.
+
+    Raises:
+        InputError: for a size that cannot work.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        sources: dict[str, Source],
+        tokenizer: TokenizerSettings,
+        sequence_length: int = 512,
+        batch_size: int = 8,
+        near_duplicates: NearDuplicates | None = NearDuplicates(),
+        validation_fraction: float = 0.02,
+        validation_windows: int | None = None,
+        seed: int = 0,
+        workers: int = 1,
+        verify: bool = True,
+    ) -> None:
+        super().__init__()
+        if sequence_length < 2 or batch_size < 1:
+            raise InputError(
+                f"sequence_length={sequence_length}, batch_size={batch_size}: need at least 2 tokens and 1 window"
+            )
+        if not 0 < validation_fraction < 1:
+            raise InputError(f"validation_fraction={validation_fraction}: must lie between 0 and 1")
+        if not sources:
+            raise InputError("sources is empty: name at least one source of text")
+        self.folder, self.sources, self.tokenizer_settings = Path(folder), sources, tokenizer
+        self.sequence_length, self.batch_size = sequence_length, batch_size
+        self.near_duplicates, self.validation_fraction = near_duplicates, validation_fraction
+        self.validation_windows, self.seed = validation_windows, seed
+        self.workers, self.verify = workers, verify
+        self.vocabulary_size = tokenizer.vocabulary_size
+        self.source_names = list(sources)
+        self.consumed_samples = self.counted_steps = 0
+        self.prepared: Prepared | None = None
+
+    def prepare_data(self) -> None:
+        """Run every stage that is not on disk (Lightning calls this on one process a node)."""
+        self._prepare()
+
+    def _prepare(self) -> Prepared:
+        if self.prepared is None:
+            self.prepared = prepare(
+                self.folder,
+                self.sources,
+                self.near_duplicates,
+                self.validation_fraction,
+                self.tokenizer_settings,
+                self.seed,
+            )
+        return self.prepared
+
+    def setup(self, stage: str) -> None:
+        """Open and verify the shards."""
+        prepared = self._prepare()
+        self.tokenizer: Tokenizer = prepared.load_tokenizer()
+        shards: dict[tuple[str, str], list[Shard]] = {}
+        for shard in open_shards(prepared.shards, self.verify):
+            shards.setdefault((shard.record.split, shard.record.source), []).append(shard)
+        token_bytes, pad = self.tokenizer.token_bytes(), self.tokenizer.pad
+
+        train = {name: WindowedSource(shards.get(("train", name), []), self.sequence_length) for name in self.sources}
+        weights = {name: source.weight for name, source in self.sources.items()}
+        self.mixture = Mixture({name: len(train[name]) for name in train}, weights, self.seed)
+        self.train_windows = PackedWindows(train, self.mixture.locate, token_bytes, pad)
+
+        held_out = {
+            name: WindowedSource(shards.get(("validation", name), []), self.sequence_length, keep_partial=True)
+            for name in self.sources
+        }
+        self.validation_order = EvenlySpread(
+            {name: len(source) for name, source in held_out.items()}, self.validation_windows
+        )
+        self.validation_dataset = PackedWindows(held_out, self.validation_order.locate, token_bytes, pad)
+
+    def _ranks(self) -> tuple[int, int]:
+        """This process's data-parallel rank and their number, as the strategy counts them."""
+        shares = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return (shares["rank"], shares["num_replicas"]) if shares else (0, 1)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """An endless loader that begins at the first sample not yet consumed."""
+        batches = GlobalBatches(self.consumed_samples, self.batch_size, *self._ranks())
+        return self._loader(self.train_windows, batches)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Every held-out window once; a batch holds one source."""
+        rank, ranks = self._ranks()
+        batches: list[list[int]] = []
+        for samples in self.validation_order.samples_by_source():
+            batches += [samples[i : i + self.batch_size] for i in range(0, len(samples), self.batch_size)]
+        return self._loader(self.validation_dataset, batches[rank::ranks])
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The held-out windows."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The held-out windows."""
+        return self.val_dataloader()
+
+    def _loader(self, dataset: PackedWindows, batches: Any) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.workers,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=False,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Samples consumed by completed optimizer steps; earlier steps may have had another batch size."""
+        assert self.trainer is not None
+        _, ranks = self._ranks()
+        samples_a_step = self.batch_size * ranks * self.trainer.accumulate_grad_batches
+        new_steps = self.trainer.global_step - self.counted_steps
+        return {
+            "consumed_samples": self.consumed_samples + new_steps * samples_a_step,
+            "counted_steps": self.trainer.global_step,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.consumed_samples = state_dict["consumed_samples"]
+        self.counted_steps = state_dict["counted_steps"]

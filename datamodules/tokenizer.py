@@ -1,0 +1,182 @@
+"""A SentencePiece tokenizer that gives back exactly the text it was given.
+
+Byte-pair encoding with byte fallback instead of the unigram model: it encodes more slowly but trains ten times
+faster and has no unknown token. SentencePiece's own defaults rewrite text (NFKC, merged spaces, a space in front);
+all of them are off, and the one character it cannot represent, its own space mark U+2581, is escaped.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+
+from errors import InputError
+
+SPACE_MARK, ESCAPE, ESCAPED_MARK = "\u2581", "\ue000", "\ue001"
+BYTE_PIECES = 256
+
+
+@dataclass
+class TokenizerSettings:
+    """How the tokenizer is trained.
+
+    Args:
+        vocabulary_size: number of token ids, special and byte tokens included.
+        control_tokens: names reserved for later use (ChatML's by default); they are never produced from text.
+        sample_megabytes: text to train on, drawn from the sources by their weights.
+        cross_scripts: let a piece join letters, digits' neighbours and punctuation ("self.", "):"), which makes
+            code about 8 % shorter; SentencePiece's default forbids it.
+    """
+
+    vocabulary_size: int = 4096
+    control_tokens: list[str] = field(
+        default_factory=lambda: ["<|im_start|>", "<|im_end|>", *(f"<|reserved_{i}|>" for i in range(6))]
+    )
+    sample_megabytes: float = 16.0
+    cross_scripts: bool = True
+
+    def __post_init__(self) -> None:
+        least = 4 + len(self.control_tokens) + BYTE_PIECES
+        if not least < self.vocabulary_size < 2**31:
+            raise InputError(
+                f"vocabulary_size={self.vocabulary_size}: must be above {least}, the special, control and byte tokens"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the fingerprint of what was made with these settings."""
+        return asdict(self)
+
+
+class Tokenizer:
+    """A trained SentencePiece model.
+
+    Args:
+        model: the serialized model.
+
+    Attributes:
+        bos, eos, pad: ids of the beginning-of-text, end-of-text and padding token.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.bos, self.eos, self.pad = (
+            self._processor.bos_id(),
+            self._processor.eos_id(),
+            self._processor.pad_id(),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Read a serialized model."""
+        return cls(path.read_bytes())
+
+    def __len__(self) -> int:
+        return int(self._processor.vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        ids: list[int] = self._processor.encode(_escape(text))
+        return ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of many texts, on all cores."""
+        ids: list[list[int]] = self._processor.encode([_escape(text) for text in texts], num_threads=-1)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids; control tokens vanish, bytes that are no UTF-8 become U+FFFD."""
+        return _unescape(self._processor.decode(list(ids)))
+
+    def token_bytes(self) -> np.ndarray:
+        """Bytes of UTF-8 text that each token id stands for, int32 [vocabulary]; 0 for control tokens."""
+        processor = self._processor
+        sizes = np.zeros(len(self), dtype=np.int32)
+        for token in range(len(self)):
+            if processor.is_byte(token):
+                sizes[token] = 1
+            elif not (processor.is_control(token) or processor.is_unknown(token)):
+                sizes[token] = len(processor.id_to_piece(token).replace(SPACE_MARK, " ").encode())
+        return sizes
+
+
+def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:
+    """Train byte-pair encoding on texts.
+
+    Raises:
+        InputError: when the texts hold too few distinct pairs for the vocabulary.
+    """
+    model = BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_sentences(texts),
+            model_writer=model,
+            vocab_size=settings.vocabulary_size,
+            model_type="bpe",
+            byte_fallback=True,
+            split_digits=True,
+            split_by_unicode_script=not settings.cross_scripts,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            max_sentence_length=4 * SENTENCE_CHARACTERS,
+            control_symbols=settings.control_tokens,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=3,
+            minloglevel=2,
+        )
+    except (RuntimeError, StopIteration) as error:
+        raise InputError(
+            f"tokenizer.vocabulary_size={settings.vocabulary_size} {_why_not(str(error))}"
+        ) from error
+    return Tokenizer(model.getvalue())
+
+
+def _why_not(message: str) -> str:
+    """SentencePiece's complaint in words, with the number to take instead."""
+    if most := re.search(r"value <= (\d+)", message):
+        return f"cannot be filled from this corpus: choose at most {most[1]}, or add text"
+    if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return f"cannot hold the characters of this corpus: choose at least {least[1]}"
+    return f"cannot be filled from this corpus ({' '.join(message.split()) or 'no text'}): add text"
+
+
+SENTENCE_CHARACTERS = 2000
+"""SentencePiece drops longer training sentences without a word, so documents are cut at line ends below this."""
+
+
+def _sentences(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        sentence = ""
+        for line in _escape(text).splitlines(keepends=True):
+            for start in range(0, len(line), SENTENCE_CHARACTERS):
+                piece = line[start : start + SENTENCE_CHARACTERS]
+                if len(sentence) + len(piece) > SENTENCE_CHARACTERS:
+                    yield sentence
+                    sentence = ""
+                sentence += piece
+        if sentence:
+            yield sentence
+
+
+def _escape(text: str) -> str:
+    """Replace U+2581, which SentencePiece reads as a space, by a pair of private-use characters; reversible."""
+    if SPACE_MARK in text or ESCAPE in text:
+        return text.replace(ESCAPE, ESCAPE * 2).replace(SPACE_MARK, ESCAPE + ESCAPED_MARK)
+    return text
+
+
+def _unescape(text: str) -> str:
+    if ESCAPE not in text:
+        return text
+    # Split on the doubled escape first: what is between cannot hold half of one.
+    parts = text.split(ESCAPE * 2)
+    return ESCAPE.join(part.replace(ESCAPE + ESCAPED_MARK, SPACE_MARK) for part in parts)

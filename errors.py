@@ -1,0 +1,9 @@
+"""The one name every package may import, so that bad input ends the same way everywhere.
+
+Raising a plain ValueError would have been simpler, but then `main.py` could not tell a user's mistake
+(one line, exit status 2) from a defect of ours (a traceback).
+"""
+
+
+class InputError(ValueError):
+    """A value the user gave cannot work: one line with the value, the rule it breaks and the fix."""

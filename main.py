@@ -1,0 +1,222 @@
+"""The command line: `python main.py COMMAND --config FILE`, and nothing else.
+
+fit, validate, test and predict are Lightning's; prepare, generate and report read the very same configuration.
+Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
+"""
+
+import os
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
+
+import lightning
+import torch
+from jsonargparse import ActionConfigFile
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from callbacks.checkpoints import checkpoint_step, latest_checkpoint
+from callbacks.metrics_table import rewind_metrics
+from callbacks.report import write_report
+from datamodules.pretraining import PretrainingData
+from errors import InputError
+from models.flops import has_bf16_matrix_units
+from models.generation import generate
+from models.language_model import LanguageModel
+
+
+class Trainer(lightning.Trainer):
+    """Lightning's Trainer, continuing by default, with the commands that are not training."""
+
+    @property
+    def newest_checkpoint(self) -> Path | None:
+        """The last complete checkpoint in the run's folder."""
+        return latest_checkpoint(Path(self.default_root_dir) / "checkpoints")
+
+    def fit(self, model: Any, *args: Any, ckpt_path: str | None = None, resume: bool = True, **kwargs: Any) -> None:
+        """Train, continuing from the newest checkpoint in the run's folder.
+
+        Args:
+            model: the LightningModule.
+            ckpt_path: checkpoint to continue from instead.
+            resume: set to false to start from the initial weights; the run's folder must then be empty.
+        """
+        newest = self.newest_checkpoint
+        if ckpt_path is None and newest is not None:
+            if not resume:
+                raise InputError(f"resume=false, but {newest} exists: move it away or set trainer.default_root_dir")
+            ckpt_path = str(newest)
+            print(f"continuing from {newest}", flush=True)
+        step = checkpoint_step(Path(ckpt_path)) if ckpt_path else 0
+        if step == self.max_steps:
+            print(f"already trained to step {step}: raise trainer.max_steps to train further")
+        if self.is_global_zero:
+            rewind_metrics(Path(self.default_root_dir), step)
+        super().fit(model, *args, ckpt_path=ckpt_path, weights_only=True, **kwargs)
+
+    def prepare(self, model: Any, datamodule: Any) -> None:
+        """Collect, clean, tokenise and pack the data, without training."""
+        datamodule.prepare_data()
+        print(f"prepared: {datamodule.prepared.shards}")
+
+    def generate(
+        self,
+        model: LanguageModel,
+        datamodule: PretrainingData,
+        prompt: str = "",
+        new_tokens: int = 128,
+        samples: int = 1,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        seed: int = 0,
+        ckpt_path: str | None = None,
+    ) -> None:
+        """Continue a prompt with a trained model.
+
+        Args:
+            model: the LightningModule.
+            datamodule: gives the tokenizer.
+            prompt: text to continue.
+            new_tokens: tokens to add at most.
+            samples: continuations to print.
+            temperature: 0 takes the most likely token.
+            top_p: share of the probability to sample from.
+            seed: of the sampling.
+            ckpt_path: checkpoint to use; by default the newest in the run's folder.
+        """
+        checkpoint = self.strategy.checkpoint_io.load_checkpoint(self.require_checkpoint(ckpt_path))
+        datamodule.prepare_data()
+        tokenizer = datamodule.prepared.load_tokenizer()
+        model.on_load_checkpoint(checkpoint)
+        model.configure_model()
+        model.load_state_dict(checkpoint["state_dict"])
+        decoder = model.decoder.to(self.strategy.root_device).eval()
+        prompt_ids = [tokenizer.bos, *tokenizer.encode(prompt)]
+        for number, new_ids in enumerate(
+            generate(
+                decoder, prompt_ids, new_tokens=new_tokens, samples=samples,
+                temperature=temperature, top_p=top_p, stop=tokenizer.eos, seed=seed,
+            )
+        ):
+            print(f"--- {number + 1} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *new_ids]))
+
+    def report(self, model: Any, datamodule: Any) -> None:
+        """Write the report of a run again from what it logged."""
+        print(f"report: {write_report(Path(self.default_root_dir))}")
+
+    def require_checkpoint(self, path: str | None) -> str:
+        """`path`, or the newest checkpoint of the run."""
+        found = path or self.newest_checkpoint
+        if found is None:
+            raise InputError(
+                f"no checkpoint in {self.default_root_dir}/checkpoints: train first (fit), or give --ckpt_path"
+            )
+        return str(found)
+
+
+class Parser(LightningArgumentParser):
+    """Reports a mistake in one line, with exit status 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        fail(message)
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with the further commands and what YAML alone cannot say."""
+
+    def init_parser(self, **kwargs: Any) -> Parser:
+        parser = Parser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file; later ones override earlier ones")
+        return parser
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        ours = {"prepare", "generate", "report"}
+        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in sorted(ours)}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--precision_without_bf16_units",
+            type=str | None,
+            default=None,
+            help="precision to take instead of a bf16 one on a device that has no bfloat16 matrix units, where "
+            "bf16 would be many times slower; null keeps trainer.precision",
+        )
+        parser.link_arguments(
+            "data.vocabulary_size", "model.init_args.decoder.vocabulary_size", apply_on="instantiate"
+        )
+        parser.set_defaults(
+            {
+                "trainer.plugins": [{"class_path": "strategies.AtomicCheckpointIO"}],
+                # The data deals samples out to ranks itself; Lightning's sampler would shuffle them.
+                "trainer.use_distributed_sampler": False,
+            }
+        )
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self._choose_precision(config)
+        folder = Path(config.trainer.default_root_dir or "runs/default")
+        config.trainer.default_root_dir = str(folder)
+        if self.subcommand != "fit":
+            # Only training has curves to extend.
+            config.trainer.logger = False
+        for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
+            arguments = logger.init_args
+            if arguments.save_dir in (None, "."):
+                arguments.save_dir = str(folder)
+            if logger.class_path.endswith("WandbLogger"):
+                arguments.id = arguments.id or wandb_identity(folder)
+                if arguments.offline:
+                    os.environ.setdefault("WANDB_SILENT", "true")
+
+    def _choose_precision(self, config: Any) -> None:
+        instead, asked = config.precision_without_bf16_units, config.trainer.precision
+        on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
+        device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
+        if instead and str(asked).startswith("bf16") and not has_bf16_matrix_units(device):
+            config.trainer.precision = instead
+            print(f"precision: {instead} instead of {asked}, {device} has no bfloat16 matrix units", flush=True)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand in ("validate", "test", "predict"):
+            arguments["ckpt_path"] = self.trainer.require_checkpoint(arguments["ckpt_path"])
+        return arguments
+
+
+def wandb_identity(folder: Path) -> str:
+    """The run's id at Weights & Biases, made once and kept, so that a resumed run continues the same curves."""
+    path = folder / "wandb-id.txt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex[:12])
+    return path.read_text().strip()
+
+
+def fail(message: str) -> None:
+    """End with exit status 2 and one line."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        CommandLine(
+            lightning.LightningModule,
+            lightning.LightningDataModule,
+            trainer_class=Trainer,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+        )
+    except InputError as error:
+        fail(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""A Llama-style decoder (Touvron et al. 2023): pre-norm blocks of grouped-query attention and SwiGLU.
+
+One plain class for every size and family member: what differs lives in `DecoderConfig`, never in a subclass.
+Sub-modules follow the name contract the strategies rely on: `tok_embeddings`, `layers.<i>`, `norm`, `output`.
+Weights are drawn from a generator seeded by (seed, parameter name), so that every parallel layout, and every
+order of construction, begins with the same numbers; one global seed would be simpler and break both.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from errors import InputError
+from models.attention import Attention, AttentionLayout, KeyValueCache
+from models.layers import RMSNorm, SwiGLU
+
+
+@dataclass
+class DecoderConfig:
+    """Shape of a decoder.
+
+    Args:
+        vocabulary_size: number of token ids; filled in from the data's tokenizer by the command line.
+        width: model width.
+        layers: number of blocks.
+        heads: query heads.
+        key_value_heads: key/value heads; must divide `heads` (grouped-query attention).
+        hidden_width: inner width of the feed-forward layer; Llama takes about 8/3 of the width.
+        head_width: width of one head; by default width / heads.
+        rope_theta: base of the rotary wavelengths (Su et al. 2021).
+        norm_epsilon: epsilon of every RMSNorm.
+        tied_embeddings: share the input and output embedding matrix (Press & Wolf 2017), worth it in small models.
+        initial_std: standard deviation of the initial weights (GPT-2's 0.02).
+
+    Raises:
+        InputError: when a size is not positive or the heads do not divide.
+    """
+
+    vocabulary_size: int
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    key_value_heads: int = 2
+    hidden_width: int = 704
+    head_width: int | None = None
+    rope_theta: float = 10_000.0
+    norm_epsilon: float = 1e-5
+    tied_embeddings: bool = True
+    initial_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary_size", "width", "layers", "heads", "key_value_heads", "hidden_width"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.heads % self.key_value_heads:
+            raise InputError(
+                f"key_value_heads={self.key_value_heads} does not divide heads={self.heads}: "
+                f"choose one of {[k for k in range(1, self.heads + 1) if self.heads % k == 0]}"
+            )
+        if self.head_width is None and self.width % self.heads:
+            raise InputError(
+                f"heads={self.heads} does not divide width={self.width}: "
+                f"change one of them or give head_width"
+            )
+        self.head_width = self.head_width or self.width // self.heads
+        if self.head_width % 2:
+            raise InputError(
+                f"head_width={self.head_width} is odd: rotary embeddings turn pairs, give an even head width"
+            )
+
+
+class DecoderBlock(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        assert config.head_width is not None
+        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention = Attention(config.width, config.heads, config.key_value_heads, config.head_width)
+        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.feed_forward = SwiGLU(config.width, config.hidden_width)
+
+    def forward(
+        self, x_BTC: Tensor, layout: AttentionLayout, cache: KeyValueCache | None = None, layer: int = 0
+    ) -> Tensor:
+        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), layout, cache, layer)
+        return x_BTC + self.feed_forward(self.feed_forward_norm(x_BTC))
+
+
+class Decoder(nn.Module):
+    """The whole decoder. `forward` ends at the last norm: losses and sampling apply `output` themselves, in pieces."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocabulary_size, config.width)
+        self.layers = nn.ModuleDict({str(index): DecoderBlock(config) for index in range(config.layers)})
+        self.norm = RMSNorm(config.width, config.norm_epsilon)
+        self.output = nn.Linear(config.width, config.vocabulary_size, bias=False)
+        if config.tied_embeddings:
+            self.output.weight = self.tok_embeddings.weight
+
+    def forward(
+        self, tokens_BT: Tensor, document_ids_BT: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Hidden states after the last norm.
+
+        Args:
+            tokens_BT: int64 token ids.
+            document_ids_BT: integers, equal for neighbours of one document; None means one document a row.
+            cache: keys and values of earlier positions, extended in place; only with `document_ids_BT=None`.
+
+        Returns:
+            [B, T, C] in the dtype of the computation.
+        """
+        assert self.config.head_width is not None
+        if document_ids_BT is not None:
+            layout = AttentionLayout.of(document_ids_BT, self.config.head_width, self.config.rope_theta)
+        else:
+            start = 0 if cache is None else cache.length
+            positions = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
+            layout = AttentionLayout.causal(
+                positions.expand_as(tokens_BT), self.config.head_width, self.config.rope_theta
+            )
+        x_BTC = self.tok_embeddings(tokens_BT)
+        for index, block in self.layers.items():
+            x_BTC = block(x_BTC, layout, cache, int(index))
+        if cache is not None:
+            cache.length += tokens_BT.shape[1]
+        return self.norm(x_BTC)
+
+
+@torch.no_grad()
+def initialise(decoder: Decoder, seed: int) -> None:
+    """Draw every weight from its own generator, seeded by (seed, name).
+
+    Matrices are normal with `initial_std`; those that write into the residual stream (`wo`, `w2`) are divided by
+    sqrt(2 * layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). Norms are 1.
+    """
+    config = decoder.config
+    for name, parameter in decoder.named_parameters():
+        if parameter.ndim < 2:
+            parameter.fill_(1.0)
+            continue
+        std = config.initial_std
+        if name.endswith(("wo.weight", "w2.weight")):
+            std /= (2 * config.layers) ** 0.5
+        # Drawn on the CPU in float32 whatever the device, whose own generators differ.
+        generator = torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(name.encode(), seed=seed) >> 1)
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)

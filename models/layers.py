@@ -1,0 +1,69 @@
+"""Normalisation, feed-forward and rotary embedding: the parts of a decoder block that mix no positions.
+
+Plain PyTorch without fused kernels: each layer reads as its equation, and `torch.compile` does the fusing
+where a compiler is at hand.
+
+Shape suffixes: B batch, T time (positions in a sequence), C model width, H heads, D head width, F hidden width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation (Zhang & Sennrich 2019, eq. 4): x / rms(x) * weight.
+
+    Args:
+        width: size of the last dimension.
+        epsilon: added to the mean square; 1e-5 is Llama's.
+    """
+
+    def __init__(self, width: int, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (Shazeer 2020, eq. 6): w2(silu(w1 x) * w3 x), without biases.
+
+    Args:
+        width: model width C.
+        hidden_width: inner width F; Llama takes about 8/3 C.
+    """
+
+    def __init__(self, width: int, hidden_width: int) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(width, hidden_width, bias=False)
+        self.w2 = nn.Linear(hidden_width, width, bias=False)
+        self.w3 = nn.Linear(width, hidden_width, bias=False)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x_BTC)) * self.w3(x_BTC))
+
+
+def rotary_angles(positions_BT: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the rotary angles (Su et al. 2021, eq. 15), computed in float32.
+
+    Args:
+        positions_BT: integer position of each token within its document.
+        head_width: D, even.
+        theta: base of the geometric progression of wavelengths; 10,000 is the paper's.
+
+    Returns:
+        Two float32 tensors [B, T, 1, D / 2], ready to broadcast over heads.
+    """
+    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions_BT.device) / head_width
+    angles = positions_BT.float()[..., None, None] * theta**-exponents
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_BTHD: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the pair (x[i], x[i + D/2]) of each head by its angle; halves, not neighbours, as Hugging Face Llama does."""
+    cosine, sine = (angle.to(x_BTHD.dtype) for angle in angles)
+    first, second = x_BTHD.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

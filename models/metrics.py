@@ -1,0 +1,34 @@
+"""Bits per byte: the loss in a unit that does not change with the tokenizer."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class BitsPerByte(Metric):
+    """Total negative log-likelihood in bits over the bytes of text it predicts, summed over all ranks.
+
+    Tokens that stand for no text (control tokens, padding) count neither bits nor bytes.
+    """
+
+    higher_is_better = False
+    full_state_update = False
+    nats: Tensor
+    bytes: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("nats", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, nats_N: Tensor, bytes_N: Tensor) -> None:
+        """Add tokens: their negative log-likelihood in nats and the bytes of text each stands for."""
+        self.nats += (nats_N * (bytes_N > 0)).sum(dtype=torch.float64)
+        self.bytes += bytes_N.sum(dtype=torch.int64)
+
+    def compute(self) -> Tensor:
+        """Bits per byte; NaN before any text was seen."""
+        return (self.nats / self.bytes / math.log(2)).float()

@@ -1,0 +1,3 @@
+from strategies.checkpoint import AtomicCheckpointIO
+
+__all__ = ["AtomicCheckpointIO"]

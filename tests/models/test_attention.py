@@ -1,0 +1,106 @@
+"""Attention stays within documents: packed rows give what each document gives alone."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.attention import AttentionLayout, positions_in_documents
+from models.decoder import Decoder, DecoderConfig, initialise
+from models.generation import generate
+
+CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    decoder = Decoder(CONFIG).double()
+    initialise(decoder, seed=1)
+    # Larger weights than a fresh model's, so that attention is far from uniform and a leak would show.
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(10)
+    return decoder
+
+
+def document_rows(lengths_of_rows: list[list[int]]) -> torch.Tensor:
+    return torch.stack(
+        [torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in lengths_of_rows]
+    )
+
+
+row_of_documents = st.lists(st.integers(1, 9), min_size=1, max_size=8).map(
+    lambda lengths: [*lengths, 24 - sum(lengths)] if sum(lengths) < 24 else [24]
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.lists(row_of_documents, min_size=1, max_size=3), seed=st.integers(0, 1000))
+def test_packed_documents_equal_documents_alone(decoder: Decoder, rows: list[list[int]], seed: int) -> None:
+    tokens = torch.randint(64, (len(rows), 24), generator=torch.Generator().manual_seed(seed))
+    packed = decoder(tokens, document_rows(rows))
+    for row, lengths in enumerate(rows):
+        alone = [decoder(part[None])[0] for part in tokens[row].split(lengths)]
+        torch.testing.assert_close(packed[row], torch.cat(alone), rtol=0, atol=1e-10)
+
+
+def test_dense_mask_and_loop_over_documents_agree_with_gradients(decoder: Decoder) -> None:
+    document_ids = document_rows([[5, 1, 18], [24]])
+    tokens = torch.randint(64, (2, 24), generator=torch.Generator().manual_seed(0))
+    x = decoder.tok_embeddings(tokens).detach()
+    attention = decoder.layers["0"].attention
+    by_loop = AttentionLayout.of(document_ids, 8, 10_000.0)
+    same = document_ids[:, None, :, None] == document_ids[:, None, None, :]
+    by_mask = AttentionLayout(by_loop.angles, mask=same.tril())
+    results = []
+    for layout in (by_loop, by_mask):
+        leaf = x.clone().requires_grad_()
+        y = attention(leaf, layout)
+        y.square().sum().backward()
+        results.append((y.detach(), leaf.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-10)
+
+
+def test_a_document_does_not_see_its_neighbours_or_the_future(decoder: Decoder) -> None:
+    document_ids = document_rows([[8, 16]])
+    tokens = torch.randint(64, (1, 24), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[0, 3] = (changed[0, 3] + 1) % 64
+    before, after = decoder(tokens, document_ids), decoder(changed, document_ids)
+    same = (before == after).all(-1)[0]
+    assert same[:3].all()
+    assert not same[3:8].any()
+    assert same[8:].all()
+
+
+def test_positions_restart_in_each_document_and_row() -> None:
+    document_ids = torch.tensor([[0, 0, 1, 1, 1], [7, 8, 8, 8, 9]])
+    assert positions_in_documents(document_ids).tolist() == [[0, 1, 0, 1, 2], [0, 0, 1, 2, 0]]
+
+
+def test_cached_decoding_equals_uncached(decoder: Decoder) -> None:
+    prompt = [1, 5, 9, 2]
+    (cached,) = generate(decoder, prompt, new_tokens=12, temperature=0)
+    tokens = list(prompt)
+    for _ in range(12):
+        tokens.append(int(decoder.output(decoder(torch.tensor([tokens]))[:, -1]).argmax()))
+    assert cached == tokens[len(prompt) :]
+
+
+def test_generation_is_a_function_of_its_seed_and_stops(decoder: Decoder) -> None:
+    first = generate(decoder, [1], new_tokens=20, samples=3, temperature=1.0, seed=5)
+    assert first == generate(decoder, [1], new_tokens=20, samples=3, temperature=1.0, seed=5)
+    assert first != generate(decoder, [1], new_tokens=20, samples=3, temperature=1.0, seed=6)
+    stop = first[0][4]
+    stopped = generate(decoder, [1], new_tokens=20, samples=3, temperature=1.0, seed=5, stop=stop)
+    assert stopped == [row[: row.index(stop)] if stop in row else row for row in first]
+
+
+def test_top_p_keeps_the_smallest_sufficient_set() -> None:
+    from models.generation import sample_token
+
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(2000, -1)
+    drawn = sample_token(logits, 1.0, 0.7, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {0, 1}
+    assert abs((drawn == 0).double().mean().item() - 0.5 / 0.8) < 0.05

@@ -1,0 +1,91 @@
+"""The chunked loss against a naive float64 computation, with its hand-written gradient."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models.losses import IGNORE, linear_cross_entropy, token_negative_log_likelihood
+
+
+def problem(tokens: int, seed: int, ignored: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(tokens, 6, dtype=torch.float64, generator=generator)
+    weight = torch.randn(11, 6, dtype=torch.float64, generator=generator)
+    labels = torch.randint(11, (tokens,), generator=generator)
+    labels[:ignored] = IGNORE
+    return hidden, weight, labels
+
+
+def naive(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float) -> Tensor:
+    losses = []
+    for state, label in zip(hidden, labels.tolist(), strict=True):
+        if label != IGNORE:
+            scores = (weight * state).sum(-1)
+            normaliser = scores.exp().sum().log()
+            losses.append(normaliser - scores[label] + z_loss * normaliser**2)
+    return torch.stack(losses).mean()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    tokens=st.integers(2, 20),
+    chunk=st.integers(1, 25),
+    z_loss=st.sampled_from([0.0, 0.01]),
+    seed=st.integers(0, 99),
+    ignored=st.integers(0, 1),
+)
+def test_value_and_gradient_equal_the_naive_ones(
+    tokens: int, chunk: int, z_loss: float, seed: int, ignored: int
+) -> None:
+    hidden, weight, labels = problem(tokens, seed, ignored)
+    results = []
+    for loss in (
+        lambda h, w: linear_cross_entropy(h, w, labels, z_loss, chunk),
+        lambda h, w: naive(h, w, labels, z_loss),
+    ):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        value = 3 * loss(h, w)
+        value.backward()
+        results.append((value.detach(), h.grad, w.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-12)
+
+
+def test_gradcheck() -> None:
+    hidden, weight, labels = problem(7, 0, ignored=2)
+    inputs = (hidden.requires_grad_(), weight.requires_grad_())
+    assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, labels, 0.02, chunk=3), inputs)
+
+
+def test_without_gradient_and_token_losses_agree() -> None:
+    hidden, weight, labels = problem(9, 3, ignored=2)
+    with torch.no_grad():
+        mean = linear_cross_entropy(hidden, weight, labels, chunk=4)
+    tokens = token_negative_log_likelihood(hidden, weight, labels, chunk=4)
+    assert tokens[:2].tolist() == [0.0, 0.0]
+    torch.testing.assert_close(tokens.sum() / 7, mean)
+    torch.testing.assert_close(mean, naive(hidden, weight, labels, 0.0))
+
+
+def test_no_valid_label_gives_zero_and_no_gradient() -> None:
+    hidden, weight, labels = problem(4, 0, ignored=4)
+    hidden.requires_grad_()
+    loss = linear_cross_entropy(hidden, weight, labels)
+    loss.backward()
+    assert loss.item() == 0
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precision_stays_within_its_rounding(dtype: torch.dtype) -> None:
+    hidden, weight, labels = problem(64, 1)
+    exact = naive(hidden, weight, labels, 0.0)
+    leaf = weight.to(dtype).requires_grad_()
+    loss = linear_cross_entropy(hidden.to(dtype), leaf, labels, chunk=16)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert leaf.grad is not None
+    assert leaf.grad.dtype == dtype
+    torch.testing.assert_close(loss.double(), exact, rtol=torch.finfo(dtype).eps * 8, atol=0)
