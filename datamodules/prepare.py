@@ -14,8 +14,9 @@ import pyarrow.dataset
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
-from datamodules.collect_and_clean import Source, clean, cleaning_fingerprint, format_table
 from datamodules.cleaning.dedup import NearDuplicates
+from datamodules.cleaning.pipeline import SUMMARY, Source, clean, cleaning_fingerprint, list_inputs
+from datamodules.cleaning.summary import format_table
 from datamodules.shards import ShardWriter, write_manifest
 from datamodules.stages import fingerprint, run_stage, source_fingerprint
 from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
@@ -34,7 +35,7 @@ class Prepared:
 
     def summary(self) -> dict[str, Any]:
         """What cleaning counted."""
-        loaded: dict[str, Any] = json.loads((self.documents / "cleaning.json").read_text(encoding="utf-8"))
+        loaded: dict[str, Any] = json.loads((self.documents / SUMMARY).read_text(encoding="utf-8"))
         return loaded
 
     def load_tokenizer(self) -> Tokenizer:
@@ -63,7 +64,8 @@ def prepare(
     Raises:
         InputError: for a missing path, an empty corpus or a vocabulary the corpus cannot fill.
     """
-    documents_key = cleaning_fingerprint(sources, near_duplicates, validation_fraction, seed)
+    inputs = list_inputs(sources)
+    documents_key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed)
     weights = {name: source.weight for name, source in sources.items()}
     tokenizer_key = fingerprint(
         documents_key, tokenizer.to_dict(), weights, source_fingerprint("tokenizer.py", "prepare.py")
@@ -71,9 +73,7 @@ def prepare(
     shards_key = fingerprint(tokenizer_key, source_fingerprint("shards.py"))
 
     def make_documents(into: Path) -> None:
-        summary = clean(
-            dict(sources), into, near_duplicates=near_duplicates, validation_fraction=validation_fraction, seed=seed
-        )
+        summary = clean(sources, inputs, into, near_duplicates, validation_fraction, seed)
         rank_zero_info(format_table(summary))
 
     def make_tokenizer(into: Path) -> None:
@@ -91,7 +91,7 @@ def prepare(
 
 def read_documents(folder: Path) -> Iterator[dict[str, list[Any]]]:
     """Batches of clean documents as columns, in the order of their ids."""
-    dataset = pyarrow.dataset.dataset(sorted(folder.glob("documents*.parquet")))
+    dataset = pyarrow.dataset.dataset(folder / "documents.parquet")
     for batch in dataset.to_batches(columns=["id", "source", "split", "bytes", "text"], batch_size=1024):
         yield batch.to_pydict()
 

@@ -11,7 +11,7 @@ import lightning
 from torch.utils.data import DataLoader
 
 from datamodules.cleaning.dedup import NearDuplicates
-from datamodules.collect_and_clean import Source
+from datamodules.cleaning.pipeline import Source
 from datamodules.mixture import EvenlySpread, GlobalBatches, Mixture, PackedWindows, WindowedSource, collate
 from datamodules.prepare import Prepared, prepare
 from datamodules.shards import Shard, open_shards

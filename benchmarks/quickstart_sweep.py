@@ -1,0 +1,127 @@
+"""Which small decoder reaches the lowest validation bits per byte in the quickstart's training time?
+
+    python benchmarks/quickstart_sweep.py --seconds 300 --output benchmarks/quickstart_sweep.json
+
+Each candidate is timed for a few steps, alone and warm, to learn its seconds a step; then it trains for as many
+steps as fit into the budget, by `python main.py fit` with the quickstart's own configuration. The step count is
+fixed before the run, so that a busy machine slows a candidate without shortening it. Results are appended as they
+come and finished candidates are not run again.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from models.decoder import Decoder, DecoderConfig, initialise  # noqa: E402
+from models.flops import parameters  # noqa: E402
+from models.losses import linear_cross_entropy  # noqa: E402
+from models.optim import AdamW  # noqa: E402
+
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "128x4-v2k": {"width": 128, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 352, "vocabulary": 2048},
+    "128x4-v4k": {"width": 128, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 352, "vocabulary": 4096},
+    "192x4-v2k": {"width": 192, "layers": 4, "heads": 6, "key_value_heads": 2, "hidden_width": 512, "vocabulary": 2048},
+    "192x4-v4k": {"width": 192, "layers": 4, "heads": 6, "key_value_heads": 2, "hidden_width": 512, "vocabulary": 4096},
+    "192x6-v4k": {"width": 192, "layers": 6, "heads": 6, "key_value_heads": 2, "hidden_width": 512, "vocabulary": 4096},
+    "256x4-v4k": {"width": 256, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 704, "vocabulary": 4096},
+    "256x6-v4k": {"width": 256, "layers": 6, "heads": 4, "key_value_heads": 2, "hidden_width": 704, "vocabulary": 4096},
+}
+
+
+def seconds_a_step(shape: dict[str, Any], sequence_length: int, windows: int, micro_batch: int) -> float:
+    """Median seconds of an optimizer step over `windows` windows of random tokens, in documents of about 500 tokens."""
+    config = DecoderConfig(vocabulary_size=shape["vocabulary"], **{k: v for k, v in shape.items() if k != "vocabulary"})
+    decoder = Decoder(config)
+    initialise(decoder, 0)
+    optimizer = AdamW().build(decoder.named_parameters())
+    tokens = torch.randint(config.vocabulary_size, (micro_batch, sequence_length + 1))
+    documents = (torch.rand(micro_batch, sequence_length) < 1 / 500).long().cumsum(1)
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        for _ in range(windows // micro_batch):
+            hidden = decoder(tokens[:, :-1], documents).flatten(0, 1)
+            linear_cross_entropy(hidden, decoder.output.weight, tokens[:, 1:].flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+    return sorted(times[1:])[2]
+
+
+def train(name: str, shape: dict[str, Any], steps: int, arguments: argparse.Namespace) -> float:
+    """Final validation bits per byte of a candidate trained by the command line."""
+    run = Path("runs/sweep") / f"{name}-lr{arguments.learning_rate}-{arguments.seconds:.0f}s"
+    decoder = {f"model.init_args.decoder.{key}": value for key, value in shape.items() if key != "vocabulary"}
+    overrides = {
+        "trainer.default_root_dir": run,
+        "trainer.max_steps": steps,
+        "trainer.val_check_interval": steps * arguments.windows // arguments.micro_batch,
+        "trainer.accumulate_grad_batches": arguments.windows // arguments.micro_batch,
+        "trainer.enable_progress_bar": "false",
+        "trainer.logger": '{"class_path": "callbacks.MetricsTable"}',
+        "trainer.callbacks": '{"class_path": "callbacks.Checkpoints"}',
+        "data.init_args.tokenizer.vocabulary_size": shape["vocabulary"],
+        "data.init_args.sequence_length": arguments.sequence_length,
+        "data.init_args.batch_size": arguments.micro_batch,
+        "model.init_args.optimizer.init_args.learning_rate": arguments.learning_rate,
+        **decoder,
+    }
+    command = [sys.executable, "main.py", "fit", "--config", "configs/quickstart.yaml"]
+    command += [f"--{key}={value}" for key, value in overrides.items()]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    with (ROOT / run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["name"] == "validation/bits_per_byte/all"]
+    return float(rows[-1]["value"])
+
+
+def main() -> None:
+    """Run the candidates that the output does not hold yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=300, help="training time of each candidate")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--only", nargs="*", choices=sorted(CANDIDATES), help="names of candidates; default all")
+    parser.add_argument("--sequence-length", type=int, default=512)
+    parser.add_argument("--windows", type=int, default=16, help="windows in an optimizer step")
+    parser.add_argument("--micro-batch", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    arguments = parser.parse_args()
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("output", "only")}
+    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else []
+    for name in tqdm(arguments.only or list(CANDIDATES), desc="candidates"):
+        if any(row["name"] == name and row["settings"] == settings for row in results):
+            continue
+        shape = CANDIDATES[name]
+        step = seconds_a_step(shape, arguments.sequence_length, arguments.windows, arguments.micro_batch)
+        steps = int(arguments.seconds / step)
+        row = {
+            "name": name,
+            "parameters": parameters(
+                DecoderConfig(vocabulary_size=shape["vocabulary"], **{k: v for k, v in shape.items() if k != "vocabulary"})
+            ),
+            "seconds_a_step": round(step, 4),
+            "steps": steps,
+            "tokens": steps * arguments.windows * arguments.sequence_length,
+            "bits_per_byte": round(train(name, shape, steps, arguments), 4),
+            "settings": settings,
+            "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+            f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, float32",
+        }
+        results.append(row)
+        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+        print(row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""One type for a piece of text on its way through cleaning, whatever it was read from."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as a reader yields it.
+
+    Attributes:
+        text: the text, or None when it could not be read.
+        reason: why there is no text.
+        group: documents of one group never part between training and validation; by default the file it came from.
+    """
+
+    text: str | None
+    reason: str | None = None
+    group: str | None = None
+
+
+def text_or_reason(raw: bytes, group: str | None = None) -> Document:
+    """The document in bytes that should be UTF-8; invalid bytes are a reason to drop it, never to guess."""
+    try:
+        return Document(raw.decode("utf-8"), group=group)
+    except UnicodeDecodeError:
+        return Document(None, reason="invalid_utf8", group=group)

@@ -1,0 +1,333 @@
+"""Where text comes from: readers list files cheaply and read one file at a time.
+
+A reader knows nothing of cleaning, batching or parallelism, so that Daft can call `read` on any worker. Listing all
+files first costs a walk over the tree and buys a fingerprint of the inputs before anything is read.
+"""
+
+import ast
+import gzip
+import io
+import json
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from sysconfig import get_path
+from typing import IO, Any
+from zlib import error as ZlibError
+
+import pyarrow
+import pyarrow.parquet
+import xxhash
+import zstandard
+
+from datamodules.document import Document, text_or_reason
+from errors import InputError
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to read: where it is, what it is called in provenance, its size in bytes and time of change."""
+
+    location: str
+    name: str
+    size: int
+    changed: int
+
+
+class Reader(ABC):
+    """Lists files and reads documents from one of them.
+
+    Args:
+        max_megabytes: read at most this much, in the order of a hash of the names, the same on every machine; null
+            reads all.
+    """
+
+    def __init__(self, max_megabytes: float | None = None) -> None:
+        self.max_megabytes = max_megabytes
+
+    @abstractmethod
+    def candidates(self) -> Iterable[tuple[Path, str]]:
+        """Every file this reader would read and its name in provenance, in any order.
+
+        Raises:
+            InputError: when a path does not exist.
+        """
+
+    @abstractmethod
+    def read(self, file: InputFile) -> Iterator[Document]:
+        """The documents of a file. What cannot be read is a document with a reason, not an exception."""
+
+    def files(self) -> list[InputFile]:
+        """The files to read, in the order of a hash of their names.
+
+        Raises:
+            InputError: when a path does not exist.
+        """
+        found = {name: path for path, name in self.candidates()}
+        budget = float("inf") if self.max_megabytes is None else self.max_megabytes * 1e6
+        chosen: list[InputFile] = []
+        for name in sorted(found, key=lambda name: (stable_hash(name), name)):
+            stat = found[name].stat()
+            if stat.st_size > budget:
+                break
+            budget -= stat.st_size
+            chosen.append(InputFile(str(found[name]), name, stat.st_size, stat.st_mtime_ns))
+        return chosen
+
+    def settings(self) -> dict[str, Any]:
+        """For the fingerprint: the class and its parameters."""
+        return {"reader": type(self).__name__, **vars(self)}
+
+
+def stable_hash(name: str) -> int:
+    """64-bit hash of a name; bytes of the file system that are no UTF-8 are hashed as they are."""
+    return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogateescape"))
+
+
+def provenance_name(path: Path | str) -> str:
+    """A path as text that can be stored: undecodable bytes become backslash escapes."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+class InstalledFiles(Reader):
+    """Base of readers over installed distributions, by the list of files each of them records.
+
+    Args:
+        distributions: names of distributions; null takes every one installed except editable checkouts.
+        standard_library: also the files of Python's standard library.
+        max_megabytes: see `Reader`.
+    """
+
+    def __init__(
+        self,
+        distributions: list[str] | None = None,
+        standard_library: bool = False,
+        max_megabytes: float | None = None,
+    ) -> None:
+        super().__init__(max_megabytes)
+        self.distributions, self.standard_library = distributions, standard_library
+
+    @abstractmethod
+    def wants(self, name: str) -> bool:
+        """Whether a file is of the kind this reader reads, by its path within the distribution."""
+
+    def candidates(self) -> Iterator[tuple[Path, str]]:
+        """Files of the standard library, then those that the distributions' records name and that exist."""
+        if self.standard_library:
+            root = Path(get_path("stdlib"))
+            for folder, folders, files in os.walk(root):
+                folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages", "__pycache__")]
+                for path in (Path(folder, file) for file in files if self.wants(file)):
+                    yield path, provenance_name(f"python/{path.relative_to(root).as_posix()}")
+        for distribution in self._distributions():
+            for file in distribution.files or []:
+                # Asked before the path is made: a record can list ten thousand headers.
+                if self.wants(str(file)) and (path := Path(str(file.locate()))).is_file():
+                    yield path, provenance_name(f"{distribution.name}/{file}")
+
+    def _distributions(self) -> list[metadata.Distribution]:
+        if self.distributions is None:
+            return [d for d in metadata.distributions() if '"editable": true' not in (d.read_text("direct_url.json") or "")]
+        found = []
+        for name in self.distributions:
+            try:
+                found.append(metadata.distribution(name))
+            except metadata.PackageNotFoundError:
+                raise InputError(f"distribution {name} is not installed: pip install it or leave it out") from None
+        return found
+
+
+class PythonSources(InstalledFiles):
+    """Python source files, one document each."""
+
+    def wants(self, name: str) -> bool:
+        """Files ending in .py."""
+        return name.endswith(".py")
+
+    def read(self, file: InputFile) -> Iterator[Document]:
+        """The whole file."""
+        yield text_or_reason(Path(file.location).read_bytes())
+
+
+class Docstrings(PythonSources):
+    """The docstrings of Python source files: one document a module, each under the name it explains."""
+
+    def read(self, file: InputFile) -> Iterator[Document]:
+        """Nothing for a module without docstrings."""
+        document = text_or_reason(Path(file.location).read_bytes())
+        if document.text is None:
+            yield document
+            return
+        try:
+            with warnings.catch_warnings():
+                # Invalid escapes in other people's strings are not our business.
+                warnings.simplefilter("ignore")
+                tree = ast.parse(document.text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            yield Document(None, reason="invalid_python")
+            return
+        parts = list(_docstrings(tree, Path(file.name).stem))
+        if parts:
+            yield Document("\n\n".join(parts))
+
+
+def _docstrings(tree: ast.Module, module: str) -> Iterator[str]:
+    """Each docstring, headed by the qualified name it belongs to; in the order of the source, without recursion."""
+    stack: list[tuple[ast.AST, str]] = [(tree, module)]
+    while stack:
+        node, name = stack.pop()
+        assert isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if text := ast.get_docstring(node):
+            yield text if node is tree else f"{name}\n\n{text}"
+        inner = [n for n in node.body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+        stack += [(child, f"{name}.{child.name}") for child in reversed(inner)]
+
+
+class Readmes(InstalledFiles):
+    """Descriptions in the metadata of distributions: READMEs in Markdown, reStructuredText, plain text or HTML."""
+
+    def wants(self, name: str) -> bool:
+        """The METADATA file of a wheel."""
+        return name.endswith(".dist-info/METADATA")
+
+    def read(self, file: InputFile) -> Iterator[Document]:
+        """The description; HTML, whole or embedded in Markdown, is reduced to its text."""
+        document = text_or_reason(Path(file.location).read_bytes())
+        if document.text is None:
+            yield document
+            return
+        message = metadata.PathDistribution(Path(file.location).parent).metadata
+        description = str(message.get("Description") or message.get_payload() or "")  # type: ignore[attr-defined]
+        if description.strip():
+            yield Document(html_to_text(description) if looks_like_html(description) else description)
+
+
+class Licences(InstalledFiles):
+    """Licence, copying and notice files of distributions."""
+
+    def wants(self, name: str) -> bool:
+        """LICENSE, LICENCE, COPYING, COPYRIGHT and NOTICE files that are not programs."""
+        path = Path(name)
+        return path.stem.upper().startswith(("LICEN", "COPYING", "COPYRIGHT", "NOTICE")) and path.suffix.lower() in (
+            "", ".txt", ".md", ".rst", ".html", ".apache", ".bsd", ".mit",
+        )  # fmt: skip
+
+    def read(self, file: InputFile) -> Iterator[Document]:
+        """The whole file."""
+        yield text_or_reason(Path(file.location).read_bytes())
+
+
+def looks_like_html(text: str) -> bool:
+    """Whether a description is mostly HTML: more than one tag in each 200 characters."""
+    return text.count("</") * 200 > len(text)
+
+
+def html_to_text(html: str) -> str:
+    """Text of an HTML fragment by Resiliparse's extractor; scripts, styles and markup go, lists and paragraphs stay."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    text: str = extract_plain_text(html, preserve_formatting=True, alt_texts=False)
+    return text
+
+
+class Files(Reader):
+    """The user's own text: JSONL, Parquet, plain text and Markdown, by suffix; .gz and .zst are decompressed.
+
+    Args:
+        paths: files or folders; folders are searched for the suffixes below.
+        text_key: key of the text in JSON lines, column of the text in Parquet.
+        max_megabytes: see `Reader`.
+    """
+
+    SUFFIXES = (".jsonl", ".json", ".parquet", ".txt", ".md", ".rst")
+    COMPRESSIONS = (".gz", ".zst")
+
+    def __init__(self, paths: list[str], text_key: str = "text", max_megabytes: float | None = None) -> None:
+        super().__init__(max_megabytes)
+        self.paths, self.text_key = paths, text_key
+
+    def candidates(self) -> Iterator[tuple[Path, str]]:
+        """Files named, and files of known suffixes below the folders named, without following links out of them."""
+        for entry in self.paths:
+            root = Path(entry).expanduser()
+            if not root.exists():
+                raise InputError(f"path {entry} does not exist: correct it in the configuration")
+            found = 0
+            for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+                inside = path.resolve().is_relative_to(root.resolve())
+                if inside and path.is_file() and self.format_of(path.name) is not None:
+                    found += 1
+                    yield path, provenance_name(path.relative_to(root.parent))
+            if not found:
+                raise InputError(
+                    f"path {entry} holds no file ending in {', '.join(self.SUFFIXES)} "
+                    f"(with or without {', '.join(self.COMPRESSIONS)}): name another folder or convert the files"
+                )
+
+    @classmethod
+    def format_of(cls, name: str) -> str | None:
+        """Suffix that says the format, compression left out, or None for a file that is not read."""
+        name = name.lower()
+        for compression in cls.COMPRESSIONS:
+            name = name.removesuffix(compression)
+        return next((suffix for suffix in cls.SUFFIXES if name.endswith(suffix)), None)
+
+    def read(self, file: InputFile) -> Iterator[Document]:
+        """One document a JSON line, a Parquet row or a text file; what cannot be read has a reason."""
+        suffix = self.format_of(file.name)
+        try:
+            if suffix == ".parquet":
+                yield from self._read_parquet(file.location)
+                return
+            with self._open(file.location) as stream:
+                if suffix in (".jsonl", ".json"):
+                    for line in stream:
+                        if line.strip():
+                            yield self._read_json(line)
+                else:
+                    yield text_or_reason(stream.read())
+        except (EOFError, ZlibError, gzip.BadGzipFile, zstandard.ZstdError, pyarrow.ArrowException):
+            # Documents read before the damage are kept.
+            yield Document(None, reason="damaged_file")
+
+    @staticmethod
+    def _open(location: str) -> IO[bytes]:
+        if location.lower().endswith(".gz"):
+            return gzip.open(location, "rb")  # type: ignore[return-value]
+        raw = Path(location).open("rb")
+        if location.lower().endswith(".zst"):
+            return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, closefd=True))  # type: ignore[type-var,return-value]
+        return raw
+
+    def _read_json(self, line: bytes) -> Document:
+        document = text_or_reason(line)
+        if document.text is None:
+            return document
+        try:
+            row = json.loads(document.text)
+        except (ValueError, RecursionError):
+            return Document(None, reason="invalid_json")
+        text = row.get(self.text_key) if isinstance(row, dict) else None
+        if not isinstance(text, str):
+            return Document(None, reason="missing_text_key")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            # A lone surrogate, "\ud800", is valid JSON and no text.
+            return Document(None, reason="invalid_utf8")
+        return Document(text)
+
+    def _read_parquet(self, location: str) -> Iterator[Document]:
+        with pyarrow.parquet.ParquetFile(location) as table:
+            if self.text_key not in table.schema_arrow.names:
+                yield Document(None, reason="missing_text_key")
+                return
+            for batch in table.iter_batches(batch_size=1024, columns=[self.text_key]):
+                column = batch.column(0).cast(pyarrow.large_binary())
+                for value in column:
+                    raw = value.as_py()
+                    yield Document(None, reason="missing_text_key") if raw is None else text_or_reason(raw)
