@@ -8,13 +8,13 @@ import os
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 
 import lightning
 import torch
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from callbacks.checkpoints import checkpoint_step, latest_checkpoint
@@ -22,6 +22,7 @@ from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
 from datamodules.pretraining import PretrainingData
 from errors import InputError
+from models.decoder import Decoder
 from models.flops import has_bf16_matrix_units
 from models.generation import generate
 from models.language_model import LanguageModel
@@ -35,31 +36,43 @@ class Trainer(lightning.Trainer):
         """The last complete checkpoint in the run's folder."""
         return latest_checkpoint(Path(self.default_root_dir) / "checkpoints")
 
-    def fit(self, model: Any, *args: Any, ckpt_path: str | None = None, resume: bool = True, **kwargs: Any) -> None:
+    def fit(
+        self,
+        model: Any,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: Any = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = True,
+        resume: bool = True,
+    ) -> None:
         """Train, continuing from the newest checkpoint in the run's folder.
 
         Args:
             model: the LightningModule.
+            train_dataloaders: loaders in place of a datamodule.
+            val_dataloaders: likewise.
+            datamodule: the LightningDataModule.
             ckpt_path: checkpoint to continue from instead.
-            resume: set to false to start from the initial weights; the run's folder must then be empty.
+            weights_only: checkpoints are read without running code; nothing else is supported.
+            resume: set to false to insist on a run from the initial weights; the run's folder must then be empty.
         """
         newest = self.newest_checkpoint
         if ckpt_path is None and newest is not None:
             if not resume:
                 raise InputError(f"resume=false, but {newest} exists: move it away or set trainer.default_root_dir")
-            ckpt_path = str(newest)
+            ckpt_path = newest
             print(f"continuing from {newest}", flush=True)
         step = checkpoint_step(Path(ckpt_path)) if ckpt_path else 0
         if step == self.max_steps:
             print(f"already trained to step {step}: raise trainer.max_steps to train further")
         if self.is_global_zero:
             rewind_metrics(Path(self.default_root_dir), step)
-        super().fit(model, *args, ckpt_path=ckpt_path, weights_only=True, **kwargs)
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
-    def prepare(self, model: Any, datamodule: Any) -> None:
+    def prepare(self, model: Any, datamodule: PretrainingData) -> None:
         """Collect, clean, tokenise and pack the data, without training."""
-        datamodule.prepare_data()
-        print(f"prepared: {datamodule.prepared.shards}")
+        print(f"prepared: {datamodule.run_stages().shards}")
 
     def generate(
         self,
@@ -87,17 +100,22 @@ class Trainer(lightning.Trainer):
             ckpt_path: checkpoint to use; by default the newest in the run's folder.
         """
         checkpoint = self.strategy.checkpoint_io.load_checkpoint(self.require_checkpoint(ckpt_path))
-        datamodule.prepare_data()
-        tokenizer = datamodule.prepared.load_tokenizer()
+        tokenizer = datamodule.run_stages().load_tokenizer()
         model.on_load_checkpoint(checkpoint)
         model.configure_model()
         model.load_state_dict(checkpoint["state_dict"])
-        decoder = model.decoder.to(self.strategy.root_device).eval()
+        decoder = cast(Decoder, model.decoder).to(self.strategy.root_device).eval()
         prompt_ids = [tokenizer.bos, *tokenizer.encode(prompt)]
         for number, new_ids in enumerate(
             generate(
-                decoder, prompt_ids, new_tokens=new_tokens, samples=samples,
-                temperature=temperature, top_p=top_p, stop=tokenizer.eos, seed=seed,
+                decoder,
+                prompt_ids,
+                new_tokens=new_tokens,
+                samples=samples,
+                temperature=temperature,
+                top_p=top_p,
+                stop=tokenizer.eos,
+                seed=seed,
             )
         ):
             print(f"--- {number + 1} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *new_ids]))
@@ -128,13 +146,16 @@ class CommandLine(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> Parser:
         parser = Parser(**kwargs)
-        parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file; later ones override earlier ones")
+        parser.add_argument(
+            "-c", "--config", action=ActionConfigFile, help="YAML file; later ones override earlier ones"
+        )
         return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         ours = {"prepare", "generate", "report"}
-        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in sorted(ours)}
+        skipped = LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in sorted(ours)}
+        return {name: arguments | {"weights_only"} for name, arguments in skipped.items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -144,9 +165,7 @@ class CommandLine(LightningCLI):
             help="precision to take instead of a bf16 one on a device that has no bfloat16 matrix units, where "
             "bf16 would be many times slower; null keeps trainer.precision",
         )
-        parser.link_arguments(
-            "data.vocabulary_size", "model.init_args.decoder.vocabulary_size", apply_on="instantiate"
-        )
+        parser.link_arguments("data.vocabulary_size", "model.init_args.decoder.vocabulary_size", apply_on="instantiate")
         parser.set_defaults(
             {
                 "trainer.plugins": [{"class_path": "strategies.AtomicCheckpointIO"}],
@@ -163,7 +182,8 @@ class CommandLine(LightningCLI):
         if self.subcommand != "fit":
             # Only training has curves to extend.
             config.trainer.logger = False
-        for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers] if isinstance(loggers, Namespace) else []:
             arguments = logger.init_args
             if arguments.save_dir in (None, "."):
                 arguments.save_dir = str(folder)
@@ -175,7 +195,7 @@ class CommandLine(LightningCLI):
     def _choose_precision(self, config: Any) -> None:
         instead, asked = config.precision_without_bf16_units, config.trainer.precision
         on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
-        device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
+        device = torch.device("cpu") if on_cpu else cast(torch.device, torch.accelerator.current_accelerator())
         if instead and str(asked).startswith("bf16") and not has_bf16_matrix_units(device):
             config.trainer.precision = instead
             print(f"precision: {instead} instead of {asked}, {device} has no bfloat16 matrix units", flush=True)
@@ -183,7 +203,7 @@ class CommandLine(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand in ("validate", "test", "predict"):
-            arguments["ckpt_path"] = self.trainer.require_checkpoint(arguments["ckpt_path"])
+            arguments["ckpt_path"] = cast(Trainer, self.trainer).require_checkpoint(arguments["ckpt_path"])
         return arguments
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/quickstart_sweep.py --seconds 300 --output benchmarks/quickstart_sweep.json
 
-Each candidate is timed for a few steps, alone and warm, to learn its seconds a step; then it trains for as many
-steps as fit into the budget, by `python main.py fit` with the quickstart's own configuration. The step count is
-fixed before the run, so that a busy machine slows a candidate without shortening it. Results are appended as they
-come and finished candidates are not run again.
+All candidates are first timed for a few steps, one after the other on a quiet machine, to learn their seconds a
+step; then each trains for as many steps as fit into the budget, by `python main.py fit` with the quickstart's own
+configuration. Fixing the step counts first means that a busy machine slows a candidate without shortening it. Results
+are written as they come and finished candidates are not run again.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def seconds_a_step(shape: dict[str, Any], sequence_length: int, windows: int, mi
 
 def train(name: str, shape: dict[str, Any], steps: int, arguments: argparse.Namespace) -> float:
     """Final validation bits per byte of a candidate trained by the command line."""
-    run = Path("runs/sweep") / f"{name}-lr{arguments.learning_rate}-{arguments.seconds:.0f}s"
+    run = Path("runs/sweep") / f"{name}-lr{arguments.learning_rate}-w{arguments.windows}-{arguments.seconds:.0f}s"
     decoder = {f"model.init_args.decoder.{key}": value for key, value in shape.items() if key != "vocabulary"}
     overrides = {
         "trainer.default_root_dir": run,
@@ -93,22 +93,25 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--only", nargs="*", choices=sorted(CANDIDATES), help="names of candidates; default all")
     parser.add_argument("--sequence-length", type=int, default=512)
-    parser.add_argument("--windows", type=int, default=16, help="windows in an optimizer step")
-    parser.add_argument("--micro-batch", type=int, default=8)
+    parser.add_argument("--windows", type=int, default=8, help="windows in an optimizer step")
+    parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     arguments = parser.parse_args()
     settings = {k: v for k, v in vars(arguments).items() if k not in ("output", "only")}
     results = json.loads(arguments.output.read_text()) if arguments.output.exists() else []
-    for name in tqdm(arguments.only or list(CANDIDATES), desc="candidates"):
-        if any(row["name"] == name and row["settings"] == settings for row in results):
-            continue
-        shape = CANDIDATES[name]
-        step = seconds_a_step(shape, arguments.sequence_length, arguments.windows, arguments.micro_batch)
+    done = {row["name"] for row in results if row["settings"] == settings}
+    names = [name for name in arguments.only or CANDIDATES if name not in done]
+    sizes = (arguments.sequence_length, arguments.windows, arguments.micro_batch)
+    timed = {name: seconds_a_step(CANDIDATES[name], *sizes) for name in tqdm(names, desc="timing")}
+    for name in tqdm(names, desc="training"):
+        shape, step = CANDIDATES[name], timed[name]
         steps = int(arguments.seconds / step)
         row = {
             "name": name,
             "parameters": parameters(
-                DecoderConfig(vocabulary_size=shape["vocabulary"], **{k: v for k, v in shape.items() if k != "vocabulary"})
+                DecoderConfig(
+                    vocabulary_size=shape["vocabulary"], **{k: v for k, v in shape.items() if k != "vocabulary"}
+                )
             ),
             "seconds_a_step": round(step, 4),
             "steps": steps,

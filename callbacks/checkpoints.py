@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from errors import InputError
 
-
 _NAME = re.compile(r"step=(\d+)\.ckpt")
 
 
@@ -62,9 +61,7 @@ class Checkpoints(Checkpoint):
         self._after_validation = False
         self._saved_step: int | None = None
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Gradients accumulated half-way are not part of a checkpoint.
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped and trainer.global_step % self.every_steps == 0:

@@ -26,6 +26,12 @@ class Predictions(BasePredictionWriter):
             for batch in predictions:
                 for sample, nats, size in zip(batch["sample"], batch["nats"], batch["bytes"], strict=True):
                     bits = nats / size / math.log(2) if size else None
-                    row = {"sample": sample, "source": batch["source"], "nats": nats, "bytes": size, "bits_per_byte": bits}
+                    row = {
+                        "sample": sample,
+                        "source": batch["source"],
+                        "nats": nats,
+                        "bytes": size,
+                        "bits_per_byte": bits,
+                    }
                     file.write(json.dumps(row) + "\n")
         print(f"predictions: {path}")

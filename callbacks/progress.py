@@ -43,9 +43,7 @@ class StepProgress(ProgressBar):
             dynamic_ncols=True,
         )
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._bar is None or trainer.global_step == self._bar.n:
             return
         if trainer.global_step % trainer.log_every_n_steps == 0:

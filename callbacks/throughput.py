@@ -42,6 +42,8 @@ class Throughput(lightning.Callback):
 
     def __init__(self, peak_flops_per_second: float | None = None) -> None:
         self.peak = peak_flops_per_second
+        self._pairs: Tensor | int = 0
+        self._restart()
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         device = trainer.strategy.root_device
@@ -69,11 +71,8 @@ class Throughput(lightning.Callback):
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._validation_start = time.monotonic()
-        self._paused = getattr(self, "_paused", 0.0)
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.
         self._pairs = self._pairs + (positions_in_documents(batch["document_ids"]) + 1).sum()
@@ -104,7 +103,7 @@ class Throughput(lightning.Callback):
 
     def _restart(self) -> None:
         self._since, self._paused, self._tokens = time.monotonic(), 0.0, 0
-        self._pairs: Tensor | int = 0
+        self._pairs = 0
 
 
 def _device_name(device: torch.device) -> str:

@@ -156,10 +156,10 @@ class EvenlySpread:
         ]
         self._order = [pair for taken in self._taken for pair in taken]
 
-    def samples_by_source(self) -> list[range]:
+    def samples_by_source(self) -> list[list[int]]:
         """Sample numbers of each source."""
         ends = np.cumsum([0, *(len(taken) for taken in self._taken)]).tolist()
-        return [range(start, end) for start, end in pairwise(ends)]
+        return [list(range(start, end)) for start, end in pairwise(ends)]
 
     def locate(self, sample: int) -> tuple[str, int, int]:
         """Source, epoch (always 0) and window of a sample."""

@@ -115,7 +115,9 @@ def write_shards(documents: Path, into: Path, tokenizer: Tokenizer) -> None:
     with tqdm(desc="tokenising", unit="B", unit_scale=True) as progress:
         for batch in read_documents(documents):
             for key in sorted({*zip(batch["split"], batch["source"], strict=True)}):
-                rows = [row for row, pair in enumerate(zip(batch["split"], batch["source"], strict=True)) if pair == key]
+                rows = [
+                    row for row, pair in enumerate(zip(batch["split"], batch["source"], strict=True)) if pair == key
+                ]
                 if key not in writers:
                     writers[key] = ShardWriter(into, *key, tokenizer)
                 writers[key].write([batch["id"][row] for row in rows], [batch["text"][row] for row in rows])

@@ -74,9 +74,10 @@ class PretrainingData(lightning.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Run every stage that is not on disk (Lightning calls this on one process a node)."""
-        self._prepare()
+        self.run_stages()
 
-    def _prepare(self) -> Prepared:
+    def run_stages(self) -> Prepared:
+        """Folders of the prepared data, made if they are not there."""
         if self.prepared is None:
             self.prepared = prepare(
                 self.folder,
@@ -90,7 +91,7 @@ class PretrainingData(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open and verify the shards."""
-        prepared = self._prepare()
+        prepared = self.run_stages()
         self.tokenizer: Tokenizer = prepared.load_tokenizer()
         shards: dict[tuple[str, str], list[Shard]] = {}
         for shard in open_shards(prepared.shards, self.verify):

@@ -6,7 +6,6 @@ files first costs a walk over the tree and buys a fingerprint of the inputs befo
 
 import ast
 import gzip
-import io
 import json
 import os
 import warnings
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from sysconfig import get_path
-from typing import IO, Any
+from typing import IO, Any, cast
 from zlib import error as ZlibError
 
 import pyarrow
@@ -131,7 +130,9 @@ class InstalledFiles(Reader):
 
     def _distributions(self) -> list[metadata.Distribution]:
         if self.distributions is None:
-            return [d for d in metadata.distributions() if '"editable": true' not in (d.read_text("direct_url.json") or "")]
+            return [
+                d for d in metadata.distributions() if '"editable": true' not in (d.read_text("direct_url.json") or "")
+            ]
         found = []
         for name in self.distributions:
             try:
@@ -297,11 +298,10 @@ class Files(Reader):
     @staticmethod
     def _open(location: str) -> IO[bytes]:
         if location.lower().endswith(".gz"):
-            return gzip.open(location, "rb")  # type: ignore[return-value]
-        raw = Path(location).open("rb")
+            return cast(IO[bytes], gzip.open(location, "rb"))
         if location.lower().endswith(".zst"):
-            return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, closefd=True))  # type: ignore[type-var,return-value]
-        return raw
+            return cast(IO[bytes], zstandard.open(location, "rb"))
+        return open(location, "rb")
 
     def _read_json(self, line: bytes) -> Document:
         document = text_or_reason(line)

@@ -46,9 +46,7 @@ class ShardWriter:
         shard_tokens: a shard is closed once it holds this many.
     """
 
-    def __init__(
-        self, folder: Path, split: str, source: str, tokenizer: Tokenizer, shard_tokens: int = 2**27
-    ) -> None:
+    def __init__(self, folder: Path, split: str, source: str, tokenizer: Tokenizer, shard_tokens: int = 2**27) -> None:
         self.folder, self.split, self.source = folder, split, source
         self.tokenizer, self.shard_tokens = tokenizer, shard_tokens
         self.records: list[ShardRecord] = []
@@ -76,9 +74,7 @@ class ShardWriter:
         np.save(self.folder / f"{name}.ids.npy", np.array(self._ids, dtype=np.uint64))
         checksums = {path.name: checksum(path) for path in _files(self.folder, name)}
         self.records.append(
-            ShardRecord(
-                name, self.split, self.source, len(self._ids), int(offsets[-1]), self._text_bytes, checksums
-            )
+            ShardRecord(name, self.split, self.source, len(self._ids), int(offsets[-1]), self._text_bytes, checksums)
         )
         self._clear()
 

@@ -134,9 +134,7 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Tokeni
             minloglevel=2,
         )
     except (RuntimeError, StopIteration) as error:
-        raise InputError(
-            f"tokenizer.vocabulary_size={settings.vocabulary_size} {_why_not(str(error))}"
-        ) from error
+        raise InputError(f"tokenizer.vocabulary_size={settings.vocabulary_size} {_why_not(str(error))}") from error
     return Tokenizer(model.getvalue())
 
 

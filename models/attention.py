@@ -139,10 +139,11 @@ def attend_each_document(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, lengths
     """
     # `split` and `cat` are each other's backward: slicing would write one full-size gradient a document.
     parts = zip(*(x.flatten(0, 1).split(lengths) for x in (q_BTHD, k_BTKD, v_BTKD)), strict=True)
-    documents = [
-        F.scaled_dot_product_attention(
-            *(x.transpose(0, 1)[None] for x in part), is_causal=True, enable_gqa=True
-        )[0].transpose(0, 1)
-        for part in parts
-    ]
+    documents = [_attend_document(*part) for part in parts]
     return torch.cat(documents).view_as(q_BTHD)
+
+
+def _attend_document(q_LHD: Tensor, k_LKD: Tensor, v_LKD: Tensor) -> Tensor:
+    q_1HLD, k_1KLD, v_1KLD = (x.transpose(0, 1)[None] for x in (q_LHD, k_LKD, v_LKD))
+    y_1HLD = F.scaled_dot_product_attention(q_1HLD, k_1KLD, v_1KLD, is_causal=True, enable_gqa=True)
+    return y_1HLD[0].transpose(0, 1)

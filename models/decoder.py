@@ -61,8 +61,7 @@ class DecoderConfig:
             )
         if self.head_width is None and self.width % self.heads:
             raise InputError(
-                f"heads={self.heads} does not divide width={self.width}: "
-                f"change one of them or give head_width"
+                f"heads={self.heads} does not divide width={self.width}: change one of them or give head_width"
             )
         self.head_width = self.head_width or self.width // self.heads
         if self.head_width % 2:

@@ -56,7 +56,7 @@ def has_bf16_matrix_units(device: torch.device) -> bool:
     if device.type == "cpu":
         x86 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         arm = torch.backends.cpu.get_cpu_capability() == "SVE256"
-        return bool(x86 or arm)
+        return x86 or arm
     return True
 
 

@@ -4,7 +4,7 @@ Layers, loss mathematics, sampling and data live elsewhere; swapping one of them
 """
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -17,7 +17,7 @@ from models.metrics import BitsPerByte
 from models.optim import AdamW, Cosine, OptimizerFactory, Schedule
 
 Batch = dict[str, Any]
-"""`tokens`, `labels`, `document_ids`, `label_bytes` [B, T], `sample` [B] (its number in the data order), `source` (a name)."""
+"""`tokens`, `labels`, `document_ids`, `label_bytes` [B, T]; `sample` [B], its number in the order; `source`, a name."""
 
 
 class LanguageModel(lightning.LightningModule):
@@ -59,14 +59,16 @@ class LanguageModel(lightning.LightningModule):
         loss = linear_cross_entropy(
             hidden.flatten(0, 1), self.decoder.output.weight, batch["labels"].flatten(), self.z_loss
         )
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss)
         return loss
 
     def configure_optimizers(self) -> Any:
         assert self.decoder is not None
         total_steps = self.trainer.max_steps
         if total_steps < 1:
-            raise InputError(f"trainer.max_steps={total_steps}: the schedule needs to know the end, give a number of steps")
+            raise InputError(
+                f"trainer.max_steps={total_steps}: the schedule needs to know the end, give a number of steps"
+            )
         optimizer = self.optimizer_factory.build(self.decoder.named_parameters())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -102,7 +104,7 @@ class LanguageModel(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         nats = self.token_losses(batch)
         for name in ("all", batch["source"]):
-            self.bits_per_byte[name].update(nats, batch["label_bytes"])
+            cast(BitsPerByte, self.bits_per_byte[name]).update(nats, batch["label_bytes"])
 
     def on_validation_epoch_end(self) -> None:
         self._log_bits_per_byte("validation")
@@ -125,7 +127,7 @@ class LanguageModel(lightning.LightningModule):
 
     def _log_bits_per_byte(self, stage: str) -> None:
         for name, metric in self.bits_per_byte.items():
-            self.log(f"{stage}/bits_per_byte/{name}", metric, prog_bar=name == "all")
+            self.log(f"{stage}/bits_per_byte/{name}", cast(BitsPerByte, metric))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["decoder_config"] = asdict(self.config)

@@ -63,7 +63,7 @@ def rotary_angles(positions_BT: Tensor, head_width: int, theta: float) -> tuple[
 
 
 def rotate(x_BTHD: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the pair (x[i], x[i + D/2]) of each head by its angle; halves, not neighbours, as Hugging Face Llama does."""
+    """Turn each head's pairs (x[i], x[i + D/2]) by their angles: halves, not neighbours, as Hugging Face's Llama."""
     cosine, sine = (angle.to(x_BTHD.dtype) for angle in angles)
     first, second = x_BTHD.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

@@ -30,9 +30,7 @@ def _wide(x: Tensor) -> Tensor:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, z_loss: float, chunk: int
-    ) -> Tensor:
+    def forward(ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, z_loss: float, chunk: int) -> Tensor:
         dtype = _compute_dtype(hidden_NC)
         hidden_NC, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
         valid_N = labels_N != IGNORE
@@ -93,9 +91,7 @@ def linear_cross_entropy(
 
 
 @torch.no_grad()
-def token_negative_log_likelihood(
-    hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int = 1024
-) -> Tensor:
+def token_negative_log_likelihood(hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int = 1024) -> Tensor:
     """-log softmax(hidden weight^T)[label] of every token in nats, float32 [N]; 0 where the label is `IGNORE`."""
     pairs = zip(hidden_NC.split(chunk), labels_N.split(chunk), strict=True)
     return torch.cat([_token_loss(hidden, weight_VC, labels, 0.0) for hidden, labels in pairs])

@@ -106,9 +106,7 @@ class Cosine(Schedule):
 class WarmupStableDecay(Schedule):
     """Constant, then a linear fall over the last `decay_fraction` (Hu et al. 2024; Hägele et al. 2024 take 0.2)."""
 
-    def __init__(
-        self, warmup_steps: int = 100, decay_fraction: float = 0.2, final_fraction: float = 0.0
-    ) -> None:
+    def __init__(self, warmup_steps: int = 100, decay_fraction: float = 0.2, final_fraction: float = 0.0) -> None:
         super().__init__(warmup_steps, final_fraction)
         if not 0 < decay_fraction <= 1:
             raise InputError(f"decay_fraction={decay_fraction}: must lie in (0, 1]")

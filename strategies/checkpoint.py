@@ -14,6 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from errors import InputError
 
+
 class AtomicCheckpointIO(CheckpointIO):
     """Single-file checkpoints: temporary name, fsync, rename; verified and unpickled without code on load."""
 
@@ -50,9 +51,7 @@ class AtomicCheckpointIO(CheckpointIO):
         except zipfile.BadZipFile as error:
             damaged = str(error)
         if damaged:
-            raise InputError(
-                f"checkpoint {path} is damaged ({damaged}): delete it to continue from the one before"
-            )
+            raise InputError(f"checkpoint {path} is damaged ({damaged}): delete it to continue from the one before")
         loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         return loaded
 

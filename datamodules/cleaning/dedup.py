@@ -8,7 +8,7 @@ collapse to one document, as in FineWeb: a chain of edits counts as one text.
 from typing import Any
 
 import numpy as np
-from daft import DataFrame, Expression, col
+from daft import DataFrame, Expression, col, lit
 from daft.functions import explode, hash, list_agg, minhash, normalize, slice, to_list
 
 from errors import InputError
@@ -28,7 +28,9 @@ class NearDuplicates:
         if min(words, bands, rows) < 1:
             raise InputError(f"near_duplicates words={words}, bands={bands}, rows={rows}: each must be at least 1")
         if rows % 2:
-            raise InputError(f"near_duplicates rows={rows} is odd: the split's looser banding halves it, give an even number")
+            raise InputError(
+                f"near_duplicates rows={rows} is odd: the split's looser banding halves it, give an even number"
+            )
         self.words, self.bands, self.rows, self.seed = words, bands, rows, seed
 
     def signature(self, text: Expression) -> Expression:
@@ -64,9 +66,9 @@ def pairs_in_buckets(buckets: DataFrame) -> np.ndarray:
     members = (
         buckets.groupby("key")
         .agg(col("id").min().alias("first"), list_agg(col("id")).alias("others"), col("id").count().alias("size"))
-        .where(col("size") > 1)
+        .where(col("size") > lit(1))
         .select("first", explode(col("others")).alias("other"))
-        .where(col("first") != col("other"))
+        .where(col("first") < col("other"))
         .to_pydict()
     )
     return np.array([members["first"], members["other"]], dtype=np.uint64).T.reshape(-1, 2)
@@ -102,5 +104,3 @@ def best_of_components(components: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     kept = np.zeros(len(order), dtype=bool)
     kept[order[first]] = True
     return kept
-
-

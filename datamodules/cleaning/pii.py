@@ -30,6 +30,8 @@ PHONE = re.compile(
     r"|\(\d{3}\) ?\d{3}[ .\-]\d{4}|\d{3}-\d{3}-\d{4}"  # North American
     r")(?![\w\-]|\.\d)"
 )
+
+
 def _is_public(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_global
@@ -62,12 +64,8 @@ class Kind:
 KINDS = {
     "email": Kind(r"[\w%+\-]@[A-Za-z0-9\-]+\.", EMAIL, "<EMAIL>", lambda _: True),
     "ip_address": Kind(r"\d\.\d{1,3}\.\d{1,3}\.\d", IPV4, "<IP_ADDRESS>", _is_public),
-    "ip_address_v6": Kind(
-        r"[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]", IPV6, "<IP_ADDRESS>", _is_public
-    ),
-    "phone_number": Kind(
-        r"\+\d[\d .()\-]{6}|\(\d{3}\) ?\d{3}|\d{3}-\d{3}-\d{4}", PHONE, "<PHONE_NUMBER>", _is_phone
-    ),
+    "ip_address_v6": Kind(r"[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]", IPV6, "<IP_ADDRESS>", _is_public),
+    "phone_number": Kind(r"\+\d[\d .()\-]{6}|\(\d{3}\) ?\d{3}|\d{3}-\d{3}-\d{4}", PHONE, "<PHONE_NUMBER>", _is_phone),
 }
 
 

@@ -174,14 +174,16 @@ def clean(
     verdicts = daft.from_pydict(
         {
             "id": facts["id"],
-            "duplicate": duplicates.tolist(),
+            "duplicate": [reason or None for reason in duplicates.tolist()],
             "split": np.where(held_out, "validation", "train").tolist(),
         }
     )
+    # Without a single duplicate the column would have no type.
+    verdicts = verdicts.with_column("duplicate", col("duplicate").cast(DataType.string()))
     decided = kept.join(verdicts, on="id").collect()
     masker = MaskPersonalData()
     final = (
-        decided.where(col("duplicate") == "")
+        decided.where(col("duplicate").is_null())
         .with_column("masked", masker.masked(col("text")))
         .with_columns({"text": col("masked").get("text"), **{kind: col("masked").get(kind) for kind in KINDS}})
         .with_column("bytes", bytes_of(col("text")))
@@ -189,7 +191,7 @@ def clean(
         .collect()
     )
     clock.stage("mask personal data", size)
-    copies = decided.where(col("duplicate") != "").with_column("reason", col("duplicate"))
+    copies = decided.where(~col("duplicate").is_null()).with_column("reason", col("duplicate"))
     columns = ("id", "source", "path", "reason", "bytes", "excerpt")
     dropped = everything.where(~col("reason").is_null()).select(*columns).concat(copies.select(*columns))
     dropped = dropped.sort("id").collect()
@@ -216,7 +218,9 @@ def judge(name: str, source: Source, files: list[InputFile]) -> DataFrame:
 
     # Daft gets file numbers: a path need not be text.
     documents = daft.from_pydict({"index": list(range(len(files)))}).select(read(col("index")).alias("document"))
-    df = documents.select(*(col("document").get(field).alias(field) for field in DOCUMENT_FIELDS)).where(~col("id").is_null())
+    df = documents.select(*(col("document").get(field).alias(field) for field in DOCUMENT_FIELDS)).where(
+        ~col("id").is_null()
+    )
     df = df.with_columns({"source": lit(name), "excerpt": left(col("text"), EXCERPT_CHARACTERS)})
     for step in [Normalize(), *source.steps]:
         if isinstance(step, Rule):

@@ -21,18 +21,25 @@ from daft.functions import (
     regexp_split,
     split,
     strip,
+    when,
 )
 
 from datamodules.cleaning.step import Rule
 
 
-def _number(expression: Expression) -> Expression:
-    return expression.cast(daft.DataType.float64())
-
-
 def _share(part: Expression, whole: Expression) -> Expression:
     """part / whole as a float, 0 for an empty whole."""
-    return _number(part) / (_number(whole) + _number(whole == 0))
+    return when(whole > lit(0), part.cast(daft.DataType.float64()) / whole.cast(daft.DataType.float64())).otherwise(
+        lit(0.0)
+    )
+
+
+def _below(measured: Expression, limit: float) -> Expression:
+    return measured < lit(limit)
+
+
+def _above(measured: Expression, limit: float) -> Expression:
+    return measured > lit(limit)
 
 
 class Length(Rule):
@@ -54,8 +61,8 @@ class Length(Rule):
     def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
         """`too_short`, `too_long`."""
         return {
-            "too_short": measured["characters"] < self.minimum_characters,
-            "too_long": measured["characters"] > self.maximum_characters,
+            "too_short": _below(measured["characters"], self.minimum_characters),
+            "too_long": _above(measured["characters"], self.maximum_characters),
         }
 
 
@@ -88,7 +95,10 @@ class GopherQuality(Rule):
         minimum_stop_words: int = 2,
     ) -> None:
         self.minimum_words, self.maximum_words = minimum_words, maximum_words
-        self.minimum_mean_word_length, self.maximum_mean_word_length = minimum_mean_word_length, maximum_mean_word_length
+        self.minimum_mean_word_length, self.maximum_mean_word_length = (
+            minimum_mean_word_length,
+            maximum_mean_word_length,
+        )
         self.maximum_symbols_per_word = maximum_symbols_per_word
         self.maximum_bullet_lines, self.maximum_ellipsis_lines = maximum_bullet_lines, maximum_ellipsis_lines
         self.minimum_alphabetic_words, self.minimum_stop_words = minimum_alphabetic_words, minimum_stop_words
@@ -113,16 +123,16 @@ class GopherQuality(Rule):
     def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
         """One reason a threshold, `gopher_...`."""
         return {
-            "gopher_too_few_words": measured["words"] < self.minimum_words,
-            "gopher_too_many_words": measured["words"] > self.maximum_words,
-            "gopher_short_words": measured["mean_word_length"] < self.minimum_mean_word_length,
-            "gopher_long_words": measured["mean_word_length"] > self.maximum_mean_word_length,
-            "gopher_hashes": measured["hashes_per_word"] > self.maximum_symbols_per_word,
-            "gopher_ellipses": measured["ellipses_per_word"] > self.maximum_symbols_per_word,
-            "gopher_bullet_lines": measured["bullet_lines"] > self.maximum_bullet_lines,
-            "gopher_ellipsis_lines": measured["ellipsis_lines"] > self.maximum_ellipsis_lines,
-            "gopher_few_alphabetic_words": measured["alphabetic_words"] < self.minimum_alphabetic_words,
-            "gopher_few_stop_words": measured["stop_words"] < self.minimum_stop_words,
+            "gopher_too_few_words": _below(measured["words"], self.minimum_words),
+            "gopher_too_many_words": _above(measured["words"], self.maximum_words),
+            "gopher_short_words": _below(measured["mean_word_length"], self.minimum_mean_word_length),
+            "gopher_long_words": _above(measured["mean_word_length"], self.maximum_mean_word_length),
+            "gopher_hashes": _above(measured["hashes_per_word"], self.maximum_symbols_per_word),
+            "gopher_ellipses": _above(measured["ellipses_per_word"], self.maximum_symbols_per_word),
+            "gopher_bullet_lines": _above(measured["bullet_lines"], self.maximum_bullet_lines),
+            "gopher_ellipsis_lines": _above(measured["ellipsis_lines"], self.maximum_ellipsis_lines),
+            "gopher_few_alphabetic_words": _below(measured["alphabetic_words"], self.minimum_alphabetic_words),
+            "gopher_few_stop_words": _below(measured["stop_words"], self.minimum_stop_words),
         }
 
 
@@ -152,7 +162,7 @@ class GopherRepetition(Rule):
         """Shares of repeated lines and paragraphs, by number and by characters; empty ones do not count."""
         measured = {}
         for name, parts in (("line", regexp_split(text, r"\n+")), ("paragraph", regexp_split(text, r"\n{2,}"))):
-            parts = list_filter(list_map(parts, strip(daft.element())), length(daft.element()) > 0)
+            parts = list_filter(list_map(parts, strip(daft.element())), length(daft.element()) > lit(0))
             distinct = list_distinct(parts)
             measured[f"duplicate_{name}s"] = 1 - _share(length(distinct), length(parts))
             measured[f"duplicate_{name}_characters"] = 1 - _share(_characters(distinct), _characters(parts))
@@ -160,7 +170,7 @@ class GopherRepetition(Rule):
 
     def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
         """One reason a threshold, `gopher_duplicate_...`."""
-        return {f"gopher_{name}": measured[name] > limit for name, limit in self.limits.items()}
+        return {f"gopher_{name}": _above(measured[name], limit) for name, limit in self.limits.items()}
 
 
 def _characters(parts: Expression) -> Expression:
@@ -191,7 +201,7 @@ class C4Page(Rule):
     def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
         """`c4_few_sentences`, `c4_placeholder`."""
         return {
-            "c4_few_sentences": measured["sentences"] < self.minimum_sentences,
+            "c4_few_sentences": _below(measured["sentences"], self.minimum_sentences),
             "c4_placeholder": measured["placeholder"],
         }
 
@@ -235,9 +245,9 @@ class CodeQuality(Rule):
         """`code_...`."""
         return {
             "code_generated": measured["generated"],
-            "code_long_line": measured["longest_line"] > self.maximum_line_length,
-            "code_long_lines": measured["mean_line_length"] > self.maximum_mean_line_length,
-            "code_few_alphanumerics": measured["alphanumeric"] < self.minimum_alphanumeric,
+            "code_long_line": _above(measured["longest_line"], self.maximum_line_length),
+            "code_long_lines": _above(measured["mean_line_length"], self.maximum_mean_line_length),
+            "code_few_alphanumerics": _below(measured["alphanumeric"], self.minimum_alphanumeric),
         }
 
 

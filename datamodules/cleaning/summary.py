@@ -28,7 +28,9 @@ def summarise(
     read = _counts(everything, "source")
     kept, by_split = _counts(final, "source"), _counts(final, "source", "split")
     reasons = _counts(dropped, "source", "reason")
-    masked = {row["source"]: row for row in final.groupby("source").agg(*(col(kind).sum() for kind in KINDS)).to_pylist()}
+    masked = {
+        row["source"]: row for row in final.groupby("source").agg(*(col(kind).sum() for kind in KINDS)).to_pylist()
+    }
     nothing = {"documents": 0, "bytes": 0}
     by_source = {
         name: {
@@ -81,7 +83,9 @@ def _examples(dropped: DataFrame) -> dict[str, list[dict[str, Any]]]:
 def format_table(summary: dict[str, Any]) -> str:
     """The summary for the console: sources, then reasons, then masked data, at most 100 columns wide."""
     rows = [*summary["sources"].items(), ("total", summary["total"])]
-    lines = [f"{'source':<14}{'documents in':>14}{'MB in':>9}{'documents out':>15}{'MB out':>9}{'validation':>12}{'kept':>8}"]
+    lines = [
+        f"{'source':<14}{'documents in':>14}{'MB in':>9}{'documents out':>15}{'MB out':>9}{'validation':>12}{'kept':>8}"
+    ]
     for name, row in rows:
         share = row["out"]["bytes"] / row["in"]["bytes"] if row["in"]["bytes"] else 0.0
         lines.append(

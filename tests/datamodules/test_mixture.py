@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.mixture import BLOCK, IGNORE, EvenlySpread, Mixture, PackedWindows, WindowedSource, permute
-from datamodules.mixture import GlobalBatches
+from datamodules.mixture import (
+    BLOCK,
+    IGNORE,
+    EvenlySpread,
+    GlobalBatches,
+    Mixture,
+    PackedWindows,
+    WindowedSource,
+    permute,
+)
 from datamodules.shards import ShardWriter, open_shards, write_manifest
 from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
 from errors import InputError

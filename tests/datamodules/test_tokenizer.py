@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
 from errors import InputError
 
-TEXTS = [f"def function_{i}(x):\n    return x + {i * 37}  # line {i}\n\n" + "some prose, too. " * (i % 5) for i in range(300)]
+TEXTS = [
+    f"def function_{i}(x):\n    return x + {i * 37}  # line {i}\n\n" + "some prose, too. " * (i % 5) for i in range(300)
+]
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,7 @@ def decoder() -> Decoder:
 
 
 def document_rows(lengths_of_rows: list[list[int]]) -> torch.Tensor:
-    return torch.stack(
-        [torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in lengths_of_rows]
-    )
+    return torch.stack([torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in lengths_of_rows])
 
 
 row_of_documents = st.lists(st.integers(1, 9), min_size=1, max_size=8).map(

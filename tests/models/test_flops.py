@@ -37,7 +37,10 @@ def test_training_flops_equal_the_counter(config: DecoderConfig) -> None:
     pairs = batch * time * time
     recomputed = 2 * config.layers * config.heads * config.head_width * pairs
     counted = counter.get_total_flops()
-    assert counted in {training_flops(config, batch * time, pairs), training_flops(config, batch * time, pairs) + recomputed}
+    assert counted in {
+        training_flops(config, batch * time, pairs),
+        training_flops(config, batch * time, pairs) + recomputed,
+    }
     assert matmul_parameters(config) < parameters(config)
 
 

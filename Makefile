@@ -1,0 +1,39 @@
+# Everything a newcomer needs; `make` alone explains.
+# A plain package index serves the CUDA build of PyTorch (some GB). For the CPU build give pip its index:
+#   make quickstart PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+PIP_FLAGS ?=
+BIN := .venv/bin
+
+.PHONY: help quickstart test lint clean
+
+help:
+	@echo "make quickstart  install into .venv, then collect, clean, tokenise, train and report (under 8 minutes on 2 cores)"
+	@echo "make test        install into .venv with the test tools, then run every test"
+	@echo "make lint        ruff and mypy"
+	@echo "make clean       remove .venv and caches; data/ and runs/ stay"
+
+quickstart: .venv/.installed
+	$(BIN)/python main.py fit --config configs/quickstart.yaml
+
+test: .venv/.installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-test
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is older than Python 3.11: give another with PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo "error: $(PYTHON) has no venv module: on Debian, apt install python3-venv"; exit 2; }
+
+.venv/.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-test: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[test]"
+	@touch $@ .venv/.installed
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

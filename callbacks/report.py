@@ -1,0 +1,189 @@
+"""One self-contained page about a run: what went in, how it learned, what it writes.
+
+Made from the files in the run's folder alone, so that it can be made again at any time and from a run that was
+killed. Charts are SVG drawn by Matplotlib; nothing is loaded from a network.
+"""
+
+import io
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import lightning
+import numpy as np
+
+from callbacks.metrics_table import TABLE, read_metrics
+from callbacks.samples import read_samples
+from errors import InputError
+
+PAGE = "report.html"
+BITS = "validation/bits_per_byte/"
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+class Report(lightning.Callback):
+    """Writes `report.html` into the run's folder when training ends, and prints bits per byte by source."""
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        run = Path(trainer.default_root_dir)
+        prepared = getattr(getattr(trainer, "datamodule", None), "prepared", None)
+        if prepared is not None:
+            (run / "cleaning.json").write_text(json.dumps(prepared.summary()), encoding="utf-8")
+        if not (run / TABLE).exists():
+            return
+        final = {name: curve[1][-1] for name, curve in read_curves(run).items() if name.startswith(BITS)}
+        print("\nvalidation bits per byte")
+        for name, value in sorted(final.items(), key=lambda item: item[1]):
+            print(f"  {name.removeprefix(BITS):<16}{value:8.3f}")
+        print(f"report: {write_report(run)}")
+
+
+def read_curves(run: Path) -> dict[str, Curve]:
+    """Steps and values of every metric a run logged."""
+    rows: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for step, _, name, value in read_metrics(run / TABLE):
+        rows[name].append((step, float(value)))
+    return {name: (np.array([s for s, _ in points]), np.array([v for _, v in points])) for name, points in rows.items()}
+
+
+def write_report(run: Path) -> Path:
+    """Write the page of a run.
+
+    Args:
+        run: folder with `metrics.csv`, and as far as they exist `samples.jsonl`, `cleaning.json`, `run.json` and
+            `config.yaml`.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        InputError: when the run has logged nothing.
+    """
+    if not (run / TABLE).is_file():
+        raise InputError(f"{run / TABLE} does not exist: train first, or set trainer.default_root_dir to a run")
+    curves = read_curves(run)
+    if not curves:
+        raise InputError(f"{run / TABLE} holds no metric yet: let the run log something first")
+    samples = read_samples(run / "samples.jsonl")
+    facts, cleaning = _read_json(run / "run.json"), _read_json(run / "cleaning.json")
+    last_step = max((sample["step"] for sample in samples), default=0)
+    config = run / "config.yaml"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shown"] = shown
+    page = environment.get_template("report.html.j2").render(
+        title=run.resolve().name,
+        headlines=headlines(curves, facts),
+        charts=charts(curves),
+        cleaning=cleaning,
+        reasons=reason_bars(cleaning) if cleaning else [],
+        last_samples=[sample for sample in samples if sample["step"] == last_step],
+        earlier_samples=[sample for sample in samples if sample["step"] != last_step],
+        facts=facts,
+        config=config.read_text(encoding="utf-8") if config.exists() else "",
+    )
+    path = run / PAGE
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.rename(path)
+    return path
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def shown(text: str) -> str:
+    """Text with control characters made visible: HTML has no way to hold them."""
+    return "".join(c if c in "\n\t" or (c >= " " and c != "\x7f") else f"\\x{ord(c):02x}" for c in text)
+
+
+def headlines(curves: dict[str, Curve], facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The few numbers to see first: (value, what it is)."""
+    found = []
+    for name, (_, values) in sorted(curves.items()):
+        if name.startswith(BITS):
+            found.append((f"{values[-1]:.3f}", f"bits per byte, {name.removeprefix(BITS)}"))
+    if "train/loss" in curves:
+        steps, losses = curves["train/loss"]
+        found.append((f"{losses[-1]:.3f}", f"training loss at step {steps[-1]:,}"))
+    for name, label, scale, unit in (
+        ("tokens_per_second", "tokens per second, median", 1, ""),
+        ("model_flops_per_second", "model GFLOP/s, median", 1e-9, ""),
+        ("share_of_peak", "of the measured matrix-product peak", 100, " %"),
+    ):
+        if f"throughput/{name}" in curves:
+            found.append((f"{np.median(curves[f'throughput/{name}'][1]) * scale:,.0f}{unit}", label))
+    if "parameters" in facts:
+        found.append((f"{facts['parameters'] / 1e6:.2f} M", "parameters"))
+    return found
+
+
+def reason_bars(cleaning: dict[str, Any]) -> list[tuple[str, int, float]]:
+    """Dropped documents by reason, most first: (reason, documents, width of its bar in per cent)."""
+    dropped = {reason: count["documents"] for reason, count in cleaning["total"]["dropped"].items()}
+    most = max(dropped.values(), default=1)
+    return [(reason, n, 100 * n / most) for reason, n in sorted(dropped.items(), key=lambda item: -item[1])]
+
+
+def charts(curves: dict[str, Curve]) -> list[tuple[str, str]]:
+    """(title, SVG) of every chart there is data for."""
+    bits = {name.removeprefix(BITS): curve for name, curve in curves.items() if name.startswith(BITS)}
+    wanted: list[tuple[str, dict[str, Curve], bool]] = [
+        ("Training loss, nats per token", _named(curves, {"train/loss": "loss"}), True),
+        ("Validation bits per byte", bits, False),
+        ("Learning rate", _named(curves, {"train/learning_rate": "learning rate"}), False),
+        ("Gradient norm before clipping", _named(curves, {"train/gradient_norm": "norm"}), True),
+        ("Tokens per second", _named(curves, {"throughput/tokens_per_second": "tokens/s"}), False),
+        ("Share of the measured matrix-product peak", _named(curves, {"throughput/share_of_peak": "share"}), False),
+    ]
+    return [(title, draw(lines, smooth)) for title, lines, smooth in wanted if lines]
+
+
+def _named(curves: dict[str, Curve], names: dict[str, str]) -> dict[str, Curve]:
+    return {label: curves[name] for name, label in names.items() if name in curves}
+
+
+def draw(lines: dict[str, Curve], smooth: bool) -> str:
+    """A line chart as an SVG element that takes its text colour from the page.
+
+    Args:
+        lines: label -> (steps, values).
+        smooth: draw the values faintly and their running mean over a twentieth of the run boldly.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "font.family": "sans-serif"}
+    ):
+        figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+        for index, (label, (steps, values)) in enumerate(sorted(lines.items())):
+            colour = f"C{index}"
+            if smooth and len(values) >= 20:
+                width = max(len(values) // 20, 2)
+                mean = np.convolve(values, np.ones(width) / width, mode="valid")
+                axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
+                axes.plot(steps[width - 1 :], mean, color=colour, linewidth=2, label=label)
+            else:
+                marker = "o" if len(values) < 30 else None
+                axes.plot(steps, values, color=colour, linewidth=2, marker=marker, markersize=3, label=label)
+        if len(lines) > 1:
+            axes.legend(frameon=False)
+        axes.set_xlabel("optimizer step")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Black ink follows the page's colour, light or dark.
+    return svg.replace("#000000", "currentColor").replace("<text ", '<text fill="currentColor" ')
