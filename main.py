@@ -175,11 +175,11 @@ class CommandLine(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand]
+        config = self.config[self.subcommand] if self.subcommand else self.config
         self._choose_precision(config)
         folder = Path(config.trainer.default_root_dir or "runs/default")
         config.trainer.default_root_dir = str(folder)
-        if self.subcommand != "fit":
+        if self.subcommand not in ("fit", None):
             # Only training has curves to extend.
             config.trainer.logger = False
         loggers = config.trainer.logger
@@ -222,18 +222,25 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
-def main() -> None:
-    """Run the command line."""
+def build(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
+    """Parse and instantiate; with `run`, the first argument is a command and is carried out."""
+    return CommandLine(
+        lightning.LightningModule,
+        lightning.LightningDataModule,
+        trainer_class=Trainer,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_kwargs={"overwrite": True},
+        seed_everything_default=0,
+        args=arguments,
+        run=run,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends it with one line and status 2."""
     try:
-        CommandLine(
-            lightning.LightningModule,
-            lightning.LightningDataModule,
-            trainer_class=Trainer,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_kwargs={"overwrite": True},
-            seed_everything_default=0,
-        )
+        build(arguments)
     except InputError as error:
         fail(str(error))
 

@@ -181,7 +181,9 @@ def draw(lines: dict[str, Curve], smooth: bool) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
         plt.close(figure)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

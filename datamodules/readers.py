@@ -6,6 +6,7 @@ files first costs a walk over the tree and buys a fingerprint of the inputs befo
 
 import ast
 import gzip
+import io
 import json
 import os
 import warnings
@@ -21,7 +22,6 @@ from zlib import error as ZlibError
 import pyarrow
 import pyarrow.parquet
 import xxhash
-import zstandard
 
 from datamodules.document import Document, text_or_reason
 from errors import InputError
@@ -279,28 +279,33 @@ class Files(Reader):
 
     def read(self, file: InputFile) -> Iterator[Document]:
         """One document a JSON line, a Parquet row or a text file; what cannot be read has a reason."""
-        suffix = self.format_of(file.name)
+        documents = self._read_parquet if self.format_of(file.name) == ".parquet" else self._read_stream
+        # Opening may fail for other reasons than damage: that is the caller's to report.
+        with open(file.location, "rb"):
+            pass
         try:
-            if suffix == ".parquet":
-                yield from self._read_parquet(file.location)
-                return
-            with self._open(file.location) as stream:
-                if suffix in (".jsonl", ".json"):
-                    for line in stream:
-                        if line.strip():
-                            yield self._read_json(line)
-                else:
-                    yield text_or_reason(stream.read())
-        except (EOFError, ZlibError, gzip.BadGzipFile, zstandard.ZstdError, pyarrow.ArrowException):
+            yield from documents(file)
+        except (EOFError, OSError, ZlibError, pyarrow.ArrowException):
             # Documents read before the damage are kept.
             yield Document(None, reason="damaged_file")
+
+    def _read_stream(self, file: InputFile) -> Iterator[Document]:
+        with self._open(file.location) as stream:
+            if self.format_of(file.name) in (".jsonl", ".json"):
+                for line in stream:
+                    if line.strip():
+                        yield self._read_json(line)
+            else:
+                yield text_or_reason(stream.read())
 
     @staticmethod
     def _open(location: str) -> IO[bytes]:
         if location.lower().endswith(".gz"):
             return cast(IO[bytes], gzip.open(location, "rb"))
         if location.lower().endswith(".zst"):
-            return cast(IO[bytes], zstandard.open(location, "rb"))
+            # Arrow's stream notices a frame cut short, which zstandard's reads as the end.
+            compressed = pyarrow.CompressedInputStream(pyarrow.OSFile(location), "zstd")
+            return cast(IO[bytes], io.BufferedReader(compressed))
         return open(location, "rb")
 
     def _read_json(self, line: bytes) -> Document:
@@ -321,8 +326,8 @@ class Files(Reader):
             return Document(None, reason="invalid_utf8")
         return Document(text)
 
-    def _read_parquet(self, location: str) -> Iterator[Document]:
-        with pyarrow.parquet.ParquetFile(location) as table:
+    def _read_parquet(self, file: InputFile) -> Iterator[Document]:
+        with pyarrow.parquet.ParquetFile(file.location) as table:
             if self.text_key not in table.schema_arrow.names:
                 yield Document(None, reason="missing_text_key")
                 return

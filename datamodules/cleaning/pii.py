@@ -26,17 +26,22 @@ IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 PHONE = re.compile(
     r"(?<![\w.+\-/])(?:"
-    r"\+\d{1,3}[ .\-]?(?:\(\d{1,4}\)[ .\-]?)?\d{2,4}(?:[ .\-]\d{2,4}){1,4}"  # international, with separators
+    r"\+\d{1,3}[ .\-]?(?:\(\d{1,4}\)[ .\-]?)?\d{2,4}(?:[ .\-]\d{2,8}){1,4}"  # international, with separators
     r"|\(\d{3}\) ?\d{3}[ .\-]\d{4}|\d{3}-\d{3}-\d{4}"  # North American
     r")(?![\w\-]|\.\d)"
 )
 
 
+UNICAST_V6 = ipaddress.ip_network("2000::/3")
+"""The only IPv6 block given out so far; without it a slice like [::2] reads as an address."""
+
+
 def _is_public(address: str) -> bool:
     try:
-        return ipaddress.ip_address(address).is_global
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
+    return parsed.is_global and (parsed.version == 4 or parsed in UNICAST_V6)
 
 
 def _is_phone(number: str) -> bool:

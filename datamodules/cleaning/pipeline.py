@@ -158,7 +158,7 @@ def clean(
     size = _total(kept, "size")
     facts = {key: np.array(values) for key, values in kept.select("id", "source", "group", "size").to_pydict().items()}
     if not len(facts["id"]):
-        reasons = everything.groupby("reason").count().to_pydict()["reason"]
+        reasons = everything.groupby("reason").agg(col("id").count()).to_pydict()["reason"]
         raise InputError(f"no document is left after cleaning; dropped as: {', '.join(sorted(reasons)) or 'none read'}")
 
     near = near_duplicates

