@@ -216,6 +216,13 @@ def wandb_identity(folder: Path) -> str:
     return path.read_text().strip()
 
 
+def input_error_behind(error: BaseException | None) -> InputError | None:
+    """The mistake behind an error: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def fail(message: str) -> None:
     """End with exit status 2 and one line."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
@@ -241,8 +248,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
     try:
         build(arguments)
-    except InputError as error:
-        fail(str(error))
+    except ValueError as error:
+        mistake = input_error_behind(error)
+        if mistake is None:
+            raise
+        fail(str(mistake))
 
 
 if __name__ == "__main__":

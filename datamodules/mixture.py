@@ -230,6 +230,16 @@ class GlobalBatches(Sampler[list[int]]):
             first += self.batch_size * self.ranks
 
 
+class Batches(Dataset[dict[str, Any]]):
+    """Batches by their list of sample numbers: what a DataLoader's sampler yields is the batch's whole identity."""
+
+    def __init__(self, windows: PackedWindows) -> None:
+        self.windows = windows
+
+    def __getitem__(self, samples: list[int]) -> dict[str, Any]:
+        return collate([self.windows[sample] for sample in samples])
+
+
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack samples into int64 tensors; `source` becomes the one name they share, or "mixture"."""
     names = {sample["source"] for sample in samples}

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.cleaning.dedup import NearDuplicates
 from datamodules.cleaning.pipeline import Source
-from datamodules.mixture import EvenlySpread, GlobalBatches, Mixture, PackedWindows, WindowedSource, collate
+from datamodules.mixture import Batches, EvenlySpread, GlobalBatches, Mixture, PackedWindows, WindowedSource
 from datamodules.prepare import Prepared, prepare
 from datamodules.shards import Shard, open_shards
 from datamodules.tokenizer import Tokenizer, TokenizerSettings
@@ -140,9 +140,9 @@ class PretrainingData(lightning.LightningDataModule):
 
     def _loader(self, dataset: PackedWindows, batches: Any) -> DataLoader[dict[str, Any]]:
         return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=collate,
+            Batches(dataset),
+            sampler=batches,
+            batch_size=None,
             num_workers=self.workers,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=False,

@@ -6,7 +6,7 @@ from callbacks.metrics_table import read_metrics
 from main import main
 from tests.conftest import Configure
 
-GOLDEN: list[float] = []
+GOLDEN = [6.238007, 6.240069, 6.207124, 6.174919, 6.069921, 5.999062, 5.915886, 5.824141, 5.826011, 5.738324]
 """Losses of the first 10 float32 steps of the tiny configuration; another CPU agrees to 1e-4."""
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 from daft import DataFrame, DataType, Expression, col, lit
-from daft.functions import coalesce, hash, left, when
+from daft.functions import coalesce, hash, left, regexp, when
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.cleaning.dedup import NearDuplicates, best_of_components, connected_components, pairs_in_buckets
@@ -222,7 +222,10 @@ def judge(name: str, source: Source, files: list[InputFile]) -> DataFrame:
         ~col("id").is_null()
     )
     df = df.with_columns({"source": lit(name), "excerpt": left(col("text"), EXCERPT_CHARACTERS)})
-    for step in [Normalize(), *source.steps]:
+    df = df.with_column("text", Normalize().rewrite(col("text")))
+    df = df.with_column("reason", coalesce(col("reason"), when(~regexp(col("text"), r"\S"), lit("empty"))))
+    df = df.with_column("text", when(col("reason").is_null(), col("text")))
+    for step in source.steps:
         if isinstance(step, Rule):
             df = df.with_columns({f"measured_{key}": value for key, value in step.measures(col("text")).items()})
             measured = {key: col(f"measured_{key}") for key in step.measures(col("text"))}
