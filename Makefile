@@ -9,17 +9,17 @@ BIN := .venv/bin
 
 help:
 	@echo "make quickstart  install into .venv, then collect, clean, tokenise, train and report (under 8 minutes on 2 cores)"
-	@echo "make test        install into .venv with the test tools, then run every test"
+	@echo "make test        the same set-up, then every test"
 	@echo "make lint        ruff and mypy"
 	@echo "make clean       remove .venv and caches; data/ and runs/ stay"
 
 quickstart: .venv/.installed
 	$(BIN)/python main.py fit --config configs/quickstart.yaml
 
-test: .venv/.installed-test
+test: .venv/.installed
 	$(BIN)/python -m pytest
 
-lint: .venv/.installed-test
+lint: .venv/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 .venv/bin/python:
@@ -27,13 +27,10 @@ lint: .venv/.installed-test
 		|| { echo "error: $(PYTHON) is older than Python 3.11: give another with PYTHON=python3.12"; exit 2; }
 	@$(PYTHON) -m venv .venv || { echo "error: $(PYTHON) has no venv module: on Debian, apt install python3-venv"; exit 2; }
 
+# The test tools are installed for both: what is installed is also what the quickstart reads.
 .venv/.installed: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e .
-	@touch $@
-
-.venv/.installed-test: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[test]"
-	@touch $@ .venv/.installed
+	@touch $@
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -4,9 +4,11 @@ fit, validate, test and predict are Lightning's; prepare, generate and report re
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
 """
 
+import logging
 import os
 import sys
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,7 +66,7 @@ class Trainer(lightning.Trainer):
             ckpt_path = newest
             print(f"continuing from {newest}", flush=True)
         step = checkpoint_step(Path(ckpt_path)) if ckpt_path else 0
-        if step == self.max_steps:
+        if 0 < self.max_steps <= step:
             print(f"already trained to step {step}: raise trainer.max_steps to train further")
         if self.is_global_zero:
             rewind_metrics(Path(self.default_root_dir), step)
@@ -90,7 +92,7 @@ class Trainer(lightning.Trainer):
 
         Args:
             model: the LightningModule.
-            datamodule: gives the tokenizer.
+            datamodule: knows where a checkpoint keeps the tokenizer.
             prompt: text to continue.
             new_tokens: tokens to add at most.
             samples: continuations to print.
@@ -100,7 +102,7 @@ class Trainer(lightning.Trainer):
             ckpt_path: checkpoint to use; by default the newest in the run's folder.
         """
         checkpoint = self.strategy.checkpoint_io.load_checkpoint(self.require_checkpoint(ckpt_path))
-        tokenizer = datamodule.run_stages().load_tokenizer()
+        tokenizer = datamodule.tokenizer_of(checkpoint)
         model.on_load_checkpoint(checkpoint)
         model.configure_model()
         model.load_state_dict(checkpoint["state_dict"])
@@ -229,6 +231,14 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
+def quieten() -> None:
+    """Leave out what Lightning says on every start and a reader of this log can do nothing about."""
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not record.getMessage().startswith(("💡", "TPU available"))
+    )
+
+
 def build(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
     """Parse and instantiate; with `run`, the first argument is a command and is carried out."""
     return CommandLine(
@@ -246,6 +256,7 @@ def build(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
+    quieten()
     try:
         build(arguments)
     except ValueError as error:

@@ -1,6 +1,6 @@
 """Which small decoder reaches the lowest validation bits per byte in the quickstart's training time?
 
-    python benchmarks/quickstart_sweep.py --seconds 300 --output benchmarks/quickstart_sweep.json
+    python benchmarks/quickstart_sweep.py --seconds 150 --only 96x4-v2k 128x4-v1k 128x4-v2k 128x4-v4k 192x4-v4k 192x6-v4k
 
 All candidates are first timed for a few steps, one after the other on a quiet machine, to learn their seconds a
 step; then each trains for as many steps as fit into the budget, by `python main.py fit` with the quickstart's own
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -29,20 +28,24 @@ from models.flops import parameters  # noqa: E402
 from models.losses import linear_cross_entropy  # noqa: E402
 from models.optim import AdamW  # noqa: E402
 
-CANDIDATES: dict[str, dict[str, Any]] = {
-    "128x4-v2k": {"width": 128, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 352, "vocabulary": 2048},
-    "128x4-v4k": {"width": 128, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 352, "vocabulary": 4096},
-    "192x4-v2k": {"width": 192, "layers": 4, "heads": 6, "key_value_heads": 2, "hidden_width": 512, "vocabulary": 2048},
-    "192x4-v4k": {"width": 192, "layers": 4, "heads": 6, "key_value_heads": 2, "hidden_width": 512, "vocabulary": 4096},
-    "192x6-v4k": {"width": 192, "layers": 6, "heads": 6, "key_value_heads": 2, "hidden_width": 512, "vocabulary": 4096},
-    "256x4-v4k": {"width": 256, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 704, "vocabulary": 4096},
-    "256x6-v4k": {"width": 256, "layers": 6, "heads": 4, "key_value_heads": 2, "hidden_width": 704, "vocabulary": 4096},
+SHAPES: dict[str, dict[str, int]] = {
+    "96x4": {"width": 96, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 256},
+    "128x4": {"width": 128, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 352},
+    "128x6": {"width": 128, "layers": 6, "heads": 4, "key_value_heads": 2, "hidden_width": 352},
+    "192x4": {"width": 192, "layers": 4, "heads": 6, "key_value_heads": 2, "hidden_width": 512},
+    "192x6": {"width": 192, "layers": 6, "heads": 6, "key_value_heads": 2, "hidden_width": 512},
+    "256x4": {"width": 256, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 704},
+}
+VOCABULARIES = {"v1k": 1024, "v2k": 2048, "v4k": 4096}
+CANDIDATES = {
+    f"{shape}-{vocabulary}": DecoderConfig(vocabulary_size=size, **SHAPES[shape])
+    for shape in SHAPES
+    for vocabulary, size in VOCABULARIES.items()
 }
 
 
-def seconds_a_step(shape: dict[str, Any], sequence_length: int, windows: int, micro_batch: int) -> float:
+def seconds_a_step(config: DecoderConfig, sequence_length: int, windows: int, micro_batch: int) -> float:
     """Median seconds of an optimizer step over `windows` windows of random tokens, in documents of about 500 tokens."""
-    config = DecoderConfig(vocabulary_size=shape["vocabulary"], **{k: v for k, v in shape.items() if k != "vocabulary"})
     decoder = Decoder(config)
     initialise(decoder, 0)
     optimizer = AdamW().build(decoder.named_parameters())
@@ -60,10 +63,10 @@ def seconds_a_step(shape: dict[str, Any], sequence_length: int, windows: int, mi
     return sorted(times[1:])[2]
 
 
-def train(name: str, shape: dict[str, Any], steps: int, arguments: argparse.Namespace) -> float:
+def train(name: str, config: DecoderConfig, steps: int, arguments: argparse.Namespace) -> float:
     """Final validation bits per byte of a candidate trained by the command line."""
     run = Path("runs/sweep") / f"{name}-lr{arguments.learning_rate}-w{arguments.windows}-{arguments.seconds:.0f}s"
-    decoder = {f"model.init_args.decoder.{key}": value for key, value in shape.items() if key != "vocabulary"}
+    shape = SHAPES[name.split("-")[0]]
     overrides = {
         "trainer.default_root_dir": run,
         "trainer.max_steps": steps,
@@ -72,11 +75,11 @@ def train(name: str, shape: dict[str, Any], steps: int, arguments: argparse.Name
         "trainer.enable_progress_bar": "false",
         "trainer.logger": '{"class_path": "callbacks.MetricsTable"}',
         "trainer.callbacks": '{"class_path": "callbacks.Checkpoints"}',
-        "data.init_args.tokenizer.vocabulary_size": shape["vocabulary"],
+        "data.init_args.tokenizer.vocabulary_size": config.vocabulary_size,
         "data.init_args.sequence_length": arguments.sequence_length,
         "data.init_args.batch_size": arguments.micro_batch,
         "model.init_args.optimizer.init_args.learning_rate": arguments.learning_rate,
-        **decoder,
+        **{f"model.init_args.decoder.{key}": value for key, value in shape.items()},
     }
     command = [sys.executable, "main.py", "fit", "--config", "configs/quickstart.yaml"]
     command += [f"--{key}={value}" for key, value in overrides.items()]
@@ -91,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300, help="training time of each candidate")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--only", nargs="*", choices=sorted(CANDIDATES), help="names of candidates; default all")
+    parser.add_argument("--only", nargs="*", choices=sorted(CANDIDATES), default=["128x4-v2k"], help="candidates")
     parser.add_argument("--sequence-length", type=int, default=512)
     parser.add_argument("--windows", type=int, default=8, help="windows in an optimizer step")
     parser.add_argument("--micro-batch", type=int, default=4)
@@ -100,23 +103,19 @@ def main() -> None:
     settings = {k: v for k, v in vars(arguments).items() if k not in ("output", "only")}
     results = json.loads(arguments.output.read_text()) if arguments.output.exists() else []
     done = {row["name"] for row in results if row["settings"] == settings}
-    names = [name for name in arguments.only or CANDIDATES if name not in done]
+    names = [name for name in arguments.only if name not in done]
     sizes = (arguments.sequence_length, arguments.windows, arguments.micro_batch)
     timed = {name: seconds_a_step(CANDIDATES[name], *sizes) for name in tqdm(names, desc="timing")}
     for name in tqdm(names, desc="training"):
-        shape, step = CANDIDATES[name], timed[name]
+        config, step = CANDIDATES[name], timed[name]
         steps = int(arguments.seconds / step)
         row = {
             "name": name,
-            "parameters": parameters(
-                DecoderConfig(
-                    vocabulary_size=shape["vocabulary"], **{k: v for k, v in shape.items() if k != "vocabulary"}
-                )
-            ),
+            "parameters": parameters(config),
             "seconds_a_step": round(step, 4),
             "steps": steps,
             "tokens": steps * arguments.windows * arguments.sequence_length,
-            "bits_per_byte": round(train(name, shape, steps, arguments), 4),
+            "bits_per_byte": round(train(name, config, steps, arguments), 4),
             "settings": settings,
             "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
             f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, float32",

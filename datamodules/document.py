@@ -10,7 +10,8 @@ class Document:
     Attributes:
         text: the text, or None when it could not be read.
         reason: why there is no text.
-        group: documents of one group never part between training and validation; by default the file it came from.
+        group: documents of one group never part between training and validation; by default
+            a document is a group of its own.
     """
 
     text: str | None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from torch.utils.data import DataLoader
 
 from datamodules.cleaning.dedup import NearDuplicates
@@ -110,6 +111,11 @@ class PretrainingData(lightning.LightningDataModule):
         self.validation_order = EvenlySpread(
             {name: len(source) for name, source in held_out.items()}, self.validation_windows
         )
+        if not any(len(source) for source in held_out.values()):
+            raise InputError(
+                f"validation_fraction={self.validation_fraction} holds no document out: every one is related to all "
+                "others or there is only one, raise it or add text"
+            )
         self.validation_dataset = PackedWindows(held_out, self.validation_order.locate, token_bytes, pad)
 
     def _ranks(self) -> tuple[int, int]:
@@ -149,7 +155,11 @@ class PretrainingData(lightning.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Samples consumed by completed optimizer steps; earlier steps may have had another batch size."""
+        """What a checkpoint holds of the data.
+
+        Samples consumed by completed optimizer steps (earlier steps may have had another batch size), the shards they
+        came from, and the tokenizer itself, without which the weights mean nothing.
+        """
         assert self.trainer is not None
         _, ranks = self._ranks()
         samples_a_step = self.batch_size * ranks * self.trainer.accumulate_grad_batches
@@ -157,8 +167,25 @@ class PretrainingData(lightning.LightningDataModule):
         return {
             "consumed_samples": self.consumed_samples + new_steps * samples_a_step,
             "counted_steps": self.trainer.global_step,
+            "shards": self.run_stages().shards.name,
+            "tokenizer": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where the checkpoint stopped.
+
+        Raises:
+            InputError: when the data is no longer what the checkpoint was trained on.
+        """
+        mine = self.run_stages().shards.name
+        if state_dict["shards"] != mine:
+            raise InputError(
+                f"the checkpoint was trained on {state_dict['shards']}, but the inputs and settings now give {mine}: "
+                "restore them, or train anew with another trainer.default_root_dir"
+            )
         self.consumed_samples = state_dict["consumed_samples"]
         self.counted_steps = state_dict["counted_steps"]
+
+    def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
+        """The tokenizer a checkpoint was trained with, whatever has become of the data."""
+        return Tokenizer(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))

@@ -46,8 +46,10 @@ def run_stage(root: Path, name: str, key: str, produce: Callable[[Path], None]) 
             rank_zero_info(f"{name}: reusing {final}")
             return final
         rank_zero_info(f"{name}: making {final}")
+        # Whatever a killed run left: the lock says nobody is making it.
+        for stale in root.glob(f".{name}-*.partial"):
+            shutil.rmtree(stale)
         partial = root / f".{name}-{key}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         produce(partial)
         for path in [*sorted(partial.rglob("*")), partial]:

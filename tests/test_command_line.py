@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from callbacks.metrics_table import read_metrics
 from main import build, main
 from tests.conftest import ROOT, Configure
 
@@ -107,6 +108,12 @@ def test_every_command_works_on_a_trained_run(
 ) -> None:
     config = str(configure(trainer__max_steps=4))
     main(["fit", "--config", config])
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert facts["steps"] == 4
+    assert facts["matmul_peak_flops"] == 1e11
+    rates = [float(row[3]) for row in read_metrics(tmp_path / "run/metrics.csv") if row[2] == "throughput/share_of_peak"]
+    assert len(rates) == 4
+    assert all(0 < rate < 1 for rate in rates)
     capsys.readouterr()
     main(["generate", "--config", config, "--prompt", "Ba", "--new_tokens", "5", "--samples", "2"])
     assert capsys.readouterr().out.count("Ba") >= 2
@@ -119,6 +126,8 @@ def test_every_command_works_on_a_trained_run(
     main(["fit", "--config", config])
     assert "already trained to step 4" in capsys.readouterr().out
     assert learned(tmp_path / "run") == logged
+    changed = ["--data.init_args.validation_fraction", "0.2", "--data.init_args.folder", str(tmp_path / "other")]
+    assert "was trained on shards-" in refused(["fit", "--config", config, *changed], capsys)
     line = refused(["fit", "--config", config, "--resume", "false"], capsys)
     assert "resume=false" in line
     line = refused(["fit", "--config", config, "--model.init_args.decoder.width", "64"], capsys)
@@ -214,3 +223,28 @@ def test_a_damaged_shard_or_checkpoint_stops_the_run(
     tokens.write_bytes(content)
     assert "checksum" in refused(["fit", "--config", config], capsys)
     assert "no checkpoint in" in refused(["generate", "--config", config], capsys)
+
+
+def test_bfloat16_learns_what_float32_learns(configure: Configure, tmp_path: Path) -> None:
+    config = configure(trainer__max_steps=6)
+    for precision in ("32-true", "bf16-mixed"):
+        chosen = [f"--trainer.precision={precision}", "--precision_without_bf16_units=null"]
+        main(["fit", "--config", str(config), *chosen, f"--trainer.default_root_dir={tmp_path / precision}"])
+    exact, rounded = (
+        [float(value) for _, name, value in learned(tmp_path / precision) if name == "train/loss"]
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert len(exact) == len(rounded) == 6
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, rel=0.01)
+
+
+def test_the_precision_for_machines_without_bf16_units(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(configure())
+    for units, taken in ((False, "32-true"), (True, "bf16-mixed")):
+        monkeypatch.setattr("main.has_bf16_matrix_units", lambda device, units=units: units)
+        cli = build(["--config", config, "--trainer.precision", "bf16-mixed"], run=False)
+        assert cli.trainer.precision == taken
+    assert "32-true instead of bf16-mixed" in capsys.readouterr().out

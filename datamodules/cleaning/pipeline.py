@@ -254,7 +254,7 @@ def read_file(reader: Reader, source: str, file: InputFile) -> Iterator[dict[str
         yield {
             "id": stable_hash(f"{source}\0{path}\0{ordinal}"),
             "path": path,
-            "group": document.group or path,
+            "group": document.group or f"{path}#{ordinal}",
             "bytes": 0 if document.text is None else len(document.text.encode()),
             "text": document.text,
             "reason": document.reason,

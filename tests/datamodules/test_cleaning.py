@@ -1,5 +1,6 @@
 """Each cleaning step against a naive version or hand-made cases, and the pipeline as a whole."""
 
+import json
 import time
 import unicodedata
 from collections import Counter
@@ -296,3 +297,11 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
     (tmp_path / "texts/a.txt").write_text("tiny")
     with pytest.raises(InputError, match="no document is left after cleaning; dropped as: too_short"):
         run_pipeline(tmp_path / "texts", tmp_path / "out")
+
+
+def test_documents_of_one_file_part(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    rows = [json.dumps({"text": sentences(i, 40)}) + "\n" for i in range(50)]
+    (tmp_path / "texts/all.jsonl").write_text("".join(rows))
+    summary = run_pipeline(tmp_path / "texts", tmp_path / "out")
+    assert 3 <= summary["total"]["validation"]["documents"] <= 5
