@@ -61,7 +61,7 @@ class Throughput(lightning.Callback):
             "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        self._fit_start, self._first_step = time.monotonic(), trainer.global_step
+        self._fit_start, self._trained = time.monotonic(), False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._restart()
@@ -73,6 +73,7 @@ class Throughput(lightning.Callback):
         self._validation_start = time.monotonic()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._trained = True
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.
         self._pairs = self._pairs + (positions_in_documents(batch["document_ids"]) + 1).sum()
@@ -94,7 +95,8 @@ class Throughput(lightning.Callback):
         self._restart()
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        if not trainer.is_global_zero or trainer.global_step == self._first_step:
+        # A run that was complete already keeps the facts of its training.
+        if not trainer.is_global_zero or not self._trained:
             return
         self._facts["seconds_of_last_start"] = round(time.monotonic() - self._fit_start, 1)
         self._facts["steps"] = trainer.global_step

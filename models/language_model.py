@@ -14,7 +14,7 @@ from errors import InputError
 from models.decoder import Decoder, DecoderConfig, initialise
 from models.losses import linear_cross_entropy, token_negative_log_likelihood
 from models.metrics import BitsPerByte
-from models.optim import AdamW, Cosine, OptimizerFactory, Schedule
+from models.optim import OptimizerFactory, Schedule
 
 Batch = dict[str, Any]
 """`tokens`, `labels`, `document_ids`, `label_bytes` [B, T]; `sample` [B], its number in the order; `source`, a name."""
@@ -34,8 +34,8 @@ class LanguageModel(lightning.LightningModule):
     def __init__(
         self,
         decoder: DecoderConfig,
-        optimizer: OptimizerFactory = AdamW(),
-        schedule: Schedule = Cosine(),
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
         z_loss: float = 0.0,
         initial_seed: int = 0,
     ) -> None:

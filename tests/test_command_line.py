@@ -111,7 +111,9 @@ def test_every_command_works_on_a_trained_run(
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert facts["steps"] == 4
     assert facts["matmul_peak_flops"] == 1e11
-    rates = [float(row[3]) for row in read_metrics(tmp_path / "run/metrics.csv") if row[2] == "throughput/share_of_peak"]
+    rates = [
+        float(row[3]) for row in read_metrics(tmp_path / "run/metrics.csv") if row[2] == "throughput/share_of_peak"
+    ]
     assert len(rates) == 4
     assert all(0 < rate < 1 for rate in rates)
     capsys.readouterr()
