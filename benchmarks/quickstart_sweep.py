@@ -1,6 +1,6 @@
 """Which small decoder reaches the lowest validation bits per byte in the quickstart's training time?
 
-    python benchmarks/quickstart_sweep.py --seconds 150 --only 96x4-v2k 128x4-v1k 128x4-v2k 128x4-v4k 192x4-v4k 192x6-v4k
+    python benchmarks/quickstart_sweep.py --seconds 150 --only 96x4-v2k 128x4-v2k 128x4-v4k 192x4-v4k 192x6-v4k
 
 All candidates are first timed for a few steps, one after the other on a quiet machine, to learn their seconds a
 step; then each trains for as many steps as fit into the budget, by `python main.py fit` with the quickstart's own

@@ -6,7 +6,7 @@ from callbacks.metrics_table import read_metrics
 from main import main
 from tests.conftest import Configure
 
-GOLDEN = [6.238007, 6.240069, 6.207124, 6.174919, 6.069921, 5.999062, 5.915886, 5.824141, 5.826011, 5.738324]
+GOLDEN = [6.234539, 6.236032, 6.221989, 6.172308, 6.100021, 6.014898, 5.907464, 5.848724, 5.809793, 5.767497]
 """Losses of the first 10 float32 steps of the tiny configuration; another CPU agrees to 1e-4."""
 
 
