@@ -10,7 +10,7 @@ import sys
 import uuid
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 
@@ -162,7 +162,7 @@ class CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--precision_without_bf16_units",
-            type=str | None,
+            type=Literal["32-true", "64-true"] | None,
             default=None,
             help="precision to take instead of a bf16 one on a device that has no bfloat16 matrix units, where "
             "bf16 would be many times slower; null keeps trainer.precision",

@@ -61,6 +61,8 @@ class PretrainingData(lightning.LightningDataModule):
             )
         if not 0 < validation_fraction < 1:
             raise InputError(f"validation_fraction={validation_fraction}: must lie between 0 and 1")
+        if seed < 0:
+            raise InputError(f"seed={seed}: must not be negative")
         if not sources:
             raise InputError("sources is empty: name at least one source of text")
         self.folder, self.sources, self.tokenizer_settings = Path(folder), sources, tokenizer

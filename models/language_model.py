@@ -65,12 +65,6 @@ class LanguageModel(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         assert self.decoder is not None
         total_steps = self.trainer.max_steps
-        if total_steps < 1:
-            raise InputError(
-                f"trainer.max_steps={total_steps}: the schedule needs to know the end, give a number of steps"
-            )
-        if self.trainer.precision == "16-mixed":
-            raise InputError("trainer.precision=16-mixed: float16 needs loss scaling, take bf16-mixed or 32-true")
         optimizer = self.optimizer_factory.build(self.decoder.named_parameters())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -98,7 +92,13 @@ class LanguageModel(lightning.LightningModule):
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def setup(self, stage: str) -> None:
-        """One metric for each source of the data, and one for all."""
+        """Refuse what cannot train before a weight exists; one metric for each source of the data, and one for all."""
+        if stage == "fit" and self.trainer.max_steps < 1:
+            raise InputError(
+                f"trainer.max_steps={self.trainer.max_steps}: the schedule needs an end, give a number of steps"
+            )
+        if self.trainer.precision == "16-mixed":
+            raise InputError("trainer.precision=16-mixed: float16 needs loss scaling, take bf16-mixed or 32-true")
         sources = getattr(getattr(self.trainer, "datamodule", None), "source_names", [])
         self.bits_per_byte.update({name: BitsPerByte() for name in ["all", *sources]})
 

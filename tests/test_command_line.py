@@ -180,6 +180,11 @@ def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path) ->
         (["--data.init_args.tokenizer.vocabulary_size", "60000"], "vocabulary_size=60000 cannot be filled"),
         (["--data.init_args.sequence_length", "100000"], "holds no whole window"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--data.init_args.sources.notes.weight", "-2"], "weight=-2"),
+        (["--data.init_args.seed", "-1"], "seed=-1"),
+        (["--trainer.max_steps", "-1"], "max_steps=-1"),
+        (["--precision_without_bf16_units", "half"], "precision_without_bf16_units"),
+        (["--model.class_path", "models.Nothing"], "models.Nothing"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

@@ -52,11 +52,18 @@ class Source:
         reader: where its documents come from.
         steps: rules and rewrites in order; normalisation is always first and need not be named.
         weight: share of training samples drawn from it, on any positive scale.
+
+    Raises:
+        InputError: for a weight that is not positive.
     """
 
     reader: Reader
     steps: list[CleaningStep] = field(default_factory=list)
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise InputError(f"weight={self.weight}: must be above 0, or leave the source out")
 
 
 DOCUMENT_FIELDS = {
