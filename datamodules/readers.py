@@ -123,10 +123,11 @@ class InstalledFiles(Reader):
                 for path in (Path(folder, file) for file in files if self.wants(file)):
                     yield path, provenance_name(f"python/{path.relative_to(root).as_posix()}")
         for distribution in self._distributions():
+            owner = distribution.name  # parses the metadata anew each time it is asked
             for file in distribution.files or []:
                 # Asked before the path is made: a record can list ten thousand headers.
                 if self.wants(str(file)) and (path := Path(str(file.locate()))).is_file():
-                    yield path, provenance_name(f"{distribution.name}/{file}")
+                    yield path, provenance_name(f"{owner}/{file}")
 
     def _distributions(self) -> list[metadata.Distribution]:
         if self.distributions is None:
