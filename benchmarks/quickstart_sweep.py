@@ -23,7 +23,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from models.decoder import Decoder, DecoderConfig, initialise  # noqa: E402
+from models.decoder import DecoderConfig, build_decoder  # noqa: E402
 from models.flops import parameters  # noqa: E402
 from models.losses import linear_cross_entropy  # noqa: E402
 from models.optim import AdamW  # noqa: E402
@@ -46,8 +46,7 @@ CANDIDATES = {
 
 def seconds_a_step(config: DecoderConfig, sequence_length: int, windows: int, micro_batch: int) -> float:
     """Median seconds of an optimizer step over `windows` windows of random tokens, in documents of about 500 tokens."""
-    decoder = Decoder(config)
-    initialise(decoder, 0)
+    decoder = build_decoder(config)
     optimizer = AdamW().build(decoder.named_parameters())
     tokens = torch.randint(config.vocabulary_size, (micro_batch, sequence_length + 1))
     documents = (torch.rand(micro_batch, sequence_length) < 1 / 500).long().cumsum(1)

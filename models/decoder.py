@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import xxhash
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from errors import InputError
 from models.attention import Attention, AttentionLayout, KeyValueCache
@@ -89,7 +90,11 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The whole decoder. `forward` ends at the last norm: losses and sampling apply `output` themselves, in pieces."""
+    """The whole decoder. `forward` ends at the last norm: losses and sampling apply `output` themselves, in pieces.
+
+    A stage of a pipeline is this class with sub-modules left out: without `tok_embeddings` it takes the hidden states
+    of the stage before in place of tokens, without `norm` it ends at its last block.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -107,7 +112,7 @@ class Decoder(nn.Module):
         """Hidden states after the last norm.
 
         Args:
-            tokens_BT: int64 token ids.
+            tokens_BT: int64 token ids (hidden states where there is no embedding).
             document_ids_BT: integers, equal for neighbours of one document; None means one document a row.
             cache: keys and values of earlier positions, extended in place; only with `document_ids_BT=None`.
 
@@ -123,29 +128,64 @@ class Decoder(nn.Module):
             layout = AttentionLayout.causal(
                 positions.expand_as(tokens_BT), self.config.head_width, self.config.rope_theta
             )
-        x_BTC = self.tok_embeddings(tokens_BT)
+        x_BTC = tokens_BT if self.tok_embeddings is None else self.tok_embeddings(tokens_BT)
         for index, block in self.layers.items():
             x_BTC = block(x_BTC, layout, cache, int(index))
         if cache is not None:
             cache.length += tokens_BT.shape[1]
-        return self.norm(x_BTC)
+        return x_BTC if self.norm is None else self.norm(x_BTC)
 
 
-@torch.no_grad()
-def initialise(decoder: Decoder, seed: int) -> None:
-    """Draw every weight from its own generator, seeded by (seed, name).
+def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) -> Tensor:
+    """Initial value of one parameter, float32 on the CPU, from a generator of its own seeded by (seed, name).
 
     Matrices are normal with `initial_std`; those that write into the residual stream (`wo`, `w2`) are divided by
     sqrt(2 * layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). Norms are 1.
     """
-    config = decoder.config
-    for name, parameter in decoder.named_parameters():
-        if parameter.ndim < 2:
-            parameter.fill_(1.0)
-            continue
-        std = config.initial_std
-        if name.endswith(("wo.weight", "w2.weight")):
-            std /= (2 * config.layers) ** 0.5
-        # Drawn on the CPU in float32 whatever the device, whose own generators differ.
-        generator = torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(name.encode(), seed=seed) >> 1)
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+    if len(shape) < 2:
+        return torch.ones(shape)
+    std = config.initial_std
+    if name.endswith(("wo.weight", "w2.weight")):
+        std /= (2 * config.layers) ** 0.5
+    if config.tied_embeddings and name == "output.weight":
+        name = "tok_embeddings.weight"  # a pipeline's last stage holds a copy of the first one's matrix
+    generator = torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(name.encode(), seed=seed) >> 1)
+    # Drawn on the CPU in float32 whatever the device, whose own generators differ.
+    return torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32) * std
+
+
+@torch.no_grad()
+def materialise(decoder: Decoder, device: torch.device, seed: int, part: nn.Module | None = None) -> None:
+    """Allocate what is still on the meta device and draw its weights; tied parameters stay one.
+
+    Args:
+        decoder: gives the names, which seed the generators.
+        device: where to allocate.
+        seed: of all weights.
+        part: sub-module to materialise; by default the whole decoder.
+    """
+    names = {parameter: name for name, parameter in decoder.named_parameters()}
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for module in (part or decoder).modules():
+        # `Module.to_empty` would make two parameters of a tied one.
+        for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter.is_meta:
+                if parameter not in made:
+                    value = draw_weight(decoder.config, names[parameter], parameter.shape, seed)
+                    made[parameter] = nn.Parameter(_as(parameter, value.to(device, parameter.dtype)))
+                setattr(module, key, made[parameter])
+
+
+def build_decoder(config: DecoderConfig, seed: int = 0, device: torch.device | str = "cpu") -> Decoder:
+    """A decoder with its initial weights, allocated once."""
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    materialise(decoder, torch.device(device), seed)
+    return decoder
+
+
+def _as(like: Tensor, whole: Tensor) -> Tensor:
+    """`whole`, or the shard of it that this process holds where `like` is a DTensor."""
+    if isinstance(like, DTensor):
+        return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+    return whole

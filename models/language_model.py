@@ -3,6 +3,7 @@
 Layers, loss mathematics, sampling and data live elsewhere; swapping one of them is a YAML line, not an edit here.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -11,13 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from errors import InputError
-from models.decoder import Decoder, DecoderConfig, initialise
-from models.losses import linear_cross_entropy, token_negative_log_likelihood
+from models.decoder import Decoder, DecoderConfig, materialise
+from models.losses import IGNORE, linear_cross_entropy, token_negative_log_likelihood
 from models.metrics import BitsPerByte
-from models.optim import OptimizerFactory, Schedule
+from models.optim import OptimizerFactory, Schedule, scale_gradients
 
 Batch = dict[str, Any]
 """`tokens`, `labels`, `document_ids`, `label_bytes` [B, T]; `sample` [B], its number in the order; `source`, a name."""
+
+Head = Callable[[Tensor, Batch], Tensor]
+"""What is computed from hidden states [B, T, C] and their batch."""
 
 
 class LanguageModel(lightning.LightningModule):
@@ -43,23 +47,55 @@ class LanguageModel(lightning.LightningModule):
         self.config, self.optimizer_factory, self.schedule = decoder, optimizer, schedule
         self.z_loss, self.initial_seed = z_loss, initial_seed
         self.decoder: Decoder | None = None
+        self.step_loss = torch.zeros(())
         self.bits_per_byte = nn.ModuleDict()
 
     def configure_model(self) -> None:
-        """Build on the meta device, allocate once where the model will live, then draw the weights."""
+        """Build on the meta device; allocate where it will live, unless the strategy wants to spread it first."""
         if self.decoder is None:
             with torch.device("meta"):
-                decoder = Decoder(self.config)
-            self.decoder = decoder.to_empty(device=self.device)
-            initialise(self.decoder, self.initial_seed)
+                self.decoder = Decoder(self.config)
+            if torch.get_default_device().type != "meta":
+                self.materialise(self.decoder, self.device)
+
+    def materialise(self, part: nn.Module, device: torch.device) -> None:
+        """Allocate a sub-module of the decoder, or all of it, and draw its weights, the same in every layout."""
+        assert self.decoder is not None
+        materialise(self.decoder, device, self.initial_seed, part)
+
+    def forward(self, batch: Batch, head: Head) -> Tensor:
+        """`head(hidden states, batch)`: the one call that a pipeline takes over, where few ranks have hidden states.
+
+        Args:
+            batch: see `Batch`.
+            head: a tensor of one value a row of the batch, or a scalar that is the sum of the rows' shares, so that a
+                pipeline may compute it in pieces.
+        """
+        assert self.decoder is not None
+        return head(self.decoder(batch["tokens"], batch["document_ids"]), batch)
+
+    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the labels, summed and divided by `label_count`."""
+        assert self.decoder is not None
+        return linear_cross_entropy(
+            hidden.flatten(0, 1),
+            self.decoder.output.weight,
+            batch["labels"].flatten(),
+            self.z_loss,
+            count=batch["label_count"],
+        )
+
+    def token_losses(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Negative log-likelihood in nats of every label, [B, T]."""
+        assert self.decoder is not None
+        labels = batch["labels"]
+        return token_negative_log_likelihood(
+            hidden.flatten(0, 1), self.decoder.output.weight, labels.flatten()
+        ).view_as(labels)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        assert self.decoder is not None
-        hidden = self.decoder(batch["tokens"], batch["document_ids"])
-        loss = linear_cross_entropy(
-            hidden.flatten(0, 1), self.decoder.output.weight, batch["labels"].flatten(), self.z_loss
-        )
-        self.log("train/loss", loss)
+        loss: Tensor = self(batch | {"label_count": (batch["labels"] != IGNORE).sum()}, self.loss)
+        self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -82,13 +118,19 @@ class LanguageModel(lightning.LightningModule):
         """
         if gradient_clip_algorithm not in (None, "norm"):
             raise InputError(f"trainer.gradient_clip_algorithm={gradient_clip_algorithm}: only norm is supported")
-        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)
+        norm = self.gradient_norm()
         self.log("train/gradient_norm", norm)
         if gradient_clip_val:
-            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+            scale_gradients(self.parameters(), (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0))
+
+    def gradient_norm(self) -> Tensor:
+        """2-norm of all gradients together; a strategy that spreads them over processes takes this over."""
+        return torch.nn.utils.get_total_norm(p.grad for p in self.parameters() if p.grad is not None)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # The mean over accumulated batches and over ranks: those that share a batch share its loss.
+        self.log("train/loss", self.step_loss, sync_dist=True)
+        self.step_loss = torch.zeros((), device=self.device)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def setup(self, stage: str) -> None:
@@ -102,17 +144,8 @@ class LanguageModel(lightning.LightningModule):
         sources = getattr(getattr(self.trainer, "datamodule", None), "source_names", [])
         self.bits_per_byte.update({name: BitsPerByte() for name in ["all", *sources]})
 
-    def token_losses(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood in nats of every label, [B, T]."""
-        assert self.decoder is not None
-        hidden = self.decoder(batch["tokens"], batch["document_ids"])
-        nats = token_negative_log_likelihood(
-            hidden.flatten(0, 1), self.decoder.output.weight, batch["labels"].flatten()
-        )
-        return nats.view_as(batch["labels"])
-
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        nats = self.token_losses(batch)
+        nats = self(batch, self.token_losses)
         for name in ("all", batch["source"]):
             cast(BitsPerByte, self.bits_per_byte[name]).update(nats, batch["label_bytes"])
 
@@ -127,7 +160,7 @@ class LanguageModel(lightning.LightningModule):
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Nats and bytes of every window, for whoever writes them down."""
-        nats, in_bytes = self.token_losses(batch), batch["label_bytes"]
+        nats, in_bytes = self(batch, self.token_losses), batch["label_bytes"]
         return {
             "sample": batch["sample"].tolist(),
             "source": batch["source"],

@@ -4,17 +4,58 @@ The output projection and the loss run together over chunks of tokens, and the g
 pass, while a chunk's logits are still in cache. That spends the backward's memory for gradients early and needs
 a scalar loss, but saves the [tokens, vocabulary] tensor, by far the largest of a small model's step.
 
-Shape suffixes: N tokens, C model width, V vocabulary.
+An output matrix that is a DTensor sharded over its rows (tensor parallelism) says so itself: every process then
+makes the logits of its own slice of the vocabulary, and only two numbers a token cross the wire.
+
+Shape suffixes: N tokens, C model width, V vocabulary (of this process).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
 
 IGNORE = -100
 """Label of a position that has no loss (PyTorch's own default)."""
+
+
+class VocabularySlice(NamedTuple):
+    """Which rows of the output matrix this process holds: those from `first`, the others are with `group`."""
+
+    first: int = 0
+    group: torch.distributed.ProcessGroup | None = None
+
+    def own(self, labels_N: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Labels as rows of this slice (0 where they lie elsewhere or are `IGNORE`), and whether they lie in it."""
+        rows = labels_N - self.first
+        inside = (rows >= 0) & (rows < size) & (labels_N != IGNORE)
+        return rows.where(inside, 0), inside
+
+    def combine(self, logsumexp_N: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-normaliser and target logit over the whole vocabulary from those of each slice."""
+        if self.group is None:
+            return logsumexp_N, target_N
+        mine = torch.stack((logsumexp_N, target_N))
+        everyone = mine.new_empty((self.group.size(), *mine.shape))
+        torch.distributed.all_gather_into_tensor(everyone, mine, group=self.group)
+        return everyone[:, 0].logsumexp(0), everyone[:, 1].sum(0)
+
+
+def _vocabulary_slice(weight_VC: Tensor) -> tuple[Tensor, VocabularySlice]:
+    """The rows held here as a plain tensor, and which they are."""
+    if not isinstance(weight_VC, DTensor):
+        return weight_VC, VocabularySlice()
+    mesh = weight_VC.device_mesh
+    if mesh.mesh_dim_names != ("tp",) or tuple(weight_VC.placements) != (Shard(0),):
+        raise RuntimeError(
+            f"the output matrix is spread as {weight_VC.placements} over {mesh.mesh_dim_names}: losses need its rows "
+            "sharded over tp alone, gathered over the other axes"
+        )
+    rows = weight_VC.to_local()
+    return rows, VocabularySlice(mesh.get_local_rank() * rows.shape[0], mesh.get_group())
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
@@ -30,12 +71,21 @@ def _wide(x: Tensor) -> Tensor:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, z_loss: float, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden_NC: Tensor,
+        weight_VC: Tensor,
+        labels_N: Tensor,
+        count: Tensor,
+        z_loss: float,
+        chunk: int,
+        vocabulary: VocabularySlice,
+    ) -> Tensor:
         dtype = _compute_dtype(hidden_NC)
         hidden_NC, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
         valid_N = labels_N != IGNORE
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        scale = 1.0 / valid_N.sum().clamp(min=1).to(wide)
+        scale = 1.0 / count.clamp(min=1).to(wide)
         loss = torch.zeros((), dtype=wide, device=hidden_NC.device)
         grad_hidden = torch.empty_like(hidden_NC)
         grad_weight = torch.zeros_like(weight_VC, dtype=wide)
@@ -43,15 +93,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             hidden_NC.split(chunk), labels_N.split(chunk), valid_N.split(chunk), grad_hidden.split(chunk), strict=True
         ):
             logits = _wide(hidden @ weight.T)
-            logsumexp = logits.logsumexp(-1)
-            target = labels.where(valid, 0)[:, None]
-            per_token = logsumexp - logits.gather(-1, target).squeeze(-1) + z_loss * logsumexp.square()
+            rows, inside = vocabulary.own(labels, len(weight))
+            rows = rows[:, None]
+            target = logits.gather(-1, rows).squeeze(-1) * inside
+            logsumexp, target = vocabulary.combine(logits.logsumexp(-1), target)
             weight_of_token = valid * scale
-            loss += (per_token * weight_of_token).sum()
+            loss += ((logsumexp - target + z_loss * logsumexp.square()) * weight_of_token).sum()
             # d loss / d logits = softmax * (1 + 2 z logsumexp) - one_hot, written over the logits themselves.
             gradient = logits.sub_(logsumexp[:, None]).exp_()
             gradient *= ((1 + 2 * z_loss * logsumexp) * weight_of_token)[:, None]
-            gradient.scatter_add_(-1, target, -weight_of_token[:, None].to(gradient.dtype))
+            gradient.scatter_add_(-1, rows, -(weight_of_token * inside)[:, None].to(gradient.dtype))
             gradient = gradient.to(dtype)
             torch.mm(gradient, weight, out=grad_out)
             grad_weight += gradient.T @ hidden
@@ -62,42 +113,53 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         (grad_loss,) = grad_outputs
-        return grad_hidden * grad_loss.to(grad_hidden.dtype), grad_weight * grad_loss, None, None, None
+        return grad_hidden * grad_loss.to(grad_hidden.dtype), grad_weight * grad_loss, None, None, None, None, None
 
 
 def linear_cross_entropy(
-    hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, z_loss: float = 0.0, chunk: int = 1024
+    hidden_NC: Tensor,
+    weight_VC: Tensor,
+    labels_N: Tensor,
+    z_loss: float = 0.0,
+    chunk: int = 1024,
+    count: Tensor | None = None,
 ) -> Tensor:
-    """Mean over valid labels of -log softmax(hidden weight^T)[label] + z_loss * logsumexp^2.
+    """Sum over valid labels of -log softmax(hidden weight^T)[label] + z_loss * logsumexp^2, divided by `count`.
 
     Args:
         hidden_NC: hidden states, any float dtype.
-        weight_VC: output matrix.
+        weight_VC: output matrix; as a DTensor its rows are sharded over the mesh axis `tp`, and the gradient of
+            `hidden_NC` is then this slice's part of the sum over slices.
         labels_N: int64 targets; `IGNORE` (-100) has no loss and no gradient.
         z_loss: weight of the squared log-normaliser (Chowdhery et al. 2022, section 5, take 1e-4); 0 is none.
         chunk: tokens whose logits are held at once; the result does not depend on it beyond rounding.
+        count: what the sum is divided by, a scalar; by default the number of valid labels. A caller who cuts a batch
+            into pieces gives the whole batch's count, so that the pieces' losses add up to the batch's.
 
     Returns:
         Scalar in float32 (float64 for float64 input); 0 when no label is valid.
     """
+    count = (labels_N != IGNORE).sum() if count is None else count
     if torch.is_grad_enabled() and (hidden_NC.requires_grad or weight_VC.requires_grad):
-        loss: Tensor = _LinearCrossEntropy.apply(hidden_NC, weight_VC, labels_N, z_loss, chunk)
+        rows, vocabulary = _vocabulary_slice(weight_VC)
+        loss: Tensor = _LinearCrossEntropy.apply(hidden_NC, rows, labels_N, count, z_loss, chunk, vocabulary)
         return loss
-    parts = [
-        _token_loss(hidden, weight_VC, labels, z_loss)
-        for hidden, labels in zip(hidden_NC.split(chunk), labels_N.split(chunk), strict=True)
-    ]
-    return torch.cat(parts).sum() / (labels_N != IGNORE).sum().clamp(min=1)
+    return _token_losses(hidden_NC, weight_VC, labels_N, z_loss, chunk).sum() / count.clamp(min=1)
 
 
 @torch.no_grad()
 def token_negative_log_likelihood(hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int = 1024) -> Tensor:
     """-log softmax(hidden weight^T)[label] of every token in nats, float32 [N]; 0 where the label is `IGNORE`."""
-    pairs = zip(hidden_NC.split(chunk), labels_N.split(chunk), strict=True)
-    return torch.cat([_token_loss(hidden, weight_VC, labels, 0.0) for hidden, labels in pairs])
+    return _token_losses(hidden_NC, weight_VC, labels_N, 0.0, chunk)
 
 
-def _token_loss(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float) -> Tensor:
-    logits = _wide(F.linear(hidden, weight.to(hidden.dtype)))
-    loss = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    return loss + z_loss * logits.logsumexp(-1).square() * (labels != IGNORE) if z_loss else loss
+def _token_losses(hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, z_loss: float, chunk: int) -> Tensor:
+    weight, vocabulary = _vocabulary_slice(weight_VC)
+    losses = []
+    for hidden, labels in zip(hidden_NC.split(chunk), labels_N.split(chunk), strict=True):
+        logits = _wide(F.linear(hidden, weight.to(hidden.dtype)))
+        rows, inside = vocabulary.own(labels, len(weight))
+        target = logits.gather(-1, rows[:, None]).squeeze(-1) * inside
+        logsumexp, target = vocabulary.combine(logits.logsumexp(-1), target)
+        losses.append((logsumexp - target + z_loss * logsumexp.square()) * (labels != IGNORE))
+    return torch.cat(losses)

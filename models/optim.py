@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from errors import InputError
 
@@ -56,13 +57,21 @@ class AdamW(OptimizerFactory):
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ]
+        # A group may be empty in a process that holds a part of the model; all processes then have the same groups.
         return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
+            groups,
             lr=self.learning_rate,
             betas=self.betas,
             eps=self.epsilon,
             fused=self.fused,
         )
+
+
+@torch.no_grad()
+def scale_gradients(parameters: Iterable[nn.Parameter], factor: torch.Tensor) -> None:
+    """Multiply every gradient by a scalar tensor in place, without reading it back from the device."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in gradients], factor)
 
 
 class Schedule(ABC):

@@ -6,7 +6,7 @@ from callbacks.metrics_table import read_metrics
 from main import main
 from tests.conftest import Configure
 
-GOLDEN = [6.234539, 6.236032, 6.221989, 6.172308, 6.100021, 6.014898, 5.907464, 5.848724, 5.809793, 5.767497]
+GOLDEN = [6.26159, 6.245688, 6.214466, 6.16488, 6.082707, 5.952263, 5.864098, 5.831181, 5.737852, 5.755281]
 """Losses of the first 10 float32 steps of the tiny configuration; another CPU agrees to 1e-4."""
 
 
@@ -15,4 +15,4 @@ def test_losses_of_the_first_ten_steps(configure: Configure, tmp_path: Path) -> 
     rows = read_metrics(tmp_path / "run/metrics.csv")
     losses = [float(value) for _, _, name, value in rows if name == "train/loss"]
     assert len(losses) == 10
-    assert max(abs(a - b) for a, b in zip(losses, GOLDEN, strict=True)) < 1e-4, losses
+    assert max(abs(a - b) for a, b in zip(losses, GOLDEN, strict=True)) < 1e-4, f"{losses}"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.attention import AttentionLayout, positions_in_documents
-from models.decoder import Decoder, DecoderConfig, initialise
+from models.decoder import Decoder, DecoderConfig, build_decoder
 from models.generation import generate
 
 CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
@@ -14,8 +14,7 @@ CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_valu
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    decoder = Decoder(CONFIG).double()
-    initialise(decoder, seed=1)
+    decoder = build_decoder(CONFIG, seed=1).double()
     # Larger weights than a fresh model's, so that attention is far from uniform and a leak would show.
     with torch.no_grad():
         for parameter in decoder.parameters():

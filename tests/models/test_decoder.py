@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from errors import InputError
-from models.decoder import Decoder, DecoderConfig, initialise
+from models.decoder import DecoderConfig, build_decoder
+from models.flops import parameters
 
 
 @pytest.mark.parametrize(
@@ -25,13 +26,10 @@ def test_bad_shapes_are_refused(changes: dict[str, int], named: str) -> None:
 def test_weights_depend_on_seed_and_name_only() -> None:
     shape = {"vocabulary_size": 32, "width": 16, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
     deep, shallow, other = (
-        Decoder(DecoderConfig(layers=4, **shape)),
-        Decoder(DecoderConfig(layers=2, **shape)),
-        Decoder(DecoderConfig(layers=2, **shape)),
+        build_decoder(DecoderConfig(layers=4, **shape), 7),
+        build_decoder(DecoderConfig(layers=2, **shape), 7),
+        build_decoder(DecoderConfig(layers=2, **shape), 8),
     )
-    initialise(deep, 7)
-    initialise(shallow, 7)
-    initialise(other, 8)
     names = dict(shallow.named_parameters())
     assert torch.equal(deep.get_parameter("layers.1.attention.wq.weight"), names["layers.1.attention.wq.weight"])
     assert not torch.equal(other.tok_embeddings.weight, shallow.tok_embeddings.weight)
@@ -42,6 +40,9 @@ def test_weights_depend_on_seed_and_name_only() -> None:
 
 def test_tied_embeddings_share_storage() -> None:
     shape = {"vocabulary_size": 32, "width": 16, "layers": 1, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
-    tied, untied = (Decoder(DecoderConfig(tied_embeddings=value, **shape)) for value in (True, False))
+    tied, untied = (build_decoder(DecoderConfig(tied_embeddings=value, **shape)) for value in (True, False))
     assert tied.output.weight is tied.tok_embeddings.weight
     assert untied.output.weight is not untied.tok_embeddings.weight
+    assert [sum(p.numel() for p in decoder.parameters()) for decoder in (tied, untied)] == [
+        parameters(decoder.config) for decoder in (tied, untied)
+    ]
