@@ -3,6 +3,7 @@ from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Source
 from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length
 from datamodules.pretraining import PretrainingData
+from datamodules.random_tokens import RandomTokens
 from datamodules.readers import Docstrings, Files, Licences, PythonSources, Readmes
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "NearDuplicates",
     "PretrainingData",
     "PythonSources",
+    "RandomTokens",
     "Readmes",
     "Source",
 ]

@@ -23,6 +23,9 @@ BLOCK = 4096
 IGNORE = -100
 """Label of padding, PyTorch's own default."""
 
+PADDING = -1
+"""Number of a sample that holds no label: it keeps ranks in step where there is nothing left to evaluate."""
+
 
 def permute(index: int, length: int, seed: int) -> int:
     """Position of `index` in a pseudo-random permutation of range(length), without holding the permutation.
@@ -187,6 +190,8 @@ class PackedWindows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, sample: int) -> dict[str, Any]:
         """int64 arrays `tokens`, `labels`, `document_ids`, `label_bytes` [length], and `sample`, `source`."""
+        if sample == PADDING:
+            return ignore_labels(self[0]) | {"sample": PADDING}
         name, _, window = self.locate(sample)
         source = self.sources[name]
         ids, documents, _ = source.window(window)
@@ -206,6 +211,12 @@ class PackedWindows(Dataset[dict[str, Any]]):
         """Source of a sample and the ids of the documents it holds: which text did the model see?"""
         name, _, window = self.locate(sample)
         return name, [int(identity) for identity in self.sources[name].window(window)[2]]
+
+
+def ignore_labels(window: dict[str, Any]) -> dict[str, Any]:
+    """The same window with nothing to predict in it."""
+    nothing = {"labels": np.full_like(window["labels"], IGNORE), "label_bytes": np.zeros_like(window["label_bytes"])}
+    return window | nothing
 
 
 class GlobalBatches(Sampler[list[int]]):
@@ -233,7 +244,7 @@ class GlobalBatches(Sampler[list[int]]):
 class Batches(Dataset[dict[str, Any]]):
     """Batches by their list of sample numbers: what a DataLoader's sampler yields is the batch's whole identity."""
 
-    def __init__(self, windows: PackedWindows) -> None:
+    def __init__(self, windows: Dataset[dict[str, Any]]) -> None:
         self.windows = windows
 
     def __getitem__(self, samples: list[int]) -> dict[str, Any]:

@@ -1,26 +1,25 @@
 """The cleaned pretraining mixture as a LightningDataModule.
 
-It composes what the other files do: prepare, open shards, mix, batch. Its only state is how many samples were
-consumed, counted in optimizer steps, because a prefetching loader is always ahead of what was learned from.
+It composes what the other files do: prepare, open shards, mix, batch.
 """
 
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from torch.utils.data import DataLoader
 
 from datamodules.cleaning.dedup import NearDuplicates
 from datamodules.cleaning.pipeline import Source
-from datamodules.mixture import Batches, EvenlySpread, GlobalBatches, Mixture, PackedWindows, WindowedSource
+from datamodules.mixture import EvenlySpread, Mixture, PackedWindows, WindowedSource
+from datamodules.numbered import NumberedSamples
 from datamodules.prepare import Prepared, prepare
 from datamodules.shards import Shard, open_shards
 from datamodules.tokenizer import Tokenizer, TokenizerSettings
 from errors import InputError
 
 
-class PretrainingData(lightning.LightningDataModule):
+class PretrainingData(NumberedSamples):
     """Collects, cleans, tokenises, packs and mixes text.
 
     Args:
@@ -54,7 +53,7 @@ class PretrainingData(lightning.LightningDataModule):
         workers: int = 1,
         verify: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, workers)
         if sequence_length < 2 or batch_size < 1:
             raise InputError(
                 f"sequence_length={sequence_length}, batch_size={batch_size}: need at least 2 tokens and 1 window"
@@ -66,13 +65,12 @@ class PretrainingData(lightning.LightningDataModule):
         if not sources:
             raise InputError("sources is empty: name at least one source of text")
         self.folder, self.sources, self.tokenizer_settings = Path(folder), sources, tokenizer
-        self.sequence_length, self.batch_size = sequence_length, batch_size
+        self.sequence_length = sequence_length
         self.near_duplicates, self.validation_fraction = near_duplicates, validation_fraction
         self.validation_windows, self.seed = validation_windows, seed
-        self.workers, self.verify = workers, verify
+        self.verify = verify
         self.vocabulary_size = tokenizer.vocabulary_size
         self.source_names = list(sources)
-        self.consumed_samples = self.counted_steps = 0
         self.prepared: Prepared | None = None
 
     def prepare_data(self) -> None:
@@ -120,23 +118,14 @@ class PretrainingData(lightning.LightningDataModule):
             )
         self.validation_dataset = PackedWindows(held_out, self.validation_order.locate, token_bytes, pad)
 
-    def _ranks(self) -> tuple[int, int]:
-        """This process's data-parallel rank and their number, as the strategy counts them."""
-        shares = self.trainer.distributed_sampler_kwargs if self.trainer else None
-        return (shares["rank"], shares["num_replicas"]) if shares else (0, 1)
-
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """An endless loader that begins at the first sample not yet consumed."""
-        batches = GlobalBatches(self.consumed_samples, self.batch_size, *self._ranks())
-        return self._loader(self.train_windows, batches)
+        return self.loader(self.train_windows, self.training_batches())
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Every held-out window once; a batch holds one source."""
-        rank, ranks = self._ranks()
-        batches: list[list[int]] = []
-        for samples in self.validation_order.samples_by_source():
-            batches += [samples[i : i + self.batch_size] for i in range(0, len(samples), self.batch_size)]
-        return self._loader(self.validation_dataset, batches[rank::ranks])
+        batches = self.evaluation_batches(self.validation_order.samples_by_source())
+        return self.loader(self.validation_dataset, batches)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The held-out windows."""
@@ -146,29 +135,9 @@ class PretrainingData(lightning.LightningDataModule):
         """The held-out windows."""
         return self.val_dataloader()
 
-    def _loader(self, dataset: PackedWindows, batches: Any) -> DataLoader[dict[str, Any]]:
-        return DataLoader(
-            Batches(dataset),
-            sampler=batches,
-            batch_size=None,
-            num_workers=self.workers,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            persistent_workers=False,
-        )
-
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of the data.
-
-        Samples consumed by completed optimizer steps (earlier steps may have had another batch size), the shards they
-        came from, and the tokenizer itself, without which the weights mean nothing.
-        """
-        assert self.trainer is not None
-        _, ranks = self._ranks()
-        samples_a_step = self.batch_size * ranks * self.trainer.accumulate_grad_batches
-        new_steps = self.trainer.global_step - self.counted_steps
-        return {
-            "consumed_samples": self.consumed_samples + new_steps * samples_a_step,
-            "counted_steps": self.trainer.global_step,
+        """The position, the shards it is in, and the tokenizer itself, without which the weights mean nothing."""
+        return super().state_dict() | {
             "shards": self.run_stages().shards.name,
             "tokenizer": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
         }
@@ -185,8 +154,7 @@ class PretrainingData(lightning.LightningDataModule):
                 f"the checkpoint was trained on {state_dict['shards']}, but the inputs and settings now give {mine}: "
                 "restore them, or train anew with another trainer.default_root_dir"
             )
-        self.consumed_samples = state_dict["consumed_samples"]
-        self.counted_steps = state_dict["counted_steps"]
+        super().load_state_dict(state_dict)
 
     def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
         """The tokenizer a checkpoint was trained with, whatever has become of the data."""

@@ -7,7 +7,7 @@ a scalar loss, but saves the [tokens, vocabulary] tensor, by far the largest of 
 An output matrix that is a DTensor sharded over its rows (tensor parallelism) says so itself: every process then
 makes the logits of its own slice of the vocabulary, and only two numbers a token cross the wire.
 
-Shape suffixes: N tokens, C model width, V vocabulary (of this process).
+Shape suffixes: N tokens, C model width, V vocabulary (of this process), R processes.
 """
 
 from typing import Any, NamedTuple
@@ -39,9 +39,10 @@ class VocabularySlice(NamedTuple):
         if self.group is None:
             return logsumexp_N, target_N
         mine = torch.stack((logsumexp_N, target_N))
-        everyone = mine.new_empty((self.group.size(), *mine.shape))
-        torch.distributed.all_gather_into_tensor(everyone, mine, group=self.group)
-        return everyone[:, 0].logsumexp(0), everyone[:, 1].sum(0)
+        everyone = [torch.empty_like(mine) for _ in range(self.group.size())]
+        torch.distributed.all_gather(everyone, mine, group=self.group)
+        logsumexps_RN, targets_RN = torch.stack(everyone, dim=1)
+        return logsumexps_RN.logsumexp(0), targets_RN.sum(0)
 
 
 def _vocabulary_slice(weight_VC: Tensor) -> tuple[Tensor, VocabularySlice]:

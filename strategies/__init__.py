@@ -1,3 +1,4 @@
 from strategies.checkpoint import AtomicCheckpointIO
+from strategies.tensor_parallel import TensorParallelStrategy
 
-__all__ = ["AtomicCheckpointIO"]
+__all__ = ["AtomicCheckpointIO", "TensorParallelStrategy"]

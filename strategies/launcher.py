@@ -1,0 +1,83 @@
+"""Starts the processes of a machine and ends them together.
+
+Lightning's launcher looks at its children every five seconds and reports a process id; here the first to die is named
+by rank and cause within a second, and a child whose parent is gone does not wait in a collective for ever.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lightning.fabric.plugins import ClusterEnvironment
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+POLL_SECONDS = 0.5
+"""How often processes look whether the others live."""
+
+
+class Launcher(_SubprocessScriptLauncher):
+    """Runs the same command once for every further rank of this machine, after a last look at the configuration.
+
+    Args:
+        cluster_environment: gives addresses and ranks.
+        num_processes: processes on this machine.
+        num_nodes: machines.
+        preflight: raises when the layout cannot work; called before any process is started.
+    """
+
+    def __init__(
+        self,
+        cluster_environment: ClusterEnvironment,
+        num_processes: int,
+        num_nodes: int,
+        preflight: Callable[[Any], None],
+    ) -> None:
+        super().__init__(cluster_environment, num_processes, num_nodes)
+        self.preflight = preflight
+
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
+        """Start the children and call `function` in this process too."""
+        if not self.cluster_environment.creates_processes_externally:
+            self.preflight(trainer)
+            self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+            first_rank = self.cluster_environment.node_rank() * self.num_processes
+            os.environ["LAUNCHER_PID"] = str(os.getpid())
+            self._call_children_scripts()
+            watch(lambda: self._dead_child(first_rank))
+        elif "LAUNCHER_PID" in os.environ:
+            parent = int(os.environ["LAUNCHER_PID"])
+            watch(lambda: "rank 0 of this machine is gone" if os.getppid() != parent else None)
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
+
+    def _dead_child(self, first_rank: int) -> str | None:
+        for local_rank, process in enumerate(self.procs, start=1):
+            status = process.poll()
+            if status:
+                cause = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+                for other in self.procs:
+                    other.kill()
+                return f"rank {first_rank + local_rank} (process {process.pid}) was {cause}"
+        return None
+
+
+def watch(misfortune: Callable[[], str | None]) -> None:
+    """End this process with status 1 when `misfortune` returns a message: a collective cannot be interrupted."""
+
+    def look() -> None:
+        while True:
+            time.sleep(POLL_SECONDS)
+            message = misfortune()
+            if message is not None:
+                # Its own error, on the way to its end, is the better message.
+                time.sleep(POLL_SECONDS)
+                print(f"error: {message}: ending all ranks, run the same command again to continue", file=sys.stderr)
+                sys.stderr.flush()
+                os._exit(1)
+
+    threading.Thread(target=look, daemon=True, name="watch").start()

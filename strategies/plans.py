@@ -1,0 +1,84 @@
+"""Which parameter is cut how: one tensor-parallel plan for every model that follows the name contract.
+
+Column-parallel products into a block, row-parallel products out of it, and the stretch between blocks cut along the
+sequence (Korthikanti et al. 2022): norms then work on a part of the tokens, and an all-reduce becomes a reduce-scatter
+and an all-gather of the same volume. The parameters become DTensors, so that sharding, checkpoints and norms all read
+their placement from the parameter itself.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+
+SEQUENCE = 1
+"""Dimension of the sequence in [batch, time, channels]."""
+
+
+class GatheredNorm(ParallelStyle):
+    """A sequence-parallel norm whose output every process gets whole, as a plain tensor.
+
+    Its gradient is taken as this process's part of a sum: what follows (the loss over a slice of the vocabulary) need
+    not add up over processes, the reduce-scatter back to the sequence does.
+    """
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        def gather(module: nn.Module, inputs: Any, output: DTensor) -> Tensor:
+            return output.redistribute(placements=[Replicate()]).to_local(grad_placements=[Partial()])
+
+        parallelize_module(module, device_mesh, SequenceParallel(sequence_dim=SEQUENCE))
+        module.register_forward_hook(gather)
+        return module
+
+
+def block_plan() -> dict[str, ParallelStyle]:
+    """Styles by sub-module of a block, called with (x, layout, cache, layer)."""
+    sequence = Shard(SEQUENCE)
+    return {
+        "attention_norm": SequenceParallel(sequence_dim=SEQUENCE),
+        "attention": PrepareModuleInput(
+            input_layouts=(sequence, None, None, None), desired_input_layouts=(Replicate(), None, None, None)
+        ),
+        "attention.wq": ColwiseParallel(),
+        "attention.wk": ColwiseParallel(),
+        "attention.wv": ColwiseParallel(),
+        "attention.wo": RowwiseParallel(output_layouts=sequence),
+        "feed_forward_norm": SequenceParallel(sequence_dim=SEQUENCE),
+        "feed_forward": PrepareModuleInput(input_layouts=(sequence,), desired_input_layouts=(Replicate(),)),
+        "feed_forward.w1": ColwiseParallel(),
+        "feed_forward.w3": ColwiseParallel(),
+        "feed_forward.w2": RowwiseParallel(output_layouts=sequence),
+    }
+
+
+def apply_tensor_parallel(model: Any, mesh: DeviceMesh) -> None:
+    """Cut a model (or the stages' union of one) over the `tp` mesh; absent sub-modules are passed over.
+
+    Args:
+        model: has `tok_embeddings`, `layers.<i>`, `norm`, `output`; its parameters may be on the meta device.
+        mesh: one-dimensional.
+    """
+    tied = model.output is not None and model.tok_embeddings is not None
+    tied = tied and model.output.weight is model.tok_embeddings.weight
+    if model.tok_embeddings is not None:
+        style = RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(SEQUENCE))
+        parallelize_module(model.tok_embeddings, mesh, style)
+    for block in model.layers.values():
+        parallelize_module(block, mesh, block_plan())
+    if model.norm is not None:
+        parallelize_module(model.norm, mesh, GatheredNorm())
+    if model.output is not None:
+        # The losses read the matrix itself; `parallelize_module` would untie it from the embedding.
+        if tied:
+            model.output.weight = model.tok_embeddings.weight
+        else:
+            parallelize_module(model.output, mesh, ColwiseParallel())

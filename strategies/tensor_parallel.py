@@ -1,0 +1,299 @@
+"""One strategy for every layout without a pipeline: one process, DDP, FSDP2, HSDP, tensor parallelism, their products.
+
+It spreads any LightningModule whose models follow the name contract (`tok_embeddings`, `layers.<i>`, `norm`, `output`)
+and that can `materialise(part, device)` a part of itself. The order is fixed and every step is optional: cut (tensor
+parallelism), checkpoint activations, compile, then allocate and shard block by block, so that no process ever holds
+more than its shards and one block. Built on Lightning's ModelParallelStrategy for the launcher, the process group and
+the precision plugins; what it knows of meshes and checkpoints is replaced.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from errors import InputError
+from strategies.blocks import ActivationCheckpointing, checkpoint_activations, compile_block
+from strategies.gradients import gradient_norm
+from strategies.launcher import Launcher
+from strategies.mesh import MeshSizes, check_divisible, make_mesh, resolve_sizes
+from strategies.plans import apply_tensor_parallel
+from strategies.sharded_checkpoint import Saver, load_rest, load_tensors, remove, require_whole, stored_tensors
+
+CONTRACT = ("tok_embeddings", "layers", "norm", "output")
+"""Names of the sub-modules by which a strategy knows a model."""
+
+
+class TensorParallelStrategy(ModelParallelStrategy):
+    """Spreads a model over the mesh (dp_replicate, dp_shard, tp).
+
+    Args:
+        tensor_parallel_size: processes that share each matrix product, best within one machine.
+        data_parallel_shard_size: processes that share parameters, gradients and optimizer state (FSDP2); "auto" takes
+            all that the other axes leave.
+        data_parallel_replicate_size: copies of that; with a shard size of 1 this is DDP, with a larger one HSDP.
+        context_parallel_size: reserved, must be 1.
+        activation_checkpointing: what the backward pass computes again: none, selective (all but products), full.
+        compile_backend: backend of `torch.compile` for each block, "inductor" for speed; null runs eagerly.
+        asynchronous_checkpoints: write checkpoints while training goes on, at the price of a copy in memory.
+        process_group_backend: null takes nccl on GPUs and gloo on CPUs.
+        timeout_seconds: how long a collective may wait for another rank.
+
+    Raises:
+        InputError: for a layout that cannot work, before a process is started.
+    """
+
+    def __init__(
+        self,
+        tensor_parallel_size: int = 1,
+        data_parallel_shard_size: int | Literal["auto"] = "auto",
+        data_parallel_replicate_size: int = 1,
+        context_parallel_size: int = 1,
+        activation_checkpointing: ActivationCheckpointing = "none",
+        compile_backend: str | None = None,
+        asynchronous_checkpoints: bool = False,
+        process_group_backend: str | None = None,
+        timeout_seconds: int = 1800,
+    ) -> None:
+        super().__init__(1, 1, True, process_group_backend, timedelta(seconds=timeout_seconds))
+        self.asked = {
+            "pp": 1,
+            "dp_replicate": data_parallel_replicate_size,
+            "dp_shard": data_parallel_shard_size,
+            "cp": context_parallel_size,
+            "tp": tensor_parallel_size,
+        }
+        self.activation_checkpointing, self.compile_backend = activation_checkpointing, compile_backend
+        self.saver = Saver(asynchronous_checkpoints)
+        self.sizes = MeshSizes()
+
+    # Processes and mesh
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes, self.preflight)
+
+    def preflight(self, trainer: Any) -> None:
+        """Refuse what cannot work, from the configuration alone."""
+        self.sizes = resolve_sizes(self.num_nodes * self.num_processes, **cast(dict[str, Any], self.asked))
+        module, data = trainer.lightning_module, trainer.datamodule
+        config = getattr(module, "config", None)
+        if config is not None and self.sizes.tp > 1:
+            check_divisible(config, getattr(data, "sequence_length", None), self.sizes)
+
+    def setup_environment(self) -> None:
+        """Join the process group and make the mesh."""
+        assert self.lightning_module is not None
+        self._setup_distributed()
+        self.preflight(self.lightning_module.trainer)
+        self._device_mesh = make_mesh(self.root_device.type, self.sizes)
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Which share of the samples this process sees: peers along tp and pp see the same."""
+        rank = self.sizes.data_parallel_rank(self.global_rank)
+        return {"num_replicas": self.sizes.data_parallel, "rank": rank}
+
+    @property
+    def holds_whole_model(self) -> bool:
+        """Whether one process can run the model by itself."""
+        return self.sizes.pp * self.sizes.dp_shard * self.sizes.tp == 1
+
+    # Model
+
+    @contextmanager
+    def tensor_init_context(self, empty_init: bool | None = None) -> Generator[None, None, None]:
+        """Models are built on the meta device; `setup` allocates them, cut and sharded."""
+        with torch.device("meta"), self.precision_plugin.tensor_init_context():
+            yield
+
+    def setup(self, trainer: Any) -> None:
+        """Spread the models, then build the optimizers over what this process holds."""
+        assert self.model is not None
+        assert self.accelerator is not None
+        self.accelerator.setup(trainer)
+        for model in self.spread_models():
+            if any(parameter.is_meta for parameter in model.parameters()):
+                self.parallelize(model)
+        module = cast(Any, self.lightning_module)
+        module.gradient_norm = self.gradient_norm
+        self.model = self.precision_plugin.convert_module(self.model)
+        self.model_to_device()
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+
+    def spread_models(self) -> list[nn.Module]:
+        """The models within the LightningModule that follow the name contract."""
+        assert self.lightning_module is not None
+        found = [m for m in self.lightning_module.modules() if all(hasattr(m, name) for name in CONTRACT)]
+        if not found:
+            raise InputError(
+                f"{type(self.lightning_module).__name__} holds no model with the sub-modules {', '.join(CONTRACT)}: "
+                "give it one, or take another trainer.strategy"
+            )
+        return found
+
+    def parallelize(self, model: Any) -> None:
+        """Cut, checkpoint activations, compile, then allocate and shard block by block."""
+        if self.sizes.tp > 1:
+            apply_tensor_parallel(model, self.device_mesh["tp"])
+        for block in model.layers.values():
+            checkpoint_activations(block, self.activation_checkpointing)
+            if self.compile_backend is not None:
+                compile_block(block, self.compile_backend)
+            self.allocate_and_shard(block)
+        for root in self.roots(model):
+            self.allocate_and_shard(root)
+
+    def roots(self, model: nn.Module) -> list[nn.Module]:
+        """The modules whose forward is called, which gather what is in no block."""
+        return [model]
+
+    def allocate_and_shard(self, part: nn.Module) -> None:
+        """Draw the weights of a part and keep this process's shards of them."""
+        assert self.lightning_module is not None
+        cast(Any, self.lightning_module).materialise(part, self.root_device)
+        if self.sizes.dp_replicate > 1:
+            fully_shard(part, mesh=self.device_mesh["dp_replicate", "dp_shard"])
+        elif self.sizes.dp_shard > 1:
+            fully_shard(part, mesh=self.device_mesh["dp_shard"])
+
+    def sharded_roots(self) -> Iterator[FSDPModule]:
+        """Every root that FSDP2 shards."""
+        for model in self.spread_models():
+            yield from (root for root in self.roots(model) if isinstance(root, FSDPModule))
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Keep gradients local while micro-batches accumulate; Lightning's own knows DDP only."""
+        for root in self.sharded_roots():
+            root.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            for root in self.sharded_roots():
+                root.set_requires_gradient_sync(True)
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluation leaves the last gathered weights behind, which training would go on with."""
+        try:
+            return super().validation_step(*args, **kwargs)
+        finally:
+            for root in self.sharded_roots():
+                root.reshard()
+
+    def gradient_norm(self) -> Tensor:
+        """The global 2-norm of all gradients, the same on every rank."""
+        assert self.lightning_module is not None
+        return gradient_norm(self.owned_parameters().values(), self.sizes, self.root_device)
+
+    # Checkpoints
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter this process holds under the name it has in one process; copies share a name."""
+        assert self.lightning_module is not None
+        yield from self.lightning_module.named_parameters()
+
+    def owned_parameters(self) -> dict[str, nn.Parameter]:
+        """One parameter a name."""
+        owned: dict[str, nn.Parameter] = {}
+        for name, parameter in self.named_parameters():
+            owned.setdefault(name, parameter)
+        return owned
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Parameters and buffers of this process: whole tensors, or DTensors that know which part they are."""
+        assert self.lightning_module is not None
+        state = self.lightning_module.state_dict(keep_vars=True)
+        buffers = {name: value for name, value in state.items() if not isinstance(value, nn.Parameter)}
+        return {**buffers, **self.owned_parameters()}
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """State tensors by parameter name, and the settings of the groups, which are the same in every process."""
+        optimizer = getattr(optimizer, "_optimizer", optimizer)
+        tensors = {
+            f"{name}.{key}": value
+            for name, parameter in self.owned_parameters().items()
+            for key, value in optimizer.state.get(parameter, {}).items()
+        }
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        return {"tensors": tensors, "groups": groups}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Every process writes its part into one folder."""
+        tensors = {f"model.{name}": value for name, value in checkpoint.pop("state_dict").items()}
+        groups = []
+        for index, state in enumerate(checkpoint.pop("optimizer_states", [])):
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state["tensors"].items()}
+            groups.append(state["groups"])
+        folder = Path(self.broadcast(str(filepath)))
+        self.saver.save(folder, {k: v.detach() for k, v in tensors.items()}, checkpoint | {"optimizer_groups": groups})
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Fill the model and the optimizers in place from a checkpoint of any layout."""
+        folder = Path(self.broadcast(str(checkpoint_path)))
+        if folder.is_file():
+            raise InputError(
+                f"checkpoint {folder} is a single file, written by one of Lightning's own strategies: "
+                "continue with that strategy, or give this one a trainer.default_root_dir of its own"
+            )
+        require_whole(folder)
+        rest = load_rest(folder)
+        assert self.lightning_module is not None
+        # Another model is refused by its configuration before a tensor does not fit.
+        self.lightning_module.on_load_checkpoint(rest)
+        stored = stored_tensors(folder)
+        targets: dict[str, Tensor] = {f"model.{name}": t for name, t in self.lightning_module_state_dict().items()}
+        for index, optimizer in enumerate(self.optimizers):
+            inner = getattr(optimizer, "_optimizer", optimizer)
+            for name, parameter in self.owned_parameters().items():
+                prefix = f"optimizer.{index}.{name}."
+                for key in [key for key in stored if key.startswith(prefix)]:
+                    value = (
+                        torch.zeros_like(parameter)
+                        if stored[key].size == parameter.shape
+                        else torch.zeros(stored[key].size, dtype=stored[key].properties.dtype, device=parameter.device)
+                    )
+                    inner.state[parameter][key.removeprefix(prefix)] = value
+                    targets[key] = value
+            for group, settings in zip(inner.param_groups, rest["optimizer_groups"][index], strict=True):
+                group.update(settings)
+        load_tensors(folder, {name: tensor.detach() for name, tensor in targets.items()})
+        self.share_copies()
+        return rest | {"state_dict": {}}
+
+    def share_copies(self) -> None:
+        """Copy what was loaded under a name to the other parameters of that name."""
+        owned = self.owned_parameters()
+        for name, parameter in self.named_parameters():
+            if parameter is not owned[name]:
+                with torch.no_grad():
+                    parameter.copy_(owned[name])
+                for optimizer in self.optimizers:
+                    state = getattr(optimizer, "_optimizer", optimizer).state
+                    if owned[name] in state:
+                        state[parameter] = {key: value.clone() for key, value in state[owned[name]].items()}
+
+    def remove_checkpoint(self, filepath: Any) -> None:
+        """Delete a checkpoint folder, on the first process."""
+        if self.is_global_zero:
+            remove(Path(filepath))
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Done in `load_checkpoint`."""
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Done in `load_checkpoint`."""
+
+    def teardown(self) -> None:
+        """Finish the checkpoint under way, then let go of the processes."""
+        self.saver.wait()
+        super().teardown()

@@ -1,0 +1,95 @@
+"""A tiny model trained in any layout, and what it logged: the common ground of the distributed tests."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from datamodules import RandomTokens
+from models import AdamW, Cosine, LanguageModel
+from models.decoder import DecoderConfig
+
+
+class Record(lightning.Callback):
+    """Keeps what was logged at each step, and which samples each batch held."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.bits: list[float] = []
+        self.samples: list[list[int]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.samples.append(batch["sample"].tolist())
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.losses.append(float(trainer.callback_metrics["train/loss"]))
+            self.norms.append(float(trainer.callback_metrics["train/gradient_norm"]))
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self.bits.append(float(trainer.callback_metrics["validation/bits_per_byte/all"]))
+
+
+def language_model(**changes: Any) -> LanguageModel:
+    """Four layers, grouped-query attention, weight decay, a schedule: whatever a layout could get wrong."""
+    shape = {"width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48, "vocabulary_size": 64}
+    config = DecoderConfig(**{**shape, **changes})
+    return LanguageModel(config, AdamW(learning_rate=1e-2), Cosine(warmup_steps=2), z_loss=1e-3)
+
+
+def trainer(folder: Path, strategy: Any, record: Record, **options: Any) -> lightning.Trainer:
+    """A Trainer that clips, validates twice and logs each step."""
+    defaults: dict[str, Any] = {
+        "max_steps": 6,
+        "accumulate_grad_batches": 1,
+        "gradient_clip_val": 0.5,
+        "precision": "32-true",
+        "num_sanity_val_steps": 1,
+        "check_val_every_n_epoch": None,
+        "log_every_n_steps": 1,
+    }
+    chosen = {**defaults, **options}
+    chosen.setdefault("val_check_interval", 3 * chosen["accumulate_grad_batches"])
+    return lightning.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        strategy=strategy,
+        callbacks=[record, *chosen.pop("callbacks", [])],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **chosen,
+    )
+
+
+def train(
+    folder: str,
+    world: int,
+    strategy_name: str,
+    layout: dict[str, Any],
+    options: dict[str, Any],
+    shape: dict[str, Any],
+    batch_size: int = 4,
+    save: str | None = None,
+    resume: str | None = None,
+) -> dict[str, Any]:
+    """Train in this process as one of `world` ranks.
+
+    Returns:
+        losses, gradient norms, bits per byte, sample numbers by batch, and the final weights where they are whole.
+    """
+    import strategies
+
+    torch.manual_seed(0)
+    record = Record()
+    strategy = getattr(strategies, strategy_name)(**layout)
+    run = trainer(Path(folder), strategy, record, devices=world, **options)
+    module = language_model(**shape)
+    run.fit(module, datamodule=RandomTokens(64, 32, batch_size), ckpt_path=resume)
+    if save is not None:
+        run.save_checkpoint(save)
+    strategy.saver.wait()
+    return {"losses": record.losses, "norms": record.norms, "bits": record.bits, "samples": record.samples}
