@@ -253,7 +253,8 @@ class Batches(Dataset[dict[str, Any]]):
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack samples into int64 tensors; `source` becomes the one name they share, or "mixture"."""
-    names = {sample["source"] for sample in samples}
+    # A batch of nothing but padding has a source too, whose sums it leaves as they are.
+    names = {sample["source"] for sample in samples if sample["sample"] != PADDING} or {samples[0]["source"]}
     keys = ("tokens", "labels", "document_ids", "label_bytes", "sample")
     batch: dict[str, Any] = {key: torch.from_numpy(np.stack([s[key] for s in samples])).long() for key in keys}
     batch["source"] = names.pop() if len(names) == 1 else "mixture"

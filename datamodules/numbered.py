@@ -35,12 +35,14 @@ class NumberedSamples(lightning.LightningDataModule):
         return GlobalBatches(self.consumed_samples, self.batch_size, *self.ranks())
 
     def evaluation_batches(self, groups: list[list[int]]) -> list[list[int]]:
-        """Batches over each group of samples once; every rank gets equally many, the last ones may be padding."""
+        """Batches over each group of samples once, all of one size and equally many a rank, filled up with padding.
+
+        Ranks that share parameters or layers run every forward pass together, with tensors of one shape.
+        """
         rank, ranks = self.ranks()
         batches = [group[i : i + self.batch_size] for group in groups for i in range(0, len(group), self.batch_size)]
-        # Ranks that share parameters run every forward pass together.
-        batches += [[PADDING]] * (-len(batches) % ranks)
-        return batches[rank::ranks]
+        batches += [[]] * (-len(batches) % ranks)
+        return [batch + [PADDING] * (self.batch_size - len(batch)) for batch in batches[rank::ranks]]
 
     def loader(self, windows: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
         """A loader of whole batches, each named by its list of sample numbers."""

@@ -161,11 +161,12 @@ class LanguageModel(lightning.LightningModule):
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Nats and bytes of every window, for whoever writes them down."""
         nats, in_bytes = self(batch, self.token_losses), batch["label_bytes"]
+        real = batch["sample"] >= 0  # the others fill the batch up
         return {
-            "sample": batch["sample"].tolist(),
+            "sample": batch["sample"][real].tolist(),
             "source": batch["source"],
-            "nats": (nats * (in_bytes > 0)).sum(1).tolist(),
-            "bytes": in_bytes.sum(1).tolist(),
+            "nats": (nats * (in_bytes > 0)).sum(1)[real].tolist(),
+            "bytes": in_bytes.sum(1)[real].tolist(),
         }
 
     def _log_bits_per_byte(self, stage: str) -> None:

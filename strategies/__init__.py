@@ -1,4 +1,5 @@
 from strategies.checkpoint import AtomicCheckpointIO
+from strategies.pipeline_parallel import PipelineParallelStrategy
 from strategies.tensor_parallel import TensorParallelStrategy
 
-__all__ = ["AtomicCheckpointIO", "TensorParallelStrategy"]
+__all__ = ["AtomicCheckpointIO", "PipelineParallelStrategy", "TensorParallelStrategy"]

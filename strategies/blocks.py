@@ -34,4 +34,4 @@ def checkpoint_activations(block: nn.Module, mode: ActivationCheckpointing) -> N
 
 def compile_block(block: nn.Module, backend: str) -> None:
     """Compile a block's forward (and with it its backward) with `torch.compile`."""
-    block.forward = torch.compile(block.forward, backend=backend)  # type: ignore[method-assign]
+    block.forward = torch.compile(block.forward, backend=backend)

@@ -68,7 +68,8 @@ def split_layers(costs: list[float], stages: int) -> list[range]:
 
 def stage_view(model: Any, layers: range, is_first: bool, is_last: bool) -> nn.Module:
     """A module of the model's class that runs some of its layers, sharing the modules themselves."""
-    view: Any = type(model).__new__(type(model))
+    kind: Any = type(model)
+    view = kind.__new__(kind)
     nn.Module.__init__(view)
     for name, value in vars(model).items():
         if name not in vars(view):
@@ -77,7 +78,8 @@ def stage_view(model: Any, layers: range, is_first: bool, is_last: bool) -> nn.M
     view.layers = nn.ModuleDict({str(index): model.layers[str(index)] for index in layers})
     view.norm = model.norm if is_last else None
     view.output = model.output if is_last else None
-    return view  # type: ignore[no-any-return]
+    assert isinstance(view, nn.Module)
+    return view
 
 
 def prune(model: Any, owned: list[range], stages: int, ranges: list[range]) -> None:

@@ -161,10 +161,10 @@ class TensorParallelStrategy(ModelParallelStrategy):
         """Draw the weights of a part and keep this process's shards of them."""
         assert self.lightning_module is not None
         cast(Any, self.lightning_module).materialise(part, self.root_device)
-        if self.sizes.dp_replicate > 1:
-            fully_shard(part, mesh=self.device_mesh["dp_replicate", "dp_shard"])
-        elif self.sizes.dp_shard > 1:
-            fully_shard(part, mesh=self.device_mesh["dp_shard"])
+        if self.sizes.data_parallel > 1:
+            axes = ("dp_replicate", "dp_shard") if self.sizes.dp_replicate > 1 else ("dp_shard",)
+            # A pipeline runs each block once a micro-batch: gathering its weights anew each time would cost too much.
+            fully_shard(part, mesh=self.device_mesh[axes], reshard_after_forward=self.sizes.pp == 1)
 
     def sharded_roots(self) -> Iterator[FSDPModule]:
         """Every root that FSDP2 shards."""
