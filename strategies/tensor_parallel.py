@@ -149,22 +149,23 @@ class TensorParallelStrategy(ModelParallelStrategy):
             checkpoint_activations(block, self.activation_checkpointing)
             if self.compile_backend is not None:
                 compile_block(block, self.compile_backend)
-            self.allocate_and_shard(block)
+            # A pipeline runs each block once a micro-batch: gathering its weights anew each time would cost too much.
+            self.allocate_and_shard(block, reshard_after_forward=self.sizes.pp == 1)
         for root in self.roots(model):
-            self.allocate_and_shard(root)
+            # The loss reads the output matrix after the root's forward.
+            self.allocate_and_shard(root, reshard_after_forward=False)
 
     def roots(self, model: nn.Module) -> list[nn.Module]:
         """The modules whose forward is called, which gather what is in no block."""
         return [model]
 
-    def allocate_and_shard(self, part: nn.Module) -> None:
+    def allocate_and_shard(self, part: nn.Module, reshard_after_forward: bool) -> None:
         """Draw the weights of a part and keep this process's shards of them."""
         assert self.lightning_module is not None
         cast(Any, self.lightning_module).materialise(part, self.root_device)
         if self.sizes.data_parallel > 1:
             axes = ("dp_replicate", "dp_shard") if self.sizes.dp_replicate > 1 else ("dp_shard",)
-            # A pipeline runs each block once a micro-batch: gathering its weights anew each time would cost too much.
-            fully_shard(part, mesh=self.device_mesh[axes], reshard_after_forward=self.sizes.pp == 1)
+            fully_shard(part, mesh=self.device_mesh[axes], reshard_after_forward=reshard_after_forward)
 
     def sharded_roots(self) -> Iterator[FSDPModule]:
         """Every root that FSDP2 shards."""
@@ -188,7 +189,9 @@ class TensorParallelStrategy(ModelParallelStrategy):
             return super().validation_step(*args, **kwargs)
         finally:
             for root in self.sharded_roots():
-                root.reshard()
+                for part in cast(nn.Module, root).modules():
+                    if isinstance(part, FSDPModule):
+                        part.reshard()
 
     def gradient_norm(self) -> Tensor:
         """The global 2-norm of all gradients, the same on every rank."""
