@@ -1,6 +1,7 @@
 """The command line: `python main.py COMMAND --config FILE`, and nothing else.
 
-fit, validate, test and predict are Lightning's; prepare, generate and report read the very same configuration.
+fit, validate, test and predict are Lightning's; prepare, generate, convert, parity and report read the very same
+configuration.
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
 """
 
@@ -28,6 +29,7 @@ from models.decoder import Decoder
 from models.flops import has_bf16_matrix_units
 from models.generation import generate
 from models.language_model import LanguageModel
+from strategies.checkpoint import read_checkpoint, write_safetensors
 
 
 class Trainer(lightning.Trainer):
@@ -101,11 +103,9 @@ class Trainer(lightning.Trainer):
             seed: of the sampling.
             ckpt_path: checkpoint to use; by default the newest in the run's folder.
         """
-        checkpoint = self.strategy.checkpoint_io.load_checkpoint(self.require_checkpoint(ckpt_path))
+        checkpoint = read_checkpoint(self.require_checkpoint(ckpt_path))
         tokenizer = datamodule.tokenizer_of(checkpoint)
-        model.on_load_checkpoint(checkpoint)
-        model.configure_model()
-        model.load_state_dict(checkpoint["state_dict"])
+        model.load_weights(checkpoint)
         decoder = cast(Decoder, model.decoder).to(self.strategy.root_device).eval()
         prompt_ids = [tokenizer.bos, *tokenizer.encode(prompt)]
         for number, new_ids in enumerate(
@@ -121,6 +121,24 @@ class Trainer(lightning.Trainer):
             )
         ):
             print(f"--- {number + 1} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *new_ids]))
+
+    def convert(self, model: LanguageModel, datamodule: Any, output: str, ckpt_path: str | None = None) -> None:
+        """Merge a checkpoint of any layout into one safetensors file, with the tokenizer beside it.
+
+        Args:
+            model: the LightningModule.
+            datamodule: knows where a checkpoint keeps the tokenizer.
+            output: file to write, NAME.safetensors; the tokenizer becomes NAME.tokenizer.model.
+            ckpt_path: checkpoint to merge; by default the newest in the run's folder.
+        """
+        path = Path(output)
+        if path.suffix != ".safetensors":
+            raise InputError(f"output={output}: the file's name must end in .safetensors")
+        checkpoint = read_checkpoint(self.require_checkpoint(ckpt_path))
+        write_safetensors(checkpoint, path)
+        if hasattr(datamodule, "tokenizer_of"):
+            path.with_suffix(".tokenizer.model").write_bytes(datamodule.tokenizer_of(checkpoint).model)
+        print(f"converted: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
     def report(self, model: Any, datamodule: Any) -> None:
         """Write the report of a run again from what it logged."""
@@ -155,7 +173,7 @@ class CommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        ours = {"prepare", "generate", "report"}
+        ours = {"prepare", "generate", "convert", "report"}
         skipped = LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in sorted(ours)}
         return {name: arguments | {"weights_only"} for name, arguments in skipped.items()}
 
@@ -173,6 +191,7 @@ class CommandLine(LightningCLI):
                 "trainer.plugins": [{"class_path": "strategies.AtomicCheckpointIO"}],
                 # The data deals samples out to ranks itself; Lightning's sampler would shuffle them.
                 "trainer.use_distributed_sampler": False,
+                "trainer.strategy": {"class_path": "strategies.TensorParallelStrategy"},
             }
         )
 

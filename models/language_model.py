@@ -173,6 +173,14 @@ class LanguageModel(lightning.LightningModule):
         for name, metric in self.bits_per_byte.items():
             self.log(f"{stage}/bits_per_byte/{name}", cast(BitsPerByte, metric))
 
+    @torch.no_grad()
+    def load_weights(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights of a checkpoint read whole, whatever layout wrote it."""
+        self.on_load_checkpoint(checkpoint)
+        self.configure_model()
+        for name, parameter in self.named_parameters():
+            parameter.copy_(checkpoint["state_dict"][name])
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["decoder_config"] = asdict(self.config)
 

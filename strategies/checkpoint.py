@@ -1,9 +1,10 @@
-"""Checkpoint files that are either whole or absent.
+"""Checkpoint files that are either whole or absent, for Lightning's own strategies, and reading any checkpoint whole.
 
 `torch.save` straight to the final name is simpler, but a kill or a power cut in the middle leaves half a file
 under a name that the next run trusts. Here the bytes are on disk before the name exists.
 """
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from safetensors.torch import save_file
 
 from errors import InputError
+from strategies.sharded_checkpoint import read_whole
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -58,3 +61,28 @@ class AtomicCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint that is no longer wanted."""
         Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of any layout in one process, with every parameter whole under `state_dict`.
+
+    Raises:
+        InputError: when it is missing or damaged.
+    """
+    path = Path(path)
+    return read_whole(path) if path.is_dir() else AtomicCheckpointIO().load_checkpoint(path)
+
+
+def write_safetensors(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint's parameters by name, its decoder's configuration as JSON in the header's metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    # A tied matrix is one parameter: its second name in a single-file checkpoint shares the storage of the first.
+    tensors: dict[str, torch.Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in checkpoint["state_dict"].items():
+        if tensor.untyped_storage().data_ptr() not in stored:
+            stored.add(tensor.untyped_storage().data_ptr())
+            tensors[name] = tensor.contiguous()
+    save_file(tensors, temporary, metadata={"decoder_config": json.dumps(checkpoint["decoder_config"])})
+    temporary.rename(path)

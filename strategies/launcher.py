@@ -48,6 +48,8 @@ class Launcher(_SubprocessScriptLauncher):
             first_rank = self.cluster_environment.node_rank() * self.num_processes
             os.environ["LAUNCHER_PID"] = str(os.getpid())
             self._call_children_scripts()
+            # Lightning leaves its variables behind, and a second run in this process takes itself for a child.
+            del os.environ["LAUNCHER_PID"]
             watch(lambda: self._dead_child(first_rank))
         elif "LAUNCHER_PID" in os.environ:
             parent = int(os.environ["LAUNCHER_PID"])

@@ -7,6 +7,7 @@ more than its shards and one block. Built on Lightning's ModelParallelStrategy f
 the precision plugins; what it knows of meshes and checkpoints is replaced.
 """
 
+import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -143,6 +144,8 @@ class TensorParallelStrategy(ModelParallelStrategy):
 
     def parallelize(self, model: Any) -> None:
         """Cut, checkpoint activations, compile, then allocate and shard block by block."""
+        # Hidden states gathered over tp are a view; nothing writes into them.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         if self.sizes.tp > 1:
             apply_tensor_parallel(model, self.device_mesh["tp"])
         for block in model.layers.values():

@@ -31,6 +31,17 @@ class Record(lightning.Callback):
             self.bits.append(float(trainer.callback_metrics["validation/bits_per_byte/all"]))
 
 
+class SaveAt(lightning.Callback):
+    """Saves a checkpoint after one step of a run that goes on."""
+
+    def __init__(self, step: int, path: str) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            trainer.save_checkpoint(self.path)
+
+
 def language_model(**changes: Any) -> LanguageModel:
     """Four layers, grouped-query attention, weight decay, a schedule: whatever a layout could get wrong."""
     shape = {"width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48, "vocabulary_size": 64}
@@ -78,18 +89,20 @@ def train(
 ) -> dict[str, Any]:
     """Train in this process as one of `world` ranks.
 
+    Args:
+        save: checkpoint to write half-way; the run goes on.
+        resume: checkpoint to continue from.
+
     Returns:
-        losses, gradient norms, bits per byte, sample numbers by batch, and the final weights where they are whole.
+        losses and gradient norms by step, bits per byte by validation, sample numbers by batch.
     """
     import strategies
 
     torch.manual_seed(0)
     record = Record()
     strategy = getattr(strategies, strategy_name)(**layout)
-    run = trainer(Path(folder), strategy, record, devices=world, **options)
+    callbacks = [SaveAt(options.get("max_steps", 6) // 2, save)] if save is not None else []
+    run = trainer(Path(folder), strategy, record, devices=world, callbacks=callbacks, **options)
     module = language_model(**shape)
     run.fit(module, datamodule=RandomTokens(64, 32, batch_size), ckpt_path=resume)
-    if save is not None:
-        run.save_checkpoint(save)
-    strategy.saver.wait()
     return {"losses": record.losses, "norms": record.norms, "bits": record.bits, "samples": record.samples}

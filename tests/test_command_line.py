@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,11 +219,12 @@ def test_a_damaged_shard_or_checkpoint_stops_the_run(
     config = configure(data__init_args__folder=str(tmp_path / "data"), trainer__max_steps=2)
     main(["fit", "--config", str(config)])
     checkpoint = tmp_path / "run/checkpoints/step=2.ckpt"
-    content = bytearray(checkpoint.read_bytes())
+    (tensors,) = checkpoint.glob("*.distcp")
+    content = bytearray(tensors.read_bytes())
     content[len(content) // 2] ^= 1
-    checkpoint.write_bytes(content)
+    tensors.write_bytes(content)
     assert "is damaged" in refused(["fit", "--config", config, "--trainer.max_steps", "4"], capsys)
-    checkpoint.unlink()
+    shutil.rmtree(checkpoint)
     (shards,) = (tmp_path / "data").glob("shards-*")
     tokens = next(shards.glob("train-*.tokens"))
     content = bytearray(tokens.read_bytes())
