@@ -38,13 +38,15 @@ class AttentionLayout:
 
     Attributes:
         angles: cosine and sine of the rotary angles, each [B, T, 1, D / 2].
-        lengths: lengths of the documents in reading order (they sum to B * T), or None for plain causal rows.
+        is_list: whether documents are given by their lengths.
+        lengths: of the documents in reading order (they sum to B * T) if so.
         mask: boolean [B, 1, T, T], True where attention is allowed, or None.
     """
 
     angles: tuple[Tensor, Tensor]
-    lengths: list[int] | None = None
+    lengths: tuple[int, ...] = ()
     mask: Tensor | None = None
+    is_list: bool = False
 
     @classmethod
     def of(cls, document_ids_BT: Tensor, head_width: int, theta: float) -> "AttentionLayout":
@@ -54,7 +56,7 @@ class AttentionLayout:
         if document_ids_BT.device.type == "cpu":
             starts = (positions.flatten() == 0).nonzero().flatten()
             ends = torch.cat((starts[1:], starts.new_tensor([positions.numel()])))
-            return cls(angles, lengths=(ends - starts).tolist())
+            return cls(angles, lengths=tuple((ends - starts).tolist()), is_list=True)
         same_document = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
         return cls(angles, mask=same_document.tril())
 
@@ -113,32 +115,32 @@ class Attention(nn.Module):
         q_BTHD = rotate(self.wq(x_BTC).unflatten(-1, (-1, self.head_width)), layout.angles)
         k_BTKD = rotate(self.wk(x_BTC).unflatten(-1, (-1, self.head_width)), layout.angles)
         v_BTKD = self.wv(x_BTC).unflatten(-1, (-1, self.head_width))
-        if layout.lengths is not None:
-            y_BTHD = attend_each_document(q_BTHD, k_BTKD, v_BTKD, layout.lengths)
-        else:
-            q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
-            if cache is not None:
-                k_BKTD, v_BKTD = cache.append(layer, k_BKTD, v_BKTD)
-            # One query against the cache sees all of it: there is nothing to mask.
-            is_causal = layout.mask is None and q_BHTD.shape[2] > 1
-            y_BTHD = F.scaled_dot_product_attention(
-                q_BHTD, k_BKTD, v_BKTD, attn_mask=layout.mask, is_causal=is_causal, enable_gqa=True
-            ).transpose(1, 2)
-        return self.wo(y_BTHD.flatten(2))
+        if layout.is_list:
+            return self.wo(attend_each_document(q_BTHD, k_BTKD, v_BTKD, layout).flatten(2))
+        q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
+        if cache is not None:
+            k_BKTD, v_BKTD = cache.append(layer, k_BKTD, v_BKTD)
+        # One query against the cache sees all of it: there is nothing to mask.
+        is_causal = layout.mask is None and q_BHTD.shape[2] > 1
+        y_BHTD = F.scaled_dot_product_attention(
+            q_BHTD, k_BKTD, v_BKTD, attn_mask=layout.mask, is_causal=is_causal, enable_gqa=True
+        )
+        return self.wo(y_BHTD.transpose(1, 2).flatten(2))
 
 
-def attend_each_document(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, lengths: list[int]) -> Tensor:
+@torch.compiler.disable  # the number of documents changes with every batch, and each would compile anew
+def attend_each_document(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: AttentionLayout) -> Tensor:
     """Causal attention of each document with itself.
 
     Args:
         q_BTHD: queries; k_BTKD, v_BTKD: keys and values, K dividing H.
-        lengths: document lengths in reading order, summing to B * T.
+        layout: holds the document lengths in reading order, summing to B * T.
 
     Returns:
         [B, T, H, D], equal to masked attention over the whole rows.
     """
     # `split` and `cat` are each other's backward: slicing would write one full-size gradient a document.
-    parts = zip(*(x.flatten(0, 1).split(lengths) for x in (q_BTHD, k_BTKD, v_BTKD)), strict=True)
+    parts = zip(*(x.flatten(0, 1).split(layout.lengths) for x in (q_BTHD, k_BTKD, v_BTKD)), strict=True)
     documents = [_attend_document(*part) for part in parts]
     return torch.cat(documents).view_as(q_BTHD)
 

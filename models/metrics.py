@@ -1,6 +1,7 @@
 """Bits per byte: the loss in a unit that does not change with the tokenizer."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,13 @@ class BitsPerByte(Metric):
         super().__init__(**kwargs)
         self.add_state("nats", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[..., Any], *arguments: Any, **keywords: Any) -> "BitsPerByte":
+        """Move, but stay in float64: a model converted to bfloat16 converts its metrics with it."""
+        super()._apply(fn, *arguments, **keywords)
+        self.nats, self.bytes = self.nats.double(), self.bytes.long()
+        self._defaults = {"nats": torch.zeros_like(self.nats), "bytes": torch.zeros_like(self.bytes)}
+        return self
 
     def update(self, nats_N: Tensor, bytes_N: Tensor) -> None:
         """Add tokens: their negative log-likelihood in nats and the bytes of text each stands for."""

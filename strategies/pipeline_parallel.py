@@ -105,11 +105,6 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"compile_backend={self.compile_backend}: schedule {name} cuts the backward pass in two, which "
                 "compiled blocks cannot; set it to null or take 1f1b or interleaved_1f1b"
             )
-        if self.activation_checkpointing != "none" and name in ZERO_BUBBLE:
-            raise InputError(
-                f"activation_checkpointing={self.activation_checkpointing}: schedule {name} visits the backward graph "
-                "twice, which recomputation cannot; set it to none or take 1f1b or interleaved_1f1b"
-            )
         batch = getattr(trainer.datamodule, "batch_size", None)
         if batch is not None and batch % self.microbatches:
             fits = [size for size in range(1, batch + 1) if batch % size == 0]

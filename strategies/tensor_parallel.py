@@ -84,6 +84,12 @@ class TensorParallelStrategy(ModelParallelStrategy):
     def preflight(self, trainer: Any) -> None:
         """Refuse what cannot work, from the configuration alone."""
         self.sizes = resolve_sizes(self.num_nodes * self.num_processes, **cast(dict[str, Any], self.asked))
+        if self.compile_backend is not None and self.sizes.tp > 1:
+            raise InputError(
+                f"compile_backend={self.compile_backend} with tensor_parallel_size={self.sizes.tp}: the gradients of "
+                "compiled blocks come back as plain tensors where DTensors are needed (torch 2.13), set one of them to "
+                "its default"
+            )
         module, data = trainer.lightning_module, trainer.datamodule
         config = getattr(module, "config", None)
         if config is not None and self.sizes.tp > 1:
