@@ -105,6 +105,11 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"compile_backend={self.compile_backend}: schedule {name} cuts the backward pass in two, which "
                 "compiled blocks cannot; set it to null or take 1f1b or interleaved_1f1b"
             )
+        if self.activation_checkpointing == "selective" and name in ZERO_BUBBLE:
+            raise InputError(
+                f"activation_checkpointing=selective: schedule {name} goes through the backward graph twice, which "
+                "selective recomputation allows once; take full or none, or 1f1b or interleaved_1f1b"
+            )
         batch = getattr(trainer.datamodule, "batch_size", None)
         if batch is not None and batch % self.microbatches:
             fits = [size for size in range(1, batch + 1) if batch % size == 0]

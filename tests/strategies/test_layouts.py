@@ -1,0 +1,143 @@
+"""Every layout trains as one process does: losses, gradient norms, validation and the samples of each batch."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed import run_ranks
+from tests.layouts import train
+
+SPREAD, PIPELINE = "TensorParallelStrategy", "PipelineParallelStrategy"
+LAYOUTS: dict[str, tuple[int, str, dict[str, Any]]] = {
+    "single": (1, SPREAD, {}),
+    "ddp2": (2, SPREAD, {"data_parallel_replicate_size": 2}),
+    "fsdp2": (2, SPREAD, {}),
+    "hsdp2x2": (4, SPREAD, {"data_parallel_replicate_size": 2}),
+    "tp2": (2, SPREAD, {"tensor_parallel_size": 2}),
+    "tp2xfsdp2": (4, SPREAD, {"tensor_parallel_size": 2}),
+    "gpipe": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "gpipe"}),
+    "1f1b": (2, PIPELINE, {"pipeline_parallel_size": 2}),
+    "interleaved_1f1b": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "interleaved_1f1b"}),
+    "interleaved_zero_bubble": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "interleaved_zero_bubble"}),
+    "zbv": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "zbv"}),
+    "pp2xtp2": (4, PIPELINE, {"pipeline_parallel_size": 2, "tensor_parallel_size": 2}),
+    "pp2xfsdp2": (4, PIPELINE, {"pipeline_parallel_size": 2}),
+    "zbvxfsdp2": (4, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "zbv"}),
+}
+
+
+def fit(layout: str, folder: Path, options: dict[str, Any], shape: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    """What each rank saw; the global batch is 8 samples in every layout."""
+    world, strategy, arguments = LAYOUTS[layout]
+    data_parallel = world // (arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1))
+    arguments = arguments | more.pop("extra", {})
+    return run_ranks(
+        world,
+        train,
+        str(folder),
+        world,
+        strategy,
+        arguments,
+        options,
+        shape,
+        8 // data_parallel,
+        more.get("save"),
+        more.get("resume"),
+    )
+
+
+_alone: dict[str, dict[str, Any]] = {}
+
+
+def alone(folder: Path, options: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
+    """The same run in one process, made once."""
+    key = repr((sorted(options.items()), sorted(shape.items())))
+    if key not in _alone:
+        (_alone[key],) = fit("single", folder, options, shape)
+    return _alone[key]
+
+
+def assert_same(ranks: list[dict[str, Any]], expected: dict[str, Any], tolerance: float) -> None:
+    for rank in ranks:
+        for name in ("losses", "norms", "bits"):
+            assert rank[name] == pytest.approx(expected[name], abs=tolerance), name
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "single"])
+def test_float32_equals_one_process(layout: str, tmp_path: Path) -> None:
+    """Clipped at every step, two batches accumulated, tied or untied in turn, validated twice."""
+    options, shape = {"accumulate_grad_batches": 2}, {"tied_embeddings": len(layout) % 2 == 0}
+    expected = alone(tmp_path, options, shape)
+    assert min(expected["norms"]) > 0.5  # clipping does something
+    ranks = fit(layout, tmp_path, options, shape)
+    assert_same(ranks, expected, 1e-5)
+    # Which samples make up each step does not depend on the layout; peers along pp and tp see the same.
+    per_step = [
+        sorted({s for rank in ranks for batch in rank["samples"][2 * i : 2 * i + 2] for s in batch}) for i in range(6)
+    ]
+    assert per_step == [sorted(itertools.chain(*expected["samples"][2 * i : 2 * i + 2])) for i in range(6)]
+
+
+@pytest.mark.parametrize("layout", ["fsdp2", "1f1b", "zbv"])
+def test_tied_and_untied_without_accumulation(layout: str, tmp_path: Path) -> None:
+    for tied in (True, False):
+        shape = {"tied_embeddings": tied}
+        assert_same(fit(layout, tmp_path, {}, shape), alone(tmp_path, {}, shape), 1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("layout", ["fsdp2", "tp2", "zbv"])
+def test_bfloat16_stays_within_rounding(layout: str, precision: str, tmp_path: Path) -> None:
+    ranks = fit(layout, tmp_path, {"precision": precision}, {})
+    expected = alone(tmp_path, {}, {})
+    for rank in ranks:
+        assert rank["losses"] == pytest.approx(expected["losses"], rel=0.01)
+        assert rank["norms"] == pytest.approx(expected["norms"], rel=0.05)
+        assert rank["bits"] == pytest.approx(expected["bits"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("layout", "mode"), [("fsdp2", "selective"), ("1f1b", "selective"), ("zbv", "full"), ("tp2", "full")]
+)
+def test_recomputed_activations_change_nothing(layout: str, mode: str, tmp_path: Path) -> None:
+    ranks = fit(layout, tmp_path, {}, {}, extra={"activation_checkpointing": mode})
+    assert_same(ranks, alone(tmp_path, {}, {}), 1e-5)
+
+
+@pytest.mark.parametrize("layout", ["single", "1f1b"])
+def test_compiled_blocks_change_nothing(layout: str, tmp_path: Path) -> None:
+    ranks = fit(layout, tmp_path, {"max_steps": 3}, {"layers": 2}, extra={"compile_backend": "aot_eager"})
+    assert_same(ranks, alone(tmp_path, {"max_steps": 3}, {"layers": 2}), 1e-5)
+
+
+CONTINUED = ["single", "tp2", "1f1b", "zbv", "pp2xfsdp2", "tp2xfsdp2"]
+
+
+def test_any_layout_continues_any_other(tmp_path: Path) -> None:
+    """Model, optimizer, schedule and data position; saved half-way by a run that goes on."""
+    shape, options = {"tied_embeddings": True}, {"max_steps": 6}
+    expected = alone(tmp_path, options, shape)
+    for layout in CONTINUED:
+        fit(layout, tmp_path, options, shape, save=str(tmp_path / f"{layout}.ckpt"))
+    # Each is written and read; benchmarks/layout_parity.py goes through all pairs.
+    pairs = [*itertools.pairwise([*CONTINUED, "single"]), ("zbv", "single"), ("tp2", "zbv"), ("1f1b", "tp2")]
+    for saved, resumed in pairs:
+        ranks = fit(resumed, tmp_path, options, shape, resume=str(tmp_path / f"{saved}.ckpt"))
+        for rank in ranks:
+            assert rank["losses"] == pytest.approx(expected["losses"][3:], abs=1e-5), (saved, resumed)
+            assert rank["norms"] == pytest.approx(expected["norms"][3:], abs=1e-5), (saved, resumed)
+        seen = sorted({sample for rank in ranks for batch in rank["samples"] for sample in batch})
+        assert seen == list(range(24, 48)), (saved, resumed)
+
+
+def test_asynchronous_saving_writes_the_weights_of_its_step(tmp_path: Path) -> None:
+    from strategies.checkpoint import read_checkpoint
+
+    for layout, asynchronous in (("fsdp2", False), ("fsdp2", True)):
+        extra = {"asynchronous_checkpoints": asynchronous}
+        fit(layout, tmp_path, {}, {}, save=str(tmp_path / f"{asynchronous}.ckpt"), extra=extra)
+    plain, later = (read_checkpoint(tmp_path / f"{name}.ckpt")["state_dict"] for name in (False, True))
+    assert plain.keys() == later.keys()
+    assert all((plain[name] == later[name]).all() for name in plain)
