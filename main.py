@@ -66,9 +66,10 @@ class Trainer(lightning.Trainer):
             if not resume:
                 raise InputError(f"resume=false, but {newest} exists: move it away or set trainer.default_root_dir")
             ckpt_path = newest
-            print(f"continuing from {newest}", flush=True)
+            if self.is_global_zero:
+                print(f"continuing from {newest}", flush=True)
         step = checkpoint_step(Path(ckpt_path)) if ckpt_path else 0
-        if 0 < self.max_steps <= step:
+        if 0 < self.max_steps <= step and self.is_global_zero:
             print(f"already trained to step {step}: raise trainer.max_steps to train further")
         if self.is_global_zero:
             rewind_metrics(Path(self.default_root_dir), step)

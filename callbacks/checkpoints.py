@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
+from callbacks.preemption import StopRequest
 from errors import InputError
 
 _NAME = re.compile(r"step=(\d+)\.ckpt")
@@ -44,7 +45,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 class Checkpoints(Checkpoint):
-    """Writes `checkpoints/step=N.ckpt` under the run's folder.
+    """Writes `checkpoints/step=N.ckpt` under the run's folder; SIGTERM on any rank writes one more and ends the run.
 
     Args:
         every_steps: optimizer steps between checkpoints; the last step is always saved.
@@ -60,11 +61,17 @@ class Checkpoints(Checkpoint):
         self.every_steps, self.keep = every_steps, keep
         self._after_validation = False
         self._saved_step: int | None = None
+        self._stop_request, self._stopping = StopRequest(), False
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._stop_request.install(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Gradients accumulated half-way are not part of a checkpoint.
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and trainer.global_step % self.every_steps == 0:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        self._stopping = self._stop_request.agreed()
+        if self._stopping or trainer.global_step % self.every_steps == 0:
             # A run killed between the checkpoint and the validation of one step would never validate there.
             self._after_validation = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
             if not self._after_validation:
@@ -75,6 +82,9 @@ class Checkpoints(Checkpoint):
             self._after_validation = False
             self._save(trainer)
 
+    def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        self._stop_request.remove()
+
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.global_step != self._saved_step:
             self._save(trainer)
@@ -84,8 +94,13 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: lightning.Trainer) -> None:
         folder = Path(trainer.default_root_dir) / "checkpoints"
-        trainer.save_checkpoint(folder / checkpoint_name(trainer.global_step), weights_only=False)
+        if trainer.global_step != self._saved_step:
+            trainer.save_checkpoint(folder / checkpoint_name(trainer.global_step), weights_only=False)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             for path in checkpoints(folder)[: -self.keep]:
                 trainer.strategy.remove_checkpoint(path)
+        if self._stopping:
+            if trainer.is_global_zero:
+                print(f"stopped by SIGTERM after step {trainer.global_step}, run the same command again to continue")
+            raise SystemExit(0)

@@ -11,7 +11,10 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 
 class Predictions(BasePredictionWriter):
-    """One JSON line a window in `predictions-RANK.jsonl`: sample, source, nats, bytes, bits_per_byte."""
+    """One JSON line a window in `predictions-RANK.jsonl`: sample, source, nats, bytes, bits_per_byte.
+
+    RANK counts data-parallel shares; of the ranks that see the same windows one writes.
+    """
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
@@ -19,9 +22,12 @@ class Predictions(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: lightning.Trainer, pl_module: Any, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
+        if not getattr(trainer.strategy, "is_first_of_its_share", True):
+            return
+        share = (trainer.distributed_sampler_kwargs or {"rank": 0})["rank"]
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"predictions-{trainer.global_rank}.jsonl"
+        path = folder / f"predictions-{share}.jsonl"
         with path.open("w", encoding="utf-8") as file:
             for batch in predictions:
                 for sample, nats, size in zip(batch["sample"], batch["nats"], batch["bytes"], strict=True):

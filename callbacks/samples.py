@@ -13,6 +13,8 @@ from models.generation import generate
 class Samples(lightning.Callback):
     """Continues fixed prompts, appends them to `samples.jsonl`, logs them to W&B and prints the last ones.
 
+    Where no process holds the whole model it says so and leaves sampling to `generate`, which reads any checkpoint.
+
     Args:
         prompts: texts to continue.
         new_tokens: tokens to add at most.
@@ -32,8 +34,14 @@ class Samples(lightning.Callback):
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self._last: list[dict[str, Any]] = []
 
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        # Sampling runs the model in one process, token by token.
+        self._whole = getattr(trainer.strategy, "holds_whole_model", True)
+        if not self._whole and trainer.is_global_zero:
+            print("samples: left to `generate`, no process of this layout holds the whole model", flush=True)
+
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit" or not self._whole:
             return
         self._last = [
             {"step": trainer.global_step, "prompt": prompt, "continuation": self._continue(trainer, pl_module, prompt)}

@@ -39,6 +39,8 @@ class Launcher(_SubprocessScriptLauncher):
     ) -> None:
         super().__init__(cluster_environment, num_processes, num_nodes)
         self.preflight = preflight
+        self._finished = False
+        self._misfortune: Callable[[], str | None] = lambda: None
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         """Start the children and call `function` in this process too."""
@@ -46,16 +48,28 @@ class Launcher(_SubprocessScriptLauncher):
             self.preflight(trainer)
             self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
             first_rank = self.cluster_environment.node_rank() * self.num_processes
+            self._misfortune = lambda: self._dead_child(first_rank)
             os.environ["LAUNCHER_PID"] = str(os.getpid())
             self._call_children_scripts()
             # Lightning leaves its variables behind, and a second run in this process takes itself for a child.
             del os.environ["LAUNCHER_PID"]
-            watch(lambda: self._dead_child(first_rank))
+            self._watch()
         elif "LAUNCHER_PID" in os.environ:
             parent = int(os.environ["LAUNCHER_PID"])
-            watch(lambda: "rank 0 of this machine is gone" if os.getppid() != parent else None)
+            self._misfortune = lambda: "rank 0 of this machine is gone" if os.getppid() != parent else None
+            self._watch()
         _set_num_threads_if_needed(num_processes=self.num_processes)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            # A collective fails at once where a rank has died, and says only which address is gone.
+            time.sleep(2 * POLL_SECONDS)
+            message = self._misfortune()
+            if message is None:
+                raise
+            raise RuntimeError(f"{message}: ending all ranks, run the same command again to continue") from error
+        finally:
+            self._finished = True
 
     def _dead_child(self, first_rank: int) -> str | None:
         for local_rank, process in enumerate(self.procs, start=1):
@@ -67,19 +81,22 @@ class Launcher(_SubprocessScriptLauncher):
                 return f"rank {first_rank + local_rank} (process {process.pid}) was {cause}"
         return None
 
+    def _watch(self) -> None:
+        """End this process with status 1 when another has died: a collective may wait for it for ever."""
 
-def watch(misfortune: Callable[[], str | None]) -> None:
-    """End this process with status 1 when `misfortune` returns a message: a collective cannot be interrupted."""
-
-    def look() -> None:
-        while True:
-            time.sleep(POLL_SECONDS)
-            message = misfortune()
-            if message is not None:
-                # Its own error, on the way to its end, is the better message.
+        def look() -> None:
+            while not self._finished:
                 time.sleep(POLL_SECONDS)
-                print(f"error: {message}: ending all ranks, run the same command again to continue", file=sys.stderr)
-                sys.stderr.flush()
-                os._exit(1)
+                message = self._misfortune()
+                if message is not None and not self._finished:
+                    # This process may be on the way to its end with the same message or a better one of its own.
+                    time.sleep(4 * POLL_SECONDS)
+                    if not self._finished:
+                        print(
+                            f"error: {message}: ending all ranks, run the same command again to continue",
+                            file=sys.stderr,
+                        )
+                        sys.stderr.flush()
+                        os._exit(1)
 
-    threading.Thread(target=look, daemon=True, name="watch").start()
+        threading.Thread(target=look, daemon=True, name="watch").start()

@@ -109,6 +109,12 @@ class TensorParallelStrategy(ModelParallelStrategy):
         return {"num_replicas": self.sizes.data_parallel, "rank": rank}
 
     @property
+    def is_first_of_its_share(self) -> bool:
+        """Whether this process is the one that speaks for all that see the same samples."""
+        mesh = self.device_mesh
+        return all(mesh.get_local_rank(axis) == 0 for axis in ("pp", "cp", "tp"))
+
+    @property
     def holds_whole_model(self) -> bool:
         """Whether one process can run the model by itself."""
         return self.sizes.pp * self.sizes.dp_shard * self.sizes.tp == 1
