@@ -8,6 +8,7 @@ Everything a command does lives in models, datamodules, strategies or callbacks 
 import logging
 import os
 import sys
+import time
 import uuid
 import warnings
 from pathlib import Path
@@ -18,9 +19,10 @@ os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 import lightning
 import torch
 from jsonargparse import ActionConfigFile, Namespace
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from callbacks.checkpoints import checkpoint_step, latest_checkpoint
+from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoint
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
 from datamodules.pretraining import PretrainingData
@@ -71,8 +73,6 @@ class Trainer(lightning.Trainer):
         step = checkpoint_step(Path(ckpt_path)) if ckpt_path else 0
         if 0 < self.max_steps <= step and self.is_global_zero:
             print(f"already trained to step {step}: raise trainer.max_steps to train further")
-        if self.is_global_zero:
-            rewind_metrics(Path(self.default_root_dir), step)
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
     def prepare(self, model: Any, datamodule: PretrainingData) -> None:
@@ -155,6 +155,28 @@ class Trainer(lightning.Trainer):
         return str(found)
 
 
+class RunFolder(SaveConfigCallback):
+    """Brings a run's folder to the step that training starts from, once nothing can be refused any more.
+
+    The configuration is saved then; metrics logged after that step are forgotten and later checkpoints set aside,
+    because both are about to be made again.
+    """
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        """Nothing yet: data and checkpoint may still be refused."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        super().setup(trainer, pl_module, "fit")
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            rewind_metrics(folder, trainer.global_step)
+            for path in checkpoints(folder / "checkpoints"):
+                if checkpoint_step(path) > trainer.global_step:
+                    aside = path.with_name(f"{path.name}.abandoned-{time.strftime('%Y%m%d-%H%M%S')}")
+                    print(f"starting before {path}: it is now {aside.name}")
+                    path.rename(aside)
+
+
 class Parser(LightningArgumentParser):
     """Reports a mistake in one line, with exit status 2."""
 
@@ -198,8 +220,16 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
+        for name in ("accumulate_grad_batches", "log_every_n_steps"):
+            if getattr(config.trainer, name) is not None and getattr(config.trainer, name) < 1:
+                raise InputError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
         self._choose_precision(config)
+        if torch.backends.mps.is_available() and config.trainer.accelerator in ("auto", "mps"):
+            # Lightning takes no strategy of several processes there, not even with one.
+            config.trainer.strategy = "auto"
         folder = Path(config.trainer.default_root_dir or "runs/default")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"trainer.default_root_dir={folder}: it is a file, name a folder")
         config.trainer.default_root_dir = str(folder)
         if self.subcommand not in ("fit", None):
             # Only training has curves to extend.
@@ -232,9 +262,11 @@ class CommandLine(LightningCLI):
 def wandb_identity(folder: Path) -> str:
     """The run's id at Weights & Biases, made once and kept, so that a resumed run continues the same curves."""
     path = folder / "wandb-id.txt"
-    if not path.exists():
+    if not path.exists() or not path.read_text().strip():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(uuid.uuid4().hex[:12])
+        temporary = path.with_suffix(".partial")
+        temporary.write_text(uuid.uuid4().hex[:12])
+        temporary.rename(path)
     return path.read_text().strip()
 
 
@@ -267,6 +299,7 @@ def build(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
         trainer_class=Trainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
+        save_config_callback=RunFolder,
         save_config_kwargs={"overwrite": True},
         seed_everything_default=0,
         args=arguments,
@@ -279,6 +312,8 @@ def main(arguments: list[str] | None = None) -> None:
     quieten()
     try:
         build(arguments)
+    except (MisconfigurationException, FileExistsError, NotADirectoryError, UnicodeError) as error:
+        fail(str(error))
     except ValueError as error:
         mistake = input_error_behind(error)
         if mistake is None:

@@ -44,6 +44,18 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return next(reversed(checkpoints(folder)), None)
 
 
+def log_now(trainer: lightning.Trainer) -> None:
+    """Put the step's metrics into every log, on disk: a run killed after its checkpoint never logs that step again.
+
+    Lightning logs after the callbacks of a step, and a logger that is given the same step's metrics twice keeps one.
+    """
+    connector = trainer._logger_connector
+    if trainer.training and connector.should_update_logs:
+        connector.log_metrics(connector.metrics["log"])
+    for logger in trainer.loggers:
+        logger.save()
+
+
 class Checkpoints(Checkpoint):
     """Writes `checkpoints/step=N.ckpt` under the run's folder; SIGTERM on any rank writes one more and ends the run.
 
@@ -65,6 +77,12 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._stop_request.install(trainer)
+        if trainer.num_training_batches == float("inf"):
+            # Lightning counts micro-batches; the checkpoint's may have been of another number a step.
+            counts = trainer.fit_loop.epoch_loop.batch_progress.current
+            shift = trainer.global_step * trainer.accumulate_grad_batches - counts.ready
+            for name in ("ready", "started", "processed", "completed"):
+                setattr(counts, name, getattr(counts, name) + shift)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Gradients accumulated half-way are not part of a checkpoint.
@@ -95,6 +113,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: lightning.Trainer) -> None:
         folder = Path(trainer.default_root_dir) / "checkpoints"
         if trainer.global_step != self._saved_step:
+            log_now(trainer)
             trainer.save_checkpoint(folder / checkpoint_name(trainer.global_step), weights_only=False)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:

@@ -30,6 +30,7 @@ class MetricsTable(Logger):
         super().__init__()
         self._folder = Path(save_dir or ".")
         self._file: Any = None
+        self._step, self._names = -1, set[str]()
 
     @property
     def name(self) -> str:
@@ -52,14 +53,24 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append a line for each metric, on disk at once: a kill costs at most the last line."""
+        """Append a line for each metric, in the file at once; one that this step has already is left out."""
         if self._file is None:
             self._file = self._open()
         now = f"{time.time():.3f}"
-        # Lightning counts the step it logs from 0.
-        rows = [[(step or 0) + 1, now, name, repr(float(value))] for name, value in metrics.items() if name != "epoch"]
+        number = (step or 0) + 1  # Lightning counts the step it logs from 0
+        if number != self._step:
+            self._step, self._names = number, set()
+        new = {name: value for name, value in metrics.items() if name != "epoch" and name not in self._names}
+        self._names |= new.keys()
+        rows = [[number, now, name, repr(float(value))] for name, value in new.items()]
         csv.writer(self._file, lineterminator="\n").writerows(rows)
         self._file.flush()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Bring what was logged to the disk."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def _open(self) -> Any:
         path = self._folder / TABLE

@@ -35,6 +35,8 @@ class Report(lightning.Callback):
             (run / "cleaning.json").write_text(json.dumps(prepared.summary()), encoding="utf-8")
         if not (run / TABLE).exists():
             return
+        if not read_curves(run):
+            return
         final = {name: curve[1][-1] for name, curve in read_curves(run).items() if name.startswith(BITS)}
         print("\nvalidation bits per byte")
         for name, value in sorted(final.items(), key=lambda item: item[1]):

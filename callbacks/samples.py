@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.loggers import WandbLogger
 
+from errors import InputError
 from models.generation import generate
 
 
@@ -30,6 +31,8 @@ class Samples(lightning.Callback):
         top_p: float = 0.95,
         seed: int = 0,
     ) -> None:
+        if not prompts:
+            raise InputError("prompts is empty: name at least one text to continue, or leave the callback out")
         self.prompts, self.new_tokens = prompts, new_tokens
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self._last: list[dict[str, Any]] = []

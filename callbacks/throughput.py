@@ -43,6 +43,7 @@ class Throughput(lightning.Callback):
     def __init__(self, peak_flops_per_second: float | None = None) -> None:
         self.peak = peak_flops_per_second
         self._pairs: Tensor | int = 0
+        self._validation_start: float | None = None
         self._restart()
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -65,12 +66,17 @@ class Throughput(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._restart()
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self._paused += time.monotonic() - self._validation_start
+        if trainer.is_global_zero and trainer.global_step != trainer.max_steps:
+            self._write(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._validation_start = time.monotonic()
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        # What other callbacks do after a validation is no training either.
+        if self._validation_start is not None:
+            self._paused += time.monotonic() - self._validation_start
+            self._validation_start = None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._trained = True
@@ -98,10 +104,16 @@ class Throughput(lightning.Callback):
         # A run that was complete already keeps the facts of its training.
         if not trainer.is_global_zero or not self._trained:
             return
+        self._write(trainer)
+
+    def _write(self, trainer: lightning.Trainer) -> None:
         self._facts["seconds_of_last_start"] = round(time.monotonic() - self._fit_start, 1)
         self._facts["steps"] = trainer.global_step
         path = Path(trainer.default_root_dir) / "run.json"
-        path.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".partial")
+        temporary.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")
+        temporary.rename(path)
 
     def _restart(self) -> None:
         self._since, self._paused, self._tokens = time.monotonic(), 0.0, 0

@@ -207,11 +207,6 @@ class PackedWindows(Dataset[dict[str, Any]]):
             "source": name,
         }
 
-    def document_ids_of(self, sample: int) -> tuple[str, list[int]]:
-        """Source of a sample and the ids of the documents it holds: which text did the model see?"""
-        name, _, window = self.locate(sample)
-        return name, [int(identity) for identity in self.sources[name].window(window)[2]]
-
 
 def ignore_labels(window: dict[str, Any]) -> dict[str, Any]:
     """The same window with nothing to predict in it."""
@@ -226,16 +221,16 @@ class GlobalBatches(Sampler[list[int]]):
     how many ranks share it.
 
     Args:
-        start: first sample number not yet consumed.
+        start: gives the first sample number not yet consumed, asked whenever an iteration begins.
         batch_size: samples in a rank's batch.
         rank, ranks: which share of how many.
     """
 
-    def __init__(self, start: int, batch_size: int, rank: int, ranks: int) -> None:
+    def __init__(self, start: Callable[[], int], batch_size: int, rank: int, ranks: int) -> None:
         self.start, self.batch_size, self.rank, self.ranks = start, batch_size, rank, ranks
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.start + self.rank * self.batch_size
+        first = self.start() + self.rank * self.batch_size
         while True:
             yield list(range(first, first + self.batch_size))
             first += self.batch_size * self.ranks

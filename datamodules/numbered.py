@@ -10,6 +10,7 @@ import lightning
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.mixture import PADDING, Batches, GlobalBatches
+from errors import InputError
 
 
 class NumberedSamples(lightning.LightningDataModule):
@@ -22,6 +23,10 @@ class NumberedSamples(lightning.LightningDataModule):
 
     def __init__(self, batch_size: int, workers: int) -> None:
         super().__init__()
+        if batch_size < 1 or workers < 0:
+            raise InputError(
+                f"batch_size={batch_size}, workers={workers}: need at least 1 window and no negative number"
+            )
         self.batch_size, self.workers = batch_size, workers
         self.consumed_samples = self.counted_steps = 0
 
@@ -30,9 +35,20 @@ class NumberedSamples(lightning.LightningDataModule):
         shares = self.trainer.distributed_sampler_kwargs if self.trainer else None
         return (shares["rank"], shares["num_replicas"]) if shares else (0, 1)
 
+    def order(self) -> dict[str, Any]:
+        """What the order of samples depends on; a checkpoint is continued with the same."""
+        return {}
+
+    def position(self) -> int:
+        """First sample number not yet consumed by a completed optimizer step."""
+        if self.trainer is None:
+            return self.consumed_samples
+        samples_a_step = self.batch_size * self.ranks()[1] * self.trainer.accumulate_grad_batches
+        return self.consumed_samples + (self.trainer.global_step - self.counted_steps) * samples_a_step
+
     def training_batches(self) -> GlobalBatches:
         """Endless batches of sample numbers from the first one not yet consumed."""
-        return GlobalBatches(self.consumed_samples, self.batch_size, *self.ranks())
+        return GlobalBatches(self.position, self.batch_size, *self.ranks())
 
     def evaluation_batches(self, groups: list[list[int]]) -> list[list[int]]:
         """Batches over each group of samples once, all of one size and equally many a rank, filled up with padding.
@@ -58,14 +74,24 @@ class NumberedSamples(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Samples consumed by completed optimizer steps; earlier steps may have had another batch size."""
         assert self.trainer is not None
-        samples_a_step = self.batch_size * self.ranks()[1] * self.trainer.accumulate_grad_batches
-        new_steps = self.trainer.global_step - self.counted_steps
         return {
-            "consumed_samples": self.consumed_samples + new_steps * samples_a_step,
+            "consumed_samples": self.position(),
             "counted_steps": self.trainer.global_step,
+            "order": self.order(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where the checkpoint stopped."""
+        """Continue where the checkpoint stopped.
+
+        Raises:
+            InputError: when the data is no longer what the checkpoint was trained on.
+        """
+        saved, mine = state_dict["order"], self.order()
+        differing = [f"{key} {saved.get(key)} -> {mine[key]}" for key in mine if saved.get(key) != mine[key]]
+        if differing:
+            raise InputError(
+                f"the checkpoint was trained on other data ({'; '.join(differing)}): restore the inputs and settings, "
+                "or train anew with another trainer.default_root_dir"
+            )
         self.consumed_samples = state_dict["consumed_samples"]
         self.counted_steps = state_dict["counted_steps"]

@@ -54,23 +54,24 @@ class PretrainingData(NumberedSamples):
         verify: bool = True,
     ) -> None:
         super().__init__(batch_size, workers)
-        if sequence_length < 2 or batch_size < 1:
-            raise InputError(
-                f"sequence_length={sequence_length}, batch_size={batch_size}: need at least 2 tokens and 1 window"
-            )
+        if sequence_length < 2:
+            raise InputError(f"sequence_length={sequence_length}: need at least 2 tokens")
+        if validation_windows is not None and validation_windows < 1:
+            raise InputError(f"validation_windows={validation_windows}: must be at least 1, or null for all")
         if not 0 < validation_fraction < 1:
             raise InputError(f"validation_fraction={validation_fraction}: must lie between 0 and 1")
-        if seed < 0:
-            raise InputError(f"seed={seed}: must not be negative")
+        if not 0 <= seed < 2**63:
+            raise InputError(f"seed={seed}: must lie between 0 and 2^63")
         if not sources:
             raise InputError("sources is empty: name at least one source of text")
-        self.folder, self.sources, self.tokenizer_settings = Path(folder), sources, tokenizer
+        # By name: the order in which YAML lists sources says nothing.
+        self.folder, self.sources, self.tokenizer_settings = Path(folder), dict(sorted(sources.items())), tokenizer
         self.sequence_length = sequence_length
         self.near_duplicates, self.validation_fraction = near_duplicates, validation_fraction
         self.validation_windows, self.seed = validation_windows, seed
         self.verify = verify
         self.vocabulary_size = tokenizer.vocabulary_size
-        self.source_names = list(sources)
+        self.source_names = list(self.sources)
         self.prepared: Prepared | None = None
 
     def prepare_data(self) -> None:
@@ -111,7 +112,8 @@ class PretrainingData(NumberedSamples):
         self.validation_order = EvenlySpread(
             {name: len(source) for name, source in held_out.items()}, self.validation_windows
         )
-        if not any(len(source) for source in held_out.values()):
+        self.source_names = [name for name, source in held_out.items() if len(source)]
+        if not self.source_names:
             raise InputError(
                 f"validation_fraction={self.validation_fraction} holds no document out: every one is related to all "
                 "others or there is only one, raise it or add text"
@@ -135,26 +137,20 @@ class PretrainingData(NumberedSamples):
         """The held-out windows."""
         return self.val_dataloader()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The position, the shards it is in, and the tokenizer itself, without which the weights mean nothing."""
-        return super().state_dict() | {
+    def order(self) -> dict[str, Any]:
+        """The shards, how they are cut into windows, and how sources are mixed."""
+        return {
             "shards": self.run_stages().shards.name,
-            "tokenizer": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
+            "sequence_length": self.sequence_length,
+            "seed": self.seed,
+            "weights": {name: source.weight for name, source in self.sources.items()},
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where the checkpoint stopped.
-
-        Raises:
-            InputError: when the data is no longer what the checkpoint was trained on.
-        """
-        mine = self.run_stages().shards.name
-        if state_dict["shards"] != mine:
-            raise InputError(
-                f"the checkpoint was trained on {state_dict['shards']}, but the inputs and settings now give {mine}: "
-                "restore them, or train anew with another trainer.default_root_dir"
-            )
-        super().load_state_dict(state_dict)
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and the tokenizer itself, without which the weights mean nothing."""
+        return super().state_dict() | {
+            "tokenizer": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
+        }
 
     def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
         """The tokenizer a checkpoint was trained with, whatever has become of the data."""

@@ -64,9 +64,14 @@ class RandomTokens(NumberedSamples):
                 f"validation_windows={validation_windows}: all must be at least 1"
             )
         self.vocabulary_size, self.sequence_length = vocabulary_size, sequence_length
-        self.validation_windows, self.source_names = validation_windows, ["random"]
+        self.validation_windows, self.source_names, self.seed = validation_windows, ["random"], seed
         self.train_windows = RandomWindows(vocabulary_size, sequence_length, 2 * seed)
         self.validation_dataset = RandomWindows(vocabulary_size, sequence_length, 2 * seed + 1)
+
+    def order(self) -> dict[str, Any]:
+        """Everything the windows are a function of."""
+        names = ("vocabulary_size", "sequence_length", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """An endless loader that begins at the first sample not yet consumed."""

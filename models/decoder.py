@@ -64,11 +64,14 @@ class DecoderConfig:
             raise InputError(
                 f"heads={self.heads} does not divide width={self.width}: change one of them or give head_width"
             )
-        self.head_width = self.head_width or self.width // self.heads
-        if self.head_width % 2:
+        self.head_width = self.width // self.heads if self.head_width is None else self.head_width
+        if self.head_width < 1 or self.head_width % 2:
             raise InputError(
-                f"head_width={self.head_width} is odd: rotary embeddings turn pairs, give an even head width"
+                f"head_width={self.head_width}: rotary embeddings turn pairs, give an even head width above 0"
             )
+        for name in ("rope_theta", "norm_epsilon", "initial_std"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}={getattr(self, name)}: must be above 0")
 
 
 class DecoderBlock(nn.Module):

@@ -102,8 +102,19 @@ class LanguageModel(lightning.LightningModule):
         assert self.decoder is not None
         total_steps = self.trainer.max_steps
         optimizer = self.optimizer_factory.build(self.decoder.named_parameters())
+        self._settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Optimizer and schedule are those of the configuration, also where a checkpoint remembers others."""
+        factor = self.schedule.factor(self.trainer.global_step, self.trainer.max_steps)
+        for optimizer, config in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
+            scheduler: Any = config.scheduler
+            scheduler.base_lrs = [settings["lr"] for settings in self._settings]
+            for group, settings in zip(optimizer.param_groups, self._settings, strict=True):
+                group.update(settings | {"initial_lr": settings["lr"], "lr": settings["lr"] * factor})
+            scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
 
     def configure_gradient_clipping(
         self,
@@ -135,14 +146,31 @@ class LanguageModel(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse what cannot train before a weight exists; one metric for each source of the data, and one for all."""
-        if stage == "fit" and self.trainer.max_steps < 1:
-            raise InputError(
-                f"trainer.max_steps={self.trainer.max_steps}: the schedule needs an end, give a number of steps"
-            )
+        if stage == "fit":
+            self._refuse_what_cannot_train()
         if self.trainer.precision == "16-mixed":
             raise InputError("trainer.precision=16-mixed: float16 needs loss scaling, take bf16-mixed or 32-true")
         sources = getattr(getattr(self.trainer, "datamodule", None), "source_names", [])
         self.bits_per_byte.update({name: BitsPerByte() for name in ["all", *sources]})
+
+    def _refuse_what_cannot_train(self) -> None:
+        trainer, warmup = self.trainer, self.schedule.warmup_steps
+        if trainer.max_steps < 1:
+            raise InputError(
+                f"trainer.max_steps={trainer.max_steps}: the schedule needs an end, give a number of steps"
+            )
+        if warmup > trainer.max_steps:
+            raise InputError(
+                f"schedule.warmup_steps={warmup}: the {trainer.max_steps} steps of trainer.max_steps end before it does"
+            )
+        if trainer.gradient_clip_val is not None and trainer.gradient_clip_val < 0:
+            raise InputError(f"trainer.gradient_clip_val={trainer.gradient_clip_val}: must not be negative")
+        limit, batches = trainer.limit_train_batches, trainer.accumulate_grad_batches
+        if isinstance(limit, int) and limit % batches:
+            raise InputError(
+                f"trainer.limit_train_batches={limit} is no multiple of accumulate_grad_batches={batches}: an epoch "
+                "would end within an optimizer step"
+            )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         nats = self(batch, self.token_losses)

@@ -47,6 +47,11 @@ class AdamW(OptimizerFactory):
     ) -> None:
         if learning_rate <= 0:
             raise InputError(f"learning_rate={learning_rate}: must be above 0")
+        if not all(0 <= beta < 1 for beta in betas) or epsilon < 0 or weight_decay < 0:
+            raise InputError(
+                f"betas={betas}, epsilon={epsilon}, weight_decay={weight_decay}: betas must lie in [0, 1), "
+                "the others not below 0"
+            )
         self.learning_rate, self.betas, self.epsilon = learning_rate, betas, epsilon
         self.weight_decay, self.fused = weight_decay, fused
 

@@ -15,7 +15,7 @@ from lightning.fabric.plugins import CheckpointIO
 from safetensors.torch import save_file
 
 from errors import InputError
-from strategies.sharded_checkpoint import read_whole
+from strategies.sharded_checkpoint import load_without_code, read_whole, require_parts
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -55,8 +55,7 @@ class AtomicCheckpointIO(CheckpointIO):
             damaged = str(error)
         if damaged:
             raise InputError(f"checkpoint {path} is damaged ({damaged}): delete it to continue from the one before")
-        loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        return loaded
+        return require_parts(load_without_code(path, map_location), path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint that is no longer wanted."""

@@ -141,8 +141,29 @@ def require_whole(folder: Path) -> None:
 
 def load_rest(folder: Path) -> dict[str, Any]:
     """Everything but the tensors, unpickled without code."""
-    loaded: dict[str, Any] = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
-    return loaded
+    return require_parts(load_without_code(folder / TRAINER), folder)
+
+
+def load_without_code(path: Path, map_location: Any = None) -> Any:
+    """Unpickle tensors and plain values only.
+
+    Raises:
+        InputError: when the file is of another kind or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"checkpoint {path} holds something else than tensors and plain values ({first})") from error
+
+
+def require_parts(checkpoint: Any, path: Path) -> dict[str, Any]:
+    """Refuse a file that is no checkpoint of a run of this project."""
+    parts = ("pytorch-lightning_version", "global_step", "decoder_config")
+    missing = [part for part in parts if not isinstance(checkpoint, dict) or part not in checkpoint]
+    if missing:
+        raise InputError(f"checkpoint {path} lacks {', '.join(missing)}: it was not written by `fit`")
+    return dict(checkpoint)
 
 
 def stored_tensors(folder: Path) -> dict[str, TensorStorageMetadata]:

@@ -235,25 +235,21 @@ class TensorParallelStrategy(ModelParallelStrategy):
         return {**buffers, **self.owned_parameters()}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """State tensors by parameter name, and the settings of the groups, which are the same in every process."""
+        """State tensors by parameter name; settings such as learning rates are the configuration's to give."""
         optimizer = getattr(optimizer, "_optimizer", optimizer)
-        tensors = {
+        return {
             f"{name}.{key}": value
             for name, parameter in self.owned_parameters().items()
             for key, value in optimizer.state.get(parameter, {}).items()
         }
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        return {"tensors": tensors, "groups": groups}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Every process writes its part into one folder."""
         tensors = {f"model.{name}": value for name, value in checkpoint.pop("state_dict").items()}
-        groups = []
         for index, state in enumerate(checkpoint.pop("optimizer_states", [])):
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state["tensors"].items()}
-            groups.append(state["groups"])
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         folder = Path(self.broadcast(str(filepath)))
-        self.saver.save(folder, {k: v.detach() for k, v in tensors.items()}, checkpoint | {"optimizer_groups": groups})
+        self.saver.save(folder, {k: v.detach() for k, v in tensors.items()}, checkpoint)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Fill the model and the optimizers in place from a checkpoint of any layout."""
@@ -282,8 +278,6 @@ class TensorParallelStrategy(ModelParallelStrategy):
                     )
                     inner.state[parameter][key.removeprefix(prefix)] = value
                     targets[key] = value
-            for group, settings in zip(inner.param_groups, rest["optimizer_groups"][index], strict=True):
-                group.update(settings)
         load_tensors(folder, {name: tensor.detach() for name, tensor in targets.items()})
         self.share_copies()
         return rest | {"state_dict": {}}

@@ -76,7 +76,7 @@ def test_location_does_not_depend_on_what_was_asked_before() -> None:
 def test_a_global_batch_holds_the_same_samples_for_any_number_of_ranks(start: int, ranks: int, steps: int) -> None:
     drawn: list[int] = []
     for rank in range(ranks):
-        batches = iter(GlobalBatches(start, 8 // ranks, rank, ranks))
+        batches = iter(GlobalBatches(lambda: start, 8 // ranks, rank, ranks))
         drawn += [sample for _ in range(steps) for sample in next(batches)]
     assert sorted(drawn) == list(range(start, start + 8 * steps))
 

@@ -14,7 +14,7 @@ from models.flops import parameters
         ({"heads": 6, "key_value_heads": 4, "width": 48}, "key_value_heads=4 does not divide heads=6"),
         ({"heads": 3, "key_value_heads": 1}, "heads=3 does not divide width=64"),
         ({"layers": 0}, "layers=0"),
-        ({"head_width": 7}, "head_width=7 is odd"),
+        ({"head_width": 7}, "head_width=7: rotary"),
     ],
 )
 def test_bad_shapes_are_refused(changes: dict[str, int], named: str) -> None:
