@@ -18,6 +18,7 @@ os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 
 import lightning
 import torch
+import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -32,6 +33,7 @@ from models.flops import has_bf16_matrix_units
 from models.generation import generate
 from models.language_model import LanguageModel
 from strategies.checkpoint import read_checkpoint, write_safetensors
+from strategies.parity import compare
 
 
 class Trainer(lightning.Trainer):
@@ -141,6 +143,29 @@ class Trainer(lightning.Trainer):
             path.with_suffix(".tokenizer.model").write_bytes(datamodule.tokenizer_of(checkpoint).model)
         print(f"converted: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
+    def parity(
+        self,
+        model: Any,
+        datamodule: Any,
+        configuration: dict[str, Any],
+        steps: int = 10,
+        tolerance: float | None = None,
+        largest_axis: int = 2,
+    ) -> None:
+        """Compare this layout with one process on a scaled-down twin; exit status 1 where they part.
+
+        Args:
+            model: the LightningModule.
+            datamodule: the LightningDataModule; the twin sees random tokens instead.
+            configuration: the whole of it, which the twin is made from.
+            steps: optimizer steps.
+            tolerance: of losses and gradient norms, relative above 1; by default 1e-5 in float32, 5e-2 in bfloat16.
+            largest_axis: axes of the mesh are cut down to this many processes.
+        """
+        command = [sys.executable, str(Path(__file__).resolve())]
+        if not compare(configuration, steps, tolerance, largest_axis, command):
+            sys.exit(1)
+
     def report(self, model: Any, datamodule: Any) -> None:
         """Write the report of a run again from what it logged."""
         print(f"report: {write_report(Path(self.default_root_dir))}")
@@ -196,9 +221,9 @@ class CommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        ours = {"prepare", "generate", "convert", "report"}
+        ours = {"prepare", "generate", "convert", "parity", "report"}
         skipped = LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in sorted(ours)}
-        return {name: arguments | {"weights_only"} for name, arguments in skipped.items()}
+        return {name: arguments | {"weights_only", "configuration"} for name, arguments in skipped.items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -220,6 +245,10 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
+        if self.subcommand == "parity":
+            # The layout is that of the machines it is for; the twin runs here.
+            self.asked = yaml.safe_load(self._parser("parity").dump(config, skip_link_targets=False))
+            config.trainer.accelerator, config.trainer.devices, config.trainer.num_nodes = "cpu", 1, 1
         for name in ("accumulate_grad_batches", "log_every_n_steps"):
             if getattr(config.trainer, name) is not None and getattr(config.trainer, name) < 1:
                 raise InputError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
@@ -254,6 +283,8 @@ class CommandLine(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "parity":
+            arguments["configuration"] = self.asked
         if subcommand in ("validate", "test", "predict"):
             arguments["ckpt_path"] = cast(Trainer, self.trainer).require_checkpoint(arguments["ckpt_path"])
         return arguments
