@@ -47,6 +47,8 @@ class Launcher(_SubprocessScriptLauncher):
         if not self.cluster_environment.creates_processes_externally:
             self.preflight(trainer)
             self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+            if self.num_processes == 1:
+                return function(*args, **kwargs)
             first_rank = self.cluster_environment.node_rank() * self.num_processes
             self._misfortune = lambda: self._dead_child(first_rank)
             os.environ["LAUNCHER_PID"] = str(os.getpid())

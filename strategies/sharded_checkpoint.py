@@ -100,8 +100,12 @@ class _Reader(FileSystemReader):
     """Reads the index without running what it might contain."""
 
     def read_metadata(self, *arguments: Any, **keywords: Any) -> Metadata:
-        with (Path(self.path) / METADATA).open("rb") as file:
-            metadata = _Unpickler(file).load()
+        path = Path(self.path) / METADATA
+        try:
+            with path.open("rb") as file:
+                metadata = _Unpickler(file).load()
+        except pickle.UnpicklingError as error:
+            raise InputError(f"checkpoint {path.parent} has no readable index ({error})") from error
         metadata.storage_meta = metadata.storage_meta or dcp.StorageMeta()  # type: ignore[attr-defined]
         metadata.storage_meta.load_id = self.load_id
         return cast(Metadata, metadata)

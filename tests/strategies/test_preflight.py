@@ -1,0 +1,128 @@
+"""Layouts that cannot work are refused before a process starts: the value, the rule and the fix in one line."""
+
+from itertools import combinations, pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from errors import InputError
+from main import main
+from models.decoder import DecoderConfig
+from strategies import PipelineParallelStrategy, TensorParallelStrategy
+from strategies.mesh import MeshSizes, resolve_sizes
+from strategies.stages import layer_costs, split_layers
+from tests.conftest import Configure
+
+SHAPE = {"vocabulary_size": 66, "width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48}
+
+
+def preflight(strategy: Any, processes: int, accumulate: int = 1, batch_size: int = 8, length: int = 32) -> None:
+    strategy.num_nodes = 1
+    strategy.parallel_devices = [None] * processes
+    strategy.preflight(
+        SimpleNamespace(
+            lightning_module=SimpleNamespace(config=DecoderConfig(**SHAPE)),
+            datamodule=SimpleNamespace(batch_size=batch_size, sequence_length=length),
+            accumulate_grad_batches=accumulate,
+        )
+    )
+
+
+def pipeline(size: int = 2, **arguments: Any) -> PipelineParallelStrategy:
+    return PipelineParallelStrategy(size, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "processes", "message"),
+    [
+        (TensorParallelStrategy(tensor_parallel_size=2), 3, "product 2 does not divide the 3 processes"),
+        (TensorParallelStrategy(2, 2), 2, "product 4 is not the 2 processes"),
+        (TensorParallelStrategy(tensor_parallel_size=0), 2, "tensor_parallel_size=0: must be at least 1"),
+        (TensorParallelStrategy(context_parallel_size=2), 2, "context_parallel_size=2: not supported"),
+        (TensorParallelStrategy(tensor_parallel_size=3), 3, "does not divide heads=4: choose one of [1, 2]"),
+        (TensorParallelStrategy(tensor_parallel_size=4), 4, "does not divide key_value_heads=2: choose one of [1, 2]"),
+        (
+            TensorParallelStrategy(2, compile_backend="inductor"),
+            2,
+            "compile_backend=inductor with tensor_parallel_size=2",
+        ),
+        (pipeline(2, microbatches=1), 2, "schedule 1f1b over 2 stages needs at least 2"),
+        (pipeline(2, microbatches=3), 2, "microbatches=3 does not divide batch_size=8: choose one of [1, 2, 4, 8]"),
+        (pipeline(2, microbatches=0), 2, "microbatches=0: must be at least 1"),
+        (pipeline(2, schedule="zbv", stages_per_rank=1), 2, "stages_per_rank=1: schedule zbv needs exactly 2"),
+        (pipeline(2, schedule="zbv", stages_per_rank=3), 2, "stages_per_rank=3: schedule zbv needs exactly 2"),
+        (pipeline(2, schedule="interleaved_1f1b", stages_per_rank=1), 2, "needs at least 2"),
+        (pipeline(2, schedule="1f1b", stages_per_rank=2), 2, "schedule 1f1b needs exactly 1"),
+        (pipeline(2, schedule="zbv", compile_backend="inductor"), 2, "compile_backend=inductor: schedule zbv cuts"),
+        (pipeline(2, schedule="zbv", activation_checkpointing="selective"), 2, "activation_checkpointing=selective"),
+        (pipeline(4, schedule="interleaved_1f1b"), 4, "layers=4: fewer than the 8 pipeline stages"),
+        (pipeline(2, schedule="nothing"), 2, "schedule=nothing: choose one of gpipe, 1f1b"),
+    ],
+)
+def test_what_cannot_work_is_refused(strategy: Any, processes: int, message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        preflight(strategy, processes)
+    assert message in str(raised.value)
+
+
+def test_vocabulary_and_sequence_must_divide(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="does not divide sequence_length=33"):
+        preflight(TensorParallelStrategy(tensor_parallel_size=2), 2, length=33)
+    monkeypatch.setitem(SHAPE, "vocabulary_size", 65)
+    with pytest.raises(InputError, match="does not divide vocabulary_size=65"):
+        preflight(TensorParallelStrategy(tensor_parallel_size=2), 2)
+
+
+def test_rounds_of_micro_batches_must_be_whole() -> None:
+    with pytest.raises(InputError, match="5 micro-batches a step.*multiple of 2"):
+        preflight(pipeline(2, schedule="interleaved_1f1b", microbatches=1), 2, accumulate=5)
+
+
+def test_the_command_line_refuses_in_one_line(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any process is started: the second would print the line again."""
+    strategy = {"class_path": "strategies.TensorParallelStrategy", "init_args": {"tensor_parallel_size": 2}}
+    with pytest.raises(SystemExit) as raised:
+        main(["fit", "--config", str(configure(trainer__strategy=strategy, trainer__devices=3))])
+    assert raised.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "tensor_parallel_size=2" in errors[0]
+
+
+@given(sizes=st.tuples(*[st.integers(1, 3)] * 4))
+def test_ranks_of_the_mesh(sizes: tuple[int, int, int, int]) -> None:
+    """Data-parallel ranks follow the order of the axes; "auto" takes what is left."""
+    pp, replicate, shard, tp = sizes
+    mesh = MeshSizes(pp, replicate, shard, 1, tp)
+    assert resolve_sizes(mesh.world, pp, replicate, "auto", 1, tp) == mesh
+    seen = [mesh.data_parallel_rank(rank) for rank in range(mesh.world)]
+    assert seen == [d for _ in range(pp) for d in range(replicate * shard) for _ in range(tp)]
+
+
+@given(layers=st.integers(1, 9), stages=st.integers(1, 9), head=st.floats(0, 5))
+def test_stages_are_balanced(layers: int, stages: int, head: float) -> None:
+    """Against every possible cut: none has a cheaper dearest stage."""
+    costs = [0.0, *[1.0] * layers, head]
+    if layers < stages:
+        with pytest.raises(InputError, match="fewer than"):
+            split_layers(costs, stages)
+        return
+
+    def dearest(ranges: list[range]) -> float:
+        return max(len(r) + (head if r.stop == layers else 0.0) for r in ranges)
+
+    ranges = split_layers(costs, stages)
+    assert [i for r in ranges for i in r] == list(range(layers))
+    assert all(ranges)
+    cuts = [[0, *inner, layers] for inner in combinations(range(1, layers), stages - 1)]
+    best = min(dearest([range(a, b) for a, b in pairwise(cut)]) for cut in cuts)
+    assert dearest(ranges) == pytest.approx(best)
+
+
+def test_a_large_head_takes_layers_from_the_last_stage() -> None:
+    config = DecoderConfig(vocabulary_size=32_000, width=64, layers=8, heads=4, key_value_heads=2, hidden_width=176)
+    first, last = split_layers(layer_costs(config, 128), 2)
+    assert len(first) > len(last)
