@@ -98,8 +98,8 @@ class TensorParallelStrategy(ModelParallelStrategy):
     def setup_environment(self) -> None:
         """Join the process group and make the mesh."""
         assert self.lightning_module is not None
-        self._setup_distributed()
         self.preflight(self.lightning_module.trainer)
+        self._setup_distributed()
         self._device_mesh = make_mesh(self.root_device.type, self.sizes)
 
     @property
