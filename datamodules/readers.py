@@ -7,6 +7,7 @@ files first costs a walk over the tree and buys a fingerprint of the inputs befo
 import ast
 import gzip
 import io
+import itertools
 import json
 import os
 import warnings
@@ -41,8 +42,8 @@ class Reader(ABC):
     """Lists files and reads documents from one of them.
 
     Args:
-        max_megabytes: read at most this much, in the order of a hash of the names, the same on every machine; null
-            reads all.
+        max_megabytes: read at most this much, in the order of a hash of the names, the same on every machine; a file
+            larger than what is left is passed over; null reads all.
     """
 
     def __init__(self, max_megabytes: float | None = None) -> None:
@@ -64,17 +65,26 @@ class Reader(ABC):
         """The files to read, in the order of a hash of their names.
 
         Raises:
-            InputError: when a path does not exist.
+            InputError: when a path does not exist, two files have one name, or none fits into `max_megabytes`.
         """
-        found = {name: path for path, name in self.candidates()}
+        found: dict[str, Path] = {}
+        for path, name in self.candidates():
+            # The name is what a document is known by: of two files with one name the first would vanish.
+            if (other := found.setdefault(name, path)) != path:
+                raise InputError(f"{path} and {other} are both called {name} in provenance: rename one or leave it out")
         budget = float("inf") if self.max_megabytes is None else self.max_megabytes * 1e6
         chosen: list[InputFile] = []
         for name in sorted(found, key=lambda name: (stable_hash(name), name)):
             stat = found[name].stat()
             if stat.st_size > budget:
-                break
+                # Passed over, or one large file would hide all that follow.
+                continue
             budget -= stat.st_size
             chosen.append(InputFile(str(found[name]), name, stat.st_size, stat.st_mtime_ns))
+        if found and not chosen:
+            raise InputError(
+                f"max_megabytes={self.max_megabytes} is less than each of the {len(found)} files found: raise it"
+            )
         return chosen
 
     def settings(self) -> dict[str, Any]:
@@ -90,6 +100,15 @@ def stable_hash(name: str) -> int:
 def provenance_name(path: Path | str) -> str:
     """A path as text that can be stored: undecodable bytes become backslash escapes."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def distinct_tails(paths: list[Path]) -> list[Path]:
+    """The last parts of each path, as few as tell them apart: `text` alone, `a/text` beside `b/text`."""
+    for length in itertools.count(1):
+        tails = {path: Path(*path.parts[-length:]) for path in paths}
+        if len(set(tails.values())) == len(tails):
+            break
+    return [tails[path] for path in paths]
 
 
 class InstalledFiles(Reader):
@@ -131,9 +150,12 @@ class InstalledFiles(Reader):
 
     def _distributions(self) -> list[metadata.Distribution]:
         if self.distributions is None:
-            return [
-                d for d in metadata.distributions() if '"editable": true' not in (d.read_text("direct_url.json") or "")
-            ]
+            # A distribution installed twice counts once, as it is imported: the first on the path.
+            installed: dict[str, metadata.Distribution] = {}
+            for distribution in metadata.distributions():
+                if distribution.name:  # a removal cut short leaves a folder without one
+                    installed.setdefault(distribution.name.lower(), distribution)
+            return [d for d in installed.values() if '"editable": true' not in (d.read_text("direct_url.json") or "")]
         found = []
         for name in self.distributions:
             try:
@@ -254,8 +276,9 @@ class Files(Reader):
 
     def candidates(self) -> Iterator[tuple[Path, str]]:
         """Files named, and files of known suffixes below the folders named, without following links out of them."""
-        for entry in self.paths:
-            root = Path(entry).expanduser()
+        # Not resolved: what a link points to may be called differently on every machine.
+        roots = [Path(os.path.abspath(Path(entry).expanduser())) for entry in self.paths]
+        for entry, root, label in zip(self.paths, roots, distinct_tails(roots), strict=True):
             if not root.exists():
                 raise InputError(f"path {entry} does not exist: correct it in the configuration")
             found = 0
@@ -263,7 +286,7 @@ class Files(Reader):
                 inside = path.resolve().is_relative_to(root.resolve())
                 if inside and path.is_file() and self.format_of(path.name) is not None:
                     found += 1
-                    yield path, provenance_name(path.relative_to(root.parent))
+                    yield path, provenance_name(label / path.relative_to(root))
             if not found:
                 raise InputError(
                     f"path {entry} holds no file ending in {', '.join(self.SUFFIXES)} "

@@ -99,6 +99,45 @@ def test_the_cap_takes_the_same_files_whatever_the_folder(tmp_path: Path) -> Non
     assert len(chosen[0]) == 10
 
 
+def test_a_file_above_the_cap_hides_no_other(tmp_path: Path) -> None:
+    for i in range(8):
+        (tmp_path / f"large{i}.txt").write_text("x" * 2000)
+    (tmp_path / "small.txt").write_text("x" * 500)
+    assert [file.name for file in Files([str(tmp_path)], max_megabytes=0.001).files()] == [f"{tmp_path.name}/small.txt"]
+    with pytest.raises(InputError, match="max_megabytes=0.0001 is less than each of the 9 files"):
+        Files([str(tmp_path)], max_megabytes=0.0001).files()
+
+
+def test_folders_of_one_name_keep_all_their_files(tmp_path: Path) -> None:
+    for folder in ("2023/text", "2024/text"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.txt").write_text(folder)
+    paths = [str(tmp_path / "2023/text"), str(tmp_path / "2024/text"), str(tmp_path / "2024/text/x.txt")]
+    reader = Files(paths[:2])
+    assert outcomes(reader) == ["2023/text", "2024/text"]
+    assert sorted(file.name for file in reader.files()) == ["2023/text/x.txt", "2024/text/x.txt"]
+    assert [file.name for file in Files([paths[0], paths[0] + "/"]).files()] == ["text/x.txt"]
+    assert [file.name for file in Files(paths[2:]).files()] == ["x.txt"]
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    Path(tmp_path, b"\xff.txt".decode("utf-8", "surrogateescape")).write_text("a")
+    (tmp_path / "\\xff.txt").write_text("b")
+    with pytest.raises(InputError, match="are both called"):
+        Files([str(tmp_path)]).files()
+
+
+def test_a_distribution_installed_twice_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("first", "second"):
+        information = tmp_path / folder / "twice-1.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text("Name: twice\nVersion: 1\n\n" + folder)
+        (information / "RECORD").write_text("twice-1.dist-info/METADATA,,\n")
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    (file,) = [file for file in Readmes().files() if file.name.startswith("twice/")]
+    assert file.location.startswith(str(tmp_path / "second"))
+
+
 def test_docstrings_are_those_of_the_syntax_tree(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text(
