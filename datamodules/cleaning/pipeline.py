@@ -8,6 +8,7 @@ texts stay in Daft.
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ CODE = (
     "cleaning/quality.py", "cleaning/pii.py", "cleaning/dedup.py", "cleaning/split.py", "cleaning/summary.py",
 )  # fmt: skip
 EXCERPT_CHARACTERS = 200
+SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 SUMMARY = "cleaning.json"
 
 
@@ -98,8 +100,14 @@ def list_inputs(sources: Mapping[str, Source]) -> dict[str, list[InputFile]]:
     """Files of every source.
 
     Raises:
-        InputError: when a path is missing or a source has no file.
+        InputError: when a path is missing or a source has no file, or a name that files and metrics cannot bear.
     """
+    for name in sources:
+        if not SOURCE_NAME.fullmatch(name) or name == "all":
+            raise InputError(
+                f"sources.{name!r}: a name needs letters a-z, digits, '_' or '-' only, since files are called after it, "
+                "and 'all' is the metric over all sources: choose another name"
+            )
     inputs = {name: source.reader.files() for name, source in sources.items()}
     for name, files in inputs.items():
         if not files:

@@ -1,6 +1,7 @@
 """Each cleaning step against a naive version or hand-made cases, and the pipeline as a whole."""
 
 import json
+import re
 import time
 import unicodedata
 from collections import Counter
@@ -305,3 +306,13 @@ def test_documents_of_one_file_part(tmp_path: Path) -> None:
     (tmp_path / "texts/all.jsonl").write_text("".join(rows))
     summary = run_pipeline(tmp_path / "texts", tmp_path / "out")
     assert 3 <= summary["total"]["validation"]["documents"] <= 5
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "my.data", "über", "a b", "a\n", "all"])
+def test_names_of_sources_that_files_or_metrics_cannot_bear_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    source = Source(Files([str(tmp_path)]))
+    assert list_inputs({"web-2024_a": source})
+    with pytest.raises(InputError, match=re.escape(f"sources.{name!r}: ")) as raised:
+        list_inputs({"web": source, name: source})
+    assert "\n" not in str(raised.value)
