@@ -5,6 +5,7 @@ files first costs a walk over the tree and buys a fingerprint of the inputs befo
 """
 
 import ast
+import codecs
 import gzip
 import io
 import itertools
@@ -250,6 +251,22 @@ def looks_like_html(text: str) -> bool:
     return text.count("</") * 200 > len(text)
 
 
+def is_blank(line: bytes) -> bool:
+    """Whether a line holds nothing but white space, after a byte-order mark if there is one."""
+    return not line.removeprefix(codecs.BOM_UTF8).strip()
+
+
+def parse_json(raw: bytes) -> Any:
+    """The JSON value in bytes, or a `Document` with the reason why there is none."""
+    document = text_or_reason(raw)
+    if document.text is None:
+        return document
+    try:
+        return json.loads(document.text)
+    except (ValueError, RecursionError):
+        return Document(None, reason="invalid_json")
+
+
 def html_to_text(html: str) -> str:
     """Text of an HTML fragment by Resiliparse's extractor; scripts, styles and markup go, lists and paragraphs stay."""
     from resiliparse.extract.html2text import extract_plain_text
@@ -259,11 +276,11 @@ def html_to_text(html: str) -> str:
 
 
 class Files(Reader):
-    """The user's own text: JSONL, Parquet, plain text and Markdown, by suffix; .gz and .zst are decompressed.
+    """The user's own text: JSONL, JSON, Parquet, plain text and Markdown, by suffix; .gz and .zst are decompressed.
 
     Args:
         paths: files or folders; folders are searched for the suffixes below.
-        text_key: key of the text in JSON lines, column of the text in Parquet.
+        text_key: key of the text in JSON objects, column of the text in Parquet.
         max_megabytes: see `Reader`.
     """
 
@@ -302,7 +319,7 @@ class Files(Reader):
         return next((suffix for suffix in cls.SUFFIXES if name.endswith(suffix)), None)
 
     def read(self, file: InputFile) -> Iterator[Document]:
-        """One document a JSON line, a Parquet row or a text file; what cannot be read has a reason."""
+        """One document a JSON line or object, a Parquet row or a text file; what cannot be read has a reason."""
         documents = self._read_parquet if self.format_of(file.name) == ".parquet" else self._read_stream
         # Opening may fail for other reasons than damage: that is the caller's to report.
         with open(file.location, "rb"):
@@ -315,10 +332,10 @@ class Files(Reader):
 
     def _read_stream(self, file: InputFile) -> Iterator[Document]:
         with self._open(file.location) as stream:
-            if self.format_of(file.name) in (".jsonl", ".json"):
-                for line in stream:
-                    if line.strip():
-                        yield self._read_json(line)
+            if self.format_of(file.name) == ".jsonl":
+                yield from self._read_lines(stream)
+            elif self.format_of(file.name) == ".json":
+                yield from self._read_json(stream)
             else:
                 yield text_or_reason(stream.read())
 
@@ -332,15 +349,30 @@ class Files(Reader):
             return cast(IO[bytes], io.BufferedReader(compressed))
         return open(location, "rb")
 
-    def _read_json(self, line: bytes) -> Document:
-        document = text_or_reason(line)
-        if document.text is None:
-            return document
-        try:
-            row = json.loads(document.text)
-        except (ValueError, RecursionError):
-            return Document(None, reason="invalid_json")
-        text = row.get(self.text_key) if isinstance(row, dict) else None
+    def _read_lines(self, lines: Iterable[bytes]) -> Iterator[Document]:
+        for line in lines:
+            if not is_blank(line):
+                yield self._row(parse_json(line))
+
+    def _read_json(self, stream: IO[bytes]) -> Iterator[Document]:
+        """JSON lines under the name .json, as C4 has them, or else one value: an object or an array of objects."""
+        first = next((line for line in stream if not is_blank(line)), b"")
+        if isinstance(parse_json(first), dict):
+            yield from self._read_lines(itertools.chain([first], stream))
+            return
+        whole = first + stream.read()
+        value = parse_json(whole)
+        if isinstance(value, list):
+            yield from map(self._row, value)
+        elif isinstance(value, dict):
+            yield self._row(value)
+        else:
+            yield from self._read_lines(io.BytesIO(whole))
+
+    def _row(self, value: Any) -> Document:
+        if isinstance(value, Document):
+            return value
+        text = value.get(self.text_key) if isinstance(value, dict) else None
         if not isinstance(text, str):
             return Document(None, reason="missing_text_key")
         try:

@@ -1,5 +1,6 @@
 """Readers on what is there, and on what people have: broken bytes, lines, archives and names."""
 
+import codecs
 import gzip
 import json
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datamodules.document import Document, text_or_reason
@@ -53,6 +54,32 @@ def test_broken_documents_have_reasons(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"")
     counts = outcomes(Files([str(tmp_path)]))
     assert counts == sorted(["good", "last", "invalid_json", *["missing_text_key"] * 3, *["invalid_utf8"] * 3])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),
+        ('\n{"text": "a"}\nnot json\n', ["a", "invalid_json"]),
+        ('not json\n{"text": "a"}\n', ["a", "invalid_json"]),
+        ('{"text": "a"}', ["a"]),
+        ('{\n "text": "a"\n}\n', ["a"]),
+        ('[{"text": "a"}, {"text": "b"}, 3]', ["a", "b", "missing_text_key"]),
+        ('[\n {"text": "a"},\n {"text": "b"}\n]\n', ["a", "b"]),
+        ('"text"', ["missing_text_key"]),
+        ("", []),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_json_is_lines_or_one_value(tmp_path: Path, mark: bytes, content: str, expected: list[str]) -> None:
+    (tmp_path / "a.json").write_bytes(mark * bool(content) + content.encode())
+    assert outcomes(Files([str(tmp_path)])) == expected
+
+
+def test_a_byte_order_mark_costs_no_document(tmp_path: Path) -> None:
+    for name, content in (("a.jsonl", '{"text": "a"}\n'), ("b.txt", "b")):
+        (tmp_path / name).write_bytes(codecs.BOM_UTF8 + content.encode())
+    assert outcomes(Files([str(tmp_path)])) == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
@@ -177,8 +204,9 @@ def test_html_is_reduced_to_text() -> None:
 
 @settings(max_examples=200)
 @given(raw=st.binary(max_size=50))
+@example(raw=codecs.BOM_UTF8 + b"text")
 def test_bytes_are_text_or_have_a_reason(raw: bytes) -> None:
     document = text_or_reason(raw)
     assert (document.text is None) == (document.reason == "invalid_utf8")
     if document.text is not None:
-        assert document.text.encode() == raw
+        assert document.text.encode() == raw.removeprefix(codecs.BOM_UTF8)
