@@ -300,6 +300,24 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
         run_pipeline(tmp_path / "texts", tmp_path / "out")
 
 
+def test_excerpts_of_dropped_documents_are_masked(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    address, number = "jane.doe@secret-example.com", "+1-415-555-2671"
+    (tmp_path / "texts/short.txt").write_text(f"By {address}, phone {number}")
+    (tmp_path / "texts/cut.txt").write_text("# Generated\n" + "x " * 90 + f" {address}" + " y" * 500)
+    (tmp_path / "texts/many.txt").write_text(f"{address} " * 100)
+    for name in ("kept", "copy"):
+        (tmp_path / f"texts/{name}.txt").write_text(f"{address} {sentences(1, 40)}")
+    sources = {"text": Source(Files([str(tmp_path / "texts")]), [Length(), GopherQuality(minimum_stop_words=0)])}
+    (tmp_path / "out").mkdir()
+    clean(sources, list_inputs(sources), tmp_path / "out", NearDuplicates(), 0.1, 0)
+    excerpts = pyarrow.parquet.read_table(tmp_path / "out/dropped.parquet").column("excerpt").to_pylist()
+    assert len(excerpts) == 4
+    assert all("<EMAIL" in excerpt and len(excerpt) <= 200 for excerpt in excerpts)
+    assert "By <EMAIL>, phone <PHONE_NUMBER>" in excerpts
+    assert not re.search("jane|415", "".join(excerpts) + (tmp_path / "out/cleaning.json").read_text())
+
+
 def test_documents_of_one_file_part(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     rows = [json.dumps({"text": sentences(i, 40)}) + "\n" for i in range(50)]
