@@ -34,7 +34,7 @@ from datamodules.cleaning.step import CleaningStep, Rule
 from datamodules.cleaning.summary import summarise
 from datamodules.document import Document
 from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
-from datamodules.stages import fingerprint, source_fingerprint
+from datamodules.stages import fingerprint, source_fingerprint, write_checksums
 from errors import InputError
 
 CODE = (
@@ -45,7 +45,7 @@ EXCERPT_CHARACTERS = 200
 MASKING_MARGIN = 320
 """Characters kept behind an excerpt until it is masked, so that the cut halves no address: the longest e-mail."""
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
-SUMMARY = "cleaning.json"
+DOCUMENTS, DROPPED, SUMMARY = "documents.parquet", "dropped.parquet", "cleaning.json"
 
 
 @dataclass
@@ -213,11 +213,12 @@ def clean(
     dropped = everything.where(~col("reason").is_null()).select(*columns).concat(copies.select(*columns))
     # Dropped documents are shown to people, in reports as well: they are masked like the kept ones.
     dropped = dropped.with_column("excerpt", masked_excerpt(masker, col("excerpt"))).sort("id").collect()
-    write_parquet(final.select("id", "source", "path", "group", "split", "bytes", "text"), folder / "documents.parquet")
-    write_parquet(dropped, folder / "dropped.parquet")
+    write_parquet(final.select("id", "source", "path", "group", "split", "bytes", "text"), folder / DOCUMENTS)
+    write_parquet(dropped, folder / DROPPED)
     clock.stage("write", _total(final, "bytes"))
     summary = summarise(list(sources), everything, dropped, final, clock.stages)
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    write_checksums(folder, DOCUMENTS, DROPPED, SUMMARY)
     return summary
 
 
