@@ -216,6 +216,23 @@ def test_minhash_finds_what_the_formula_says() -> None:
     assert {(2 * i, 2 * i + 1) for i, s in enumerate(truth) if s > 0.75} <= loose
 
 
+@pytest.mark.parametrize("first", ["\u4e00", "\u3041", "\u0e01", "\u1000"])
+def test_near_duplicates_are_found_in_scripts_without_spaces(first: str) -> None:
+    generator = np.random.default_rng(0)
+    letters = [chr(ord(first) + i) for i in range(40)]
+    texts = []
+    for _ in range(20):
+        original = generator.choice(letters, 400).tolist()
+        copy = list(original)
+        copy[200] = letters[letters.index(copy[200]) - 1]
+        texts += ["".join(original), "".join(copy)]
+    near = NearDuplicates()
+    df = daft.from_pydict({"id": np.arange(len(texts), dtype=np.uint64), "text": texts})
+    signatures = df.select("id", near.signature(col("text")).alias("signature")).collect()
+    found = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows).tolist()}
+    assert found == {(2 * i, 2 * i + 1) for i in range(20)}
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), documents=st.integers(2, 60))
 def test_no_component_is_split_and_budgets_hold(seed: int, documents: int) -> None:
