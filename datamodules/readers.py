@@ -44,7 +44,7 @@ class Reader(ABC):
 
     Args:
         max_megabytes: read at most this much, in the order of a hash of the names, the same on every machine; a file
-            larger than what is left is passed over; null reads all.
+            that alone is larger is passed over; null reads all.
     """
 
     def __init__(self, max_megabytes: float | None = None) -> None:
@@ -73,14 +73,18 @@ class Reader(ABC):
             # The name is what a document is known by: of two files with one name the first would vanish.
             if (other := found.setdefault(name, path)) != path:
                 raise InputError(f"{path} and {other} are both called {name} in provenance: rename one or leave it out")
-        budget = float("inf") if self.max_megabytes is None else self.max_megabytes * 1e6
+        cap = float("inf") if self.max_megabytes is None else self.max_megabytes * 1e6
         chosen: list[InputFile] = []
+        size = 0
         for name in sorted(found, key=lambda name: (stable_hash(name), name)):
             stat = found[name].stat()
-            if stat.st_size > budget:
-                # Passed over, or one large file would hide all that follow.
+            if stat.st_size > cap:
+                # It never fits: stopping here would hide all that follow.
                 continue
-            budget -= stat.st_size
+            size += stat.st_size
+            if size > cap:
+                # Not passed over, or what fits into the rest would fill the sample with the smallest files.
+                break
             chosen.append(InputFile(str(found[name]), name, stat.st_size, stat.st_mtime_ns))
         if found and not chosen:
             raise InputError(
