@@ -72,7 +72,8 @@ class Reader(ABC):
         for path, name in self.candidates():
             # The name is what a document is known by: of two files with one name the first would vanish.
             if (other := found.setdefault(name, path)) != path:
-                raise InputError(f"{path} and {other} are both called {name} in provenance: rename one or leave it out")
+                both = f"{str(path)!r} and {str(other)!r}"
+                raise InputError(f"{both} are both called {name!r} in provenance: rename one or leave it out")
         cap = float("inf") if self.max_megabytes is None else self.max_megabytes * 1e6
         chosen: list[InputFile] = []
         size = 0
