@@ -20,8 +20,11 @@ class Document:
 
 
 def text_or_reason(raw: bytes, group: str | None = None) -> Document:
-    """The document in bytes that should be UTF-8; invalid bytes are a reason to drop it, never to guess."""
+    """The document in bytes that should be UTF-8; invalid bytes are a reason to drop it, never to guess.
+
+    A byte-order mark in front is no text: many programs on Windows write it, JSON and Python do not parse with it.
+    """
     try:
-        return Document(raw.decode("utf-8"), group=group)
+        return Document(raw.decode("utf-8-sig"), group=group)
     except UnicodeDecodeError:
         return Document(None, reason="invalid_utf8", group=group)

@@ -15,10 +15,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
 from datamodules.cleaning.dedup import NearDuplicates
-from datamodules.cleaning.pipeline import SUMMARY, Source, clean, cleaning_fingerprint, list_inputs
+from datamodules.cleaning.pipeline import DOCUMENTS, SUMMARY, Source, clean, cleaning_fingerprint, list_inputs
 from datamodules.cleaning.summary import format_table
 from datamodules.shards import ShardWriter, write_manifest
-from datamodules.stages import fingerprint, run_stage, source_fingerprint
+from datamodules.stages import fingerprint, run_stage, source_fingerprint, verified, write_checksums
 from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
 
 SPLITS = ("train", "validation")
@@ -35,12 +35,12 @@ class Prepared:
 
     def summary(self) -> dict[str, Any]:
         """What cleaning counted."""
-        loaded: dict[str, Any] = json.loads((self.documents / SUMMARY).read_text(encoding="utf-8"))
+        loaded: dict[str, Any] = json.loads(verified(self.documents / SUMMARY).read_text(encoding="utf-8"))
         return loaded
 
     def load_tokenizer(self) -> Tokenizer:
         """The trained tokenizer."""
-        return Tokenizer.load(self.tokenizer / MODEL)
+        return Tokenizer.load(verified(self.tokenizer / MODEL))
 
 
 def prepare(
@@ -62,7 +62,7 @@ def prepare(
         seed: of the validation split.
 
     Raises:
-        InputError: for a missing path, an empty corpus or a vocabulary the corpus cannot fill.
+        InputError: for a missing path, an empty corpus, a vocabulary the corpus cannot fill or a damaged stage.
     """
     inputs = list_inputs(sources)
     documents_key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed)
@@ -77,30 +77,33 @@ def prepare(
         rank_zero_info(format_table(summary))
 
     def make_tokenizer(into: Path) -> None:
-        sample = weighted_sample(documents, weights, int(tokenizer.sample_megabytes * 1e6))
+        sample = weighted_sample(verified(documents / DOCUMENTS), weights, int(tokenizer.sample_megabytes * 1e6))
         (into / MODEL).write_bytes(train_tokenizer(sample, tokenizer).model)
+        write_checksums(into, MODEL)
 
     def make_shards(into: Path) -> None:
-        write_shards(documents, into, Tokenizer.load(tokenizer_folder / MODEL))
+        write_shards(verified(documents / DOCUMENTS), into, Tokenizer.load(verified(tokenizer_folder / MODEL)))
 
     documents = run_stage(folder, "documents", documents_key, make_documents)
     tokenizer_folder = run_stage(folder, "tokenizer", tokenizer_key, make_tokenizer)
     shards = run_stage(folder, "shards", shards_key, make_shards)
+    # Read again only when training ends: better refused before it begins.
+    verified(documents / SUMMARY)
     return Prepared(documents, tokenizer_folder, shards)
 
 
-def read_documents(folder: Path) -> Iterator[dict[str, list[Any]]]:
+def read_documents(path: Path) -> Iterator[dict[str, list[Any]]]:
     """Batches of clean documents as columns, in the order of their ids."""
-    dataset = pyarrow.dataset.dataset(folder / "documents.parquet")
+    dataset = pyarrow.dataset.dataset(path)
     for batch in dataset.to_batches(columns=["id", "source", "split", "bytes", "text"], batch_size=1024):
         yield batch.to_pydict()
 
 
-def weighted_sample(folder: Path, weights: Mapping[str, float], size: int) -> Iterator[str]:
+def weighted_sample(documents: Path, weights: Mapping[str, float], size: int) -> Iterator[str]:
     """Training texts of about `size` bytes, each source giving its weight's share as far as it has it."""
     total = sum(weights.values())
     left = {name: size * weight / total for name, weight in weights.items()}
-    for batch in read_documents(folder):
+    for batch in read_documents(documents):
         for source, split, length, text in zip(
             batch["source"], batch["split"], batch["bytes"], batch["text"], strict=True
         ):

@@ -5,8 +5,10 @@ files first costs a walk over the tree and buys a fingerprint of the inputs befo
 """
 
 import ast
+import codecs
 import gzip
 import io
+import itertools
 import json
 import os
 import warnings
@@ -41,8 +43,8 @@ class Reader(ABC):
     """Lists files and reads documents from one of them.
 
     Args:
-        max_megabytes: read at most this much, in the order of a hash of the names, the same on every machine; null
-            reads all.
+        max_megabytes: read at most this much, in the order of a hash of the names, the same on every machine; a file
+            that alone is larger is passed over; null reads all.
     """
 
     def __init__(self, max_megabytes: float | None = None) -> None:
@@ -64,17 +66,31 @@ class Reader(ABC):
         """The files to read, in the order of a hash of their names.
 
         Raises:
-            InputError: when a path does not exist.
+            InputError: when a path does not exist, two files have one name, or none fits into `max_megabytes`.
         """
-        found = {name: path for path, name in self.candidates()}
-        budget = float("inf") if self.max_megabytes is None else self.max_megabytes * 1e6
+        found: dict[str, Path] = {}
+        for path, name in self.candidates():
+            # The name is what a document is known by: of two files with one name the first would vanish.
+            if (other := found.setdefault(name, path)) != path:
+                both = f"{str(path)!r} and {str(other)!r}"
+                raise InputError(f"{both} are both called {name!r} in provenance: rename one or leave it out")
+        cap = float("inf") if self.max_megabytes is None else self.max_megabytes * 1e6
         chosen: list[InputFile] = []
+        size = 0
         for name in sorted(found, key=lambda name: (stable_hash(name), name)):
             stat = found[name].stat()
-            if stat.st_size > budget:
+            if stat.st_size > cap:
+                # It never fits: stopping here would hide all that follow.
+                continue
+            size += stat.st_size
+            if size > cap:
+                # Not passed over, or what fits into the rest would fill the sample with the smallest files.
                 break
-            budget -= stat.st_size
             chosen.append(InputFile(str(found[name]), name, stat.st_size, stat.st_mtime_ns))
+        if found and not chosen:
+            raise InputError(
+                f"max_megabytes={self.max_megabytes} is less than each of the {len(found)} files found: raise it"
+            )
         return chosen
 
     def settings(self) -> dict[str, Any]:
@@ -90,6 +106,15 @@ def stable_hash(name: str) -> int:
 def provenance_name(path: Path | str) -> str:
     """A path as text that can be stored: undecodable bytes become backslash escapes."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def distinct_tails(paths: list[Path]) -> list[Path]:
+    """The last parts of each path, as few as tell them apart: `text` alone, `a/text` beside `b/text`."""
+    for length in itertools.count(1):
+        tails = {path: Path(*path.parts[-length:]) for path in paths}
+        if len(set(tails.values())) == len(tails):
+            break
+    return [tails[path] for path in paths]
 
 
 class InstalledFiles(Reader):
@@ -131,9 +156,12 @@ class InstalledFiles(Reader):
 
     def _distributions(self) -> list[metadata.Distribution]:
         if self.distributions is None:
-            return [
-                d for d in metadata.distributions() if '"editable": true' not in (d.read_text("direct_url.json") or "")
-            ]
+            # A distribution installed twice counts once, as it is imported: the first on the path.
+            installed: dict[str, metadata.Distribution] = {}
+            for distribution in metadata.distributions():
+                if distribution.name:  # a removal cut short leaves a folder without one
+                    installed.setdefault(distribution.name.lower(), distribution)
+            return [d for d in installed.values() if '"editable": true' not in (d.read_text("direct_url.json") or "")]
         found = []
         for name in self.distributions:
             try:
@@ -228,6 +256,22 @@ def looks_like_html(text: str) -> bool:
     return text.count("</") * 200 > len(text)
 
 
+def is_blank(line: bytes) -> bool:
+    """Whether a line holds nothing but white space, after a byte-order mark if there is one."""
+    return not line.removeprefix(codecs.BOM_UTF8).strip()
+
+
+def parse_json(raw: bytes) -> Any:
+    """The JSON value in bytes, or a `Document` with the reason why there is none."""
+    document = text_or_reason(raw)
+    if document.text is None:
+        return document
+    try:
+        return json.loads(document.text)
+    except (ValueError, RecursionError):
+        return Document(None, reason="invalid_json")
+
+
 def html_to_text(html: str) -> str:
     """Text of an HTML fragment by Resiliparse's extractor; scripts, styles and markup go, lists and paragraphs stay."""
     from resiliparse.extract.html2text import extract_plain_text
@@ -237,11 +281,11 @@ def html_to_text(html: str) -> str:
 
 
 class Files(Reader):
-    """The user's own text: JSONL, Parquet, plain text and Markdown, by suffix; .gz and .zst are decompressed.
+    """The user's own text: JSONL, JSON, Parquet, plain text and Markdown, by suffix; .gz and .zst are decompressed.
 
     Args:
         paths: files or folders; folders are searched for the suffixes below.
-        text_key: key of the text in JSON lines, column of the text in Parquet.
+        text_key: key of the text in JSON objects, column of the text in Parquet.
         max_megabytes: see `Reader`.
     """
 
@@ -254,8 +298,9 @@ class Files(Reader):
 
     def candidates(self) -> Iterator[tuple[Path, str]]:
         """Files named, and files of known suffixes below the folders named, without following links out of them."""
-        for entry in self.paths:
-            root = Path(entry).expanduser()
+        # Not resolved: what a link points to may be called differently on every machine.
+        roots = [Path(os.path.abspath(Path(entry).expanduser())) for entry in self.paths]
+        for entry, root, label in zip(self.paths, roots, distinct_tails(roots), strict=True):
             if not root.exists():
                 raise InputError(f"path {entry} does not exist: correct it in the configuration")
             found = 0
@@ -263,7 +308,7 @@ class Files(Reader):
                 inside = path.resolve().is_relative_to(root.resolve())
                 if inside and path.is_file() and self.format_of(path.name) is not None:
                     found += 1
-                    yield path, provenance_name(path.relative_to(root.parent))
+                    yield path, provenance_name(label / path.relative_to(root))
             if not found:
                 raise InputError(
                     f"path {entry} holds no file ending in {', '.join(self.SUFFIXES)} "
@@ -279,7 +324,7 @@ class Files(Reader):
         return next((suffix for suffix in cls.SUFFIXES if name.endswith(suffix)), None)
 
     def read(self, file: InputFile) -> Iterator[Document]:
-        """One document a JSON line, a Parquet row or a text file; what cannot be read has a reason."""
+        """One document a JSON line or object, a Parquet row or a text file; what cannot be read has a reason."""
         documents = self._read_parquet if self.format_of(file.name) == ".parquet" else self._read_stream
         # Opening may fail for other reasons than damage: that is the caller's to report.
         with open(file.location, "rb"):
@@ -292,10 +337,10 @@ class Files(Reader):
 
     def _read_stream(self, file: InputFile) -> Iterator[Document]:
         with self._open(file.location) as stream:
-            if self.format_of(file.name) in (".jsonl", ".json"):
-                for line in stream:
-                    if line.strip():
-                        yield self._read_json(line)
+            if self.format_of(file.name) == ".jsonl":
+                yield from self._read_lines(stream)
+            elif self.format_of(file.name) == ".json":
+                yield from self._read_json(stream)
             else:
                 yield text_or_reason(stream.read())
 
@@ -309,15 +354,30 @@ class Files(Reader):
             return cast(IO[bytes], io.BufferedReader(compressed))
         return open(location, "rb")
 
-    def _read_json(self, line: bytes) -> Document:
-        document = text_or_reason(line)
-        if document.text is None:
-            return document
-        try:
-            row = json.loads(document.text)
-        except (ValueError, RecursionError):
-            return Document(None, reason="invalid_json")
-        text = row.get(self.text_key) if isinstance(row, dict) else None
+    def _read_lines(self, lines: Iterable[bytes]) -> Iterator[Document]:
+        for line in lines:
+            if not is_blank(line):
+                yield self._row(parse_json(line))
+
+    def _read_json(self, stream: IO[bytes]) -> Iterator[Document]:
+        """JSON lines under the name .json, as C4 has them, or else one value: an object or an array of objects."""
+        first = next((line for line in stream if not is_blank(line)), b"")
+        if isinstance(parse_json(first), dict):
+            yield from self._read_lines(itertools.chain([first], stream))
+            return
+        whole = first + stream.read()
+        value = parse_json(whole)
+        if isinstance(value, list):
+            yield from map(self._row, value)
+        elif isinstance(value, dict):
+            yield self._row(value)
+        else:
+            yield from self._read_lines(io.BytesIO(whole))
+
+    def _row(self, value: Any) -> Document:
+        if isinstance(value, Document):
+            return value
+        text = value.get(self.text_key) if isinstance(value, dict) else None
         if not isinstance(text, str):
             return Document(None, reason="missing_text_key")
         try:

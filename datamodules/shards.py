@@ -1,11 +1,11 @@
 """Tokens on disk: flat arrays read through memory maps, with an index of the documents they hold.
 
 A flat array of the smallest integer that fits costs two bytes a token and no parsing; what it lacks, boundaries
-and origin, stands in small arrays beside it. A manifest written last names every file with its checksum.
+and origin, stands in small arrays beside it. A manifest names every file with its checksum; its own is written last.
 
 A folder of shards holds, for each split and source, `SPLIT-SOURCE-NNNNN.tokens` (uint16 or uint32, little endian),
-`.offsets.npy` (int64, where each document starts, and the end), `.ids.npy` (uint64, the documents' ids), and
-`manifest.json`.
+`.offsets.npy` (int64, where each document starts, and the end), `.ids.npy` (uint64, the documents' ids),
+`manifest.json`, and `checksums.json` with the manifest's own.
 """
 
 import json
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 
+from datamodules.stages import checksum, verified, write_checksums
 from datamodules.tokenizer import Tokenizer
 from errors import InputError
 
@@ -89,23 +89,15 @@ def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
     return np.dtype("<u2") if vocabulary_size <= 2**16 else np.dtype("<u4")
 
 
-def checksum(path: Path) -> str:
-    """xxh3 of a file, read in pieces of a mebibyte."""
-    digest = xxhash.xxh3_64()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _files(folder: Path, name: str) -> list[Path]:
     return [folder / f"{name}{suffix}" for suffix in (".tokens", ".offsets.npy", ".ids.npy")]
 
 
 def write_manifest(folder: Path, records: list[ShardRecord], tokenizer: Tokenizer) -> None:
-    """Write the manifest, last of all."""
+    """Write the manifest and its checksum, last of all."""
     manifest = {"vocabulary_size": len(tokenizer), "shards": [asdict(record) for record in records]}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_checksums(folder, MANIFEST)
 
 
 class Shard:
@@ -130,7 +122,7 @@ def open_shards(folder: Path, verify: bool = True) -> Iterator[Shard]:
 
     Args:
         folder: a folder with a manifest.
-        verify: read each file once and compare its checksum (several GB/s, bound by the disk).
+        verify: read each file once and compare its checksum (several GB/s, bound by the disk); the manifest always is.
 
     Raises:
         InputError: when the manifest or a file is missing, or a checksum differs.
@@ -138,7 +130,7 @@ def open_shards(folder: Path, verify: bool = True) -> Iterator[Shard]:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{path} does not exist: run `python main.py prepare` with this configuration")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = json.loads(verified(path).read_text(encoding="utf-8"))
     for entry in manifest["shards"]:
         record = ShardRecord(**entry)
         for file in _files(folder, record.name):

@@ -3,6 +3,8 @@
 A stage is a folder named after the fingerprint of everything that went into it. It is made under a temporary name
 and renamed when its last byte is on disk, so a run killed anywhere starts the unfinished stage again and trusts
 every finished one. Resuming inside a stage would save minutes and cost this one simple rule.
+
+Disks and copies flip bits all the same, so a stage holds checksums of its files, compared when a file is read.
 """
 
 import json
@@ -15,6 +17,10 @@ from typing import Any
 import xxhash
 from filelock import FileLock
 from lightning.pytorch.utilities import rank_zero_info
+
+from errors import InputError
+
+CHECKSUMS = "checksums.json"
 
 
 def fingerprint(*inputs: Any) -> str:
@@ -57,6 +63,38 @@ def run_stage(root: Path, name: str, key: str, produce: Callable[[Path], None]) 
         partial.rename(final)
         sync(root)
     return final
+
+
+def checksum(path: Path) -> str:
+    """xxh3 of a file, read in pieces of a mebibyte."""
+    digest = xxhash.xxh3_64()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_checksums(folder: Path, *names: str) -> None:
+    """Write the checksums of a stage's files, last of all."""
+    checksums = {name: checksum(folder / name) for name in names}
+    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
+
+
+def verified(path: Path) -> Path:
+    """The path of a file of a finished stage, after its content was compared with its checksum.
+
+    Raises:
+        InputError: when the file or its checksum is missing or they do not agree.
+    """
+    remedy = f"the file is damaged, delete {path.parent} and prepare again"
+    try:
+        expected = json.loads((path.parent / CHECKSUMS).read_text(encoding="utf-8"))[path.name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path.parent / CHECKSUMS}: no checksum of {path.name} can be read: {remedy}") from error
+    found = checksum(path) if path.is_file() else None
+    if found != expected:
+        raise InputError(f"{path}: checksum {found}, {CHECKSUMS} says {expected}: {remedy}")
+    return path
 
 
 def sync(path: Path) -> None:

@@ -19,6 +19,8 @@ from errors import InputError
 
 SPACE_MARK, ESCAPE, ESCAPED_MARK = "\u2581", "\ue000", "\ue001"
 BYTE_PIECES = 256
+RESERVED = re.compile(r"<unk>|<s>|</s>|<pad>|<0x[0-9A-F]{2}>|")
+"""Pieces that exist already, by the names SentencePiece gives them, and the empty one."""
 
 
 @dataclass
@@ -31,6 +33,9 @@ class TokenizerSettings:
         sample_megabytes: text to train on, drawn from the sources by their weights.
         cross_scripts: let a piece join letters, digits' neighbours and punctuation ("self.", "):"), which makes
             code about 8 % shorter; SentencePiece's default forbids it.
+
+    Raises:
+        InputError: for a control token that cannot be added, an empty sample or too small a vocabulary.
     """
 
     vocabulary_size: int = 4096
@@ -41,6 +46,14 @@ class TokenizerSettings:
     cross_scripts: bool = True
 
     def __post_init__(self) -> None:
+        for token in self.control_tokens:
+            if RESERVED.fullmatch(token) or self.control_tokens.count(token) > 1:
+                raise InputError(
+                    f"tokenizer.control_tokens holds {token!r}, which is empty, there twice or the tokenizer's own: "
+                    "leave it out or give it another name"
+                )
+        if not 0 < self.sample_megabytes < float("inf"):
+            raise InputError(f"tokenizer.sample_megabytes={self.sample_megabytes}: must be a number above 0")
         least = 4 + len(self.control_tokens) + BYTE_PIECES
         if not least < self.vocabulary_size < 2**31:
             raise InputError(

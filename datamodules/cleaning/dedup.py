@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 from daft import DataFrame, Expression, col, lit
-from daft.functions import explode, hash, list_agg, minhash, normalize, slice, to_list
+from daft.functions import explode, hash, list_agg, minhash, normalize, regexp_replace, slice, to_list
 
 from errors import InputError
+
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+"""A character of a script written without spaces between words: each counts as a word, or a text would be one."""
 
 
 class NearDuplicates:
     """Finds groups of documents with many word n-grams in common.
 
     Args:
-        words: n-gram length in words, lower-cased and without punctuation.
+        words: n-gram length in words, lower-cased and without punctuation; in Chinese and other scripts without spaces
+            every character is a word.
         bands, rows: the signature is cut into `bands` bands of `rows` hashes; 14 x 8 finds pairs of Jaccard
             similarity s with probability 1 - (1 - s^8)^14, half of them at s = 0.72.
         seed: of the hash functions.
@@ -35,7 +39,8 @@ class NearDuplicates:
 
     def signature(self, text: Expression) -> Expression:
         """MinHash signature, a list of `bands * rows` uint32."""
-        words = normalize(text, remove_punct=True, lowercase=True, nfd_unicode=False, white_space=True)
+        spaced = regexp_replace(text, UNSPACED, " $0 ")
+        words = normalize(spaced, remove_punct=True, lowercase=True, nfd_unicode=False, white_space=True)
         return minhash(
             words, num_hashes=self.bands * self.rows, ngram_size=self.words, seed=self.seed, hash_function="xxhash3_64"
         )

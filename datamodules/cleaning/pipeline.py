@@ -8,6 +8,7 @@ texts stay in Daft.
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 from daft import DataFrame, DataType, Expression, col, lit
-from daft.functions import coalesce, hash, left, regexp, when
+from daft.functions import coalesce, hash, left, length, regexp, regexp_replace, when
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.cleaning.dedup import NearDuplicates, best_of_components, connected_components, pairs_in_buckets
@@ -33,7 +34,7 @@ from datamodules.cleaning.step import CleaningStep, Rule
 from datamodules.cleaning.summary import summarise
 from datamodules.document import Document
 from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
-from datamodules.stages import fingerprint, source_fingerprint
+from datamodules.stages import fingerprint, source_fingerprint, write_checksums
 from errors import InputError
 
 CODE = (
@@ -41,7 +42,10 @@ CODE = (
     "cleaning/quality.py", "cleaning/pii.py", "cleaning/dedup.py", "cleaning/split.py", "cleaning/summary.py",
 )  # fmt: skip
 EXCERPT_CHARACTERS = 200
-SUMMARY = "cleaning.json"
+MASKING_MARGIN = 320
+"""Characters kept behind an excerpt until it is masked, so that the cut halves no address: the longest e-mail."""
+SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+DOCUMENTS, DROPPED, SUMMARY = "documents.parquet", "dropped.parquet", "cleaning.json"
 
 
 @dataclass
@@ -98,8 +102,14 @@ def list_inputs(sources: Mapping[str, Source]) -> dict[str, list[InputFile]]:
     """Files of every source.
 
     Raises:
-        InputError: when a path is missing or a source has no file.
+        InputError: when a path is missing or a source has no file, or a name that files and metrics cannot bear.
     """
+    for name in sources:
+        if not SOURCE_NAME.fullmatch(name) or name == "all":
+            raise InputError(
+                f"sources.{name!r}: files and metrics are named after a source and 'all' means every one, "
+                "give a name of ASCII letters, digits, '_' and '-'"
+            )
     inputs = {name: source.reader.files() for name, source in sources.items()}
     for name, files in inputs.items():
         if not files:
@@ -201,21 +211,32 @@ def clean(
     copies = decided.where(~col("duplicate").is_null()).with_column("reason", col("duplicate"))
     columns = ("id", "source", "path", "reason", "bytes", "excerpt")
     dropped = everything.where(~col("reason").is_null()).select(*columns).concat(copies.select(*columns))
-    dropped = dropped.sort("id").collect()
-    write_parquet(final.select("id", "source", "path", "group", "split", "bytes", "text"), folder / "documents.parquet")
-    write_parquet(dropped, folder / "dropped.parquet")
+    # Dropped documents are shown to people, in reports as well: they are masked like the kept ones.
+    dropped = dropped.with_column("excerpt", masked_excerpt(masker, col("excerpt"))).sort("id").collect()
+    write_parquet(final.select("id", "source", "path", "group", "split", "bytes", "text"), folder / DOCUMENTS)
+    write_parquet(dropped, folder / DROPPED)
     clock.stage("write", _total(final, "bytes"))
     summary = summarise(list(sources), everything, dropped, final, clock.stages)
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    write_checksums(folder, DOCUMENTS, DROPPED, SUMMARY)
     return summary
+
+
+def masked_excerpt(masker: MaskPersonalData, excerpt: Expression) -> Expression:
+    """What may be shown of an excerpt that was cut with a margin."""
+    masked = masker.rewrite(excerpt)
+    # Placeholders are shorter: the end, where the cut may have halved an address, can move into view.
+    is_cut = length(excerpt) == lit(EXCERPT_CHARACTERS + MASKING_MARGIN)
+    whole = when(is_cut, regexp_replace(masked, rf"\S{{0,{MASKING_MARGIN}}}\z", "")).otherwise(masked)
+    return left(whole, EXCERPT_CHARACTERS)
 
 
 def judge(name: str, source: Source, files: list[InputFile]) -> DataFrame:
     """Lazily read and judge one source.
 
     Returns:
-        One row a document: `id` uint64, `source`, `path`, `group`, `bytes` (as read), `excerpt`, `text` (null once
-        dropped) and `reason` (null while kept).
+        One row a document: `id` uint64, `source`, `path`, `group`, `bytes` (as read), `excerpt` (unmasked, with a
+        margin), `text` (null once dropped) and `reason` (null while kept).
     """
     reader = source.reader
 
@@ -228,7 +249,7 @@ def judge(name: str, source: Source, files: list[InputFile]) -> DataFrame:
     df = documents.select(*(col("document").get(field).alias(field) for field in DOCUMENT_FIELDS)).where(
         ~col("id").is_null()
     )
-    df = df.with_columns({"source": lit(name), "excerpt": left(col("text"), EXCERPT_CHARACTERS)})
+    df = df.with_columns({"source": lit(name), "excerpt": left(col("text"), EXCERPT_CHARACTERS + MASKING_MARGIN)})
     df = df.with_column("text", Normalize().rewrite(col("text")))
     df = df.with_column("reason", coalesce(col("reason"), when(~regexp(col("text"), r"\S"), lit("empty"))))
     df = df.with_column("text", when(col("reason").is_null(), col("text")))

@@ -1,6 +1,7 @@
 """Each cleaning step against a naive version or hand-made cases, and the pipeline as a whole."""
 
 import json
+import re
 import time
 import unicodedata
 from collections import Counter
@@ -142,6 +143,15 @@ def test_normalisation_is_canonical_and_idempotent(text: str) -> None:
         ("dns 2001:4860:4860::8888, ::1, x[::2], 12:30:45", "dns <IP_ADDRESS>, ::1, x[::2], 12:30:45"),
         ("call +49 30 901820 or (212) 555-0187", "call <PHONE_NUMBER> or <PHONE_NUMBER>"),
         ("call 212-555-0187", "call <PHONE_NUMBER>"),
+        ("call +14155552671 now, tel:+4930901820.", "call <PHONE_NUMBER> now, tel:<PHONE_NUMBER>."),
+        ("+33 1 23 45 67 89 or +49 15112345678", "<PHONE_NUMBER> or <PHONE_NUMBER>"),
+        ("+49 (0)30 901820 or +1(415)5552671", "<PHONE_NUMBER> or <PHONE_NUMBER>"),
+        ("+14155552671 2026-11-23", "<PHONE_NUMBER> 2026-11-23"),
+        ("415.555.2671 and +1.415.555.2671", "<PHONE_NUMBER> and <PHONE_NUMBER>"),
+        ("+1234567, +0123456789, +1234567890123456", "+1234567, +0123456789, +1234567890123456"),
+        ("pi is 3.141.592.6535, not 123.456.7890", "pi is 3.141.592.6535, not 123.456.7890"),
+        ("jörg@web.de, иван@mail.example.org, ann@müller.de", "<EMAIL>, <EMAIL>, <EMAIL>"),
+        ("请联系jane@example.org。foo@2x.png", "请联系<EMAIL>。foo@2x.png"),
         ("ids 2024-01-02, 123-45-6789, 1+23 45 67", "ids 2024-01-02, 123-45-6789, 1+23 45 67"),
     ],
 )  # fmt: skip
@@ -156,7 +166,10 @@ def test_personal_data_is_masked(text: str, expected: str) -> None:
         MaskPersonalData(["names"])
 
 
-@pytest.mark.parametrize("unit", ["a", "1", ".", "1.", "a@", "1:", "+1", "(1", "\n", "a.b@c.", "#", " "])
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "1", ".", "1.", "a@", "1:", "+1", "(1", "\n", "a.b@c.", "ö@ü.", "+12", "+1234 5678 ", "234.", "#", " "],
+)
 def test_a_million_characters_take_linear_time(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     start = time.perf_counter()
@@ -201,6 +214,23 @@ def test_minhash_finds_what_the_formula_says() -> None:
     assert abs(len(found) - expected) < 4 * expected**0.5
     loose = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows // 2).tolist()}
     assert {(2 * i, 2 * i + 1) for i, s in enumerate(truth) if s > 0.75} <= loose
+
+
+@pytest.mark.parametrize("first", ["\u4e00", "\u3041", "\u0e01", "\u1000"])
+def test_near_duplicates_are_found_in_scripts_without_spaces(first: str) -> None:
+    generator = np.random.default_rng(0)
+    letters = [chr(ord(first) + i) for i in range(40)]
+    texts = []
+    for _ in range(20):
+        original = generator.choice(letters, 400).tolist()
+        copy = list(original)
+        copy[200] = letters[letters.index(copy[200]) - 1]
+        texts += ["".join(original), "".join(copy)]
+    near = NearDuplicates()
+    df = daft.from_pydict({"id": np.arange(len(texts), dtype=np.uint64), "text": texts})
+    signatures = df.select("id", near.signature(col("text")).alias("signature")).collect()
+    found = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows).tolist()}
+    assert found == {(2 * i, 2 * i + 1) for i in range(20)}
 
 
 @settings(max_examples=40, deadline=None)
@@ -299,9 +329,37 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
         run_pipeline(tmp_path / "texts", tmp_path / "out")
 
 
+def test_excerpts_of_dropped_documents_are_masked(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    address, number = "jane.doe@secret-example.com", "+1-415-555-2671"
+    (tmp_path / "texts/short.txt").write_text(f"By {address}, phone {number}")
+    (tmp_path / "texts/cut.txt").write_text("# Generated\n" + "x " * 90 + f" {address}" + " y" * 500)
+    (tmp_path / "texts/many.txt").write_text(f"{address} " * 100)
+    for name in ("kept", "copy"):
+        (tmp_path / f"texts/{name}.txt").write_text(f"{address} {sentences(1, 40)}")
+    sources = {"text": Source(Files([str(tmp_path / "texts")]), [Length(), GopherQuality(minimum_stop_words=0)])}
+    (tmp_path / "out").mkdir()
+    clean(sources, list_inputs(sources), tmp_path / "out", NearDuplicates(), 0.1, 0)
+    excerpts = pyarrow.parquet.read_table(tmp_path / "out/dropped.parquet").column("excerpt").to_pylist()
+    assert len(excerpts) == 4
+    assert all("<EMAIL" in excerpt and len(excerpt) <= 200 for excerpt in excerpts)
+    assert "By <EMAIL>, phone <PHONE_NUMBER>" in excerpts
+    assert not re.search("jane|415", "".join(excerpts) + (tmp_path / "out/cleaning.json").read_text())
+
+
 def test_documents_of_one_file_part(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     rows = [json.dumps({"text": sentences(i, 40)}) + "\n" for i in range(50)]
     (tmp_path / "texts/all.jsonl").write_text("".join(rows))
     summary = run_pipeline(tmp_path / "texts", tmp_path / "out")
     assert 3 <= summary["total"]["validation"]["documents"] <= 5
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "my.data", "über", "a b", "a\n", "all"])
+def test_names_of_sources_that_files_or_metrics_cannot_bear_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    source = Source(Files([str(tmp_path)]))
+    assert list_inputs({"web-2024_a": source})
+    with pytest.raises(InputError, match=re.escape(f"sources.{name!r}: ")) as raised:
+        list_inputs({"web": source, name: source})
+    assert "\n" not in str(raised.value)

@@ -1,5 +1,6 @@
 """Readers on what is there, and on what people have: broken bytes, lines, archives and names."""
 
+import codecs
 import gzip
 import json
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datamodules.document import Document, text_or_reason
@@ -55,6 +56,32 @@ def test_broken_documents_have_reasons(tmp_path: Path) -> None:
     assert counts == sorted(["good", "last", "invalid_json", *["missing_text_key"] * 3, *["invalid_utf8"] * 3])
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),
+        ('\n{"text": "a"}\nnot json\n', ["a", "invalid_json"]),
+        ('not json\n{"text": "a"}\n', ["a", "invalid_json"]),
+        ('{"text": "a"}', ["a"]),
+        ('{\n "text": "a"\n}\n', ["a"]),
+        ('[{"text": "a"}, {"text": "b"}, 3]', ["a", "b", "missing_text_key"]),
+        ('[\n {"text": "a"},\n {"text": "b"}\n]\n', ["a", "b"]),
+        ('"text"', ["missing_text_key"]),
+        ("", []),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_json_is_lines_or_one_value(tmp_path: Path, mark: bytes, content: str, expected: list[str]) -> None:
+    (tmp_path / "a.json").write_bytes(mark * bool(content) + content.encode())
+    assert outcomes(Files([str(tmp_path)])) == expected
+
+
+def test_a_byte_order_mark_costs_no_document(tmp_path: Path) -> None:
+    for name, content in (("a.jsonl", '{"text": "a"}\n'), ("b.txt", "b")):
+        (tmp_path / name).write_bytes(codecs.BOM_UTF8 + content.encode())
+    assert outcomes(Files([str(tmp_path)])) == ["a", "b"]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
 def test_a_cut_archive_keeps_what_was_read_and_says_so(tmp_path: Path, name: str) -> None:
     lines = "".join(json.dumps({"text": f"{i} " * 50}) + "\n" for i in range(5000)).encode()
@@ -99,6 +126,45 @@ def test_the_cap_takes_the_same_files_whatever_the_folder(tmp_path: Path) -> Non
     assert len(chosen[0]) == 10
 
 
+def test_a_file_above_the_cap_hides_no_other(tmp_path: Path) -> None:
+    for i in range(8):
+        (tmp_path / f"large{i}.txt").write_text("x" * 2000)
+    (tmp_path / "small.txt").write_text("x" * 500)
+    assert [file.name for file in Files([str(tmp_path)], max_megabytes=0.001).files()] == [f"{tmp_path.name}/small.txt"]
+    with pytest.raises(InputError, match="max_megabytes=0.0001 is less than each of the 9 files"):
+        Files([str(tmp_path)], max_megabytes=0.0001).files()
+
+
+def test_folders_of_one_name_keep_all_their_files(tmp_path: Path) -> None:
+    for folder in ("2023/text", "2024/text"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.txt").write_text(folder)
+    paths = [str(tmp_path / "2023/text"), str(tmp_path / "2024/text"), str(tmp_path / "2024/text/x.txt")]
+    reader = Files(paths[:2])
+    assert outcomes(reader) == ["2023/text", "2024/text"]
+    assert sorted(file.name for file in reader.files()) == ["2023/text/x.txt", "2024/text/x.txt"]
+    assert [file.name for file in Files([paths[0], paths[0] + "/"]).files()] == ["text/x.txt"]
+    assert [file.name for file in Files(paths[2:]).files()] == ["x.txt"]
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    Path(tmp_path, b"\xff.txt".decode("utf-8", "surrogateescape")).write_text("a")
+    (tmp_path / "\\xff.txt").write_text("b")
+    with pytest.raises(InputError, match="are both called"):
+        Files([str(tmp_path)]).files()
+
+
+def test_a_distribution_installed_twice_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("first", "second"):
+        information = tmp_path / folder / "twice-1.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text("Name: twice\nVersion: 1\n\n" + folder)
+        (information / "RECORD").write_text("twice-1.dist-info/METADATA,,\n")
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    (file,) = [file for file in Readmes().files() if file.name.startswith("twice/")]
+    assert file.location.startswith(str(tmp_path / "second"))
+
+
 def test_docstrings_are_those_of_the_syntax_tree(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text(
@@ -138,8 +204,9 @@ def test_html_is_reduced_to_text() -> None:
 
 @settings(max_examples=200)
 @given(raw=st.binary(max_size=50))
+@example(raw=codecs.BOM_UTF8 + b"text")
 def test_bytes_are_text_or_have_a_reason(raw: bytes) -> None:
     document = text_or_reason(raw)
     assert (document.text is None) == (document.reason == "invalid_utf8")
     if document.text is not None:
-        assert document.text.encode() == raw
+        assert document.text.encode() == raw.removeprefix(codecs.BOM_UTF8)

@@ -51,6 +51,18 @@ def test_vocabulary_below_the_byte_tokens_is_refused(size: int) -> None:
         TokenizerSettings(vocabulary_size=size)
 
 
+@pytest.mark.parametrize("tokens", [["a", "b", "a"], [""], ["<s>"], ["</s>"], ["<unk>"], ["<pad>"], ["<0x0A>"]])
+def test_control_tokens_that_cannot_be_added_are_refused(tokens: list[str]) -> None:
+    with pytest.raises(InputError, match=f"control_tokens holds {tokens[0]!r}"):
+        TokenizerSettings(control_tokens=tokens)
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_sample_without_a_size_is_refused(size: float) -> None:
+    with pytest.raises(InputError, match="sample_megabytes="):
+        TokenizerSettings(sample_megabytes=size)
+
+
 @pytest.mark.parametrize("texts", [["too little text"], [], [""]])
 def test_vocabulary_the_corpus_cannot_fill_is_refused(texts: list[str]) -> None:
     with pytest.raises(InputError, match="vocabulary_size=5000 cannot be filled") as raised:
