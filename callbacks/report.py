@@ -32,6 +32,7 @@ class Report(lightning.Callback):
         run = Path(trainer.default_root_dir)
         prepared = getattr(getattr(trainer, "datamodule", None), "prepared", None)
         if prepared is not None:
+            run.mkdir(parents=True, exist_ok=True)
             (run / "cleaning.json").write_text(json.dumps(prepared.summary()), encoding="utf-8")
         if not (run / TABLE).exists():
             return

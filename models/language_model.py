@@ -151,7 +151,8 @@ class LanguageModel(lightning.LightningModule):
         if self.trainer.precision == "16-mixed":
             raise InputError("trainer.precision=16-mixed: float16 needs loss scaling, take bf16-mixed or 32-true")
         sources = getattr(getattr(self.trainer, "datamodule", None), "source_names", [])
-        self.bits_per_byte.update({name: BitsPerByte() for name in ["all", *sources]})
+        # A source may be called like a method of ModuleDict: "keys", "train".
+        self.bits_per_byte.update({f"of {name}": BitsPerByte() for name in ["all", *sources]})
 
     def _refuse_what_cannot_train(self) -> None:
         trainer, warmup = self.trainer, self.schedule.warmup_steps
@@ -175,7 +176,7 @@ class LanguageModel(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         nats = self(batch, self.token_losses)
         for name in ("all", batch["source"]):
-            cast(BitsPerByte, self.bits_per_byte[name]).update(nats, batch["label_bytes"])
+            cast(BitsPerByte, self.bits_per_byte[f"of {name}"]).update(nats, batch["label_bytes"])
 
     def on_validation_epoch_end(self) -> None:
         self._log_bits_per_byte("validation")
@@ -199,7 +200,7 @@ class LanguageModel(lightning.LightningModule):
 
     def _log_bits_per_byte(self, stage: str) -> None:
         for name, metric in self.bits_per_byte.items():
-            self.log(f"{stage}/bits_per_byte/{name}", cast(BitsPerByte, metric))
+            self.log(f"{stage}/bits_per_byte/{name.removeprefix('of ')}", cast(BitsPerByte, metric))
 
     @torch.no_grad()
     def load_weights(self, checkpoint: dict[str, Any]) -> None:
