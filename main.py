@@ -106,6 +106,8 @@ class Trainer(lightning.Trainer):
             seed: of the sampling.
             ckpt_path: checkpoint to use; by default the newest in the run's folder.
         """
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            raise InputError("prompt holds bytes that are no UTF-8: correct it")
         checkpoint = read_checkpoint(self.require_checkpoint(ckpt_path))
         tokenizer = datamodule.tokenizer_of(checkpoint)
         model.load_weights(checkpoint)
@@ -260,6 +262,10 @@ class CommandLine(LightningCLI):
         if folder.exists() and not folder.is_dir():
             raise InputError(f"trainer.default_root_dir={folder}: it is a file, name a folder")
         config.trainer.default_root_dir = str(folder)
+        plugins = config.trainer.plugins or []
+        if isinstance(plugins, list) and not any("Checkpoint" in str(plugin) for plugin in plugins):
+            # A list in YAML replaces the default, and half-written files would come with it.
+            config.trainer.plugins = [*plugins, Namespace(class_path="strategies.AtomicCheckpointIO")]
         if self.subcommand not in ("fit", None):
             # Only training has curves to extend.
             config.trainer.logger = False

@@ -19,6 +19,15 @@ class Document:
     group: str | None = None
 
 
+def unless_surrogates(text: str) -> Document:
+    """The document, or a reason: a lone surrogate (an escape in JSON or Python source, "\\ud800") is no text."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return Document(None, reason="invalid_utf8")
+    return Document(text)
+
+
 def text_or_reason(raw: bytes, group: str | None = None) -> Document:
     """The document in bytes that should be UTF-8; invalid bytes are a reason to drop it, never to guess.
 

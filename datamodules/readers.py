@@ -25,7 +25,7 @@ import pyarrow
 import pyarrow.parquet
 import xxhash
 
-from datamodules.document import Document, text_or_reason
+from datamodules.document import Document, text_or_reason, unless_surrogates
 from errors import InputError
 
 
@@ -202,7 +202,7 @@ class Docstrings(PythonSources):
             return
         parts = list(_docstrings(tree, Path(file.name).stem))
         if parts:
-            yield Document("\n\n".join(parts))
+            yield unless_surrogates("\n\n".join(parts))
 
 
 def _docstrings(tree: ast.Module, module: str) -> Iterator[str]:
@@ -380,12 +380,7 @@ class Files(Reader):
         text = value.get(self.text_key) if isinstance(value, dict) else None
         if not isinstance(text, str):
             return Document(None, reason="missing_text_key")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            # A lone surrogate, "\ud800", is valid JSON and no text.
-            return Document(None, reason="invalid_utf8")
-        return Document(text)
+        return unless_surrogates(text)
 
     def _read_parquet(self, file: InputFile) -> Iterator[Document]:
         with pyarrow.parquet.ParquetFile(file.location) as table:

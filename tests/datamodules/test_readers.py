@@ -33,6 +33,12 @@ def outcomes(reader: Files) -> list[str]:
     return sorted(document.reason or document.text or "" for document in read_all(reader))
 
 
+def test_a_docstring_with_a_lone_surrogate_is_dropped_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text('"""x \\ud800 y"""\n', encoding="utf-8")
+    file = InputFile(str(tmp_path / "m.py"), "m.py", 20, 0)
+    assert list(Docstrings(distributions=[]).read(file)) == [Document(None, reason="invalid_utf8")]
+
+
 def test_every_format_and_compression(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"text": f"line {i}"}) + "\n" for i in range(3)).encode()
     (tmp_path / "a.jsonl").write_bytes(lines)
