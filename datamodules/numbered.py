@@ -86,7 +86,7 @@ class NumberedSamples(lightning.LightningDataModule):
         Raises:
             InputError: when the data is no longer what the checkpoint was trained on.
         """
-        saved, mine = state_dict["order"], self.order()
+        saved, mine = state_dict.get("order", {}), self.order()
         differing = [f"{key} {saved.get(key)} -> {mine[key]}" for key in mine if saved.get(key) != mine[key]]
         if differing:
             raise InputError(
