@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from datamodules import RandomTokens
 from models import AdamW, Cosine, LanguageModel
@@ -68,7 +69,7 @@ def trainer(folder: Path, strategy: Any, record: Record, **options: Any) -> ligh
         strategy=strategy,
         callbacks=[record, *chosen.pop("callbacks", [])],
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=chosen.pop("enable_checkpointing", False),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -106,3 +107,19 @@ def train(
     module = language_model(**shape)
     run.fit(module, datamodule=RandomTokens(64, 32, batch_size), ckpt_path=resume)
     return {"losses": record.losses, "norms": record.norms, "bits": record.bits, "samples": record.samples}
+
+
+def stop_early(folder: str, world: int, strategy_name: str, layout: dict[str, Any], batch_size: int) -> dict[str, Any]:
+    """Lightning's own EarlyStopping and ModelCheckpoint on a run that "does not improve", then `test` of the best."""
+    import strategies
+
+    stopping = EarlyStopping("validation/bits_per_byte/all", min_delta=10.0, patience=1)
+    best = ModelCheckpoint(folder, monitor="validation/bits_per_byte/all", filename="best")
+    strategy = getattr(strategies, strategy_name)(**layout)
+    options = {"max_steps": 12, "val_check_interval": 2, "enable_checkpointing": True, "callbacks": [stopping, best]}
+    run = trainer(Path(folder), strategy, Record(), devices=world, **options)
+    module, data = language_model(), RandomTokens(64, 32, batch_size)
+    run.fit(module, datamodule=data)
+    step = run.global_step
+    (result,) = run.test(module, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
+    return {"step": step, "best": float(best.best_model_score), "test": result["test/bits_per_byte/all"]}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.distributed import run_ranks
-from tests.layouts import train
+from tests.layouts import stop_early, train
 
 SPREAD, PIPELINE = "TensorParallelStrategy", "PipelineParallelStrategy"
 LAYOUTS: dict[str, tuple[int, str, dict[str, Any]]] = {
@@ -130,6 +130,15 @@ def test_any_layout_continues_any_other(tmp_path: Path) -> None:
             assert rank["norms"] == pytest.approx(expected["norms"][3:], abs=1e-5), (saved, resumed)
         seen = sorted({sample for rank in ranks for batch in rank["samples"] for sample in batch})
         assert seen == list(range(24, 48)), (saved, resumed)
+
+
+@pytest.mark.parametrize("layout", ["single", "fsdp2", "tp2", "zbv"])
+def test_early_stopping_best_checkpoint_and_testing_work(layout: str, tmp_path: Path) -> None:
+    world, strategy, arguments = LAYOUTS[layout]
+    batch_size = 4 if layout == "fsdp2" else 8
+    for rank in run_ranks(world, stop_early, str(tmp_path), world, strategy, arguments, batch_size):
+        assert rank["step"] == 4  # the second validation is no improvement by 10 bits
+        assert rank["test"] == pytest.approx(rank["best"], abs=1e-6)
 
 
 def test_asynchronous_saving_writes_the_weights_of_its_step(tmp_path: Path) -> None:
