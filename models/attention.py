@@ -80,7 +80,8 @@ class KeyValueCache:
 
     def __init__(self, layers: int, batch: int, capacity: int, heads: int, head_width: int, like: Tensor) -> None:
         shape = (layers, batch, heads, capacity, head_width)
-        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
+        # Not `like.new_empty`: a parameter may be a DTensor, and what is kept here is not.
+        self.keys, self.values = (torch.empty(shape, dtype=like.dtype, device=like.device) for _ in range(2))
         self.capacity, self.length = capacity, 0
 
     def append(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:

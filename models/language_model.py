@@ -94,6 +94,7 @@ class LanguageModel(lightning.LightningModule):
         ).view_as(labels)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The mean over the batch's labels; the step's is the mean of its batches', which hold equally many labels."""
         loss: Tensor = self(batch | {"label_count": (batch["labels"] != IGNORE).sum()}, self.loss)
         self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         return loss

@@ -102,9 +102,7 @@ def check_divisible(config: Any, sequence_length: int | None, sizes: MeshSizes) 
     Raises:
         InputError: names the value, the axis and values that would do.
     """
-    divided = {
-        name: getattr(config, name) for name in ("heads", "key_value_heads", "hidden_width", "vocabulary_size", "width")
-    }
+    divided = {name: getattr(config, name) for name in ("heads", "key_value_heads", "hidden_width", "vocabulary_size")}
     if sequence_length is not None:
         divided["sequence_length"] = sequence_length
     for name, value in divided.items():

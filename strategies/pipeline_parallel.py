@@ -90,6 +90,12 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         """Refuse what no schedule can run."""
         if self.microbatches < 1:
             raise InputError(f"microbatches={self.microbatches}: must be at least 1")
+        size = self.asked["pp"]
+        if isinstance(size, int) and size < 2:
+            raise InputError(
+                f"pipeline_parallel_size={size}: a pipeline needs at least 2 processes in a row, without one take "
+                "strategies.TensorParallelStrategy"
+            )
         super().preflight(trainer)
         name, count = self.schedule, self.microbatches * trainer.accumulate_grad_batches
         if name not in _SCHEDULES:

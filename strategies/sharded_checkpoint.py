@@ -280,10 +280,9 @@ class Saver:
 
 def _copy_to_cpu(tensor: Tensor) -> Tensor:
     if isinstance(tensor, DTensor):
+        # `DTensor.from_local` would move the copy back to the mesh's device.
         local = tensor.to_local().detach().to("cpu", copy=True)
-        return DTensor.from_local(
-            local, tensor.device_mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
-        )
+        return cast(Tensor, DTensor(local, tensor._spec, requires_grad=False))
     return tensor.detach().to("cpu", copy=True)
 
 

@@ -7,6 +7,7 @@ more than its shards and one block. Built on Lightning's ModelParallelStrategy f
 the precision plugins; what it knows of meshes and checkpoints is replaced.
 """
 
+import os
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +84,16 @@ class TensorParallelStrategy(ModelParallelStrategy):
 
     def preflight(self, trainer: Any) -> None:
         """Refuse what cannot work, from the configuration alone."""
-        self.sizes = resolve_sizes(self.num_nodes * self.num_processes, **cast(dict[str, Any], self.asked))
+        configured = self.num_nodes * self.num_processes
+        environment = self.cluster_environment
+        if environment is not None and environment.creates_processes_externally:
+            started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or configured)
+            if started != configured:
+                raise InputError(
+                    f"trainer.devices x trainer.num_nodes = {configured}, but {started} processes were started: make "
+                    "them equal"
+                )
+        self.sizes = resolve_sizes(configured, **cast(dict[str, Any], self.asked))
         if self.compile_backend is not None and self.sizes.tp > 1:
             raise InputError(
                 f"compile_backend={self.compile_backend} with tensor_parallel_size={self.sizes.tp}: the gradients of "
@@ -198,15 +208,24 @@ class TensorParallelStrategy(ModelParallelStrategy):
             for root in self.sharded_roots():
                 root.set_requires_gradient_sync(True)
 
-    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluation leaves the last gathered weights behind, which training would go on with."""
-        try:
-            return super().validation_step(*args, **kwargs)
-        finally:
-            for root in self.sharded_roots():
-                for part in cast(nn.Module, root).modules():
-                    if isinstance(part, FSDPModule):
-                        part.reshard()
+    def on_validation_end(self) -> None:
+        """Evaluation, and sampling after it, leave gathered weights behind, which training would go on with."""
+        self.release_gathered_weights()
+
+    def on_test_end(self) -> None:
+        """See `on_validation_end`."""
+        self.release_gathered_weights()
+
+    def on_predict_end(self) -> None:
+        """See `on_validation_end`."""
+        self.release_gathered_weights()
+
+    def release_gathered_weights(self) -> None:
+        """Keep nothing but this process's shards."""
+        for root in self.sharded_roots():
+            for part in cast(nn.Module, root).modules():
+                if isinstance(part, FSDPModule):
+                    part.reshard()
 
     def gradient_norm(self) -> Tensor:
         """The global 2-norm of all gradients, the same on every rank."""

@@ -117,9 +117,18 @@ def stop_early(folder: str, world: int, strategy_name: str, layout: dict[str, An
     best = ModelCheckpoint(folder, monitor="validation/bits_per_byte/all", filename="best")
     strategy = getattr(strategies, strategy_name)(**layout)
     options = {"max_steps": 12, "val_check_interval": 2, "enable_checkpointing": True, "callbacks": [stopping, best]}
-    run = trainer(Path(folder), strategy, Record(), devices=world, **options)
+    record = Record()
+    run = trainer(Path(folder), strategy, record, devices=world, **options)
     module, data = language_model(), RandomTokens(64, 32, batch_size)
+    # What evaluation before leaves behind must not be trained on.
+    run.predict(module, datamodule=data, return_predictions=False)
     run.fit(module, datamodule=data)
     step = run.global_step
+    losses = record.losses
     (result,) = run.test(module, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
-    return {"step": step, "best": float(best.best_model_score), "test": result["test/bits_per_byte/all"]}
+    return {
+        "step": step,
+        "losses": losses,
+        "best": float(best.best_model_score),
+        "test": result["test/bits_per_byte/all"],
+    }

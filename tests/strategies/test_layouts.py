@@ -132,12 +132,14 @@ def test_any_layout_continues_any_other(tmp_path: Path) -> None:
         assert seen == list(range(24, 48)), (saved, resumed)
 
 
-@pytest.mark.parametrize("layout", ["single", "fsdp2", "tp2", "zbv"])
+@pytest.mark.parametrize("layout", ["single", "fsdp2", "tp2", "zbv", "zbvxfsdp2"])
 def test_early_stopping_best_checkpoint_and_testing_work(layout: str, tmp_path: Path) -> None:
     world, strategy, arguments = LAYOUTS[layout]
-    batch_size = 4 if layout == "fsdp2" else 8
+    batch_size = 4 if "fsdp2" in layout else 8
+    expected = alone(tmp_path, {"max_steps": 12, "val_check_interval": 2}, {})
     for rank in run_ranks(world, stop_early, str(tmp_path), world, strategy, arguments, batch_size):
         assert rank["step"] == 4  # the second validation is no improvement by 10 bits
+        assert rank["losses"] == pytest.approx(expected["losses"][:4], abs=1e-5)
         assert rank["test"] == pytest.approx(rank["best"], abs=1e-6)
 
 

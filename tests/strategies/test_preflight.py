@@ -22,6 +22,7 @@ SHAPE = {"vocabulary_size": 66, "width": 32, "layers": 4, "heads": 4, "key_value
 def preflight(strategy: Any, processes: int, accumulate: int = 1, batch_size: int = 8, length: int = 32) -> None:
     strategy.num_nodes = 1
     strategy.parallel_devices = [None] * processes
+    strategy.cluster_environment = None
     strategy.preflight(
         SimpleNamespace(
             lightning_module=SimpleNamespace(config=DecoderConfig(**SHAPE)),
@@ -49,6 +50,7 @@ def pipeline(size: int = 2, **arguments: Any) -> PipelineParallelStrategy:
             2,
             "compile_backend=inductor with tensor_parallel_size=2",
         ),
+        (pipeline(1), 2, "pipeline_parallel_size=1: a pipeline needs at least 2"),
         (pipeline(2, microbatches=1), 2, "schedule 1f1b over 2 stages needs at least 2"),
         (pipeline(2, microbatches=3), 2, "microbatches=3 does not divide batch_size=8: choose one of [1, 2, 4, 8]"),
         (pipeline(2, microbatches=0), 2, "microbatches=0: must be at least 1"),
