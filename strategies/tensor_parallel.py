@@ -7,6 +7,7 @@ more than its shards and one block. Built on Lightning's ModelParallelStrategy f
 the precision plugins; what it knows of meshes and checkpoints is replaced.
 """
 
+import atexit
 import os
 import warnings
 from collections.abc import Generator, Iterator, Mapping
@@ -31,6 +32,12 @@ from strategies.sharded_checkpoint import Saver, load_rest, load_tensors, remove
 
 CONTRACT = ("tok_embeddings", "layers", "norm", "output")
 """Names of the sub-modules by which a strategy knows a model."""
+
+
+def leave_process_group() -> None:
+    """Leave the process group, if still in one: nccl warns about those left open."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class TensorParallelStrategy(ModelParallelStrategy):
@@ -109,6 +116,13 @@ class TensorParallelStrategy(ModelParallelStrategy):
         """Join the process group and make the mesh."""
         assert self.lightning_module is not None
         self.preflight(self.lightning_module.trainer)
+        if self.sizes.world == 1 and not torch.distributed.is_initialized():
+            # A process alone has nobody to meet: without a port there is none that another run could have taken.
+            store = torch.distributed.HashStore()
+            torch.distributed.init_process_group(
+                self._get_process_group_backend(), store=store, rank=0, world_size=1, timeout=self._timeout
+            )
+            atexit.register(leave_process_group)
         self._setup_distributed()
         self._device_mesh = make_mesh(self.root_device.type, self.sizes)
 
