@@ -16,8 +16,9 @@ help:
 quickstart: .venv/.installed
 	$(BIN)/python main.py fit --config configs/quickstart.yaml
 
+# Two at a time on two cores; more than four would each want their own copy of everything imported.
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: .venv/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

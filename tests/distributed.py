@@ -1,16 +1,20 @@
-"""Runs a function in several processes that stay warm: forked from a server that has everything imported.
+"""Runs functions and commands in warm processes: forked from a server that has everything imported.
 
-A layout's test costs what its steps cost; spawned interpreters would cost four seconds each on top.
+A layout's test costs what its steps cost; a new interpreter would cost seven seconds each time on top.
 """
 
 import multiprocessing
 import os
+import signal
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parent.parent
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.preload"])
 
@@ -71,3 +75,51 @@ def run_ranks(world: int, function: Callable[..., Any], *arguments: Any, timeout
             if process.is_alive():
                 process.kill()
     return results
+
+
+class Command:
+    """`python main.py ARGUMENTS` in a process of its own, which signals reach as they would reach a user's.
+
+    Args:
+        folder: where its output is kept.
+        arguments: of the command line.
+    """
+
+    def __init__(self, folder: Path, *arguments: str | Path) -> None:
+        self._files = [folder / f"output-{len(list(folder.glob('output-*')))}-{name}" for name in ("out", "err")]
+        for file in self._files:
+            file.touch()
+        self._process = _CONTEXT.Process(target=_command, args=(self._files, [str(a) for a in arguments]))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit status, or None while it runs; minus the signal's number where one ended it."""
+        return self._process.exitcode
+
+    @property
+    def returncode(self) -> int | None:
+        """See `poll`."""
+        return self._process.exitcode
+
+    def communicate(self, timeout: float = 120) -> tuple[str, str]:
+        """Standard output and standard error, once it has ended."""
+        self._process.join(timeout)
+        output, errors = (file.read_text(encoding="utf-8") for file in self._files)
+        assert self._process.exitcode is not None, f"still running after {timeout} s: {errors}"
+        return output, errors
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _command(files: list[Path], arguments: list[str]) -> None:
+    for number, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY), number)
+    os.chdir(ROOT)
+    sys.argv = [str(ROOT / "main.py"), *arguments]
+    from main import main
+
+    main()

@@ -1,12 +1,8 @@
-"""The command line as a user meets it: real subprocesses for what must survive a kill, in process for the rest."""
+"""The command line as a user meets it: processes of their own for what must survive a kill, in process for the rest."""
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,20 +12,9 @@ import yaml
 from callbacks.metrics_table import read_metrics
 from main import build, main
 from tests.conftest import ROOT, Configure
+from tests.distributed import Command
 
 Rows = list[tuple[str, str, str]]
-
-
-def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "main.py", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def learned(run: Path) -> Rows:
@@ -55,21 +40,21 @@ def refused(arguments: list[str | Path], capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_killed_run_continues_exactly(configure: Configure, tmp_path: Path) -> None:
     config = configure()
-    whole = start("fit", "--config", config, "--trainer.default_root_dir", tmp_path / "whole")
+    whole = Command(tmp_path, "fit", "--config", config, "--trainer.default_root_dir", tmp_path / "whole")
     output, errors = whole.communicate(timeout=120)
     assert whole.returncode == 0, errors
     assert "validation bits per byte" in output
 
     run = tmp_path / "killed"
-    killed = start("fit", "--config", config, "--trainer.default_root_dir", run)
+    killed = Command(tmp_path, "fit", "--config", config, "--trainer.default_root_dir", run)
     deadline = time.monotonic() + 100
     while not (run / "checkpoints/step=8.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
+    killed.kill()
     killed.communicate()
     assert not (run / "report.html").exists()
 
-    again = start("fit", "--config", config, "--trainer.default_root_dir", run)
+    again = Command(tmp_path, "fit", "--config", config, "--trainer.default_root_dir", run)
     output, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
     assert f"continuing from {run}/checkpoints/step=8.ckpt" in output
@@ -90,14 +75,14 @@ def test_preparation_killed_anywhere_gives_the_same_shards(
     (expected,) = (corpus_folder / "data").glob("shards-*")
     folder = tmp_path / "data"
     for stage in ("documents", "tokenizer", "shards"):
-        process = start("prepare", "--config", config, "--data.init_args.folder", folder)
+        process = Command(tmp_path, "prepare", "--config", config, "--data.init_args.folder", folder)
         while process.poll() is None and not list(folder.glob(f".{stage}-*.partial")):
             time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        assert process.returncode == -9
         assert not list(folder.glob("shards-*")) or (folder / expected.name).exists()
-    process = start("prepare", "--config", config, "--data.init_args.folder", folder)
+    process = Command(tmp_path, "prepare", "--config", config, "--data.init_args.folder", folder)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert not list(folder.glob(".*.partial"))

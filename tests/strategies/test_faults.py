@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import pytest
 
 from callbacks.checkpoints import checkpoint_step, latest_checkpoint
+from main import main
 from tests.conftest import Configure
-from tests.test_command_line import Rows, learned, start
+from tests.distributed import Command, run_ranks
+from tests.test_command_line import Rows, learned
 
-STEPS = 100
+STEPS = 48
 PIPELINE = {
     "class_path": "strategies.PipelineParallelStrategy",
     "init_args": {"pipeline_parallel_size": 2, "microbatches": 2},
@@ -27,18 +28,18 @@ def two_processes(configure: Configure) -> Path:
     )
 
 
-def child_of(process: subprocess.Popen[str]) -> int:
+def child_of(process: Command) -> int:
     """Process id of rank 1."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     matching = [int(child) for child in children if b"main.py" in Path(f"/proc/{child}/cmdline").read_bytes()]
     return matching[0]
 
 
-def start_and_wait(run: Path, *command: Any) -> subprocess.Popen[str]:
+def start_and_wait(run: Path, *command: Any) -> Command:
     """Start a run and return when it has written a further checkpoint, two intervals on."""
     before = latest_checkpoint(run / "checkpoints")
     wanted = 8 + (checkpoint_step(before) if before else 0)
-    process = start("fit", *command)
+    process = Command(run.parent, "fit", *command)
     deadline = time.monotonic() + 100
     while process.poll() is None and time.monotonic() < deadline:
         newest = latest_checkpoint(run / "checkpoints")
@@ -48,11 +49,14 @@ def start_and_wait(run: Path, *command: Any) -> subprocess.Popen[str]:
     raise AssertionError(process.communicate()[1])
 
 
+def learn(*arguments: Any) -> None:
+    """`fit` as one of processes that something else started."""
+    main(["fit", *map(str, arguments)])
+
+
 def finish(*arguments: Any) -> Rows:
     """Run to the end and return what was learned."""
-    process = start("fit", *arguments)
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode == 0, errors
+    run_ranks(2, learn, *arguments)
     return learned(Path(arguments[-1]))
 
 
