@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 VOCABULARIES = {"v1k": 1024, "v2k": 2048, "v4k": 4096}
 CANDIDATES = {
-    f"{shape}-{vocabulary}": DecoderConfig(vocabulary_size=size, **SHAPES[shape])
+    f"{shape}-{vocabulary}": DecoderConfig(vocabulary_size=size, tied_embeddings=False, **SHAPES[shape])
     for shape in SHAPES
     for vocabulary, size in VOCABULARIES.items()
 }
@@ -64,7 +65,8 @@ def seconds_a_step(config: DecoderConfig, sequence_length: int, windows: int, mi
 
 def train(name: str, config: DecoderConfig, steps: int, arguments: argparse.Namespace) -> float:
     """Final validation bits per byte of a candidate trained by the command line."""
-    run = Path("runs/sweep") / f"{name}-lr{arguments.learning_rate}-w{arguments.windows}-{arguments.seconds:.0f}s"
+    run = Path("runs/sweep") / f"{name}-lr{arguments.learning_rate}-w{arguments.windows}-{arguments.steps or arguments.seconds:.0f}"
+    shutil.rmtree(ROOT / run, ignore_errors=True)
     shape = SHAPES[name.split("-")[0]]
     overrides = {
         "trainer.default_root_dir": run,
@@ -78,6 +80,7 @@ def train(name: str, config: DecoderConfig, steps: int, arguments: argparse.Name
         "data.init_args.sequence_length": arguments.sequence_length,
         "data.init_args.batch_size": arguments.micro_batch,
         "model.init_args.optimizer.init_args.learning_rate": arguments.learning_rate,
+        "model.init_args.decoder.tied_embeddings": str(config.tied_embeddings).lower(),
         **{f"model.init_args.decoder.{key}": value for key, value in shape.items()},
     }
     command = [sys.executable, "main.py", "fit", "--config", "configs/quickstart.yaml"]
@@ -92,6 +95,7 @@ def main() -> None:
     """Run the candidates that the output does not hold yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300, help="training time of each candidate")
+    parser.add_argument("--steps", type=int, help="optimizer steps instead of seconds, to compare across noisy hours")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--only", nargs="*", choices=sorted(CANDIDATES), default=["128x4-v2k"], help="candidates")
     parser.add_argument("--sequence-length", type=int, default=512)
@@ -99,7 +103,7 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     arguments = parser.parse_args()
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("output", "only")}
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("output", "only") and v is not None}
     results = json.loads(arguments.output.read_text()) if arguments.output.exists() else []
     done = {row["name"] for row in results if row["settings"] == settings}
     names = [name for name in arguments.only if name not in done]
@@ -107,10 +111,11 @@ def main() -> None:
     timed = {name: seconds_a_step(CANDIDATES[name], *sizes) for name in tqdm(names, desc="timing")}
     for name in tqdm(names, desc="training"):
         config, step = CANDIDATES[name], timed[name]
-        steps = int(arguments.seconds / step)
+        steps = arguments.steps or int(arguments.seconds / step)
         row = {
             "name": name,
             "parameters": parameters(config),
+            "tied": config.tied_embeddings,
             "seconds_a_step": round(step, 4),
             "steps": steps,
             "tokens": steps * arguments.windows * arguments.sequence_length,
