@@ -65,7 +65,8 @@ def seconds_a_step(config: DecoderConfig, sequence_length: int, windows: int, mi
 
 def train(name: str, config: DecoderConfig, steps: int, arguments: argparse.Namespace) -> float:
     """Final validation bits per byte of a candidate trained by the command line."""
-    run = Path("runs/sweep") / f"{name}-lr{arguments.learning_rate}-w{arguments.windows}-{arguments.steps or arguments.seconds:.0f}"
+    length = f"{arguments.steps or arguments.seconds:.0f}"
+    run = Path("runs/sweep") / f"{name}-lr{arguments.learning_rate}-w{arguments.windows}-{length}"
     shutil.rmtree(ROOT / run, ignore_errors=True)
     shape = SHAPES[name.split("-")[0]]
     overrides = {
