@@ -26,14 +26,18 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoint
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
+from datamodules.chat import TEMPLATE
 from datamodules.pretraining import PretrainingData
+from datamodules.tokenizer import TOKENIZER
 from errors import InputError
 from models.decoder import Decoder
 from models.flops import has_bf16_matrix_units
 from models.generation import generate
 from models.language_model import LanguageModel
+from models.lora import LoRA, merge_adapters
 from strategies.checkpoint import read_checkpoint, write_safetensors
 from strategies.parity import compare
+from strategies.stored_weights import StoredWeights
 
 
 class Trainer(lightning.Trainer):
@@ -128,7 +132,7 @@ class Trainer(lightning.Trainer):
             print(f"--- {number + 1} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *new_ids]))
 
     def convert(self, model: LanguageModel, datamodule: Any, output: str, ckpt_path: str | None = None) -> None:
-        """Merge a checkpoint of any layout into one safetensors file, with the tokenizer beside it.
+        """Merge a checkpoint of any layout into one safetensors file, adapters too, with the tokenizer beside it.
 
         Args:
             model: the LightningModule.
@@ -140,6 +144,9 @@ class Trainer(lightning.Trainer):
         if path.suffix != ".safetensors":
             raise InputError(f"output={output}: the file's name must end in .safetensors")
         checkpoint = read_checkpoint(self.require_checkpoint(ckpt_path))
+        if (adapter := checkpoint["decoder_config"].get("lora")) is not None:
+            checkpoint["state_dict"] = merge_adapters(checkpoint["state_dict"], LoRA(**adapter))
+            checkpoint["decoder_config"]["lora"] = None
         write_safetensors(checkpoint, path)
         if hasattr(datamodule, "tokenizer_of"):
             path.with_suffix(".tokenizer.model").write_bytes(datamodule.tokenizer_of(checkpoint).model)
@@ -196,6 +203,12 @@ class RunFolder(SaveConfigCallback):
         super().setup(trainer, pl_module, "fit")
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
+            # What comes after (fine-tuning, preferences) begins from this folder.
+            data = getattr(trainer, "datamodule", None)
+            if (tokenizer := getattr(data, "tokenizer", None)) is not None:
+                (folder / TOKENIZER).write_bytes(tokenizer.model)
+            if (template := getattr(data, "template", None)) is not None:
+                (folder / TEMPLATE).write_text(template.source, encoding="utf-8")
             rewind_metrics(folder, trainer.global_step)
             for path in checkpoints(folder / "checkpoints"):
                 if checkpoint_step(path) > trainer.global_step:
@@ -247,6 +260,7 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
+        self._begin_from(config)
         if self.subcommand == "parity":
             # The layout is that of the machines it is for; the twin runs here.
             self.asked = yaml.safe_load(self._parser("parity").dump(config, skip_link_targets=False))
@@ -278,6 +292,24 @@ class CommandLine(LightningCLI):
                 arguments.id = arguments.id or wandb_identity(folder)
                 if arguments.offline:
                     os.environ.setdefault("WANDB_SILENT", "true")
+
+    def _begin_from(self, config: Any) -> None:
+        """Shape and tokenizer come with the weights to begin with, where the configuration gives no others."""
+        model, data = config.model.init_args, config.data.init_args
+        self.stored: StoredWeights | None = None
+        if model.get("init_from") is None:
+            return
+        if model.get("decoder") is None or self.subcommand in ("fit", None):
+            self.stored = StoredWeights(Path(model.init_from))
+        if model.get("decoder") is None and self.stored is not None:
+            model.decoder = Namespace(**self.stored.config)
+        if "tokenizer" in data and data.tokenizer is None:
+            data.tokenizer = model.init_from
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        if self.stored is not None:
+            self.model.stored = self.stored
 
     def _choose_precision(self, config: Any) -> None:
         instead, asked = config.precision_without_bf16_units, config.trainer.precision

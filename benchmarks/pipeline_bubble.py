@@ -79,7 +79,7 @@ def trace(schedule: str) -> list[list[Action]]:
         use_distributed_sampler=False,
         limit_val_batches=0,
     )
-    trainer.fit(LanguageModel(config, AdamW(), Cosine(2)), datamodule=RandomTokens(1024, LENGTH, MICROBATCHES * ROWS))
+    trainer.fit(LanguageModel(AdamW(), Cosine(2), config), datamodule=RandomTokens(1024, LENGTH, MICROBATCHES * ROWS))
     return steps[WARMUP:]
 
 

@@ -19,6 +19,7 @@ from callbacks.samples import read_samples
 from errors import InputError
 
 PAGE = "report.html"
+DATA, RELIABILITY = "data.json", "reliability.json"
 BITS = "validation/bits_per_byte/"
 Curve = tuple[np.ndarray, np.ndarray]
 
@@ -30,10 +31,10 @@ class Report(lightning.Callback):
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
-        prepared = getattr(getattr(trainer, "datamodule", None), "prepared", None)
-        if prepared is not None:
+        summary = getattr(getattr(trainer, "datamodule", None), "summary", None)
+        if summary is not None:
             run.mkdir(parents=True, exist_ok=True)
-            (run / "cleaning.json").write_text(json.dumps(prepared.summary()), encoding="utf-8")
+            (run / DATA).write_text(json.dumps(summary()), encoding="utf-8")
         if not (run / TABLE).exists():
             return
         if not read_curves(run):
@@ -57,7 +58,7 @@ def write_report(run: Path) -> Path:
     """Write the page of a run.
 
     Args:
-        run: folder with `metrics.csv`, and as far as they exist `samples.jsonl`, `cleaning.json`, `run.json` and
+        run: folder with `metrics.csv`, and as far as they exist `samples.jsonl`, `data.json`, `run.json` and
             `config.yaml`.
 
     Returns:
@@ -72,7 +73,8 @@ def write_report(run: Path) -> Path:
     if not curves:
         raise InputError(f"{run / TABLE} holds no metric yet: let the run log something first")
     samples = read_samples(run / "samples.jsonl")
-    facts, cleaning = _read_json(run / "run.json"), _read_json(run / "cleaning.json")
+    facts, data = _read_json(run / "run.json"), _read_json(run / DATA)
+    cleaning = data if "sources" in data else {}
     last_step = max((sample["step"] for sample in samples), default=0)
     config = run / "config.yaml"
     environment = jinja2.Environment(
@@ -82,9 +84,10 @@ def write_report(run: Path) -> Path:
     page = environment.get_template("report.html.j2").render(
         title=run.resolve().name,
         headlines=headlines(curves, facts),
-        charts=charts(curves),
+        charts=[*charts(curves), *reliability_chart(_read_json(run / RELIABILITY))],
         cleaning=cleaning,
         reasons=reason_bars(cleaning) if cleaning else [],
+        examples={} if cleaning else data,
         last_samples=[sample for sample in samples if sample["step"] == last_step],
         earlier_samples=[sample for sample in samples if sample["step"] != last_step],
         facts=facts,
@@ -112,6 +115,16 @@ def headlines(curves: dict[str, Curve], facts: dict[str, Any]) -> list[tuple[str
     for name, (_, values) in sorted(curves.items()):
         if name.startswith(BITS):
             found.append((f"{values[-1]:.3f}", f"bits per byte, {name.removeprefix(BITS)}"))
+    for name, label, scale, unit in (
+        ("rewards/accuracy", "of held-out pairs rewarded in the right order", 100, " %"),
+        ("accuracy", "of held-out pairs scored in the right order", 100, " %"),
+        ("rewards/margin", "reward margin, held out", 1, ""),
+        ("kl_a_token", "nats of KL a token to the reference", 1, ""),
+        ("calibration_error", "expected calibration error", 1, ""),
+        ("length_bias", "correlation of score and length", 1, ""),
+    ):
+        if f"validation/{name}" in curves:
+            found.append((f"{curves[f'validation/{name}'][1][-1] * scale:.3g}{unit}", label))
     if "train/loss" in curves:
         steps, losses = curves["train/loss"]
         found.append((f"{losses[-1]:.3f}", f"training loss at step {steps[-1]:,}"))
@@ -140,6 +153,18 @@ def charts(curves: dict[str, Curve]) -> list[tuple[str, str]]:
     wanted: list[tuple[str, dict[str, Curve], bool]] = [
         ("Training loss, nats per token", _named(curves, {"train/loss": "loss"}), True),
         ("Validation bits per byte", bits, False),
+        *((title, _stages(curves, name), True) for title, name in ALIGNMENT_CHARTS),
+        (
+            "Log-probability of held-out answers, nats",
+            _named(curves, {f"validation/log_probabilities/{side}": side for side in ("chosen", "rejected")}),
+            False,
+        ),
+        (
+            "Held-out rewards",
+            _named(curves, {f"validation/{kind}/{side}": side for kind in ("rewards", "scores") for side in SIDES}),
+            False,
+        ),
+        ("KL to the reference, nats a token", _named(curves, {"validation/kl_a_token": "held out"}), False),
         ("Learning rate", _named(curves, {"train/learning_rate": "learning rate"}), False),
         ("Gradient norm before clipping", _named(curves, {"train/gradient_norm": "norm"}), True),
         ("Tokens per second", _named(curves, {"throughput/tokens_per_second": "tokens/s"}), False),
@@ -148,16 +173,41 @@ def charts(curves: dict[str, Curve]) -> list[tuple[str, str]]:
     return [(title, draw(lines, smooth)) for title, lines, smooth in wanted if lines]
 
 
+ALIGNMENT_CHARTS = (
+    ("Pairs in the right order, share", "rewards/accuracy"),
+    ("Pairs in the right order, share", "accuracy"),
+    ("Reward margin", "rewards/margin"),
+    ("Score margin", "scores/margin"),
+)
+SIDES = ("chosen", "rejected")
+
+
+def _stages(curves: dict[str, Curve], name: str) -> dict[str, Curve]:
+    return _named(curves, {f"train/{name}": "training", f"validation/{name}": "held out"})
+
+
+def reliability_chart(reliability: dict[str, Any]) -> list[tuple[str, str]]:
+    """Confidence against the share that is right, beside the diagonal of a model that knows what it knows."""
+    bins = reliability.get("bins")
+    if not bins:
+        return []
+    confidence, right, _ = (np.array(column) for column in zip(*bins, strict=True))
+    diagonal = np.array([0.5, 1.0])
+    lines = {"reward model": (confidence, right), "calibrated": (diagonal, diagonal)}
+    return [("Right order by confidence, held out", draw(lines, smooth=False, across="confidence"))]
+
+
 def _named(curves: dict[str, Curve], names: dict[str, str]) -> dict[str, Curve]:
     return {label: curves[name] for name, label in names.items() if name in curves}
 
 
-def draw(lines: dict[str, Curve], smooth: bool) -> str:
+def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") -> str:
     """A line chart as an SVG element that takes its text colour from the page.
 
     Args:
         lines: label -> (steps, values).
         smooth: draw the values faintly and their running mean over a twentieth of the run boldly.
+        across: what the horizontal axis shows.
     """
     import matplotlib
 
@@ -180,7 +230,7 @@ def draw(lines: dict[str, Curve], smooth: bool) -> str:
                 axes.plot(steps, values, color=colour, linewidth=2, marker=marker, markersize=3, label=label)
         if len(lines) > 1:
             axes.legend(frameon=False)
-        axes.set_xlabel("optimizer step")
+        axes.set_xlabel(across)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
         buffer = io.StringIO()

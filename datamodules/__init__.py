@@ -2,21 +2,28 @@ from datamodules.cleaning.dedup import NearDuplicates
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Source
 from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length
+from datamodules.instructions import InstructionData
+from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
 from datamodules.random_tokens import RandomTokens
 from datamodules.readers import Docstrings, Files, Licences, PythonSources, Readmes
+from datamodules.rows import DocstringRows, FileRows
 
 __all__ = [
     "C4Page",
     "CodeQuality",
+    "DocstringRows",
     "Docstrings",
+    "FileRows",
     "Files",
     "GopherQuality",
     "GopherRepetition",
+    "InstructionData",
     "Length",
     "Licences",
     "MaskPersonalData",
     "NearDuplicates",
+    "PreferenceData",
     "PretrainingData",
     "PythonSources",
     "RandomTokens",

@@ -4,13 +4,58 @@ The only state is how many samples were consumed, counted in optimizer steps, be
 ahead of what was learned from.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import lightning
-from torch.utils.data import DataLoader, Dataset
+import xxhash
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.mixture import PADDING, Batches, GlobalBatches
+from datamodules.mixture import PADDING, Batches, GlobalBatches, permute
 from errors import InputError
+
+
+class EpochOrder:
+    """Sample number to item: all items once an epoch, in a new pseudo-random order each time.
+
+    Args:
+        items: their number.
+        seed: of all orders.
+    """
+
+    def __init__(self, items: int, seed: int) -> None:
+        self.items, self.seed = items, seed
+
+    def __getitem__(self, sample: int) -> int:
+        epoch, position = divmod(sample, self.items)
+        return permute(position, self.items, xxhash.xxh3_64_intdigest(f"epoch/{epoch}".encode(), seed=self.seed))
+
+
+class StepKey(NamedTuple):
+    """A micro-batch by its samples, and those of the whole optimizer step over all ranks; empty outside training."""
+
+    samples: list[int]
+    step: range
+
+
+class StepKeys(Sampler[StepKey]):
+    """Names with every micro-batch the samples of its optimizer step, so that losses can be divided by what is in it.
+
+    Args:
+        batches: of this rank, beginning with a step.
+        samples_a_step: over all ranks and accumulated batches.
+    """
+
+    def __init__(self, batches: GlobalBatches, samples_a_step: int) -> None:
+        self.batches, self.samples_a_step = batches, samples_a_step
+
+    def __iter__(self) -> Iterator[StepKey]:
+        start: int | None = None
+        for samples in self.batches:
+            if start is None:
+                start = samples[0] - self.batches.rank * self.batches.batch_size
+            first = start + (samples[0] - start) // self.samples_a_step * self.samples_a_step
+            yield StepKey(samples, range(first, first + self.samples_a_step))
 
 
 class NumberedSamples(lightning.LightningDataModule):
@@ -43,8 +88,12 @@ class NumberedSamples(lightning.LightningDataModule):
         """First sample number not yet consumed by a completed optimizer step."""
         if self.trainer is None:
             return self.consumed_samples
-        samples_a_step = self.batch_size * self.ranks()[1] * self.trainer.accumulate_grad_batches
-        return self.consumed_samples + (self.trainer.global_step - self.counted_steps) * samples_a_step
+        return self.consumed_samples + (self.trainer.global_step - self.counted_steps) * self.samples_a_step()
+
+    def samples_a_step(self) -> int:
+        """Samples of an optimizer step, over all ranks and accumulated batches."""
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return self.batch_size * self.ranks()[1] * accumulated
 
     def training_batches(self) -> GlobalBatches:
         """Endless batches of sample numbers from the first one not yet consumed."""
@@ -60,10 +109,22 @@ class NumberedSamples(lightning.LightningDataModule):
         batches += [[]] * (-len(batches) % ranks)
         return [batch + [PADDING] * (self.batch_size - len(batch)) for batch in batches[rank::ranks]]
 
+    def training_keys(self) -> StepKeys:
+        """The same batches, each with the samples of its step."""
+        return StepKeys(self.training_batches(), self.samples_a_step())
+
+    def evaluation_keys(self, samples: int) -> list[StepKey]:
+        """Batches over samples 0 .. `samples` - 1 once."""
+        return [StepKey(batch, range(0)) for batch in self.evaluation_batches([list(range(samples))])]
+
     def loader(self, windows: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
         """A loader of whole batches, each named by its list of sample numbers."""
+        return self.batch_loader(Batches(windows), batches)
+
+    def batch_loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
+        """A loader over a data set whose items are whole batches."""
         return DataLoader(
-            Batches(windows),
+            dataset,
             sampler=batches,
             batch_size=None,
             num_workers=self.workers,

@@ -19,10 +19,9 @@ from datamodules.cleaning.pipeline import DOCUMENTS, SUMMARY, Source, clean, cle
 from datamodules.cleaning.summary import format_table
 from datamodules.shards import ShardWriter, write_manifest
 from datamodules.stages import fingerprint, run_stage, source_fingerprint, verified, write_checksums
-from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings, train_tokenizer
 
 SPLITS = ("train", "validation")
-MODEL = "tokenizer.model"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Prepared:
 
     def load_tokenizer(self) -> Tokenizer:
         """The trained tokenizer."""
-        return Tokenizer.load(verified(self.tokenizer / MODEL))
+        return Tokenizer.load(verified(self.tokenizer / TOKENIZER))
 
 
 def prepare(
@@ -78,11 +77,11 @@ def prepare(
 
     def make_tokenizer(into: Path) -> None:
         sample = weighted_sample(verified(documents / DOCUMENTS), weights, int(tokenizer.sample_megabytes * 1e6))
-        (into / MODEL).write_bytes(train_tokenizer(sample, tokenizer).model)
-        write_checksums(into, MODEL)
+        (into / TOKENIZER).write_bytes(train_tokenizer(sample, tokenizer).model)
+        write_checksums(into, TOKENIZER)
 
     def make_shards(into: Path) -> None:
-        write_shards(verified(documents / DOCUMENTS), into, Tokenizer.load(verified(tokenizer_folder / MODEL)))
+        write_shards(verified(documents / DOCUMENTS), into, Tokenizer.load(verified(tokenizer_folder / TOKENIZER)))
 
     documents = run_stage(folder, "documents", documents_key, make_documents)
     tokenizer_folder = run_stage(folder, "tokenizer", tokenizer_key, make_tokenizer)

@@ -91,6 +91,10 @@ class PretrainingData(NumberedSamples):
             )
         return self.prepared
 
+    def summary(self) -> dict[str, Any]:
+        """What cleaning counted."""
+        return self.run_stages().summary()
+
     def setup(self, stage: str) -> None:
         """Open and verify the shards."""
         prepared = self.run_stages()

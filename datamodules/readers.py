@@ -192,17 +192,24 @@ class Docstrings(PythonSources):
         if document.text is None:
             yield document
             return
-        try:
-            with warnings.catch_warnings():
-                # Invalid escapes in other people's strings are not our business.
-                warnings.simplefilter("ignore")
-                tree = ast.parse(document.text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse_python(document.text)
+        if tree is None:
             yield Document(None, reason="invalid_python")
             return
         parts = list(_docstrings(tree, Path(file.name).stem))
         if parts:
             yield unless_surrogates("\n\n".join(parts))
+
+
+def parse_python(source: str) -> ast.Module | None:
+    """The syntax tree of a module, or None where there is none."""
+    try:
+        with warnings.catch_warnings():
+            # Invalid escapes in other people's strings are not our business.
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def _docstrings(tree: ast.Module, module: str) -> Iterator[str]:
@@ -289,7 +296,7 @@ class Files(Reader):
         max_megabytes: see `Reader`.
     """
 
-    SUFFIXES = (".jsonl", ".json", ".parquet", ".txt", ".md", ".rst")
+    SUFFIXES: tuple[str, ...] = (".jsonl", ".json", ".parquet", ".txt", ".md", ".rst")
     COMPRESSIONS = (".gz", ".zst")
 
     def __init__(self, paths: list[str], text_key: str = "text", max_megabytes: float | None = None) -> None:

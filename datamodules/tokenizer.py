@@ -19,6 +19,9 @@ from errors import InputError
 
 SPACE_MARK, ESCAPE, ESCAPED_MARK = "\u2581", "\ue000", "\ue001"
 BYTE_PIECES = 256
+TOKENIZER = "tokenizer.model"
+"""Name of a serialized model in a folder of a run or of prepared data."""
+
 RESERVED = re.compile(r"<unk>|<s>|</s>|<pad>|<0x[0-9A-F]{2}>|")
 """Pieces that exist already, by the names SentencePiece gives them, and the empty one."""
 
@@ -106,6 +109,11 @@ class Tokenizer:
         """The text of token ids; control tokens vanish, bytes that are no UTF-8 become U+FFFD."""
         return _unescape(self._processor.decode(list(ids)))
 
+    def control_ids(self) -> dict[str, int]:
+        """Every control token's name and id: what text never turns into."""
+        processor = self._processor
+        return {processor.id_to_piece(i): i for i in range(len(self)) if processor.is_control(i)}
+
     def token_bytes(self) -> np.ndarray:
         """Bytes of UTF-8 text that each token id stands for, int32 [vocabulary]; 0 for control tokens."""
         processor = self._processor
@@ -116,6 +124,23 @@ class Tokenizer:
             elif not (processor.is_control(token) or processor.is_unknown(token)):
                 sizes[token] = len(processor.id_to_piece(token).replace(SPACE_MARK, " ").encode())
         return sizes
+
+
+def find_tokenizer(path: Path) -> Path:
+    """The serialized model that belongs to a path: the file itself, or the one beside a run, checkpoint or export.
+
+    Raises:
+        InputError: when there is none.
+    """
+    beside = path.with_suffix(".tokenizer.model")  # as `convert` names it
+    inside = [folder / TOKENIZER for folder in (path, path.parent, path.parent.parent)]
+    files = [path] if path.suffix == ".model" else [beside, *inside]
+    for file in files:
+        if file.is_file():
+            return file
+    raise InputError(
+        f"tokenizer={path}: no {TOKENIZER} there, name a run's folder, a file that convert wrote, or a tokenizer.model"
+    )
 
 
 def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:

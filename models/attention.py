@@ -1,9 +1,9 @@
-"""Grouped-query attention that never looks outside a document.
+"""Grouped-query attention that never looks outside a document, nor from one branch of a document into another.
 
-Several documents share a packed sequence, so causal attention needs a second rule: same document only. Two
-forms of that rule give the same numbers. On a CPU each document runs through SDPA by itself, which skips the
-masked half and every cross-document product; elsewhere one dense boolean mask costs T x T bytes a sequence
-but launches a single kernel.
+Several documents share a packed sequence, so causal attention needs a second rule: same document only. A document may
+branch: several answers follow one prompt, each sees the prompt and itself. Two forms of these rules give the same
+numbers. On a CPU each document runs through SDPA by itself, which skips the masked half and every cross-document
+product; elsewhere one dense boolean mask costs T x T bytes a sequence but launches a single kernel.
 
 Shape suffixes: B batch, T time, C model width, H query heads, K key/value heads, D head width, N = B * T.
 """
@@ -17,19 +17,32 @@ from torch import Tensor, nn
 from models.layers import rotary_angles, rotate
 
 
-def positions_in_documents(document_ids_BT: Tensor) -> Tensor:
-    """Distance of each token from the first token of its document in the same row.
+def positions_in_documents(document_ids_BT: Tensor, branches_BT: Tensor | None = None) -> Tensor:
+    """Distance of each token from the first token of its document in the same row, other branches not counted.
 
     Args:
         document_ids_BT: integers; equal neighbours belong to one document.
+        branches_BT: integers; 0 is the prompt, every other number a branch that continues it. None is no branches.
 
     Returns:
         int64 positions [B, T], 0 at every start of a document and of a row.
     """
     columns = torch.arange(document_ids_BT.shape[1], device=document_ids_BT.device).expand_as(document_ids_BT)
-    is_start = torch.ones_like(document_ids_BT, dtype=torch.bool)
-    is_start[:, 1:] = document_ids_BT[:, 1:] != document_ids_BT[:, :-1]
-    return columns - torch.where(is_start, columns, 0).cummax(dim=1).values
+    begins = _changes(document_ids_BT)
+    first = torch.where(begins, columns, 0).cummax(dim=1).values
+    if branches_BT is None:
+        return columns - first
+    first_of_branch = torch.where(begins | _changes(branches_BT), columns, 0).cummax(dim=1).values
+    is_prompt = branches_BT == 0
+    prompt_end = torch.where(is_prompt, columns + 1, torch.where(begins, columns, 0)).cummax(dim=1).values
+    return torch.where(is_prompt, columns, prompt_end + columns - first_of_branch) - first
+
+
+def _changes(x_BT: Tensor) -> Tensor:
+    """True where a value differs from its left neighbour, and in the first column."""
+    changes = torch.ones_like(x_BT, dtype=torch.bool)
+    changes[:, 1:] = x_BT[:, 1:] != x_BT[:, :-1]
+    return changes
 
 
 @dataclass(frozen=True)
@@ -39,31 +52,58 @@ class AttentionLayout:
     Attributes:
         angles: cosine and sine of the rotary angles, each [B, T, 1, D / 2].
         is_list: whether documents are given by their lengths.
-        lengths: of the documents in reading order (they sum to B * T) if so.
+        lengths: of the documents in reading order (they sum to B * T) if so, each as the lengths of its prompt and of
+            its branches; a document without branches is a prompt alone.
         mask: boolean [B, 1, T, T], True where attention is allowed, or None.
     """
 
     angles: tuple[Tensor, Tensor]
-    lengths: tuple[int, ...] = ()
+    lengths: tuple[tuple[int, ...], ...] = ()
     mask: Tensor | None = None
     is_list: bool = False
 
     @classmethod
-    def of(cls, document_ids_BT: Tensor, head_width: int, theta: float) -> "AttentionLayout":
+    def of(
+        cls, document_ids_BT: Tensor, head_width: int, theta: float, branches_BT: Tensor | None = None
+    ) -> "AttentionLayout":
         """Layout of packed rows: the list of lengths on a CPU, the dense mask on other devices."""
-        positions = positions_in_documents(document_ids_BT)
+        positions = positions_in_documents(document_ids_BT, branches_BT)
         angles = rotary_angles(positions, head_width, theta)
         if document_ids_BT.device.type == "cpu":
-            starts = (positions.flatten() == 0).nonzero().flatten()
-            ends = torch.cat((starts[1:], starts.new_tensor([positions.numel()])))
-            return cls(angles, lengths=tuple((ends - starts).tolist()), is_list=True)
-        same_document = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
-        return cls(angles, mask=same_document.tril())
+            return cls(angles, lengths=document_lengths(document_ids_BT, branches_BT), is_list=True)
+        return cls(angles, mask=dense_mask(document_ids_BT, branches_BT))
 
     @classmethod
     def causal(cls, positions_BT: Tensor, head_width: int, theta: float) -> "AttentionLayout":
         """Layout of rows that hold one document each."""
         return cls(rotary_angles(positions_BT, head_width, theta))
+
+
+def dense_mask(document_ids_BT: Tensor, branches_BT: Tensor | None = None) -> Tensor:
+    """Boolean [B, 1, T, T], True where a position (row) may attend to another (column)."""
+    allowed = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
+    if branches_BT is not None:
+        keys = branches_BT[:, None, None, :]
+        allowed &= (keys == 0) | (keys == branches_BT[:, None, :, None])
+    return allowed.tril()
+
+
+def document_lengths(document_ids_BT: Tensor, branches_BT: Tensor | None = None) -> tuple[tuple[int, ...], ...]:
+    """Lengths of the prompt and of every branch of each document, in reading order."""
+    begins = _changes(document_ids_BT)
+    cuts = begins if branches_BT is None else begins | _changes(branches_BT)
+    starts = cuts.flatten().nonzero().flatten()
+    lengths = torch.diff(starts, append=starts.new_tensor([cuts.numel()])).tolist()
+    if branches_BT is None:
+        return tuple((length,) for length in lengths)
+    documents: list[list[int]] = []
+    is_begin, branch = begins.flatten()[starts].tolist(), branches_BT.flatten()[starts].tolist()
+    for length, new, number in zip(lengths, is_begin, branch, strict=True):
+        if new:
+            documents.append([length] if number == 0 else [0, length])
+        else:
+            documents[-1].append(length)
+    return tuple(map(tuple, documents))
 
 
 class KeyValueCache:
@@ -131,7 +171,7 @@ class Attention(nn.Module):
 
 @torch.compiler.disable  # the number of documents changes with every batch, and each would compile anew
 def attend_each_document(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: AttentionLayout) -> Tensor:
-    """Causal attention of each document with itself.
+    """Causal attention of each document with itself, branch by branch.
 
     Args:
         q_BTHD: queries; k_BTKD, v_BTKD: keys and values, K dividing H.
@@ -141,12 +181,33 @@ def attend_each_document(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout:
         [B, T, H, D], equal to masked attention over the whole rows.
     """
     # `split` and `cat` are each other's backward: slicing would write one full-size gradient a document.
-    parts = zip(*(x.flatten(0, 1).split(layout.lengths) for x in (q_BTHD, k_BTKD, v_BTKD)), strict=True)
+    sizes = [sum(lengths) for lengths in layout.lengths]
+    parts = zip(*(x.flatten(0, 1).split(sizes) for x in (q_BTHD, k_BTKD, v_BTKD)), layout.lengths, strict=True)
     documents = [_attend_document(*part) for part in parts]
     return torch.cat(documents).view_as(q_BTHD)
 
 
-def _attend_document(q_LHD: Tensor, k_LKD: Tensor, v_LKD: Tensor) -> Tensor:
-    q_1HLD, k_1KLD, v_1KLD = (x.transpose(0, 1)[None] for x in (q_LHD, k_LKD, v_LKD))
-    y_1HLD = F.scaled_dot_product_attention(q_1HLD, k_1KLD, v_1KLD, is_causal=True, enable_gqa=True)
+def _attend_document(q_LHD: Tensor, k_LKD: Tensor, v_LKD: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """A prompt alone, or with its branches: the first one continues it, each further one attends to it and to
+    itself.
+    """
+    if len(lengths) <= 2:
+        return _attend(q_LHD, k_LKD, v_LKD)
+    prompt, first, *further = lengths
+    sizes = (prompt + first, *further)
+    queries, keys, values = (x.split(sizes) for x in (q_LHD, k_LKD, v_LKD))
+    outputs = [_attend(queries[0], keys[0], values[0])]
+    for query, key, value in zip(queries[1:], keys[1:], values[1:], strict=True):
+        mask = torch.ones(len(key), prompt + len(key), dtype=torch.bool, device=key.device).tril(prompt)
+        shared = (torch.cat((keys[0][:prompt], key)), torch.cat((values[0][:prompt], value)))
+        outputs.append(_attend(query, *shared, mask))
+    return torch.cat(outputs)
+
+
+def _attend(q_LHD: Tensor, k_SKD: Tensor, v_SKD: Tensor, mask_LS: Tensor | None = None) -> Tensor:
+    """Causal attention, or by a mask where queries are the last of the keys' positions."""
+    q_1HLD, k_1KSD, v_1KSD = (x.transpose(0, 1)[None] for x in (q_LHD, k_SKD, v_SKD))
+    y_1HLD = F.scaled_dot_product_attention(
+        q_1HLD, k_1KSD, v_1KSD, attn_mask=mask_LS, is_causal=mask_LS is None, enable_gqa=True
+    )
     return y_1HLD[0].transpose(0, 1)

@@ -6,6 +6,7 @@ Weights are drawn from a generator seeded by (seed, parameter name), so that eve
 order of construction, begins with the same numbers; one global seed would be simpler and break both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from errors import InputError
 from models.attention import Attention, AttentionLayout, KeyValueCache
 from models.layers import RMSNorm, SwiGLU
+from models.lora import LoRA, add_lora
 
 
 @dataclass
@@ -34,6 +36,8 @@ class DecoderConfig:
         norm_epsilon: epsilon of every RMSNorm.
         tied_embeddings: share the input and output embedding matrix (Press & Wolf 2017), worth it in small models.
         initial_std: standard deviation of the initial weights (GPT-2's 0.02).
+        scalar_output: one output a position instead of one a token id, as a reward model has it.
+        lora: adapters on the blocks' matrices; everything else is then frozen.
 
     Raises:
         InputError: when a size is not positive or the heads do not divide.
@@ -50,6 +54,8 @@ class DecoderConfig:
     norm_epsilon: float = 1e-5
     tied_embeddings: bool = True
     initial_std: float = 0.02
+    scalar_output: bool = False
+    lora: LoRA | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "width", "layers", "heads", "key_value_heads", "hidden_width"):
@@ -64,6 +70,12 @@ class DecoderConfig:
             raise InputError(
                 f"heads={self.heads} does not divide width={self.width}: change one of them or give head_width"
             )
+        if self.scalar_output and self.tied_embeddings:
+            raise InputError(
+                "scalar_output with tied_embeddings=true: one row cannot be the embedding, set it to false"
+            )
+        if isinstance(self.lora, dict):
+            self.lora = LoRA(**self.lora)
         self.head_width = self.width // self.heads if self.head_width is None else self.head_width
         if self.head_width < 1 or self.head_width % 2:
             raise InputError(
@@ -105,12 +117,20 @@ class Decoder(nn.Module):
         self.tok_embeddings = nn.Embedding(config.vocabulary_size, config.width)
         self.layers = nn.ModuleDict({str(index): DecoderBlock(config) for index in range(config.layers)})
         self.norm = RMSNorm(config.width, config.norm_epsilon)
-        self.output = nn.Linear(config.width, config.vocabulary_size, bias=False)
+        self.output = nn.Linear(config.width, 1 if config.scalar_output else config.vocabulary_size, bias=False)
         if config.tied_embeddings:
             self.output.weight = self.tok_embeddings.weight
+        if config.lora is not None:
+            self.requires_grad_(False)
+            add_lora(self.layers, config.lora)
+            self.output.weight.requires_grad_(config.scalar_output)
 
     def forward(
-        self, tokens_BT: Tensor, document_ids_BT: Tensor | None = None, cache: KeyValueCache | None = None
+        self,
+        tokens_BT: Tensor,
+        document_ids_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        branches_BT: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the last norm.
 
@@ -118,13 +138,14 @@ class Decoder(nn.Module):
             tokens_BT: int64 token ids (hidden states where there is no embedding).
             document_ids_BT: integers, equal for neighbours of one document; None means one document a row.
             cache: keys and values of earlier positions, extended in place; only with `document_ids_BT=None`.
+            branches_BT: 0 for a document's prompt, other integers for what continues it; None is no branches.
 
         Returns:
             [B, T, C] in the dtype of the computation.
         """
         assert self.config.head_width is not None
         if document_ids_BT is not None:
-            layout = AttentionLayout.of(document_ids_BT, self.config.head_width, self.config.rope_theta)
+            layout = AttentionLayout.of(document_ids_BT, self.config.head_width, self.config.rope_theta, branches_BT)
         else:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
@@ -144,28 +165,44 @@ def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) 
 
     Matrices are normal with `initial_std`; those that write into the residual stream (`wo`, `w2`) are divided by
     sqrt(2 * layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). Norms are 1.
+    A scalar output takes 1 / sqrt(width + 1) (Stiennon et al. 2020, appendix). Adapters begin as nothing: their first
+    factor has 1 / sqrt(its input width), their second is 0 (Hu et al. 2021, section 4.1).
     """
     if len(shape) < 2:
         return torch.ones(shape)
+    if name.endswith("lora_b"):
+        return torch.zeros(shape)
     std = config.initial_std
+    if config.scalar_output and name == "output.weight":
+        std = (config.width + 1) ** -0.5
+    if name.endswith("lora_a"):
+        std = shape[1] ** -0.5
     if name.endswith(("wo.weight", "w2.weight")):
         std /= (2 * config.layers) ** 0.5
-    if config.tied_embeddings and name == "output.weight":
-        name = "tok_embeddings.weight"  # a pipeline's last stage holds a copy of the first one's matrix
     generator = torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(name.encode(), seed=seed) >> 1)
     # Drawn on the CPU in float32 whatever the device, whose own generators differ.
     return torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32) * std
 
 
+Stored = Callable[[str], Tensor | None]
+"""A stored parameter by its name in the decoder, whole; None for one that is to be drawn."""
+
+
 @torch.no_grad()
-def materialise(decoder: Decoder, device: torch.device, seed: int, part: nn.Module | None = None) -> None:
-    """Allocate what is still on the meta device and draw its weights; tied parameters stay one.
+def materialise(
+    decoder: Decoder, device: torch.device, seed: int, part: nn.Module | None = None, stored: Stored | None = None
+) -> None:
+    """Allocate what is still on the meta device and give it its weights, stored or drawn; tied parameters stay one.
 
     Args:
         decoder: gives the names, which seed the generators.
         device: where to allocate.
-        seed: of all weights.
+        seed: of all weights that are drawn.
         part: sub-module to materialise; by default the whole decoder.
+        stored: weights to begin with instead.
+
+    Raises:
+        InputError: when a stored weight has another shape.
     """
     names = {parameter: name for name, parameter in decoder.named_parameters()}
     made: dict[nn.Parameter, nn.Parameter] = {}
@@ -174,8 +211,20 @@ def materialise(decoder: Decoder, device: torch.device, seed: int, part: nn.Modu
         for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if parameter.is_meta:
                 if parameter not in made:
-                    value = draw_weight(decoder.config, names[parameter], parameter.shape, seed)
-                    made[parameter] = nn.Parameter(_as(parameter, value.to(device, parameter.dtype)))
+                    name = names[parameter]
+                    if decoder.config.tied_embeddings and name == "output.weight":
+                        name = "tok_embeddings.weight"  # a pipeline's last stage holds a copy of the first one's matrix
+                    value = stored(name) if stored is not None else None
+                    if value is None:
+                        value = draw_weight(decoder.config, name, parameter.shape, seed)
+                    elif value.shape != parameter.shape:
+                        raise InputError(
+                            f"init_from holds {name} with shape {tuple(value.shape)}, this model needs "
+                            f"{tuple(parameter.shape)}: restore the shape it was trained with"
+                        )
+                    made[parameter] = nn.Parameter(
+                        _as(parameter, value.to(device, parameter.dtype)), requires_grad=parameter.requires_grad
+                    )
                 setattr(module, key, made[parameter])
 
 

@@ -19,7 +19,7 @@ def matmul_parameters(config: DecoderConfig) -> int:
     key_and_value = 2 * config.width * config.key_value_heads * config.head_width
     feed_forward = 3 * config.width * config.hidden_width
     blocks = config.layers * (query_and_output + key_and_value + feed_forward)
-    return blocks + config.width * config.vocabulary_size
+    return blocks + config.width * (1 if config.scalar_output else config.vocabulary_size)
 
 
 def parameters(config: DecoderConfig) -> int:

@@ -1,10 +1,11 @@
-"""The base language model as a LightningModule: which loss, which optimizer, which metric, and nothing below that.
+"""The language model as a LightningModule: which loss, which optimizer, which metric, and nothing below that.
 
 Layers, loss mathematics, sampling and data live elsewhere; swapping one of them is a YAML line, not an edit here.
+Pretraining and supervised fine-tuning are this one module: in the latter fewer labels are there to learn.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import lightning
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from errors import InputError
-from models.decoder import Decoder, DecoderConfig, materialise
+from models.decoder import Decoder, DecoderConfig, Stored, materialise
+from models.lora import LoRA
 from models.losses import IGNORE, linear_cross_entropy, token_negative_log_likelihood
 from models.metrics import BitsPerByte
 from models.optim import OptimizerFactory, Schedule, scale_gradients
@@ -28,24 +30,32 @@ class LanguageModel(lightning.LightningModule):
     """A decoder trained on next-token prediction.
 
     Args:
-        decoder: shape of the model.
         optimizer: factory of the optimizer.
         schedule: learning-rate factor by step.
+        decoder: shape of the model; null takes that of `init_from`.
         z_loss: weight of the squared log-normaliser, see `models.losses`.
         initial_seed: seed of the initial weights.
+        init_from: weights to begin with: a run's folder, a checkpoint, or a file that `convert` wrote.
+        lora: train low-rank adapters instead of the whole model.
     """
 
     def __init__(
         self,
-        decoder: DecoderConfig,
         optimizer: OptimizerFactory,
         schedule: Schedule,
+        decoder: DecoderConfig | None = None,
         z_loss: float = 0.0,
         initial_seed: int = 0,
+        init_from: str | None = None,
+        lora: LoRA | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.optimizer_factory, self.schedule = decoder, optimizer, schedule
-        self.z_loss, self.initial_seed = z_loss, initial_seed
+        if decoder is None:
+            raise InputError("model.init_args.decoder: give the model's shape, or weights to begin with in init_from")
+        self.config = replace(decoder, lora=lora) if lora is not None else decoder
+        self.optimizer_factory, self.schedule = optimizer, schedule
+        self.z_loss, self.initial_seed, self.init_from = z_loss, initial_seed, init_from
+        self.stored: Stored | None = None
         self.decoder: Decoder | None = None
         self.step_loss = torch.zeros(())
         self.bits_per_byte = nn.ModuleDict()
@@ -59,9 +69,13 @@ class LanguageModel(lightning.LightningModule):
                 self.materialise(self.decoder, self.device)
 
     def materialise(self, part: nn.Module, device: torch.device) -> None:
-        """Allocate a sub-module of the decoder, or all of it, and draw its weights, the same in every layout."""
+        """Allocate a sub-module of the decoder, or all of it, and give it its weights, the same in every layout."""
         assert self.decoder is not None
-        materialise(self.decoder, device, self.initial_seed, part)
+        materialise(self.decoder, device, self.initial_seed, part, self.initial_weight)
+
+    def initial_weight(self, name: str) -> Tensor | None:
+        """What a parameter of the decoder begins with, whole; None where it is to be drawn."""
+        return None if self.stored is None else self.stored(name)
 
     def forward(self, batch: Batch, head: Head) -> Tensor:
         """`head(hidden states, batch)`: the one call that a pipeline takes over, where few ranks have hidden states.
@@ -72,18 +86,16 @@ class LanguageModel(lightning.LightningModule):
                 pipeline may compute it in pieces.
         """
         assert self.decoder is not None
-        return head(self.decoder(batch["tokens"], batch["document_ids"]), batch)
+        return head(self.decoder(batch["tokens"], batch["document_ids"], branches_BT=batch.get("branches")), batch)
 
     def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the labels, summed and divided by `label_count`."""
         assert self.decoder is not None
-        return linear_cross_entropy(
-            hidden.flatten(0, 1),
-            self.decoder.output.weight,
-            batch["labels"].flatten(),
-            self.z_loss,
-            count=batch["label_count"],
-        )
+        hidden, labels = hidden.flatten(0, 1), batch["labels"].flatten()
+        if batch.get("few_labels"):
+            # Where most positions have no label, their logits would be most of the work.
+            hidden, labels = hidden[labels != IGNORE], labels[labels != IGNORE]
+        return linear_cross_entropy(hidden, self.decoder.output.weight, labels, self.z_loss, count=batch["label_count"])
 
     def token_losses(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats of every label, [B, T]."""
@@ -94,8 +106,10 @@ class LanguageModel(lightning.LightningModule):
         ).view_as(labels)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The mean over the batch's labels; the step's is the mean of its batches', which hold equally many labels."""
-        loss: Tensor = self(batch | {"label_count": (batch["labels"] != IGNORE).sum()}, self.loss)
+        """The mean over labels. Where batches hold unequally many, each brings its share of the step's as
+        `label_count`, so that the mean over batches and ranks is the mean over all labels of the step.
+        """
+        loss: Tensor = self({"label_count": (batch["labels"] != IGNORE).sum()} | batch, self.loss)
         self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         return loss
 
@@ -146,11 +160,15 @@ class LanguageModel(lightning.LightningModule):
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot train before a weight exists; one metric for each source of the data, and one for all."""
+        """Refuse what cannot train before a weight exists."""
         if stage == "fit":
             self._refuse_what_cannot_train()
         if self.trainer.precision == "16-mixed":
             raise InputError("trainer.precision=16-mixed: float16 needs loss scaling, take bf16-mixed or 32-true")
+        self.make_metrics()
+
+    def make_metrics(self) -> None:
+        """One metric for each source of the data, and one for all."""
         sources = getattr(getattr(self.trainer, "datamodule", None), "source_names", [])
         # A source may be called like a method of ModuleDict: "keys", "train".
         self.bits_per_byte.update({f"of {name}": BitsPerByte() for name in ["all", *sources]})
@@ -217,7 +235,9 @@ class LanguageModel(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another shape before its tensors are copied."""
         saved, mine = checkpoint["decoder_config"], asdict(self.config)
-        differing = [f"{key} {saved.get(key)} -> {mine[key]}" for key in mine if saved.get(key) != mine[key]]
+        default = asdict(DecoderConfig(vocabulary_size=1))
+        saved = {key: saved.get(key, default[key]) for key in mine}  # what did not exist when it was written
+        differing = [f"{key} {saved[key]} -> {mine[key]}" for key in mine if saved[key] != mine[key]]
         if differing:
             raise InputError(
                 f"the checkpoint holds another model ({', '.join(differing)}): "

@@ -65,9 +65,18 @@ def _compute_dtype(hidden: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
+def _wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the softmax: half precision is widened to float32; float32 and float64 stay."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _wide(x: Tensor) -> Tensor:
-    """Half precision is widened to float32 for the softmax; float32 and float64 stay."""
-    return x if x.dtype == torch.float64 else x.float()
+    return x.to(_wide_dtype(x.dtype))
+
+
+def _at_least_something(count: Tensor) -> Tensor:
+    """1 where nothing is counted: the sum is 0 there. A share of a step's count may lie below 1."""
+    return count.where(count > 0, 1)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -85,8 +94,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = _compute_dtype(hidden_NC)
         hidden_NC, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
         valid_N = labels_N != IGNORE
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        scale = 1.0 / count.clamp(min=1).to(wide)
+        wide = _wide_dtype(dtype)
+        scale = 1.0 / _at_least_something(count).to(wide)
         loss = torch.zeros((), dtype=wide, device=hidden_NC.device)
         grad_hidden = torch.empty_like(hidden_NC)
         grad_weight = torch.zeros_like(weight_VC, dtype=wide)
@@ -145,13 +154,108 @@ def linear_cross_entropy(
         rows, vocabulary = _vocabulary_slice(weight_VC)
         loss: Tensor = _LinearCrossEntropy.apply(hidden_NC, rows, labels_N, count, z_loss, chunk, vocabulary)
         return loss
-    return _token_losses(hidden_NC, weight_VC, labels_N, z_loss, chunk).sum() / count.clamp(min=1)
+    return _token_losses(hidden_NC, weight_VC, labels_N, z_loss, chunk).sum() / _at_least_something(count)
 
 
 @torch.no_grad()
 def token_negative_log_likelihood(hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int = 1024) -> Tensor:
     """-log softmax(hidden weight^T)[label] of every token in nats, float32 [N]; 0 where the label is `IGNORE`."""
     return _token_losses(hidden_NC, weight_VC, labels_N, 0.0, chunk)
+
+
+class _TokenLogProbabilities(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int, vocabulary: VocabularySlice
+    ) -> Tensor:
+        dtype = _compute_dtype(hidden_NC)
+        hidden, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
+        logsumexp_N = torch.empty(len(labels_N), dtype=_wide_dtype(dtype), device=hidden.device)
+        target_N = torch.empty_like(logsumexp_N)
+        parts = (x.split(chunk) for x in (hidden, labels_N, logsumexp_N, target_N))
+        for part, labels, logsumexp, target in zip(*parts, strict=True):
+            logits = _wide(part @ weight.T)
+            rows, inside = vocabulary.own(labels, len(weight))
+            found = logits.gather(-1, rows[:, None]).squeeze(-1) * inside
+            for into, value in zip((logsumexp, target), vocabulary.combine(logits.logsumexp(-1), found), strict=True):
+                into.copy_(value)
+        ctx.save_for_backward(hidden, weight, labels_N, logsumexp_N)
+        ctx.dtypes, ctx.chunk, ctx.vocabulary = (hidden_NC.dtype, weight_VC.dtype), chunk, vocabulary
+        return (target_N - logsumexp_N) * (labels_N != IGNORE)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, labels_N, logsumexp_N = ctx.saved_tensors
+        grad_N = grad_outputs[0] * (labels_N != IGNORE)
+        needs_weight = ctx.needs_input_grad[1]
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=_wide_dtype(weight.dtype)) if needs_weight else None
+        parts = (x.split(ctx.chunk) for x in (hidden, labels_N, logsumexp_N, grad_N, grad_hidden))
+        for part, labels, logsumexp, grad, grad_out in zip(*parts, strict=True):
+            rows, inside = ctx.vocabulary.own(labels, len(weight))
+            # d log p[label] / d logits = one_hot - softmax, written over the logits themselves.
+            gradient = _wide(part @ weight.T).sub_(logsumexp[:, None]).exp_().mul_(-grad[:, None])
+            gradient.scatter_add_(-1, rows[:, None], (grad * inside)[:, None])
+            narrow = gradient.to(weight.dtype)
+            torch.mm(narrow, weight, out=grad_out)
+            if grad_weight is not None:
+                grad_weight += narrow.T @ part
+        dtype_hidden, dtype_weight = ctx.dtypes
+        return (
+            grad_hidden.to(dtype_hidden),
+            None if grad_weight is None else grad_weight.to(dtype_weight),
+            None,
+            None,
+            None,
+        )
+
+
+def token_log_probabilities(hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int = 1024) -> Tensor:
+    """log softmax(hidden weight^T)[label] of every token, with its gradient; logits are made a chunk at a time.
+
+    The gradient of each token is known only when all are (a preference weighs whole answers), so logits are computed
+    again in the backward pass: a fourth product with the output matrix, for never holding [N, V].
+
+    Args:
+        hidden_NC: hidden states, any float dtype.
+        weight_VC: output matrix; as a DTensor its rows are sharded over the mesh axis `tp`, see `linear_cross_entropy`.
+        labels_N: int64 targets; `IGNORE` (-100) gives 0 and no gradient.
+        chunk: tokens whose logits are held at once.
+
+    Returns:
+        float32 [N] (float64 for float64 input).
+    """
+    if torch.is_grad_enabled() and (hidden_NC.requires_grad or weight_VC.requires_grad):
+        rows, vocabulary = _vocabulary_slice(weight_VC)
+        log_probabilities: Tensor = _TokenLogProbabilities.apply(hidden_NC, rows, labels_N, chunk, vocabulary)
+        return log_probabilities
+    return -_token_losses(hidden_NC, weight_VC, labels_N, 0.0, chunk)
+
+
+@torch.no_grad()
+def token_divergence(
+    hidden_NC: Tensor, weight_VC: Tensor, other_hidden_NC: Tensor, other_weight_VC: Tensor, chunk: int = 1024
+) -> Tensor:
+    """KL(p || q) in nats of the next-token distributions p = softmax(hidden weight^T) and q of the other model.
+
+    Args:
+        hidden_NC, weight_VC: of p; the matrix may be sharded over `tp`, see `linear_cross_entropy`.
+        other_hidden_NC, other_weight_VC: of q, spread alike.
+        chunk: tokens whose logits are held at once.
+
+    Returns:
+        Float32 [N], exact: summed over the whole vocabulary.
+    """
+    weight, vocabulary = _vocabulary_slice(weight_VC)
+    other_weight, _ = _vocabulary_slice(other_weight_VC)
+    divergences = []
+    for hidden, other_hidden in zip(hidden_NC.split(chunk), other_hidden_NC.split(chunk), strict=True):
+        logits = [_wide(F.linear(h, w.to(h.dtype))) for h, w in ((hidden, weight), (other_hidden, other_weight))]
+        nothing = torch.zeros_like(logits[0][:, 0])
+        log_p, log_q = (x - vocabulary.combine(x.logsumexp(-1), nothing)[0][:, None] for x in logits)
+        here = (log_p.exp() * (log_p - log_q)).sum(-1)
+        divergences.append(vocabulary.combine(nothing, here)[1])
+    return torch.cat(divergences)
 
 
 def _token_losses(hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, z_loss: float, chunk: int) -> Tensor:

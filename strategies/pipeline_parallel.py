@@ -96,6 +96,11 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"pipeline_parallel_size={size}: a pipeline needs at least 2 processes in a row, without one take "
                 "strategies.TensorParallelStrategy"
             )
+        if getattr(trainer.lightning_module, "whole_rows", False):
+            raise InputError(
+                f"{type(trainer.lightning_module).__name__} in a pipeline: its loss needs all pairs of a batch in one "
+                "row, which a pipeline cannot cut; take strategies.TensorParallelStrategy"
+            )
         super().preflight(trainer)
         name, count = self.schedule, self.microbatches * trainer.accumulate_grad_batches
         if name not in _SCHEDULES:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -27,13 +27,19 @@ SEQUENCE = 1
 class GatheredNorm(ParallelStyle):
     """A sequence-parallel norm whose output every process gets whole, as a plain tensor.
 
-    Its gradient is taken as this process's part of a sum: what follows (the loss over a slice of the vocabulary) need
-    not add up over processes, the reduce-scatter back to the sequence does.
+    Args:
+        gradient: what each process brings back: its part of a sum where it computes a slice of the vocabulary
+            (nothing has to add up before the reduce-scatter to the sequence does), or the whole where all compute the
+            same.
     """
+
+    def __init__(self, gradient: Partial | Replicate) -> None:
+        super().__init__()
+        self.gradient = gradient
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         def gather(module: nn.Module, inputs: Any, output: DTensor) -> Tensor:
-            return output.redistribute(placements=[Replicate()]).to_local(grad_placements=[Partial()])
+            return output.redistribute(placements=[Replicate()]).to_local(grad_placements=[self.gradient])
 
         parallelize_module(module, device_mesh, SequenceParallel(sequence_dim=SEQUENCE))
         module.register_forward_hook(gather)
@@ -67,6 +73,7 @@ def apply_tensor_parallel(model: Any, mesh: DeviceMesh) -> None:
         model: has `tok_embeddings`, `layers.<i>`, `norm`, `output`; its parameters may be on the meta device.
         mesh: one-dimensional.
     """
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     tied = model.output is not None and model.tok_embeddings is not None
     tied = tied and model.output.weight is model.tok_embeddings.weight
     if model.tok_embeddings is not None:
@@ -74,11 +81,19 @@ def apply_tensor_parallel(model: Any, mesh: DeviceMesh) -> None:
         parallelize_module(model.tok_embeddings, mesh, style)
     for block in model.layers.values():
         parallelize_module(block, mesh, block_plan())
+    scalar = model.config.scalar_output
     if model.norm is not None:
-        parallelize_module(model.norm, mesh, GatheredNorm())
-    if model.output is not None:
+        parallelize_module(model.norm, mesh, GatheredNorm(Replicate() if scalar else Partial()))
+    if scalar:
+        # One row cannot be cut: every process computes the same score.
+        weight = distribute_tensor(model.output.weight, mesh, [Replicate()], src_data_rank=None)
+        model.output.weight = nn.Parameter(weight, requires_grad=model.output.weight.requires_grad)
+    elif model.output is not None:
         # The losses read the matrix itself; `parallelize_module` would untie it from the embedding.
         if tied:
             model.output.weight = model.tok_embeddings.weight
         else:
             parallelize_module(model.output, mesh, ColwiseParallel())
+    for name, parameter in model.named_parameters():
+        # Some styles make new parameters, which would train what was frozen.
+        parameter.requires_grad_(name not in frozen)

@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import threading
+import warnings
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
@@ -176,8 +177,13 @@ def stored_tensors(folder: Path) -> dict[str, TensorStorageMetadata]:
     return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 
-def load_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
+def load_tensors(folder: Path, tensors: dict[str, Tensor], alone: bool = False) -> None:
     """Fill tensors in place, each process those it names, as whole tensors or as the shards of DTensors.
+
+    Args:
+        folder: a checkpoint.
+        tensors: by their names in it.
+        alone: do not wait for the other processes, which read something else.
 
     Raises:
         InputError: when the checkpoint lacks a name or holds another shape under it.
@@ -190,8 +196,10 @@ def load_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
                 f"checkpoint {folder} holds {name} with shape {shape}, this model needs {tuple(tensor.shape)}: "
                 "restore the configuration it was trained with"
             )
-    alone = not torch.distributed.is_initialized()
-    dcp.load(cast(dict[str, Any], tensors), storage_reader=_Reader(folder), no_dist=alone)
+    alone = alone or not torch.distributed.is_initialized()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*the intent is to load in a single process")
+        dcp.load(cast(dict[str, Any], tensors), storage_reader=_Reader(folder), no_dist=alone)
 
 
 def read_whole(folder: Path) -> dict[str, Any]:

@@ -115,3 +115,19 @@ def configure(corpus_folder: Path, tmp_path: Path) -> Configure:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def base_run(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished pretraining run."""
+    from main import main
+
+    folder = tmp_path_factory.mktemp("base")
+    configuration = tiny_configuration(corpus_folder)
+    configuration["model"]["init_args"]["decoder"]["key_value_heads"] = 2
+    configuration["trainer"] |= {"default_root_dir": str(folder / "run"), "callbacks": [
+        {"class_path": "callbacks.Checkpoints"}
+    ]}  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
+    main(["fit", "--config", str(folder / "config.yaml")])
+    return folder / "run"

@@ -47,7 +47,7 @@ def language_model(**changes: Any) -> LanguageModel:
     """Four layers, grouped-query attention, weight decay, a schedule: whatever a layout could get wrong."""
     shape = {"width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48, "vocabulary_size": 64}
     config = DecoderConfig(**{**shape, **changes})
-    return LanguageModel(config, AdamW(learning_rate=1e-2), Cosine(warmup_steps=2), z_loss=1e-3)
+    return LanguageModel(AdamW(learning_rate=1e-2), Cosine(warmup_steps=2), config, z_loss=1e-3)
 
 
 def trainer(folder: Path, strategy: Any, record: Record, **options: Any) -> lightning.Trainer:

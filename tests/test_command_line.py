@@ -150,10 +150,11 @@ def test_configurations_are_layered_and_printed(
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path) -> None:
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith(f"# python main.py fit --config {path.relative_to(ROOT)}")
-    cli = build(["--config", str(path), f"--trainer.default_root_dir={tmp_path}"], run=False)
+def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, base_run: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(f"# python main.py fit --config {path.relative_to(ROOT)}")
+    begin = [f"--model.init_args.init_from={base_run}"] if "init_from: " in text else []
+    cli = build(["--config", str(path), f"--trainer.default_root_dir={tmp_path}", *begin], run=False)
     assert cli.model.config.vocabulary_size == cli.datamodule.vocabulary_size
 
 

@@ -32,7 +32,7 @@ def test_a_page_from_metrics_and_samples(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "\\x00" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert "no cleaning summary" in page
+    assert "no summary of its data" in page
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -51,7 +51,7 @@ def test_cleaning_and_facts_are_shown(tmp_path: Path) -> None:
         "stages": [{"stage": "write", "seconds": 1.5, "megabytes_per_second": 3.3}],
         "examples": {"too_short": [{"id": 1, "source": "code", "path": "a<b>.py", "excerpt": None}]},
     }
-    (tmp_path / "cleaning.json").write_text(json.dumps(cleaning))
+    (tmp_path / "data.json").write_text(json.dumps(cleaning))
     (tmp_path / "run.json").write_text(json.dumps({"device": "a & b", "versions": {"torch": "2"}}))
     (tmp_path / "config.yaml").write_text("model: <x>")
     page = write_report(tmp_path).read_text(encoding="utf-8")

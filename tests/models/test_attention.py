@@ -1,11 +1,13 @@
 """Attention stays within documents: packed rows give what each document gives alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attention import AttentionLayout, positions_in_documents
+from models.attention import AttentionLayout, dense_mask, positions_in_documents
 from models.decoder import Decoder, DecoderConfig, build_decoder
 from models.generation import generate
 
@@ -48,8 +50,7 @@ def test_dense_mask_and_loop_over_documents_agree_with_gradients(decoder: Decode
     x = decoder.tok_embeddings(tokens).detach()
     attention = decoder.layers["0"].attention
     by_loop = AttentionLayout.of(document_ids, 8, 10_000.0)
-    same = document_ids[:, None, :, None] == document_ids[:, None, None, :]
-    by_mask = AttentionLayout(by_loop.angles, mask=same.tril())
+    by_mask = AttentionLayout(by_loop.angles, mask=dense_mask(document_ids))
     results = []
     for layout in (by_loop, by_mask):
         leaf = x.clone().requires_grad_()
@@ -57,6 +58,43 @@ def test_dense_mask_and_loop_over_documents_agree_with_gradients(decoder: Decode
         y.square().sum().backward()
         results.append((y.detach(), leaf.grad))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-10)
+
+
+tree = st.tuples(st.integers(0, 5), st.lists(st.integers(1, 6), max_size=4)).filter(lambda t: t[0] + len(t[1]) > 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(trees=st.lists(tree, min_size=1, max_size=4), seed=st.integers(0, 1000))
+def test_branches_equal_their_prompt_with_each_alone(decoder: Decoder, trees: list[Any], seed: int) -> None:
+    """Several answers after one prompt give what each gives after its own copy of the prompt; by lengths and by
+    mask.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tokens, documents, branches, expected = [], [], [], []
+    for number, (prompt, lengths) in enumerate(trees):
+        start = torch.randint(64, (prompt,), generator=generator)
+        answers = [torch.randint(64, (length,), generator=generator) for length in lengths]
+        tokens += [start, *answers]
+        documents.append(torch.full((prompt + sum(lengths),), number))
+        branches += [torch.zeros(prompt), *(torch.full((length,), k + 1) for k, length in enumerate(lengths))]
+        expected.append(decoder(start[None])[0] if prompt else torch.empty(0, 32))
+        expected += [decoder(torch.cat((start, answer))[None])[0, prompt:] for answer in answers]
+    row, document_ids, branch_ids = (
+        torch.cat(tokens)[None],
+        torch.cat(documents)[None],
+        torch.cat(branches)[None].long(),
+    )
+    packed = decoder(row, document_ids, branches_BT=branch_ids)
+    torch.testing.assert_close(packed[0], torch.cat(expected), rtol=0, atol=1e-10)
+    listed = AttentionLayout.of(document_ids, 8, 10_000.0, branch_ids)
+    masked = AttentionLayout(listed.angles, mask=dense_mask(document_ids, branch_ids))
+    attention, results = decoder.layers["0"].attention, []
+    for layout in (listed, masked):
+        leaf = decoder.tok_embeddings(row).detach().requires_grad_()
+        y = attention(leaf, layout)
+        y.square().sum().backward()
+        results.append((y.detach(), leaf.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-8)
 
 
 def test_a_document_does_not_see_its_neighbours_or_the_future(decoder: Decoder) -> None:

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.losses import IGNORE, linear_cross_entropy, token_negative_log_likelihood
+from models.losses import (
+    IGNORE,
+    linear_cross_entropy,
+    token_divergence,
+    token_log_probabilities,
+    token_negative_log_likelihood,
+)
 
 
 def problem(tokens: int, seed: int, ignored: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,3 +95,53 @@ def test_lower_precision_stays_within_its_rounding(dtype: torch.dtype) -> None:
     assert leaf.grad is not None
     assert leaf.grad.dtype == dtype
     torch.testing.assert_close(loss.double(), exact, rtol=torch.finfo(dtype).eps * 8, atol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(tokens=st.integers(2, 20), chunk=st.integers(1, 25), seed=st.integers(0, 99), ignored=st.integers(0, 1))
+def test_log_probabilities_and_their_gradient_equal_the_naive_ones(
+    tokens: int, chunk: int, seed: int, ignored: int
+) -> None:
+    hidden, weight, labels = problem(tokens, seed, ignored)
+    coming = torch.randn(tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    def simple(h: Tensor, w: Tensor) -> Tensor:
+        found = (h @ w.T).log_softmax(-1).gather(-1, labels.clamp(min=0)[:, None]).squeeze(-1)
+        return found * (labels != IGNORE)
+
+    results = []
+    for function in (lambda h, w: token_log_probabilities(h, w, labels, chunk), simple):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        value = function(h, w)
+        value.backward(coming)
+        results.append((value.detach(), h.grad, w.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(token_log_probabilities(hidden, weight, labels, chunk), results[0][0])
+
+
+def test_gradcheck_of_log_probabilities() -> None:
+    hidden, weight, labels = problem(7, 0, ignored=2)
+    inputs = (hidden.requires_grad_(), weight.requires_grad_())
+    assert torch.autograd.gradcheck(lambda h, w: token_log_probabilities(h, w, labels, chunk=3), inputs)
+
+
+def test_a_frozen_output_matrix_gets_no_gradient() -> None:
+    hidden, weight, labels = problem(5, 0)
+    token_log_probabilities(hidden.requires_grad_(), weight, labels).sum().backward()
+    assert hidden.grad is not None
+    assert weight.grad is None
+
+
+def test_divergence_of_the_next_token_is_exact() -> None:
+    (hidden, weight, _), (other_hidden, other_weight, _) = problem(9, 0), problem(9, 1)
+    log_p, log_q = (hidden @ weight.T).log_softmax(-1), (other_hidden @ other_weight.T).log_softmax(-1)
+    expected = torch.nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+    found = token_divergence(hidden, weight, other_hidden, other_weight, chunk=4)
+    torch.testing.assert_close(found, expected)
+    assert not token_divergence(hidden, weight, hidden, weight).any()
+
+
+def test_a_count_below_one_divides_too() -> None:
+    hidden, weight, labels = problem(3, 0)
+    whole = linear_cross_entropy(hidden, weight, labels)
+    torch.testing.assert_close(linear_cross_entropy(hidden, weight, labels, count=torch.tensor(0.5)), whole * 6)

@@ -1,0 +1,16 @@
+from alignment.losses import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalisedDPO, RobustDPO, SimPO
+from alignment.policy import PreferencePolicy
+from alignment.reward_model import RewardModel
+
+__all__ = [
+    "DPO",
+    "IPO",
+    "KTO",
+    "ORPO",
+    "ConservativeDPO",
+    "LengthNormalisedDPO",
+    "PreferencePolicy",
+    "RewardModel",
+    "RobustDPO",
+    "SimPO",
+]

@@ -1,0 +1,154 @@
+"""The reward model: a decoder with one output, read where an answer ends, trained on which of two answers is better.
+
+A score is read at the answer's own last token, never at a fixed column, so that padding and packing cannot move it.
+Only differences of scores are learned; a centring term can hold their level near zero.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torchmetrics import MeanMetric, PearsonCorrCoef
+
+from alignment.losses import bradley_terry
+from alignment.metrics import Calibration
+from errors import InputError
+from models.decoder import Decoder, DecoderConfig
+from models.language_model import Batch, LanguageModel
+
+RELIABILITY = "reliability.json"
+
+
+class RewardModel(LanguageModel):
+    """Scores answers; trained by Bradley and Terry's model of comparisons.
+
+    Args:
+        decoder: shape of the model, that of `init_from` where one is given; its output becomes a single row.
+        use_margin: subtract each pair's margin within the sigmoid, where the data has margins (Llama 2).
+        centring: weight of the term that holds scores near zero; 0.01 is Eisenstein et al.'s (2023).
+        further: arguments of `LanguageModel`. `initial_seed` draws the scalar output: members of an ensemble differ
+            by it and by the data's seed.
+
+    Raises:
+        InputError: for a negative weight.
+    """
+
+    whole_rows = True
+
+    def __init__(
+        self,
+        decoder: DecoderConfig | None = None,
+        use_margin: bool = False,
+        centring: float = 0.0,
+        **further: Any,
+    ) -> None:
+        scalar = replace(decoder, scalar_output=True, tied_embeddings=False) if decoder is not None else None
+        super().__init__(decoder=scalar, **further)
+        if centring < 0:
+            raise InputError(f"centring={centring}: must not be negative")
+        self.use_margin, self.centring = use_margin, centring
+        self.means = nn.ModuleDict()
+        self._step: dict[str, Tensor] = {}
+
+    def setup(self, stage: str) -> None:
+        """Refuse data without pairs."""
+        super().setup(stage)
+        if not hasattr(getattr(self.trainer, "datamodule", None), "every_pair"):
+            raise InputError(f"{type(self).__name__} learns from pairs: take datamodules.PreferenceData for data")
+
+    def make_metrics(self) -> None:
+        """Over held-out pairs."""
+        self.calibration, self.length_bias = Calibration(), PearsonCorrCoef()
+        self.means.update({name: MeanMetric() for name in ("loss", *DESCRIBED)})
+
+    def initial_weight(self, name: str) -> Tensor | None:
+        """The trunk's from `init_from`; the output too, where that is a reward model."""
+        source = cast(Any, self.stored)
+        if source is None or (name == "output.weight" and not source.config.get("scalar_output")):
+            return None
+        return cast(Tensor | None, source(name))
+
+    def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Score of every answer at its last token, float32 [A]."""
+        weight = cast(Decoder, self.decoder).output.weight
+        whole = weight.to_local() if isinstance(weight, DTensor) else weight
+        return nn.functional.linear(hidden.flatten(0, 1)[batch["ends"]], whole).squeeze(-1).float()
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The mean over the batch's pairs; every batch holds equally many."""
+        chosen, rejected = self.pair_scores(batch)
+        loss = self.pair_losses(chosen, rejected, batch).mean()
+        share = 1 / self.trainer.accumulate_grad_batches
+        self.step_loss = self.step_loss + loss.detach() * share
+        for name, values in describe(chosen.detach(), rejected.detach()).items():
+            self._step[name] = self._step.get(name, torch.zeros((), device=self.device)) + values.mean() * share
+        return loss
+
+    def pair_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores of the chosen and of the rejected answers, [P] each."""
+        scores = self(batch, self.scores).view(len(batch["example"]), -1)
+        return scores[:, 0], scores[:, 1]
+
+    def pair_losses(self, chosen: Tensor, rejected: Tensor, batch: Batch) -> Tensor:
+        """Bradley-Terry loss of each pair, [P]."""
+        margin = batch["margins"] if self.use_margin else 0.0
+        return bradley_terry(chosen, rejected, margin, self.centring)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        self.log_dict({f"train/{name}": value for name, value in self._step.items()}, sync_dist=True)
+        self._step = {}
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        real = batch["example"] >= 0
+        chosen, rejected = self.pair_scores(batch)
+        described = {"loss": self.pair_losses(chosen, rejected, batch)} | describe(chosen, rejected)
+        for name, values in described.items():
+            cast(MeanMetric, self.means[name]).update(values[real])
+        lengths = batch["lengths"].view(len(real), -1)
+        self.calibration.update((chosen - rejected)[real])
+        if real.any():  # torchmetrics' correlation takes no empty batch
+            self.length_bias.update((chosen - rejected)[real], (lengths[:, 0] - lengths[:, 1])[real].float())
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("validation")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        for name, metric in self.means.items():
+            self.log(f"{stage}/{name}", cast(MeanMetric, metric))
+        error, bias = self.calibration.compute(), self.length_bias.compute()
+        self.log_dict({f"{stage}/calibration_error": error, f"{stage}/length_bias": bias})
+        with self.calibration.sync_context():
+            curve = self.calibration.curve()
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            folder = Path(self.trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / RELIABILITY).write_text(json.dumps({"step": self.trainer.global_step, "bins": curve}))
+        self.calibration.reset()
+        self.length_bias.reset()
+
+    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """Scores of every pair, for whoever writes them down."""
+        real = batch["example"] >= 0
+        chosen, rejected = self.pair_scores(batch)
+        return {
+            "sample": batch["sample"][real].tolist(),
+            "chosen": chosen[real].tolist(),
+            "rejected": rejected[real].tolist(),
+        }
+
+
+DESCRIBED = ("scores/chosen", "scores/rejected", "scores/margin", "accuracy")
+
+
+def describe(chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
+    """What is watched, a value a pair; a tie is half a hit."""
+    hit = (chosen > rejected).float() + (chosen == rejected).float() / 2
+    return dict(zip(DESCRIBED, (chosen, rejected, chosen - rejected, hit), strict=True))

@@ -1,0 +1,132 @@
+"""What the data of fine-tuning and of preferences share: a tokenizer that exists already, a template, examples on
+disk.
+"""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+
+from datamodules.chat import TEMPLATE, ChatTemplate
+from datamodules.examples import Example, Examples, read_summary, write_examples
+from datamodules.numbered import NumberedSamples
+from datamodules.rows import Row, Rows
+from datamodules.stages import fingerprint, run_stage, source_fingerprint
+from datamodules.tokenizer import Tokenizer, find_tokenizer
+from errors import InputError
+
+_SOURCES = ("chat.py", "conversations.py", "examples.py", "aligned.py", "rows.py", "tokenizer.py")
+
+
+class AlignmentData(NumberedSamples):
+    """Examples made of rows with a trained tokenizer.
+
+    Args:
+        folder: where prepared examples are kept; reused when the inputs and settings are the same.
+        rows: where examples come from.
+        tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
+        chat_template: `chatml`, `plain` or a Jinja file; null takes the one beside the tokenizer, else ChatML.
+        batch_size: samples in a micro-batch of one rank.
+        validation_fraction: share of groups (the prompt, unless the row names one) held out.
+        seed: of the split and the order.
+        workers: processes that read ahead; 0 reads in the training process.
+
+    Raises:
+        InputError: for a size that cannot work, or no tokenizer.
+    """
+
+    name: str
+    """What the examples are, in the names of folders and metrics."""
+
+    def __init__(
+        self,
+        folder: str,
+        rows: Rows,
+        tokenizer: str | None,
+        chat_template: str | None,
+        batch_size: int,
+        validation_fraction: float,
+        seed: int,
+        workers: int,
+    ) -> None:
+        super().__init__(batch_size, workers)
+        if not 0 < validation_fraction < 1:
+            raise InputError(f"validation_fraction={validation_fraction}: must lie between 0 and 1")
+        if not 0 <= seed < 2**63:
+            raise InputError(f"seed={seed}: must lie between 0 and 2^63")
+        if tokenizer is None:
+            raise InputError("no tokenizer: give model.init_args.init_from, or name one in data.init_args.tokenizer")
+        path = find_tokenizer(Path(tokenizer))
+        if chat_template is None:
+            beside = path.with_name(TEMPLATE)
+            chat_template = str(beside) if beside.is_file() else "chatml"
+        self.folder, self.rows = Path(folder), rows
+        self.tokenizer = Tokenizer.load(path)
+        self.template = ChatTemplate(chat_template, self.tokenizer)
+        self.vocabulary_size = len(self.tokenizer)
+        self.validation_fraction, self.seed = validation_fraction, seed
+        self.source_names = [self.name]
+        self.prepared: Path | None = None
+
+    @abstractmethod
+    def convert(self, row: Row) -> Example:
+        """The example a row holds; raises `Unusable` with the reason where it holds none."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What `convert` depends on beside the tokenizer and the template."""
+
+    def group(self, row: Row) -> str:
+        """Rows of one group never part between training and validation."""
+        return str(row.get("group") or row.get("prompt") or row.get("messages", [{}])[0] or row.get("chosen"))
+
+    def prepare_data(self) -> None:
+        """Make the examples if they are not on disk (Lightning calls this on one process a node)."""
+        self.run_stages()
+
+    def run_stages(self) -> Path:
+        """Folder of the prepared examples, made if it is not there."""
+        if self.prepared is None:
+            key = fingerprint(
+                self.rows.identity(),
+                xxhash.xxh3_64_hexdigest(self.tokenizer.model),
+                self.template.source,
+                self.settings(),
+                self.validation_fraction,
+                self.seed,
+                source_fingerprint(*_SOURCES),
+            )
+
+            def make(into: Path) -> None:
+                write_examples(
+                    into, self.rows.rows(), self.convert, self.group, self.validation_fraction, self.seed,
+                    self.vocabulary_size,
+                )  # fmt: skip
+
+            self.prepared = run_stage(self.folder, self.name, key, make)
+        return self.prepared
+
+    def setup(self, stage: str) -> None:
+        """Open and verify the examples."""
+        folder = self.run_stages()
+        self.examples = {split: Examples(folder, split) for split in ("train", "validation")}
+
+    def summary(self) -> dict[str, Any]:
+        """What became of the rows."""
+        return read_summary(self.run_stages())
+
+    def order(self) -> dict[str, Any]:
+        """The examples and the order's seed."""
+        return {"examples": self.run_stages().name, "seed": self.seed}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and the tokenizer itself, without which the weights mean nothing."""
+        return super().state_dict() | {
+            "tokenizer": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
+        }
+
+    def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
+        """The tokenizer a checkpoint was trained with."""
+        return Tokenizer(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))

@@ -1,0 +1,202 @@
+"""Chat templates: from messages to token ids, and which of them are learned.
+
+A template is Jinja, as the ecosystem writes it, and its output is a string; tokens are what counts. Encoding that
+string whole would let a user's text forge control tokens, and would merge pieces across the place where generation
+begins. So the string is cut at control tokens and at the edges of the answers, and each piece between is encoded
+alone: exactly what a model sees when it answers, at the price of now and then one token more.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.sandbox
+
+from datamodules.tokenizer import Tokenizer
+from errors import InputError
+
+Messages = list[dict[str, Any]]
+"""A conversation: dictionaries with `role` (system, user, assistant, tool) and `content`, text."""
+
+BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
+"""Marks around an answer in a template's output, and what hides them and control tokens in messages' own text."""
+
+_HIDDEN = {"0": ESCAPE, "1": BEGIN, "2": END, "3": ""}
+TEMPLATE = "chat_template.jinja"
+"""Name of a tokenizer's own template, in the folder of the tokenizer."""
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Generation(jinja2.ext.Extension):
+    """`{% generation %}...{% endgeneration %}` around what the model is to say, as in Hugging Face's templates."""
+
+    tags = {"generation"}  # noqa: RUF012 (Jinja's own name for it)
+
+    def parse(self, parser: Any) -> Any:
+        """A call to `_mark` around the block."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Any) -> str:
+        return f"{BEGIN}{caller()}{END}"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a conversation, and which of them a model is to learn."""
+
+    ids: list[int]
+    trained: list[bool]
+
+    def prompt_and_answer(self) -> tuple[list[int], list[int]]:
+        """Everything before the last answer, and the last answer."""
+        begin = len(self.ids)
+        while begin and self.trained[begin - 1]:
+            begin -= 1
+        return self.ids[:begin], self.ids[begin:]
+
+
+class ChatTemplate:
+    """A chat template bound to a tokenizer.
+
+    Args:
+        template: `chatml`, `plain`, or the path of a Jinja file. A template without generation blocks is rendered
+            once more for each answer, to see where it begins.
+        tokenizer: its control tokens are what the template's own text may turn into.
+
+    Raises:
+        InputError: for a file that is absent or no Jinja, or a control token that the tokenizer lacks.
+    """
+
+    def __init__(self, template: str, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.source = tokenizer, read_template(template)
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+        )
+        environment.globals["raise_exception"] = _raise
+        self._marked = re.search(r"{%-?\s*generation\s*-?%}", self.source) is not None
+        try:
+            self._template = environment.from_string(self.source)
+        except jinja2.TemplateSyntaxError as error:
+            raise InputError(f"chat template {template}, line {error.lineno}: {error.message}") from error
+        self.control = tokenizer.control_ids()
+        lacking = sorted({*re.findall(r"<\|\w+\|>", self.source)} - {*self.control})
+        if lacking:
+            raise InputError(
+                f"chat template {template} writes {', '.join(lacking)}, no control token of the tokenizer: add it to "
+                "tokenizer.control_tokens and train anew, or take another template"
+            )
+        # The longest first: one control token may begin like another.
+        names = sorted(self.control, key=len, reverse=True)
+        self._controls = re.compile("|".join(map(re.escape, names)))
+        self._edges = re.compile(f"({BEGIN}|{END}|{'|'.join(map(re.escape, names))})")
+
+    def encode(self, messages: Messages) -> Encoded:
+        """A whole conversation: one beginning-of-text token, and after the last answer one end-of-text token, learned.
+
+        What the template writes after the last answer is left out: nobody reads it.
+
+        Raises:
+            InputError: when the template refuses the messages.
+        """
+        ids, trained = self._encode(self._render(messages) if self._marked else self._rendered_by_answer(messages))
+        if True in trained:
+            last = len(trained) - trained[::-1].index(True)
+            ids, trained = ids[:last], trained[:last]
+            if ids[-1] != self.tokenizer.eos:
+                ids.append(self.tokenizer.eos)
+                trained.append(True)
+        return Encoded(*self._begin(ids, trained))
+
+    def encode_prompt(self, messages: Messages) -> list[int]:
+        """A conversation up to where an answer is to be generated."""
+        text = self._render(messages, add_generation_prompt=True)
+        ids, trained = self._encode(text)
+        return self._begin(ids, trained)[0]
+
+    def _begin(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
+        """With exactly one beginning-of-text token in front, whether or not the template writes one."""
+        written = 0
+        while written < len(ids) and ids[written] == self.tokenizer.bos:
+            written += 1
+        return [self.tokenizer.bos, *ids[written:]], [False, *trained[written:]]
+
+    def _render(self, messages: Messages, add_generation_prompt: bool = False) -> str:
+        hidden = [
+            {key: self._hide(value) if isinstance(value, str) else value for key, value in message.items()}
+            for message in messages
+        ]
+        try:
+            return self._template.render(
+                messages=hidden,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=self._name(self.tokenizer.bos),
+                eos_token=self._name(self.tokenizer.eos),
+            )
+        except jinja2.TemplateError as error:
+            raise InputError(f"the chat template refuses a conversation: {error}") from error
+
+    def _rendered_by_answer(self, messages: Messages) -> str:
+        """The output with marks put around each answer: what the answer adds to the output before it."""
+        text = ""
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render(messages[:number], add_generation_prompt=True)
+            after = self._render(messages[: number + 1])
+            plain = text.replace(BEGIN, "").replace(END, "")
+            if not after.startswith(before) or not before.startswith(plain):
+                raise InputError(
+                    "the chat template writes earlier turns differently once an answer follows: put "
+                    "{% generation %} and {% endgeneration %} around what the assistant says"
+                )
+            answer = after[len(before) :]
+            text += before[len(plain) :] + BEGIN + answer.rstrip() + END + answer[len(answer.rstrip()) :]
+        return text
+
+    def _hide(self, text: str) -> str:
+        for digit in "012":
+            text = text.replace(_HIDDEN[digit], f"{ESCAPE}{digit}")
+        return self._controls.sub(lambda match: f"{match[0][0]}{ESCAPE}3{match[0][1:]}", text)
+
+    def _name(self, token: int) -> str:
+        return next(name for name, number in self.control.items() if number == token)
+
+    def _encode(self, rendered: str) -> tuple[list[int], list[bool]]:
+        ids: list[int] = []
+        trained: list[bool] = []
+        inside = False
+        for piece in self._edges.split(rendered):
+            if piece in (BEGIN, END):
+                inside = piece == BEGIN
+                continue
+            if piece in self.control:
+                new = [self.control[piece]]
+            else:
+                new = self.tokenizer.encode(re.sub(f"{ESCAPE}([0-3])", lambda match: _HIDDEN[match[1]], piece))
+            ids += new
+            trained += [inside] * len(new)
+        return ids, trained
+
+
+def read_template(template: str) -> str:
+    """The Jinja source of a template given by name or path.
+
+    Raises:
+        InputError: when there is no such file.
+    """
+    path = TEMPLATES / f"{template}.jinja" if "/" not in template and "." not in template else Path(template)
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+        raise InputError(f"chat_template={template}: neither one of {known} nor a file")
+    return path.read_text(encoding="utf-8")
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)

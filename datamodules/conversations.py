@@ -1,0 +1,150 @@
+"""What a row says: a conversation to learn from, or a prompt with a better and a worse answer.
+
+Every public data set spells this differently; the spellings that are read here are those of the formats' own
+documentation. A row that says neither is dropped under a reason, never repaired by guessing.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from datamodules.chat import Messages
+
+ROLES = ("system", "user", "assistant", "tool")
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+
+
+class Unusable(Exception):  # noqa: N818 (no error: a row that is dropped)
+    """Why a row is dropped."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A prompt with the answer that was preferred and the one that was not.
+
+    Attributes:
+        prompt: ends with what is to be answered.
+        chosen, rejected: the answers.
+        margin: by how much chosen is better; 0 where the data does not say.
+    """
+
+    prompt: Messages
+    chosen: str
+    rejected: str
+    margin: float = 0.0
+
+
+def instruction(row: dict[str, Any]) -> Messages:
+    """The conversation of a row with `messages`, or with `prompt` (text or messages) and `response`.
+
+    Raises:
+        Unusable: with the reason.
+    """
+    if "messages" in row:
+        messages = _messages(row["messages"])
+    elif "prompt" in row and "response" in row:
+        messages = [*_prompt(row["prompt"]), {"role": "assistant", "content": _text(row["response"])}]
+    else:
+        raise Unusable("missing_keys")
+    if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
+        raise Unusable("empty_answer")
+    return messages
+
+
+def preference(row: dict[str, Any]) -> Preference:
+    """The pair of a row with `prompt`, `chosen` and `rejected`, or with two transcripts as HH-RLHF has them.
+
+    Answers are text, or lists of messages that end with the answer. `margin`, or the difference of `score_chosen` and
+    `score_rejected`, is taken where it is given.
+
+    Raises:
+        Unusable: with the reason.
+    """
+    if "chosen" not in row or "rejected" not in row:
+        raise Unusable("missing_keys")
+    if row.get("prompt") is not None:
+        head = _prompt(row["prompt"])
+        sides = [_after(head, row[side]) for side in ("chosen", "rejected")]
+    else:
+        sides = [_split(row[side]) for side in ("chosen", "rejected")]
+    (prompt, chosen), (other_prompt, rejected) = sides
+    if prompt != other_prompt:
+        raise Unusable("different_prompts")
+    if not chosen.strip() or not rejected.strip():
+        raise Unusable("empty_answer")
+    if chosen == rejected:
+        raise Unusable("equal_answers")
+    return Preference(prompt, chosen, rejected, _margin(row))
+
+
+def transcript(text: str) -> Messages:
+    """Messages of a transcript in Anthropic's HH format: turns begin with a blank line and `Human:` or `Assistant:`.
+
+    Raises:
+        Unusable: when the text does not begin with a turn.
+    """
+    messages: Messages = []
+    rest = text if text.startswith("\n\n") else f"\n\n{text}"
+    while rest:
+        if rest.startswith(HUMAN):
+            role, begin = "user", len(HUMAN)
+        elif rest.startswith(ASSISTANT):
+            role, begin = "assistant", len(ASSISTANT)
+        else:
+            raise Unusable("no_transcript")
+        ends = [end for end in (rest.find(HUMAN, begin), rest.find(ASSISTANT, begin)) if end >= 0]
+        end = min(ends, default=len(rest))
+        messages.append({"role": role, "content": rest[begin:end].strip()})
+        rest = rest[end:]
+    return messages
+
+
+def _split(side: Any) -> tuple[Messages, str]:
+    """Prompt and answer of a whole conversation: messages, or a transcript."""
+    messages = transcript(side) if isinstance(side, str) else _messages(side)
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        raise Unusable("no_answer")
+    return messages[:-1], messages[-1]["content"]
+
+
+def _after(prompt: Messages, side: Any) -> tuple[Messages, str]:
+    """Prompt and answer where the prompt is given apart: messages may repeat it, or add turns before the answer."""
+    if isinstance(side, str):
+        return prompt, side
+    messages = _messages(side)
+    if messages[: len(prompt)] == prompt:
+        messages = messages[len(prompt) :]
+    if not messages or messages[-1]["role"] != "assistant":
+        raise Unusable("no_answer")
+    return [*prompt, *messages[:-1]], messages[-1]["content"]
+
+
+def _prompt(value: Any) -> Messages:
+    return [{"role": "user", "content": _text(value)}] if isinstance(value, str) else _messages(value)
+
+
+def _messages(value: Any) -> Messages:
+    if not isinstance(value, list) or not value:
+        raise Unusable("invalid_messages")
+    messages = []
+    for message in value:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise Unusable("invalid_messages")
+        messages.append({"role": message["role"], "content": _text(message.get("content"))})
+    return messages
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Unusable("invalid_messages")
+    return value
+
+
+def _margin(row: dict[str, Any]) -> float:
+    given = row.get("margin")
+    if given is None:
+        scores = row.get("score_chosen"), row.get("score_rejected")
+        given = scores[0] - scores[1] if all(isinstance(score, int | float) for score in scores) else 0.0  # type: ignore[operator]
+    if not isinstance(given, int | float) or not math.isfinite(given):
+        raise Unusable("invalid_margin")
+    return float(given)

@@ -1,0 +1,245 @@
+"""Pairs of a better and a worse answer to one prompt: the data of reward models and of DPO and its family.
+
+A batch is so many pairs laid end to end in one row, without padding but for the last few tokens: as many tokens as
+there are, and every batch as many pairs as the last, which is what losses and papers count. The price is a length
+that changes from batch to batch.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.aligned import AlignmentData
+from datamodules.chat import Encoded
+from datamodules.conversations import Unusable, preference
+from datamodules.examples import Example, Examples
+from datamodules.mixture import PADDING
+from datamodules.numbered import EpochOrder, StepKey
+from datamodules.packing import fill_row, lay_out_pair, stack
+from datamodules.rows import Row, Rows
+from datamodules.stages import run_stage, verified, write_checksums
+from errors import InputError
+
+ROUND_TO = 64
+"""Rows are padded to a multiple of this many tokens, which tensor parallelism cuts along the sequence."""
+
+
+class PairBatches(Dataset[dict[str, Any]]):
+    """Batches of pairs, and what is known of each.
+
+    Args:
+        examples: prompt, chosen, rejected.
+        pad: fills the row.
+        order_seed: of the order in every epoch; by default sample number i is example i.
+
+    Attributes:
+        unrelated: lay out the next example's chosen answer as a third one, from which KTO estimates a divergence.
+        reference: float32 [examples, answers], log-probabilities under the reference; None where they are not known.
+    """
+
+    def __init__(self, examples: Examples, pad: int, order_seed: int | None = None) -> None:
+        self.examples, self.pad = examples, pad
+        self.order = None if order_seed is None else EpochOrder(len(examples), order_seed)
+        self.unrelated = False
+        self.reference: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def answers(self, example: int) -> list[np.ndarray]:
+        """Token ids of an example's answers."""
+        _, *answers = (tokens for tokens, _ in self.examples.segments(example))
+        if self.unrelated:
+            answers.append(self.examples.segments((example + 1) % len(self))[1][0])
+        return answers
+
+    def __getitem__(self, key: StepKey) -> dict[str, Any]:
+        """One row [1, T] and its pairs.
+
+        Returns:
+            `tokens`, `labels`, `document_ids`, `branches` [1, T]; `answers` [1, T], which answer of the batch a label
+            belongs to, -1 for none; `ends` [A], where in the row each answer's last token is; `lengths` [A], labels
+            of each; `margins`, `example` [P], the example's number or -1 for a pair that only fills the batch;
+            `reference` [A] if it is known; `sample` [P]; `source`.
+        """
+        chosen = [-1 if s == PADDING else s if self.order is None else self.order[s] for s in key.samples]
+        laid_out = [
+            lay_out_pair(self.examples.segments(max(number, 0))[0][0], self.answers(max(number, 0)))
+            for number in chosen
+        ]
+        total = sum(len(part["tokens"]) for part in laid_out)
+        row = fill_row(laid_out, -(-total // ROUND_TO) * ROUND_TO, self.pad)
+        each = 3 if self.unrelated else 2
+        row["answers"] = np.where(row["answers"] < 0, -1, row["answers"] + each * np.maximum(row["document_ids"], 0))
+        batch = stack([row])
+        lengths = np.bincount(row["answers"][row["answers"] >= 0], minlength=each * len(chosen))
+        # Behind an answer's labels stands its last token, which predicts nothing.
+        last_labels = np.full(len(lengths), -1)
+        last_labels[row["answers"][row["answers"] >= 0]] = np.flatnonzero(row["answers"] >= 0)
+        batch |= {
+            "ends": torch.from_numpy(last_labels + 1),
+            "lengths": torch.from_numpy(lengths),
+            "margins": torch.from_numpy(self.examples.margins[np.maximum(chosen, 0)]),
+            "example": torch.tensor(chosen),
+            "sample": torch.tensor(key.samples),
+            "source": "preferences",
+        }
+        if self.reference is not None:
+            batch["reference"] = torch.from_numpy(self.reference[np.maximum(chosen, 0)].reshape(-1))
+        return batch
+
+
+class PreferenceData(AlignmentData):
+    """Pairs of a chosen and a rejected answer.
+
+    Args:
+        folder: where prepared pairs are kept; reused when the inputs and settings are the same.
+        rows: where pairs come from: `prompt`, `chosen`, `rejected`, or two transcripts in HH's format.
+        tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
+        chat_template: `chatml`, `plain` or a Jinja file; null takes the one beside the tokenizer, else ChatML.
+        max_tokens: of a prompt with the longer of its answers. A longer prompt loses its beginning, as much as is
+            needed; answers lose their end only where a quarter of this would not be left for the prompt.
+        batch_size: pairs in a micro-batch of one rank.
+        validation_fraction: share of prompts held out.
+        validation_pairs: pairs evaluated at most; null for all.
+        seed: of the split and the order.
+        workers: processes that read ahead; 0 reads in the training process.
+
+    Raises:
+        InputError: for a size that cannot work, or no tokenizer.
+    """
+
+    name = "preferences"
+
+    def __init__(
+        self,
+        folder: str,
+        rows: Rows,
+        tokenizer: str | None = None,
+        chat_template: str | None = None,
+        max_tokens: int = 512,
+        batch_size: int = 8,
+        validation_fraction: float = 0.05,
+        validation_pairs: int | None = None,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        super().__init__(folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, workers)
+        if max_tokens < 8 or (validation_pairs is not None and validation_pairs < 1):
+            raise InputError(
+                f"max_tokens={max_tokens}, validation_pairs={validation_pairs}: need at least 8 tokens and 1 pair"
+            )
+        self.max_tokens, self.validation_pairs = max_tokens, validation_pairs
+
+    def settings(self) -> dict[str, Any]:
+        """The longest pair."""
+        return {"max_tokens": self.max_tokens}
+
+    def convert(self, row: Row) -> Example:
+        """The pair's prompt and answers, shortened where they are too long."""
+        pair = preference(row)
+        sides = [
+            self.template.encode([*pair.prompt, {"role": "assistant", "content": answer}])
+            for answer in (pair.chosen, pair.rejected)
+        ]
+        segments, cut = shorten(sides[0], sides[1], self.max_tokens)
+        if segments[1] == segments[2]:
+            raise Unusable("answers_truncated_to_equal" if cut else "equal_answers")
+        trained = [[False] * len(segments[0]), *([True] * len(answer) for answer in segments[1:])]
+        return Example(segments, trained, pair.margin, cut)
+
+    def setup(self, stage: str) -> None:
+        """Open the pairs."""
+        super().setup(stage)
+        pad = self.tokenizer.pad
+        self.train_pairs = PairBatches(self.examples["train"], pad, order_seed=self.seed)
+        self.validation_dataset = PairBatches(self.examples["validation"], pad)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """An endless loader that begins at the first sample not yet consumed."""
+        return self.batch_loader(self.train_pairs, self.training_keys())
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Every held-out pair once."""
+        pairs = min(len(self.validation_dataset), self.validation_pairs or len(self.validation_dataset))
+        return self.batch_loader(self.validation_dataset, self.evaluation_keys(pairs))
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The held-out pairs."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The held-out pairs."""
+        return self.val_dataloader()
+
+    def every_pair(self, split: str) -> DataLoader[dict[str, Any]]:
+        """All pairs of a split by example number, this rank's share of them."""
+        pairs = PairBatches(self.examples[split], self.tokenizer.pad)
+        pairs.unrelated = self.validation_dataset.unrelated
+        return self.batch_loader(pairs, self.evaluation_keys(len(pairs)))
+
+    def use_unrelated_answers(self) -> None:
+        """Lay out a third, unrelated answer with each pair."""
+        self.train_pairs.unrelated = self.validation_dataset.unrelated = True
+
+    # What the reference says of every pair
+
+    def _reference_name(self, key: str) -> str:
+        return f"reference-{self.run_stages().name}-{'with-unrelated-' * self.validation_dataset.unrelated}{key}"
+
+    @property
+    def reference_folder(self) -> Path:
+        """Where the log-probabilities in use are stored."""
+        return self._reference
+
+    def has_reference(self, key: str) -> bool:
+        """Whether log-probabilities are stored under a key."""
+        return (self.folder / self._reference_name(key)).is_dir()
+
+    def write_reference(self, key: str, log_probabilities: dict[str, np.ndarray]) -> None:
+        """Store log-probabilities, float32 [examples, answers] by split."""
+
+        def write(into: Path) -> None:
+            for split, values in log_probabilities.items():
+                np.save(into / f"{split}.npy", values)
+            write_checksums(into, *(f"{split}.npy" for split in log_probabilities))
+
+        name, _, digits = self._reference_name(key).rpartition("-")
+        run_stage(self.folder, name, digits, write)
+
+    def open_reference(self, key: str) -> None:
+        """Give batches the log-probabilities stored under a key.
+
+        Raises:
+            InputError: when they are damaged or of other pairs.
+        """
+        self._reference = self.folder / self._reference_name(key)
+        for split, pairs in (("train", self.train_pairs), ("validation", self.validation_dataset)):
+            values = np.load(verified(self._reference / f"{split}.npy"), mmap_mode="r", allow_pickle=False)
+            if len(values) != len(pairs):
+                raise InputError(f"{self._reference} holds {len(values)} pairs of {len(pairs)}: delete it")
+            pairs.reference = values
+
+
+def shorten(chosen: Encoded, rejected: Encoded, most: int) -> tuple[list[list[int]], str]:
+    """Prompt, chosen and rejected of at most `most` tokens together with the longer answer, and what was cut.
+
+    The answer and its end are what is learned: the prompt gives way first, from its beginning, and keeps its first
+    token. Only where the prompt would have less than a quarter left do answers lose their end.
+
+    Raises:
+        Unusable: when the two prompts differ, which a template that looks at the answer can bring about.
+    """
+    (prompt, first), (other, second) = chosen.prompt_and_answer(), rejected.prompt_and_answer()
+    if prompt != other:
+        raise Unusable("different_prompts")
+    room = most - max(len(first), len(second))
+    cut = ""
+    if len(prompt) > room:
+        cut = "prompt" if room >= most // 4 else "answer"
+        room = max(room, min(len(prompt), most // 4))
+        prompt = [prompt[0], *prompt[len(prompt) - room + 1 :]]
+    return [prompt, first[: most - room], second[: most - room]], cut

@@ -1,0 +1,78 @@
+"""Weights to begin with, one tensor at a time: a process never holds more of them than it is about to place.
+
+Reading every tensor whole and keeping a part costs more bytes from the disk than each process reading its own part, and
+lets any kind of file begin any layout.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from errors import InputError
+from strategies.checkpoint import AtomicCheckpointIO
+from strategies.sharded_checkpoint import load_rest, load_tensors, require_whole, stored_tensors
+
+
+class StoredWeights:
+    """The decoder in a run, a checkpoint or a converted file, read one tensor at a time.
+
+    Args:
+        path: a checkpoint of any layout, a file that `convert` wrote, or a run's folder, whose newest checkpoint is
+            taken.
+
+    Raises:
+        InputError: when there is none or it is damaged.
+
+    Attributes:
+        config: the decoder's configuration.
+        identity: changes with the weights.
+    """
+
+    PREFIX = "decoder."
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise InputError(f"init_from={path} does not exist: train that run first, or name another")
+        if (path / "checkpoints").is_dir():
+            # Checkpoints are called step=N.ckpt; whoever saves them knows no more either.
+            found = sorted((path / "checkpoints").glob("step=*.ckpt"), key=lambda p: int(p.stem.split("=")[1]))
+            if not found:
+                raise InputError(f"init_from={path}: the run holds no checkpoint yet")
+            path = found[-1]
+        self.path = path
+        self._read: Callable[[str], torch.Tensor]
+        if path.is_dir():
+            require_whole(path)
+            self.config, names = load_rest(path)["decoder_config"], stored_tensors(path)
+            self._names = {name.removeprefix("model.") for name in names if name.startswith("model.")}
+            self._read = self._read_sharded
+        elif path.suffix == ".safetensors":
+            self._open_safetensors()
+        else:
+            checkpoint = AtomicCheckpointIO().load_checkpoint(path)
+            self.config, tensors = checkpoint["decoder_config"], checkpoint["state_dict"]
+            self._names, self._read = set(tensors), tensors.__getitem__
+        sizes = [path.stat()] if path.is_file() else [file.stat() for file in sorted(path.iterdir())]
+        self.identity = [str(path), [[stat.st_size, stat.st_mtime_ns] for stat in sizes]]
+
+    def _open_safetensors(self) -> None:
+        try:
+            self._file = safe_open(self.path, "pt")
+            self.config = json.loads((self._file.metadata() or {})["decoder_config"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise InputError(f"init_from={self.path} was not written by convert or is damaged ({error})") from error
+        self._names, self._read = set(self._file.keys()), self._file.get_tensor
+
+    def _read_sharded(self, name: str) -> torch.Tensor:
+        entry = stored_tensors(self.path)[f"model.{name}"]
+        tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
+        load_tensors(self.path, {f"model.{name}": tensor}, alone=True)
+        return tensor
+
+    def __call__(self, name: str) -> torch.Tensor | None:
+        """A decoder's parameter by its name, whole, on the CPU; None where it is not stored."""
+        name = f"{self.PREFIX}{name}"
+        return self._read(name) if name in self._names else None

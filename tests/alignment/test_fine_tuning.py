@@ -1,0 +1,146 @@
+"""Supervised fine-tuning: the base model's module with fewer labels, packed rows, adapters, and any number of ranks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from callbacks.metrics_table import read_metrics
+from main import main
+from models.decoder import DecoderConfig, build_decoder
+from models.lora import LoRA, LoRALinear, lora_disabled
+from strategies.checkpoint import read_checkpoint
+from tests.alignment.conftest import Align
+from tests.distributed import run_ranks
+
+
+def losses(run: Path, name: str = "train/loss") -> list[float]:
+    return [float(value) for _, _, found, value in read_metrics(run / "metrics.csv") if found == name]
+
+
+def test_only_answers_are_learned_and_batches_weigh_by_their_labels(align: Align, tmp_path: Path) -> None:
+    """One batch of four rows and four batches of one row, which hold unequally many labels, are the same step."""
+    configs = [
+        align({}, {"batch_size": 4}),
+        align({}, {"batch_size": 1}, accumulate_grad_batches=4, val_check_interval=12),
+    ]
+    runs = [tmp_path / "whole", tmp_path / "pieces"]
+    for config, run in zip(configs, runs, strict=True):
+        main(["fit", "--config", str(config), f"--trainer.default_root_dir={run}"])
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), abs=1e-5)
+    norms = [losses(run, "train/gradient_norm") for run in runs]
+    assert norms[1] == pytest.approx(norms[0], abs=1e-4)
+    assert losses(runs[0])[-1] < losses(runs[0])[0]
+
+
+def test_a_fine_tuned_run_begins_the_next_stage(
+    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(align({}))
+    main(["fit", "--config", config])
+    main(["generate", "--config", config, "--prompt", "Ba", "--new_tokens", "4"])
+    main(["convert", "--config", config, f"--output={tmp_path}/tuned.safetensors"])
+    expected = read_checkpoint(tmp_path / "run/checkpoints/step=6.ckpt")["state_dict"]
+    for start in (tmp_path / "run", tmp_path / "run/checkpoints/step=6.ckpt", tmp_path / "tuned.safetensors"):
+        name = start.name
+        further = align({"init_from": str(start)}, default_root_dir=str(tmp_path / f"from {name}"), max_steps=2)
+        main(["validate", "--config", str(further), "--ckpt_path", str(tmp_path / "run/checkpoints/step=6.ckpt")])
+        main(["fit", "--config", str(further)])
+        # The first loss is that of the weights it began with.
+        assert losses(tmp_path / f"from {name}")[0] == pytest.approx(losses(tmp_path / "from run")[0], abs=1e-6)
+    assert expected
+
+
+def test_an_adapter_trains_alone_and_merges(align: Align, tmp_path: Path, base_run: Path) -> None:
+    config = str(align({"lora": {"rank": 4}}))
+    main(["fit", "--config", config])
+    base = read_checkpoint(max(base_run.glob("checkpoints/*.ckpt"), key=lambda p: int(p.stem[5:])))["state_dict"]
+    tuned = read_checkpoint(tmp_path / "run/checkpoints/step=6.ckpt")["state_dict"]
+    assert all(torch.equal(tuned[name], base[name]) for name in base)
+    added = {name for name in tuned if name not in base}
+    assert added
+    assert all(name.endswith(("lora_a", "lora_b")) for name in added)
+    assert any(tuned[name].any() for name in added if name.endswith("lora_b"))
+    main(["convert", "--config", config, f"--output={tmp_path}/merged.safetensors"])
+    with safe_open(tmp_path / "merged.safetensors", "pt") as file:
+        assert set(file.keys()) == set(base)
+        name = "decoder.layers.0.attention.wq"
+        product = tuned[f"{name}.lora_b"] @ tuned[f"{name}.lora_a"] * (16 / 4)
+        torch.testing.assert_close(file.get_tensor(f"{name}.weight"), base[f"{name}.weight"] + product)
+
+
+def test_an_adapter_begins_as_nothing_and_can_be_switched_off() -> None:
+    shape = {"vocabulary_size": 32, "width": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
+    base = build_decoder(DecoderConfig(**shape))
+    adapted = build_decoder(DecoderConfig(**shape, lora=LoRA(rank=2)))
+    tokens = torch.randint(32, (2, 9))
+    assert torch.equal(base(tokens), adapted(tokens))
+    layers = [module for module in adapted.modules() if isinstance(module, LoRALinear)]
+    assert len(layers) == 2 * 7
+    with torch.no_grad():
+        for layer in layers:
+            layer.lora_b.normal_()
+    assert not torch.allclose(base(tokens), adapted(tokens))
+    with lora_disabled(adapted):
+        assert torch.equal(base(tokens), adapted(tokens))
+    before = adapted(tokens)
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.copy_(layer.merged())
+            layer.lora_b.zero_()
+    torch.testing.assert_close(adapted(tokens), before)
+
+
+def fit(*arguments: str) -> None:
+    main(["fit", *arguments])
+
+
+TP = {"class_path": "strategies.TensorParallelStrategy", "init_args": {"tensor_parallel_size": 2}}
+PP = {
+    "class_path": "strategies.PipelineParallelStrategy",
+    "init_args": {"pipeline_parallel_size": 2, "microbatches": 2},
+}
+LAYOUTS: dict[str, tuple[dict[str, Any], int]] = {
+    "fsdp2": ({}, 2),
+    "tp2": ({"strategy": TP}, 4),
+    "1f1b": ({"strategy": PP}, 4),
+}
+MODULES: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "lora": {"lora": {"rank": 4}},
+    "dpo": {"model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.DPO"}},
+    "online": {
+        "model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.DPO"}, "reference": "online"
+    },
+    "kto": {"model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.KTO"}},
+    "reward": {"model_class": "alignment.RewardModel", "centring": 0.01},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("module", "layout"),
+    [
+        ("sft", "fsdp2"), ("sft", "tp2"), ("sft", "1f1b"), ("lora", "fsdp2"), ("lora", "tp2"), ("dpo", "fsdp2"),
+        ("dpo", "tp2"), ("online", "fsdp2"), ("kto", "fsdp2"), ("reward", "fsdp2"), ("reward", "tp2"),
+    ],
+)  # fmt: skip
+def test_layouts_give_the_numbers_of_one_process(align: Align, tmp_path: Path, module: str, layout: str) -> None:
+    changes, batch_size = LAYOUTS[layout]
+    alone = align(dict(MODULES[module]), {"batch_size": 4}, default_root_dir=str(tmp_path / "alone"))
+    main(["fit", "--config", str(alone)])
+    spread = align(
+        dict(MODULES[module]),
+        {"batch_size": batch_size},
+        default_root_dir=str(tmp_path / "spread"),
+        devices=2,
+        **changes,
+    )
+    run_ranks(2, fit, "--config", str(spread))
+    # KTO's reference point is an estimate from each micro-batch, here of all ranks together.
+    names = ("train/loss", "train/gradient_norm", "validation/accuracy", "validation/rewards/margin")
+    for name in names:
+        expected = losses(tmp_path / "alone", name)
+        assert losses(tmp_path / "spread", name) == pytest.approx(expected, abs=2e-5), name
+    assert len(losses(tmp_path / "alone")) == 6
