@@ -1,0 +1,70 @@
+"""Scores are read where an answer ends, whatever surrounds it; what is reported of them is what it says."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alignment import RewardModel
+from alignment.metrics import Calibration
+from callbacks.metrics_table import read_metrics
+from datamodules.numbered import StepKey
+from datamodules.preferences import PairBatches
+from main import main
+from models import AdamW, Cosine, DecoderConfig
+from models.decoder import build_decoder
+from tests.alignment.conftest import Align
+from tests.alignment.test_policy import MadeUp
+
+CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
+
+
+@pytest.mark.parametrize("samples", [[0], [5, 0, 7], list(range(8))], ids=str)
+def test_scores_are_those_of_each_answer_alone(samples: list[int]) -> None:
+    examples: Any = MadeUp(8)
+    model = RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine())
+    model.decoder = build_decoder(model.config).double()
+    batch = PairBatches(examples, pad=3)[StepKey(samples, range(0))]
+    expected = []
+    for number in samples:
+        prompt, *answers = examples.pairs[number]
+        for answer in answers:
+            hidden = model.decoder(torch.from_numpy(np.concatenate((prompt, answer)))[None])
+            expected.append(model.decoder.output(hidden)[0, -1].item())
+    assert model(batch, model.scores).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_calibration_error_equals_a_count_by_hand() -> None:
+    difference = torch.tensor([0.1, -0.1, 3.0, 3.0, -3.0, 0.0])
+    metric = Calibration(bins=5)
+    metric.update(difference[:2])
+    metric.update(difference[2:])
+    low, high = (torch.tensor(x, dtype=torch.float64).sigmoid().item() for x in (0.1, 3.0))
+    by_hand = (abs(1.5 - (2 * low + 0.5)) + abs(2 - 3 * high)) / 6
+    assert metric.compute().item() == pytest.approx(by_hand, abs=1e-6)
+    assert [(count, round(right, 3)) for _, right, count in metric.curve()] == [(3, 0.5), (3, 0.667)]
+
+
+def test_it_learns_and_says_how_well(align: Align, tmp_path: Path) -> None:
+    config = str(align({"model_class": "alignment.RewardModel", "use_margin": True}, max_steps=18))
+    main(["fit", "--config", config])
+    found: dict[str, float] = {name: float(v) for _, _, name, v in read_metrics(tmp_path / "run/metrics.csv")}
+    assert found["validation/accuracy"] > 0.9
+    assert 0 <= found["validation/calibration_error"] <= 0.5
+    assert -1 <= found["validation/length_bias"] <= 1
+    assert math.isfinite(found["validation/loss"])
+    bins = json.loads((tmp_path / "run/reliability.json").read_text())["bins"]
+    assert all(0.5 <= confidence <= 1 and 0 <= right <= 1 for confidence, right, _ in bins)
+    main(["predict", "--config", config])
+
+
+def test_seeds_make_an_ensemble(align: Align, tmp_path: Path) -> None:
+    """Members differ by the scalar output they begin with; the trunk is the base model's."""
+    first, second = (RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine(), initial_seed=seed) for seed in (0, 1))
+    outputs = [build_decoder(m.config, seed=m.initial_seed).output.weight for m in (first, second)]
+    assert not torch.equal(outputs[0], outputs[1])
+    assert outputs[0].shape == (1, 32)

@@ -1,0 +1,149 @@
+"""Pairs: what is shortened, held out and stored."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules import DocstringRows, FileRows, InstructionData, PreferenceData
+from datamodules.chat import Encoded
+from datamodules.mixture import GlobalBatches
+from datamodules.numbered import EpochOrder, StepKeys
+from datamodules.preferences import shorten
+from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
+from tests.conftest import sentences
+
+
+def encoded(prompt: int, answer: int, ending: int) -> Encoded:
+    ids = [1, *range(100, 100 + prompt - 1), *range(1000 * ending, 1000 * ending + answer - 1), 2]
+    return Encoded(ids, [False] * prompt + [True] * answer)
+
+
+@settings(max_examples=200, deadline=None)
+@given(prompt=st.integers(1, 60), first=st.integers(1, 60), second=st.integers(1, 60), most=st.integers(8, 90))
+def test_the_prompt_gives_way_first(prompt: int, first: int, second: int, most: int) -> None:
+    chosen, rejected = encoded(prompt, first, 1), encoded(prompt, second, 2)
+    (kept, a, b), cut = shorten(chosen, rejected, most)
+    whole, answer = chosen.prompt_and_answer()
+    assert kept[0] == 1
+    assert kept[1:] == whole[len(whole) - len(kept) + 1 :]
+    assert a == answer[: len(a)]
+    assert len(kept) + max(len(a), len(b)) <= most
+    if prompt + max(first, second) <= most:
+        assert (len(kept), len(a), len(b), cut) == (prompt, first, second, "")
+    elif cut == "prompt":
+        # Not one token more than needed, and both answers end.
+        assert len(kept) + max(len(a), len(b)) == most
+        assert (len(a), len(b)) == (first, second)
+    else:
+        assert cut == "answer"
+        assert len(kept) == min(prompt, most // 4)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    settings = TokenizerSettings(vocabulary_size=400)
+    path.write_bytes(train_tokenizer([sentences(i, 40) for i in range(20)], settings).model)
+    return path
+
+
+def data(kind: Any, tokenizer: Path, rows: list[Any], folder: Path, **settings: Any) -> Any:
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) if not isinstance(row, str) else row for row in rows))
+    reader = FileRows([str(folder / "rows.jsonl")])
+    return kind(str(folder / "data"), reader, str(tokenizer), "chatml", validation_fraction=0.3, **settings)
+
+
+def test_every_row_is_kept_or_counted(tokenizer_file: Path, tmp_path: Path) -> None:
+    rows: list[Any] = [{"prompt": f"p {i}", "chosen": f"c{i}", "rejected": "r"} for i in range(30)]
+    rows += [{"prompt": "x", "chosen": "same", "rejected": "same"}, {"prompt": "x"}, "{broken", "[1]"]
+    rows += [{"prompt": "y", "chosen": "z" * 500, "rejected": "z" * 501}]  # equal once cut
+    rows += [{"prompt": "long " * 200, "chosen": "yes", "rejected": "no"}]
+    pairs = data(PreferenceData, tokenizer_file, rows, tmp_path, max_tokens=64)
+    pairs.setup("fit")
+    summary = pairs.summary()
+    assert summary["rows"] == 36
+    assert sum(summary["kept"].values()) == 31
+    assert summary["dropped"] == {
+        "equal_answers": 1, "missing_keys": 1, "invalid_json": 1, "no_object": 1, "answers_truncated_to_equal": 1,
+    }  # fmt: skip
+    assert summary["cut"] == {"prompt": 1}
+    assert "same" in summary["excerpts"]["equal_answers"][0]
+    tokenizer = Tokenizer.load(tokenizer_file)
+    for split in ("train", "validation"):
+        for number in range(len(pairs.examples[split])):
+            prompt, chosen, rejected = (tokens.tolist() for tokens, _ in pairs.examples[split].segments(number))
+            assert [*prompt, *chosen].count(tokenizer.bos) == 1
+            assert prompt[0] == tokenizer.bos
+            assert (chosen[-1], rejected[-1]) == (tokenizer.eos, tokenizer.eos)
+
+
+def test_prompts_never_part(tokenizer_file: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"p {i % 10}", "chosen": f"c{i}", "rejected": "r"} for i in range(60)]
+    pairs = data(PreferenceData, tokenizer_file, rows, tmp_path)
+    pairs.setup("fit")
+    prompts = [
+        {tuple(pairs.examples[split].segments(i)[0][0].tolist()) for i in range(len(pairs.examples[split]))}
+        for split in ("train", "validation")
+    ]
+    assert prompts[0]
+    assert prompts[1]
+    assert not prompts[0] & prompts[1]
+
+
+def test_packed_conversations_hold_every_label_once(tokenizer_file: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"p {i}", "response": "answer " * (1 + i % 7)} for i in range(40)]
+    conversations = data(InstructionData, tokenizer_file, rows, tmp_path, sequence_length=96)
+    conversations.setup("fit")
+    packed, examples = conversations.train_rows, conversations.examples["train"]
+    found: list[int] = []
+    for row in range(len(packed)):
+        labels = packed.row(row)["labels"]
+        assert (labels >= 0).sum() == packed.labels[row]
+        found += labels[labels >= 0].tolist()
+    expected = [int(t) for i in range(len(examples)) for t in examples.segments(i)[0][0][examples.segments(i)[0][1]]]
+    assert sorted(found) == sorted(expected)
+    assert len(packed) < len(examples) / 2
+
+
+def test_orders_and_steps() -> None:
+    order = EpochOrder(7, seed=3)
+    epochs = [[order[7 * epoch + i] for i in range(7)] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    # Two ranks, batches of 2, 3 of them accumulated, from sample 5 on.
+    keys = [iter(StepKeys(GlobalBatches(lambda: 5, 2, rank, 2), 12)) for rank in range(2)]
+    for step in range(2):
+        seen = []
+        for _ in range(3):
+            for rank in keys:
+                key = next(rank)
+                assert key.step == range(5 + 12 * step, 17 + 12 * step)
+                seen += key.samples
+        assert sorted(seen) == list(key.step)
+
+
+def test_docstring_pairs_are_real_and_nobody_gets_their_own() -> None:
+    rows = [row for row in DocstringRows(["jsonargparse"], max_megabytes=2).rows() if isinstance(row, dict)]
+    assert len(rows) > 200
+    assert all(row["chosen"] != row["rejected"] for row in rows)
+    assert {row["chosen"] for row in rows} == {row["rejected"] for row in rows}
+    assert all(row["prompt"].startswith(("def ", "async def ", "@")) for row in rows)
+    assert not any(row["chosen"] in " ".join(row["prompt"].split()) for row in rows)
+
+
+def test_log_probabilities_of_a_reference_are_bound_to_their_pairs(tokenizer_file: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"p {i}", "chosen": f"c{i}", "rejected": "r"} for i in range(30)]
+    pairs = data(PreferenceData, tokenizer_file, rows, tmp_path)
+    pairs.setup("fit")
+    values = {split: torch.randn(len(pairs.examples[split]), 2).numpy() for split in ("train", "validation")}
+    assert not pairs.has_reference("abc")
+    pairs.write_reference("abc", values)
+    pairs.open_reference("abc")
+    batch = next(iter(pairs.val_dataloader()))
+    expected = values["validation"][batch["example"].numpy()].reshape(-1)
+    assert batch["reference"].tolist() == expected.tolist()
