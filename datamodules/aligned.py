@@ -30,7 +30,8 @@ class AlignmentData(NumberedSamples):
         chat_template: `chatml`, `plain` or a Jinja file; null takes the one beside the tokenizer, else ChatML.
         batch_size: samples in a micro-batch of one rank.
         validation_fraction: share of groups (the prompt, unless the row names one) held out.
-        seed: of the split and the order.
+        seed: of the order.
+        split_seed: of the choice of what is held out; members of an ensemble share it.
         workers: processes that read ahead; 0 reads in the training process.
 
     Raises:
@@ -49,13 +50,15 @@ class AlignmentData(NumberedSamples):
         batch_size: int,
         validation_fraction: float,
         seed: int,
+        split_seed: int,
         workers: int,
     ) -> None:
         super().__init__(batch_size, workers)
         if not 0 < validation_fraction < 1:
             raise InputError(f"validation_fraction={validation_fraction}: must lie between 0 and 1")
-        if not 0 <= seed < 2**63:
-            raise InputError(f"seed={seed}: must lie between 0 and 2^63")
+        for name, value in (("seed", seed), ("split_seed", split_seed)):
+            if not 0 <= value < 2**63:
+                raise InputError(f"{name}={value}: must lie between 0 and 2^63")
         if tokenizer is None:
             raise InputError("no tokenizer: give model.init_args.init_from, or name one in data.init_args.tokenizer")
         path = find_tokenizer(Path(tokenizer))
@@ -66,7 +69,7 @@ class AlignmentData(NumberedSamples):
         self.tokenizer = Tokenizer.load(path)
         self.template = ChatTemplate(chat_template, self.tokenizer)
         self.vocabulary_size = len(self.tokenizer)
-        self.validation_fraction, self.seed = validation_fraction, seed
+        self.validation_fraction, self.seed, self.split_seed = validation_fraction, seed, split_seed
         self.source_names = [self.name]
         self.prepared: Path | None = None
 
@@ -95,13 +98,13 @@ class AlignmentData(NumberedSamples):
                 self.template.source,
                 self.settings(),
                 self.validation_fraction,
-                self.seed,
+                self.split_seed,
                 source_fingerprint(*_SOURCES),
             )
 
             def make(into: Path) -> None:
                 write_examples(
-                    into, self.rows.rows(), self.convert, self.group, self.validation_fraction, self.seed,
+                    into, self.rows.rows(), self.convert, self.group, self.validation_fraction, self.split_seed,
                     self.vocabulary_size,
                 )  # fmt: skip
 

@@ -77,7 +77,8 @@ class InstructionData(AlignmentData):
         batch_size: rows in a micro-batch of one rank.
         validation_fraction: share of conversations held out.
         validation_rows: packed rows evaluated at most; null for all.
-        seed: of the split and the order.
+        seed: of the order.
+        split_seed: of the choice of what is held out; members of an ensemble share it.
         workers: processes that read ahead; 0 reads in the training process.
 
     Raises:
@@ -97,9 +98,12 @@ class InstructionData(AlignmentData):
         validation_fraction: float = 0.02,
         validation_rows: int | None = None,
         seed: int = 0,
+        split_seed: int = 0,
         workers: int = 0,
     ) -> None:
-        super().__init__(folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, workers)
+        super().__init__(
+            folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, split_seed, workers
+        )
         if sequence_length < 2 or (validation_rows is not None and validation_rows < 1):
             raise InputError(
                 f"sequence_length={sequence_length}, validation_rows={validation_rows}: need at least 2 tokens, 1 row"

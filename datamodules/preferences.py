@@ -105,7 +105,8 @@ class PreferenceData(AlignmentData):
         batch_size: pairs in a micro-batch of one rank.
         validation_fraction: share of prompts held out.
         validation_pairs: pairs evaluated at most; null for all.
-        seed: of the split and the order.
+        seed: of the order.
+        split_seed: of the choice of what is held out; members of an ensemble share it.
         workers: processes that read ahead; 0 reads in the training process.
 
     Raises:
@@ -125,9 +126,12 @@ class PreferenceData(AlignmentData):
         validation_fraction: float = 0.05,
         validation_pairs: int | None = None,
         seed: int = 0,
+        split_seed: int = 0,
         workers: int = 0,
     ) -> None:
-        super().__init__(folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, workers)
+        super().__init__(
+            folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, split_seed, workers
+        )
         if max_tokens < 8 or (validation_pairs is not None and validation_pairs < 1):
             raise InputError(
                 f"max_tokens={max_tokens}, validation_pairs={validation_pairs}: need at least 8 tokens and 1 pair"

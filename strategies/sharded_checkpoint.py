@@ -33,7 +33,18 @@ TRAINER = "trainer.pt"
 
 CHECKSUM = ".xxh3"
 
-_PLAIN = {("torch.serialization", "_get_layout"), ("builtins", "set"), ("pathlib", "PosixPath")}
+_INDEX = "torch.distributed.checkpoint.metadata"
+_PARTS = {
+    *((_INDEX, name) for name in ("Metadata", "MetadataIndex", "StorageMeta", "TensorProperties")),
+    *((_INDEX, name) for name in ("TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata")),
+    (_INDEX, "_MEM_FORMAT_ENCODING"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    *(("torch", name) for name in ("Size", "device")),
+    ("torch.serialization", "_get_layout"),
+    ("builtins", "set"),
+    ("pathlib", "PosixPath"),
+}
+"""What an index is made of, by exact name: a module's prefix would let in all that the module itself imported."""
 
 
 def checksum(path: Path) -> str:
@@ -90,9 +101,8 @@ class _Unpickler(pickle.Unpickler):
     """Builds the classes that an index is made of, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        own = module.startswith("torch.distributed.checkpoint.")
-        tensors = module == "torch" and (name in ("Size", "device") or isinstance(getattr(torch, name), torch.dtype))
-        if own or tensors or (module, name) in _PLAIN:
+        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_dtype or (module, name) in _PARTS:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint's index")
 
@@ -105,7 +115,9 @@ class _Reader(FileSystemReader):
         try:
             with path.open("rb") as file:
                 metadata = _Unpickler(file).load()
-        except pickle.UnpicklingError as error:
+            if not isinstance(metadata, Metadata):
+                raise pickle.UnpicklingError(f"it holds a {type(metadata).__name__}")
+        except (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"checkpoint {path.parent} has no readable index ({error})") from error
         metadata.storage_meta = metadata.storage_meta or dcp.StorageMeta()  # type: ignore[attr-defined]
         metadata.storage_meta.load_id = self.load_id

@@ -71,6 +71,26 @@ class Harmful:
         return os.system, ("touch harmed",)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        # Protocol 4 takes dotted names: what a trusted module imported would come with it.
+        b"\x80\x04\x8c\x27torch.distributed.checkpoint.filesystem\x8c\x09os.system\x93\x8c\x0ctouch harmed\x85R.",
+        b"\x80\x04\x8c\x27torch.distributed.checkpoint.filesystem\x8c\x02os\x93.",
+        pickle.dumps(3),
+        b"",
+    ],
+)
+def test_an_index_holds_nothing_but_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = save(tmp_path / "step=3.ckpt")
+    (folder / METADATA).write_bytes(content)
+    seal(folder / METADATA)
+    with pytest.raises(InputError, match="no readable index"):
+        read_checkpoint(folder)
+    assert not (tmp_path / "harmed").exists()
+
+
 def test_code_is_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, write in ((METADATA, pickle.dumps), (TRAINER, None)):
