@@ -85,7 +85,9 @@ def make_twin(configuration: dict[str, Any], steps: int, largest_axis: int = 2) 
     accumulate = min(trainer.get("accumulate_grad_batches") or 1, 2)
     changes.append(f"batch {batch} windows of {SEQUENCE_LENGTH} random tokens, accumulated {accumulate} times")
 
-    settings = dict(model["init_args"]) | {"decoder": decoder | small}
+    # Weights to begin with would not fit.
+    given = {name: value for name, value in model["init_args"].items() if name != "init_from"}
+    settings = given | {"decoder": decoder | small}
     settings["schedule"] = {"class_path": "models.Cosine", "init_args": {"warmup_steps": min(2, steps)}}
 
     def configure(strategy: dict[str, Any], processes: int, batch: int) -> dict[str, Any]:

@@ -101,6 +101,11 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"{type(trainer.lightning_module).__name__} in a pipeline: its loss needs all pairs of a batch in one "
                 "row, which a pipeline cannot cut; take strategies.TensorParallelStrategy"
             )
+        if getattr(getattr(trainer.lightning_module, "config", None), "lora", None) is not None:
+            raise InputError(
+                "model.init_args.lora in a pipeline: stages wait for gradients that frozen matrices do not send; take "
+                "strategies.TensorParallelStrategy"
+            )
         super().preflight(trainer)
         name, count = self.schedule, self.microbatches * trainer.accumulate_grad_batches
         if name not in _SCHEDULES:

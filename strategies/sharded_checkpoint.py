@@ -121,7 +121,7 @@ class _Reader(FileSystemReader):
             raise InputError(f"checkpoint {path.parent} has no readable index ({error})") from error
         metadata.storage_meta = metadata.storage_meta or dcp.StorageMeta()  # type: ignore[attr-defined]
         metadata.storage_meta.load_id = self.load_id
-        return cast(Metadata, metadata)
+        return metadata
 
 
 def _rank_and_size() -> tuple[int, int]:

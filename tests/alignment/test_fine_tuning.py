@@ -122,8 +122,8 @@ MODULES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("module", "layout"),
     [
-        ("sft", "fsdp2"), ("sft", "tp2"), ("sft", "1f1b"), ("lora", "fsdp2"), ("lora", "tp2"), ("dpo", "fsdp2"),
-        ("dpo", "tp2"), ("online", "fsdp2"), ("kto", "fsdp2"), ("reward", "fsdp2"), ("reward", "tp2"),
+        ("sft", "fsdp2"), ("sft", "tp2"), ("sft", "1f1b"), ("lora", "fsdp2"), ("lora", "tp2"),
+        ("dpo", "fsdp2"), ("dpo", "tp2"), ("online", "fsdp2"), ("kto", "fsdp2"), ("reward", "fsdp2"), ("reward", "tp2"),
     ],
 )  # fmt: skip
 def test_layouts_give_the_numbers_of_one_process(align: Align, tmp_path: Path, module: str, layout: str) -> None:

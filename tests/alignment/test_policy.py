@@ -196,6 +196,7 @@ def test_mistakes_get_one_line(align: Align, capsys: pytest.CaptureFixture[str],
     assert "does not exist" in refused([*fit, align(dpo(init_from=str(tmp_path / "none.ckpt")))], capsys)
     pipeline = {"class_path": "strategies.PipelineParallelStrategy", "init_args": {"pipeline_parallel_size": 2}}
     assert "in a pipeline" in refused([*fit, align(dpo(), strategy=pipeline, devices=2)], capsys)
+    assert "lora in a pipeline" in refused([*fit, align({"lora": {"rank": 2}}, strategy=pipeline, devices=2)], capsys)
     (tmp_path / "empty.jsonl").write_text('{"text": "no pair"}\n{broken\n')
     rows = {"class_path": "datamodules.FileRows", "init_args": {"paths": [str(tmp_path / "empty.jsonl")]}}
     line = refused([*fit, align(dpo(), {"rows": rows})], capsys)
