@@ -70,6 +70,8 @@ class Trainer(lightning.Trainer):
             resume: set to false to insist on a run from the initial weights; the run's folder must then be empty.
         """
         newest = self.newest_checkpoint
+        if ckpt_path is not None and not Path(ckpt_path).exists():
+            raise InputError(f"ckpt_path={ckpt_path} does not exist: correct it, or leave it out for the newest")
         if ckpt_path is None and newest is not None:
             if not resume:
                 raise InputError(f"resume=false, but {newest} exists: move it away or set trainer.default_root_dir")
@@ -79,6 +81,8 @@ class Trainer(lightning.Trainer):
         step = checkpoint_step(Path(ckpt_path)) if ckpt_path else 0
         if 0 < self.max_steps <= step and self.is_global_zero:
             print(f"already trained to step {step}: raise trainer.max_steps to train further")
+        # A layout is held against the data before processes are started; Lightning attaches it after.
+        self.datamodule = datamodule
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
     def prepare(self, model: Any, datamodule: PretrainingData) -> None:
@@ -243,7 +247,7 @@ class CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--precision_without_bf16_units",
-            type=Literal["32-true", "64-true"] | None,
+            type=Literal["32-true"] | None,
             default=None,
             help="precision to take instead of a bf16 one on a device that has no bfloat16 matrix units, where "
             "bf16 would be many times slower; null keeps trainer.precision",
@@ -310,6 +314,13 @@ class CommandLine(LightningCLI):
         super().instantiate_classes()
         if self.stored is not None:
             self.model.stored = self.stored
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> lightning.Trainer:
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except (TypeError, ValueError) as error:
+            # Lightning's words for a number of devices or a precision that cannot be.
+            raise (input_error_behind(error) or InputError(f"trainer: {error}")) from error
 
     def _choose_precision(self, config: Any) -> None:
         instead, asked = config.precision_without_bf16_units, config.trainer.precision

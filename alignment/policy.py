@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric
 
 from alignment.losses import Pairs, PreferenceLoss
 from alignment.reference import precompute
+from alignment.reward_model import require_pairs
 from errors import InputError
 from models.decoder import Decoder, materialise
 from models.language_model import Batch, LanguageModel
@@ -55,14 +56,16 @@ class PreferencePolicy(LanguageModel):
         """Whether batches bring the reference's log-probabilities."""
         return self.preference_loss.needs_reference and self.reference == "precomputed"
 
+    def preflight(self, trainer: Any) -> None:
+        """Refuse data without pairs."""
+        super().preflight(trainer)
+        require_pairs(self, trainer)
+
     def setup(self, stage: str) -> None:
         """Ask the data for what the loss needs."""
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        if not hasattr(data, "every_pair"):
-            raise InputError(f"{type(self).__name__} learns from pairs: take datamodules.PreferenceData for data")
-        if self.preference_loss.needs_divergence and data is not None:
-            data.use_unrelated_answers()
+        if self.preference_loss.needs_divergence:
+            cast(Any, self.trainer).datamodule.use_unrelated_answers()
 
     def make_metrics(self) -> None:
         """Means over held-out pairs, by name."""

@@ -54,11 +54,10 @@ class RewardModel(LanguageModel):
         self.means = nn.ModuleDict()
         self._step: dict[str, Tensor] = {}
 
-    def setup(self, stage: str) -> None:
+    def preflight(self, trainer: Any) -> None:
         """Refuse data without pairs."""
-        super().setup(stage)
-        if not hasattr(getattr(self.trainer, "datamodule", None), "every_pair"):
-            raise InputError(f"{type(self).__name__} learns from pairs: take datamodules.PreferenceData for data")
+        super().preflight(trainer)
+        require_pairs(self, trainer)
 
     def make_metrics(self) -> None:
         """Over held-out pairs."""
@@ -143,6 +142,13 @@ class RewardModel(LanguageModel):
             "chosen": chosen[real].tolist(),
             "rejected": rejected[real].tolist(),
         }
+
+
+def require_pairs(module: Any, trainer: Any) -> None:
+    """Refuse data without pairs."""
+    data = getattr(trainer, "datamodule", None)
+    if data is not None and not hasattr(data, "every_pair"):
+        raise InputError(f"{type(module).__name__} learns from pairs: take datamodules.PreferenceData for data")
 
 
 DESCRIBED = ("scores/chosen", "scores/rejected", "scores/margin", "accuracy")

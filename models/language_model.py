@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import lightning
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from errors import InputError
@@ -142,8 +143,6 @@ class LanguageModel(lightning.LightningModule):
         Lightning's own clipping refuses fused optimizers under any mixed precision, for the sake of float16's loss
         scaling, which this module does not use.
         """
-        if gradient_clip_algorithm not in (None, "norm"):
-            raise InputError(f"trainer.gradient_clip_algorithm={gradient_clip_algorithm}: only norm is supported")
         norm = self.gradient_norm()
         self.log("train/gradient_norm", norm)
         if gradient_clip_val:
@@ -161,10 +160,7 @@ class LanguageModel(lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse what cannot train before a weight exists."""
-        if stage == "fit":
-            self._refuse_what_cannot_train()
-        if self.trainer.precision == "16-mixed":
-            raise InputError("trainer.precision=16-mixed: float16 needs loss scaling, take bf16-mixed or 32-true")
+        self.preflight(self.trainer)
         self.make_metrics()
 
     def make_metrics(self) -> None:
@@ -173,8 +169,19 @@ class LanguageModel(lightning.LightningModule):
         # A source may be called like a method of ModuleDict: "keys", "train".
         self.bits_per_byte.update({f"of {name}": BitsPerByte() for name in ["all", *sources]})
 
-    def _refuse_what_cannot_train(self) -> None:
-        trainer, warmup = self.trainer, self.schedule.warmup_steps
+    def preflight(self, trainer: Any) -> None:
+        """Refuse what cannot train, from the configuration alone; a strategy asks before it starts processes."""
+        if trainer.precision in ("16-mixed", "16-true"):
+            raise InputError(
+                f"trainer.precision={trainer.precision}: float16 needs loss scaling, take bf16-mixed or 32-true"
+            )
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        warmup = self.schedule.warmup_steps
+        if trainer.gradient_clip_algorithm not in (None, "norm"):
+            raise InputError(
+                f"trainer.gradient_clip_algorithm={trainer.gradient_clip_algorithm.value}: only norm is supported"
+            )
         if trainer.max_steps < 1:
             raise InputError(
                 f"trainer.max_steps={trainer.max_steps}: the schedule needs an end, give a number of steps"

@@ -108,6 +108,8 @@ class TensorParallelStrategy(ModelParallelStrategy):
                 "its default"
             )
         module, data = trainer.lightning_module, trainer.datamodule
+        if hasattr(module, "preflight"):
+            module.preflight(trainer)
         config = getattr(module, "config", None)
         if config is not None and self.sizes.tp > 1:
             check_divisible(config, getattr(data, "sequence_length", None), self.sizes)
