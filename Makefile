@@ -18,7 +18,7 @@ quickstart: .venv/.installed
 
 # Two at a time on two cores; more than four would each want their own copy of everything imported.
 test: .venv/.installed
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

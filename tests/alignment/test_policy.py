@@ -133,8 +133,8 @@ def test_references_agree(align: Align, tmp_path: Path) -> None:
     assert curves[0] == pytest.approx(curves[1], abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ConservativeDPO", "IPO", "KTO", "LengthNormalisedDPO", "ORPO", "RobustDPO", "SimPO"])
-def test_every_loss_trains(align: Align, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["IPO", "KTO", "ORPO"])
+def test_other_losses_train(align: Align, tmp_path: Path, name: str) -> None:
     main(["fit", "--config", str(align(dpo(loss={"class_path": f"alignment.{name}"}), max_steps=3))])
     found = metrics(tmp_path / "run")
     assert len(found["train/loss"]) == 3
