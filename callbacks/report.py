@@ -40,7 +40,8 @@ class Report(lightning.Callback):
         if not read_curves(run):
             return
         final = {name: curve[1][-1] for name, curve in read_curves(run).items() if name.startswith(BITS)}
-        print("\nvalidation bits per byte")
+        if final:
+            print("\nvalidation bits per byte")
         for name, value in sorted(final.items(), key=lambda item: item[1]):
             print(f"  {name.removeprefix(BITS):<16}{value:8.3f}")
         print(f"report: {write_report(run)}")

@@ -209,7 +209,12 @@ def load_tensors(folder: Path, tensors: dict[str, Tensor], alone: bool = False) 
                 "restore the configuration it was trained with"
             )
     alone = alone or not torch.distributed.is_initialized()
+    _fill(folder, tensors, alone)
+
+
+def _fill(folder: Path, tensors: dict[str, Tensor], alone: bool) -> None:
     with warnings.catch_warnings():
+        # It was asked for.
         warnings.filterwarnings("ignore", message=".*the intent is to load in a single process")
         dcp.load(cast(dict[str, Any], tensors), storage_reader=_Reader(folder), no_dist=alone)
 
@@ -223,7 +228,7 @@ def read_whole(folder: Path) -> dict[str, Any]:
         for name, entry in stored_tensors(folder).items()
         if name.startswith("model.")
     }
-    dcp.load(cast(dict[str, Any], tensors), storage_reader=_Reader(folder), no_dist=True)
+    _fill(folder, tensors, alone=True)
     checkpoint["state_dict"] = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     return checkpoint
 

@@ -131,7 +131,7 @@ def alone() -> dict[str, dict[str, list[float]]]:
 @pytest.mark.parametrize(
     ("module", "layout"),
     [
-        ("sft", "fsdp2"), ("sft", "tp2"), ("sft", "1f1b"), ("lora", "fsdp2"), ("lora", "tp2"),
+        ("sft", "fsdp2"), ("sft", "tp2"), ("sft", "1f1b"), ("lora", "tp2"),
         ("dpo", "fsdp2"), ("dpo", "tp2"), ("online", "fsdp2"), ("kto", "fsdp2"), ("reward", "fsdp2"), ("reward", "tp2"),
     ],
 )  # fmt: skip

@@ -49,8 +49,6 @@ def test_a_refused_run_changes_nothing(
         [f"--ckpt_path={run}/checkpoints/step=4.ckpt", "--model.init_args.decoder.width=64"],
         ["--data.init_args.sequence_length=32", "--trainer.max_steps=20"],
         ["--trainer.gradient_clip_val=-1"],
-        ["--trainer.accumulate_grad_batches=0"],
-        ["--trainer.limit_train_batches=3"],
         ["--model.init_args.optimizer.init_args.weight_decay=-1"],
     ]
     for mistake in mistakes:

@@ -14,7 +14,7 @@ from tests.conftest import Configure
 from tests.distributed import Command, run_ranks
 from tests.test_command_line import Rows, learned
 
-STEPS = 48
+STEPS = 36
 PIPELINE = {
     "class_path": "strategies.PipelineParallelStrategy",
     "init_args": {"pipeline_parallel_size": 2, "microbatches": 2},
