@@ -300,15 +300,20 @@ class CommandLine(LightningCLI):
     def _begin_from(self, config: Any) -> None:
         """Shape and tokenizer come with the weights to begin with, where the configuration gives no others."""
         model, data = config.model.init_args, config.data.init_args
-        self.stored: StoredWeights | None = None
+        self.stored: StoredWeights | list[StoredWeights] | None = None
         if model.get("init_from") is None:
             return
-        if model.get("decoder") is None or self.subcommand in ("fit", None):
+        if isinstance(model.init_from, list):
+            if not model.init_from:
+                raise InputError("model.init_args.init_from: [] is empty, name at least one run")
+            self.stored = [StoredWeights(Path(path)) for path in model.init_from]
+            model.decoder = Namespace(**self.stored[0].config)
+        elif model.get("decoder") is None or self.subcommand in ("fit", None):
             self.stored = StoredWeights(Path(model.init_from))
-        if model.get("decoder") is None and self.stored is not None:
+        if model.get("decoder") is None and isinstance(self.stored, StoredWeights):
             model.decoder = Namespace(**self.stored.config)
         if "tokenizer" in data and data.tokenizer is None:
-            data.tokenizer = model.init_from
+            data.tokenizer = model.init_from[0] if isinstance(model.init_from, list) else model.init_from
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
@@ -334,7 +339,7 @@ class CommandLine(LightningCLI):
         arguments = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand == "parity":
             arguments["configuration"] = self.asked
-        if subcommand in ("validate", "test", "predict"):
+        if subcommand in ("validate", "test", "predict") and getattr(self.model, "trains", True):
             arguments["ckpt_path"] = cast(Trainer, self.trainer).require_checkpoint(arguments["ckpt_path"])
         return arguments
 

@@ -1,5 +1,6 @@
 from alignment.losses import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalisedDPO, RobustDPO, SimPO
 from alignment.policy import PreferencePolicy
+from alignment.reward_ensemble import RewardEnsemble
 from alignment.reward_model import RewardModel
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "ConservativeDPO",
     "LengthNormalisedDPO",
     "PreferencePolicy",
+    "RewardEnsemble",
     "RewardModel",
     "RobustDPO",
     "SimPO",

@@ -4,26 +4,20 @@ A score is read at the answer's own last token, never at a fixed column, so that
 Only differences of scores are learned; a centring term can hold their level near zero.
 """
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torchmetrics import MeanMetric, PearsonCorrCoef
 
 from alignment.losses import bradley_terry
-from alignment.metrics import Calibration
+from alignment.pair_evaluation import PairEvaluation, describe
 from errors import InputError
 from models.decoder import Decoder, DecoderConfig
 from models.language_model import Batch, LanguageModel
 
-RELIABILITY = "reliability.json"
-
-
-class RewardModel(LanguageModel):
+class RewardModel(PairEvaluation, LanguageModel):
     """Scores answers; trained by Bradley and Terry's model of comparisons.
 
     Args:
@@ -51,18 +45,12 @@ class RewardModel(LanguageModel):
         if centring < 0:
             raise InputError(f"centring={centring}: must not be negative")
         self.use_margin, self.centring = use_margin, centring
-        self.means = nn.ModuleDict()
         self._step: dict[str, Tensor] = {}
 
     def preflight(self, trainer: Any) -> None:
         """Refuse data without pairs."""
         super().preflight(trainer)
         require_pairs(self, trainer)
-
-    def make_metrics(self) -> None:
-        """Over held-out pairs."""
-        self.calibration, self.length_bias = Calibration(), PearsonCorrCoef()
-        self.means.update({name: MeanMetric() for name in ("loss", *DESCRIBED)})
 
     def initial_weight(self, name: str) -> Tensor | None:
         """The trunk's from `init_from`; the output too, where that is a reward model."""
@@ -73,9 +61,7 @@ class RewardModel(LanguageModel):
 
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Score of every answer at its last token, float32 [A]."""
-        weight = cast(Decoder, self.decoder).output.weight
-        whole = weight.to_local() if isinstance(weight, DTensor) else weight
-        return nn.functional.linear(hidden.flatten(0, 1)[batch["ends"]], whole).squeeze(-1).float()
+        return answer_scores(cast(Decoder, self.decoder), hidden, batch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean over the batch's pairs; every batch holds equally many."""
@@ -102,46 +88,12 @@ class RewardModel(LanguageModel):
         self.log_dict({f"train/{name}": value for name, value in self._step.items()}, sync_dist=True)
         self._step = {}
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        real = batch["example"] >= 0
-        chosen, rejected = self.pair_scores(batch)
-        described = {"loss": self.pair_losses(chosen, rejected, batch)} | describe(chosen, rejected)
-        for name, values in described.items():
-            cast(MeanMetric, self.means[name]).update(values[real])
-        lengths = batch["lengths"].view(len(real), -1)
-        self.calibration.update((chosen - rejected)[real])
-        if real.any():  # torchmetrics' correlation takes no empty batch
-            self.length_bias.update((chosen - rejected)[real], (lengths[:, 0] - lengths[:, 1])[real].float())
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_metrics("validation")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
-        for name, metric in self.means.items():
-            self.log(f"{stage}/{name}", cast(MeanMetric, metric))
-        error, bias = self.calibration.compute(), self.length_bias.compute()
-        self.log_dict({f"{stage}/calibration_error": error, f"{stage}/length_bias": bias})
-        with self.calibration.sync_context():
-            curve = self.calibration.curve()
-        if self.trainer.is_global_zero and not self.trainer.sanity_checking:
-            folder = Path(self.trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / RELIABILITY).write_text(json.dumps({"step": self.trainer.global_step, "bins": curve}))
-        self.calibration.reset()
-        self.length_bias.reset()
-
-    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Scores of every pair, for whoever writes them down."""
-        real = batch["example"] >= 0
-        chosen, rejected = self.pair_scores(batch)
-        return {
-            "sample": batch["sample"][real].tolist(),
-            "chosen": chosen[real].tolist(),
-            "rejected": rejected[real].tolist(),
-        }
+def answer_scores(decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
+    """The scalar output at the last token of every answer, float32 [A]."""
+    weight = decoder.output.weight
+    whole = weight.to_local() if isinstance(weight, DTensor) else weight
+    return nn.functional.linear(hidden.flatten(0, 1)[batch["ends"]], whole).squeeze(-1).float()
 
 
 def require_pairs(module: Any, trainer: Any) -> None:
@@ -149,12 +101,3 @@ def require_pairs(module: Any, trainer: Any) -> None:
     data = getattr(trainer, "datamodule", None)
     if data is not None and not hasattr(data, "every_pair"):
         raise InputError(f"{type(module).__name__} learns from pairs: take datamodules.PreferenceData for data")
-
-
-DESCRIBED = ("scores/chosen", "scores/rejected", "scores/margin", "accuracy")
-
-
-def describe(chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
-    """What is watched, a value a pair; a tie is half a hit."""
-    hit = (chosen > rejected).float() + (chosen == rejected).float() / 2
-    return dict(zip(DESCRIBED, (chosen, rejected, chosen - rejected, hit), strict=True))

@@ -6,6 +6,7 @@ files first costs a walk over the tree and buys a fingerprint of the inputs befo
 
 import ast
 import codecs
+import gc
 import gzip
 import io
 import itertools
@@ -26,6 +27,7 @@ import pyarrow.parquet
 import xxhash
 
 from datamodules.document import Document, text_or_reason, unless_surrogates
+from datamodules.downloads import is_url, local_copy
 from errors import InputError
 
 
@@ -203,6 +205,8 @@ class Docstrings(PythonSources):
 
 def parse_python(source: str) -> ast.Module | None:
     """The syntax tree of a module, or None where there is none."""
+    collects = gc.isenabled()
+    gc.disable()  # there is no cycle in a tree, yet looking for one takes more than half of the time
     try:
         with warnings.catch_warnings():
             # Invalid escapes in other people's strings are not our business.
@@ -210,18 +214,29 @@ def parse_python(source: str) -> ast.Module | None:
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+    finally:
+        if collects:
+            gc.enable()
+
+
+Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def definitions(tree: ast.Module, module: str) -> Iterator[tuple[Definition, str]]:
+    """The module, its classes and functions and theirs, with qualified names; in the order of the source."""
+    stack: list[tuple[Definition, str]] = [(tree, module)]
+    while stack:
+        node, name = stack.pop()
+        yield node, name
+        inner = [child for child in node.body if isinstance(child, Definition)]
+        stack += [(child, f"{name}.{getattr(child, 'name', '')}") for child in reversed(inner)]
 
 
 def _docstrings(tree: ast.Module, module: str) -> Iterator[str]:
-    """Each docstring, headed by the qualified name it belongs to; in the order of the source, without recursion."""
-    stack: list[tuple[ast.AST, str]] = [(tree, module)]
-    while stack:
-        node, name = stack.pop()
-        assert isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    """Each docstring, headed by the qualified name it belongs to."""
+    for node, name in definitions(tree, module):
         if text := ast.get_docstring(node):
             yield text if node is tree else f"{name}\n\n{text}"
-        inner = [n for n in node.body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
-        stack += [(child, f"{name}.{child.name}") for child in reversed(inner)]
 
 
 class Readmes(InstalledFiles):
@@ -291,22 +306,31 @@ class Files(Reader):
     """The user's own text: JSONL, JSON, Parquet, plain text and Markdown, by suffix; .gz and .zst are decompressed.
 
     Args:
-        paths: files or folders; folders are searched for the suffixes below.
+        paths: files or folders; folders are searched for the suffixes below. A URL names one file.
         text_key: key of the text in JSON objects, column of the text in Parquet.
         max_megabytes: see `Reader`.
+        downloads: folder of what URLs name, copied once.
     """
 
     SUFFIXES: tuple[str, ...] = (".jsonl", ".json", ".parquet", ".txt", ".md", ".rst")
     COMPRESSIONS = (".gz", ".zst")
 
-    def __init__(self, paths: list[str], text_key: str = "text", max_megabytes: float | None = None) -> None:
+    def __init__(
+        self,
+        paths: list[str],
+        text_key: str = "text",
+        max_megabytes: float | None = None,
+        downloads: str = "data/downloads",
+    ) -> None:
         super().__init__(max_megabytes)
-        self.paths, self.text_key = paths, text_key
+        self.paths, self.text_key, self.downloads = paths, text_key, downloads
 
     def candidates(self) -> Iterator[tuple[Path, str]]:
         """Files named, and files of known suffixes below the folders named, without following links out of them."""
         # Not resolved: what a link points to may be called differently on every machine.
-        roots = [Path(os.path.abspath(Path(entry).expanduser())) for entry in self.paths]
+        downloads = Path(self.downloads)
+        places = [local_copy(entry, downloads) if is_url(entry) else Path(entry).expanduser() for entry in self.paths]
+        roots = [Path(os.path.abspath(place)) for place in places]
         for entry, root, label in zip(self.paths, roots, distinct_tails(roots), strict=True):
             if not root.exists():
                 raise InputError(f"path {entry} does not exist: correct it in the configuration")

@@ -6,18 +6,19 @@ cannot be a conversation becomes a reason, counted like every other document dro
 
 import ast
 import json
-import random
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
 from datamodules.document import Document, text_or_reason, unless_surrogates
-from datamodules.readers import Files, InputFile, PythonSources, parse_python
+from datamodules.readers import Files, InputFile, PythonSources, definitions, parse_python
+from errors import InputError
 
 Row = dict[str, Any]
 
@@ -56,12 +57,15 @@ class FileRows(Rows):
     """Rows of JSON lines, JSON arrays and Parquet tables; .gz and .zst are decompressed.
 
     Args:
-        paths: files or folders.
+        paths: files or folders; a URL names one file.
         max_megabytes: read at most this much.
+        downloads: folder of what URLs name, copied once.
     """
 
-    def __init__(self, paths: list[str], max_megabytes: float | None = None) -> None:
-        self.reader = _RowFiles(paths, max_megabytes=max_megabytes)
+    def __init__(
+        self, paths: list[str], max_megabytes: float | None = None, downloads: str = "data/downloads"
+    ) -> None:
+        self.reader = _RowFiles(paths, max_megabytes=max_megabytes, downloads=downloads)
 
     def rows(self) -> Iterator[Row | str]:
         """File by file, in the order of a hash of their names."""
@@ -77,7 +81,8 @@ class FileRows(Rows):
 class DocstringRows(Rows):
     """Functions of the Python source on this machine, each with its own docstring and that of another function.
 
-    The prompt is the source without the docstring; chosen is the function's own docstring, rejected is another's.
+    The prompt is the source without the docstring; chosen is the function's own docstring, rejected is another's. Every
+    docstring is chosen and rejected equally often, so that knowing one says nothing of whether it is right here.
     Both keys of instructions (`prompt`, `response`) and of preferences (`prompt`, `chosen`, `rejected`) are there. A
     module's functions are one group, which never parts between training and validation.
 
@@ -85,6 +90,8 @@ class DocstringRows(Rows):
         distributions: installed packages to read beside the standard library; null takes all of them.
         max_megabytes: Python source to read at most.
         max_lines: longest function; longer ones are passed over.
+        negatives: rows of each function, with as many other docstrings; 1 for instructions. With few of them a model
+            that has seen a docstring chosen learns to reject it the next time, which is right in training only.
         seed: of who gets whose docstring.
     """
 
@@ -93,10 +100,13 @@ class DocstringRows(Rows):
         distributions: list[str] | None = None,
         max_megabytes: float | None = 24,
         max_lines: int = 20,
+        negatives: int = 1,
         seed: int = 0,
     ) -> None:
+        if negatives < 1:
+            raise InputError(f"negatives={negatives}: must be at least 1")
         self.reader = PythonSources(distributions, standard_library=True, max_megabytes=max_megabytes)
-        self.max_lines, self.seed = max_lines, seed
+        self.max_lines, self.negatives, self.seed = max_lines, negatives, seed
 
     def rows(self) -> Iterator[Row | str]:
         """One row a function, in the order of a hash of the modules' names; each docstring is there once."""
@@ -110,24 +120,25 @@ class DocstringRows(Rows):
             for source, docstring in documented_functions(tree, self.max_lines):
                 if unless_surrogates(source + docstring).text is not None:
                     own.setdefault(docstring, {"prompt": source, "chosen": docstring, "group": file.name})
-        pairs = list(own.values())
-        others = list(range(len(pairs)))
-        random.Random(self.seed).shuffle(others)
-        # A single cycle through all of them: nobody gets their own.
-        following = dict(zip(others, others[1:] + others[:1], strict=True))
-        for number, row in enumerate(pairs):
-            other = pairs[following[number]]["chosen"]
-            yield row | {"response": row["chosen"], "rejected": other}
+        pairs, random = list(own.values()), Random(self.seed)
+        for _ in range(self.negatives):
+            order = list(range(len(pairs)))
+            random.shuffle(order)
+            # A single cycle through all of them: nobody gets their own.
+            following = dict(zip(order, order[1:] + order[:1], strict=True))
+            for number, row in enumerate(pairs):
+                other = pairs[following[number]]["chosen"]
+                yield row | {"response": row["chosen"], "rejected": other}
 
     def identity(self) -> Any:
         """The files and the settings."""
         files = [[file.name, file.size, file.changed] for file in self.reader.files()]
-        return [files, self.max_lines, self.seed]
+        return [files, self.max_lines, self.negatives, self.seed]
 
 
 def documented_functions(tree: ast.Module, max_lines: int) -> Iterator[tuple[str, str]]:
     """(source without its docstring, first paragraph of the docstring) of every function that has both."""
-    for node in ast.walk(tree):
+    for node, _ in definitions(tree, ""):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         docstring = ast.get_docstring(node)

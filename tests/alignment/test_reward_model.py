@@ -3,13 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from alignment import RewardModel
+from alignment import RewardEnsemble, RewardModel
 from alignment.metrics import Calibration
 from callbacks.metrics_table import read_metrics
 from datamodules.numbered import StepKey
@@ -62,9 +63,61 @@ def test_it_learns_and_says_how_well(align: Align, tmp_path: Path) -> None:
     main(["predict", "--config", config])
 
 
-def test_seeds_make_an_ensemble(align: Align, tmp_path: Path) -> None:
-    """Members differ by the scalar output they begin with; the trunk is the base model's."""
-    first, second = (RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine(), initial_seed=seed) for seed in (0, 1))
-    outputs = [build_decoder(m.config, seed=m.initial_seed).output.weight for m in (first, second)]
-    assert not torch.equal(outputs[0], outputs[1])
-    assert outputs[0].shape == (1, 32)
+def test_seeds_make_an_ensemble(align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Members begin with one trunk and different outputs; together they are tested as one model."""
+    runs = [str(tmp_path / f"member-{seed}") for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        model = {"model_class": "alignment.RewardModel", "initial_seed": seed, "centring": 0.01}
+        main(["fit", "--config", str(align(model, {"seed": seed}, default_root_dir=run))])
+    together = yaml.safe_load(align({"model_class": "alignment.RewardEnsemble"}).read_text())
+    together["model"]["init_args"] = {"init_from": runs, "combine": "pessimistic"}
+    config = tmp_path / "ensemble.yaml"
+    config.write_text(yaml.safe_dump(together))
+    capsys.readouterr()
+    main(["test", "--config", str(config)])
+    said = capsys.readouterr().out
+    for name in ("test/accuracy", "test/spread_of_margins", "test/member_0/accuracy", "test/member_1/accuracy"):
+        assert name in said
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(config)])
+    assert "does not train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("combine", ["mean", "minimum", "pessimistic"])
+def test_an_ensemble_combines_the_scores_of_its_members(combine: Any) -> None:
+    config = RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine()).config
+    ensemble = RewardEnsemble(["a", "b", "c"], combine, penalty=2.0, decoder=config)
+    ensemble.make_metrics()
+    ensemble.members = torch.nn.ModuleList(build_decoder(config, seed=seed).double() for seed in range(3))
+    batch = PairBatches(cast(Any, MadeUp(4)), pad=3)[StepKey(list(range(4)), range(0))]
+    each = []
+    for decoder in ensemble.members:
+        alone = RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine())
+        alone.decoder = cast(Any, decoder)
+        each.append(torch.stack(alone.pair_scores(batch)))
+    scores = torch.stack(each)
+    expected = {
+        "mean": scores.mean(0),
+        "minimum": scores.min(0).values,
+        "pessimistic": scores.mean(0) - 2 * (scores - scores.mean(0)).square().mean(0),
+    }[combine]
+    torch.testing.assert_close(torch.stack(ensemble.pair_scores(batch)), expected)
+
+
+def test_members_must_be_reward_models_of_one_shape(
+    align: Align, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", "--config", str(align({"model_class": "alignment.RewardModel"}, max_steps=2))])
+    member, together = str(tmp_path / "run"), yaml.safe_load(align({"model_class": "alignment.RewardEnsemble"}).read_text())
+    for members, message in (
+        ([], "name at least one run"),
+        ([str(base_run)], "is no reward model"),
+        ([member, str(base_run)], "differs from"),
+    ):
+        together["model"]["init_args"] = {"init_from": members}
+        together["data"]["init_args"]["tokenizer"] = str(base_run)
+        config = tmp_path / "ensemble.yaml"
+        config.write_text(yaml.safe_dump(together))
+        with pytest.raises(SystemExit):
+            main(["test", "--config", str(config)])
+        assert message in capsys.readouterr().err.splitlines()[-1]

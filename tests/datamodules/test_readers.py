@@ -2,7 +2,11 @@
 
 import codecs
 import gzip
+import http.server
 import json
+import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow
@@ -216,3 +220,35 @@ def test_bytes_are_text_or_have_a_reason(raw: bytes) -> None:
     assert (document.text is None) == (document.reason == "invalid_utf8")
     if document.text is not None:
         assert document.text.encode() == raw.removeprefix(codecs.BOM_UTF8)
+
+
+def serve(folder: Path) -> Iterator[str]:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "served").mkdir()
+    yield from serve(tmp_path / "served")
+
+
+def test_a_url_is_downloaded_once_and_read_like_a_file(tmp_path: Path, address: str) -> None:
+    served = tmp_path / "served" / "text.jsonl.gz"
+    served.write_bytes(gzip.compress(b'{"text": "from afar"}\n'))
+    for _ in range(2):  # the second time it is not there to be served
+        reader = Files([f"{address}/text.jsonl.gz"], downloads=str(tmp_path / "downloads"))
+        assert [document.text for document in read_all(reader)] == ["from afar"]
+        served.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("path", ["/missing.jsonl", "no-such-protocol://x/y.jsonl", "http://127.0.0.1:1/y.jsonl"])
+def test_a_url_that_cannot_be_had_is_one_line(tmp_path: Path, address: str, path: str) -> None:
+    url = address + path if path.startswith("/") else path
+    with pytest.raises(InputError, match="cannot be downloaded") as error:
+        Files([url], downloads=str(tmp_path / "downloads")).files()
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "downloads").rglob("*.partial"))

@@ -1,0 +1,205 @@
+"""Documents of a packed batch laid out as a few rectangles, so that attention runs over many of them at once.
+
+One call of attention a document costs more to launch than to compute where documents are short; one mask over whole
+rows computes mostly what it throws away. Sequences of like length share a rectangle, padded at the right, where causal
+attention needs no mask. The price is a copy of queries, keys and values.
+
+Shape suffixes: N tokens, P places of all rectangles, S sequences, L length, D and further: whatever a token carries.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+SHORTEST = 0.8
+"""A sequence shorter than this share of the longest begins another rectangle."""
+
+
+class Piece(NamedTuple):
+    """What attends: a document or its prompt with the first branch (`prefix` 0), or a further branch."""
+
+    start: int
+    """First token."""
+    length: int
+    prompt: int
+    """First token of what it sees besides itself."""
+    prefix: int
+    """Tokens of what it sees besides itself."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where tokens stand in the rectangles.
+
+    Attributes:
+        tokens: int64 [P], the token at each place; any other token where there is only padding.
+        first: int64 [N], the first place of each token.
+        again: int64 [2, R], tokens that stand in further places, and those places.
+        unused: int64 [U], places that are nobody's first.
+        sizes: places of each rectangle.
+    """
+
+    tokens: Tensor
+    first: Tensor
+    again: Tensor
+    unused: Tensor
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, spans: Sequence[tuple[int, int, int]], sizes: Sequence[int]) -> "Places":
+        """From (first token, first place, tokens) of every span and the rectangles' sizes."""
+        starts, place_starts, lengths = torch.tensor(sorted(spans)).unbind(1)
+        tokens, places = ranges(starts, lengths), ranges(place_starts, lengths)
+        is_first = torch.ones_like(tokens, dtype=torch.bool)
+        is_first[1:] = tokens[1:] > tokens[:-1].cummax(0).values
+        at_place = torch.zeros(sum(sizes), dtype=torch.int64).scatter_(0, places, tokens)
+        unused = torch.ones(sum(sizes), dtype=torch.bool).index_fill_(0, places[is_first], False)
+        again = torch.stack((tokens[~is_first], places[~is_first]))
+        return cls(at_place, places[is_first], again, unused.nonzero().flatten(), tuple(sizes))
+
+    def fill(self, x_ND: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+        """What tokens carry, [S, L, D] of every rectangle; padding carries any token's."""
+        flat: Tensor = _ToPlaces.apply(x_ND, self)
+        parts = flat.split(self.sizes)
+        return [part.unflatten(0, (-1, length)) for part, length in zip(parts, lengths, strict=True)]
+
+    def read(self, rectangles: Sequence[Tensor]) -> Tensor:
+        """[N, D], what is at the first place of every token."""
+        tokens: Tensor = _ToTokens.apply(torch.cat([part.flatten(0, 1) for part in rectangles]), self)
+        return tokens
+
+
+class _ToPlaces(torch.autograd.Function):
+    """Indexing by `tokens`, whose backward is indexing too; that of `index_select` adds row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, places: Places) -> Tensor:
+        ctx.places = places
+        return x_ND.index_select(0, places.tokens)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        places = ctx.places
+        gradient = gradients[0].index_select(0, places.first)
+        if places.again.numel():
+            tokens, further = places.again
+            gradient.index_add_(0, tokens, gradients[0].index_select(0, further))
+        return gradient, None
+
+
+class _ToTokens(torch.autograd.Function):
+    """Indexing by `first`."""
+
+    @staticmethod
+    def forward(ctx: Any, x_PD: Tensor, places: Places) -> Tensor:
+        ctx.places = places
+        return x_PD.index_select(0, places.first)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        places = ctx.places
+        return gradients[0].index_select(0, places.tokens).index_fill_(0, places.unused, 0), None
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """All documents of a batch.
+
+    Attributes:
+        queries: every token once.
+        keys: a prompt once more for every branch but the first; `queries` itself where there are none.
+        lengths: (queries, keys) of the sequences of each rectangle.
+        masks: float [S, 1, queries, keys] to add to the scores, or None where plain causal attention does.
+    """
+
+    queries: Places
+    keys: Places
+    lengths: tuple[tuple[int, int], ...]
+    masks: tuple[Tensor | None, ...]
+
+    @classmethod
+    def of(cls, document_ids_BT: Tensor, branches_BT: Tensor | None, dtype: torch.dtype) -> "Sequences":
+        """Rectangles of a packed batch.
+
+        Args:
+            document_ids_BT, branches_BT: see `models.attention.positions_in_documents`.
+            dtype: of the masks, that of the queries.
+        """
+        pieces = sorted(_pieces(document_ids_BT, branches_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))
+        rectangles: list[list[Piece]] = []
+        for piece in pieces:
+            longest = rectangles[-1][0] if rectangles else None
+            if (
+                longest is None
+                or (longest.prefix > 0) != (piece.prefix > 0)
+                or piece.prefix + piece.length < SHORTEST * (longest.prefix + longest.length)
+            ):
+                rectangles.append([])
+            rectangles[-1].append(piece)
+        lengths, masks = [], []
+        queries: list[tuple[int, int, int]] = []
+        keys: list[tuple[int, int, int]] = []
+        query_sizes, key_sizes = [], []
+        for rectangle in rectangles:
+            height = max(piece.length for piece in rectangle)
+            width = max(piece.prefix + piece.length for piece in rectangle)
+            for number, (start, length, prompt, prefix) in enumerate(rectangle):
+                queries.append((start, sum(query_sizes) + number * height, length))
+                place = sum(key_sizes) + number * width
+                if prefix:
+                    keys.append((prompt, place, prefix))
+                keys.append((start, place + prefix, length))
+            query_sizes.append(len(rectangle) * height)
+            key_sizes.append(len(rectangle) * width)
+            lengths.append((height, width))
+            masks.append(_mask(rectangle, height, width, dtype) if rectangle[0].prefix else None)
+        placed = Places.of(queries, query_sizes)
+        return cls(placed, placed if keys == queries else Places.of(keys, key_sizes), tuple(lengths), tuple(masks))
+
+
+def _mask(rectangle: Sequence[Piece], height: int, width: int, dtype: torch.dtype) -> Tensor:
+    """A branch sees all of its prompt and causally itself; what padding sees does not matter."""
+    prefixes = torch.tensor([piece.prefix for piece in rectangle])[:, None, None, None]
+    allowed = torch.arange(width) <= prefixes + torch.arange(height)[:, None]
+    return torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, -torch.inf)
+
+
+def _pieces(document_ids_BT: Tensor, branches_BT: Tensor | None) -> Iterator[Piece]:
+    begins = changes(document_ids_BT)
+    cuts = begins if branches_BT is None else begins | changes(branches_BT)
+    starts = cuts.flatten().nonzero().flatten()
+    ends = [*starts[1:].tolist(), cuts.numel()]
+    is_prompt = [True] * len(ends) if branches_BT is None else (branches_BT.flatten()[starts] == 0).tolist()
+    columns = (starts.tolist(), ends, begins.flatten()[starts].tolist(), is_prompt)
+    prompt, waits = (0, 0), False
+    for start, end, new, own in zip(*columns, strict=True):
+        if new and waits:
+            yield Piece(prompt[0], prompt[1] - prompt[0], 0, 0)
+        if own:
+            prompt, waits = (start, end), True
+            continue
+        if new:
+            prompt = (start, start)
+        if waits:  # the first branch continues the prompt in the row itself
+            yield Piece(prompt[0], end - prompt[0], 0, 0)
+        else:
+            yield Piece(start, end - start, prompt[0], prompt[1] - prompt[0])
+        waits = False
+    if waits:
+        yield Piece(prompt[0], prompt[1] - prompt[0], 0, 0)
+
+
+def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
+    """start, start + 1, ..., start + length - 1 of every pair, one after another."""
+    before = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
+
+
+def changes(x_BT: Tensor) -> Tensor:
+    """True where a value differs from its left neighbour, and in the first column."""
+    changed = torch.ones_like(x_BT, dtype=torch.bool)
+    changed[:, 1:] = x_BT[:, 1:] != x_BT[:, :-1]
+    return changed
