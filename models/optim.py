@@ -24,6 +24,21 @@ class OptimizerFactory(ABC):
         """The optimizer over every parameter that requires a gradient."""
 
 
+def check_adam(learning_rate: float, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
+    """Refuse what AdamW cannot take.
+
+    Raises:
+        InputError: with the value and the rule.
+    """
+    if learning_rate <= 0:
+        raise InputError(f"learning_rate={learning_rate}: must be above 0")
+    if not all(0 <= beta < 1 for beta in betas) or epsilon < 0 or weight_decay < 0:
+        raise InputError(
+            f"betas={betas}, epsilon={epsilon}, weight_decay={weight_decay}: betas must lie in [0, 1), "
+            "the others not below 0"
+        )
+
+
 class AdamW(OptimizerFactory):
     """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only.
 
@@ -45,13 +60,7 @@ class AdamW(OptimizerFactory):
         weight_decay: float = 0.1,
         fused: bool = True,
     ) -> None:
-        if learning_rate <= 0:
-            raise InputError(f"learning_rate={learning_rate}: must be above 0")
-        if not all(0 <= beta < 1 for beta in betas) or epsilon < 0 or weight_decay < 0:
-            raise InputError(
-                f"betas={betas}, epsilon={epsilon}, weight_decay={weight_decay}: betas must lie in [0, 1), "
-                "the others not below 0"
-            )
+        check_adam(learning_rate, betas, epsilon, weight_decay)
         self.learning_rate, self.betas, self.epsilon = learning_rate, betas, epsilon
         self.weight_decay, self.fused = weight_decay, fused
 

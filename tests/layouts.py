@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from datamodules import RandomTokens
-from models import AdamW, Cosine, LanguageModel
+from models import AdamW, Cosine, LanguageModel, Muon
 from models.decoder import DecoderConfig
 
 
@@ -43,11 +43,12 @@ class SaveAt(lightning.Callback):
             trainer.save_checkpoint(self.path)
 
 
-def language_model(**changes: Any) -> LanguageModel:
+def language_model(optimizer: str = "AdamW", **changes: Any) -> LanguageModel:
     """Four layers, grouped-query attention, weight decay, a schedule: whatever a layout could get wrong."""
+    factory = {"AdamW": AdamW, "Muon": Muon}[optimizer](learning_rate=1e-2)
     shape = {"width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48, "vocabulary_size": 64}
     config = DecoderConfig(**{**shape, **changes})
-    return LanguageModel(AdamW(learning_rate=1e-2), Cosine(warmup_steps=2), config, z_loss=1e-3)
+    return LanguageModel(factory, Cosine(warmup_steps=2), config, z_loss=1e-3)
 
 
 def trainer(folder: Path, strategy: Any, record: Record, **options: Any) -> lightning.Trainer:

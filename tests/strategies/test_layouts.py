@@ -87,6 +87,16 @@ def test_tied_and_untied_without_accumulation(layout: str, tmp_path: Path) -> No
         assert_same(fit(layout, tmp_path, {}, shape), alone(tmp_path, {}, shape), 1e-5)
 
 
+@pytest.mark.parametrize("layout", ["tp2xfsdp2", "zbvxfsdp2"])
+def test_muon_equals_one_process_and_continues(layout: str, tmp_path: Path) -> None:
+    """Its products need whole matrices, of which each process holds a part."""
+    shape, checkpoint = {"optimizer": "Muon"}, str(tmp_path / "half.ckpt")
+    expected = alone(tmp_path, {}, shape)
+    assert_same(fit(layout, tmp_path, {}, shape, save=checkpoint), expected, 1e-5)
+    (continued,) = fit("single", tmp_path, {}, shape, resume=checkpoint)
+    assert continued["losses"] == pytest.approx(expected["losses"][3:], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("layout", "precision"),
     [
