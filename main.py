@@ -1,16 +1,18 @@
 """The command line: `python main.py COMMAND --config FILE`, and nothing else.
 
-fit, validate, test and predict are Lightning's; prepare, generate, convert, parity and report read the very same
-configuration.
+fit, validate, test and predict are Lightning's; prepare, generate, parity and report read the very same configuration.
+convert needs none: a model brings its shape and its tokenizer.
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
 """
 
 import logging
 import os
+import shutil
 import sys
 import time
 import uuid
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,23 +21,23 @@ os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 import lightning
 import torch
 import yaml
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionConfigFile, Namespace, auto_cli
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoint
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
-from datamodules.chat import TEMPLATE
 from datamodules.pretraining import PretrainingData
-from datamodules.tokenizer import TOKENIZER
+from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer, write_hugging_face_tokenizer
 from errors import InputError
 from models.decoder import Decoder
 from models.flops import has_bf16_matrix_units
 from models.generation import generate
 from models.language_model import LanguageModel
-from models.lora import LoRA, merge_adapters
+from models.hugging_face import to_hugging_face
 from strategies.checkpoint import read_checkpoint, write_safetensors
+from strategies.hugging_face_folder import write_hugging_face_folder
 from strategies.parity import compare
 from strategies.stored_weights import StoredWeights
 
@@ -120,7 +122,7 @@ class Trainer(lightning.Trainer):
         tokenizer = datamodule.tokenizer_of(checkpoint)
         model.load_weights(checkpoint)
         decoder = cast(Decoder, model.decoder).to(self.strategy.root_device).eval()
-        prompt_ids = [tokenizer.bos, *tokenizer.encode(prompt)]
+        prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.eos]
         for number, new_ids in enumerate(
             generate(
                 decoder,
@@ -134,27 +136,6 @@ class Trainer(lightning.Trainer):
             )
         ):
             print(f"--- {number + 1} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *new_ids]))
-
-    def convert(self, model: LanguageModel, datamodule: Any, output: str, ckpt_path: str | None = None) -> None:
-        """Merge a checkpoint of any layout into one safetensors file, adapters too, with the tokenizer beside it.
-
-        Args:
-            model: the LightningModule.
-            datamodule: knows where a checkpoint keeps the tokenizer.
-            output: file to write, NAME.safetensors; the tokenizer becomes NAME.tokenizer.model.
-            ckpt_path: checkpoint to merge; by default the newest in the run's folder.
-        """
-        path = Path(output)
-        if path.suffix != ".safetensors":
-            raise InputError(f"output={output}: the file's name must end in .safetensors")
-        checkpoint = read_checkpoint(self.require_checkpoint(ckpt_path))
-        if (adapter := checkpoint["decoder_config"].get("lora")) is not None:
-            checkpoint["state_dict"] = merge_adapters(checkpoint["state_dict"], LoRA(**adapter))
-            checkpoint["decoder_config"]["lora"] = None
-        write_safetensors(checkpoint, path)
-        if hasattr(datamodule, "tokenizer_of"):
-            path.with_suffix(".tokenizer.model").write_bytes(datamodule.tokenizer_of(checkpoint).model)
-        print(f"converted: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
     def parity(
         self,
@@ -210,7 +191,7 @@ class RunFolder(SaveConfigCallback):
             # What comes after (fine-tuning, preferences) begins from this folder.
             data = getattr(trainer, "datamodule", None)
             if (tokenizer := getattr(data, "tokenizer", None)) is not None:
-                (folder / TOKENIZER).write_bytes(tokenizer.model)
+                tokenizer.write(folder)
             if (template := getattr(data, "template", None)) is not None:
                 (folder / TEMPLATE).write_text(template.source, encoding="utf-8")
             rewind_metrics(folder, trainer.global_step)
@@ -240,7 +221,7 @@ class CommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        ours = {"prepare", "generate", "convert", "parity", "report"}
+        ours = {"prepare", "generate", "parity", "report"}
         skipped = LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in sorted(ours)}
         return {name: arguments | {"weights_only", "configuration"} for name, arguments in skipped.items()}
 
@@ -252,7 +233,9 @@ class CommandLine(LightningCLI):
             help="precision to take instead of a bf16 one on a device that has no bfloat16 matrix units, where "
             "bf16 would be many times slower; null keeps trainer.precision",
         )
-        parser.link_arguments("data.vocabulary_size", "model.init_args.decoder.vocabulary_size", apply_on="instantiate")
+        parser.link_arguments(
+            "data.vocabulary_size", "model.init_args.decoder.vocabulary_size", self._vocabulary, apply_on="instantiate"
+        )
         parser.set_defaults(
             {
                 "trainer.plugins": [{"class_path": "strategies.AtomicCheckpointIO"}],
@@ -315,6 +298,16 @@ class CommandLine(LightningCLI):
         if "tokenizer" in data and data.tokenizer is None:
             data.tokenizer = model.init_from[0] if isinstance(model.init_from, list) else model.init_from
 
+    def _vocabulary(self, of_data: int) -> int:
+        """That of the tokenizer, or of the weights to begin with, which may have more rows than there are tokens."""
+        stored = self.stored[0] if isinstance(self.stored, list) else self.stored
+        if stored is None:
+            return of_data
+        rows: int = stored.config["vocabulary_size"]
+        if of_data > rows:
+            raise InputError(f"the tokenizer has {of_data} token ids, the weights of init_from {rows}: take theirs")
+        return rows
+
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         if self.stored is not None:
@@ -342,6 +335,55 @@ class CommandLine(LightningCLI):
         if subcommand in ("validate", "test", "predict") and getattr(self.model, "trains", True):
             arguments["ckpt_path"] = cast(Trainer, self.trainer).require_checkpoint(arguments["ckpt_path"])
         return arguments
+
+
+def convert(
+    input: str,
+    output: str,
+    dtype: Literal["keep", "float32", "bfloat16"] = "keep",
+    positions: int = 2048,
+    shard_gigabytes: float = 5.0,
+) -> None:
+    """Convert a model, adapters merged, tokenizer and chat template with it.
+
+    Args:
+        input: a run's folder, a checkpoint of any layout, a file that this command wrote, or a Hugging Face folder.
+        output: NAME.safetensors for one file of this project, with the tokenizer in files beside it; any other name
+            is a folder that transformers, vLLM and their like open.
+        dtype: of the tensors written.
+        positions: longest text the model is meant for, where the input does not say; Hugging Face wants to know.
+        shard_gigabytes: of each file in a Hugging Face folder.
+    """
+    if positions < 1 or not shard_gigabytes > 0:
+        raise InputError(f"positions={positions}, shard_gigabytes={shard_gigabytes}: must be above 0")
+    target = Path(output)
+    if target.exists() and target.samefile(input):
+        raise InputError(f"output={output}: it is the input, name another")
+    stored = StoredWeights(Path(input))
+    config = stored.whole_config()
+    with torch.device("meta"):
+        sizes = [(name, parameter.shape) for name, parameter in Decoder(config).named_parameters()]
+    kept = stored.merged("norm.weight").dtype
+    chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype, kept)
+    file = find_tokenizer(stored.path)
+    tokenizer, template = load_tokenizer(file), file.with_name(TEMPLATE)
+    if target.suffix == ".safetensors":
+        tensors = {f"decoder.{name}": stored.merged(name).to(chosen).contiguous() for name, _ in sizes}
+        write_safetensors(tensors, asdict(config), target)
+        beside = target.with_suffix(".tokenizer")
+        beside.mkdir(exist_ok=True)
+        tokenizer.write(beside)
+        if template.is_file():
+            shutil.copyfile(template, beside / TEMPLATE)
+    else:
+        special = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
+        # A padding token's embedding is never trained there: not one that is also trained as the end.
+        special["pad_token_id"] = tokenizer.pad if tokenizer.pad != tokenizer.eos else None
+        described = to_hugging_face(config, positions, str(chosen).removeprefix("torch."), special)
+        write_hugging_face_folder(target, described, sizes, stored.merged, chosen, int(shard_gigabytes * 1e9))
+        text = template.read_text(encoding="utf-8") if template.is_file() else None
+        write_hugging_face_tokenizer(tokenizer, text, target)
+    print(f"converted: {target} ({sum(shape.numel() for _, shape in sizes) / 1e6:.1f} M parameters, {chosen})")
 
 
 def wandb_identity(folder: Path) -> str:
@@ -395,8 +437,12 @@ def build(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
     quieten()
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        build(arguments)
+        if arguments[:1] == ["convert"]:
+            auto_cli(convert, args=arguments[1:], as_positional=False, prog="main.py convert", parser_class=Parser)
+        else:
+            build(arguments)
     except (MisconfigurationException, FileExistsError, NotADirectoryError, UnicodeError) as error:
         fail(str(error))
     except ValueError as error:

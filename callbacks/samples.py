@@ -67,7 +67,7 @@ class Samples(lightning.Callback):
 
     def _continue(self, trainer: Any, pl_module: Any, prompt: str) -> str:
         tokenizer = trainer.datamodule.tokenizer
-        prompt_ids = [tokenizer.bos, *tokenizer.encode(prompt)]
+        prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.eos]
         (new_ids,) = generate(
             pl_module.decoder,
             prompt_ids,

@@ -9,15 +9,18 @@ from typing import Any
 import torch
 import xxhash
 
-from datamodules.chat import TEMPLATE, ChatTemplate
+from datamodules.chat import ChatTemplate
 from datamodules.examples import Example, Examples, read_summary, write_examples
 from datamodules.numbered import NumberedSamples
 from datamodules.rows import Row, Rows
 from datamodules.stages import fingerprint, run_stage, source_fingerprint
-from datamodules.tokenizer import Tokenizer, find_tokenizer
+from datamodules.tokenizer import Tokenizer
+from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer, restore
 from errors import InputError
 
-_SOURCES = ("chat.py", "conversations.py", "examples.py", "aligned.py", "rows.py", "tokenizer.py")
+_SOURCES = (
+    "chat.py", "conversations.py", "examples.py", "aligned.py", "rows.py", "tokenizer.py", "hugging_face_tokenizer.py"
+)  # fmt: skip
 
 
 class AlignmentData(NumberedSamples):
@@ -66,7 +69,7 @@ class AlignmentData(NumberedSamples):
             beside = path.with_name(TEMPLATE)
             chat_template = str(beside) if beside.is_file() else "chatml"
         self.folder, self.rows = Path(folder), rows
-        self.tokenizer = Tokenizer.load(path)
+        self.tokenizer = load_tokenizer(path)
         self.template = ChatTemplate(chat_template, self.tokenizer)
         self.vocabulary_size = len(self.tokenizer)
         self.validation_fraction, self.seed, self.split_seed = validation_fraction, seed, split_seed
@@ -132,4 +135,4 @@ class AlignmentData(NumberedSamples):
 
     def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
         """The tokenizer a checkpoint was trained with."""
-        return Tokenizer(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))
+        return restore(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))

@@ -26,9 +26,6 @@ BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
 """Marks around an answer in a template's output, and what hides them and control tokens in messages' own text."""
 
 _HIDDEN = {"0": ESCAPE, "1": BEGIN, "2": END, "3": ""}
-TEMPLATE = "chat_template.jinja"
-"""Name of a tokenizer's own template, in the folder of the tokenizer."""
-
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -121,7 +118,9 @@ class ChatTemplate:
         return self._begin(ids, trained)[0]
 
     def _begin(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
-        """With exactly one beginning-of-text token in front, whether or not the template writes one."""
+        """With exactly one beginning-of-text token in front, if there is one, whether or not the template writes it."""
+        if self.tokenizer.bos is None:
+            return ids, trained
         written = 0
         while written < len(ids) and ids[written] == self.tokenizer.bos:
             written += 1
@@ -165,8 +164,8 @@ class ChatTemplate:
             text = text.replace(_HIDDEN[digit], f"{ESCAPE}{digit}")
         return self._controls.sub(lambda match: f"{match[0][0]}{ESCAPE}3{match[0][1:]}", text)
 
-    def _name(self, token: int) -> str:
-        return next(name for name, number in self.control.items() if number == token)
+    def _name(self, token: int | None) -> str:
+        return next((name for name, number in self.control.items() if number == token), "")
 
     def _encode(self, rendered: str) -> tuple[list[int], list[bool]]:
         ids: list[int] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset
+import xxhash
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
@@ -19,9 +20,12 @@ from datamodules.cleaning.pipeline import DOCUMENTS, SUMMARY, Source, clean, cle
 from datamodules.cleaning.summary import format_table
 from datamodules.shards import ShardWriter, write_manifest
 from datamodules.stages import fingerprint, run_stage, source_fingerprint, verified, write_checksums
-from datamodules.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenizer_files import find_tokenizer, load_tokenizer
 
 SPLITS = ("train", "validation")
+
+_TOKENIZER_SOURCES = ("tokenizer.py", "hugging_face_tokenizer.py", "prepare.py")
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,15 @@ class Prepared:
         return loaded
 
     def load_tokenizer(self) -> Tokenizer:
-        """The trained tokenizer."""
-        return Tokenizer.load(verified(self.tokenizer / TOKENIZER))
+        """The tokenizer of the shards."""
+        return load_verified(self.tokenizer)
+
+
+def load_verified(folder: Path) -> Tokenizer:
+    """The tokenizer of a stage's folder."""
+    for file in folder.glob("tokenizer*"):
+        verified(file)
+    return load_tokenizer(find_tokenizer(folder))
 
 
 def prepare(
@@ -47,7 +58,7 @@ def prepare(
     sources: Mapping[str, Source],
     near_duplicates: NearDuplicates | None,
     validation_fraction: float,
-    tokenizer: TokenizerSettings,
+    tokenizer: TokenizerSettings | Tokenizer,
     seed: int,
 ) -> Prepared:
     """Run the stages that are not on disk yet.
@@ -57,7 +68,7 @@ def prepare(
         sources: readers, cleaning steps and weights by name.
         near_duplicates: near-duplicate removal, or None for exact removal only.
         validation_fraction: share of each source's bytes held out.
-        tokenizer: how the tokenizer is trained.
+        tokenizer: how the tokenizer is trained, or one that there is.
         seed: of the validation split.
 
     Raises:
@@ -66,9 +77,8 @@ def prepare(
     inputs = list_inputs(sources)
     documents_key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed)
     weights = {name: source.weight for name, source in sources.items()}
-    tokenizer_key = fingerprint(
-        documents_key, tokenizer.to_dict(), weights, source_fingerprint("tokenizer.py", "prepare.py")
-    )
+    chosen: Any = xxhash.xxh3_64_hexdigest(tokenizer.model) if isinstance(tokenizer, Tokenizer) else tokenizer.to_dict()
+    tokenizer_key = fingerprint(documents_key, chosen, weights, source_fingerprint(*_TOKENIZER_SOURCES))
     shards_key = fingerprint(tokenizer_key, source_fingerprint("shards.py"))
 
     def make_documents(into: Path) -> None:
@@ -76,12 +86,15 @@ def prepare(
         rank_zero_info(format_table(summary))
 
     def make_tokenizer(into: Path) -> None:
-        sample = weighted_sample(verified(documents / DOCUMENTS), weights, int(tokenizer.sample_megabytes * 1e6))
-        (into / TOKENIZER).write_bytes(train_tokenizer(sample, tokenizer).model)
-        write_checksums(into, TOKENIZER)
+        made = tokenizer
+        if isinstance(made, TokenizerSettings):
+            sample = weighted_sample(verified(documents / DOCUMENTS), weights, int(made.sample_megabytes * 1e6))
+            made = train_tokenizer(sample, made)
+        made.write(into)
+        write_checksums(into, *(file.name for file in sorted(into.iterdir())))
 
     def make_shards(into: Path) -> None:
-        write_shards(verified(documents / DOCUMENTS), into, Tokenizer.load(verified(tokenizer_folder / TOKENIZER)))
+        write_shards(verified(documents / DOCUMENTS), into, load_verified(tokenizer_folder))
 
     documents = run_stage(folder, "documents", documents_key, make_documents)
     tokenizer_folder = run_stage(folder, "tokenizer", tokenizer_key, make_tokenizer)

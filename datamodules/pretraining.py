@@ -16,6 +16,7 @@ from datamodules.numbered import NumberedSamples
 from datamodules.prepare import Prepared, prepare
 from datamodules.shards import Shard, open_shards
 from datamodules.tokenizer import Tokenizer, TokenizerSettings
+from datamodules.tokenizer_files import find_tokenizer, load_tokenizer, restore
 from errors import InputError
 
 
@@ -25,7 +26,8 @@ class PretrainingData(NumberedSamples):
     Args:
         folder: where prepared data is kept; reused when the inputs and settings are the same.
         sources: name -> reader, cleaning steps and weight.
-        tokenizer: how the tokenizer is trained.
+        tokenizer: how the tokenizer is trained; or one that there is: a run, a tokenizer.model, a Hugging Face folder
+            or its tokenizer.json.
         sequence_length: tokens in a training window.
         batch_size: windows in a micro-batch of one rank.
         near_duplicates: near-duplicate removal over all sources; null for exact duplicates only.
@@ -43,7 +45,7 @@ class PretrainingData(NumberedSamples):
         self,
         folder: str,
         sources: dict[str, Source],
-        tokenizer: TokenizerSettings,
+        tokenizer: TokenizerSettings | str,
         sequence_length: int = 512,
         batch_size: int = 8,
         near_duplicates: NearDuplicates | None = NearDuplicates(),
@@ -65,12 +67,17 @@ class PretrainingData(NumberedSamples):
         if not sources:
             raise InputError("sources is empty: name at least one source of text")
         # By name: the order in which YAML lists sources says nothing.
-        self.folder, self.sources, self.tokenizer_settings = Path(folder), dict(sorted(sources.items())), tokenizer
+        self.folder, self.sources = Path(folder), dict(sorted(sources.items()))
+        self.tokenizer_source: TokenizerSettings | Tokenizer
+        if isinstance(tokenizer, str):
+            self.tokenizer_source = load_tokenizer(find_tokenizer(Path(tokenizer)))
+            self.vocabulary_size = len(self.tokenizer_source)
+        else:
+            self.tokenizer_source, self.vocabulary_size = tokenizer, tokenizer.vocabulary_size
         self.sequence_length = sequence_length
         self.near_duplicates, self.validation_fraction = near_duplicates, validation_fraction
         self.validation_windows, self.seed = validation_windows, seed
         self.verify = verify
-        self.vocabulary_size = tokenizer.vocabulary_size
         self.source_names = list(self.sources)
         self.prepared: Prepared | None = None
 
@@ -86,7 +93,7 @@ class PretrainingData(NumberedSamples):
                 self.sources,
                 self.near_duplicates,
                 self.validation_fraction,
-                self.tokenizer_settings,
+                self.tokenizer_source,
                 self.seed,
             )
         return self.prepared
@@ -158,4 +165,4 @@ class PretrainingData(NumberedSamples):
 
     def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
         """The tokenizer a checkpoint was trained with, whatever has become of the data."""
-        return Tokenizer(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))
+        return restore(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))

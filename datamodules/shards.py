@@ -42,7 +42,7 @@ class ShardWriter:
     Args:
         folder: where the shards go.
         split, source: what the documents are.
-        tokenizer: encodes them; each document becomes BOS, its tokens, EOS.
+        tokenizer: encodes them; each document becomes BOS (if there is one), its tokens, EOS.
         shard_tokens: a shard is closed once it holds this many.
     """
 
@@ -56,7 +56,7 @@ class ShardWriter:
     def write(self, ids: Iterable[int], texts: list[str]) -> None:
         """Add documents."""
         for identity, text, tokens in zip(ids, texts, self.tokenizer.encode_batch(texts), strict=True):
-            self._tokens.append(np.array([self.tokenizer.bos, *tokens, self.tokenizer.eos], dtype=self._dtype))
+            self._tokens.append(np.array([*self.tokenizer.beginning, *tokens, self.tokenizer.eos], dtype=self._dtype))
             self._ids.append(identity)
             self._text_bytes += len(text.encode())
             self._size += len(tokens) + 2

@@ -6,6 +6,7 @@ all of them are off, and the one character it cannot represent, its own space ma
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
@@ -68,14 +69,58 @@ class TokenizerSettings:
         return asdict(self)
 
 
-class Tokenizer:
+class Tokenizer(ABC):
+    """Text to token ids and back.
+
+    Attributes:
+        model: all of it in bytes, from which `tokenizer_files.restore` makes it again.
+        bos, eos, pad: ids of the beginning-of-text, end-of-text and padding token; some models have no first one.
+    """
+
+    model: bytes
+    bos: int | None
+    eos: int
+    pad: int
+
+    @property
+    def beginning(self) -> list[int]:
+        """What every text begins with."""
+        return [] if self.bos is None else [self.bos]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of token ids."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens, whatever it spells."""
+
+    @abstractmethod
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of many texts, on all cores."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids; control tokens vanish, bytes that are no UTF-8 become U+FFFD."""
+
+    @abstractmethod
+    def control_ids(self) -> dict[str, int]:
+        """Every control token's name and id: what text never turns into."""
+
+    @abstractmethod
+    def token_bytes(self) -> np.ndarray:
+        """Bytes of UTF-8 text that each token id stands for, int32 [vocabulary]; 0 for control tokens."""
+
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """Write its files into a folder, under the names by which they are found again."""
+
+
+class SentencePieceTokenizer(Tokenizer):
     """A trained SentencePiece model.
 
     Args:
         model: the serialized model.
-
-    Attributes:
-        bos, eos, pad: ids of the beginning-of-text, end-of-text and padding token.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -87,35 +132,25 @@ class Tokenizer:
             self._processor.pad_id(),
         )
 
-    @classmethod
-    def load(cls, path: Path) -> "Tokenizer":
-        """Read a serialized model."""
-        return cls(path.read_bytes())
-
     def __len__(self) -> int:
         return int(self._processor.vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
         ids: list[int] = self._processor.encode(_escape(text))
         return ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of many texts, on all cores."""
         ids: list[list[int]] = self._processor.encode([_escape(text) for text in texts], num_threads=-1)
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids; control tokens vanish, bytes that are no UTF-8 become U+FFFD."""
         return _unescape(self._processor.decode(list(ids)))
 
     def control_ids(self) -> dict[str, int]:
-        """Every control token's name and id: what text never turns into."""
         processor = self._processor
         return {processor.id_to_piece(i): i for i in range(len(self)) if processor.is_control(i)}
 
     def token_bytes(self) -> np.ndarray:
-        """Bytes of UTF-8 text that each token id stands for, int32 [vocabulary]; 0 for control tokens."""
         processor = self._processor
         sizes = np.zeros(len(self), dtype=np.int32)
         for token in range(len(self)):
@@ -125,25 +160,15 @@ class Tokenizer:
                 sizes[token] = len(processor.id_to_piece(token).replace(SPACE_MARK, " ").encode())
         return sizes
 
+    def pieces(self) -> list[tuple[str, float]]:
+        """Name and score of every token id; the higher a score, the earlier its merge."""
+        return [(self._processor.id_to_piece(i), self._processor.get_score(i)) for i in range(len(self))]
 
-def find_tokenizer(path: Path) -> Path:
-    """The serialized model that belongs to a path: the file itself, or the one beside a run, checkpoint or export.
-
-    Raises:
-        InputError: when there is none.
-    """
-    beside = path.with_suffix(".tokenizer.model")  # as `convert` names it
-    inside = [folder / TOKENIZER for folder in (path, path.parent, path.parent.parent)]
-    files = [path] if path.suffix == ".model" else [beside, *inside]
-    for file in files:
-        if file.is_file():
-            return file
-    raise InputError(
-        f"tokenizer={path}: no {TOKENIZER} there, name a run's folder, a file that convert wrote, or a tokenizer.model"
-    )
+    def write(self, folder: Path) -> None:
+        (folder / TOKENIZER).write_bytes(self.model)
 
 
-def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> SentencePieceTokenizer:
     """Train byte-pair encoding on texts.
 
     Raises:
@@ -173,7 +198,7 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Tokeni
         )
     except (RuntimeError, StopIteration) as error:
         raise InputError(f"tokenizer.vocabulary_size={settings.vocabulary_size} {_why_not(str(error))}") from error
-    return Tokenizer(model.getvalue())
+    return SentencePieceTokenizer(model.getvalue())
 
 
 def _why_not(message: str) -> str:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import rotary_angles, rotate
+from models.config import DecoderConfig
+from models.layers import RMSNorm, rotary_angles, rotate
 from models.sequences import Sequences, changes
 
 
@@ -47,7 +48,7 @@ class AttentionLayout:
     Attributes:
         angles: cosine and sine of the rotary angles, each [B, T, 1, D / 2].
         sequences: the documents as rectangles, or None.
-        mask: boolean [B, 1, T, T], True where attention is allowed, or None.
+        mask: boolean [B or 1, 1, T, keys], True where attention is allowed, or None for causal attention.
     """
 
     angles: tuple[Tensor, Tensor]
@@ -56,27 +57,36 @@ class AttentionLayout:
 
     @classmethod
     def of(
-        cls, document_ids_BT: Tensor, head_width: int, theta: float, branches_BT: Tensor | None = None
+        cls, document_ids_BT: Tensor, config: DecoderConfig, branches_BT: Tensor | None = None
     ) -> "AttentionLayout":
         """Layout of packed rows: rectangles on a CPU, the dense mask on other devices."""
         positions = positions_in_documents(document_ids_BT, branches_BT)
-        angles = rotary_angles(positions, head_width, theta)
+        angles = rotary_angles(positions, config)
         if document_ids_BT.device.type == "cpu":
-            return cls(angles, sequences=Sequences.of(document_ids_BT, branches_BT, torch.float32))
-        return cls(angles, mask=dense_mask(document_ids_BT, branches_BT))
+            return cls(angles, sequences=Sequences.of(document_ids_BT, branches_BT, config.sliding_window))
+        return cls(angles, mask=dense_mask(document_ids_BT, branches_BT, config.sliding_window))
 
     @classmethod
-    def causal(cls, positions_BT: Tensor, head_width: int, theta: float) -> "AttentionLayout":
-        """Layout of rows that hold one document each."""
-        return cls(rotary_angles(positions_BT, head_width, theta))
+    def causal(cls, like_BT: Tensor, config: DecoderConfig, start: int = 0) -> "AttentionLayout":
+        """Layout of rows that hold one document each, from its position `start` on."""
+        end = start + like_BT.shape[1]
+        positions = torch.arange(start, end, device=like_BT.device)
+        mask = None
+        if config.sliding_window is not None and end > config.sliding_window:
+            distance = positions[:, None] - torch.arange(end, device=like_BT.device)
+            mask = ((distance >= 0) & (distance < config.sliding_window))[None, None]
+        return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config), mask=mask)
 
 
-def dense_mask(document_ids_BT: Tensor, branches_BT: Tensor | None = None) -> Tensor:
+def dense_mask(document_ids_BT: Tensor, branches_BT: Tensor | None = None, window: int | None = None) -> Tensor:
     """Boolean [B, 1, T, T], True where a position (row) may attend to another (column)."""
     allowed = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
     if branches_BT is not None:
         keys = branches_BT[:, None, None, :]
         allowed &= (keys == 0) | (keys == branches_BT[:, None, :, None])
+    if window is not None:
+        positions = positions_in_documents(document_ids_BT, branches_BT)
+        allowed &= positions[:, None, :, None] - positions[:, None, None, :] < window
     return allowed.tril()
 
 
@@ -107,29 +117,34 @@ class KeyValueCache:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention (Ainslie et al. 2023) with rotary positions and no biases.
+    """Grouped-query attention (Ainslie et al. 2023) with rotary positions.
 
     Args:
-        width: model width C.
-        heads: query heads H.
-        key_value_heads: K, a divisor of H; K = H is multi-head, K = 1 multi-query attention.
-        head_width: D.
+        config: gives the widths, the heads, and whether there are biases (Qwen2) or norms of queries and keys (Qwen3).
     """
 
-    def __init__(self, width: int, heads: int, key_value_heads: int, head_width: int) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.heads, self.key_value_heads, self.head_width = heads, key_value_heads, head_width
-        self.wq = nn.Linear(width, heads * head_width, bias=False)
-        self.wk = nn.Linear(width, key_value_heads * head_width, bias=False)
-        self.wv = nn.Linear(width, key_value_heads * head_width, bias=False)
-        self.wo = nn.Linear(heads * head_width, width, bias=False)
+        assert config.head_width is not None
+        self.head_width = config.head_width
+        queries, keys = config.heads * config.head_width, config.key_value_heads * config.head_width
+        bias = config.query_key_value_bias
+        self.wq = nn.Linear(config.width, queries, bias=bias)
+        self.wk = nn.Linear(config.width, keys, bias=bias)
+        self.wv = nn.Linear(config.width, keys, bias=bias)
+        self.wo = nn.Linear(queries, config.width, bias=False)
+        if config.query_key_norm:
+            self.q_norm = RMSNorm(config.head_width, config.norm_epsilon)
+            self.k_norm = RMSNorm(config.head_width, config.norm_epsilon)
+        self.has_norms = config.query_key_norm
 
     def forward(
         self, x_BTC: Tensor, layout: AttentionLayout, cache: KeyValueCache | None = None, layer: int = 0
     ) -> Tensor:
-        q_BTHD = rotate(self.wq(x_BTC).unflatten(-1, (-1, self.head_width)), layout.angles)
-        k_BTKD = rotate(self.wk(x_BTC).unflatten(-1, (-1, self.head_width)), layout.angles)
-        v_BTKD = self.wv(x_BTC).unflatten(-1, (-1, self.head_width))
+        q_BTHD, k_BTKD, v_BTKD = (w(x_BTC).unflatten(-1, (-1, self.head_width)) for w in (self.wq, self.wk, self.wv))
+        if self.has_norms:
+            q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
+        q_BTHD, k_BTKD = rotate(q_BTHD, layout.angles), rotate(k_BTKD, layout.angles)
         if layout.sequences is not None:
             return self.wo(attend_each_sequence(q_BTHD, k_BTKD, v_BTKD, layout.sequences).flatten(2))
         q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))

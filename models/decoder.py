@@ -7,7 +7,6 @@ order of construction, begins with the same numbers; one global seed would be si
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import xxhash
@@ -16,74 +15,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from errors import InputError
 from models.attention import Attention, AttentionLayout, KeyValueCache
+from models.config import DecoderConfig
 from models.layers import RMSNorm, SwiGLU
-from models.lora import LoRA, add_lora
-
-
-@dataclass
-class DecoderConfig:
-    """Shape of a decoder.
-
-    Args:
-        vocabulary_size: number of token ids; filled in from the data's tokenizer by the command line.
-        width: model width.
-        layers: number of blocks.
-        heads: query heads.
-        key_value_heads: key/value heads; must divide `heads` (grouped-query attention).
-        hidden_width: inner width of the feed-forward layer; Llama takes about 8/3 of the width.
-        head_width: width of one head; by default width / heads.
-        rope_theta: base of the rotary wavelengths (Su et al. 2021).
-        norm_epsilon: epsilon of every RMSNorm.
-        tied_embeddings: share the input and output embedding matrix (Press & Wolf 2017), worth it in small models.
-        initial_std: standard deviation of the initial weights (GPT-2's 0.02).
-        scalar_output: one output a position instead of one a token id, as a reward model has it.
-        lora: adapters on the blocks' matrices; everything else is then frozen.
-
-    Raises:
-        InputError: when a size is not positive or the heads do not divide.
-    """
-
-    vocabulary_size: int
-    width: int = 256
-    layers: int = 6
-    heads: int = 4
-    key_value_heads: int = 2
-    hidden_width: int = 704
-    head_width: int | None = None
-    rope_theta: float = 10_000.0
-    norm_epsilon: float = 1e-5
-    tied_embeddings: bool = True
-    initial_std: float = 0.02
-    scalar_output: bool = False
-    lora: LoRA | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("vocabulary_size", "width", "layers", "heads", "key_value_heads", "hidden_width"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.heads % self.key_value_heads:
-            raise InputError(
-                f"key_value_heads={self.key_value_heads} does not divide heads={self.heads}: "
-                f"choose one of {[k for k in range(1, self.heads + 1) if self.heads % k == 0]}"
-            )
-        if self.head_width is None and self.width % self.heads:
-            raise InputError(
-                f"heads={self.heads} does not divide width={self.width}: change one of them or give head_width"
-            )
-        if self.scalar_output and self.tied_embeddings:
-            raise InputError(
-                "scalar_output with tied_embeddings=true: one row cannot be the embedding, set it to false"
-            )
-        if isinstance(self.lora, dict):
-            self.lora = LoRA(**self.lora)
-        self.head_width = self.width // self.heads if self.head_width is None else self.head_width
-        if self.head_width < 1 or self.head_width % 2:
-            raise InputError(
-                f"head_width={self.head_width}: rotary embeddings turn pairs, give an even head width above 0"
-            )
-        for name in ("rope_theta", "norm_epsilon", "initial_std"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)}: must be above 0")
+from models.lora import add_lora
 
 
 class DecoderBlock(nn.Module):
@@ -91,9 +25,8 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        assert config.head_width is not None
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.attention = Attention(config.width, config.heads, config.key_value_heads, config.head_width)
+        self.attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
         self.feed_forward = SwiGLU(config.width, config.hidden_width)
 
@@ -143,15 +76,11 @@ class Decoder(nn.Module):
         Returns:
             [B, T, C] in the dtype of the computation.
         """
-        assert self.config.head_width is not None
         if document_ids_BT is not None:
-            layout = AttentionLayout.of(document_ids_BT, self.config.head_width, self.config.rope_theta, branches_BT)
+            layout = AttentionLayout.of(document_ids_BT, self.config, branches_BT)
         else:
             start = 0 if cache is None else cache.length
-            positions = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
-            layout = AttentionLayout.causal(
-                positions.expand_as(tokens_BT), self.config.head_width, self.config.rope_theta
-            )
+            layout = AttentionLayout.causal(tokens_BT, self.config, start)
         x_BTC = tokens_BT if self.tok_embeddings is None else self.tok_embeddings(tokens_BT)
         for index, block in self.layers.items():
             x_BTC = block(x_BTC, layout, cache, int(index))
@@ -164,10 +93,12 @@ def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) 
     """Initial value of one parameter, float32 on the CPU, from a generator of its own seeded by (seed, name).
 
     Matrices are normal with `initial_std`; those that write into the residual stream (`wo`, `w2`) are divided by
-    sqrt(2 * layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). Norms are 1.
+    sqrt(2 * layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). Norms are 1, biases 0.
     A scalar output takes 1 / sqrt(width + 1) (Stiennon et al. 2020, appendix). Adapters begin as nothing: their first
     factor has 1 / sqrt(its input width), their second is 0 (Hu et al. 2021, section 4.1).
     """
+    if name.endswith(".bias"):
+        return torch.zeros(shape)
     if len(shape) < 2:
         return torch.ones(shape)
     if name.endswith("lora_b"):

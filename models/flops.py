@@ -13,7 +13,7 @@ from models.decoder import DecoderConfig
 
 
 def matmul_parameters(config: DecoderConfig) -> int:
-    """Parameters that are a factor of a matrix product: all but the norms and the input embedding."""
+    """Parameters that are a factor of a matrix product: all but the vectors and the input embedding."""
     assert config.head_width is not None
     query_and_output = 2 * config.width * config.heads * config.head_width
     key_and_value = 2 * config.width * config.key_value_heads * config.head_width
@@ -24,9 +24,14 @@ def matmul_parameters(config: DecoderConfig) -> int:
 
 def parameters(config: DecoderConfig) -> int:
     """All trained parameters; a tied embedding counts once."""
-    norms = (2 * config.layers + 1) * config.width
+    assert config.head_width is not None
+    vectors = (2 * config.layers + 1) * config.width
+    if config.query_key_norm:
+        vectors += 2 * config.layers * config.head_width
+    if config.query_key_value_bias:
+        vectors += config.layers * (config.heads + 2 * config.key_value_heads) * config.head_width
     input_embedding = 0 if config.tied_embeddings else config.width * config.vocabulary_size
-    return matmul_parameters(config) + norms + input_embedding
+    return matmul_parameters(config) + vectors + input_embedding
 
 
 def training_flops(config: DecoderConfig, tokens: int, attended_pairs: int) -> int:

@@ -6,9 +6,13 @@ where a compiler is at hand.
 Shape suffixes: B batch, T time (positions in a sequence), C model width, H heads, D head width, F hidden width.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.config import DecoderConfig
 
 
 class RMSNorm(nn.Module):
@@ -46,19 +50,36 @@ class SwiGLU(nn.Module):
         return self.w2(F.silu(self.w1(x_BTC)) * self.w3(x_BTC))
 
 
-def rotary_angles(positions_BT: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+def rotary_frequencies(config: DecoderConfig, device: torch.device | None = None) -> Tensor:
+    """Radians a position of each pair of channels, float32 [D / 2] (Su et al. 2021, section 3.2.2), stretched as
+    `rope_scaling` says.
+    """
+    assert config.head_width is not None
+    exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=device) / config.head_width
+    frequencies = 1.0 / config.rope_theta**exponents
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    turns = scaling.original_positions * frequencies / (2 * math.pi)
+    # 1 where a wavelength fits into the trained context often enough to be left alone, 0 where hardly at all.
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - keep) * frequencies / scaling.factor + keep * frequencies
+
+
+def rotary_angles(positions_BT: Tensor, config: DecoderConfig) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles (Su et al. 2021, eq. 15), computed in float32.
 
     Args:
         positions_BT: integer position of each token within its document.
-        head_width: D, even.
-        theta: base of the geometric progression of wavelengths; 10,000 is the paper's.
+        config: gives the frequencies.
 
     Returns:
         Two float32 tensors [B, T, 1, D / 2], ready to broadcast over heads.
     """
-    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions_BT.device) / head_width
-    angles = positions_BT.float()[..., None, None] * theta**-exponents
+    angles = positions_BT.float()[..., None, None] * rotary_frequencies(config, positions_BT.device)
     return angles.cos(), angles.sin()
 
 

@@ -77,16 +77,6 @@ def merged(weight_OI: Tensor, lora_a_RI: Tensor, lora_b_OR: Tensor, scale: float
     return (weight_OI.float() + scale * product).to(weight_OI.dtype)
 
 
-def merge_adapters(state_dict: dict[str, Tensor], lora: LoRA) -> dict[str, Tensor]:
-    """A state without adapters that computes the same."""
-    scale = lora.alpha / lora.rank
-    result = {name: tensor for name, tensor in state_dict.items() if not name.endswith(("lora_a", "lora_b"))}
-    for name in [name.removesuffix("lora_a") for name in state_dict if name.endswith("lora_a")]:
-        weight = state_dict[f"{name}weight"]
-        result[f"{name}weight"] = merged(weight, state_dict[f"{name}lora_a"], state_dict[f"{name}lora_b"], scale)
-    return result
-
-
 def add_lora(layers: nn.Module, lora: LoRA) -> None:
     """Replace the targets below a module by adapted layers.
 

@@ -112,7 +112,7 @@ class Sequences:
         queries: every token once.
         keys: a prompt once more for every branch but the first; `queries` itself where there are none.
         lengths: (queries, keys) of the sequences of each rectangle.
-        masks: float [S, 1, queries, keys] to add to the scores, or None where plain causal attention does.
+        masks: float32 [S, 1, queries, keys] to add to the scores, or None where plain causal attention does.
     """
 
     queries: Places
@@ -121,12 +121,12 @@ class Sequences:
     masks: tuple[Tensor | None, ...]
 
     @classmethod
-    def of(cls, document_ids_BT: Tensor, branches_BT: Tensor | None, dtype: torch.dtype) -> "Sequences":
+    def of(cls, document_ids_BT: Tensor, branches_BT: Tensor | None, window: int | None = None) -> "Sequences":
         """Rectangles of a packed batch.
 
         Args:
             document_ids_BT, branches_BT: see `models.attention.positions_in_documents`.
-            dtype: of the masks, that of the queries.
+            window: a token sees itself and this many minus one before it; None sees all.
         """
         pieces = sorted(_pieces(document_ids_BT, branches_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))
         rectangles: list[list[Piece]] = []
@@ -155,16 +155,20 @@ class Sequences:
             query_sizes.append(len(rectangle) * height)
             key_sizes.append(len(rectangle) * width)
             lengths.append((height, width))
-            masks.append(_mask(rectangle, height, width, dtype) if rectangle[0].prefix else None)
+            needs_mask = rectangle[0].prefix > 0 or (window is not None and width > window)
+            masks.append(_mask(rectangle, height, width, window) if needs_mask else None)
         placed = Places.of(queries, query_sizes)
         return cls(placed, placed if keys == queries else Places.of(keys, key_sizes), tuple(lengths), tuple(masks))
 
 
-def _mask(rectangle: Sequence[Piece], height: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A branch sees all of its prompt and causally itself; what padding sees does not matter."""
+def _mask(rectangle: Sequence[Piece], height: int, width: int, window: int | None) -> Tensor:
+    """A branch sees its prompt and causally itself, as far as the window reaches."""
     prefixes = torch.tensor([piece.prefix for piece in rectangle])[:, None, None, None]
-    allowed = torch.arange(width) <= prefixes + torch.arange(height)[:, None]
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, -torch.inf)
+    # What padding sees does not matter, but for seeing nothing, which would be no number.
+    queries = (prefixes + torch.arange(height)[:, None]).clamp(max=width - 1)
+    distance = queries - torch.arange(width)
+    allowed = (distance >= 0) & (distance < (window or width))
+    return torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
 
 
 def _pieces(document_ids_BT: Tensor, branches_BT: Tensor | None) -> Iterator[Piece]:

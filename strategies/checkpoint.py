@@ -72,16 +72,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return read_whole(path) if path.is_dir() else AtomicCheckpointIO().load_checkpoint(path)
 
 
-def write_safetensors(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint's parameters by name, its decoder's configuration as JSON in the header's metadata."""
+def write_safetensors(tensors: dict[str, torch.Tensor], config: dict[str, Any], path: Path) -> None:
+    """Write parameters by name, their decoder's configuration as JSON in the header's metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
-    # A tied matrix is one parameter: its second name in a single-file checkpoint shares the storage of the first.
-    tensors: dict[str, torch.Tensor] = {}
-    stored: set[int] = set()
-    for name, tensor in checkpoint["state_dict"].items():
-        if tensor.untyped_storage().data_ptr() not in stored:
-            stored.add(tensor.untyped_storage().data_ptr())
-            tensors[name] = tensor.contiguous()
-    save_file(tensors, temporary, metadata={"decoder_config": json.dumps(checkpoint["decoder_config"])})
+    save_file(tensors, temporary, metadata={"decoder_config": json.dumps(config)})
     temporary.rename(path)

@@ -22,6 +22,8 @@ from torch.distributed.tensor.parallel import (
 
 SEQUENCE = 1
 """Dimension of the sequence in [batch, time, channels]."""
+HEADS = 2
+"""Dimension of the heads in [batch, time, heads, head width]."""
 
 
 class GatheredNorm(ParallelStyle):
@@ -57,6 +59,9 @@ def block_plan() -> dict[str, ParallelStyle]:
         "attention.wq": ColwiseParallel(),
         "attention.wk": ColwiseParallel(),
         "attention.wv": ColwiseParallel(),
+        # Of each process's own heads.
+        "attention.q_norm": SequenceParallel(sequence_dim=HEADS, use_local_output=True),
+        "attention.k_norm": SequenceParallel(sequence_dim=HEADS, use_local_output=True),
         "attention.wo": RowwiseParallel(output_layouts=sequence),
         "feed_forward_norm": SequenceParallel(sequence_dim=SEQUENCE),
         "feed_forward": PrepareModuleInput(input_layouts=(sequence,), desired_input_layouts=(Replicate(),)),

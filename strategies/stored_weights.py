@@ -6,13 +6,17 @@ lets any kind of file begin any layout.
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from errors import InputError
+from models.config import DecoderConfig
+from models.lora import LoRA, merged
 from strategies.checkpoint import AtomicCheckpointIO
+from strategies.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder
 from strategies.sharded_checkpoint import load_rest, load_tensors, require_whole, stored_tensors
 
 
@@ -20,8 +24,8 @@ class StoredWeights:
     """The decoder in a run, a checkpoint or a converted file, read one tensor at a time.
 
     Args:
-        path: a checkpoint of any layout, a file that `convert` wrote, or a run's folder, whose newest checkpoint is
-            taken.
+        path: a checkpoint of any layout, a file that `convert` wrote, a Hugging Face folder, or a run's folder, whose
+            newest checkpoint is taken.
 
     Raises:
         InputError: when there is none or it is damaged.
@@ -43,8 +47,12 @@ class StoredWeights:
                 raise InputError(f"init_from={path}: the run holds no checkpoint yet")
             path = found[-1]
         self.path = path
-        self._read: Callable[[str], torch.Tensor]
-        if path.is_dir():
+        self._read: Callable[[str], torch.Tensor | None]
+        self._names: set[str] | None = None
+        if is_hugging_face_folder(path):
+            folder = HuggingFaceFolder(path)
+            self.config, self._read = asdict(folder.config), lambda name: folder(name.removeprefix(self.PREFIX))
+        elif path.is_dir():
             require_whole(path)
             self.config, names = load_rest(path)["decoder_config"], stored_tensors(path)
             self._names = {name.removeprefix("model.") for name in names if name.startswith("model.")}
@@ -75,4 +83,24 @@ class StoredWeights:
     def __call__(self, name: str) -> torch.Tensor | None:
         """A decoder's parameter by its name, whole, on the CPU; None where it is not stored."""
         name = f"{self.PREFIX}{name}"
-        return self._read(name) if name in self._names else None
+        return self._read(name) if self._names is None or name in self._names else None
+
+    def merged(self, name: str) -> torch.Tensor:
+        """The same with its adapter added, if it has one.
+
+        Raises:
+            InputError: when it is not stored.
+        """
+        weight = self(name)
+        if weight is None:
+            raise InputError(f"{self.path} lacks {name}: it is no whole model")
+        part = name.removesuffix("weight")
+        first, second = (self(f"{part}{factor}") for factor in ("lora_a", "lora_b")) if self.config.get("lora") else (None, None)
+        if first is None or second is None:
+            return weight
+        adapter = LoRA(**self.config["lora"])
+        return merged(weight, first, second, adapter.alpha / adapter.rank)
+
+    def whole_config(self) -> DecoderConfig:
+        """The shape once adapters are added."""
+        return DecoderConfig(**self.config | {"lora": None})

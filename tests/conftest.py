@@ -131,3 +131,26 @@ def base_run(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
     main(["fit", "--config", str(folder / "config.yaml")])
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def hugging_face_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a byte-level tokenizer as GPT-2, Llama 3 and Qwen have it: no beginning of text, no padding."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([sentences(i, 20) for i in range(10)], trainer)
+    folder = tmp_path_factory.mktemp("hugging-face-tokenizer")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": {"content": "<|endoftext|>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder

@@ -41,7 +41,7 @@ def test_a_fine_tuned_run_begins_the_next_stage(
     config = str(align({}))
     main(["fit", "--config", config])
     main(["generate", "--config", config, "--prompt", "Ba", "--new_tokens", "4"])
-    main(["convert", "--config", config, f"--output={tmp_path}/tuned.safetensors"])
+    main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "tuned.safetensors")])
     expected = read_checkpoint(tmp_path / "run/checkpoints/step=6.ckpt")["state_dict"]
     for start in (tmp_path / "run", tmp_path / "run/checkpoints/step=6.ckpt", tmp_path / "tuned.safetensors"):
         name = start.name
@@ -63,7 +63,7 @@ def test_an_adapter_trains_alone_and_merges(align: Align, tmp_path: Path, base_r
     assert added
     assert all(name.endswith(("lora_a", "lora_b")) for name in added)
     assert any(tuned[name].any() for name in added if name.endswith("lora_b"))
-    main(["convert", "--config", config, f"--output={tmp_path}/merged.safetensors"])
+    main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "merged.safetensors")])
     with safe_open(tmp_path / "merged.safetensors", "pt") as file:
         assert set(file.keys()) == set(base)
         name = "decoder.layers.0.attention.wq"

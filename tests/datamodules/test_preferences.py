@@ -14,7 +14,8 @@ from datamodules.chat import Encoded
 from datamodules.mixture import GlobalBatches
 from datamodules.numbered import EpochOrder, StepKeys
 from datamodules.preferences import shorten
-from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenizer import TokenizerSettings, train_tokenizer
+from datamodules.tokenizer_files import load_tokenizer
 from tests.conftest import sentences
 
 
@@ -73,7 +74,7 @@ def test_every_row_is_kept_or_counted(tokenizer_file: Path, tmp_path: Path) -> N
     }  # fmt: skip
     assert summary["cut"] == {"prompt": 1}
     assert "same" in summary["excerpts"]["equal_answers"][0]
-    tokenizer = Tokenizer.load(tokenizer_file)
+    tokenizer = load_tokenizer(tokenizer_file)
     for split in ("train", "validation"):
         for number in range(len(pairs.examples[split])):
             prompt, chosen, rejected = (tokens.tolist() for tokens, _ in pairs.examples[split].segments(number))

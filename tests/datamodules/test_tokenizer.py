@@ -1,10 +1,16 @@
 """Lossless on any text, honest about bytes, clear about a vocabulary that cannot be filled."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
+import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenizer_files import find_tokenizer, load_tokenizer, restore, write_hugging_face_tokenizer
 from errors import InputError
 
 TEXTS = [
@@ -73,3 +79,81 @@ def test_vocabulary_the_corpus_cannot_fill_is_refused(texts: list[str]) -> None:
 def test_vocabulary_too_small_for_the_characters_is_refused() -> None:
     with pytest.raises(InputError, match="vocabulary_size=270 cannot hold the characters .* choose at least 3"):
         train_tokenizer(TEXTS, TokenizerSettings(vocabulary_size=270))
+
+
+@pytest.fixture(scope="module")
+def exported(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("exported")
+    write_hugging_face_tokenizer(tokenizer, "{{ messages[0].content }}", folder)
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+CONTROL = re.compile("|".join(map(re.escape, ["<unk>", "<s>", "</s>", "<pad>", *TokenizerSettings().control_tokens])))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.lists(st.sampled_from([*TEXTS[7], "function", "  ", "\n\n", "aa", "\u2581", "\ue000", "\ue001", "é"])).map("".join),
+    )
+)
+@example(text=TEXTS[3] * 3)
+@example(text="\u2581a\ue000\ue001 \ue000\ue000\u2581")
+def test_the_exported_tokenizer_gives_the_same_ids(tokenizer: Tokenizer, exported: Any, text: str) -> None:
+    text = CONTROL.sub("", text)
+    ids = exported(text).input_ids
+    assert ids == [tokenizer.bos, *tokenizer.encode(text)]
+    if "\ufdd0" not in text:
+        assert exported.decode(ids, skip_special_tokens=True) == text
+
+
+def test_the_exported_tokenizer_knows_its_control_tokens_and_template(tokenizer: Tokenizer, exported: Any) -> None:
+    assert (exported.bos_token_id, exported.eos_token_id, exported.pad_token_id) == (tokenizer.bos, tokenizer.eos, tokenizer.pad)
+    assert len(exported) == len(tokenizer)
+    name, number = "<|im_end|>", tokenizer.control_ids()["<|im_end|>"]
+    assert exported.convert_tokens_to_ids(name) == number
+    rendered = exported.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+    assert rendered == "hello"
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+@example(text="<|endoftext|><|im_start|> \U0001f600 é\n")
+def test_a_hugging_face_tokenizer_is_lossless_and_counts_bytes(byte_level: Tokenizer, text: str) -> None:
+    ids = byte_level.encode(text)
+    assert byte_level.decode(ids) == text
+    assert byte_level.encode_batch([text, "x"])[0] == ids
+    assert byte_level.token_bytes()[ids].sum() == len(text.encode())
+    assert not set(ids) & set(byte_level.control_ids().values())
+
+
+@pytest.fixture(scope="module")
+def byte_level(hugging_face_tokenizer: Path) -> Tokenizer:
+    return load_tokenizer(find_tokenizer(hugging_face_tokenizer))
+
+
+def test_every_tokenizer_is_restored_from_its_bytes_and_from_its_files(
+    tokenizer: Tokenizer, byte_level: Tokenizer, tmp_path: Path
+) -> None:
+    text = "def function_3(x): return  x"
+    for number, given in enumerate((tokenizer, byte_level)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        given.write(folder)
+        for again in (restore(given.model), load_tokenizer(find_tokenizer(folder))):
+            assert again.encode(text) == given.encode(text)
+            assert (again.bos, again.eos, again.pad) == (given.bos, given.eos, given.pad)
+    assert byte_level.bos is None
+    assert byte_level.beginning == []
+
+
+def test_a_tokenizer_without_an_end_or_unreadable_is_refused(hugging_face_tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((hugging_face_tokenizer / "tokenizer.json").read_bytes())
+    with pytest.raises(InputError, match="names no eos_token"):
+        load_tokenizer(find_tokenizer(tmp_path))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    assert load_tokenizer(find_tokenizer(tmp_path)).eos == 0
+    (tmp_path / "tokenizer.json").write_text('{"added_tokens": [{"content": "<|endoftext|>", "id": 0}]}')
+    with pytest.raises(InputError, match="cannot be read"):
+        load_tokenizer(find_tokenizer(tmp_path))

@@ -49,7 +49,7 @@ def test_dense_mask_and_loop_over_documents_agree_with_gradients(decoder: Decode
     tokens = torch.randint(64, (2, 24), generator=torch.Generator().manual_seed(0))
     x = decoder.tok_embeddings(tokens).detach()
     attention = decoder.layers["0"].attention
-    by_loop = AttentionLayout.of(document_ids, 8, 10_000.0)
+    by_loop = AttentionLayout.of(document_ids, CONFIG)
     by_mask = AttentionLayout(by_loop.angles, mask=dense_mask(document_ids))
     results = []
     for layout in (by_loop, by_mask):
@@ -86,7 +86,7 @@ def test_branches_equal_their_prompt_with_each_alone(decoder: Decoder, trees: li
     )
     packed = decoder(row, document_ids, branches_BT=branch_ids)
     torch.testing.assert_close(packed[0], torch.cat(expected), rtol=0, atol=1e-10)
-    listed = AttentionLayout.of(document_ids, 8, 10_000.0, branch_ids)
+    listed = AttentionLayout.of(document_ids, CONFIG, branch_ids)
     masked = AttentionLayout(listed.angles, mask=dense_mask(document_ids, branch_ids))
     attention, results = decoder.layers["0"].attention, []
     for layout in (listed, masked):

@@ -1,0 +1,123 @@
+"""The shape of a decoder: every family of one design is a set of values here, not a file of its own.
+
+Llama, Qwen2, Qwen3, Mistral and SmolLM differ by a few switches. A switch costs a branch in a layer's constructor; a
+file a family would cost the same defect in five places.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from errors import InputError
+from models.lora import LoRA
+
+
+@dataclass
+class RotaryScaling:
+    """Longer rotary wavelengths than those of training.
+
+    Args:
+        kind: `linear` divides all frequencies (Chen et al. 2023); `llama3` those of wavelengths beyond the trained
+            context, leaves short ones and goes over smoothly in between (Llama 3.1).
+        factor: of the context's length.
+        low_frequency_factor: wavelengths above original_positions / this are divided wholly (`llama3`).
+        high_frequency_factor: those below original_positions / this are left alone (`llama3`).
+        original_positions: context that was trained (`llama3`).
+
+    Raises:
+        InputError: for a factor that is not positive or bounds in the wrong order.
+    """
+
+    kind: Literal["linear", "llama3"] = "llama3"
+    factor: float = 8.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_positions: int = 8192
+
+    def __post_init__(self) -> None:
+        if not self.factor > 0 or self.original_positions < 1:
+            raise InputError(
+                f"rope_scaling: factor={self.factor}, original_positions={self.original_positions} must be above 0"
+            )
+        if not 0 < self.low_frequency_factor < self.high_frequency_factor:
+            raise InputError(
+                f"rope_scaling: low_frequency_factor={self.low_frequency_factor} must lie between 0 and "
+                f"high_frequency_factor={self.high_frequency_factor}"
+            )
+
+
+@dataclass
+class DecoderConfig:
+    """Shape of a decoder.
+
+    Args:
+        vocabulary_size: number of token ids; filled in from the data's tokenizer by the command line.
+        width: model width.
+        layers: number of blocks.
+        heads: query heads.
+        key_value_heads: key/value heads; must divide `heads` (grouped-query attention).
+        hidden_width: inner width of the feed-forward layer; Llama takes about 8/3 of the width.
+        head_width: width of one head; by default width / heads.
+        rope_theta: base of the rotary wavelengths (Su et al. 2021).
+        rope_scaling: stretches them for longer contexts than were trained.
+        query_key_value_bias: biases on the three products into attention (Qwen2).
+        query_key_norm: RMSNorm of every head's queries and keys before they are turned (Qwen3).
+        sliding_window: a token sees itself and this many minus one before it (Mistral); null sees all.
+        norm_epsilon: epsilon of every RMSNorm.
+        tied_embeddings: share the input and output embedding matrix (Press & Wolf 2017), worth it in small models.
+        initial_std: standard deviation of the initial weights (GPT-2's 0.02).
+        scalar_output: one output a position instead of one a token id, as a reward model has it.
+        lora: adapters on the blocks' matrices; everything else is then frozen.
+
+    Raises:
+        InputError: when a size is not positive or the heads do not divide.
+    """
+
+    vocabulary_size: int
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    key_value_heads: int = 2
+    hidden_width: int = 704
+    head_width: int | None = None
+    rope_theta: float = 10_000.0
+    rope_scaling: RotaryScaling | None = None
+    query_key_value_bias: bool = False
+    query_key_norm: bool = False
+    sliding_window: int | None = None
+    norm_epsilon: float = 1e-5
+    tied_embeddings: bool = True
+    initial_std: float = 0.02
+    scalar_output: bool = False
+    lora: LoRA | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary_size", "width", "layers", "heads", "key_value_heads", "hidden_width"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.heads % self.key_value_heads:
+            raise InputError(
+                f"key_value_heads={self.key_value_heads} does not divide heads={self.heads}: "
+                f"choose one of {[k for k in range(1, self.heads + 1) if self.heads % k == 0]}"
+            )
+        if self.head_width is None and self.width % self.heads:
+            raise InputError(
+                f"heads={self.heads} does not divide width={self.width}: change one of them or give head_width"
+            )
+        if self.scalar_output and self.tied_embeddings:
+            raise InputError(
+                "scalar_output with tied_embeddings=true: one row cannot be the embedding, set it to false"
+            )
+        if isinstance(self.lora, dict):
+            self.lora = LoRA(**self.lora)
+        if isinstance(self.rope_scaling, dict):
+            self.rope_scaling = RotaryScaling(**self.rope_scaling)
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise InputError(f"sliding_window={self.sliding_window}: must be at least 1, or null")
+        self.head_width = self.width // self.heads if self.head_width is None else self.head_width
+        if self.head_width < 1 or self.head_width % 2:
+            raise InputError(
+                f"head_width={self.head_width}: rotary embeddings turn pairs, give an even head width above 0"
+            )
+        for name in ("rope_theta", "norm_epsilon", "initial_std"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}={getattr(self, name)}: must be above 0")
