@@ -34,8 +34,8 @@ from errors import InputError
 from models.decoder import Decoder
 from models.flops import has_bf16_matrix_units
 from models.generation import generate
-from models.language_model import LanguageModel
 from models.hugging_face import to_hugging_face
+from models.language_model import LanguageModel
 from strategies.checkpoint import read_checkpoint, write_safetensors
 from strategies.hugging_face_folder import write_hugging_face_folder
 from strategies.parity import compare

@@ -17,6 +17,7 @@ from errors import InputError
 from models.decoder import Decoder, DecoderConfig
 from models.language_model import Batch, LanguageModel
 
+
 class RewardModel(PairEvaluation, LanguageModel):
     """Scores answers; trained by Bradley and Terry's model of comparisons.
 

@@ -7,10 +7,10 @@ and gives every run the same bytes.
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 from aiohttp import ClientError
 from filelock import FileLock
-from fsspec.callbacks import TqdmCallback
+from fsspec.callbacks import TqdmCallback  # type: ignore[import-untyped]
 
 from errors import InputError
 

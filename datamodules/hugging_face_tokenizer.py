@@ -96,8 +96,10 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def write(self, folder: Path) -> None:
         (folder / JSON).write_text(self._json, encoding="utf-8")
-        named = {name: self._tokenizer.id_to_token(getattr(self, name)) for name in ("bos", "eos", "pad") if getattr(self, name) is not None}
-        described = {f"{name}_token": token for name, token in named.items()}
+        ids = {f"{name}_token": getattr(self, name) for name in ("bos", "eos", "pad")}
+        described = {
+            name: str(self._tokenizer.id_to_token(number)) for name, number in ids.items() if number is not None
+        }
         (folder / SETTINGS).write_text(json.dumps(settings_of(described), indent=2) + "\n", encoding="utf-8")
 
 

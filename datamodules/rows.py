@@ -62,9 +62,7 @@ class FileRows(Rows):
         downloads: folder of what URLs name, copied once.
     """
 
-    def __init__(
-        self, paths: list[str], max_megabytes: float | None = None, downloads: str = "data/downloads"
-    ) -> None:
+    def __init__(self, paths: list[str], max_megabytes: float | None = None, downloads: str = "data/downloads") -> None:
         self.reader = _RowFiles(paths, max_megabytes=max_megabytes, downloads=downloads)
 
     def rows(self) -> Iterator[Row | str]:

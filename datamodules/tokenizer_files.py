@@ -30,7 +30,12 @@ def find_tokenizer(path: Path) -> Path:
     """
     files = [path] if path.suffix == ".model" or path.name.endswith(JSON) else []
     if not files:
-        folders = (path.with_suffix(".tokenizer"), path, path.parent, path.parent.parent)  # the first as `convert` names it
+        folders = (
+            path.with_suffix(".tokenizer"),
+            path,
+            path.parent,
+            path.parent.parent,
+        )  # the first as `convert` names it
         files = [folder / name for folder in folders for name in (TOKENIZER, JSON)]
     for file in files:
         if file.is_file():
@@ -71,10 +76,8 @@ def tokenizer_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
             left, right = piece[:cut], piece[cut:]
             if left in ids and right in ids and left not in special and right not in special:
                 merges.append((-score, cut, left, right))
-    added = [
-        {"id": ids[name], "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        for name in sorted(special, key=ids.__getitem__)
-    ]  # fmt: skip
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": ids[name], "content": name, **flags} for name in sorted(special, key=ids.__getitem__)]
     begin = next(name for name, number in control.items() if number == tokenizer.bos)
     return {
         "version": "1.0",

@@ -56,9 +56,7 @@ class AttentionLayout:
     mask: Tensor | None = None
 
     @classmethod
-    def of(
-        cls, document_ids_BT: Tensor, config: DecoderConfig, branches_BT: Tensor | None = None
-    ) -> "AttentionLayout":
+    def of(cls, document_ids_BT: Tensor, config: DecoderConfig, branches_BT: Tensor | None = None) -> "AttentionLayout":
         """Layout of packed rows: rectangles on a CPU, the dense mask on other devices."""
         positions = positions_in_documents(document_ids_BT, branches_BT)
         angles = rotary_angles(positions, config)
@@ -177,9 +175,11 @@ def attend_each_sequence(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, sequenc
         strict=True,
     )
     outputs = []
-    for parts, mask in zip(rectangles, sequences.masks, strict=True):
+    for (q_SLHD, k_SLKD, v_SLKD), mask in zip(rectangles, sequences.masks, strict=True):
         y_SHLD = F.scaled_dot_product_attention(
-            *(x.transpose(1, 2) for x in parts),
+            q_SLHD.transpose(1, 2),
+            k_SLKD.transpose(1, 2),
+            v_SLKD.transpose(1, 2),
             attn_mask=None if mask is None else mask.to(q_BTHD.dtype),
             is_causal=mask is None,
             enable_gqa=True,

@@ -93,7 +93,8 @@ def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) 
     """Initial value of one parameter, float32 on the CPU, from a generator of its own seeded by (seed, name).
 
     Matrices are normal with `initial_std`; those that write into the residual stream (`wo`, `w2`) are divided by
-    sqrt(2 * layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). Norms are 1, biases 0.
+    sqrt(2 * layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). Norms are 1,
+    biases 0.
     A scalar output takes 1 / sqrt(width + 1) (Stiennon et al. 2020, appendix). Adapters begin as nothing: their first
     factor has 1 / sqrt(its input width), their second is 0 (Hu et al. 2021, section 4.1).
     """

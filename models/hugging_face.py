@@ -1,7 +1,7 @@
 """Configurations and parameter names of Hugging Face checkpoints, both ways.
 
-A model is described to the ecosystem by `config.json` and the names of its tensors. Rotary halves, grouped heads and the
-gated feed-forward layer are laid out here as there, so that a tensor is renamed and never permuted. What a family
+A model is described to the ecosystem by `config.json` and the names of its tensors. Rotary halves, grouped heads and
+the gated feed-forward layer are laid out here as there, so that a tensor is renamed and never permuted. What a family
 cannot say is refused rather than left out.
 """
 

@@ -1,9 +1,8 @@
-"""Muon: momentum whose update is made orthogonal (Jordan et al. 2024), for the matrices of the blocks; AdamW for the rest.
+"""Muon: momentum whose update is made orthogonal (Jordan et al. 2024), for the blocks' matrices; AdamW for the rest.
 
 A matrix's update gets all its singular values near one by five products of itself, so that rare directions learn as
-fast as frequent ones. In tokens this is worth a third to a half of AdamW's training; the price is those products, small
-where a step sees many tokens, and that a sharded matrix has to be gathered for them. Scaled as by Liu et al. (2025),
-so that learning rate and weight decay are those of AdamW.
+fast as frequent ones. The price is those products, small where a step sees many tokens, and that a sharded matrix has
+to be gathered for them. Scaled as by Liu et al. (2025), so that learning rate and weight decay are those of AdamW.
 """
 
 from collections import defaultdict
@@ -54,7 +53,7 @@ class MuonWithAdamW(torch.optim.AdamW):
         self.momentum, self.dtype = momentum, dtype
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient."""
         loss = None
         if closure is not None:

@@ -142,7 +142,8 @@ class Sequences:
         lengths, masks = [], []
         queries: list[tuple[int, int, int]] = []
         keys: list[tuple[int, int, int]] = []
-        query_sizes, key_sizes = [], []
+        query_sizes: list[int] = []
+        key_sizes: list[int] = []
         for rectangle in rectangles:
             height = max(piece.length for piece in rectangle)
             width = max(piece.prefix + piece.length for piece in rectangle)

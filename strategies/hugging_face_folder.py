@@ -117,7 +117,9 @@ def write_hugging_face_folder(
         _write_json(folder / INDEX, described)
     else:
         (folder / INDEX).unlink(missing_ok=True)
-    special = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None}
+    special = {
+        key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None
+    }
     _write_json(folder / GENERATION, special)
     _write_json(folder / CONFIG, config)
 

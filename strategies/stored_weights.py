@@ -94,12 +94,12 @@ class StoredWeights:
         weight = self(name)
         if weight is None:
             raise InputError(f"{self.path} lacks {name}: it is no whole model")
-        part = name.removesuffix("weight")
-        first, second = (self(f"{part}{factor}") for factor in ("lora_a", "lora_b")) if self.config.get("lora") else (None, None)
-        if first is None or second is None:
+        adapter = self.config.get("lora")
+        factors = [self(name.removesuffix("weight") + factor) for factor in ("lora_a", "lora_b")] if adapter else []
+        if not factors or factors[0] is None or factors[1] is None:
             return weight
-        adapter = LoRA(**self.config["lora"])
-        return merged(weight, first, second, adapter.alpha / adapter.rank)
+        lora = LoRA(**self.config["lora"])
+        return merged(weight, factors[0], factors[1], lora.alpha / lora.rank)
 
     def whole_config(self) -> DecoderConfig:
         """The shape once adapters are added."""

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
 
 from callbacks.metrics_table import read_metrics
+from datamodules.chat import ChatTemplate
+from datamodules.tokenizer_files import find_tokenizer, load_tokenizer
 from main import main
 from models.decoder import DecoderConfig, build_decoder
 from models.lora import LoRA, LoRALinear, lora_disabled
@@ -154,3 +157,32 @@ def test_layouts_give_the_numbers_of_one_process(
     for name, expected in alone[module].items():
         assert losses(tmp_path / "spread", name) == pytest.approx(expected, abs=2e-5), name
     assert len(alone[module]["train/loss"]) == 6
+
+
+def test_fine_tuning_begins_from_a_hugging_face_folder_and_goes_back(
+    align: Align, tmp_path: Path, hugging_face_tokenizer: Path
+) -> None:
+    """With more rows in the embedding than the tokenizer has tokens, as Qwen's; adapters are merged on the way out."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    model = transformers.AutoModelForCausalLM.from_config(transformers.Qwen2Config(**shape, **heads))
+    start, out = tmp_path / "qwen", tmp_path / "tuned"
+    model.save_pretrained(start)
+    for path in hugging_face_tokenizer.iterdir():
+        (start / path.name).write_bytes(path.read_bytes())
+    config = str(align({"init_from": str(start), "lora": {"rank": 4}}, {"sequence_length": 128}))
+    main(["fit", "--config", config])
+    assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
+    main(["convert", "--input", str(tmp_path / "run"), "--output", str(out)])
+    tuned = transformers.AutoModelForCausalLM.from_pretrained(out)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(out)
+    assert type(tuned) is type(model)
+    changed = [name for name, tensor in tuned.state_dict().items() if not torch.equal(tensor, model.state_dict()[name])]
+    assert changed
+    assert all("proj.weight" in name for name in changed)
+    messages = [{"role": "user", "content": "3 bade?"}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    # What was trained on: the same template, the same ids.
+    template = ChatTemplate("chatml", load_tokenizer(find_tokenizer(start)))
+    assert ids == template.encode_prompt(messages)

@@ -108,7 +108,10 @@ def test_members_must_be_reward_models_of_one_shape(
     align: Align, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["fit", "--config", str(align({"model_class": "alignment.RewardModel"}, max_steps=2))])
-    member, together = str(tmp_path / "run"), yaml.safe_load(align({"model_class": "alignment.RewardEnsemble"}).read_text())
+    member, together = (
+        str(tmp_path / "run"),
+        yaml.safe_load(align({"model_class": "alignment.RewardEnsemble"}).read_text()),
+    )
     for members, message in (
         ([], "name at least one run"),
         ([str(base_run)], "is no reward model"),

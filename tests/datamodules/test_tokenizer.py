@@ -95,7 +95,9 @@ CONTROL = re.compile("|".join(map(re.escape, ["<unk>", "<s>", "</s>", "<pad>", *
 @given(
     text=st.one_of(
         st.text(st.characters(exclude_categories=["Cs"])),
-        st.lists(st.sampled_from([*TEXTS[7], "function", "  ", "\n\n", "aa", "\u2581", "\ue000", "\ue001", "é"])).map("".join),
+        st.lists(st.sampled_from([*TEXTS[7], "function", "  ", "\n\n", "aa", "\u2581", "\ue000", "\ue001", "é"])).map(
+            "".join
+        ),
     )
 )
 @example(text=TEXTS[3] * 3)
@@ -109,7 +111,11 @@ def test_the_exported_tokenizer_gives_the_same_ids(tokenizer: Tokenizer, exporte
 
 
 def test_the_exported_tokenizer_knows_its_control_tokens_and_template(tokenizer: Tokenizer, exported: Any) -> None:
-    assert (exported.bos_token_id, exported.eos_token_id, exported.pad_token_id) == (tokenizer.bos, tokenizer.eos, tokenizer.pad)
+    assert (exported.bos_token_id, exported.eos_token_id, exported.pad_token_id) == (
+        tokenizer.bos,
+        tokenizer.eos,
+        tokenizer.pad,
+    )
     assert len(exported) == len(tokenizer)
     name, number = "<|im_end|>", tokenizer.control_ids()["<|im_end|>"]
     assert exported.convert_tokens_to_ids(name) == number
@@ -137,13 +143,13 @@ def test_every_tokenizer_is_restored_from_its_bytes_and_from_its_files(
     tokenizer: Tokenizer, byte_level: Tokenizer, tmp_path: Path
 ) -> None:
     text = "def function_3(x): return  x"
-    for number, given in enumerate((tokenizer, byte_level)):
+    for number, one in enumerate((tokenizer, byte_level)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        given.write(folder)
-        for again in (restore(given.model), load_tokenizer(find_tokenizer(folder))):
-            assert again.encode(text) == given.encode(text)
-            assert (again.bos, again.eos, again.pad) == (given.bos, given.eos, given.pad)
+        one.write(folder)
+        for again in (restore(one.model), load_tokenizer(find_tokenizer(folder))):
+            assert again.encode(text) == one.encode(text)
+            assert (again.bos, again.eos, again.pad) == (one.bos, one.eos, one.pad)
     assert byte_level.bos is None
     assert byte_level.beginning == []
 

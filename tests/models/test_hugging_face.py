@@ -61,7 +61,9 @@ def ours(folder: Path) -> Decoder:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_logits_agree_and_a_round_trip_is_bit_identical(name: str, tmp_path: Path, hugging_face_tokenizer: Path) -> None:
+def test_logits_agree_and_a_round_trip_is_bit_identical(
+    name: str, tmp_path: Path, hugging_face_tokenizer: Path
+) -> None:
     family, changes = FAMILIES[name]
     model = theirs(family, changes)
     first, file, second = tmp_path / "first", tmp_path / "model.safetensors", tmp_path / "second"

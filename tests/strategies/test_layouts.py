@@ -87,6 +87,12 @@ def test_tied_and_untied_without_accumulation(layout: str, tmp_path: Path) -> No
         assert_same(fit(layout, tmp_path, {}, shape), alone(tmp_path, {}, shape), 1e-5)
 
 
+@pytest.mark.parametrize("layout", ["tp2xfsdp2", "zbv"])
+def test_biases_norms_of_heads_and_windows_equal_one_process(layout: str, tmp_path: Path) -> None:
+    shape = {"query_key_norm": True, "query_key_value_bias": True, "sliding_window": 5}
+    assert_same(fit(layout, tmp_path, {}, shape), alone(tmp_path, {}, shape), 1e-5)
+
+
 @pytest.mark.parametrize("layout", ["tp2xfsdp2", "zbvxfsdp2"])
 def test_muon_equals_one_process_and_continues(layout: str, tmp_path: Path) -> None:
     """Its products need whole matrices, of which each process holds a part."""
