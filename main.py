@@ -380,7 +380,7 @@ def convert(
         # A padding token's embedding is never trained there: not one that is also trained as the end.
         special["pad_token_id"] = tokenizer.pad if tokenizer.pad != tokenizer.eos else None
         described = to_hugging_face(config, positions, str(chosen).removeprefix("torch."), special)
-        write_hugging_face_folder(target, described, sizes, stored.merged, chosen, int(shard_gigabytes * 1e9))
+        write_hugging_face_folder(target, config, described, sizes, stored.merged, chosen, int(shard_gigabytes * 1e9))
         text = template.read_text(encoding="utf-8") if template.is_file() else None
         write_hugging_face_tokenizer(tokenizer, text, target)
     print(f"converted: {target} ({sum(shape.numel() for _, shape in sizes) / 1e6:.1f} M parameters, {chosen})")

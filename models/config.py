@@ -46,6 +46,36 @@ class RotaryScaling:
 
 
 @dataclass
+class Experts:
+    """A sparse mixture of feed-forward layers in every block.
+
+    Args:
+        count: experts in a block.
+        active: experts that compute a token.
+        normalise: the active experts' weights sum to one (Mixtral); false leaves them their share of all (Qwen3-MoE).
+        balance_weight: of the loss that spreads tokens over experts; 0.01 is Switch's.
+        z_weight: of the router's squared log-normaliser; 0.001 is ST-MoE's.
+
+    Raises:
+        InputError: for more active experts than there are, or a negative weight.
+    """
+
+    count: int = 8
+    active: int = 2
+    normalise: bool = True
+    balance_weight: float = 0.01
+    z_weight: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not 0 < self.active <= self.count:
+            raise InputError(f"experts: active={self.active} must lie between 1 and count={self.count}")
+        if self.balance_weight < 0 or self.z_weight < 0:
+            raise InputError(
+                f"experts: balance_weight={self.balance_weight}, z_weight={self.z_weight} must not be negative"
+            )
+
+
+@dataclass
 class DecoderConfig:
     """Shape of a decoder.
 
@@ -55,7 +85,8 @@ class DecoderConfig:
         layers: number of blocks.
         heads: query heads.
         key_value_heads: key/value heads; must divide `heads` (grouped-query attention).
-        hidden_width: inner width of the feed-forward layer; Llama takes about 8/3 of the width.
+        hidden_width: inner width of the feed-forward layer, of each expert where there are several; Llama takes about
+            8/3 of the width.
         head_width: width of one head; by default width / heads.
         rope_theta: base of the rotary wavelengths (Su et al. 2021).
         rope_scaling: stretches them for longer contexts than were trained.
@@ -63,6 +94,7 @@ class DecoderConfig:
         query_key_norm: RMSNorm of every head's queries and keys before they are turned (Qwen3).
         sliding_window: a token sees itself and this many minus one before it (Mistral); null sees all.
         norm_epsilon: epsilon of every RMSNorm.
+        experts: a sparse mixture in place of each feed-forward layer.
         tied_embeddings: share the input and output embedding matrix (Press & Wolf 2017), worth it in small models.
         initial_std: standard deviation of the initial weights (GPT-2's 0.02).
         scalar_output: one output a position instead of one a token id, as a reward model has it.
@@ -85,6 +117,7 @@ class DecoderConfig:
     query_key_norm: bool = False
     sliding_window: int | None = None
     norm_epsilon: float = 1e-5
+    experts: Experts | None = None
     tied_embeddings: bool = True
     initial_std: float = 0.02
     scalar_output: bool = False
@@ -109,6 +142,8 @@ class DecoderConfig:
             )
         if isinstance(self.lora, dict):
             self.lora = LoRA(**self.lora)
+        if isinstance(self.experts, dict):
+            self.experts = Experts(**self.experts)
         if isinstance(self.rope_scaling, dict):
             self.rope_scaling = RotaryScaling(**self.rope_scaling)
         if self.sliding_window is not None and self.sliding_window < 1:

@@ -7,6 +7,7 @@ order of construction, begins with the same numbers; one global seed would be si
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import xxhash
@@ -16,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from errors import InputError
 from models.attention import Attention, AttentionLayout, KeyValueCache
 from models.config import DecoderConfig
+from models.experts import SparseFeedForward
 from models.layers import RMSNorm, SwiGLU
 from models.lora import add_lora
 
@@ -28,7 +30,9 @@ class DecoderBlock(nn.Module):
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
         self.attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.feed_forward = SwiGLU(config.width, config.hidden_width)
+        self.feed_forward = (
+            SwiGLU(config.width, config.hidden_width) if config.experts is None else SparseFeedForward(config)
+        )
 
     def forward(
         self, x_BTC: Tensor, layout: AttentionLayout, cache: KeyValueCache | None = None, layer: int = 0
@@ -89,6 +93,16 @@ class Decoder(nn.Module):
         return x_BTC if self.norm is None else self.norm(x_BTC)
 
 
+def auxiliary_loss(decoder: Decoder) -> Tensor | None:
+    """Mean over blocks of what their experts add to the loss of the last batch; None without experts."""
+    if decoder.config.experts is None:
+        return None
+    losses = [
+        cast(Tensor, module.auxiliary_loss) for module in decoder.modules() if isinstance(module, SparseFeedForward)
+    ]
+    return torch.stack(losses).mean()
+
+
 def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) -> Tensor:
     """Initial value of one parameter, float32 on the CPU, from a generator of its own seeded by (seed, name).
 
@@ -109,7 +123,7 @@ def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) 
         std = (config.width + 1) ** -0.5
     if name.endswith("lora_a"):
         std = shape[1] ** -0.5
-    if name.endswith(("wo.weight", "w2.weight")):
+    if name.endswith(("wo.weight", "w2.weight", "feed_forward.w2")):
         std /= (2 * config.layers) ** 0.5
     generator = torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(name.encode(), seed=seed) >> 1)
     # Drawn on the CPU in float32 whatever the device, whose own generators differ.

@@ -13,17 +13,21 @@ from models.decoder import DecoderConfig
 
 
 def matmul_parameters(config: DecoderConfig) -> int:
-    """Parameters that are a factor of a matrix product: all but the vectors and the input embedding."""
+    """Parameters that are a factor of a token's matrix products: all but vectors, the input embedding and experts that
+    are not active.
+    """
     assert config.head_width is not None
     query_and_output = 2 * config.width * config.heads * config.head_width
     key_and_value = 2 * config.width * config.key_value_heads * config.head_width
     feed_forward = 3 * config.width * config.hidden_width
+    if config.experts is not None:
+        feed_forward = config.experts.active * feed_forward + config.width * config.experts.count
     blocks = config.layers * (query_and_output + key_and_value + feed_forward)
     return blocks + config.width * (1 if config.scalar_output else config.vocabulary_size)
 
 
 def parameters(config: DecoderConfig) -> int:
-    """All trained parameters; a tied embedding counts once."""
+    """All parameters; a tied embedding counts once."""
     assert config.head_width is not None
     vectors = (2 * config.layers + 1) * config.width
     if config.query_key_norm:
@@ -31,7 +35,10 @@ def parameters(config: DecoderConfig) -> int:
     if config.query_key_value_bias:
         vectors += config.layers * (config.heads + 2 * config.key_value_heads) * config.head_width
     input_embedding = 0 if config.tied_embeddings else config.width * config.vocabulary_size
-    return matmul_parameters(config) + vectors + input_embedding
+    idle = 0
+    if config.experts is not None:
+        idle = config.layers * (config.experts.count - config.experts.active) * 3 * config.width * config.hidden_width
+    return matmul_parameters(config) + idle + vectors + input_embedding
 
 
 def training_flops(config: DecoderConfig, tokens: int, attended_pairs: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from errors import InputError
-from models.config import DecoderConfig, RotaryScaling
+from models.config import DecoderConfig, Experts, RotaryScaling
 
 TOP = {
     "tok_embeddings.weight": "model.embed_tokens.weight",
@@ -29,22 +29,36 @@ BLOCK = {
     "feed_forward.w2": "mlp.down_proj",
     "feed_forward.w3": "mlp.up_proj",
 }
+EXPERTS = {
+    "mixtral": ("block_sparse_moe.gate.weight", "block_sparse_moe.experts.{}.{}.weight", ("w1", "w2", "w3")),
+    "qwen3_moe": ("mlp.gate.weight", "mlp.experts.{}.{}.weight", ("gate_proj", "down_proj", "up_proj")),
+}
+"""Name of the router, of an expert's matrices, and of w1, w2, w3 there."""
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
 }
 
 
-def hugging_face_name(name: str) -> str:
-    """A decoder parameter's name in a Hugging Face checkpoint."""
+def hugging_face_names(name: str, config: DecoderConfig) -> list[str]:
+    """Names in a Hugging Face checkpoint of what a decoder's parameter holds: one, or one an expert."""
     if name in TOP:
-        return TOP[name]
-    layers, index, *inside, kind = name.split(".")
-    if layers != "layers" or ".".join(inside) not in BLOCK:
+        return [TOP[name]]
+    layers, index, *inside = name.split(".")
+    path, _, kind = ".".join(inside).rpartition(".")
+    if layers == "layers" and config.experts is not None and path in ("feed_forward", "feed_forward.router"):
+        router, expert, matrices = EXPERTS[_family(config)]
+        if path == "feed_forward.router":
+            return [f"model.layers.{index}.{router}"]
+        matrix = matrices[("w1", "w2", "w3").index(kind)]
+        return [f"model.layers.{index}.{expert.format(number, matrix)}" for number in range(config.experts.count)]
+    if layers != "layers" or path not in BLOCK:
         raise InputError(f"{name} has no name in Hugging Face checkpoints: merge adapters first, or leave it out")
-    return f"model.layers.{index}.{BLOCK['.'.join(inside)]}.{kind}"
+    return [f"model.layers.{index}.{BLOCK[path]}.{kind}"]
 
 
 def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
@@ -63,15 +77,28 @@ def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
         layers=config["num_hidden_layers"],
         heads=config["num_attention_heads"],
         key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
-        hidden_width=config["intermediate_size"],
+        hidden_width=config["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
         head_width=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
         norm_epsilon=config.get("rms_norm_eps", 1e-6),
         tied_embeddings=config.get("tie_word_embeddings", False),
         initial_std=config.get("initializer_range", 0.02),
         query_key_value_bias=family == "qwen2",
-        query_key_norm=family == "qwen3",
-        sliding_window=config.get("sliding_window") if family == "mistral" else None,
+        query_key_norm=family in ("qwen3", "qwen3_moe"),
+        sliding_window=config.get("sliding_window") if family in ("mistral", "mixtral") else None,
+        experts=_experts(config, family),
         **_rotary(config),
+    )
+
+
+def _experts(config: dict[str, Any], family: str) -> Experts | None:
+    if family not in EXPERTS:
+        return None
+    count = config.get("num_local_experts", config.get("num_experts"))
+    return Experts(
+        count=int(count),  # type: ignore[arg-type]
+        active=config["num_experts_per_tok"],
+        normalise=family == "mixtral" or config.get("norm_topk_prob", False),
+        balance_weight=config.get("router_aux_loss_coef", 0.001),
     )
 
 
@@ -82,6 +109,8 @@ def _refuse(config: dict[str, Any], family: str) -> None:
         "attention_bias": False,
         "mlp_bias": False,
         "use_sliding_window": False,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
     }
     if family == "qwen2":
         required.pop("attention_bias")
@@ -143,18 +172,25 @@ def to_hugging_face(
         "rope_theta": config.rope_theta,
         "initializer_range": config.initial_std,
         "tie_word_embeddings": config.tied_embeddings,
-        "attention_bias": config.query_key_value_bias,
+        "attention_bias": False,
         "attention_dropout": 0.0,
         "use_cache": True,
         "torch_dtype": dtype,
         **special,
     }
-    if family == "mistral":
+    if family in ("mistral", "mixtral"):
         written["sliding_window"] = config.sliding_window
-    if family != "llama":
-        written.pop("attention_bias")
-    else:
+    if (experts := config.experts) is not None:
+        written |= {"num_experts_per_tok": experts.active, "router_aux_loss_coef": experts.balance_weight}
+        if family == "mixtral":
+            written["num_local_experts"] = experts.count
+        else:
+            written |= {"num_experts": experts.count, "norm_topk_prob": experts.normalise, "decoder_sparse_step": 1}
+            written |= {"moe_intermediate_size": config.hidden_width, "mlp_only_layers": []}
+    if family == "llama":
         written["mlp_bias"] = False
+    elif family == "qwen2":
+        written.pop("attention_bias")
     if (scaling := config.rope_scaling) is not None:
         written["rope_scaling"] = {"rope_type": scaling.kind, "factor": scaling.factor}
         if scaling.kind == "llama3":
@@ -174,7 +210,13 @@ def _family(config: DecoderConfig) -> str:
         "qwen2": config.query_key_value_bias,
         "qwen3": config.query_key_norm,
     }
-    chosen = [family for family, on in switches.items() if on]
+    chosen = {family for family, on in switches.items() if on}
+    if config.experts is not None:
+        if chosen <= {"mistral"} and config.experts.normalise:
+            return "mixtral"
+        if chosen == {"qwen3"}:
+            return "qwen3_moe"
+        chosen.add("mixtral")
     if len(chosen) > 1:
-        raise InputError(f"no family of Hugging Face joins what {' and '.join(chosen)} have: {asdict(config)}")
-    return chosen[0] if chosen else "llama"
+        raise InputError(f"no family of Hugging Face joins what {' and '.join(sorted(chosen))} have: {asdict(config)}")
+    return chosen.pop() if chosen else "llama"

@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from errors import InputError
-from models.decoder import Decoder, DecoderConfig, Stored, materialise
+from models.decoder import Decoder, DecoderConfig, Stored, auxiliary_loss, materialise
 from models.lora import LoRA
 from models.losses import IGNORE, linear_cross_entropy, token_negative_log_likelihood
 from models.metrics import BitsPerByte
@@ -96,7 +96,9 @@ class LanguageModel(lightning.LightningModule):
         if batch.get("few_labels"):
             # Where most positions have no label, their logits would be most of the work.
             hidden, labels = hidden[labels != IGNORE], labels[labels != IGNORE]
-        return linear_cross_entropy(hidden, self.decoder.output.weight, labels, self.z_loss, count=batch["label_count"])
+        loss = linear_cross_entropy(hidden, self.decoder.output.weight, labels, self.z_loss, count=batch["label_count"])
+        auxiliary = auxiliary_loss(self.decoder)
+        return loss if auxiliary is None else loss + auxiliary
 
     def token_losses(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats of every label, [B, T]."""

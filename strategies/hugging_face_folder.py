@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from errors import InputError
 from models.config import DecoderConfig
-from models.hugging_face import from_hugging_face, hugging_face_name
+from models.hugging_face import from_hugging_face, hugging_face_names
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -60,12 +60,14 @@ class HuggingFaceFolder:
 
     def __call__(self, name: str) -> torch.Tensor | None:
         """A decoder's parameter, whole, on the CPU; None where it is not stored."""
-        theirs = hugging_face_name(name)
-        if theirs not in self._file_of:
+        theirs = hugging_face_names(name, self.config)
+        if not all(one in self._file_of for one in theirs):
             return None
-        with safe_open(self._file_of[theirs], "pt") as file:
-            tensor: torch.Tensor = file.get_tensor(theirs)
-        return tensor
+        tensors = []
+        for one in theirs:
+            with safe_open(self._file_of[one], "pt") as file:
+                tensors.append(file.get_tensor(one))
+        return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
 
 
 def is_hugging_face_folder(path: Path) -> bool:
@@ -75,6 +77,7 @@ def is_hugging_face_folder(path: Path) -> bool:
 
 def write_hugging_face_folder(
     folder: Path,
+    shape: DecoderConfig,
     config: dict[str, Any],
     sizes: Iterable[tuple[str, torch.Size]],
     read: Callable[[str], torch.Tensor],
@@ -85,6 +88,7 @@ def write_hugging_face_folder(
 
     Args:
         folder: made where it is not there.
+        shape: of the decoder.
         config: what goes into `config.json`.
         sizes: name in this project's decoder and shape of every tensor.
         read: gives a tensor by that name.
@@ -94,8 +98,8 @@ def write_hugging_face_folder(
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[list[str]] = []
     free = total = 0
-    for name, shape in sizes:
-        size = shape.numel() * dtype.itemsize
+    for name, whole_size in sizes:
+        size = whole_size.numel() * dtype.itemsize
         if not shards or size > free:
             shards.append([])
             free = shard_bytes
@@ -106,7 +110,12 @@ def write_hugging_face_folder(
     with tqdm(total=total, desc=f"writing {folder}", unit="B", unit_scale=True) as progress:
         for number, names in enumerate(shards):
             file = SINGLE if len(shards) == 1 else f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-            tensors = {hugging_face_name(name): read(name).to(dtype).contiguous() for name in names}
+            tensors: dict[str, torch.Tensor] = {}
+            for name in names:
+                theirs, whole = hugging_face_names(name, shape), read(name).to(dtype)
+                # Of a slice, safetensors would write all that it was cut from.
+                parts = [whole] if len(theirs) == 1 else [part.clone() for part in whole]
+                tensors |= {one: part.contiguous() for one, part in zip(theirs, parts, strict=True)}
             temporary = folder / f".{file}.partial"
             save_file(tensors, temporary, metadata={"format": "pt"})
             temporary.rename(folder / file)

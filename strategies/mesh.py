@@ -102,6 +102,10 @@ def check_divisible(config: Any, sequence_length: int | None, sizes: MeshSizes) 
     Raises:
         InputError: names the value, the axis and values that would do.
     """
+    if sizes.tp > 1 and config.experts is not None:
+        raise InputError(
+            f"tensor_parallel_size={sizes.tp}: experts are not cut, spread them with data_parallel_shard_size"
+        )
     divided = {name: getattr(config, name) for name in ("heads", "key_value_heads", "hidden_width", "vocabulary_size")}
     if sequence_length is not None:
         divided["sequence_length"] = sequence_length

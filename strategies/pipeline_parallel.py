@@ -101,6 +101,11 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"{type(trainer.lightning_module).__name__} in a pipeline: its loss needs all pairs of a batch in one "
                 "row, which a pipeline cannot cut; take strategies.TensorParallelStrategy"
             )
+        if getattr(getattr(trainer.lightning_module, "config", None), "experts", None) is not None:
+            raise InputError(
+                "decoder.experts in a pipeline: the loss that balances them is known to one stage only; take "
+                "TensorParallelStrategy with data_parallel_shard_size"
+            )
         if getattr(getattr(trainer.lightning_module, "config", None), "lora", None) is not None:
             raise InputError(
                 "model.init_args.lora in a pipeline: stages wait for gradients that frozen matrices do not send; take "

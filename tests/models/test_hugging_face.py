@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from errors import InputError
 from main import main
-from models.config import DecoderConfig, RotaryScaling
+from models.config import DecoderConfig, Experts, RotaryScaling
 from models.decoder import Decoder, build_decoder, materialise
 from models.hugging_face import from_hugging_face, to_hugging_face
 from strategies.stored_weights import StoredWeights
@@ -35,6 +35,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"head_dim": 16}),
     "mistral": ("mistral", {"sliding_window": 7}),
     "mistral, no window": ("mistral", {"sliding_window": None}),
+    "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen3_moe": (
+        "qwen3_moe",
+        {
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 24,
+            "norm_topk_prob": False,
+            "head_dim": 8,
+        },
+    ),
 }
 
 
@@ -144,7 +155,8 @@ def test_shapes_that_are_no_familys_are_refused() -> None:
 
 @pytest.mark.parametrize("scaling", [RotaryScaling("llama3", 4.0, 2.0, 8.0, 64), RotaryScaling("linear", 3.0), None])
 def test_every_shape_comes_back_from_its_configuration(scaling: RotaryScaling | None) -> None:
-    for changes in ({}, {"query_key_norm": True}, {"query_key_value_bias": True}, {"sliding_window": 5}):
+    sparse = [{"experts": Experts(4, 2)}, {"experts": Experts(4, 2, False), "query_key_norm": True}]
+    for changes in ({}, {"query_key_norm": True}, {"query_key_value_bias": True}, {"sliding_window": 5}, *sparse):
         config = DecoderConfig(
             vocabulary_size=9, head_width=6, rope_theta=5.5, rope_scaling=scaling, norm_epsilon=1e-6, **changes
         )

@@ -93,6 +93,14 @@ def test_biases_norms_of_heads_and_windows_equal_one_process(layout: str, tmp_pa
     assert_same(fit(layout, tmp_path, {}, shape), alone(tmp_path, {}, shape), 1e-5)
 
 
+@pytest.mark.parametrize("layout", ["ddp2", "fsdp2"])
+def test_experts_equal_one_process(layout: str, tmp_path: Path) -> None:
+    """Balanced by row, so that cutting a batch over ranks changes nothing."""
+    shape = {"experts": {"count": 4, "active": 2, "balance_weight": 0.1}, "optimizer": "Muon"}
+    options = {"accumulate_grad_batches": 2}
+    assert_same(fit(layout, tmp_path, options, shape), alone(tmp_path, options, shape), 1e-5)
+
+
 @pytest.mark.parametrize("layout", ["tp2xfsdp2", "zbvxfsdp2"])
 def test_muon_equals_one_process_and_continues(layout: str, tmp_path: Path) -> None:
     """Its products need whole matrices, of which each process holds a part."""
