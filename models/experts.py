@@ -37,7 +37,9 @@ class SparseFeedForward(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         x_NC = x_BTC.flatten(0, 1)
-        logits_NE = self.router(x_NC).float()
+        logits_NE = self.router(x_NC)
+        # Which experts are chosen must not hang on bfloat16's rounding of their probabilities.
+        logits_NE = logits_NE.to(torch.promote_types(logits_NE.dtype, torch.float32))
         probabilities_NE = logits_NE.softmax(-1)
         weights_NK, chosen_NK = probabilities_NE.topk(self.experts.active, dim=-1)
         if self.experts.normalise:

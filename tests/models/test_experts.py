@@ -34,16 +34,15 @@ def test_each_token_is_the_weighted_sum_of_its_experts(count: int, active: int, 
     by_all = torch.stack(
         [F.linear(F.silu(F.linear(x, layer.w1[e])) * F.linear(x, layer.w3[e]), layer.w2[e]) for e in range(count)], -1
     )
-    # The router's softmax is taken in float32.
-    probabilities = layer.router(x).float().softmax(-1).double()
+    probabilities = layer.router(x).softmax(-1)
     kept = probabilities * (probabilities >= probabilities.topk(active).values[..., -1:])
     weights = kept / kept.sum(-1, keepdim=True) if normalise else kept
     expected = (by_all * weights[..., None, :]).sum(-1)
     found = layer(x)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     gradients = [torch.autograd.grad(y.square().sum(), [x, *layer.parameters()]) for y in (found, expected)]
     for mine, naive in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, naive, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mine, naive, rtol=1e-8, atol=1e-10)
 
 
 def test_a_token_does_not_depend_on_its_batch() -> None:
@@ -72,11 +71,11 @@ def test_auxiliary_losses_equal_closed_forms_and_are_means_of_rows() -> None:
         layer(row[None])
         rows.append(layer.auxiliary_loss)
     layer(x)
-    assert layer.auxiliary_loss.item() == pytest.approx(torch.stack(rows).mean().item(), abs=1e-7)
+    assert layer.auxiliary_loss.item() == pytest.approx(torch.stack(rows).mean().item(), abs=1e-12)
     layer = mixture(count=4, active=2, balance_weight=0.0, z_weight=1.0)
     layer(x)
     z = torch.logsumexp(layer.router(x), -1).square().mean()
-    assert layer.auxiliary_loss.item() == pytest.approx(z.item(), abs=1e-5)
+    assert layer.auxiliary_loss.item() == pytest.approx(z.item(), abs=1e-12)
 
 
 def test_the_loss_reaches_the_router_and_parameters_are_counted() -> None:
