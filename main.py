@@ -36,6 +36,7 @@ from models.flops import has_bf16_matrix_units
 from models.generation import generate
 from models.hugging_face import to_hugging_face
 from models.language_model import LanguageModel
+from models.sampling import Sampling
 from strategies.checkpoint import read_checkpoint, write_safetensors
 from strategies.hugging_face_folder import write_hugging_face_folder
 from strategies.parity import compare
@@ -99,7 +100,10 @@ class Trainer(lightning.Trainer):
         new_tokens: int = 128,
         samples: int = 1,
         temperature: float = 0.8,
+        top_k: int = 0,
         top_p: float = 0.95,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
         seed: int = 0,
         ckpt_path: str | None = None,
     ) -> None:
@@ -112,10 +116,15 @@ class Trainer(lightning.Trainer):
             new_tokens: tokens to add at most.
             samples: continuations to print.
             temperature: 0 takes the most likely token.
+            top_k: sample from this many tokens; 0 is all.
             top_p: share of the probability to sample from.
+            min_p: sample from tokens at least this likely, relative to the most likely one.
+            repetition_penalty: above 1 makes tokens that occurred less likely.
             seed: of the sampling.
             ckpt_path: checkpoint to use; by default the newest in the run's folder.
         """
+        if samples < 1:
+            raise InputError(f"samples={samples}: must be at least 1")
         if any("\ud800" <= letter <= "\udfff" for letter in prompt):
             raise InputError("prompt holds bytes that are no UTF-8: correct it")
         checkpoint = read_checkpoint(self.require_checkpoint(ckpt_path))
@@ -123,19 +132,12 @@ class Trainer(lightning.Trainer):
         model.load_weights(checkpoint)
         decoder = cast(Decoder, model.decoder).to(self.strategy.root_device).eval()
         prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.eos]
-        for number, new_ids in enumerate(
-            generate(
-                decoder,
-                prompt_ids,
-                new_tokens=new_tokens,
-                samples=samples,
-                temperature=temperature,
-                top_p=top_p,
-                stop=tokenizer.eos,
-                seed=seed,
-            )
+        sampling = Sampling(repetition_penalty, temperature, top_k, top_p, min_p, seed)
+        prompts = [prompt_ids] * samples
+        for number, new in enumerate(
+            generate(decoder, prompts, new_tokens=new_tokens, sampling=sampling, stop=[tokenizer.eos])
         ):
-            print(f"--- {number + 1} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *new_ids]))
+            print(f"--- {number + 1} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *new.tokens]))
 
     def parity(
         self,

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from errors import InputError
 from models.generation import generate
+from models.sampling import Sampling
 
 
 class Samples(lightning.Callback):
@@ -19,7 +20,7 @@ class Samples(lightning.Callback):
     Args:
         prompts: texts to continue.
         new_tokens: tokens to add at most.
-        temperature, top_p: see `models.generation.sample_token`.
+        temperature, top_p: see `models.sampling.Sampling`.
         seed: of the sampling, the same at every validation.
     """
 
@@ -68,16 +69,11 @@ class Samples(lightning.Callback):
     def _continue(self, trainer: Any, pl_module: Any, prompt: str) -> str:
         tokenizer = trainer.datamodule.tokenizer
         prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.eos]
-        (new_ids,) = generate(
-            pl_module.decoder,
-            prompt_ids,
-            new_tokens=self.new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            stop=tokenizer.eos,
-            seed=self.seed,
+        sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+        (new,) = generate(
+            pl_module.decoder, [prompt_ids], new_tokens=self.new_tokens, sampling=sampling, stop=[tokenizer.eos]
         )
-        whole: str = tokenizer.decode([*prompt_ids, *new_ids])
+        whole: str = tokenizer.decode([*prompt_ids, *new.tokens])
         return whole[len(prompt) :]
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.cache import KeyValueCache
 from models.config import DecoderConfig
 from models.layers import RMSNorm, rotary_angles, rotate
 from models.sequences import Sequences, changes
@@ -49,11 +50,13 @@ class AttentionLayout:
         angles: cosine and sine of the rotary angles, each [B, T, 1, D / 2].
         sequences: the documents as rectangles, or None.
         mask: boolean [B or 1, 1, T, keys], True where attention is allowed, or None for causal attention.
+        decodes: whether keys and values are those of a cache.
     """
 
     angles: tuple[Tensor, Tensor]
     sequences: Sequences | None = None
     mask: Tensor | None = None
+    decodes: bool = False
 
     @classmethod
     def of(cls, document_ids_BT: Tensor, config: DecoderConfig, branches_BT: Tensor | None = None) -> "AttentionLayout":
@@ -65,15 +68,20 @@ class AttentionLayout:
         return cls(angles, mask=dense_mask(document_ids_BT, branches_BT, config.sliding_window))
 
     @classmethod
-    def causal(cls, like_BT: Tensor, config: DecoderConfig, start: int = 0) -> "AttentionLayout":
-        """Layout of rows that hold one document each, from its position `start` on."""
-        end = start + like_BT.shape[1]
-        positions = torch.arange(start, end, device=like_BT.device)
+    def causal(cls, like_BT: Tensor, config: DecoderConfig) -> "AttentionLayout":
+        """Layout of rows that hold one document each."""
+        positions = torch.arange(like_BT.shape[1], device=like_BT.device)
         mask = None
-        if config.sliding_window is not None and end > config.sliding_window:
-            distance = positions[:, None] - torch.arange(end, device=like_BT.device)
+        if config.sliding_window is not None and len(positions) > config.sliding_window:
+            distance = positions[:, None] - positions
             mask = ((distance >= 0) & (distance < config.sliding_window))[None, None]
         return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config), mask=mask)
+
+    @classmethod
+    def decoding(cls, cache: KeyValueCache, config: DecoderConfig) -> "AttentionLayout":
+        """Layout of one new token a slot, which sees what its slot holds."""
+        angles = rotary_angles(cache.positions[:, None], config)
+        return cls(angles, mask=cache.mask(config.sliding_window), decodes=True)
 
 
 def dense_mask(document_ids_BT: Tensor, branches_BT: Tensor | None = None, window: int | None = None) -> Tensor:
@@ -86,32 +94,6 @@ def dense_mask(document_ids_BT: Tensor, branches_BT: Tensor | None = None, windo
         positions = positions_in_documents(document_ids_BT, branches_BT)
         allowed &= positions[:, None, :, None] - positions[:, None, None, :] < window
     return allowed.tril()
-
-
-class KeyValueCache:
-    """Keys and values of the tokens decoded so far, one pair of tensors a layer, allocated once.
-
-    Args:
-        layers: number of decoder layers.
-        batch: rows decoded together.
-        capacity: positions a row can hold.
-        heads: key/value heads K.
-        head_width: D.
-        like: a parameter that gives dtype and device.
-    """
-
-    def __init__(self, layers: int, batch: int, capacity: int, heads: int, head_width: int, like: Tensor) -> None:
-        shape = (layers, batch, heads, capacity, head_width)
-        # Not `like.new_empty`: a parameter may be a DTensor, and what is kept here is not.
-        self.keys, self.values = (torch.empty(shape, dtype=like.dtype, device=like.device) for _ in range(2))
-        self.capacity, self.length = capacity, 0
-
-    def append(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new positions of a layer and return all of that layer's, old and new."""
-        end = self.length + k_BKTD.shape[2]
-        self.keys[layer, :, :, self.length : end] = k_BKTD
-        self.values[layer, :, :, self.length : end] = v_BKTD
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
 class Attention(nn.Module):
@@ -143,15 +125,15 @@ class Attention(nn.Module):
         if self.has_norms:
             q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
         q_BTHD, k_BTKD = rotate(q_BTHD, layout.angles), rotate(k_BTKD, layout.angles)
+        if cache is not None:
+            cache.write(layer, k_BTKD.flatten(0, 1), v_BTKD.flatten(0, 1))
         if layout.sequences is not None:
             return self.wo(attend_each_sequence(q_BTHD, k_BTKD, v_BTKD, layout.sequences).flatten(2))
         q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
-        if cache is not None:
-            k_BKTD, v_BKTD = cache.append(layer, k_BKTD, v_BKTD)
-        # One query against the cache sees all of it: there is nothing to mask.
-        is_causal = layout.mask is None and q_BHTD.shape[2] > 1
+        if cache is not None and layout.decodes:
+            k_BKTD, v_BKTD = (x.to(q_BHTD.dtype) for x in cache.read(layer))
         y_BHTD = F.scaled_dot_product_attention(
-            q_BHTD, k_BKTD, v_BKTD, attn_mask=layout.mask, is_causal=is_causal, enable_gqa=True
+            q_BHTD, k_BKTD, v_BKTD, attn_mask=layout.mask, is_causal=layout.mask is None, enable_gqa=True
         )
         return self.wo(y_BHTD.transpose(1, 2).flatten(2))
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from errors import InputError
-from models.attention import Attention, AttentionLayout, KeyValueCache
+from models.attention import Attention, AttentionLayout
+from models.cache import KeyValueCache
 from models.config import DecoderConfig
 from models.experts import SparseFeedForward
 from models.layers import RMSNorm, SwiGLU
@@ -74,7 +75,8 @@ class Decoder(nn.Module):
         Args:
             tokens_BT: int64 token ids (hidden states where there is no embedding).
             document_ids_BT: integers, equal for neighbours of one document; None means one document a row.
-            cache: keys and values of earlier positions, extended in place; only with `document_ids_BT=None`.
+            cache: takes the keys and values of whole prompts, packed as documents; or, without `document_ids_BT`, of
+                one token a slot, which sees what its slot holds.
             branches_BT: 0 for a document's prompt, other integers for what continues it; None is no branches.
 
         Returns:
@@ -82,14 +84,13 @@ class Decoder(nn.Module):
         """
         if document_ids_BT is not None:
             layout = AttentionLayout.of(document_ids_BT, self.config, branches_BT)
+        elif cache is not None:
+            layout = AttentionLayout.decoding(cache, self.config)
         else:
-            start = 0 if cache is None else cache.length
-            layout = AttentionLayout.causal(tokens_BT, self.config, start)
+            layout = AttentionLayout.causal(tokens_BT, self.config)
         x_BTC = tokens_BT if self.tok_embeddings is None else self.tok_embeddings(tokens_BT)
         for index, block in self.layers.items():
             x_BTC = block(x_BTC, layout, cache, int(index))
-        if cache is not None:
-            cache.length += tokens_BT.shape[1]
         return x_BTC if self.norm is None else self.norm(x_BTC)
 
 

@@ -1,90 +1,157 @@
-"""Sampling from a decoder: one prefill of the prompt, then one token a step against a key/value cache.
+"""Batched generation: prompts of any lengths are computed packed, then decoded a token a step in refilled slots.
 
-All rows of a call share one prompt, so that no padding and no attention mask is needed.
+Shared by `generate`, the samples of a run and reinforcement learning, which needs the log-probability of every token
+drawn. A row's result does not depend on what is decoded beside it. Python runs a loop a token: a compiled loop is
+faster on a GPU and is left to engines made for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from errors import InputError
-from models.attention import KeyValueCache
+from models.cache import KeyValueCache
 from models.decoder import Decoder
+from models.sampling import Sampling, draw, uniforms
 
 
-def sample_token(logits_BV: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
-    """Draw one token id a row.
+@dataclass
+class Generated:
+    """What was generated after one prompt.
 
-    Args:
-        logits_BV: scores of the next token.
-        temperature: 0 takes the most likely token, 1 samples the model's own distribution.
-        top_p: keep the smallest set of tokens that holds this share of the probability (Holtzman et al. 2020).
-        generator: source of randomness.
-
-    Returns:
-        int64 [B].
+    Attributes:
+        tokens: without the prompt, with the stop token if one was drawn.
+        log_probabilities: of each token at the sampling's temperature (1 where that is 0), before any filter: what a
+            trainer computes from the same scores.
+        finish: `stop` where a stop token was drawn, `length` where no room was left.
     """
-    if temperature == 0:
-        return logits_BV.argmax(-1)
-    probabilities, order = (logits_BV.float() / temperature).softmax(-1).sort(descending=True)
-    # A token goes when those before it already hold the share: the first one always stays.
-    before = probabilities.cumsum(-1) - probabilities
-    probabilities = probabilities.masked_fill(before >= top_p, 0.0)
-    return order.gather(-1, torch.multinomial(probabilities, 1, generator=generator)).squeeze(-1)
+
+    tokens: list[int]
+    log_probabilities: list[float]
+    finish: Literal["stop", "length"]
 
 
 @torch.inference_mode()
 def generate(
     decoder: Decoder,
-    prompt: Sequence[int],
+    prompts: Sequence[Sequence[int]],
     *,
     new_tokens: int,
-    samples: int = 1,
-    temperature: float = 0.8,
-    top_p: float = 0.95,
-    stop: int | None = None,
-    seed: int = 0,
-) -> list[list[int]]:
-    """Continue a prompt.
+    sampling: Sampling = Sampling(),
+    stop: Collection[int] = (),
+    slots: int = 32,
+    rows: Sequence[int] | None = None,
+) -> list[Generated]:
+    """Continue every prompt.
 
     Args:
         decoder: the model, on any device.
-        prompt: token ids, at least one.
+        prompts: token ids, at least one each, without padding.
         new_tokens: tokens to add at most.
-        samples: continuations to draw.
-        temperature, top_p: see `sample_token`.
-        stop: token id that ends a continuation and is left out of it.
-        seed: the same seed gives the same continuations on the same device.
+        sampling: how they are drawn.
+        stop: token ids that end a row.
+        slots: rows decoded together; a finished one gives its place to the next prompt.
+        rows: number of each prompt in the seed's stream; by default its place. Equal prompts with different numbers
+            are different samples.
 
     Returns:
-        `samples` lists of new token ids, without the prompt.
+        One result a prompt, in their order.
 
     Raises:
-        InputError: for an empty prompt or a value out of its range.
+        InputError: for an empty prompt, or sizes below 1.
     """
-    if not prompt:
+    if not all(len(prompt) for prompt in prompts):
         raise InputError("prompt is empty: give at least one token, the beginning-of-text token will do")
-    if temperature < 0 or not 0 < top_p <= 1:
-        raise InputError(f"temperature={temperature}, top_p={top_p}: need temperature >= 0 and 0 < top_p <= 1")
-    if samples < 1 or new_tokens < 0:
-        raise InputError(f"samples={samples}, new_tokens={new_tokens}: need samples >= 1 and new_tokens >= 0")
-    config, weight = decoder.config, decoder.tok_embeddings.weight
-    assert config.head_width is not None
-    generator = torch.Generator(weight.device).manual_seed(seed)
-    capacity = len(prompt) + new_tokens
-    cache = KeyValueCache(config.layers, samples, capacity, config.key_value_heads, config.head_width, weight)
-    tokens = torch.tensor(list(prompt), device=weight.device).expand(samples, -1)
-    done = torch.zeros(samples, dtype=torch.bool, device=weight.device)
-    continuation: list[Tensor] = []
-    for _ in range(new_tokens):
-        logits = decoder.output(decoder(tokens, cache=cache)[:, -1])
-        token = sample_token(logits, temperature, top_p, generator)
-        continuation.append(token)
-        if stop is not None:
-            done |= token == stop
-            if done.all():
-                break
-        tokens = token[:, None]
-    rows = torch.stack(continuation, dim=1).tolist() if continuation else [[] for _ in range(samples)]
-    return [row[: row.index(stop)] if stop in row else row for row in rows]
+    if new_tokens < 0 or slots < 1:
+        raise InputError(f"new_tokens={new_tokens}, slots={slots}: need new_tokens >= 0 and slots >= 1")
+    results = [Generated([], [], "length") for _ in prompts]
+    if not prompts or not new_tokens:
+        return results
+    run = _Run(decoder, prompts, results, new_tokens, sampling, frozenset(stop), slots, rows)
+    while run.active or run.waiting:
+        run.admit()
+        run.step()
+    return results
+
+
+class _Run:
+    """Who is in which slot."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        prompts: Sequence[Sequence[int]],
+        results: list[Generated],
+        new_tokens: int,
+        sampling: Sampling,
+        stop: frozenset[int],
+        slots: int,
+        rows: Sequence[int] | None,
+    ) -> None:
+        self.decoder, self.prompts, self.results = decoder, prompts, results
+        self.new_tokens, self.sampling, self.stop = new_tokens, sampling, stop
+        self.rows = list(range(len(prompts))) if rows is None else list(rows)
+        # The longest first: those admitted together are alike, and the last ones to finish are short.
+        self.waiting = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+        slots = min(slots, len(prompts))
+        capacity = max(map(len, prompts)) + new_tokens
+        self.cache = KeyValueCache(decoder.config, slots, capacity, decoder.tok_embeddings.weight)
+        self.free = list(range(slots))[::-1]
+        self.active: dict[int, int] = {}  # slot -> prompt
+        self.last: dict[int, int] = {}  # slot -> token not yet in the cache
+        self.seen: Tensor | None = None
+        if sampling.repetition_penalty != 1:
+            self.seen = torch.zeros(slots, decoder.config.vocabulary_size, dtype=torch.bool, device=self.cache.device)
+
+    def admit(self) -> None:
+        """Fill free slots: their prompts are computed together, packed as documents."""
+        new: dict[int, int] = {}
+        while self.waiting and self.free:
+            new[self.free.pop()] = self.waiting.pop()
+        if not new:
+            return
+        prompts = [self.prompts[number] for number in new.values()]
+        lengths = [len(prompt) for prompt in prompts]
+        if self.seen is not None:
+            for slot, prompt in zip(new, prompts, strict=True):
+                self.seen[slot] = False
+                self.seen[slot, list(prompt)] = True
+        device = self.cache.device
+        tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
+        documents = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths))[None].to(device)
+        self.cache.begin(list(new), lengths)
+        hidden = self.decoder(tokens, documents, self.cache)[0]
+        self.active |= new
+        self._draw(list(new), hidden[torch.tensor(lengths, device=device).cumsum(0) - 1])
+
+    def step(self) -> None:
+        """One more token for every active slot."""
+        if not self.active:
+            return
+        slots = sorted(self.active)
+        tokens = torch.tensor([[self.last[slot]] for slot in slots], device=self.cache.device)
+        self.cache.extend(slots)
+        self._draw(slots, self.decoder(tokens, cache=self.cache)[:, 0])
+
+    def _draw(self, slots: list[int], hidden_SC: Tensor) -> None:
+        logits = self.decoder.output(hidden_SC).float()
+        seen = None if self.seen is None else self.seen[slots]
+        results = [self.results[self.active[slot]] for slot in slots]
+        numbers = [self.rows[self.active[slot]] for slot in slots]
+        uniform = uniforms(self.sampling.seed, numbers, [len(result.tokens) for result in results]).to(logits.device)
+        drawn = draw(logits, self.sampling, uniform, seen)
+        scaled = logits / (self.sampling.temperature or 1.0)
+        log_probabilities = scaled.gather(-1, drawn[:, None]).squeeze(-1) - scaled.logsumexp(-1)
+        if self.seen is not None:
+            self.seen[slots, drawn] = True
+        for slot, result, token, value in zip(slots, results, drawn.tolist(), log_probabilities.tolist(), strict=True):
+            result.tokens.append(token)
+            result.log_probabilities.append(value)
+            self.last[slot] = token
+            if token in self.stop or len(result.tokens) == self.new_tokens:
+                result.finish = "stop" if token in self.stop else "length"
+                del self.active[slot]
+                self.free.append(slot)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from models.attention import AttentionLayout, dense_mask, positions_in_documents
 from models.decoder import Decoder, DecoderConfig, build_decoder
-from models.generation import generate
 
 CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
 
@@ -112,30 +111,3 @@ def test_a_document_does_not_see_its_neighbours_or_the_future(decoder: Decoder) 
 def test_positions_restart_in_each_document_and_row() -> None:
     document_ids = torch.tensor([[0, 0, 1, 1, 1], [7, 8, 8, 8, 9]])
     assert positions_in_documents(document_ids).tolist() == [[0, 1, 0, 1, 2], [0, 0, 1, 2, 0]]
-
-
-def test_cached_decoding_equals_uncached(decoder: Decoder) -> None:
-    prompt = [1, 5, 9, 2]
-    (cached,) = generate(decoder, prompt, new_tokens=12, temperature=0)
-    tokens = list(prompt)
-    for _ in range(12):
-        tokens.append(int(decoder.output(decoder(torch.tensor([tokens]))[:, -1]).argmax()))
-    assert cached == tokens[len(prompt) :]
-
-
-def test_generation_is_a_function_of_its_seed_and_stops(decoder: Decoder) -> None:
-    first = generate(decoder, [1], new_tokens=20, samples=3, temperature=1.0, seed=5)
-    assert first == generate(decoder, [1], new_tokens=20, samples=3, temperature=1.0, seed=5)
-    assert first != generate(decoder, [1], new_tokens=20, samples=3, temperature=1.0, seed=6)
-    stop = first[0][4]
-    stopped = generate(decoder, [1], new_tokens=20, samples=3, temperature=1.0, seed=5, stop=stop)
-    assert stopped == [row[: row.index(stop)] if stop in row else row for row in first]
-
-
-def test_top_p_keeps_the_smallest_sufficient_set() -> None:
-    from models.generation import sample_token
-
-    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(2000, -1)
-    drawn = sample_token(logits, 1.0, 0.7, torch.Generator().manual_seed(0))
-    assert set(drawn.tolist()) == {0, 1}
-    assert abs((drawn == 0).double().mean().item() - 0.5 / 0.8) < 0.05
