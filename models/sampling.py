@@ -82,10 +82,7 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor, seen_BV: Tens
     """One token id a row, int64 [B], by inverting the distribution function at `uniform_B` in [0, 1)."""
     logits_BV = logits_BV.float()
     if sampling.temperature == 0:
-        chosen = (
-            filtered(logits_BV, Sampling(sampling.repetition_penalty), seen_BV) if seen_BV is not None else logits_BV
-        )
-        return chosen.argmax(-1)
+        return filtered(logits_BV, Sampling(sampling.repetition_penalty), seen_BV).argmax(-1)
     # Sorted, so that rounding in the sum is smallest where tokens are likely.
     probabilities, order = filtered(logits_BV, sampling, seen_BV).softmax(-1).sort(descending=True, stable=True)
     cumulated = probabilities.double().cumsum(-1)

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,10 @@ import yaml
 
 from callbacks.metrics_table import read_metrics
 from main import build, main
+from models.config import DecoderConfig
+from models.decoder import build_decoder
+from strategies.checkpoint import write_safetensors
+from strategies.stored_weights import StoredWeights
 from tests.conftest import ROOT, Configure
 from tests.distributed import Command
 
@@ -152,8 +158,15 @@ def test_configurations_are_layered_and_printed(
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, base_run: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.startswith(f"# python main.py fit --config {path.relative_to(ROOT)}")
+    assert re.match(rf"# python main.py (fit|test) --config {path.relative_to(ROOT)}", text)
     begin = [f"--model.init_args.init_from={base_run}"] if "init_from: " in text else []
+    if "RewardEnsemble" in text:
+        stored = StoredWeights(base_run)
+        config = DecoderConfig(**stored.config | {"scalar_output": True, "tied_embeddings": False})
+        tensors = {f"decoder.{name}": p.detach() for name, p in build_decoder(config).named_parameters()}
+        write_safetensors(tensors, asdict(config), tmp_path / "member.safetensors")
+        shutil.copyfile(base_run / "tokenizer.model", tmp_path / "tokenizer.model")
+        begin = [f"--model.init_args.init_from=[{tmp_path}/member.safetensors]"]
     cli = build(["--config", str(path), f"--trainer.default_root_dir={tmp_path}", *begin], run=False)
     assert cli.model.config.vocabulary_size == cli.datamodule.vocabulary_size
 
