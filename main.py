@@ -1,18 +1,17 @@
 """The command line: `python main.py COMMAND --config FILE`, and nothing else.
 
 fit, validate, test and predict are Lightning's; prepare, generate, parity and report read the very same configuration.
-convert needs none: a model brings its shape and its tokenizer.
+convert and evaluate need none (`commands.py`): a model brings its shape and its tokenizer.
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
 """
 
 import logging
 import os
-import shutil
 import sys
 import time
 import uuid
 import warnings
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,17 +27,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoint
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
+from commands import convert, evaluate
 from datamodules.pretraining import PretrainingData
-from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer, write_hugging_face_tokenizer
+from datamodules.tokenizer_files import TEMPLATE
 from errors import InputError
 from models.decoder import Decoder
 from models.flops import has_bf16_matrix_units
 from models.generation import generate
-from models.hugging_face import to_hugging_face
 from models.language_model import LanguageModel
 from models.sampling import Sampling
-from strategies.checkpoint import read_checkpoint, write_safetensors
-from strategies.hugging_face_folder import write_hugging_face_folder
+from strategies.checkpoint import read_checkpoint
 from strategies.parity import compare
 from strategies.stored_weights import StoredWeights
 
@@ -339,55 +337,6 @@ class CommandLine(LightningCLI):
         return arguments
 
 
-def convert(
-    input: str,
-    output: str,
-    dtype: Literal["keep", "float32", "bfloat16"] = "keep",
-    positions: int = 2048,
-    shard_gigabytes: float = 5.0,
-) -> None:
-    """Convert a model, adapters merged, tokenizer and chat template with it.
-
-    Args:
-        input: a run's folder, a checkpoint of any layout, a file that this command wrote, or a Hugging Face folder.
-        output: NAME.safetensors for one file of this project, with the tokenizer in files beside it; any other name
-            is a folder that transformers, vLLM and their like open.
-        dtype: of the tensors written.
-        positions: longest text the model is meant for, where the input does not say; Hugging Face wants to know.
-        shard_gigabytes: of each file in a Hugging Face folder.
-    """
-    if positions < 1 or not shard_gigabytes > 0:
-        raise InputError(f"positions={positions}, shard_gigabytes={shard_gigabytes}: must be above 0")
-    target = Path(output)
-    if target.exists() and target.samefile(input):
-        raise InputError(f"output={output}: it is the input, name another")
-    stored = StoredWeights(Path(input))
-    config = stored.whole_config()
-    with torch.device("meta"):
-        sizes = [(name, parameter.shape) for name, parameter in Decoder(config).named_parameters()]
-    kept = stored.merged("norm.weight").dtype
-    chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype, kept)
-    file = find_tokenizer(stored.path)
-    tokenizer, template = load_tokenizer(file), file.with_name(TEMPLATE)
-    if target.suffix == ".safetensors":
-        tensors = {f"decoder.{name}": stored.merged(name).to(chosen).contiguous() for name, _ in sizes}
-        write_safetensors(tensors, asdict(config), target)
-        beside = target.with_suffix(".tokenizer")
-        beside.mkdir(exist_ok=True)
-        tokenizer.write(beside)
-        if template.is_file():
-            shutil.copyfile(template, beside / TEMPLATE)
-    else:
-        special = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
-        # A padding token's embedding is never trained there: not one that is also trained as the end.
-        special["pad_token_id"] = tokenizer.pad if tokenizer.pad != tokenizer.eos else None
-        described = to_hugging_face(config, positions, str(chosen).removeprefix("torch."), special)
-        write_hugging_face_folder(target, config, described, sizes, stored.merged, chosen, int(shard_gigabytes * 1e9))
-        text = template.read_text(encoding="utf-8") if template.is_file() else None
-        write_hugging_face_tokenizer(tokenizer, text, target)
-    print(f"converted: {target} ({sum(shape.numel() for _, shape in sizes) / 1e6:.1f} M parameters, {chosen})")
-
-
 def wandb_identity(folder: Path) -> str:
     """The run's id at Weights & Biases, made once and kept, so that a resumed run continues the same curves."""
     path = folder / "wandb-id.txt"
@@ -436,13 +385,18 @@ def build(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
     )
 
 
+COMMANDS: dict[str, Callable[..., None]] = {"convert": convert, "evaluate": evaluate}
+"""Those without a configuration."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
     quieten()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments[:1] == ["convert"]:
-            auto_cli(convert, args=arguments[1:], as_positional=False, prog="main.py convert", parser_class=Parser)
+        if arguments and (command := COMMANDS.get(arguments[0])) is not None:
+            program = f"main.py {arguments[0]}"
+            auto_cli(command, args=arguments[1:], as_positional=False, prog=program, parser_class=Parser)
         else:
             build(arguments)
     except (MisconfigurationException, FileExistsError, NotADirectoryError, UnicodeError) as error:

@@ -1,0 +1,150 @@
+"""Likelihoods of answers and of text against one full, naive pass a sequence; rows as public benchmarks have them."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from datamodules.conversations import Unusable
+from datamodules.questions import encode, question
+from datamodules.tokenizer import Tokenizer
+from datamodules.tokenizer_files import find_tokenizer, load_tokenizer
+from main import main
+from models.decoder import Decoder, materialise
+from strategies.stored_weights import StoredWeights
+
+HELLASWAG = {
+    "activity_label": "Baking", "ctx_a": "A cook stirs.", "ctx_b": "the dough", "label": "1",
+    "endings": ["flies [away] now.", "is ready [title] Then it  rests."],
+}  # fmt: skip
+ARC = {"question": "Bade kiro?", "answerKey": "C", "choices": {"text": ["ba", "ki", "do do"], "label": ["A", "B", "C"]}}
+BLIMP = {"sentence_good": "Bader kiro bas.", "sentence_bad": "Bader kiro bas bas."}
+PLAIN = {"context": "Kiro bade  ", "choices": ["ba da", "ki"], "gold": 1}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base_run: Path) -> Tokenizer:
+    return load_tokenizer(find_tokenizer(base_run))
+
+
+@pytest.fixture(scope="module")
+def decoder(base_run: Path) -> Decoder:
+    stored = StoredWeights(base_run)
+    with torch.device("meta"):
+        decoder = Decoder(stored.whole_config())
+    materialise(decoder, torch.device("cpu"), 0, stored=stored)
+    return decoder.double()
+
+
+@torch.no_grad()
+def naive(decoder: Decoder, context: list[int], answer: list[int]) -> float:
+    logits = decoder.output(decoder(torch.tensor([[*context, *answer]])))[0].log_softmax(-1)
+    return sum(float(logits[len(context) + i - 1, token]) for i, token in enumerate(answer))
+
+
+def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    capsys.readouterr()
+    main(["evaluate", *arguments])
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_questions_are_answered_by_the_likeliest_choice(
+    base_run: Path, tokenizer: Tokenizer, decoder: Decoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[Any] = [HELLASWAG, ARC, BLIMP, PLAIN, {"nothing": 1}, [1]] * 3
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    expected: dict[str, list[bool]] = {"accuracy": [], "accuracy_norm": []}
+    for row in rows:
+        if not isinstance(row, dict) or "nothing" in row:
+            continue
+        asked = question(row)
+        values = [naive(decoder, context, answer) for context, answer in encode(asked, tokenizer)]
+        by_character = [value / length for value, length in zip(values, asked.lengths, strict=True)]
+        expected["accuracy"].append(values.index(max(values)) == asked.gold)
+        expected["accuracy_norm"].append(by_character.index(max(by_character)) == asked.gold)
+    output = tmp_path / "found.json"
+    arguments = ["--input", str(base_run), f"--questions=[{path}]", "--output", str(output), "--batch_tokens=40"]
+    found = evaluated(capsys, *arguments)[str(path)]
+    assert found["questions"] == 12
+    assert found["left_out"] == {"no_question": 3, "no_object": 3}
+    for name, hits in expected.items():
+        assert found[name] == pytest.approx(sum(hits) / len(hits))
+    assert json.loads(output.read_text())[str(path)] == found
+    assert evaluated(capsys, *arguments, "--limit=4")[str(path)]["questions"] == 4
+
+
+def test_likelihoods_equal_naive_ones(base_run: Path, tokenizer: Tokenizer, decoder: Decoder) -> None:
+    from datamodules.questions import question_batches
+    from models.evaluation import log_likelihoods
+
+    encoded = [encode(question(row), tokenizer) for row in (HELLASWAG, ARC, BLIMP, PLAIN)]
+    for tokens in (8, 10_000):
+        found = log_likelihoods(decoder, question_batches(encoded, tokens, tokenizer.pad, 500), 9)
+        expected = [naive(decoder, context, answer) for pairs in encoded for context, answer in pairs]
+        assert found == pytest.approx(expected, abs=1e-9)
+    # Too long: the context loses its beginning.
+    context, answer = encoded[0][0]
+    (found,) = log_likelihoods(decoder, question_batches([[(context, answer)]], 99, tokenizer.pad, len(answer) + 3), 1)
+    assert found == pytest.approx(naive(decoder, context[-3:], answer), abs=1e-9)
+
+
+def test_text_is_scored_token_by_token_over_windows(
+    base_run: Path, tokenizer: Tokenizer, decoder: Decoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["Bader kiro. " * 12, "Kas!", ""]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    nats, tokens, size, window = 0.0, 0, sum(len(text.encode()) for text in texts), 16
+    for text in texts[:2]:
+        ids = [*tokenizer.beginning, *tokenizer.encode(text)]
+        for start in range(0, len(ids) - 1, window - 1):
+            part = ids[start : start + window]
+            nats -= naive(decoder, part[:1], part[1:])
+            tokens += len(part) - 1
+    found = evaluated(capsys, "--input", str(base_run), f"--text=[{path}]", f"--window={window}")[str(path)]
+    assert found["tokens"] == tokens
+    assert found["documents"] == 2
+    assert found["left_out"] == {"empty": 1}
+    assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, abs=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-4)
+
+
+def test_shapes_of_public_benchmarks() -> None:
+    asked = question(HELLASWAG)
+    assert asked.context == "Baking: A cook stirs. The dough"
+    assert asked.choices == [" flies  now.".replace("  ", " "), " is ready. Then it rests."]
+    assert asked.gold == 1
+    assert question(ARC).context == "Question: Bade kiro?\nAnswer:"
+    assert (question(ARC).choices[2], question(ARC).gold) == (" do do", 2)
+    assert question(BLIMP).choices == [BLIMP["sentence_good"], BLIMP["sentence_bad"]]
+    for row in ({}, {"context": "a", "choices": ["b"], "gold": 0}, {"context": "a", "choices": ["b", ""], "gold": 0}):
+        with pytest.raises(Unusable, match="no_question"):
+            question(row)
+    with pytest.raises(Unusable, match="no_right_answer"):
+        question({"context": "a", "choices": ["b", "c"], "gold": 2})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name files"),
+        (["--questions=[nowhere.jsonl]"], "path nowhere.jsonl does not exist"),
+        (["--text=[nowhere]", "--window=1"], "window=1"),
+        (["--questions=[EMPTY]"], "holds nothing to score"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("{}\n")
+    given = [argument.replace("EMPTY", str(empty)) for argument in arguments]
+    with pytest.raises(SystemExit) as raised:
+        main(["evaluate", "--input", str(base_run), *given])
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
