@@ -80,8 +80,8 @@ def runs(hh: Path | None) -> dict[str, tuple[str, dict[str, Any]]]:
                     "data.init_args.validation_fraction": 0.1,
                     "data.init_args.seed": seed,
                     "model.init_args.initial_seed": seed,
-                    "trainer.max_steps": 225,
-                    "trainer.val_check_interval": 25,
+                    "trainer.max_steps": 112,  # one epoch
+                    "trainer.val_check_interval": 14,
                 },
             )
     return found

@@ -87,28 +87,24 @@ def test_tied_and_untied_without_accumulation(layout: str, tmp_path: Path) -> No
         assert_same(fit(layout, tmp_path, {}, shape), alone(tmp_path, {}, shape), 1e-5)
 
 
-@pytest.mark.parametrize("layout", ["tp2xfsdp2", "zbv"])
-def test_biases_norms_of_heads_and_windows_equal_one_process(layout: str, tmp_path: Path) -> None:
-    shape = {"query_key_norm": True, "query_key_value_bias": True, "sliding_window": 5}
-    assert_same(fit(layout, tmp_path, {}, shape), alone(tmp_path, {}, shape), 1e-5)
-
-
-@pytest.mark.parametrize("layout", ["ddp2", "fsdp2"])
-def test_experts_equal_one_process(layout: str, tmp_path: Path) -> None:
-    """Balanced by row, so that cutting a batch over ranks changes nothing."""
-    shape = {"experts": {"count": 4, "active": 2, "balance_weight": 0.1}, "optimizer": "Muon"}
-    options = {"accumulate_grad_batches": 2}
-    assert_same(fit(layout, tmp_path, options, shape), alone(tmp_path, options, shape), 1e-5)
-
-
 @pytest.mark.parametrize("layout", ["tp2xfsdp2", "zbvxfsdp2"])
-def test_muon_equals_one_process_and_continues(layout: str, tmp_path: Path) -> None:
-    """Its products need whole matrices, of which each process holds a part."""
-    shape, checkpoint = {"optimizer": "Muon"}, str(tmp_path / "half.ckpt")
+def test_muon_and_every_switch_of_the_decoder_equal_one_process(layout: str, tmp_path: Path) -> None:
+    """Muon's products need whole matrices, of which each process holds a part; norms of heads and biases are cut or
+    copied. A checkpoint continues in one process.
+    """
+    shape = {"optimizer": "Muon", "query_key_norm": True, "query_key_value_bias": True, "sliding_window": 5}
+    checkpoint = str(tmp_path / "half.ckpt")
     expected = alone(tmp_path, {}, shape)
     assert_same(fit(layout, tmp_path, {}, shape, save=checkpoint), expected, 1e-5)
     (continued,) = fit("single", tmp_path, {}, shape, resume=checkpoint)
     assert continued["losses"] == pytest.approx(expected["losses"][3:], abs=1e-5)
+
+
+def test_experts_equal_one_process(tmp_path: Path) -> None:
+    """Balanced by row, so that cutting a batch over ranks changes nothing."""
+    shape = {"experts": {"count": 4, "active": 2, "balance_weight": 0.1}, "optimizer": "Muon"}
+    options = {"accumulate_grad_batches": 2}
+    assert_same(fit("fsdp2", tmp_path, options, shape), alone(tmp_path, options, shape), 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from errors import InputError
 from main import main
-from models.decoder import DecoderConfig
+from models.config import DecoderConfig, Experts
 from strategies import PipelineParallelStrategy, TensorParallelStrategy
 from strategies.mesh import MeshSizes, resolve_sizes
 from strategies.stages import layer_costs, split_layers
@@ -19,13 +19,15 @@ from tests.conftest import Configure
 SHAPE = {"vocabulary_size": 66, "width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48}
 
 
-def preflight(strategy: Any, processes: int, accumulate: int = 1, batch_size: int = 8, length: int = 32) -> None:
+def preflight(
+    strategy: Any, processes: int, accumulate: int = 1, batch_size: int = 8, length: int = 32, **shape: Any
+) -> None:
     strategy.num_nodes = 1
     strategy.parallel_devices = [None] * processes
     strategy.cluster_environment = None
     strategy.preflight(
         SimpleNamespace(
-            lightning_module=SimpleNamespace(config=DecoderConfig(**SHAPE)),
+            lightning_module=SimpleNamespace(config=DecoderConfig(**SHAPE, **shape)),
             datamodule=SimpleNamespace(batch_size=batch_size, sequence_length=length),
             accumulate_grad_batches=accumulate,
         )
@@ -128,3 +130,16 @@ def test_a_large_head_takes_layers_from_the_last_stage() -> None:
     config = DecoderConfig(vocabulary_size=32_000, width=64, layers=8, heads=4, key_value_heads=2, hidden_width=176)
     first, last = split_layers(layer_costs(config, 128), 2)
     assert len(first) > len(last)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (TensorParallelStrategy(tensor_parallel_size=2), "experts are not cut"),
+        (pipeline(2), "decoder.experts in a pipeline"),
+    ],
+    ids=["tensor parallel", "pipeline"],
+)
+def test_experts_are_refused_where_they_cannot_be_spread(strategy: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        preflight(strategy, 2, experts=Experts(4, 2))
