@@ -30,7 +30,7 @@ lint: .venv/.installed
 
 # The test tools are installed for both: what is installed is also what the quickstart reads.
 .venv/.installed: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[test]"
 	@touch $@
 
 clean:
