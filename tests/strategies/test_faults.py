@@ -14,7 +14,7 @@ from tests.conftest import Configure
 from tests.distributed import Command, run_ranks
 from tests.test_command_line import Rows, learned
 
-STEPS = 36
+STEPS = 20
 PIPELINE = {
     "class_path": "strategies.PipelineParallelStrategy",
     "init_args": {"pipeline_parallel_size": 2, "microbatches": 2},
@@ -24,7 +24,11 @@ PIPELINE = {
 @pytest.fixture
 def two_processes(configure: Configure) -> Path:
     return configure(
-        trainer__strategy=PIPELINE, trainer__devices=2, trainer__max_steps=STEPS, trainer__val_check_interval=20
+        trainer__strategy=PIPELINE,
+        trainer__devices=2,
+        trainer__max_steps=STEPS,
+        trainer__val_check_interval=12,
+        trainer__callbacks=[{"class_path": "callbacks.Checkpoints", "init_args": {"every_steps": 2}}],
     )
 
 
@@ -38,7 +42,7 @@ def child_of(process: Command) -> int:
 def start_and_wait(run: Path, *command: Any) -> Command:
     """Start a run and return when it has written a further checkpoint, two intervals on."""
     before = latest_checkpoint(run / "checkpoints")
-    wanted = 8 + (checkpoint_step(before) if before else 0)
+    wanted = 4 + (checkpoint_step(before) if before else 0)
     process = Command(run.parent, "fit", *command)
     deadline = time.monotonic() + 100
     while process.poll() is None and time.monotonic() < deadline:
