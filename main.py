@@ -392,11 +392,11 @@ COMMANDS: dict[str, Callable[..., None]] = {"convert": convert, "evaluate": eval
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
     quieten()
-    arguments = sys.argv[1:] if arguments is None else arguments
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments and (command := COMMANDS.get(arguments[0])) is not None:
-            program = f"main.py {arguments[0]}"
-            auto_cli(command, args=arguments[1:], as_positional=False, prog=program, parser_class=Parser)
+        if given and (command := COMMANDS.get(given[0])) is not None:
+            program = f"main.py {given[0]}"
+            auto_cli(command, args=given[1:], as_positional=False, prog=program, parser_class=Parser)
         else:
             build(arguments)
     except (MisconfigurationException, FileExistsError, NotADirectoryError, UnicodeError) as error:
