@@ -213,7 +213,8 @@ class CommandLine(LightningCLI):
     """LightningCLI with the further commands and what YAML alone cannot say."""
 
     def init_parser(self, **kwargs: Any) -> Parser:
-        parser = Parser(**kwargs)
+        further = "without a configuration: convert, evaluate (main.py COMMAND --help)"
+        parser = Parser(**{"epilog": further} | kwargs)
         parser.add_argument(
             "-c", "--config", action=ActionConfigFile, help="YAML file; later ones override earlier ones"
         )
