@@ -192,7 +192,9 @@ def test_mistakes_get_one_line(align: Align, capsys: pytest.CaptureFixture[str],
     config["data"] = {"class_path": "datamodules.RandomTokens", "init_args": {"vocabulary_size": 512}}
     (tmp_path / "random.yaml").write_text(yaml.safe_dump(config))
     assert "learns from pairs" in refused([*fit, tmp_path / "random.yaml"], capsys)
-    assert "no tokenizer.model or tokenizer.json there" in refused([*fit, align(dpo(), {"tokenizer": str(tmp_path)})], capsys)
+    assert "no tokenizer.model or tokenizer.json there" in refused(
+        [*fit, align(dpo(), {"tokenizer": str(tmp_path)})], capsys
+    )
     assert "does not exist" in refused([*fit, align(dpo(init_from=str(tmp_path / "none.ckpt")))], capsys)
     pipeline = {"class_path": "strategies.PipelineParallelStrategy", "init_args": {"pipeline_parallel_size": 2}}
     assert "in a pipeline" in refused([*fit, align(dpo(), strategy=pipeline, devices=2)], capsys)
