@@ -5,6 +5,9 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
+# Packages are compiled where they are imported: with this set, every command would compile thousands of files anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help quickstart test lint clean
 
 help:
