@@ -59,6 +59,7 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
     from alignment import DPO, PreferencePolicy
     from datamodules.examples import Examples
     from datamodules.instructions import InstructionData, PackedConversations
+    from datamodules.numbered import NumberedSamples
     from datamodules.preferences import PairBatches, PreferenceData
     from models import AdamW, LanguageModel
     from models.optim import Schedule
@@ -91,8 +92,7 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
 
     class MadeUpPairs(PreferenceData):
         def __init__(self) -> None:
-            lightning.LightningDataModule.__init__(self)
-            self.batch_size, self.workers, self.consumed_samples, self.counted_steps = BATCH, 0, 0, 0
+            NumberedSamples.__init__(self, BATCH, workers=0)
             self.folder, self.source_names, self.vocabulary_size = folder, ["pairs"], VOCABULARY
             self.prepared = folder / "preferences-made-up"
 
@@ -106,8 +106,7 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
 
     class MadeUpConversations(InstructionData):
         def __init__(self) -> None:
-            lightning.LightningDataModule.__init__(self)
-            self.batch_size, self.workers, self.consumed_samples, self.counted_steps = 1, 0, 0, 0
+            NumberedSamples.__init__(self, 1, workers=0)
             self.sequence_length, self.source_names, self.vocabulary_size = 0, ["instructions"], VOCABULARY
 
         def prepare_data(self) -> None: ...

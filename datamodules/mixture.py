@@ -222,18 +222,19 @@ class GlobalBatches(Sampler[list[int]]):
 
     Args:
         start: gives the first sample number not yet consumed, asked whenever an iteration begins.
-        batch_size: samples in a rank's batch.
+        batch_sizes: gives the samples in each of a rank's batches from there on, endlessly.
         rank, ranks: which share of how many.
     """
 
-    def __init__(self, start: Callable[[], int], batch_size: int, rank: int, ranks: int) -> None:
-        self.start, self.batch_size, self.rank, self.ranks = start, batch_size, rank, ranks
+    def __init__(self, start: Callable[[], int], batch_sizes: Callable[[], Iterator[int]], rank: int, ranks: int):
+        self.start, self.batch_sizes, self.rank, self.ranks = start, batch_sizes, rank, ranks
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.start() + self.rank * self.batch_size
-        while True:
-            yield list(range(first, first + self.batch_size))
-            first += self.batch_size * self.ranks
+        first = self.start()
+        for batch_size in self.batch_sizes():
+            mine = first + self.rank * batch_size
+            yield list(range(mine, mine + batch_size))
+            first += batch_size * self.ranks
 
 
 class Batches(Dataset[dict[str, Any]]):

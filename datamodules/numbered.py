@@ -4,7 +4,9 @@ The only state is how many samples were consumed, counted in optimizer steps, be
 ahead of what was learned from.
 """
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning
@@ -31,6 +33,41 @@ class EpochOrder:
         return permute(position, self.items, xxhash.xxh3_64_intdigest(f"epoch/{epoch}".encode(), seed=self.seed))
 
 
+@dataclass(frozen=True)
+class BatchSizeWarmup:
+    """Batches that begin small and grow: early gradients agree with each other, so few samples tell the direction
+    (McCandlish et al. 2018). GPT-3 grew its batch over the first billions of tokens (Brown et al. 2020, section 2.3).
+
+    Args:
+        initial: windows in a micro-batch at first.
+        increment: windows added each time; every size is kept for equally many steps, as in Megatron-LM.
+        steps: optimizer steps until the full size.
+
+    Raises:
+        InputError: for a value out of its range.
+    """
+
+    initial: int
+    increment: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        if min(self.initial, self.increment, self.steps) < 1:
+            raise InputError(
+                f"batch_size_warmup: initial={self.initial}, increment={self.increment}, steps={self.steps}: all must "
+                "be at least 1"
+            )
+
+    def sizes(self, full: int) -> list[int]:
+        """Every size there is on the way to `full`, ascending."""
+        return [*range(self.initial, full, self.increment), full]
+
+    def size(self, step: int, full: int) -> int:
+        """Windows in a micro-batch of optimizer step number `step`."""
+        sizes = self.sizes(full)
+        return sizes[min(step * (len(sizes) - 1) // self.steps, len(sizes) - 1)]
+
+
 class StepKey(NamedTuple):
     """A micro-batch by its samples, and those of the whole optimizer step over all ranks; empty outside training."""
 
@@ -53,7 +90,7 @@ class StepKeys(Sampler[StepKey]):
         start: int | None = None
         for samples in self.batches:
             if start is None:
-                start = samples[0] - self.batches.rank * self.batches.batch_size
+                start = samples[0] - self.batches.rank * len(samples)
             first = start + (samples[0] - start) // self.samples_a_step * self.samples_a_step
             yield StepKey(samples, range(first, first + self.samples_a_step))
 
@@ -64,15 +101,21 @@ class NumberedSamples(lightning.LightningDataModule):
     Args:
         batch_size: windows in a micro-batch of one rank.
         workers: processes that read ahead; 0 reads in the training process.
+        batch_size_warmup: smaller batches at first; null for none.
     """
 
-    def __init__(self, batch_size: int, workers: int) -> None:
+    def __init__(self, batch_size: int, workers: int, batch_size_warmup: BatchSizeWarmup | None = None) -> None:
         super().__init__()
+        if batch_size_warmup is not None and batch_size_warmup.initial > batch_size:
+            raise InputError(
+                f"batch_size_warmup.initial={batch_size_warmup.initial}: larger than batch_size={batch_size}, which "
+                "it grows to"
+            )
         if batch_size < 1 or workers < 0:
             raise InputError(
                 f"batch_size={batch_size}, workers={workers}: need at least 1 window and no negative number"
             )
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.workers, self.batch_size_warmup = batch_size, workers, batch_size_warmup
         self.consumed_samples = self.counted_steps = 0
 
     def ranks(self) -> tuple[int, int]:
@@ -88,16 +131,28 @@ class NumberedSamples(lightning.LightningDataModule):
         """First sample number not yet consumed by a completed optimizer step."""
         if self.trainer is None:
             return self.consumed_samples
-        return self.consumed_samples + (self.trainer.global_step - self.counted_steps) * self.samples_a_step()
+        steps = range(self.counted_steps, self.trainer.global_step)
+        micro_batches = self.ranks()[1] * self.trainer.accumulate_grad_batches
+        return self.consumed_samples + sum(map(self.batch_size_of, steps)) * micro_batches
 
-    def samples_a_step(self) -> int:
-        """Samples of an optimizer step, over all ranks and accumulated batches."""
-        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
-        return self.batch_size * self.ranks()[1] * accumulated
+    def batch_size_of(self, step: int) -> int:
+        """Windows in each micro-batch of an optimizer step."""
+        warmup = self.batch_size_warmup
+        return self.batch_size if warmup is None else warmup.size(step, self.batch_size)
+
+    def batch_sizes(self) -> list[int]:
+        """Every size a micro-batch has in training."""
+        warmup = self.batch_size_warmup
+        return [self.batch_size] if warmup is None else warmup.sizes(self.batch_size)
+
+    def _coming_batch_sizes(self) -> Iterator[int]:
+        first, accumulated = (self.trainer.global_step, self.trainer.accumulate_grad_batches) if self.trainer else (0, 1)
+        for step in itertools.count(first):
+            yield from itertools.repeat(self.batch_size_of(step), accumulated)
 
     def training_batches(self) -> GlobalBatches:
         """Endless batches of sample numbers from the first one not yet consumed."""
-        return GlobalBatches(self.position, self.batch_size, *self.ranks())
+        return GlobalBatches(self.position, self._coming_batch_sizes, *self.ranks())
 
     def evaluation_batches(self, groups: list[list[int]]) -> list[list[int]]:
         """Batches over each group of samples once, all of one size and equally many a rank, filled up with padding.
@@ -111,7 +166,8 @@ class NumberedSamples(lightning.LightningDataModule):
 
     def training_keys(self) -> StepKeys:
         """The same batches, each with the samples of its step."""
-        return StepKeys(self.training_batches(), self.samples_a_step())
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return StepKeys(self.training_batches(), self.batch_size * self.ranks()[1] * accumulated)
 
     def evaluation_keys(self, samples: int) -> list[StepKey]:
         """Batches over samples 0 .. `samples` - 1 once."""

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from datamodules.cleaning.dedup import NearDuplicates
 from datamodules.cleaning.pipeline import Source
 from datamodules.mixture import EvenlySpread, Mixture, PackedWindows, WindowedSource
-from datamodules.numbered import NumberedSamples
+from datamodules.numbered import BatchSizeWarmup, NumberedSamples
 from datamodules.prepare import Prepared, prepare
 from datamodules.shards import Shard, open_shards
 from datamodules.tokenizer import Tokenizer, TokenizerSettings
@@ -30,6 +30,7 @@ class PretrainingData(NumberedSamples):
             or its tokenizer.json.
         sequence_length: tokens in a training window.
         batch_size: windows in a micro-batch of one rank.
+        batch_size_warmup: smaller batches at first; null for none.
         near_duplicates: near-duplicate removal over all sources; null for exact duplicates only.
         validation_fraction: share of each source's bytes held out for validation.
         validation_windows: windows of each source evaluated, evenly spread; null for all.
@@ -48,6 +49,7 @@ class PretrainingData(NumberedSamples):
         tokenizer: TokenizerSettings | str,
         sequence_length: int = 512,
         batch_size: int = 8,
+        batch_size_warmup: BatchSizeWarmup | None = None,
         near_duplicates: NearDuplicates | None = NearDuplicates(),
         validation_fraction: float = 0.02,
         validation_windows: int | None = None,
@@ -55,7 +57,7 @@ class PretrainingData(NumberedSamples):
         workers: int = 1,
         verify: bool = True,
     ) -> None:
-        super().__init__(batch_size, workers)
+        super().__init__(batch_size, workers, batch_size_warmup)
         if sequence_length < 2:
             raise InputError(f"sequence_length={sequence_length}: need at least 2 tokens")
         if validation_windows is not None and validation_windows < 1:

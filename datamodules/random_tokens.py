@@ -10,15 +10,15 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.mixture import PADDING, ignore_labels
-from datamodules.numbered import NumberedSamples
+from datamodules.numbered import BatchSizeWarmup, NumberedSamples
 from errors import InputError
 
 
 class RandomWindows(Dataset[dict[str, Any]]):
     """Windows of `length` tokens; every token is its predecessor plus one or, now and then, any token."""
 
-    def __init__(self, vocabulary_size: int, length: int, seed: int) -> None:
-        self.vocabulary_size, self.length, self.seed = vocabulary_size, length, seed
+    def __init__(self, vocabulary_size: int, length: int, seed: int, boundaries: float = 4) -> None:
+        self.vocabulary_size, self.length, self.seed, self.boundaries = vocabulary_size, length, seed, boundaries
 
     def __getitem__(self, sample: int) -> dict[str, Any]:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, max(sample, 0)]))
@@ -28,7 +28,7 @@ class RandomWindows(Dataset[dict[str, Any]]):
         window = {
             "tokens": tokens[:-1],
             "labels": tokens[1:],
-            "document_ids": (generator.random(self.length) < 4 / self.length).cumsum(),
+            "document_ids": (generator.random(self.length) < self.boundaries / self.length).cumsum(),
             "label_bytes": np.ones(self.length, dtype=np.int64),
             "sample": sample,
             "source": "random",
@@ -46,6 +46,8 @@ class RandomTokens(NumberedSamples):
         validation_windows: windows evaluated.
         seed: of all tokens.
         workers: processes that read ahead.
+        boundaries: ends of documents in a window, on average.
+        batch_size_warmup: smaller batches at first; null for none.
     """
 
     def __init__(
@@ -56,21 +58,24 @@ class RandomTokens(NumberedSamples):
         validation_windows: int = 8,
         seed: int = 0,
         workers: int = 0,
+        boundaries: float = 4,
+        batch_size_warmup: BatchSizeWarmup | None = None,
     ) -> None:
-        super().__init__(batch_size, workers)
-        if min(vocabulary_size, sequence_length, batch_size, validation_windows) < 1:
+        super().__init__(batch_size, workers, batch_size_warmup)
+        if min(vocabulary_size, sequence_length, batch_size, validation_windows) < 1 or boundaries < 0:
             raise InputError(
                 f"vocabulary_size={vocabulary_size}, sequence_length={sequence_length}, batch_size={batch_size}, "
-                f"validation_windows={validation_windows}: all must be at least 1"
+                f"validation_windows={validation_windows}, boundaries={boundaries}: all must be at least 1, the last 0"
             )
         self.vocabulary_size, self.sequence_length = vocabulary_size, sequence_length
         self.validation_windows, self.source_names, self.seed = validation_windows, ["random"], seed
-        self.train_windows = RandomWindows(vocabulary_size, sequence_length, 2 * seed)
-        self.validation_dataset = RandomWindows(vocabulary_size, sequence_length, 2 * seed + 1)
+        self.boundaries = boundaries
+        self.train_windows = RandomWindows(vocabulary_size, sequence_length, 2 * seed, boundaries)
+        self.validation_dataset = RandomWindows(vocabulary_size, sequence_length, 2 * seed + 1, boundaries)
 
     def order(self) -> dict[str, Any]:
         """Everything the windows are a function of."""
-        names = ("vocabulary_size", "sequence_length", "seed")
+        names = ("vocabulary_size", "sequence_length", "seed", "boundaries")
         return {name: getattr(self, name) for name in names}
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

@@ -61,6 +61,8 @@ class AttentionLayout:
     @classmethod
     def of(cls, document_ids_BT: Tensor, config: DecoderConfig, branches_BT: Tensor | None = None) -> "AttentionLayout":
         """Layout of packed rows: rectangles on a CPU, the dense mask on other devices."""
+        if document_ids_BT.device.type == "cpu" and branches_BT is None and not changes(document_ids_BT)[:, 1:].any():
+            return cls.causal(document_ids_BT, config)
         positions = positions_in_documents(document_ids_BT, branches_BT)
         angles = rotary_angles(positions, config)
         if document_ids_BT.device.type == "cpu":

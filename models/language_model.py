@@ -19,6 +19,7 @@ from models.lora import LoRA
 from models.losses import IGNORE, linear_cross_entropy, token_negative_log_likelihood
 from models.metrics import BitsPerByte
 from models.optim import OptimizerFactory, Schedule, scale_gradients
+from models.spikes import NormHistory, SpikeSkip
 
 Batch = dict[str, Any]
 """`tokens`, `labels`, `document_ids`, `label_bytes` [B, T]; `sample` [B], its number in the order; `source`, a name."""
@@ -38,6 +39,7 @@ class LanguageModel(lightning.LightningModule):
         initial_seed: seed of the initial weights.
         init_from: weights to begin with: a run's folder, a checkpoint, or a file that `convert` wrote.
         lora: train low-rank adapters instead of the whole model.
+        spike_skip: leave steps out whose gradient norm is far above the last ones; null leaves out none.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class LanguageModel(lightning.LightningModule):
         initial_seed: int = 0,
         init_from: str | None = None,
         lora: LoRA | None = None,
+        spike_skip: SpikeSkip | None = None,
     ) -> None:
         super().__init__()
         if decoder is None:
@@ -56,6 +59,7 @@ class LanguageModel(lightning.LightningModule):
         self.config = replace(decoder, lora=lora) if lora is not None else decoder
         self.optimizer_factory, self.schedule = optimizer, schedule
         self.z_loss, self.initial_seed, self.init_from = z_loss, initial_seed, init_from
+        self.norm_history = None if spike_skip is None else NormHistory(spike_skip)
         self.stored: Stored | None = None
         self.decoder: Decoder | None = None
         self.step_loss = torch.zeros(())
@@ -147,6 +151,9 @@ class LanguageModel(lightning.LightningModule):
         """
         norm = self.gradient_norm()
         self.log("train/gradient_norm", norm)
+        if self.norm_history is not None:
+            cast(Any, optimizer).found_inf = self.norm_history.is_spike(norm).float()
+            self.log("train/skipped_steps", self.norm_history.skipped)
         if gradient_clip_val:
             scale_gradients(self.parameters(), (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0))
 
@@ -180,6 +187,8 @@ class LanguageModel(lightning.LightningModule):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         warmup = self.schedule.warmup_steps
+        if self.norm_history is not None and not getattr(self.optimizer_factory, "fused", True):
+            raise InputError("spike_skip with an optimizer of fused=false: only the fused one can leave a step out")
         if trainer.gradient_clip_algorithm not in (None, "norm"):
             raise InputError(
                 f"trainer.gradient_clip_algorithm={trainer.gradient_clip_algorithm.value}: only norm is supported"
@@ -240,6 +249,8 @@ class LanguageModel(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["decoder_config"] = asdict(self.config)
+        if self.norm_history is not None:
+            checkpoint["norm_history"] = self.norm_history.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another shape before its tensors are copied."""
@@ -252,3 +263,5 @@ class LanguageModel(lightning.LightningModule):
                 f"the checkpoint holds another model ({', '.join(differing)}): "
                 "give this one a trainer.default_root_dir of its own, or restore the configuration"
             )
+        if self.norm_history is not None and "norm_history" in checkpoint:
+            self.norm_history.load_state_dict(checkpoint["norm_history"])

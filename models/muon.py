@@ -7,7 +7,7 @@ to be gathered for them. Scaled as by Liu et al. (2025), so that learning rate a
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class MuonWithAdamW(torch.optim.AdamW):
-    """Groups marked `orthogonal` take Muon, the others AdamW.
+    """Groups marked `orthogonal` take Muon, the others AdamW. A tensor `found_inf` that is not 0 leaves a step out.
 
     Args:
         groups: each with `params`, `weight_decay` and `orthogonal`.
@@ -71,25 +71,30 @@ class MuonWithAdamW(torch.optim.AdamW):
         return loss
 
     def _step_muon(self, group: dict[str, Any]) -> None:
+        skip = cast(Tensor | None, getattr(self, "found_inf", None))
         alike: dict[tuple[Any, ...], list[nn.Parameter]] = defaultdict(list)
         for parameter in group["params"]:
             if parameter.grad is not None:
                 alike[(parameter.shape, parameter.dtype, parameter.device)].append(parameter)
         for parameters in alike.values():
             # Products of many small matrices at once; as many whole matrices are in memory.
-            whole = torch.stack([_whole(self._nesterov(parameter)) for parameter in parameters])
+            whole = torch.stack([_whole(self._nesterov(parameter, skip)) for parameter in parameters])
             updates = orthogonalise(whole.to(self.dtype)).to(whole.dtype)
             # The root mean square of AdamW's updates is about 0.2 (Liu et al. 2025, eq. 4).
             rate = group["lr"] * 0.2 * max(whole.shape[-2:]) ** 0.5
+            decay: float | Tensor = group["lr"] * group["weight_decay"]
+            if skip is not None:
+                updates, decay = updates.where(skip == 0, 0), decay * (skip == 0)
             for parameter, update in zip(parameters, updates, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(_like(parameter, update), alpha=-rate)
+                _local(parameter).mul_(1 - decay).add_(_local(_like(parameter, update)), alpha=-rate)
 
-    def _nesterov(self, parameter: nn.Parameter) -> Tensor:
+    def _nesterov(self, parameter: nn.Parameter, skip: Tensor | None) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - self.momentum)
+        momentum, new = _local(state["momentum"]), _local(gradient)
+        momentum.lerp_(new if skip is None else torch.where(skip == 0, new, momentum), 1 - self.momentum)
         return gradient.lerp(state["momentum"], self.momentum)
 
 
@@ -146,6 +151,10 @@ class Muon(OptimizerFactory):
 
 def _whole(x: Tensor) -> Tensor:
     return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def _local(x: Tensor) -> Tensor:
+    return x.to_local() if isinstance(x, DTensor) else x
 
 
 def _like(parameter: Tensor, whole: Tensor) -> Tensor:

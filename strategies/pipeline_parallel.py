@@ -8,6 +8,7 @@ paid once a step, not once a batch. Stages know the shapes they exchange beforeh
 out runs the model once more and throws gradients away.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
@@ -131,12 +132,14 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"activation_checkpointing=selective: schedule {name} goes through the backward graph twice, which "
                 "selective recomputation allows once; take full or none, or 1f1b or interleaved_1f1b"
             )
-        batch = getattr(trainer.datamodule, "batch_size", None)
-        if batch is not None and batch % self.microbatches:
-            fits = [size for size in range(1, batch + 1) if batch % size == 0]
-            raise InputError(
-                f"microbatches={self.microbatches} does not divide batch_size={batch}: choose one of {fits}"
-            )
+        batches = trainer.datamodule.batch_sizes() if hasattr(trainer.datamodule, "batch_sizes") else []
+        for batch in batches:
+            if batch % self.microbatches:
+                common = math.gcd(*batches)
+                fits = [size for size in range(1, common + 1) if common % size == 0]
+                raise InputError(
+                    f"microbatches={self.microbatches} does not divide batch_size={batch}: choose one of {fits}"
+                )
         fewest = 1 if name == "gpipe" else self.sizes.pp if name.startswith("interleaved") else self.stages
         if count < fewest:
             raise InputError(

@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from datamodules import RandomTokens
-from models import AdamW, Cosine, LanguageModel, Muon
+from datamodules.numbered import BatchSizeWarmup
+from models import AdamW, Cosine, LanguageModel, Muon, SpikeSkip
 from models.decoder import DecoderConfig
 
 
@@ -43,12 +44,14 @@ class SaveAt(lightning.Callback):
             trainer.save_checkpoint(self.path)
 
 
-def language_model(optimizer: str = "AdamW", **changes: Any) -> LanguageModel:
+def language_model(
+    optimizer: str = "AdamW", learning_rate: float = 1e-2, spike_skip: SpikeSkip | None = None, **changes: Any
+) -> LanguageModel:
     """Four layers, grouped-query attention, weight decay, a schedule: whatever a layout could get wrong."""
-    factory = {"AdamW": AdamW, "Muon": Muon}[optimizer](learning_rate=1e-2)
+    factory = {"AdamW": AdamW, "Muon": Muon}[optimizer](learning_rate)
     shape = {"width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48, "vocabulary_size": 64}
     config = DecoderConfig(**{**shape, **changes})
-    return LanguageModel(factory, Cosine(warmup_steps=2), config, z_loss=1e-3)
+    return LanguageModel(factory, Cosine(warmup_steps=2), config, z_loss=1e-3, spike_skip=spike_skip)
 
 
 def trainer(folder: Path, strategy: Any, record: Record, **options: Any) -> lightning.Trainer:
@@ -105,9 +108,18 @@ def train(
     strategy = getattr(strategies, strategy_name)(**layout)
     callbacks = [SaveAt(options.get("max_steps", 6) // 2, save)] if save is not None else []
     run = trainer(Path(folder), strategy, record, devices=world, callbacks=callbacks, **options)
+    shape = dict(shape)
+    warmup = BatchSizeWarmup(batch_size // 2, batch_size // 2, 4) if shape.pop("batch_size_warmup", False) else None
     module = language_model(**shape)
-    run.fit(module, datamodule=RandomTokens(64, 32, batch_size), ckpt_path=resume)
-    return {"losses": record.losses, "norms": record.norms, "bits": record.bits, "samples": record.samples}
+    run.fit(module, datamodule=RandomTokens(64, 32, batch_size, batch_size_warmup=warmup), ckpt_path=resume)
+    skipped = float(module.norm_history.skipped) if module.norm_history else 0.0
+    return {
+        "losses": record.losses,
+        "norms": record.norms,
+        "bits": record.bits,
+        "samples": record.samples,
+        "skipped": skipped,
+    }
 
 
 def stop_early(folder: str, world: int, strategy_name: str, layout: dict[str, Any], batch_size: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Pairs: what is shortened, held out and stored."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def test_orders_and_steps() -> None:
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
     # Two ranks, batches of 2, 3 of them accumulated, from sample 5 on.
-    keys = [iter(StepKeys(GlobalBatches(lambda: 5, 2, rank, 2), 12)) for rank in range(2)]
+    keys = [iter(StepKeys(GlobalBatches(lambda: 5, lambda: itertools.repeat(2), rank, 2), 12)) for rank in range(2)]
     for step in range(2):
         seen = []
         for _ in range(3):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from models import SpikeSkip
 from tests.distributed import run_ranks
 from tests.layouts import stop_early, train
 
@@ -98,6 +99,25 @@ def test_muon_and_every_switch_of_the_decoder_equal_one_process(layout: str, tmp
     assert_same(fit(layout, tmp_path, {}, shape, save=checkpoint), expected, 1e-5)
     (continued,) = fit("single", tmp_path, {}, shape, resume=checkpoint)
     assert continued["losses"] == pytest.approx(expected["losses"][3:], abs=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["tp2", "zbvxfsdp2"])
+@pytest.mark.parametrize("optimizer", ["AdamW", "Muon"])
+def test_skipped_steps_and_growing_batches_equal_one_process(layout: str, optimizer: str, tmp_path: Path) -> None:
+    """Every rank leaves out the same steps, and a resumed run goes on with the same batches and the same history."""
+    shape = {"optimizer": optimizer, "learning_rate": {"AdamW": 0.01, "Muon": 0.1}[optimizer]}
+    shape |= {"spike_skip": SpikeSkip(0.5, window=4), "batch_size_warmup": True}
+    options, checkpoint = {"max_steps": 8, "accumulate_grad_batches": 2}, str(tmp_path / "half.ckpt")
+    expected = alone(tmp_path, options, shape)
+    assert 1 <= expected["skipped"] <= 6
+    assert [len(samples) for samples in expected["samples"]] == [4] * 8 + [8] * 8
+    extra = {"microbatches": 2} if layout.startswith("zbv") else {}
+    ranks = fit(layout, tmp_path, options, shape, save=checkpoint, extra=extra)
+    assert_same(ranks, expected, 1e-5)
+    (continued,) = fit("single", tmp_path, options, shape, resume=checkpoint)
+    assert continued["losses"] == pytest.approx(expected["losses"][4:], abs=1e-5)
+    assert continued["skipped"] == expected["skipped"] == ranks[0]["skipped"]
+    assert continued["samples"] == expected["samples"][8:]
 
 
 def test_experts_equal_one_process(tmp_path: Path) -> None:

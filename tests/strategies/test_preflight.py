@@ -28,7 +28,7 @@ def preflight(
     strategy.preflight(
         SimpleNamespace(
             lightning_module=SimpleNamespace(config=DecoderConfig(**SHAPE, **shape)),
-            datamodule=SimpleNamespace(batch_size=batch_size, sequence_length=length),
+            datamodule=SimpleNamespace(batch_sizes=lambda: [batch_size], sequence_length=length),
             accumulate_grad_batches=accumulate,
         )
     )
