@@ -7,7 +7,6 @@ import functools
 import itertools
 import json
 import math
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,12 +16,19 @@ from typing import Any, Literal, cast
 import torch
 import yaml
 
+from datamodules.chat import read_template
 from datamodules.conversations import Unusable
 from datamodules.questions import Question, encode, question, question_batches, text_windows
 from datamodules.readers import Files
 from datamodules.rows import FileRows, Row
 from datamodules.tokenizer import Tokenizer
-from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer, write_hugging_face_tokenizer
+from datamodules.tokenizer_files import (
+    TEMPLATE,
+    find_tokenizer,
+    load_tokenizer,
+    own_template,
+    write_hugging_face_tokenizer,
+)
 from errors import InputError
 from models.decoder import Decoder, materialise
 from models.evaluation import accuracies, log_likelihoods
@@ -61,23 +67,23 @@ def convert(
     kept = stored.merged("norm.weight").dtype
     chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype, kept)
     file = find_tokenizer(stored.path)
-    tokenizer, template = load_tokenizer(file), file.with_name(TEMPLATE)
+    tokenizer, named = load_tokenizer(file), own_template(file)
+    template = read_template(named) if named is not None else None
     if target.suffix == ".safetensors":
         tensors = {f"decoder.{name}": stored.merged(name).to(chosen).contiguous() for name, _ in sizes}
         write_safetensors(tensors, asdict(config), target)
         beside = target.with_suffix(".tokenizer")
         beside.mkdir(exist_ok=True)
         tokenizer.write(beside)
-        if template.is_file():
-            shutil.copyfile(template, beside / TEMPLATE)
+        if template is not None:
+            (beside / TEMPLATE).write_text(template, encoding="utf-8")
     else:
         special = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
         # A padding token's embedding is never trained there: not one that is also trained as the end.
         special["pad_token_id"] = tokenizer.pad if tokenizer.pad != tokenizer.eos else None
         described = to_hugging_face(config, positions, str(chosen).removeprefix("torch."), special)
         write_hugging_face_folder(target, config, described, sizes, stored.merged, chosen, int(shard_gigabytes * 1e9))
-        text = template.read_text(encoding="utf-8") if template.is_file() else None
-        write_hugging_face_tokenizer(tokenizer, text, target)
+        write_hugging_face_tokenizer(tokenizer, template, target)
     print(f"converted: {target} ({sum(shape.numel() for _, shape in sizes) / 1e6:.1f} M parameters, {chosen})")
 
 
@@ -106,9 +112,11 @@ def evaluate(
     if window < 2 or batch_tokens < 1 or (limit is not None and limit < 1):
         raise InputError(f"window={window}, batch_tokens={batch_tokens}, limit={limit}: need at least 2, 1 and 1")
     stored = StoredWeights(Path(input))
-    tokenizer = load_tokenizer(find_tokenizer(stored.path))
+    tokenizer, config = load_tokenizer(find_tokenizer(stored.path)), stored.whole_config()
+    if config.scalar_output:
+        raise InputError(f"input={input} is a reward model: `main.py test` evaluates it, on pairs")
     with torch.device("meta"):
-        decoder = Decoder(stored.whole_config())
+        decoder = Decoder(config)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     materialise(decoder, cast(torch.device, device), 0, stored=stored.merged)
     score = functools.partial(score_file, decoder, tokenizer, limit=limit, window=window, batch_tokens=batch_tokens)

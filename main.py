@@ -127,6 +127,8 @@ class Trainer(lightning.Trainer):
             raise InputError("prompt holds bytes that are no UTF-8: correct it")
         checkpoint = read_checkpoint(self.require_checkpoint(ckpt_path))
         tokenizer = datamodule.tokenizer_of(checkpoint)
+        if checkpoint["decoder_config"].get("scalar_output"):
+            raise InputError("generate: this is a reward model, which scores text and writes none")
         model.load_weights(checkpoint)
         decoder = cast(Decoder, model.decoder).to(self.strategy.root_device).eval()
         prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.eos]

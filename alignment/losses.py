@@ -7,6 +7,7 @@ test that holds it against its closed form.
 All values are per pair, float, in nats: log pi(answer | prompt) summed over the answer's tokens, end of text included.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -169,6 +170,8 @@ class SimPO(PreferenceLoss):
 
     def __post_init__(self) -> None:
         require_positive(beta=self.beta)
+        if not 0 <= self.gamma < math.inf:
+            raise InputError(f"loss.gamma={self.gamma}: must be a number, not negative")
 
     def rewards(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """beta times the log-probability a token."""
@@ -256,10 +259,10 @@ def log1mexp(x: Tensor) -> Tensor:
 
 
 def require_positive(**values: float) -> None:
-    """Refuse parameters that are not above 0."""
+    """Refuse parameters that are not numbers above 0."""
     for name, value in values.items():
-        if not value > 0:
-            raise InputError(f"loss.{name}={value}: must be above 0")
+        if not 0 < value < math.inf:
+            raise InputError(f"loss.{name}={value}: must be a number above 0")
 
 
 def require_label_noise(value: float) -> None:

@@ -5,6 +5,7 @@ log-probabilities are computed once before training, the cheapest and the defaul
 by the policy itself with its adapter off.
 """
 
+from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from alignment.losses import Pairs, PreferenceLoss
-from alignment.reference import precompute
-from alignment.reward_model import require_pairs
+from alignment.reference import open_stored, precompute
+from alignment.reward_model import refuse_z_loss, require_pairs
 from errors import InputError
-from models.decoder import Decoder, materialise
+from models.decoder import Decoder, auxiliary_loss, materialise
 from models.language_model import Batch, LanguageModel
 from models.lora import lora_disabled
 from models.losses import IGNORE, token_divergence, token_log_probabilities
@@ -42,8 +43,11 @@ class PreferencePolicy(LanguageModel):
 
     def __init__(self, loss: PreferenceLoss, reference: Reference = "precomputed", **further: Any) -> None:
         super().__init__(**further)
+        refuse_z_loss(self)
         self.preference_loss, self.reference = loss, reference
         self.reference_decoder: Decoder | None = None
+        self.reference_key: str | None = None
+        self._key_in_checkpoint: str | None = None
         self.means = nn.ModuleDict()
         self._step: dict[str, Tensor] = {}
         if loss.needs_reference and reference == "adapter_off" and self.config.lora is None:
@@ -60,6 +64,13 @@ class PreferencePolicy(LanguageModel):
         """Refuse data without pairs."""
         super().preflight(trainer)
         require_pairs(self, trainer)
+        if self.preference_loss.needs_reference and self.reference == "adapter_off":
+            stored = cast(Any, self.stored)
+            if stored is not None and stored.config.get("lora") is not None:
+                raise InputError(
+                    f"reference=adapter_off: init_from={stored.path} holds an adapter already, without which it is "
+                    "another model; merge it by `main.py convert`, or take precomputed or online"
+                )
 
     def setup(self, stage: str) -> None:
         """Ask the data for what the loss needs."""
@@ -90,7 +101,33 @@ class PreferencePolicy(LanguageModel):
     def on_fit_start(self) -> None:
         """Compute what the reference says of every pair, before a checkpoint is loaded over the initial weights."""
         if self.needs_precomputed:
-            precompute(self)
+            self._same_reference(precompute(self))
+
+    def on_validation_start(self) -> None:
+        """A command that only evaluates takes what training stored."""
+        if self.needs_precomputed and self.reference_key is None:
+            self._same_reference(open_stored(self))
+
+    def on_test_start(self) -> None:
+        self.on_validation_start()
+
+    def _same_reference(self, key: str | None = None) -> None:
+        """Refuse to go on with margins measured against another model than before."""
+        self.reference_key = key or self.reference_key
+        if self.reference_key and self._key_in_checkpoint and self.reference_key != self._key_in_checkpoint:
+            raise InputError(
+                f"the checkpoint was trained against reference {self._key_in_checkpoint}, init_from and precision now "
+                f"give {self.reference_key}: restore them, or train anew with another trainer.default_root_dir"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reference_key"] = self.reference_key
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._key_in_checkpoint = checkpoint.get("reference_key")
+        self._same_reference()
 
     # Log-probabilities
 
@@ -114,8 +151,9 @@ class PreferencePolicy(LanguageModel):
         return self._sum_by_answer(decoder, hidden, batch)
 
     def _reference_hidden(self, batch: Batch) -> tuple[Decoder, Tensor]:
+        # A copy of the initial weights keeps the adapter it began with.
         decoder = cast(Decoder, self.reference_decoder or self.decoder)
-        with lora_disabled(decoder):
+        with lora_disabled(decoder) if decoder is self.decoder else nullcontext():
             return decoder, decoder(batch["tokens"], batch["document_ids"], branches_BT=batch["branches"])
 
     def pairs(self, batch: Batch, policy: Tensor, reference: Tensor | None) -> Pairs:
@@ -143,6 +181,8 @@ class PreferencePolicy(LanguageModel):
         reference = self.reference_log_probabilities(batch)
         pairs = self.pairs(batch, self(batch, self.answer_log_probabilities), reference)
         loss = self.preference_loss(pairs).mean()
+        auxiliary = auxiliary_loss(cast(Decoder, self.decoder))
+        loss = loss if auxiliary is None else loss + auxiliary
         self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         for name, values in self.describe(pairs).items():
             mean = values.float().mean() / self.trainer.accumulate_grad_batches

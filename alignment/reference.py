@@ -21,11 +21,14 @@ TOLERANCE = 0.05
 """Nats by which an answer's log-probability may differ between two layouts in bfloat16."""
 
 
-def precompute(policy: Any) -> None:
+def precompute(policy: Any) -> str:
     """Give the data the reference's log-probabilities, from disk or from the policy's present, initial weights.
 
     Args:
         policy: a module with `answer_log_probabilities`, attached to a Trainer whose data is `PreferenceData`.
+
+    Returns:
+        The key of the reference: equal for equal weights, configuration and precision.
 
     Raises:
         InputError: when what is stored is not what these weights say, or the weights are no longer the initial ones.
@@ -33,14 +36,12 @@ def precompute(policy: Any) -> None:
     trainer = policy.trainer
     data, strategy = trainer.datamodule, trainer.strategy
     is_initial = trainer.ckpt_path is None or strategy.restore_checkpoint_after_setup
-    identity = policy.stored.identity if policy.stored is not None else policy.initial_seed
-    described = json.dumps([identity, asdict(policy.config), str(trainer.precision)], sort_keys=True)
-    key = xxhash.xxh3_64_hexdigest(described.encode())[:12]
+    key = reference_key(policy)
     if strategy.broadcast(data.has_reference(key)):
         data.open_reference(key)
         if is_initial:
             _check(policy, data)
-        return
+        return key
     if not is_initial:
         raise InputError(
             f"the reference's log-probabilities ({key}) are gone and the weights no longer the initial ones: "
@@ -51,6 +52,33 @@ def precompute(policy: Any) -> None:
         data.write_reference(key, found)
     strategy.barrier()
     data.open_reference(key)
+    return key
+
+
+def reference_key(policy: Any) -> str:
+    """What the reference's log-probabilities depend on beside the pairs."""
+    identity = policy.stored.identity if policy.stored is not None else policy.initial_seed
+    described = json.dumps([identity, asdict(policy.config), str(policy.trainer.precision)], sort_keys=True)
+    return xxhash.xxh3_64_hexdigest(described.encode())[:12]
+
+
+def open_stored(policy: Any) -> str:
+    """Give the data what training stored, where there is no training.
+
+    Returns:
+        The key of the reference.
+
+    Raises:
+        InputError: when nothing is stored for these pairs.
+    """
+    key, data = reference_key(policy), policy.trainer.datamodule
+    if not policy.trainer.strategy.broadcast(data.has_reference(key)):
+        raise InputError(
+            f"reference=precomputed: nothing is stored for these pairs and this init_from ({key}); `fit` computes it, "
+            "and reference=online needs none"
+        )
+    data.open_reference(key)
+    return key
 
 
 def _compute(policy: Any, data: Any, split: str) -> dict[int, list[float]]:

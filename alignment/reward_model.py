@@ -4,6 +4,7 @@ A score is read at the answer's own last token, never at a fixed column, so that
 Only differences of scores are learned; a centring term can hold their level near zero.
 """
 
+import math
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from alignment.losses import bradley_terry
 from alignment.pair_evaluation import PairEvaluation, describe
 from errors import InputError
-from models.decoder import Decoder, DecoderConfig
+from models.decoder import Decoder, DecoderConfig, auxiliary_loss
 from models.language_model import Batch, LanguageModel
 
 
@@ -33,6 +34,7 @@ class RewardModel(PairEvaluation, LanguageModel):
     """
 
     whole_rows = True
+    has_scalar_output = True
 
     def __init__(
         self,
@@ -43,8 +45,9 @@ class RewardModel(PairEvaluation, LanguageModel):
     ) -> None:
         scalar = replace(decoder, scalar_output=True, tied_embeddings=False) if decoder is not None else None
         super().__init__(decoder=scalar, **further)
-        if centring < 0:
-            raise InputError(f"centring={centring}: must not be negative")
+        refuse_z_loss(self)
+        if not 0 <= centring < math.inf:
+            raise InputError(f"centring={centring}: must be a number, not negative")
         self.use_margin, self.centring = use_margin, centring
         self._step: dict[str, Tensor] = {}
 
@@ -52,6 +55,14 @@ class RewardModel(PairEvaluation, LanguageModel):
         """Refuse data without pairs."""
         super().preflight(trainer)
         require_pairs(self, trainer)
+
+    def setup(self, stage: str) -> None:
+        """Refuse margins that the data does not have."""
+        super().setup(stage)
+        if self.use_margin and not cast(Any, self.trainer).datamodule.has_margins:
+            raise InputError(
+                "use_margin=true: no pair has a `margin`, or `score_chosen` and `score_rejected`; leave it out"
+            )
 
     def initial_weight(self, name: str) -> Tensor | None:
         """The trunk's from `init_from`; the output too, where that is a reward model."""
@@ -68,6 +79,8 @@ class RewardModel(PairEvaluation, LanguageModel):
         """The mean over the batch's pairs; every batch holds equally many."""
         chosen, rejected = self.pair_scores(batch)
         loss = self.pair_losses(chosen, rejected, batch).mean()
+        auxiliary = auxiliary_loss(cast(Decoder, self.decoder))
+        loss = loss if auxiliary is None else loss + auxiliary
         share = 1 / self.trainer.accumulate_grad_batches
         self.step_loss = self.step_loss + loss.detach() * share
         for name, values in describe(chosen.detach(), rejected.detach()).items():
@@ -102,3 +115,9 @@ def require_pairs(module: Any, trainer: Any) -> None:
     data = getattr(trainer, "datamodule", None)
     if data is not None and not hasattr(data, "every_pair"):
         raise InputError(f"{type(module).__name__} learns from pairs: take datamodules.PreferenceData for data")
+
+
+def refuse_z_loss(module: LanguageModel) -> None:
+    """Refuse a term of next-token prediction where nothing is predicted."""
+    if module.z_loss:
+        raise InputError(f"z_loss={module.z_loss}: {type(module).__name__} has no next-token loss, leave it at 0")

@@ -9,17 +9,19 @@ from typing import Any
 import torch
 import xxhash
 
-from datamodules.chat import ChatTemplate
+from datamodules.chat import ChatTemplate, TemplateRefusalError
+from datamodules.conversations import Unusable
 from datamodules.examples import Example, Examples, read_summary, write_examples
 from datamodules.numbered import NumberedSamples
 from datamodules.rows import Row, Rows
 from datamodules.stages import fingerprint, run_stage, source_fingerprint
 from datamodules.tokenizer import Tokenizer
-from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer, restore
+from datamodules.tokenizer_files import find_tokenizer, load_tokenizer, own_template, restore
 from errors import InputError
 
 _SOURCES = (
-    "chat.py", "conversations.py", "examples.py", "aligned.py", "rows.py", "tokenizer.py", "hugging_face_tokenizer.py"
+    "aligned.py", "chat.py", "conversations.py", "document.py", "examples.py", "hugging_face_tokenizer.py",
+    "instructions.py", "preferences.py", "readers.py", "rows.py", "tokenizer.py",
 )  # fmt: skip
 
 
@@ -30,9 +32,9 @@ class AlignmentData(NumberedSamples):
         folder: where prepared examples are kept; reused when the inputs and settings are the same.
         rows: where examples come from.
         tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain` or a Jinja file; null takes the one beside the tokenizer, else ChatML.
+        chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
         batch_size: samples in a micro-batch of one rank.
-        validation_fraction: share of groups (the prompt, unless the row names one) held out.
+        validation_fraction: share of groups held out: a row's `group`, else what is said before the first answer.
         seed: of the order.
         split_seed: of the choice of what is held out; members of an ensemble share it.
         workers: processes that read ahead; 0 reads in the training process.
@@ -66,8 +68,7 @@ class AlignmentData(NumberedSamples):
             raise InputError("no tokenizer: give model.init_args.init_from, or name one in data.init_args.tokenizer")
         path = find_tokenizer(Path(tokenizer))
         if chat_template is None:
-            beside = path.with_name(TEMPLATE)
-            chat_template = str(beside) if beside.is_file() else "chatml"
+            chat_template = own_template(path) or "chatml"
         self.folder, self.rows = Path(folder), rows
         self.tokenizer = load_tokenizer(path)
         self.template = ChatTemplate(chat_template, self.tokenizer)
@@ -84,9 +85,11 @@ class AlignmentData(NumberedSamples):
     def settings(self) -> dict[str, Any]:
         """What `convert` depends on beside the tokenizer and the template."""
 
-    def group(self, row: Row) -> str:
-        """Rows of one group never part between training and validation."""
-        return str(row.get("group") or row.get("prompt") or row.get("messages", [{}])[0] or row.get("chosen"))
+    def _convert(self, row: Row) -> Example:
+        try:
+            return self.convert(row)
+        except TemplateRefusalError as refusal:
+            raise Unusable(f"refused_by_template: {str(refusal)[:80]}") from refusal
 
     def prepare_data(self) -> None:
         """Make the examples if they are not on disk (Lightning calls this on one process a node)."""
@@ -107,7 +110,7 @@ class AlignmentData(NumberedSamples):
 
             def make(into: Path) -> None:
                 write_examples(
-                    into, self.rows.rows(), self.convert, self.group, self.validation_fraction, self.split_seed,
+                    into, self.rows.rows(), self._convert, self.validation_fraction, self.split_seed,
                     self.vocabulary_size,
                 )  # fmt: skip
 

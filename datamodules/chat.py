@@ -6,6 +6,7 @@ begins. So the string is cut at control tokens and at the edges of the answers, 
 alone: exactly what a model sees when it answers, at the price of now and then one token more.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,27 +45,35 @@ class Generation(jinja2.ext.Extension):
         return f"{BEGIN}{caller()}{END}"
 
 
+class TemplateRefusalError(InputError):
+    """A template cannot write a conversation down."""
+
+
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a conversation, and which of them a model is to learn."""
+    """Token ids of a conversation.
+
+    Attributes:
+        ids: of all of it.
+        trained: which of them a model is to learn.
+        last_answer: where the last answer begins; the length where there is none.
+    """
 
     ids: list[int]
     trained: list[bool]
+    last_answer: int
 
     def prompt_and_answer(self) -> tuple[list[int], list[int]]:
         """Everything before the last answer, and the last answer."""
-        begin = len(self.ids)
-        while begin and self.trained[begin - 1]:
-            begin -= 1
-        return self.ids[:begin], self.ids[begin:]
+        return self.ids[: self.last_answer], self.ids[self.last_answer :]
 
 
 class ChatTemplate:
     """A chat template bound to a tokenizer.
 
     Args:
-        template: `chatml`, `plain`, or the path of a Jinja file. A template without generation blocks is rendered
-            once more for each answer, to see where it begins.
+        template: `chatml`, `plain`, or the path of a Jinja file or of a `tokenizer_config.json` that holds one. A
+            template without generation blocks is rendered once more for each answer, to see where it begins.
         tokenizer: its control tokens are what the template's own text may turn into.
 
     Raises:
@@ -100,21 +109,25 @@ class ChatTemplate:
         What the template writes after the last answer is left out: nobody reads it.
 
         Raises:
-            InputError: when the template refuses the messages.
+            TemplateRefusalError: when the template cannot take the messages.
         """
-        ids, trained = self._encode(self._render(messages) if self._marked else self._rendered_by_answer(messages))
+        ids, trained, answer = self._encode(
+            self._render(messages) if self._marked else self._rendered_by_answer(messages)
+        )
         if True in trained:
             last = len(trained) - trained[::-1].index(True)
             ids, trained = ids[:last], trained[:last]
             if ids[-1] != self.tokenizer.eos:
                 ids.append(self.tokenizer.eos)
                 trained.append(True)
-        return Encoded(*self._begin(ids, trained))
+        before = len(ids)
+        ids, trained = self._begin(ids, trained)
+        return Encoded(ids, trained, min(answer + len(ids) - before, len(ids)))
 
     def encode_prompt(self, messages: Messages) -> list[int]:
         """A conversation up to where an answer is to be generated."""
         text = self._render(messages, add_generation_prompt=True)
-        ids, trained = self._encode(text)
+        ids, trained, _ = self._encode(text)
         return self._begin(ids, trained)[0]
 
     def _begin(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
@@ -138,8 +151,8 @@ class ChatTemplate:
                 bos_token=self._name(self.tokenizer.bos),
                 eos_token=self._name(self.tokenizer.eos),
             )
-        except jinja2.TemplateError as error:
-            raise InputError(f"the chat template refuses a conversation: {error}") from error
+        except Exception as error:  # a template is a program: it may raise anything
+            raise TemplateRefusalError(f"the chat template refuses a conversation: {error}") from error
 
     def _rendered_by_answer(self, messages: Messages) -> str:
         """The output with marks put around each answer: what the answer adds to the output before it."""
@@ -151,7 +164,7 @@ class ChatTemplate:
             after = self._render(messages[: number + 1])
             plain = text.replace(BEGIN, "").replace(END, "")
             if not after.startswith(before) or not before.startswith(plain):
-                raise InputError(
+                raise TemplateRefusalError(
                     "the chat template writes earlier turns differently once an answer follows: put "
                     "{% generation %} and {% endgeneration %} around what the assistant says"
                 )
@@ -167,13 +180,15 @@ class ChatTemplate:
     def _name(self, token: int | None) -> str:
         return next((name for name, number in self.control.items() if number == token), "")
 
-    def _encode(self, rendered: str) -> tuple[list[int], list[bool]]:
+    def _encode(self, rendered: str) -> tuple[list[int], list[bool], int]:
+        """Ids, which are learned, and where the last answer begins."""
         ids: list[int] = []
         trained: list[bool] = []
-        inside = False
+        inside, answer = False, None
         for piece in self._edges.split(rendered):
             if piece in (BEGIN, END):
                 inside = piece == BEGIN
+                answer = len(ids) if inside else answer
                 continue
             if piece in self.control:
                 new = [self.control[piece]]
@@ -181,20 +196,28 @@ class ChatTemplate:
                 new = self.tokenizer.encode(re.sub(f"{ESCAPE}([0-3])", lambda match: _HIDDEN[match[1]], piece))
             ids += new
             trained += [inside] * len(new)
-        return ids, trained
+        return ids, trained, len(ids) if answer is None else answer
 
 
-def read_template(template: str) -> str:
+def read_template(template_name: str) -> str:
     """The Jinja source of a template given by name or path.
 
     Raises:
-        InputError: when there is no such file.
+        InputError: when there is no such file, or it is no text.
     """
-    path = TEMPLATES / f"{template}.jinja" if "/" not in template and "." not in template else Path(template)
+    is_known = "/" not in template_name and "." not in template_name
+    path = TEMPLATES / f"{template_name}.jinja" if is_known else Path(template_name)
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
-        raise InputError(f"chat_template={template}: neither one of {known} nor a file")
-    return path.read_text(encoding="utf-8")
+        raise InputError(f"chat_template={template_name}: neither one of {known} nor a file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        template = json.loads(text)["chat_template"] if path.suffix == ".json" else text
+        if isinstance(template, list):  # several, by name
+            template = next(one["template"] for one in template if one["name"] == "default")
+    except (UnicodeDecodeError, KeyError, ValueError, StopIteration) as error:
+        raise InputError(f"chat_template={template_name}: holds no template in UTF-8 ({error!r})") from error
+    return str(template)
 
 
 def _raise(message: str) -> None:

@@ -4,13 +4,16 @@ Every public data set spells this differently; the spellings that are read here 
 documentation. A row that says neither is dropped under a reason, never repaired by guessing.
 """
 
-import math
+import itertools
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from datamodules.chat import Messages
 
 ROLES = ("system", "user", "assistant", "tool")
+LARGEST = 3e38
+"""Margins are stored as float32."""
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
@@ -40,7 +43,7 @@ def instruction(row: dict[str, Any]) -> Messages:
     Raises:
         Unusable: with the reason.
     """
-    if "messages" in row:
+    if row.get("messages") is not None:
         messages = _messages(row["messages"])
     elif "prompt" in row and "response" in row:
         messages = [*_prompt(row["prompt"]), {"role": "assistant", "content": _text(row["response"])}]
@@ -140,11 +143,21 @@ def _text(value: Any) -> str:
     return value
 
 
+def opening(messages: Messages) -> str:
+    """What is said before the first answer: conversations that begin alike are about the same."""
+    said = itertools.takewhile(lambda message: message["role"] != "assistant", messages)
+    return json.dumps(list(said), ensure_ascii=False)
+
+
 def _margin(row: dict[str, Any]) -> float:
-    given = row.get("margin")
-    if given is None:
-        scores = row.get("score_chosen"), row.get("score_rejected")
-        given = scores[0] - scores[1] if all(isinstance(score, int | float) for score in scores) else 0.0  # type: ignore[operator]
-    if not isinstance(given, int | float) or not math.isfinite(given):
+    if row.get("margin") is not None:
+        return _number(row["margin"])
+    scores = [row.get("score_chosen"), row.get("score_rejected")]
+    return 0.0 if None in scores else _number(_number(scores[0]) - _number(scores[1]))
+
+
+def _number(value: Any) -> float:
+    """A number that float32 can hold."""
+    if not isinstance(value, int | float) or not abs(value) <= LARGEST:
         raise Unusable("invalid_margin")
-    return float(given)
+    return float(value)

@@ -36,14 +36,16 @@ class Example:
     Attributes:
         segments: token ids: one list for an instruction; prompt, chosen, rejected for a preference.
         trained: for every token of every segment, whether it is learned.
+        group: examples of one group never part between training and validation.
         margin: of a preference.
-        cut: what was shortened to fit: "prompt", "answer" or nothing.
+        cut: what was shortened to fit: "prompt", "answer", "conversation".
     """
 
     segments: list[list[int]]
     trained: list[list[bool]]
+    group: str
     margin: float = 0.0
-    cut: str = ""
+    cut: tuple[str, ...] = ()
 
 
 @dataclass
@@ -82,7 +84,6 @@ def write_examples(
     folder: Path,
     rows: Iterable[Row | str],
     convert: Callable[[Row], Example],
-    group: Callable[[Row], str],
     fraction: float,
     seed: int,
     vocabulary_size: int,
@@ -93,7 +94,6 @@ def write_examples(
         folder: empty.
         rows: rows, or reasons why there is none.
         convert: makes the example; raises `Unusable` with the reason to drop it.
-        group: rows of one group never part between training and validation.
         fraction: of groups held out.
         seed: of the choice.
         vocabulary_size: decides the integers' width.
@@ -113,9 +113,8 @@ def write_examples(
         except Unusable as reason:
             counts.drop(str(reason), row)
             continue
-        if example.cut:
-            counts.cut[example.cut] += 1
-        split = split_of(group(row), fraction, seed)
+        counts.cut.update(example.cut)
+        split = split_of(example.group, fraction, seed)
         kept[split].append(example)
         counts.kept[split] += 1
         counts.tokens += sum(map(len, example.segments))

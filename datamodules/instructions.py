@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.aligned import AlignmentData
-from datamodules.conversations import Unusable, instruction
+from datamodules.conversations import Unusable, instruction, opening
 from datamodules.examples import Example, Examples
 from datamodules.mixture import PADDING, ignore_labels
 from datamodules.numbered import EpochOrder, StepKey
@@ -72,7 +72,7 @@ class InstructionData(AlignmentData):
         folder: where prepared examples are kept; reused when the inputs and settings are the same.
         rows: where conversations come from: `messages`, or `prompt` and `response`.
         tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain` or a Jinja file; null takes the one beside the tokenizer, else ChatML.
+        chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
         sequence_length: tokens in a row; a longer conversation loses its end.
         batch_size: rows in a micro-batch of one rank.
         validation_fraction: share of conversations held out.
@@ -116,12 +116,14 @@ class InstructionData(AlignmentData):
 
     def convert(self, row: Row) -> Example:
         """The conversation, cut at its end where it is too long."""
-        encoded = self.template.encode(instruction(row))
+        messages = instruction(row)
+        encoded = self.template.encode(messages)
         most = self.sequence_length + 1
         ids, trained = encoded.ids[:most], encoded.trained[:most]
         if not any(trained):
             raise Unusable("answer_truncated_away")
-        return Example([ids], [trained], cut="conversation" if len(encoded.ids) > most else "")
+        cut = ("conversation",) if len(encoded.ids) > most else ()
+        return Example([ids], [trained], str(row.get("group") or opening(messages)), cut=cut)
 
     def setup(self, stage: str) -> None:
         """Open the examples and pack them."""

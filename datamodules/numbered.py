@@ -146,7 +146,9 @@ class NumberedSamples(lightning.LightningDataModule):
         return [self.batch_size] if warmup is None else warmup.sizes(self.batch_size)
 
     def _coming_batch_sizes(self) -> Iterator[int]:
-        first, accumulated = (self.trainer.global_step, self.trainer.accumulate_grad_batches) if self.trainer else (0, 1)
+        first, accumulated = (
+            (self.trainer.global_step, self.trainer.accumulate_grad_batches) if self.trainer else (0, 1)
+        )
         for step in itertools.count(first):
             yield from itertools.repeat(self.batch_size_of(step), accumulated)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.aligned import AlignmentData
 from datamodules.chat import Encoded
-from datamodules.conversations import Unusable, preference
+from datamodules.conversations import Unusable, opening, preference
 from datamodules.examples import Example, Examples
 from datamodules.mixture import PADDING
 from datamodules.numbered import EpochOrder, StepKey
@@ -34,14 +35,15 @@ class PairBatches(Dataset[dict[str, Any]]):
         examples: prompt, chosen, rejected.
         pad: fills the row.
         order_seed: of the order in every epoch; by default sample number i is example i.
+        most: tokens of a prompt and an unrelated answer.
 
     Attributes:
-        unrelated: lay out the next example's chosen answer as a third one, from which KTO estimates a divergence.
+        unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a divergence.
         reference: float32 [examples, answers], log-probabilities under the reference; None where they are not known.
     """
 
-    def __init__(self, examples: Examples, pad: int, order_seed: int | None = None) -> None:
-        self.examples, self.pad = examples, pad
+    def __init__(self, examples: Examples, pad: int, order_seed: int | None = None, most: int = 512) -> None:
+        self.examples, self.pad, self.most = examples, pad, most
         self.order = None if order_seed is None else EpochOrder(len(examples), order_seed)
         self.unrelated = False
         self.reference: np.ndarray | None = None
@@ -53,8 +55,25 @@ class PairBatches(Dataset[dict[str, Any]]):
         """Token ids of an example's answers."""
         _, *answers = (tokens for tokens, _ in self.examples.segments(example))
         if self.unrelated:
-            answers.append(self.examples.segments((example + 1) % len(self))[1][0])
+            answers.append(self.unrelated_answer(example))
         return answers
+
+    def unrelated_answer(self, example: int) -> np.ndarray:
+        """Token ids of the answer to another prompt, the same in every epoch, as many as fit behind this one's.
+
+        Raises:
+            InputError: when hardly any example has another prompt.
+        """
+        prompt, *own = (tokens for tokens, _ in self.examples.segments(example))
+        for attempt in range(64):
+            other = xxhash.xxh3_64_intdigest(f"unrelated/{example}/{attempt}".encode()) % len(self)
+            other_prompt, answer, _ = (tokens for tokens, _ in self.examples.segments(other))
+            if not any(np.array_equal(*both) for both in ((prompt, other_prompt), (own[0], answer), (own[1], answer))):
+                return answer[: self.most - len(prompt)]
+        raise InputError(
+            "loss KTO estimates a divergence from answers to other prompts, and these pairs share one: take pairs of "
+            "more prompts, or another loss"
+        )
 
     def __getitem__(self, key: StepKey) -> dict[str, Any]:
         """One row [1, T] and its pairs.
@@ -99,7 +118,7 @@ class PreferenceData(AlignmentData):
         folder: where prepared pairs are kept; reused when the inputs and settings are the same.
         rows: where pairs come from: `prompt`, `chosen`, `rejected`, or two transcripts in HH's format.
         tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain` or a Jinja file; null takes the one beside the tokenizer, else ChatML.
+        chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
         max_tokens: of a prompt with the longer of its answers. A longer prompt loses its beginning, as much as is
             needed; answers lose their end only where a quarter of this would not be left for the prompt.
         batch_size: pairs in a micro-batch of one rank.
@@ -150,17 +169,19 @@ class PreferenceData(AlignmentData):
             for answer in (pair.chosen, pair.rejected)
         ]
         segments, cut = shorten(sides[0], sides[1], self.max_tokens)
+        if not segments[0]:
+            raise Unusable("empty_prompt")
         if segments[1] == segments[2]:
             raise Unusable("answers_truncated_to_equal" if cut else "equal_answers")
         trained = [[False] * len(segments[0]), *([True] * len(answer) for answer in segments[1:])]
-        return Example(segments, trained, pair.margin, cut)
+        return Example(segments, trained, str(row.get("group") or opening(pair.prompt)), pair.margin, cut)
 
     def setup(self, stage: str) -> None:
         """Open the pairs."""
         super().setup(stage)
         pad = self.tokenizer.pad
-        self.train_pairs = PairBatches(self.examples["train"], pad, order_seed=self.seed)
-        self.validation_dataset = PairBatches(self.examples["validation"], pad)
+        self.train_pairs = PairBatches(self.examples["train"], pad, order_seed=self.seed, most=self.max_tokens)
+        self.validation_dataset = PairBatches(self.examples["validation"], pad, most=self.max_tokens)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """An endless loader that begins at the first sample not yet consumed."""
@@ -181,9 +202,14 @@ class PreferenceData(AlignmentData):
 
     def every_pair(self, split: str) -> DataLoader[dict[str, Any]]:
         """All pairs of a split by example number, this rank's share of them."""
-        pairs = PairBatches(self.examples[split], self.tokenizer.pad)
+        pairs = PairBatches(self.examples[split], self.tokenizer.pad, most=self.max_tokens)
         pairs.unrelated = self.validation_dataset.unrelated
         return self.batch_loader(pairs, self.evaluation_keys(len(pairs)))
+
+    @property
+    def has_margins(self) -> bool:
+        """Whether any pair says by how much one answer is better."""
+        return any(examples.margins.any() for examples in self.examples.values())
 
     def use_unrelated_answers(self) -> None:
         """Lay out a third, unrelated answer with each pair."""
@@ -228,7 +254,7 @@ class PreferenceData(AlignmentData):
             pairs.reference = values
 
 
-def shorten(chosen: Encoded, rejected: Encoded, most: int) -> tuple[list[list[int]], str]:
+def shorten(chosen: Encoded, rejected: Encoded, most: int) -> tuple[list[list[int]], tuple[str, ...]]:
     """Prompt, chosen and rejected of at most `most` tokens together with the longer answer, and what was cut.
 
     The answer and its end are what is learned: the prompt gives way first, from its beginning, and keeps its first
@@ -241,9 +267,8 @@ def shorten(chosen: Encoded, rejected: Encoded, most: int) -> tuple[list[list[in
     if prompt != other:
         raise Unusable("different_prompts")
     room = most - max(len(first), len(second))
-    cut = ""
-    if len(prompt) > room:
-        cut = "prompt" if room >= most // 4 else "answer"
-        room = max(room, min(len(prompt), most // 4))
-        prompt = [prompt[0], *prompt[len(prompt) - room + 1 :]]
-    return [prompt, first[: most - room], second[: most - room]], cut
+    left = max(room, min(len(prompt), most // 4))
+    cut = [name for name, is_cut in (("prompt", len(prompt) > left), ("answer", left > room)) if is_cut]
+    if len(prompt) > left:
+        prompt = [prompt[0], *prompt[len(prompt) - left + 1 :]]
+    return [prompt, first[: most - left], second[: most - left]], tuple(cut)

@@ -45,7 +45,7 @@ class _RowFiles(Files):
             return value
         if not isinstance(value, dict):
             return Document(None, reason="no_object")
-        return unless_surrogates(json.dumps(value, ensure_ascii=False))
+        return unless_surrogates(json.dumps(value, ensure_ascii=False, default=str))
 
     def _read_parquet(self, file: InputFile) -> Iterator[Document]:
         with pyarrow.parquet.ParquetFile(file.location) as table:

@@ -46,6 +46,16 @@ def find_tokenizer(path: Path) -> Path:
     )
 
 
+def own_template(tokenizer: Path) -> str | None:
+    """The file that holds a tokenizer's own chat template: one beside it, or its settings; None where there is none."""
+    beside, settings = tokenizer.with_name(TEMPLATE), tokenizer.with_name(SETTINGS)
+    if beside.is_file():
+        return str(beside)
+    if settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("chat_template"):
+        return str(settings)
+    return None
+
+
 def write_hugging_face_tokenizer(tokenizer: Tokenizer, template: str | None, folder: Path) -> None:
     """Write `tokenizer.json`, `tokenizer_config.json` and the chat template, from any tokenizer."""
     tokenizer.write(folder)

@@ -42,6 +42,9 @@ class LanguageModel(lightning.LightningModule):
         spike_skip: leave steps out whose gradient norm is far above the last ones; null leaves out none.
     """
 
+    has_scalar_output = False
+    """Whether the decoder ends in a single number instead of scores over the vocabulary."""
+
     def __init__(
         self,
         optimizer: OptimizerFactory,
@@ -56,6 +59,11 @@ class LanguageModel(lightning.LightningModule):
         super().__init__()
         if decoder is None:
             raise InputError("model.init_args.decoder: give the model's shape, or weights to begin with in init_from")
+        if decoder.scalar_output != self.has_scalar_output:
+            raise InputError(
+                f"init_from={init_from} is a reward model, whose output is one number: {type(self).__name__} needs one "
+                "score a token, begin with a language model"
+            )
         self.config = replace(decoder, lora=lora) if lora is not None else decoder
         self.optimizer_factory, self.schedule = optimizer, schedule
         self.z_loss, self.initial_seed, self.init_from = z_loss, initial_seed, init_from

@@ -48,12 +48,15 @@ def test_a_fine_tuned_run_begins_the_next_stage(
     expected = read_checkpoint(tmp_path / "run/checkpoints/step=6.ckpt")["state_dict"]
     for start in (tmp_path / "run", tmp_path / "run/checkpoints/step=6.ckpt", tmp_path / "tuned.safetensors"):
         name = start.name
-        further = align({"init_from": str(start)}, default_root_dir=str(tmp_path / f"from {name}"), max_steps=2)
+        # A step too small to see: what is saved is what it began with.
+        still = {"optimizer": {"class_path": "models.AdamW", "init_args": {"learning_rate": 1e-12}}}
+        further = align({"init_from": str(start)} | still, default_root_dir=str(tmp_path / f"from {name}"), max_steps=2)
         main(["validate", "--config", str(further), "--ckpt_path", str(tmp_path / "run/checkpoints/step=6.ckpt")])
         main(["fit", "--config", str(further)])
-        # The first loss is that of the weights it began with.
-        assert losses(tmp_path / f"from {name}")[0] == pytest.approx(losses(tmp_path / "from run")[0], abs=1e-6)
-    assert expected
+        began = read_checkpoint(tmp_path / f"from {name}/checkpoints/step=2.ckpt")["state_dict"]
+        assert began.keys() == expected.keys()
+        for parameter, value in expected.items():
+            torch.testing.assert_close(began[parameter], value, rtol=0, atol=1e-6)
 
 
 def test_an_adapter_trains_alone_and_merges(align: Align, tmp_path: Path, base_run: Path) -> None:
@@ -155,7 +158,7 @@ def test_layouts_give_the_numbers_of_one_process(
     )
     run_ranks(2, fit, "--config", str(spread))
     for name, expected in alone[module].items():
-        assert losses(tmp_path / "spread", name) == pytest.approx(expected, abs=2e-5), name
+        assert losses(tmp_path / "spread", name) == pytest.approx(expected, abs=2e-5, rel=1e-5), name
     assert len(alone[module]["train/loss"]) == 6
 
 

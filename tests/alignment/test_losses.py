@@ -100,13 +100,24 @@ def test_log_of_one_minus_exp_is_exact_near_both_ends() -> None:
 
 
 def test_impossible_parameters_are_refused() -> None:
-    for make in (lambda: DPO(beta=0), lambda: RobustDPO(label_smoothing=0.5), lambda: ORPO(weight=-1)):
+    for make in (
+        lambda: DPO(beta=0),
+        lambda: RobustDPO(label_smoothing=0.5),
+        lambda: ORPO(weight=math.inf),
+        lambda: SimPO(gamma=-5),
+    ):
         with pytest.raises(InputError):
             make()
 
 
 def test_extreme_log_probabilities_stay_finite() -> None:
     extreme: Tensor = torch.tensor([-1e4, -1e-6], dtype=torch.float32)
+    made = pairs(extreme, extreme.flip(0))
     for loss in ALL:
-        values = loss(pairs(extreme, extreme.flip(0)))
+        single = {name: value.float() for name, value in vars(made).items()}
+        leaves = {name: single[name].requires_grad_() for name in ("chosen", "rejected")}
+        values = loss(Pairs(**single))
+        values.sum().backward()
+        assert values.dtype == torch.float32
         assert values.isfinite().all(), type(loss).__name__
+        assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves.values())

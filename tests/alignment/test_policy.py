@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -67,23 +69,53 @@ def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePoli
         batches.unrelated = unrelated
         batch = batches[StepKey(samples, range(0))]
         found = policy(batch, policy.answer_log_probabilities)
-        expected = [
-            naive(policy, examples.pairs[number][0], answer)
-            for number in samples
-            for answer in [*examples.pairs[number][1:], *([examples.pairs[(number + 1) % 8][1]] if unrelated else [])]
-        ]
-        assert found.tolist() == pytest.approx(expected, abs=1e-6)
-        assert batch["lengths"].tolist() == [
-            len(a)
-            for n in samples
-            for a in [*examples.pairs[n][1:], *([examples.pairs[(n + 1) % 8][1]] if unrelated else [])]
-        ]
-        flat = batch["tokens"].flatten()[batch["ends"]].tolist()
-        assert flat == [
-            int(a[-1])
-            for n in samples
-            for a in [*examples.pairs[n][1:], *([examples.pairs[(n + 1) % 8][1]] if unrelated else [])]
-        ]
+        answers = [(examples.pairs[n][0], answer) for n in samples for answer in batches.answers(n)]
+        assert len(answers) == len(samples) * (3 if unrelated else 2)
+        assert found.tolist() == pytest.approx([naive(policy, *pair) for pair in answers], abs=1e-6)
+        assert batch["lengths"].tolist() == [len(answer) for _, answer in answers]
+        assert batch["tokens"].flatten()[batch["ends"]].tolist() == [int(answer[-1]) for _, answer in answers]
+
+
+def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy) -> None:
+    """KTO's divergence, the KL of every next token of both answers, and what `predict` gives."""
+    examples: Any = MadeUp(6)
+    batches, samples = PairBatches(examples, pad=3), [4, 1, 5]
+    batches.unrelated = True
+    batch = batches[StepKey(samples, range(0))]
+    other = build_decoder(CONFIG, seed=5).double()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(8 if parameter.ndim == 2 else 1)
+    policy.reference_decoder, policy.reference = other, "online"
+    policy.trainer = cast(Any, SimpleNamespace(strategy=SimpleNamespace(reduce=lambda x, reduce_op: x)))
+    try:
+        reference = policy.reference_log_probabilities(batch)
+        made = policy.pairs(batch, policy(batch, policy.answer_log_probabilities), reference)
+        values, _ = policy.divergence_from_reference(batch, batch["example"] >= 0)
+        predicted = policy.predict_step(batch, 0)
+    finally:
+        policy.reference_decoder, policy.reference, policy._trainer = None, "precomputed", None
+
+    twin = SimpleNamespace(decoder=other)
+    ratios, divergences = [], []
+    for number in samples:
+        prompt, *own = examples.pairs[number]
+        third = batches.unrelated_answer(number)
+        ratios.append(naive(policy, prompt, third) - naive(cast(Any, twin), prompt, third))
+        for answer in own:
+            tokens = torch.from_numpy(np.concatenate((prompt, answer)))[None]
+            p, q = (
+                model.output(model(tokens))[0, len(prompt) - 1 : -1].log_softmax(-1).detach()
+                for model in (cast(Any, policy.decoder), other)
+            )
+            divergences += (p.exp() * (p - q)).sum(-1).tolist()
+    assert made.divergence is not None
+    assert made.divergence.item() == pytest.approx(max(0.0, sum(ratios) / 3), abs=1e-9)
+    assert sum(ratios) > 0  # else nothing was compared
+    assert values.tolist() == pytest.approx(divergences, abs=1e-6)
+    for place, side in enumerate(("chosen", "rejected"), start=1):
+        by_hand = [naive(policy, examples.pairs[n][0], examples.pairs[n][place]) for n in samples]
+        assert predicted[side] == pytest.approx(by_hand, abs=1e-6)
 
 
 def test_which_answer_comes_first_does_not_matter(policy: PreferencePolicy) -> None:
@@ -122,6 +154,67 @@ def test_a_fresh_policy_begins_at_log_two_and_learns(align: Align, tmp_path: Pat
         assert 0 < found["validation/kl_a_token"][-1] < 5
     # Only what is trained has moved.
     assert found["validation/log_ratios/rejected"][-1] < found["validation/log_ratios/chosen"][-1]
+
+
+@pytest.mark.parametrize("reference", ["precomputed", "online"])
+def test_a_policy_that_begins_with_an_adapter_is_its_own_reference(
+    align: Align, tmp_path: Path, reference: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The adapter that the first stage trained belongs to the reference; then evaluation takes what was stored."""
+    first = align({"lora": {"rank": 4}}, default_root_dir=str(tmp_path / "first"))
+    main(["fit", "--config", str(first)])
+    config = align(dpo(init_from=str(tmp_path / "first"), reference=reference), max_steps=2)
+    main(["fit", "--config", str(config)])
+    found = metrics(tmp_path / "run")
+    assert found["train/loss"][0] == pytest.approx(math.log(2), abs=1e-6)
+    assert found["train/rewards/margin"][0] == pytest.approx(0, abs=1e-5)
+    off = align(dpo(init_from=str(tmp_path / "first"), reference="adapter_off"))
+    assert "holds an adapter already" in refused(["fit", "--config", off], capsys)
+
+
+def test_evaluation_takes_the_reference_that_training_stored(
+    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(align(dpo()))
+    main(["fit", "--config", config])
+    last = metrics(tmp_path / "run")["validation/loss"][-1]
+    for command in ("validate", "test"):
+        capsys.readouterr()
+        main([command, "--config", config])
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "/loss" in line)
+        assert float(line.split("│")[2]) == pytest.approx(last, abs=1e-6)
+    (stored,) = (tmp_path / "data").glob("reference-*")
+    shutil.rmtree(stored)
+    assert "nothing is stored for these pairs" in refused(["test", "--config", config], capsys)
+
+
+def test_a_run_goes_on_with_the_reference_it_began_with(
+    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = str(tmp_path / "tuned")
+    main(["fit", "--config", str(align({}, default_root_dir=tuned, max_steps=2))])
+    main(["fit", "--config", str(align(dpo(), max_steps=2))])
+    main(["fit", "--config", str(align(dpo(init_from=tuned), default_root_dir=str(tmp_path / "b"), max_steps=2))])
+    changed = align(dpo(init_from=tuned), max_steps=4)
+    assert "was trained against reference" in refused(["fit", "--config", changed], capsys)
+
+
+def test_experts_are_balanced_and_nothing_is_ignored(
+    align: Align, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The experts' own loss is part of what is learned; a loss of next-token prediction has no place here."""
+    shape = {"vocabulary_size": 512, "width": 16, "layers": 1, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
+    for settings in (dpo(), {"model_class": "alignment.RewardModel"}):
+        losses = []
+        for weight in (0.0, 10.0):
+            experts = {"count": 4, "active": 2, "balance_weight": weight}
+            run = tmp_path / f"{settings['model_class']}-{weight}"
+            changes = {"init_from": None, "decoder": shape | {"experts": experts}}
+            config = align(settings | changes, {"tokenizer": str(base_run)}, max_steps=2, default_root_dir=str(run))
+            main(["fit", "--config", str(config)])
+            losses.append(metrics(run)["train/gradient_norm"][0])
+        assert losses[1] > 1.1 * losses[0]
+        assert "z_loss=0.5" in refused(["fit", "--config", align(settings | {"z_loss": 0.5})], capsys)
 
 
 def test_references_agree(align: Align, tmp_path: Path) -> None:

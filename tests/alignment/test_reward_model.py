@@ -20,6 +20,7 @@ from models import AdamW, Cosine, DecoderConfig
 from models.decoder import build_decoder
 from tests.alignment.conftest import Align
 from tests.alignment.test_policy import MadeUp
+from tests.test_command_line import refused
 
 CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
 
@@ -50,17 +51,69 @@ def test_calibration_error_equals_a_count_by_hand() -> None:
     assert [(count, round(right, 3)) for _, right, count in metric.curve()] == [(3, 0.5), (3, 0.667)]
 
 
+def test_margins_are_subtracted_where_asked_for(
+    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = PairBatches(cast(Any, MadeUp(4)), pad=3)[StepKey([0, 1], range(0))] | {"margins": torch.tensor([1.0, 0.5])}
+    chosen, rejected = torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.5])
+    for use_margin, margins in ((True, [1.0, 0.5]), (False, [0.0, 0.0])):
+        model = RewardModel(CONFIG, use_margin, optimizer=AdamW(), schedule=Cosine())
+        expected = [math.log1p(math.exp(-(d - m))) for d, m in zip([2.0, -0.5], margins, strict=True)]
+        assert model.pair_losses(chosen, rejected, batch).tolist() == pytest.approx(expected, abs=1e-6)
+    (tmp_path / "plain.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": f"{i}", "chosen": "ba", "rejected": "de"}) for i in range(30))
+    )
+    rows = {"class_path": "datamodules.FileRows", "init_args": {"paths": [str(tmp_path / "plain.jsonl")]}}
+    config = align({"model_class": "alignment.RewardModel", "use_margin": True}, {"rows": rows})
+    assert "use_margin=true: no pair has" in refused(["fit", "--config", config], capsys)
+
+
+def test_it_is_no_language_model(align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = align({"model_class": "alignment.RewardModel"}, max_steps=2)
+    main(["fit", "--config", str(config)])
+    run = str(tmp_path / "run")
+    policy = {"model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.DPO"}}
+    for settings in ({}, policy):
+        assert "is a reward model" in refused(["fit", "--config", align(settings | {"init_from": run})], capsys)
+    assert "scores text and writes none" in refused(["generate", "--config", config, "--prompt", "Ba"], capsys)
+    (tmp_path / "text.jsonl").write_text('{"text": "Ba"}')
+    evaluate = ["evaluate", "--input", run, f"--text=[{tmp_path / 'text.jsonl'}]"]
+    assert "is a reward model" in refused(evaluate, capsys)
+
+
 def test_it_learns_and_says_how_well(align: Align, tmp_path: Path) -> None:
     config = str(align({"model_class": "alignment.RewardModel", "use_margin": True}, max_steps=18))
     main(["fit", "--config", config])
     found: dict[str, float] = {name: float(v) for _, _, name, v in read_metrics(tmp_path / "run/metrics.csv")}
     assert found["validation/accuracy"] > 0.9
     assert 0 <= found["validation/calibration_error"] <= 0.5
-    assert -1 <= found["validation/length_bias"] <= 1
     assert math.isfinite(found["validation/loss"])
     bins = json.loads((tmp_path / "run/reliability.json").read_text())["bins"]
     assert all(0.5 <= confidence <= 1 and 0 <= right <= 1 for confidence, right, _ in bins)
-    main(["predict", "--config", config])
+
+
+def test_metrics_and_predictions_equal_a_computation_by_hand() -> None:
+    examples: Any = MadeUp(8)
+    model = RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine())
+    model.decoder = build_decoder(model.config, seed=2).double()
+    model.make_metrics()
+    batches = PairBatches(examples, pad=3)
+    predicted: dict[str, list[float]] = {"chosen": [], "rejected": []}
+    for samples in ([0, 1, 2], [3, 4], [5, 6, 7]):
+        batch = batches[StepKey(samples, range(0))]
+        model.validation_step(batch, 0)
+        for side, scores in predicted.items():
+            scores += model.predict_step(batch, 0)[side]
+    for place, side in enumerate(("chosen", "rejected"), start=1):
+        by_hand = []
+        for pair in examples.pairs:
+            hidden = model.decoder(torch.from_numpy(np.concatenate((pair[0], pair[place])))[None])
+            by_hand.append(model.decoder.output(hidden)[0, -1].item())
+        assert predicted[side] == pytest.approx(by_hand, abs=1e-6)
+    margins = np.subtract(predicted["chosen"], predicted["rejected"])
+    lengths = [len(pair[1]) - len(pair[2]) for pair in examples.pairs]
+    assert model.length_bias.compute().item() == pytest.approx(np.corrcoef(margins, lengths)[0, 1], abs=1e-5)
+    assert cast(Any, model.means["accuracy"]).compute().item() == pytest.approx((margins > 0).mean())
 
 
 def test_seeds_make_an_ensemble(align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

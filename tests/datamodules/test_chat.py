@@ -1,13 +1,15 @@
 """Templates token by token: what is learned, what a user's text cannot forge, and one beginning and end of text."""
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.chat import BEGIN, END, ESCAPE, ChatTemplate, Encoded
+from datamodules.chat import BEGIN, END, ESCAPE, ChatTemplate, Encoded, TemplateRefusalError, read_template
 from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenizer_files import own_template
 from errors import InputError
 from tests.conftest import sentences
 
@@ -109,8 +111,34 @@ def test_mistakes_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 1"):
         ChatTemplate(str(tmp_path / "broken.jinja"), tokenizer)
     (tmp_path / "refusing.jinja").write_text("{{ raise_exception('no tools') }}")
+    for source in ("{{ messages[0].content + 1 }}", "{{ 1 / 0 }}"):
+        (tmp_path / "broken.jinja").write_text(source)
+        with pytest.raises(TemplateRefusalError, match="refuses a conversation"):
+            ChatTemplate(str(tmp_path / "broken.jinja"), tokenizer).encode(TALK)
+    (tmp_path / "latin.jinja").write_bytes("{# é #}".encode("latin-1"))
+    with pytest.raises(InputError, match="no template in UTF-8"):
+        ChatTemplate(str(tmp_path / "latin.jinja"), tokenizer)
     with pytest.raises(InputError, match="refuses a conversation: no tools"):
         ChatTemplate(str(tmp_path / "refusing.jinja"), tokenizer).encode(TALK)
     (tmp_path / "rewriting.jinja").write_text("{{ messages|length }}{% for m in messages %}{{ m.content }}{% endfor %}")
     with pytest.raises(InputError, match="writes earlier turns differently"):
         ChatTemplate(str(tmp_path / "rewriting.jinja"), tokenizer).encode(TALK)
+
+
+def test_one_answer_after_another_are_two(tokenizer: Tokenizer) -> None:
+    talk = [TALK[1], {"role": "assistant", "content": "first"}, {"role": "assistant", "content": "second"}]
+    prompt, answer = ChatTemplate("plain", tokenizer).encode(talk).prompt_and_answer()
+    assert tokenizer.decode(answer) == "second"
+    assert "first" in tokenizer.decode(prompt)
+
+
+def test_a_tokenizers_own_template_is_found(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """In its settings, alone or among others by name; a file beside it comes first."""
+    file, settings = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
+    assert own_template(file) is None
+    named = [{"name": "tools", "template": "x"}, {"name": "default", "template": LLAMA_STYLE}]
+    for written in (LLAMA_STYLE, named):
+        settings.write_text(json.dumps({"chat_template": written}))
+        assert ChatTemplate(str(own_template(file)), tokenizer).source == LLAMA_STYLE
+    (tmp_path / "chat_template.jinja").write_text("beside")
+    assert read_template(str(own_template(file))) == "beside"

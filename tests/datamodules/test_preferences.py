@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,12 +18,13 @@ from datamodules.numbered import EpochOrder, StepKeys
 from datamodules.preferences import shorten
 from datamodules.tokenizer import TokenizerSettings, train_tokenizer
 from datamodules.tokenizer_files import load_tokenizer
+from errors import InputError
 from tests.conftest import sentences
 
 
 def encoded(prompt: int, answer: int, ending: int) -> Encoded:
     ids = [1, *range(100, 100 + prompt - 1), *range(1000 * ending, 1000 * ending + answer - 1), 2]
-    return Encoded(ids, [False] * prompt + [True] * answer)
+    return Encoded(ids, [False] * prompt + [True] * answer, prompt)
 
 
 @settings(max_examples=200, deadline=None)
@@ -36,14 +38,12 @@ def test_the_prompt_gives_way_first(prompt: int, first: int, second: int, most: 
     assert a == answer[: len(a)]
     assert len(kept) + max(len(a), len(b)) <= most
     if prompt + max(first, second) <= most:
-        assert (len(kept), len(a), len(b), cut) == (prompt, first, second, "")
-    elif cut == "prompt":
-        # Not one token more than needed, and both answers end.
-        assert len(kept) + max(len(a), len(b)) == most
-        assert (len(a), len(b)) == (first, second)
+        assert (len(kept), len(a), len(b)) == (prompt, first, second)
     else:
-        assert cut == "answer"
-        assert len(kept) == min(prompt, most // 4)
+        # Not one token more than needed; answers end, but where the prompt would have less than a quarter.
+        assert len(kept) + max(len(a), len(b)) == most
+        assert (len(a), len(b)) == (first, second) or len(kept) == min(prompt, most // 4)
+    assert cut == ("prompt",) * (len(kept) < prompt) + ("answer",) * ((len(a), len(b)) != (first, second))
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +65,17 @@ def test_every_row_is_kept_or_counted(tokenizer_file: Path, tmp_path: Path) -> N
     rows += [{"prompt": "x", "chosen": "same", "rejected": "same"}, {"prompt": "x"}, "{broken", "[1]"]
     rows += [{"prompt": "y", "chosen": "z" * 500, "rejected": "z" * 501}]  # equal once cut
     rows += [{"prompt": "long " * 200, "chosen": "yes", "rejected": "no"}]
+    rows += [{"prompt": "m", "chosen": "a", "rejected": "b", "margin": margin} for margin in (10**400, 1e39, "1")]
+    rows += [{"prompt": "s", "chosen": "a", "rejected": "b", "score_chosen": "0.9", "score_rejected": 0.1}]
+    rows += [{"prompt": None, "messages": None, "chosen": "a", "rejected": "b"}]
     pairs = data(PreferenceData, tokenizer_file, rows, tmp_path, max_tokens=64)
     pairs.setup("fit")
     summary = pairs.summary()
-    assert summary["rows"] == 36
+    assert summary["rows"] == 41
     assert sum(summary["kept"].values()) == 31
     assert summary["dropped"] == {
         "equal_answers": 1, "missing_keys": 1, "invalid_json": 1, "no_object": 1, "answers_truncated_to_equal": 1,
+        "invalid_margin": 4, "no_transcript": 1,
     }  # fmt: skip
     assert summary["cut"] == {"prompt": 1}
     assert "same" in summary["excerpts"]["equal_answers"][0]
@@ -84,8 +88,24 @@ def test_every_row_is_kept_or_counted(tokenizer_file: Path, tmp_path: Path) -> N
             assert (chosen[-1], rejected[-1]) == (tokenizer.eos, tokenizer.eos)
 
 
-def test_prompts_never_part(tokenizer_file: Path, tmp_path: Path) -> None:
-    rows = [{"prompt": f"p {i % 10}", "chosen": f"c{i}", "rejected": "r"} for i in range(60)]
+def spelled(number: int, form: str) -> dict[str, Any]:
+    """One of six pairs on one of ten prompts."""
+    prompt = f"p {number % 10}"
+    if form == "transcript":
+        head = f"\n\nHuman: {prompt}\n\nAssistant: "
+        return {"chosen": f"{head}c{number}", "rejected": f"{head}r"}
+    if form == "messages":
+        head = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": prompt}]
+        return {
+            side: [*head, {"role": "assistant", "content": answer}]
+            for side, answer in (("chosen", f"c{number}"), ("rejected", "r"))
+        }
+    return {"prompt": prompt, "chosen": f"c{number}", "rejected": "r"}
+
+
+@pytest.mark.parametrize("form", ["prompt", "transcript", "messages"])
+def test_prompts_never_part(tokenizer_file: Path, tmp_path: Path, form: str) -> None:
+    rows = [spelled(i, form) for i in range(60)]
     pairs = data(PreferenceData, tokenizer_file, rows, tmp_path)
     pairs.setup("fit")
     prompts = [
@@ -149,3 +169,39 @@ def test_log_probabilities_of_a_reference_are_bound_to_their_pairs(tokenizer_fil
     batch = next(iter(pairs.val_dataloader()))
     expected = values["validation"][batch["example"].numpy()].reshape(-1)
     assert batch["reference"].tolist() == expected.tolist()
+
+
+def test_a_common_system_message_makes_no_common_group(tokenizer_file: Path, tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Be kind."}
+    rows = [
+        {"messages": [system, {"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": f"a {i}"}]}
+        for i in range(30)
+    ]
+    conversations = data(InstructionData, tokenizer_file, rows, tmp_path, sequence_length=96)
+    conversations.setup("fit")
+    assert all(conversations.summary()["kept"].values())
+
+
+def test_an_unrelated_answer_is_another_prompts_and_fits(
+    tokenizer_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pairs a prompt, one after the other, share the chosen answer."""
+    rows = [
+        {"prompt": f"p {i} " * (1 + i % 12), "chosen": f"answer {i} " * 9, "rejected": f"r{i}{k}"}
+        for i in range(40)
+        for k in range(2)
+    ]
+    pairs = data(PreferenceData, tokenizer_file, rows, tmp_path, max_tokens=64)
+    pairs.setup("fit")
+    pairs.use_unrelated_answers()
+    cut = 0
+    for number in range(len(pairs.train_pairs)):
+        prompt, chosen, _ = (tokens.tolist() for tokens, _ in pairs.examples["train"].segments(number))
+        unrelated = pairs.train_pairs.answers(number)[2].tolist()
+        assert 1 <= len(unrelated) <= 64 - len(prompt)
+        assert unrelated != chosen
+        cut += unrelated[-1] != chosen[-1]
+    assert cut
+    monkeypatch.setattr(pairs.examples["train"], "segments", lambda number: [(np.ones(3), np.ones(3))] * 3)
+    with pytest.raises(InputError, match="share one"):
+        pairs.train_pairs.unrelated_answer(0)
