@@ -2,9 +2,9 @@
 
 Several documents share a packed sequence, so causal attention needs a second rule: same document only. A document may
 branch: several answers follow one prompt, each sees the prompt and itself. Two forms of these rules give the same
-numbers. On a CPU documents of like length run through SDPA together (`models.sequences`), which skips the masked half
-and every cross-document product; elsewhere one dense boolean mask costs T x T bytes a sequence but launches a single
-kernel.
+numbers and neither holds a mask of all pairs. On a CPU documents of like length run through SDPA together
+(`models.sequences`); elsewhere FlexAttention looks at blocks (`models.block_masks`), one kernel whatever the documents,
+which has to be compiled.
 
 Shape suffixes: B batch, T time, C model width, H query heads, K key/value heads, D head width, N = B * T.
 """
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
+from models.block_masks import block_attention, document_block_mask
 from models.cache import KeyValueCache
 from models.config import DecoderConfig
 from models.layers import RMSNorm, rotary_angles, rotate
@@ -49,25 +51,29 @@ class AttentionLayout:
     Attributes:
         angles: cosine and sine of the rotary angles, each [B, T, 1, D / 2].
         sequences: the documents as rectangles, or None.
+        blocks: what FlexAttention looks at, or None.
         mask: boolean [B or 1, 1, T, keys], True where attention is allowed, or None for causal attention.
         decodes: whether keys and values are those of a cache.
     """
 
     angles: tuple[Tensor, Tensor]
     sequences: Sequences | None = None
+    blocks: BlockMask | None = None
     mask: Tensor | None = None
     decodes: bool = False
 
     @classmethod
     def of(cls, document_ids_BT: Tensor, config: DecoderConfig, branches_BT: Tensor | None = None) -> "AttentionLayout":
-        """Layout of packed rows: rectangles on a CPU, the dense mask on other devices."""
+        """Layout of packed rows: rectangles on a CPU, blocks on other devices."""
         if document_ids_BT.device.type == "cpu" and branches_BT is None and not changes(document_ids_BT)[:, 1:].any():
             return cls.causal(document_ids_BT, config)
         positions = positions_in_documents(document_ids_BT, branches_BT)
         angles = rotary_angles(positions, config)
         if document_ids_BT.device.type == "cpu":
             return cls(angles, sequences=Sequences.of(document_ids_BT, branches_BT, config.sliding_window))
-        return cls(angles, mask=dense_mask(document_ids_BT, branches_BT, config.sliding_window))
+        return cls(
+            angles, blocks=document_block_mask(document_ids_BT, positions, branches_BT, config.sliding_window)
+        )
 
     @classmethod
     def causal(cls, like_BT: Tensor, config: DecoderConfig) -> "AttentionLayout":
@@ -132,6 +138,10 @@ class Attention(nn.Module):
         if layout.sequences is not None:
             return self.wo(attend_each_sequence(q_BTHD, k_BTKD, v_BTKD, layout.sequences).flatten(2))
         q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
+        if layout.blocks is not None:
+            attend = block_attention(x_BTC.device.type)
+            y_BHTD = attend(q_BHTD, k_BKTD, v_BKTD, block_mask=layout.blocks, enable_gqa=True)
+            return self.wo(y_BHTD.transpose(1, 2).flatten(2))
         if cache is not None and layout.decodes:
             k_BKTD, v_BKTD = (x.to(q_BHTD.dtype) for x in cache.read(layer))
         y_BHTD = F.scaled_dot_product_attention(

@@ -1,0 +1,74 @@
+"""FlexAttention's view of packed rows: which blocks of keys a block of queries looks at, never a T x T mask.
+
+A document is a run of neighbours, so what a block of queries can see is one stretch of blocks, from the one in which its
+first token's document begins to itself. Torch's own `create_block_mask` asks a function for every pair of positions, and
+has to be compiled to not write all answers down; runs need no asking.
+
+Shape suffixes: B batch, T time, Q blocks of queries, K blocks of keys.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from models.sequences import changes
+
+BLOCK = 128
+"""Queries and keys in a block: what FlexAttention's kernels are made for."""
+
+
+def document_block_mask(
+    document_ids_BT: Tensor, positions_BT: Tensor, branches_BT: Tensor | None = None, window: int | None = None
+) -> BlockMask:
+    """Causal attention within documents, branches and a window, worked out on the device without waiting for it.
+
+    Args:
+        document_ids_BT: integers; equal neighbours belong to one document.
+        positions_BT: of each token in its document, see `models.attention.positions_in_documents`.
+        branches_BT: 0 is the prompt, other integers what continues it; None is no branches.
+        window: a token sees itself and this many minus one before it; None sees all.
+    """
+    length = document_ids_BT.shape[1]
+    blocks = -(-length // BLOCK)
+    columns = torch.arange(length, device=document_ids_BT.device)
+    start_BT = torch.where(changes(document_ids_BT), columns, 0).cummax(dim=1).values
+    padded_BT = torch.nn.functional.pad(start_BT, (0, blocks * BLOCK - length), value=length)
+    earliest_BQ = padded_BT[:, ::BLOCK]
+    latest_BQ = padded_BT[:, BLOCK - 1 :: BLOCK]
+    numbers = torch.arange(blocks, device=document_ids_BT.device)
+    query, key = numbers[:, None], numbers[None, :]
+    seen_BQK = (key <= query) & (key >= earliest_BQ[:, :, None] // BLOCK)
+    # Seen whole: before the diagonal and of the one document that fills the block of queries.
+    whole_BQK = seen_BQK & (key < query) & (key * BLOCK >= latest_BQ[:, :, None])
+    if branches_BT is not None or window is not None:
+        whole_BQK = torch.zeros_like(whole_BQK)
+
+    def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        sees = (query >= key) & (start_BT[batch, query] <= key)
+        if branches_BT is not None:
+            branch = branches_BT[batch, key]
+            sees = sees & ((branch == 0) | (branch == branches_BT[batch, query]))
+        if window is not None:
+            sees = sees & (positions_BT[batch, query] - positions_BT[batch, key] < window)
+        return sees
+
+    return BlockMask.from_kv_blocks(
+        *_ordered(seen_BQK & ~whole_BQK), *_ordered(whole_BQK), BLOCK, allowed, seq_lengths=(length, length)
+    )
+
+
+def _ordered(chosen_BQK: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys are chosen for each block of queries, and their numbers first; for all heads alike."""
+    counts = chosen_BQK.sum(-1, dtype=torch.int32)
+    order = chosen_BQK.int().argsort(dim=-1, descending=True, stable=True).int()
+    return counts[:, None], order[:, None]
+
+
+@functools.cache
+def block_attention(device: str) -> Callable[..., Any]:
+    """FlexAttention for a type of device: compiled into one kernel, but on a CPU, where it has no backward pass."""
+    return flex_attention if device == "cpu" else torch.compile(flex_attention)
