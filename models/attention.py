@@ -2,9 +2,9 @@
 
 Several documents share a packed sequence, so causal attention needs a second rule: same document only. A document may
 branch: several answers follow one prompt, each sees the prompt and itself. Two forms of these rules give the same
-numbers and neither holds a mask of all pairs. On a CPU documents of like length run through SDPA together
-(`models.sequences`); elsewhere FlexAttention looks at blocks (`models.block_masks`), one kernel whatever the documents,
-which has to be compiled.
+numbers and neither holds a mask of all pairs. On a CPU documents of like length are computed together
+(`models.sequences`, `models.blockwise_attention`); elsewhere FlexAttention looks at blocks (`models.block_masks`), one
+kernel whatever the documents, which has to be compiled.
 
 Shape suffixes: B batch, T time, C model width, H query heads, K key/value heads, D head width, N = B * T.
 """
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from models.block_masks import block_attention, document_block_mask
+from models.block_masks import attend_blocks, document_block_mask
+from models.blockwise_attention import blockwise_attention
 from models.cache import KeyValueCache
 from models.config import DecoderConfig
 from models.layers import RMSNorm, rotary_angles, rotate
@@ -52,44 +53,44 @@ class AttentionLayout:
         angles: cosine and sine of the rotary angles, each [B, T, 1, D / 2].
         sequences: the documents as rectangles, or None.
         blocks: what FlexAttention looks at, or None.
-        mask: boolean [B or 1, 1, T, keys], True where attention is allowed, or None for causal attention.
-        decodes: whether keys and values are those of a cache.
+        mask: boolean [1, 1, T, T], True where attention is allowed, or None for causal attention.
+        bias: of one new token a slot to what a cache holds, see `KeyValueCache.bias`, or None.
     """
 
     angles: tuple[Tensor, Tensor]
     sequences: Sequences | None = None
     blocks: BlockMask | None = None
     mask: Tensor | None = None
-    decodes: bool = False
+    bias: Tensor | None = None
 
     @classmethod
-    def of(cls, document_ids_BT: Tensor, config: DecoderConfig, branches_BT: Tensor | None = None) -> "AttentionLayout":
-        """Layout of packed rows: rectangles on a CPU, blocks on other devices."""
+    def of(
+        cls, document_ids_BT: Tensor, config: DecoderConfig, dtype: torch.dtype, branches_BT: Tensor | None = None
+    ) -> "AttentionLayout":
+        """Layout of packed rows: rectangles on a CPU, blocks on other devices. `dtype` is that of queries and keys."""
         if document_ids_BT.device.type == "cpu" and branches_BT is None and not changes(document_ids_BT)[:, 1:].any():
-            return cls.causal(document_ids_BT, config)
+            return cls.causal(document_ids_BT, config, dtype)
         positions = positions_in_documents(document_ids_BT, branches_BT)
-        angles = rotary_angles(positions, config)
+        angles = rotary_angles(positions, config, dtype)
         if document_ids_BT.device.type == "cpu":
             return cls(angles, sequences=Sequences.of(document_ids_BT, branches_BT, config.sliding_window))
-        return cls(
-            angles, blocks=document_block_mask(document_ids_BT, positions, branches_BT, config.sliding_window)
-        )
+        return cls(angles, blocks=document_block_mask(document_ids_BT, positions, branches_BT, config.sliding_window))
 
     @classmethod
-    def causal(cls, like_BT: Tensor, config: DecoderConfig) -> "AttentionLayout":
+    def causal(cls, like_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> "AttentionLayout":
         """Layout of rows that hold one document each."""
         positions = torch.arange(like_BT.shape[1], device=like_BT.device)
         mask = None
         if config.sliding_window is not None and len(positions) > config.sliding_window:
             distance = positions[:, None] - positions
             mask = ((distance >= 0) & (distance < config.sliding_window))[None, None]
-        return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config), mask=mask)
+        return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config, dtype), mask=mask)
 
     @classmethod
     def decoding(cls, cache: KeyValueCache, config: DecoderConfig) -> "AttentionLayout":
         """Layout of one new token a slot, which sees what its slot holds."""
-        angles = rotary_angles(cache.positions[:, None], config)
-        return cls(angles, mask=cache.mask(config.sliding_window), decodes=True)
+        angles = rotary_angles(cache.positions[:, None], config, cache.keys.dtype)
+        return cls(angles, bias=cache.bias(config.sliding_window))
 
 
 def dense_mask(document_ids_BT: Tensor, branches_BT: Tensor | None = None, window: int | None = None) -> Tensor:
@@ -135,19 +136,38 @@ class Attention(nn.Module):
         q_BTHD, k_BTKD = rotate(q_BTHD, layout.angles), rotate(k_BTKD, layout.angles)
         if cache is not None:
             cache.write(layer, k_BTKD.flatten(0, 1), v_BTKD.flatten(0, 1))
-        if layout.sequences is not None:
-            return self.wo(attend_each_sequence(q_BTHD, k_BTKD, v_BTKD, layout.sequences).flatten(2))
+        if cache is not None and layout.bias is not None:
+            y_BTHD = cache.attend(layer, q_BTHD.squeeze(1), layout.bias)[:, None]
+        elif layout.sequences is not None:
+            y_BTHD = attend_each_sequence(q_BTHD, k_BTKD, v_BTKD, layout.sequences)
+        elif layout.blocks is not None:
+            y_BTHD = attend_blocks(q_BTHD, k_BTKD, v_BTKD, layout.blocks)
+        else:
+            y_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, layout.mask)
+        return self.wo(y_BTHD.flatten(2))
+
+
+def attend(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of whole rows, [B, T, H, D]: causal, or as the mask says.
+
+    Args:
+        q_BTHD: queries; k_BTKD, v_BTKD: keys and values, K dividing H, of as many places as the mask has columns.
+        mask: boolean or to be added to the scores, [B or 1, 1, T, keys].
+    """
+    if mask is not None or q_BTHD.device.type != "cpu":
         q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
-        if layout.blocks is not None:
-            attend = block_attention(x_BTC.device.type)
-            y_BHTD = attend(q_BHTD, k_BKTD, v_BKTD, block_mask=layout.blocks, enable_gqa=True)
-            return self.wo(y_BHTD.transpose(1, 2).flatten(2))
-        if cache is not None and layout.decodes:
-            k_BKTD, v_BKTD = (x.to(q_BHTD.dtype) for x in cache.read(layer))
         y_BHTD = F.scaled_dot_product_attention(
-            q_BHTD, k_BKTD, v_BKTD, attn_mask=layout.mask, is_causal=layout.mask is None, enable_gqa=True
+            q_BHTD, k_BKTD, v_BKTD, attn_mask=mask, is_causal=mask is None, enable_gqa=True
         )
-        return self.wo(y_BHTD.transpose(1, 2).flatten(2))
+        return y_BHTD.transpose(1, 2)
+    heads = k_BTKD.shape[2]
+    q_BKTGD = q_BTHD.unflatten(2, (heads, -1)).transpose(1, 2)
+    # Norms of heads are wider than bfloat16 products.
+    q_NTGD, k_NTD, v_NTD = (
+        x.flatten(0, 1).to(v_BTKD.dtype).contiguous() for x in (q_BKTGD, k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2))
+    )
+    y_NTGD: Tensor = blockwise_attention(q_NTGD, k_NTD, v_NTD)
+    return y_NTGD.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2, 3)
 
 
 @torch.compiler.disable  # the shapes of the rectangles change with every batch, and each would compile anew
@@ -170,13 +190,5 @@ def attend_each_sequence(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, sequenc
     )
     outputs = []
     for (q_SLHD, k_SLKD, v_SLKD), mask in zip(rectangles, sequences.masks, strict=True):
-        y_SHLD = F.scaled_dot_product_attention(
-            q_SLHD.transpose(1, 2),
-            k_SLKD.transpose(1, 2),
-            v_SLKD.transpose(1, 2),
-            attn_mask=None if mask is None else mask.to(q_BTHD.dtype),
-            is_causal=mask is None,
-            enable_gqa=True,
-        )
-        outputs.append(y_SHLD.transpose(1, 2))
+        outputs.append(attend(q_SLHD, k_SLKD, v_SLKD, None if mask is None else mask.to(q_BTHD.dtype)))
     return sequences.queries.read(outputs).view_as(q_BTHD)

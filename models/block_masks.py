@@ -1,8 +1,8 @@
 """FlexAttention's view of packed rows: which blocks of keys a block of queries looks at, never a T x T mask.
 
-A document is a run of neighbours, so what a block of queries can see is one stretch of blocks, from the one in which its
-first token's document begins to itself. Torch's own `create_block_mask` asks a function for every pair of positions, and
-has to be compiled to not write all answers down; runs need no asking.
+A document is a run of neighbours, so what a block of queries can see is one stretch of blocks, from the one in which
+its first token's document begins to itself. Torch's own `create_block_mask` asks a function for every pair of
+positions, and has to be compiled to not write all answers down; runs need no asking.
 
 Shape suffixes: B batch, T time, Q blocks of queries, K blocks of keys.
 """
@@ -68,7 +68,19 @@ def _ordered(chosen_BQK: Tensor) -> tuple[Tensor, Tensor]:
     return counts[:, None], order[:, None]
 
 
+def attend_blocks(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, blocks: BlockMask) -> Tensor:
+    """Attention as the blocks say, [B, T, H, D], in one kernel; on a CPU it has no backward pass.
+
+    Args:
+        q_BTHD: queries; k_BTKD, v_BTKD: keys and values, K dividing H.
+        blocks: see `document_block_mask`.
+    """
+    q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
+    y_BHTD: Tensor = _compiled(q_BTHD.device.type)(q_BHTD, k_BKTD, v_BKTD, block_mask=blocks, enable_gqa=True)
+    return y_BHTD.transpose(1, 2)
+
+
 @functools.cache
-def block_attention(device: str) -> Callable[..., Any]:
-    """FlexAttention for a type of device: compiled into one kernel, but on a CPU, where it has no backward pass."""
+def _compiled(device: str) -> Callable[..., Any]:
+    """Uncompiled it works on any device and holds all scores: for tests."""
     return flex_attention if device == "cpu" else torch.compile(flex_attention)

@@ -19,7 +19,7 @@ from models.attention import Attention, AttentionLayout
 from models.cache import KeyValueCache
 from models.config import DecoderConfig
 from models.experts import SparseFeedForward
-from models.layers import RMSNorm, SwiGLU
+from models.layers import RMSNorm, SwiGLU, compute_dtype
 from models.lora import add_lora
 
 
@@ -82,12 +82,13 @@ class Decoder(nn.Module):
         Returns:
             [B, T, C] in the dtype of the computation.
         """
+        dtype = compute_dtype(next(self.layers.parameters()))
         if document_ids_BT is not None:
-            layout = AttentionLayout.of(document_ids_BT, self.config, branches_BT)
+            layout = AttentionLayout.of(document_ids_BT, self.config, dtype, branches_BT)
         elif cache is not None:
             layout = AttentionLayout.decoding(cache, self.config)
         else:
-            layout = AttentionLayout.causal(tokens_BT, self.config)
+            layout = AttentionLayout.causal(tokens_BT, self.config, dtype)
         x_BTC = tokens_BT if self.tok_embeddings is None else self.tok_embeddings(tokens_BT)
         for index, block in self.layers.items():
             x_BTC = block(x_BTC, layout, cache, int(index))

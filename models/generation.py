@@ -71,14 +71,14 @@ def generate(
     if not prompts or not new_tokens:
         return results
     run = _Run(decoder, prompts, results, new_tokens, sampling, frozenset(stop), slots, rows)
-    while run.active or run.waiting:
+    while run.prompts_of or run.waiting:
         run.admit()
         run.step()
     return results
 
 
 class _Run:
-    """Who is in which slot."""
+    """Who is in which slot: `prompts_of` has the prompt's number of every occupied slot, the first ones."""
 
     def __init__(
         self,
@@ -96,62 +96,78 @@ class _Run:
         self.rows = list(range(len(prompts))) if rows is None else list(rows)
         # The longest first: those admitted together are alike, and the last ones to finish are short.
         self.waiting = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-        slots = min(slots, len(prompts))
+        self.slots = min(slots, len(prompts))
         capacity = max(map(len, prompts)) + new_tokens
-        self.cache = KeyValueCache(decoder.config, slots, capacity, decoder.tok_embeddings.weight)
-        self.free = list(range(slots))[::-1]
-        self.active: dict[int, int] = {}  # slot -> prompt
-        self.last: dict[int, int] = {}  # slot -> token not yet in the cache
+        self.cache = KeyValueCache(decoder.config, self.slots, capacity, decoder.tok_embeddings.weight)
+        self.prompts_of: list[int] = []
+        self.last: list[int] = []  # of each slot, the token not yet in the cache
         self.seen: Tensor | None = None
         if sampling.repetition_penalty != 1:
-            self.seen = torch.zeros(slots, decoder.config.vocabulary_size, dtype=torch.bool, device=self.cache.device)
+            self.seen = torch.zeros(self.slots, decoder.config.vocabulary_size, dtype=torch.bool, device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.cache.device
 
     def admit(self) -> None:
         """Fill free slots: their prompts are computed together, packed as documents."""
-        new: dict[int, int] = {}
-        while self.waiting and self.free:
-            new[self.free.pop()] = self.waiting.pop()
+        first = len(self.prompts_of)
+        new = [self.waiting.pop() for _ in range(min(self.slots - first, len(self.waiting)))]
         if not new:
             return
-        prompts = [self.prompts[number] for number in new.values()]
+        prompts = [self.prompts[number] for number in new]
         lengths = [len(prompt) for prompt in prompts]
         if self.seen is not None:
-            for slot, prompt in zip(new, prompts, strict=True):
+            for slot, prompt in enumerate(prompts, first):
                 self.seen[slot] = False
                 self.seen[slot, list(prompt)] = True
-        device = self.cache.device
-        tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
-        documents = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths))[None].to(device)
-        self.cache.begin(list(new), lengths)
+        tokens = torch.tensor([token for prompt in prompts for token in prompt], device=self.device)[None]
+        documents = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths))[None].to(self.device)
+        self.cache.begin(range(first, first + len(new)), lengths)
         hidden = self.decoder(tokens, documents, self.cache)[0]
-        self.active |= new
-        self._draw(list(new), hidden[torch.tensor(lengths, device=device).cumsum(0) - 1])
+        self.prompts_of += new
+        self.last += [0] * len(new)
+        self._draw(first, hidden[torch.tensor(lengths, device=self.device).cumsum(0) - 1])
 
     def step(self) -> None:
-        """One more token for every active slot."""
-        if not self.active:
+        """One more token for every occupied slot."""
+        if not self.prompts_of:
             return
-        slots = sorted(self.active)
-        tokens = torch.tensor([[self.last[slot]] for slot in slots], device=self.cache.device)
-        self.cache.extend(slots)
-        self._draw(slots, self.decoder(tokens, cache=self.cache)[:, 0])
+        self.cache.extend(len(self.prompts_of))
+        tokens = torch.tensor(self.last, device=self.device)[:, None]
+        self._draw(0, self.decoder(tokens, cache=self.cache)[:, 0])
 
-    def _draw(self, slots: list[int], hidden_SC: Tensor) -> None:
+    def _draw(self, first: int, hidden_SC: Tensor) -> None:
+        """The next token of the slots from `first` on."""
         logits = self.decoder.output(hidden_SC).float()
-        seen = None if self.seen is None else self.seen[slots]
-        results = [self.results[self.active[slot]] for slot in slots]
-        numbers = [self.rows[self.active[slot]] for slot in slots]
+        seen = None if self.seen is None else self.seen[first : first + len(logits)]
+        slots = range(first, len(self.prompts_of))
+        results = [self.results[self.prompts_of[slot]] for slot in slots]
+        numbers = [self.rows[self.prompts_of[slot]] for slot in slots]
         uniform = uniforms(self.sampling.seed, numbers, [len(result.tokens) for result in results]).to(logits.device)
         drawn = draw(logits, self.sampling, uniform, seen)
         scaled = logits / (self.sampling.temperature or 1.0)
         log_probabilities = scaled.gather(-1, drawn[:, None]).squeeze(-1) - scaled.logsumexp(-1)
-        if self.seen is not None:
-            self.seen[slots, drawn] = True
-        for slot, result, token, value in zip(slots, results, drawn.tolist(), log_probabilities.tolist(), strict=True):
+        if seen is not None:
+            seen.scatter_(1, drawn[:, None], True)
+        self.last[first:] = drawn.tolist()
+        finished = []
+        for slot, result, value in zip(slots, results, log_probabilities.tolist(), strict=True):
+            token = self.last[slot]
             result.tokens.append(token)
             result.log_probabilities.append(value)
-            self.last[slot] = token
             if token in self.stop or len(result.tokens) == self.new_tokens:
                 result.finish = "stop" if token in self.stop else "length"
-                del self.active[slot]
-                self.free.append(slot)
+                finished.append(slot)
+        for slot in reversed(finished):
+            self._leave(slot)
+
+    def _leave(self, slot: int) -> None:
+        """Free a slot; the last occupied one moves there."""
+        last = len(self.prompts_of) - 1
+        if slot != last:
+            self.cache.move(last, slot)
+            self.prompts_of[slot], self.last[slot] = self.prompts_of[last], self.last[last]
+            if self.seen is not None:
+                self.seen[slot] = self.seen[last]
+        del self.prompts_of[last], self.last[last]

@@ -69,22 +69,30 @@ def rotary_frequencies(config: DecoderConfig, device: torch.device | None = None
     return (1 - keep) * frequencies / scaling.factor + keep * frequencies
 
 
-def rotary_angles(positions_BT: Tensor, config: DecoderConfig) -> tuple[Tensor, Tensor]:
+def compute_dtype(parameter: Tensor) -> torch.dtype:
+    """Dtype of matrix products with a parameter: autocast's inside autocast, else its own."""
+    device = parameter.device.type
+    is_mixed = device != "meta" and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_mixed else parameter.dtype
+
+
+def rotary_angles(positions_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles (Su et al. 2021, eq. 15), computed in float32.
 
     Args:
         positions_BT: integer position of each token within its document.
         config: gives the frequencies.
+        dtype: of queries and keys.
 
     Returns:
-        Two float32 tensors [B, T, 1, D / 2], ready to broadcast over heads.
+        Two tensors [B, T, 1, D / 2], ready to broadcast over heads.
     """
     angles = positions_BT.float()[..., None, None] * rotary_frequencies(config, positions_BT.device)
-    return angles.cos(), angles.sin()
+    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(x_BTHD: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     """Turn each head's pairs (x[i], x[i + D/2]) by their angles: halves, not neighbours, as Hugging Face's Llama."""
-    cosine, sine = (angle.to(x_BTHD.dtype) for angle in angles)
+    cosine, sine = angles
     first, second = x_BTHD.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
+from models.layers import compute_dtype
+
 IGNORE = -100
 """Label of a position that has no loss (PyTorch's own default)."""
 
@@ -59,12 +61,6 @@ def _vocabulary_slice(weight_VC: Tensor) -> tuple[Tensor, VocabularySlice]:
     return rows, VocabularySlice(mesh.get_local_rank() * rows.shape[0], mesh.get_group())
 
 
-def _compute_dtype(hidden: Tensor) -> torch.dtype:
-    """Dtype of the matrix products: autocast's inside autocast, which a custom Function does not see by itself."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-
-
 def _wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """Dtype of the softmax: half precision is widened to float32; float32 and float64 stay."""
     return torch.float64 if dtype == torch.float64 else torch.float32
@@ -79,6 +75,31 @@ def _at_least_something(count: Tensor) -> Tensor:
     return count.where(count > 0, 1)
 
 
+def _rows_at_once(logits: Tensor) -> int:
+    """Rows widened together: what stays in a CPU's cache; all of them where every operation is a launch."""
+    return max(1, 2**19 // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+
+
+def _logits_to_gradient(logits_NV: Tensor, labels_N: Tensor, vocabulary: VocabularySlice, z_loss: float) -> Tensor:
+    """Replace logits by the gradient of their losses, softmax * (1 + 2 z logsumexp) - one_hot, and return the losses,
+    in the wide dtype [N].
+    """
+    rows_N, inside_N = vocabulary.own(labels_N, logits_NV.shape[1])
+    rows_N1 = rows_N[:, None]
+    found_N = _wide(logits_NV.gather(-1, rows_N1)).squeeze(-1)
+    logs_NV = logits_NV.log_softmax(-1, dtype=_wide_dtype(logits_NV.dtype))
+    own_logsumexp_N = found_N - logs_NV.gather(-1, rows_N1).squeeze(-1)
+    logsumexp_N, target_N = vocabulary.combine(own_logsumexp_N, found_N * inside_N)
+    if vocabulary.group is not None:
+        logs_NV += (own_logsumexp_N - logsumexp_N)[:, None]
+    gradient_NV = logs_NV.exp_()
+    if z_loss:
+        gradient_NV *= 1 + 2 * z_loss * logsumexp_N[:, None]
+    gradient_NV.scatter_add_(-1, rows_N1, -inside_N[:, None].to(gradient_NV.dtype))
+    logits_NV.copy_(gradient_NV)
+    return logsumexp_N - target_N + z_loss * logsumexp_N.square()
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -91,31 +112,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk: int,
         vocabulary: VocabularySlice,
     ) -> Tensor:
-        dtype = _compute_dtype(hidden_NC)
+        # A custom Function does not see autocast by itself.
+        dtype = compute_dtype(hidden_NC)
         hidden_NC, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
-        valid_N = labels_N != IGNORE
         wide = _wide_dtype(dtype)
-        scale = 1.0 / _at_least_something(count).to(wide)
+        weight_of_token_N = (labels_N != IGNORE) / _at_least_something(count).to(wide)
         loss = torch.zeros((), dtype=wide, device=hidden_NC.device)
         grad_hidden = torch.empty_like(hidden_NC)
         grad_weight = torch.zeros_like(weight_VC, dtype=wide)
-        for hidden, labels, valid, grad_out in zip(
-            hidden_NC.split(chunk), labels_N.split(chunk), valid_N.split(chunk), grad_hidden.split(chunk), strict=True
-        ):
-            logits = _wide(hidden @ weight.T)
-            rows, inside = vocabulary.own(labels, len(weight))
-            rows = rows[:, None]
-            target = logits.gather(-1, rows).squeeze(-1) * inside
-            logsumexp, target = vocabulary.combine(logits.logsumexp(-1), target)
-            weight_of_token = valid * scale
-            loss += ((logsumexp - target + z_loss * logsumexp.square()) * weight_of_token).sum()
-            # d loss / d logits = softmax * (1 + 2 z logsumexp) - one_hot, written over the logits themselves.
-            gradient = logits.sub_(logsumexp[:, None]).exp_()
-            gradient *= ((1 + 2 * z_loss * logsumexp) * weight_of_token)[:, None]
-            gradient.scatter_add_(-1, rows, -(weight_of_token * inside)[:, None].to(gradient.dtype))
-            gradient = gradient.to(dtype)
-            torch.mm(gradient, weight, out=grad_out)
-            grad_weight += gradient.T @ hidden
+        parts = (x.split(chunk) for x in (hidden_NC, labels_N, weight_of_token_N, grad_hidden))
+        for hidden, labels, weight_of_token, grad_out in zip(*parts, strict=True):
+            gradient = hidden @ weight.T
+            losses = [
+                _logits_to_gradient(logits, some, vocabulary, z_loss)
+                for logits, some in zip(*(x.split(_rows_at_once(gradient)) for x in (gradient, labels)), strict=True)
+            ]
+            loss += torch.cat(losses) @ weight_of_token
+            # Each token's weight goes to its hidden state: a row of C numbers instead of one of V.
+            torch.mm(gradient, weight, out=grad_out).mul_(weight_of_token[:, None])
+            grad_weight += gradient.T @ (hidden * weight_of_token[:, None]).to(dtype)
         ctx.save_for_backward(grad_hidden, grad_weight.to(weight_VC.dtype))
         return loss
 
@@ -168,7 +183,7 @@ class _TokenLogProbabilities(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int, vocabulary: VocabularySlice
     ) -> Tensor:
-        dtype = _compute_dtype(hidden_NC)
+        dtype = compute_dtype(hidden_NC)
         hidden, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
         logsumexp_N = torch.empty(len(labels_N), dtype=_wide_dtype(dtype), device=hidden.device)
         target_N = torch.empty_like(logsumexp_N)

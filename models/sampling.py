@@ -83,13 +83,11 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor, seen_BV: Tens
     logits_BV = logits_BV.float()
     if sampling.temperature == 0:
         return filtered(logits_BV, Sampling(sampling.repetition_penalty), seen_BV).argmax(-1)
-    # Sorted, so that rounding in the sum is smallest where tokens are likely.
-    probabilities, order = filtered(logits_BV, sampling, seen_BV).softmax(-1).sort(descending=True, stable=True)
-    cumulated = probabilities.double().cumsum(-1)
-    place = torch.searchsorted(cumulated, uniform_B.double()[:, None] * cumulated[:, -1:], right=True)
-    # The end of the sum is flat: nothing of no probability is drawn.
-    last = (probabilities > 0).sum(-1, keepdim=True) - 1
-    return order.gather(-1, torch.minimum(place, last)).squeeze(-1)
+    cumulated = filtered(logits_BV, sampling, seen_BV).softmax(-1).cumsum(-1, dtype=torch.float64)
+    total = cumulated[:, -1:]
+    place = torch.searchsorted(cumulated, uniform_B.double()[:, None] * total, right=True)
+    # The sum is flat over what has no probability: at its end, the last token with any is taken.
+    return torch.minimum(place, (cumulated < total).sum(-1, keepdim=True)).squeeze(-1)
 
 
 def uniforms(seed: int, rows: Sequence[int], positions: Sequence[int]) -> Tensor:

@@ -7,8 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attention import AttentionLayout, dense_mask, positions_in_documents
+from models.attention import AttentionLayout, attend, attend_each_sequence, dense_mask, positions_in_documents
+from models.block_masks import attend_blocks, document_block_mask
+from models.blockwise_attention import blockwise_attention
 from models.decoder import Decoder, DecoderConfig, build_decoder
+from models.sequences import Sequences
 
 CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
 
@@ -48,7 +51,7 @@ def test_dense_mask_and_loop_over_documents_agree_with_gradients(decoder: Decode
     tokens = torch.randint(64, (2, 24), generator=torch.Generator().manual_seed(0))
     x = decoder.tok_embeddings(tokens).detach()
     attention = decoder.layers["0"].attention
-    by_loop = AttentionLayout.of(document_ids, CONFIG)
+    by_loop = AttentionLayout.of(document_ids, CONFIG, torch.float64)
     by_mask = AttentionLayout(by_loop.angles, mask=dense_mask(document_ids))
     results = []
     for layout in (by_loop, by_mask):
@@ -85,7 +88,7 @@ def test_branches_equal_their_prompt_with_each_alone(decoder: Decoder, trees: li
     )
     packed = decoder(row, document_ids, branches_BT=branch_ids)
     torch.testing.assert_close(packed[0], torch.cat(expected), rtol=0, atol=1e-10)
-    listed = AttentionLayout.of(document_ids, CONFIG, branch_ids)
+    listed = AttentionLayout.of(document_ids, CONFIG, torch.float64, branch_ids)
     masked = AttentionLayout(listed.angles, mask=dense_mask(document_ids, branch_ids))
     attention, results = decoder.layers["0"].attention, []
     for layout in (listed, masked):
@@ -111,3 +114,85 @@ def test_a_document_does_not_see_its_neighbours_or_the_future(decoder: Decoder) 
 def test_positions_restart_in_each_document_and_row() -> None:
     document_ids = torch.tensor([[0, 0, 1, 1, 1], [7, 8, 8, 8, 9]])
     assert positions_in_documents(document_ids).tolist() == [[0, 1, 0, 1, 2], [0, 0, 1, 2, 0]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(st.tuples(st.integers(1, 150), st.integers(0, 3)), min_size=1, max_size=6), min_size=2, max_size=2
+    ),
+    window=st.sampled_from([None, 5, 200]),
+    has_branches=st.booleans(),
+)
+def test_blocks_allow_what_the_dense_mask_allows(
+    rows: list[list[tuple[int, int]]], window: int | None, has_branches: bool
+) -> None:
+    """Blocks that are skipped hold nothing allowed, whole ones nothing forbidden, the others ask for every pair."""
+    length = 300
+    documents, branches = torch.full((2, length), -1), torch.zeros(2, length, dtype=torch.int64)
+    for row, pieces in enumerate(rows):
+        begin = 0
+        for number, (size, branch) in enumerate(pieces):
+            documents[row, begin : begin + size] = number
+            branches[row, begin + size // 2 : begin + size] = branch
+            begin += size
+    given = branches if has_branches else None
+    positions = positions_in_documents(documents, given)
+    blocks = document_block_mask(documents, positions, given, window)
+    every = torch.arange(length)
+    allowed = blocks.mask_mod(torch.arange(2)[:, None, None], torch.tensor(0), every[:, None], every)
+    expected = dense_mask(documents, given, window)
+    torch.testing.assert_close(allowed, expected[:, 0])
+    count, indices = blocks.kv_num_blocks, blocks.kv_indices
+    whole_count, whole_indices = blocks.full_kv_num_blocks, blocks.full_kv_indices
+    assert whole_count is not None
+    assert whole_indices is not None
+    for row in range(2):
+        for block in range(count.shape[2]):
+            queries = slice(block * 128, (block + 1) * 128)
+            asked = indices[row, 0, block, : count[row, 0, block]].tolist()
+            whole = whole_indices[row, 0, block, : whole_count[row, 0, block]].tolist()
+            for other in range(count.shape[2]):
+                part = expected[row, 0, queries, other * 128 : (other + 1) * 128]
+                if other in whole:
+                    assert part.all()
+                elif other not in asked:
+                    assert not part.any()
+
+
+@pytest.mark.parametrize("window", [None, 40])
+def test_flex_attention_over_blocks_equals_rectangles(window: int | None) -> None:
+    documents = document_rows([[100, 61, 139], [300]])
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 300, heads, 16, generator=generator) for heads in (4, 2, 2))
+    blocks = document_block_mask(documents, positions_in_documents(documents), None, window)
+    expected = attend(q, k, v, dense_mask(documents, window=window))
+    torch.testing.assert_close(attend_blocks(q, k, v, blocks), expected, rtol=0, atol=1e-5)
+    sequences = Sequences.of(documents, None, window)
+    torch.testing.assert_close(attend_each_sequence(q, k, v, sequences), expected, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 300), st.integers(1, 2), st.integers(1, 3)),
+    seed=st.integers(0, 1000),
+)
+def test_blockwise_attention_and_its_gradient_equal_the_naive_ones(shape: tuple[int, ...], seed: int) -> None:
+    batch, time, heads, group = shape
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (
+        torch.randn(batch, time, count, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+        for count in (heads * group, heads, heads)
+    )
+    causal = torch.ones(time, time, dtype=torch.bool).tril()[None, None]
+    upstream = torch.randn(batch, time, heads * group, 8, generator=generator, dtype=torch.float64)
+    results = []
+    for mask in (None, causal):
+        y = attend(q, k, v, mask)
+        results.append((y, *torch.autograd.grad(y, (q, k, v), upstream)))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-10)
+
+
+def test_blockwise_attention_is_a_sound_operation_for_a_compiler() -> None:
+    q, k = (torch.randn(*shape, requires_grad=True) for shape in ((2, 140, 3, 8), (2, 140, 8)))
+    torch.library.opcheck(blockwise_attention, (q, k, k.detach().clone().requires_grad_()))
