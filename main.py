@@ -103,6 +103,7 @@ class Trainer(lightning.Trainer):
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
         seed: int = 0,
+        cuda_graphs: bool = False,
         ckpt_path: str | None = None,
     ) -> None:
         """Continue a prompt with a trained model.
@@ -119,6 +120,7 @@ class Trainer(lightning.Trainer):
             min_p: sample from tokens at least this likely, relative to the most likely one.
             repetition_penalty: above 1 makes tokens that occurred less likely.
             seed: of the sampling.
+            cuda_graphs: replay recorded steps, faster for many tokens on a GPU.
             ckpt_path: checkpoint to use; by default the newest in the run's folder.
         """
         if samples < 1:
@@ -134,8 +136,9 @@ class Trainer(lightning.Trainer):
         prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.eos]
         sampling = Sampling(repetition_penalty, temperature, top_k, top_p, min_p, seed)
         prompts = [prompt_ids] * samples
+        stop = [tokenizer.eos]
         for number, new in enumerate(
-            generate(decoder, prompts, new_tokens=new_tokens, sampling=sampling, stop=[tokenizer.eos])
+            generate(decoder, prompts, new_tokens=new_tokens, sampling=sampling, stop=stop, cuda_graphs=cuda_graphs)
         ):
             print(f"--- {number + 1} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *new.tokens]))
 

@@ -83,4 +83,5 @@ def attend_blocks(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, blocks: BlockM
 @functools.cache
 def _compiled(device: str) -> Callable[..., Any]:
     """Uncompiled it works on any device and holds all scores: for tests."""
-    return flex_attention if device == "cpu" else torch.compile(flex_attention)
+    attention: Callable[..., Any] = flex_attention
+    return attention if device == "cpu" else torch.compile(attention)

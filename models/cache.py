@@ -63,11 +63,13 @@ class KeyValueCache:
         self._slots = torch.repeat_interleave(torch.tensor(list(slots)), counts).to(self.device)
         self._positions = torch.cat([torch.arange(length) for length in lengths]).to(self.device)
 
-    def extend(self, count: int) -> None:
-        """Next comes one token for each of the first `count` slots."""
-        self.count = count
-        self._slots, self._positions = self._every[:count], self._next[:count]
-        self._positions.copy_(torch.tensor(self.lengths[:count]))
+    def extend(self, count: int, spare: int = 0) -> None:
+        """Next comes one token for each of the first `count` slots, and something that counts for nothing for `spare`
+        more.
+        """
+        self.count = count + spare
+        self._slots, self._positions = self._every[: self.count], self._next[: self.count]
+        self._positions.copy_(torch.tensor([*self.lengths[:count], *[0] * spare]))
         for slot in range(count):
             self.lengths[slot] += 1
         self.longest = -(-max(self.lengths[:count]) // STRETCH) * STRETCH

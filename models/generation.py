@@ -1,8 +1,8 @@
 """Batched generation: prompts of any lengths are computed packed, then decoded a token a step in refilled slots.
 
 Shared by `generate`, the samples of a run and reinforcement learning, which needs the log-probability of every token
-drawn. A row's result does not depend on what is decoded beside it. Python runs a loop a token: a compiled loop is
-faster on a GPU and is left to engines made for it.
+drawn. A row's result does not depend on what is decoded beside it. Python launches every operation of a token: a GPU
+waits for it, unless steps are replayed from a recording (`models.decode_graphs`).
 """
 
 from collections.abc import Collection, Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from errors import InputError
 from models.cache import KeyValueCache
+from models.decode_graphs import DecodeGraphs
 from models.decoder import Decoder
 from models.sampling import Sampling, draw, uniforms
 
@@ -44,6 +45,7 @@ def generate(
     stop: Collection[int] = (),
     slots: int = 32,
     rows: Sequence[int] | None = None,
+    cuda_graphs: bool = False,
 ) -> list[Generated]:
     """Continue every prompt.
 
@@ -56,6 +58,7 @@ def generate(
         slots: rows decoded together; a finished one gives its place to the next prompt.
         rows: number of each prompt in the seed's stream; by default its place. Equal prompts with different numbers
             are different samples.
+        cuda_graphs: replay recorded steps; pays for many tokens on a GPU.
 
     Returns:
         One result a prompt, in their order.
@@ -70,7 +73,7 @@ def generate(
     results = [Generated([], [], "length") for _ in prompts]
     if not prompts or not new_tokens:
         return results
-    run = _Run(decoder, prompts, results, new_tokens, sampling, frozenset(stop), slots, rows)
+    run = _Run(decoder, prompts, results, new_tokens, sampling, frozenset(stop), slots, rows, cuda_graphs)
     while run.prompts_of or run.waiting:
         run.admit()
         run.step()
@@ -90,6 +93,7 @@ class _Run:
         stop: frozenset[int],
         slots: int,
         rows: Sequence[int] | None,
+        cuda_graphs: bool,
     ) -> None:
         self.decoder, self.prompts, self.results = decoder, prompts, results
         self.new_tokens, self.sampling, self.stop = new_tokens, sampling, stop
@@ -99,6 +103,7 @@ class _Run:
         self.slots = min(slots, len(prompts))
         capacity = max(map(len, prompts)) + new_tokens
         self.cache = KeyValueCache(decoder.config, self.slots, capacity, decoder.tok_embeddings.weight)
+        self.graphs = DecodeGraphs(decoder, self.cache) if cuda_graphs else None
         self.prompts_of: list[int] = []
         self.last: list[int] = []  # of each slot, the token not yet in the cache
         self.seen: Tensor | None = None
@@ -127,19 +132,22 @@ class _Run:
         hidden = self.decoder(tokens, documents, self.cache)[0]
         self.prompts_of += new
         self.last += [0] * len(new)
-        self._draw(first, hidden[torch.tensor(lengths, device=self.device).cumsum(0) - 1])
+        last = torch.tensor(lengths, device=self.device).cumsum(0) - 1
+        self._draw(first, self.decoder.output(hidden[last]).float())
 
     def step(self) -> None:
         """One more token for every occupied slot."""
         if not self.prompts_of:
             return
-        self.cache.extend(len(self.prompts_of))
+        if self.graphs is not None:
+            self._draw(0, self.graphs(self.last)[: len(self.last)])
+            return
+        self.cache.extend(len(self.last))
         tokens = torch.tensor(self.last, device=self.device)[:, None]
-        self._draw(0, self.decoder(tokens, cache=self.cache)[:, 0])
+        self._draw(0, self.decoder.output(self.decoder(tokens, cache=self.cache)[:, 0]).float())
 
-    def _draw(self, first: int, hidden_SC: Tensor) -> None:
+    def _draw(self, first: int, logits: Tensor) -> None:
         """The next token of the slots from `first` on."""
-        logits = self.decoder.output(hidden_SC).float()
         seen = None if self.seen is None else self.seen[first : first + len(logits)]
         slots = range(first, len(self.prompts_of))
         results = [self.results[self.prompts_of[slot]] for slot in slots]

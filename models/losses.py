@@ -127,7 +127,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 _logits_to_gradient(logits, some, vocabulary, z_loss)
                 for logits, some in zip(*(x.split(_rows_at_once(gradient)) for x in (gradient, labels)), strict=True)
             ]
-            loss += torch.cat(losses) @ weight_of_token
+            loss += (torch.cat(losses) * weight_of_token).sum()
             # Each token's weight goes to its hidden state: a row of C numbers instead of one of V.
             torch.mm(gradient, weight, out=grad_out).mul_(weight_of_token[:, None])
             grad_weight += gradient.T @ (hidden * weight_of_token[:, None]).to(dtype)

@@ -127,6 +127,11 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"compile_backend={self.compile_backend}: schedule {name} cuts the backward pass in two, which "
                 "compiled blocks cannot; set it to null or take 1f1b or interleaved_1f1b"
             )
+        if self.float8 and name in ZERO_BUBBLE:
+            raise InputError(
+                f"float8=true: schedule {name} cuts the backward pass in two, which 8-bit products make in one piece; "
+                "set it to false or take 1f1b or interleaved_1f1b"
+            )
         if self.activation_checkpointing == "selective" and name in ZERO_BUBBLE:
             raise InputError(
                 f"activation_checkpointing=selective: schedule {name} goes through the backward graph twice, which "

@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from errors import InputError
 from strategies.blocks import ActivationCheckpointing, checkpoint_activations, compile_block
+from strategies.float8 import refuse_without_units, use_float8_products
 from strategies.gradients import gradient_norm
 from strategies.launcher import Launcher
 from strategies.mesh import MeshSizes, check_divisible, make_mesh, resolve_sizes
@@ -51,6 +52,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
         context_parallel_size: reserved, must be 1.
         activation_checkpointing: what the backward pass computes again: none, selective (all but products), full.
         compile_backend: backend of `torch.compile` for each block, "inductor" for speed; null runs eagerly.
+        float8: matrix products of the blocks in 8-bit floating point, see `strategies.float8`.
         asynchronous_checkpoints: write checkpoints while training goes on, at the price of a copy in memory.
         process_group_backend: null takes nccl on GPUs and gloo on CPUs.
         timeout_seconds: how long a collective may wait for another rank.
@@ -67,6 +69,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
         context_parallel_size: int = 1,
         activation_checkpointing: ActivationCheckpointing = "none",
         compile_backend: str | None = None,
+        float8: bool = False,
         asynchronous_checkpoints: bool = False,
         process_group_backend: str | None = None,
         timeout_seconds: int = 1800,
@@ -80,6 +83,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
             "tp": tensor_parallel_size,
         }
         self.activation_checkpointing, self.compile_backend = activation_checkpointing, compile_backend
+        self.float8 = float8
         self.saver = Saver(asynchronous_checkpoints)
         self.sizes = MeshSizes()
 
@@ -106,6 +110,11 @@ class TensorParallelStrategy(ModelParallelStrategy):
                 f"compile_backend={self.compile_backend} with tensor_parallel_size={self.sizes.tp}: the gradients of "
                 "compiled blocks come back as plain tensors where DTensors are needed (torch 2.13), set one of them to "
                 "its default"
+            )
+        if self.float8 and self.sizes.tp > 1:
+            raise InputError(
+                f"float8=true with tensor_parallel_size={self.sizes.tp}: a scale would be that of a slice, and layouts "
+                "would differ; set one of them to its default"
             )
         module, data = trainer.lightning_module, trainer.datamodule
         if hasattr(module, "preflight"):
@@ -186,7 +195,11 @@ class TensorParallelStrategy(ModelParallelStrategy):
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         if self.sizes.tp > 1:
             apply_tensor_parallel(model, self.device_mesh["tp"])
+        if self.float8:
+            refuse_without_units(self.root_device)
         for block in model.layers.values():
+            if self.float8:
+                use_float8_products(block)
             checkpoint_activations(block, self.activation_checkpointing)
             if self.compile_backend is not None:
                 compile_block(block, self.compile_backend)

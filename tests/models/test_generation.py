@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from errors import InputError
 from models.config import DecoderConfig, Experts
+from models.decode_graphs import DecodeGraphs
 from models.decoder import Decoder, build_decoder
 from models.generation import generate
 from models.losses import token_log_probabilities
@@ -167,3 +168,34 @@ def test_bad_values_are_refused(decoder: Decoder, change: dict[str, Any], messag
         generate(decoder, [[1], []], new_tokens=2)
     with pytest.raises(InputError, match="slots=0"):
         generate(decoder, [[1]], new_tokens=2, slots=0)
+
+
+def test_recorded_steps_compute_all_slots_and_give_the_same(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that a GPU records, run as it stands: fixed shapes, empty slots, rows that leave and come."""
+    prompts = [[1, 5, 9, 2], [3], [7, 7, 8, 1, 2, 3, 4], [60, 1], [5, 4, 3]]
+    options: dict[str, Any] = {"new_tokens": 40, "sampling": Sampling(seed=3), "stop": [11, 12, 13], "slots": 3}
+    expected = generate(decoder, prompts, **options)
+    with pytest.raises(InputError, match="cuda_graphs=true on cpu"):
+        generate(decoder, prompts, cuda_graphs=True, **options)
+    shapes = set()
+
+    def run_as_it_stands(self: DecodeGraphs) -> Any:
+        longest = self.cache.longest
+
+        def step() -> torch.Tensor:
+            assert self.cache.longest == longest
+            logits = self.step()
+            shapes.add((longest, *logits.shape))
+            return logits
+
+        return step
+
+    monkeypatch.setattr(DecodeGraphs, "__init__", lambda self, decoder, cache: self.__dict__.update(
+        decoder=decoder, cache=cache, tokens=torch.zeros(3, 1, dtype=torch.int64), steps={}
+    ))  # fmt: skip
+    monkeypatch.setattr(DecodeGraphs, "record", run_as_it_stands)
+    found = generate(decoder, prompts, cuda_graphs=True, **options)
+    assert shapes == {(32, 3, 64), (64, 3, 64)}
+    for mine, right in zip(found, expected, strict=True):
+        assert (mine.tokens, mine.finish) == (right.tokens, right.finish)
+        assert mine.log_probabilities == pytest.approx(right.log_probabilities, abs=1e-4)

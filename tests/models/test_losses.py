@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -145,3 +146,15 @@ def test_a_count_below_one_divides_too() -> None:
     hidden, weight, labels = problem(3, 0)
     whole = linear_cross_entropy(hidden, weight, labels)
     torch.testing.assert_close(linear_cross_entropy(hidden, weight, labels, count=torch.tensor(0.5)), whole * 6)
+
+
+def test_autocast_rounds_logits_and_nothing_else() -> None:
+    """The loss itself stays float32: summed in bfloat16 it would have three digits."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 16, generator=generator).requires_grad_() for n in (300, 50))
+    labels = torch.randint(50, (300,), generator=generator)
+    exact = F.cross_entropy((hidden.bfloat16() @ weight.bfloat16().T).float(), labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = linear_cross_entropy(hidden, weight, labels)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, exact, rtol=1e-6, atol=0)

@@ -52,6 +52,8 @@ def pipeline(size: int = 2, **arguments: Any) -> PipelineParallelStrategy:
             2,
             "compile_backend=inductor with tensor_parallel_size=2",
         ),
+        (TensorParallelStrategy(2, float8=True), 2, "float8=true with tensor_parallel_size=2"),
+        (pipeline(2, schedule="zbv", float8=True), 2, "float8=true: schedule zbv cuts"),
         (pipeline(1), 2, "pipeline_parallel_size=1: a pipeline needs at least 2"),
         (pipeline(2, microbatches=1), 2, "schedule 1f1b over 2 stages needs at least 2"),
         (pipeline(2, microbatches=3), 2, "microbatches=3 does not divide batch_size=8: choose one of [1, 2, 4, 8]"),
