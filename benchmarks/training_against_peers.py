@@ -18,11 +18,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from tqdm import tqdm
+
+from datamodules import RandomTokens
+from datamodules.random_tokens import RandomWindows
+from models import AdamW, LanguageModel
+from models.decoder import DecoderConfig
+from models.optim import Schedule
+from strategies import TensorParallelStrategy
 
 SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "hidden_width": 1376}
 BATCH, LENGTH, LEARNING_RATE, WARM = 8, 512, 1e-4, 3
@@ -30,27 +39,30 @@ RUNS = ("ours", "ours-compiled", "transformers", "transformers-compiled", "litgp
 OUTPUT = Path(__file__).with_suffix(".json")
 
 
+class Constant(Schedule):
+    """One learning rate."""
+
+    def after_warmup(self, progress: float) -> float:
+        """Nothing changes."""
+        return 1.0
+
+
+class Clock(lightning.Callback):
+    """When each batch began."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        self.marks.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Of each step but the last."""
+        return [after - before for before, after in pairwise(self.marks)]
+
+
 def run_ours(vocabulary: int, precision: str, steps: int, compiled: bool) -> dict[str, Any]:
     """Train by the project's own modules."""
-    import lightning
-
-    from datamodules import RandomTokens
-    from models import AdamW, LanguageModel
-    from models.decoder import DecoderConfig
-    from models.optim import Schedule
-    from strategies import TensorParallelStrategy
-
-    class Constant(Schedule):
-        def after_warmup(self, progress: float) -> float:
-            return 1.0
-
-    class Clock(lightning.Callback):
-        def __init__(self) -> None:
-            self.marks: list[float] = []
-
-        def on_train_batch_start(self, *arguments: Any) -> None:
-            self.marks.append(time.perf_counter())
-
     model = LanguageModel(
         AdamW(LEARNING_RATE, weight_decay=0.0),
         Constant(0, 1.0),
@@ -65,8 +77,7 @@ def run_ours(vocabulary: int, precision: str, steps: int, compiled: bool) -> dic
             use_distributed_sampler=False, callbacks=[clock], check_val_every_n_epoch=None, log_every_n_steps=50,
         )  # fmt: skip
         trainer.fit(model, datamodule=RandomTokens(vocabulary, LENGTH, BATCH, boundaries=0))
-    times = [after - before for before, after in zip(clock.marks, clock.marks[1:], strict=False)]
-    return {"times": times, "loss": float(trainer.callback_metrics["train/loss"])}
+    return {"times": clock.seconds(), "loss": float(trainer.callback_metrics["train/loss"])}
 
 
 def run_peer(name: str, vocabulary: int, precision: str, steps: int, compiled: bool) -> dict[str, Any]:
@@ -74,8 +85,6 @@ def run_peer(name: str, vocabulary: int, precision: str, steps: int, compiled: b
     model, loss_of = {"transformers": transformers_llama, "litgpt": litgpt_llama}[name](vocabulary)
     forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    from datamodules.random_tokens import RandomWindows
-
     windows = RandomWindows(vocabulary, LENGTH, 0, 0)
     times, last = [], 0.0
     for step in range(steps):
