@@ -1,0 +1,22 @@
+"""The script of GPU figures runs where there is none, small; what fails is recorded and does not end it."""
+
+import json
+
+import pytest
+
+from benchmarks import gpu
+
+
+@pytest.mark.parametrize("run", ["ours-float8", "transformers", "generate-ours", "generate-transformers"])
+def test_gpu_figures_at_toy_size(run: str) -> None:
+    record = gpu.child(run, "toy")
+    assert record["tokens_per_second"] > 0
+    if run in gpu.TRAINING:
+        assert 0 < record["of_measured_peak"] < 1
+
+
+def test_a_run_that_fails_is_recorded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu", "--toy", "--runs", "generate-ours-graphs"])
+    gpu.main()
+    (record,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert "cuda_graphs=true on cpu" in record["failed"]
