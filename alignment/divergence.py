@@ -6,7 +6,7 @@ vocabulary (`models.losses.token_divergence`) needs both models' scores at once 
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -132,9 +132,12 @@ class KLPenalty:
         estimator: of the divergence; k1 in the reward and k3 in the loss are the published ones.
         place: `reward`, off every token's reward, so that it is part of what advantages are made of (Ziegler et al.
             2019; Ouyang et al. 2022); `loss`, added to it (Shao et al. 2024).
+
+    Raises:
+        InputError: for k1 in the loss.
     """
 
-    controller: Controller = field(default_factory=FixedKL)
+    controller: Controller
     estimator: Estimator = "k1"
     place: Literal["reward", "loss"] = "reward"
 

@@ -136,7 +136,7 @@ def test_estimators_differ_in_gradient_and_not_only_in_value() -> None:
     torch.testing.assert_close(gradients["k2"], forward)
     torch.testing.assert_close(gradients["k3"], backward)
     with pytest.raises(InputError, match="no gradient on average"):
-        KLPenalty(estimator="k1", place="loss")
+        KLPenalty(FixedKL(), estimator="k1", place="loss")
 
 
 def test_the_adaptive_controller_follows_its_target() -> None:
