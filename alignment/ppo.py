@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from alignment.advantages import Advantage
+from alignment.advantages import Advantage, sum_by_answer
 from alignment.answer_evaluation import AnswerEvaluation
 from alignment.divergence import KLPenalty
 from alignment.experience import Experience, Scoring, log_probabilities
@@ -223,6 +223,24 @@ class PPO(AnswerEvaluation):
         found |= {f"seconds/{name}": times[i + 1] - times[i] for i, name in enumerate(names)}
         found["answers_per_second"] = len(experience.rollouts) * self.ranks / (times[-1] - times[0])
         self.log_dict({name if name.startswith("alarms/") else f"train/{name}": v for name, v in found.items()})
+
+    def latest_answers(self, most: int) -> list[dict[str, Any]]:
+        """The first answers of this rank's last batch and what they were worth, for whoever writes them down."""
+        if self.latest is None:
+            return []
+        found, lengths = self.latest, self.latest.rollouts.lengths.to(self.device)
+        columns: dict[str, list[Any]] = {
+            "prompt": [self.tokenizer.decode(answer.prompt) for answer in found.answers[:most]],
+            "continuation": [answer.text for answer in found.answers[:most]],
+            "reward": found.scores[:most].tolist(),
+        }
+        if found.gold is not None:
+            columns["gold"] = found.gold[:most].tolist()
+        if found.log_ratio is not None:
+            columns["kl"] = sum_by_answer(found.log_ratio, lengths)[:most].tolist()
+        columns |= {"tokens": [len(answer.tokens) for answer in found.answers[:most]]}
+        columns |= {"finish": [answer.finish for answer in found.answers[:most]]}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     # Checkpoints
 

@@ -1,6 +1,7 @@
 """A tiny policy that learns from rewards in any layout, and what it logged: the common ground of the tests of PPO."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,25 +96,36 @@ def ppo(**changes: Any) -> PPO:
     return PPO(**settings | changes)
 
 
-class Record(lightning.Callback):
-    """Keeps what was logged at each step, and the answers drawn."""
+@dataclass
+class Logged:
+    """What was logged at each step and each validation, and the answers drawn at each step, by sample."""
 
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-        self.drawn: list[dict[int, list[list[int]]]] = []
-        self.validations: list[dict[str, float]] = []
+    steps: list[dict[str, float]] = field(default_factory=list)
+    drawn: list[dict[int, list[list[int]]]] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+
+
+class Record(lightning.Callback):
+    """Keeps what was logged."""
+
+    def __init__(self, logged: Logged) -> None:
+        self.logged = logged
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         metrics = trainer.callback_metrics
-        self.steps.append({name: float(value) for name, value in metrics.items() if not name.startswith("validation/")})
+        self.logged.steps.append(
+            {name: float(value) for name, value in metrics.items() if not name.startswith("validation/")}
+        )
         rollouts, found = pl_module.latest.rollouts, {}
         for sample, answer in zip(rollouts.samples, rollouts.answers, strict=True):
             found.setdefault(sample, []).append(answer.tokens)
-        self.drawn.append(found)
+        self.logged.drawn.append(found)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         metrics = trainer.callback_metrics
-        self.validations.append({name: float(v) for name, v in metrics.items() if name.startswith("validation/")})
+        self.logged.validations.append(
+            {name: float(v) for name, v in metrics.items() if name.startswith("validation/")}
+        )
 
 
 class SaveAt(lightning.Callback):
@@ -136,12 +148,12 @@ def train(
     options: dict[str, Any] | None = None,
     save: str | None = None,
     resume: str | None = None,
-) -> Record:
+) -> Logged:
     """Train in this process as one of `world` ranks; `layout` is of the project's strategy, or the name of another."""
     from strategies import TensorParallelStrategy
 
     torch.manual_seed(0)
-    record = Record()
+    logged = Logged()
     strategy: Any = layout if isinstance(layout, str) else TensorParallelStrategy(**(layout or {}))
     defaults = {"max_steps": 4, "precision": "32-true", "val_check_interval": 4} | (options or {})
     trainer = lightning.Trainer(
@@ -149,7 +161,7 @@ def train(
         accelerator="cpu",
         devices=world,
         strategy=strategy,
-        callbacks=[record, *([SaveAt(2, save)] if save is not None else [])],
+        callbacks=[Record(logged), *([SaveAt(2, save)] if save is not None else [])],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -161,4 +173,4 @@ def train(
         **defaults,
     )
     trainer.fit(ppo(**(settings or {})), datamodule=TinyPrompts(batch_size), ckpt_path=resume)
-    return record
+    return logged
