@@ -53,8 +53,8 @@ class TaskRows(Rows):
     def settings(self) -> dict[str, Any]:
         """What `draw` depends on."""
 
-    def rows(self) -> Iterator[Row | str]:
-        """The rows, in the order they are drawn."""
+    def draw_all(self) -> Iterator[Task]:
+        """Different ones, as many as `count`."""
         random = Random(f"{type(self).__name__}/{self.seed}")
         seen: set[str] = set()
         while len(seen) < self.count:
@@ -68,11 +68,20 @@ class TaskRows(Rows):
                     "fewer or make them more difficult"
                 )
             seen.add(task.prompt)
+            yield task
+
+    def rows(self) -> Iterator[Row | str]:
+        """The rows, in the order they are drawn."""
+        for task in self.draw_all():
             right, wrong = f" {task.answer}", f" {task.wrong}"
             yield {
-                "prompt": task.prompt, "response": right, "chosen": right, "rejected": wrong, "answer": task.answer,
+                "prompt": task.prompt,
+                "response": right,
+                "chosen": right,
+                "rejected": wrong,
+                "answer": task.answer,
                 "group": task.group,
-            }  # fmt: skip
+            }
 
     def identity(self) -> Any:
         """The settings: nothing is read."""
