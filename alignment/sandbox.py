@@ -58,8 +58,8 @@ FORBIDDEN_BITS: dict[str, tuple[int, int]] = {
 
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000 | 1, 0x80000000
 """What a filter answers: go on; fail with EPERM; end the process (linux/seccomp.h)."""
-LOAD, EQUALS, AND, RETURN = 0x20, 0x15, 0x54, 0x06
-"""Instructions of the filter: load a word, skip unless equal, mask, answer (linux/bpf_common.h)."""
+LOAD, EQUALS, AND, SKIP, RETURN = 0x20, 0x15, 0x54, 0x05, 0x06
+"""Instructions of the filter: load a word, skip unless equal, mask, skip, answer (linux/bpf_common.h)."""
 
 
 def system_call_filter(machine: str) -> bytes:
@@ -74,8 +74,8 @@ def system_call_filter(machine: str) -> bytes:
         return struct.pack("HBBI", code, 0, unless, value)
 
     # A call is described by its number, the machine, where it came from, and six arguments of 8 bytes.
-    program = [instruction(LOAD, 4), instruction(EQUALS, architecture, 1), instruction(LOAD, 0)]
-    program += [instruction(0x05, 1), instruction(RETURN, KILL)]
+    program = [instruction(LOAD, 4), instruction(EQUALS, architecture, 1), instruction(SKIP, 1)]
+    program += [instruction(RETURN, KILL), instruction(LOAD, 0)]
     for name, number in numbers.items():
         if name not in FORBIDDEN_BITS:
             program += [instruction(EQUALS, number, 1), instruction(RETURN, ALLOW)]
