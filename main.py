@@ -316,7 +316,10 @@ class CommandLine(LightningCLI):
         super().instantiate_classes()
         if self.stored is not None:
             self.model.stored = self.stored
-        open_reward_models(getattr(self.model, "reward", None), self.datamodule)
+        for name in ("reward", "gold"):
+            open_reward_models(getattr(self.model, name, None), self.datamodule)
+        if (critic := getattr(self.model, "critic_init_from", None)) is not None:
+            self.model.begin_critic_from(StoredWeights(Path(critic)))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> lightning.Trainer:
         try:

@@ -5,7 +5,7 @@ two losses of different size. What can be shared is shared: an actor with an ada
 adapter off, a reference may be kept in fewer bits, and an estimator of advantages that needs no values has no critic.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any, Literal, cast
@@ -72,26 +72,23 @@ class ActorCritic(LanguageModel):
 
     # Models
 
-    def open_weights(self, open_file: Callable[[str], Any], end: int) -> None:
-        """Open what the configuration names beside `init_from`; the command line knows how to.
+    def begin_critic_from(self, stored: Any) -> None:
+        """Take the weights of `critic_init_from`, which whoever may open files has opened.
 
         Args:
-            open_file: path to stored weights: `whole_config()`, and `merged(name)` for every parameter.
-            end: the tokenizer's end-of-text token.
+            stored: has `whole_config()`, and `merged(name)` for every parameter of the decoder.
 
         Raises:
             InputError: for a critic that is no reward model or has another vocabulary.
         """
-        if self.critic_init_from is None:
-            return
-        self.critic_stored = open_file(self.critic_init_from)
-        config = self.critic_stored.whole_config()
+        config = stored.whole_config()
         if not config.scalar_output or config.vocabulary_size != self.config.vocabulary_size:
             raise InputError(
                 f"critic_init_from={self.critic_init_from}: a critic begins as a reward model of the actor's "
                 f"{self.config.vocabulary_size} token ids, this has {config.vocabulary_size} and "
                 f"{'one output' if config.scalar_output else 'an output a token'}"
             )
+        self.critic_stored = stored
 
     @property
     def critic_config(self) -> DecoderConfig:

@@ -1,6 +1,6 @@
 """Drawing answers and saying what they are worth, in training and on held-out prompts alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -81,16 +81,6 @@ class AnswerEvaluation(ActorCritic):
     def tokenizer(self) -> Any:
         """Of the data."""
         return cast(Any, self.trainer).datamodule.tokenizer
-
-    def open_weights(self, open_file: Callable[[str], Any], end: int) -> None:
-        """Also those of rewards."""
-        super().open_weights(open_file, end)
-        waiting: list[Any] = [reward for reward in (self.reward, self.gold) if reward is not None]
-        while waiting:
-            reward = waiting.pop()
-            if hasattr(reward, "begin_from"):
-                reward.begin_from(open_file(reward.init_from), end)
-            waiting += getattr(reward, "rewards", [])
 
     def on_fit_start(self) -> None:
         """Load what rewards need; they do so once."""

@@ -9,8 +9,8 @@ from errors import InputError
 
 
 class RolloutSamples(lightning.Callback):
-    """Appends answers of a batch of rollouts to `samples.jsonl`, with reward, gold reward, divergence and how they ended,
-    and logs them to W&B as a table.
+    """Appends answers of a batch of rollouts to `samples.jsonl`, with reward, gold reward, divergence and how they
+    ended, and logs them to W&B as a table.
 
     Args:
         every_steps: batches of rollouts between them; the first one is always written.

@@ -34,7 +34,7 @@ from models.generation import Generated
 from models.lora import LoRA
 from models.optim import AdamW
 from models.sampling import Sampling
-from tests.alignment.learning import CONFIG, EOS, Length, Letters, Logged, TinyPrompts, Wanted, ppo, train
+from tests.alignment.learning import CONFIG, EOS, Length, Letters, Logged, TinyPrompts, ppo, train
 from tests.alignment.test_rollout import CRITIC, EXACT, made_up
 from tests.distributed import run_ranks
 
@@ -335,39 +335,22 @@ def test_it_learns_to_say_what_is_rewarded(settings: dict[str, Any], tmp_path: P
 
 
 def test_the_critic_begins_as_the_reward_model() -> None:
-    stored = SimpleNamespace(
-        path="there",
-        config={},
-        whole_config=lambda: CRITIC.config,
-        merged=lambda name: dict(CRITIC.named_parameters())[name],
-    )
-    opened: list[str] = []
-    module = ppo(critic_init_from="reward-run")
-
-    class Model(Wanted):
-        init_from, end = "scores", None
-
-        def begin_from(self, stored: Any, end: int) -> None:
-            self.end = end
-
-    module.gold = Model()
-    module.open_weights(lambda path: (opened.append(path), stored)[1], EOS)
-    assert opened == ["reward-run", "scores"]
-    assert module.gold.end == EOS
-    module.configure_model()
-    rollouts = made_up(2)
-    packed = rollouts.pack(list(range(6)), CPU)
+    weights = dict(CRITIC.named_parameters())
+    stored = SimpleNamespace(whole_config=lambda: CRITIC.config, merged=weights.__getitem__)
+    module, fresh = ppo(critic_init_from="reward-run"), ppo()
+    module.begin_critic_from(stored)
+    packed = made_up(2).pack(list(range(6)), CPU)
+    for model in (module, fresh):
+        model.configure_model()
     with torch.no_grad():
         hidden = CRITIC(packed.tokens, packed.documents)[0, packed.states]
         torch.testing.assert_close(module.values(packed), CRITIC.output(hidden)[:, 0])
-    fresh = ppo()
-    fresh.configure_model()
     assert fresh.critic is not None
     assert fresh.values(packed).abs().max() == 0
     torch.testing.assert_close(fresh.critic.tok_embeddings.weight, cast(Any, fresh.decoder).tok_embeddings.weight)
     stored.whole_config = lambda: CONFIG
     with pytest.raises(InputError, match="this has 16 and an output a token"):
-        module.open_weights(lambda path: stored, EOS)
+        module.begin_critic_from(stored)
 
 
 # What is watched
