@@ -1,18 +1,51 @@
+from alignment.advantages import GAE, GroupRelative, LeaveOneOut, ReinforcePlusPlus
+from alignment.code_execution import CodeTests, Limits
+from alignment.divergence import AdaptiveKL, FixedKL, KLPenalty
 from alignment.losses import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalisedDPO, RobustDPO, SimPO
+from alignment.minibatches import Updates
 from alignment.policy import PreferencePolicy
+from alignment.policy_gradient import Surrogate
+from alignment.ppo import PPO
+from alignment.ppo_metrics import Alarms
 from alignment.reward_ensemble import RewardEnsemble
 from alignment.reward_model import RewardModel
+from alignment.reward_score import RewardModelScore
+from alignment.rewards import OverlongPenalty, WeightedSum
+from alignment.rollout import DecoderEngine
+from alignment.verifiable import Arithmetic, ExactMatch, Pattern
+from alignment.vllm_engine import VLLMEngine
 
 __all__ = [
     "DPO",
+    "GAE",
     "IPO",
     "KTO",
     "ORPO",
+    "PPO",
+    "AdaptiveKL",
+    "Alarms",
+    "Arithmetic",
+    "CodeTests",
     "ConservativeDPO",
+    "DecoderEngine",
+    "ExactMatch",
+    "FixedKL",
+    "GroupRelative",
+    "KLPenalty",
+    "LeaveOneOut",
     "LengthNormalisedDPO",
+    "Limits",
+    "OverlongPenalty",
+    "Pattern",
     "PreferencePolicy",
+    "ReinforcePlusPlus",
     "RewardEnsemble",
     "RewardModel",
+    "RewardModelScore",
     "RobustDPO",
     "SimPO",
+    "Surrogate",
+    "Updates",
+    "VLLMEngine",
+    "WeightedSum",
 ]

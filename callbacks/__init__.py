@@ -3,7 +3,17 @@ from callbacks.metrics_table import MetricsTable
 from callbacks.predictions import Predictions
 from callbacks.progress import StepProgress
 from callbacks.report import Report
+from callbacks.rollout_samples import RolloutSamples
 from callbacks.samples import Samples
 from callbacks.throughput import Throughput
 
-__all__ = ["Checkpoints", "MetricsTable", "Predictions", "Report", "Samples", "StepProgress", "Throughput"]
+__all__ = [
+    "Checkpoints",
+    "MetricsTable",
+    "Predictions",
+    "Report",
+    "RolloutSamples",
+    "Samples",
+    "StepProgress",
+    "Throughput",
+]

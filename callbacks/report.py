@@ -15,6 +15,7 @@ import lightning
 import numpy as np
 
 from callbacks.metrics_table import TABLE, read_metrics
+from callbacks.rollout_charts import frontier, rollout_charts
 from callbacks.samples import read_samples
 from errors import InputError
 
@@ -120,6 +121,9 @@ def headlines(curves: dict[str, Curve], facts: dict[str, Any]) -> list[tuple[str
         ("rewards/accuracy", "of held-out pairs rewarded in the right order", 100, " %"),
         ("accuracy", "of held-out pairs scored in the right order", 100, " %"),
         ("rewards/margin", "reward margin, held out", 1, ""),
+        ("reward", "reward, held out", 1, ""),
+        ("gold", "gold reward, held out", 1, ""),
+        ("kl", "nats of KL an answer to the reference", 1, ""),
         ("kl_a_token", "nats of KL a token to the reference", 1, ""),
         ("calibration_error", "expected calibration error", 1, ""),
         ("length_bias", "correlation of score and length", 1, ""),
@@ -167,12 +171,17 @@ def charts(curves: dict[str, Curve]) -> list[tuple[str, str]]:
             False,
         ),
         ("KL to the reference, nats a token", _named(curves, {"validation/kl_a_token": "held out"}), False),
+        *rollout_charts(curves),
         ("Learning rate", _named(curves, {"train/learning_rate": "learning rate"}), False),
         ("Gradient norm before clipping", _named(curves, {"train/gradient_norm": "norm"}), True),
         ("Tokens per second", _named(curves, {"throughput/tokens_per_second": "tokens/s"}), False),
         ("Share of the measured matrix-product peak", _named(curves, {"throughput/share_of_peak": "share"}), False),
     ]
-    return [(title, draw(lines, smooth)) for title, lines, smooth in wanted if lines]
+    drawn = [(title, draw(lines, smooth)) for title, lines, smooth in wanted if lines]
+    if bought := frontier(curves):
+        title = "Held-out reward by divergence, nats an answer"
+        drawn.append((title, draw(bought, smooth=False, across="KL to the reference")))
+    return drawn
 
 
 ALIGNMENT_CHARTS = (

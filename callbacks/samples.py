@@ -51,16 +51,7 @@ class Samples(lightning.Callback):
             {"step": trainer.global_step, "prompt": prompt, "continuation": self._continue(trainer, pl_module, prompt)}
             for prompt in self.prompts
         ]
-        path = Path(trainer.default_root_dir) / "samples.jsonl"
-        # A resumed run writes the samples of a step again: those of later steps are from before the kill.
-        earlier = [row for row in read_samples(path) if row["step"] < trainer.global_step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".partial")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in [*earlier, *self._last]), encoding="utf-8")
-        temporary.rename(path)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_text("samples", columns=list(self._last[0]), data=[list(row.values()) for row in self._last])
+        write_samples(trainer, self._last)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         for sample in self._last:
@@ -75,6 +66,20 @@ class Samples(lightning.Callback):
         )
         whole: str = tokenizer.decode([*prompt_ids, *new.tokens])
         return whole[len(prompt) :]
+
+
+def write_samples(trainer: lightning.Trainer, samples: list[dict[str, Any]]) -> None:
+    """Put the samples of this step into the run's `samples.jsonl`, and into W&B where there is such a logger."""
+    path = Path(trainer.default_root_dir) / "samples.jsonl"
+    # A resumed run writes the samples of a step again: those of later steps are from before the kill.
+    earlier = [row for row in read_samples(path) if row["step"] < trainer.global_step]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in [*earlier, *samples]), encoding="utf-8")
+    temporary.rename(path)
+    for logger in trainer.loggers:
+        if samples and isinstance(logger, WandbLogger):
+            logger.log_text("samples", columns=list(samples[0]), data=[list(row.values()) for row in samples])
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:

@@ -80,6 +80,8 @@ class Throughput(lightning.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._trained = True
+        if "tokens" not in batch:  # prompts, of which their module itself logs how fast they are answered
+            return
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.
         self._pairs = self._pairs + (positions_in_documents(batch["document_ids"]) + 1).sum()

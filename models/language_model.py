@@ -4,7 +4,7 @@ Layers, loss mathematics, sampling and data live elsewhere; swapping one of them
 Pretraining and supervised fine-tuning are this one module: in the latter fewer labels are there to learn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any, cast
 
@@ -120,7 +120,7 @@ class LanguageModel(lightning.LightningModule):
             hidden.flatten(0, 1), self.decoder.output.weight, labels.flatten()
         ).view_as(labels)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
         """The mean over labels. Where batches hold unequally many, each brings its share of the step's as
         `label_count`, so that the mean over batches and ranks is the mean over all labels of the step.
         """
@@ -128,21 +128,32 @@ class LanguageModel(lightning.LightningModule):
         self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         return loss
 
-    def configure_optimizers(self) -> Any:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One optimizer, over all that is trained; with several, a module steps them itself."""
         assert self.decoder is not None
+        return [self.optimizer_factory.build(self.decoder.named_parameters())]
+
+    def configure_optimizers(self) -> Any:
         total_steps = self.trainer.max_steps
-        optimizer = self.optimizer_factory.build(self.decoder.named_parameters())
-        self._settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        optimizers = self.build_optimizers()
+        self._settings = [
+            [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            for optimizer in optimizers
+        ]
+        schedulers = [
+            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps))
+            for optimizer in optimizers
+        ]
+        return optimizers, [{"scheduler": scheduler, "interval": "step"} for scheduler in schedulers]
 
     def on_train_start(self) -> None:
         """Optimizer and schedule are those of the configuration, also where a checkpoint remembers others."""
         factor = self.schedule.factor(self.trainer.global_step, self.trainer.max_steps)
-        for optimizer, config in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
+        each = zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, self._settings, strict=True)
+        for optimizer, config, of_groups in each:
             scheduler: Any = config.scheduler
-            scheduler.base_lrs = [settings["lr"] for settings in self._settings]
-            for group, settings in zip(optimizer.param_groups, self._settings, strict=True):
+            scheduler.base_lrs = [settings["lr"] for settings in of_groups]
+            for group, settings in zip(optimizer.param_groups, of_groups, strict=True):
                 group.update(settings | {"initial_lr": settings["lr"], "lr": settings["lr"] * factor})
             scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
 
@@ -165,9 +176,10 @@ class LanguageModel(lightning.LightningModule):
         if gradient_clip_val:
             scale_gradients(self.parameters(), (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0))
 
-    def gradient_norm(self) -> Tensor:
-        """2-norm of all gradients together; a strategy that spreads them over processes takes this over."""
-        return torch.nn.utils.get_total_norm(p.grad for p in self.parameters() if p.grad is not None)
+    def gradient_norm(self, parameters: Iterable[nn.Parameter] | None = None) -> Tensor:
+        """2-norm of all gradients, or of some parameters'; a strategy that spreads them takes this over."""
+        chosen = self.parameters() if parameters is None else parameters
+        return torch.nn.utils.get_total_norm(p.grad for p in chosen if p.grad is not None)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # The mean over accumulated batches and over ranks: those that share a batch share its loss.

@@ -247,6 +247,69 @@ def token_log_probabilities(hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tens
     return -_token_losses(hidden_NC, weight_VC, labels_N, 0.0, chunk)
 
 
+class _TokenLogProbabilitiesAndEntropies(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int, vocabulary: VocabularySlice
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _compute_dtype(hidden_NC)
+        hidden, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
+        logsumexp_N = torch.empty(len(labels_N), dtype=_wide_dtype(dtype), device=hidden.device)
+        target_N, mean_N = torch.empty_like(logsumexp_N), torch.empty_like(logsumexp_N)
+        parts = (x.split(chunk) for x in (hidden, labels_N, logsumexp_N, target_N, mean_N))
+        for part, labels, logsumexp, target, mean in zip(*parts, strict=True):
+            logits = _wide(part @ weight.T)
+            rows, inside = vocabulary.own(labels, len(weight))
+            found = logits.gather(-1, rows[:, None]).squeeze(-1) * inside
+            for into, value in zip((logsumexp, target), vocabulary.combine(logits.logsumexp(-1), found), strict=True):
+                into.copy_(value)
+            own = ((logits - logsumexp[:, None]).exp_() * logits).sum(-1)
+            mean.copy_(vocabulary.combine(own, own)[1])
+        entropy_N = logsumexp_N - mean_N
+        ctx.save_for_backward(hidden, weight, labels_N, logsumexp_N, entropy_N)
+        ctx.dtypes, ctx.chunk, ctx.vocabulary = (hidden_NC.dtype, weight_VC.dtype), chunk, vocabulary
+        return target_N - logsumexp_N, entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, labels_N, logsumexp_N, entropy_N = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=_wide_dtype(weight.dtype)) if ctx.needs_input_grad[1] else None
+        parts = (x.split(ctx.chunk) for x in (hidden, labels_N, logsumexp_N, entropy_N, *grad_outputs, grad_hidden))
+        for part, labels, logsumexp, entropy, of_log, of_entropy, grad_out in zip(*parts, strict=True):
+            rows, inside = ctx.vocabulary.own(labels, len(weight))
+            # d log p[label] / d logits = one_hot - p, d entropy / d logits = -p (log p + entropy).
+            log_p = _wide(part @ weight.T).sub_(logsumexp[:, None])
+            gradient = log_p.exp()
+            gradient *= log_p.add_(entropy[:, None]).mul_(-of_entropy[:, None]).sub_(of_log[:, None])
+            gradient.scatter_add_(-1, rows[:, None], (of_log * inside)[:, None])
+            narrow = gradient.to(weight.dtype)
+            torch.mm(narrow, weight, out=grad_out)
+            if grad_weight is not None:
+                grad_weight += narrow.T @ part
+        dtype_hidden, dtype_weight = ctx.dtypes
+        grad_weight = None if grad_weight is None else grad_weight.to(dtype_weight)
+        return grad_hidden.to(dtype_hidden), grad_weight, None, None, None
+
+
+def token_log_probabilities_and_entropies(
+    hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """log softmax(hidden weight^T)[label] and the entropy in nats of that distribution, of every token, both with their
+    gradients; logits are made a chunk at a time, see `token_log_probabilities`.
+
+    Args:
+        hidden_NC, weight_VC, chunk: see `token_log_probabilities`.
+        labels_N: int64 targets, all of them tokens.
+
+    Returns:
+        Two of float32 [N] (float64 for float64 input).
+    """
+    rows, vocabulary = _vocabulary_slice(weight_VC)
+    both: tuple[Tensor, Tensor] = _TokenLogProbabilitiesAndEntropies.apply(hidden_NC, rows, labels_N, chunk, vocabulary)
+    return both
+
+
 @torch.no_grad()
 def token_divergence(
     hidden_NC: Tensor, weight_VC: Tensor, other_hidden_NC: Tensor, other_weight_VC: Tensor, chunk: int = 1024

@@ -9,7 +9,7 @@ out runs the model once more and throws gradients away.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -365,11 +365,12 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         for name, parameter in super().named_parameters():
             yield self.alias.get(name, name), parameter
 
-    def gradient_norm(self) -> Tensor:
-        """The global 2-norm of all gradients; a tied matrix counts once."""
+    def gradient_norm(self, parameters: Iterable[nn.Parameter] | None = None) -> Tensor:
+        """The global 2-norm of all gradients, or of some parameters'; a tied matrix counts once."""
         assert self.lightning_module is not None
-        counted = [p for name, p in self.lightning_module.named_parameters() if name not in self.alias]
-        return gradient_norm(counted, self.sizes, self.root_device)
+        if parameters is None:
+            parameters = [p for name, p in self.lightning_module.named_parameters() if name not in self.alias]
+        return gradient_norm(parameters, self.sizes, self.root_device)
 
 
 class _HandOver(torch.autograd.Function):

@@ -10,8 +10,8 @@ the precision plugins; what it knows of meshes and checkpoints is replaced.
 import atexit
 import os
 import warnings
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,8 +23,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from errors import InputError
+from models.decoder import Decoder
 from strategies.blocks import ActivationCheckpointing, checkpoint_activations, compile_block
 from strategies.float8 import refuse_without_units, use_float8_products
+from strategies.gathering import gathered
 from strategies.gradients import gradient_norm
 from strategies.launcher import Launcher
 from strategies.mesh import MeshSizes, check_divisible, make_mesh, resolve_sizes
@@ -256,10 +258,15 @@ class TensorParallelStrategy(ModelParallelStrategy):
                 if isinstance(part, FSDPModule):
                     part.reshard()
 
-    def gradient_norm(self) -> Tensor:
-        """The global 2-norm of all gradients, the same on every rank."""
+    def gathered(self, model: Decoder) -> AbstractContextManager[Decoder]:
+        """A model with whole weights, for running it without the other ranks, see `strategies.gathering`."""
+        return gathered(model)
+
+    def gradient_norm(self, parameters: Iterable[nn.Parameter] | None = None) -> Tensor:
+        """The global 2-norm of all gradients, or of some parameters', the same on every rank."""
         assert self.lightning_module is not None
-        return gradient_norm(self.owned_parameters().values(), self.sizes, self.root_device)
+        chosen = self.owned_parameters().values() if parameters is None else parameters
+        return gradient_norm(chosen, self.sizes, self.root_device)
 
     # Checkpoints
 

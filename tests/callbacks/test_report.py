@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from callbacks.metrics_table import MetricsTable
-from callbacks.report import shown, write_report
+from callbacks.report import read_curves, shown, write_report
+from callbacks.rollout_charts import frontier, rollout_charts
 from errors import InputError
 
 
@@ -57,6 +59,27 @@ def test_cleaning_and_facts_are_shown(tmp_path: Path) -> None:
     page = write_report(tmp_path).read_text(encoding="utf-8")
     for text in ("1,234", "80 %", "too_short", "a&lt;b&gt;.py", "a &amp; b", "torch 2", "model: &lt;x&gt;"):
         assert text in page
+
+
+def test_a_reward_is_shown_beside_what_it_cost_and_what_it_stands_for(tmp_path: Path) -> None:
+    table = MetricsTable(str(tmp_path))
+    for step in range(6):
+        names = ("reward", "gold", "kl", "entropy", "answers_per_second", "seconds/generation", "drift/ratio")
+        table.log_metrics({f"train/{name}": 1.0 + step for name in names}, step)
+        table.log_metrics({f"validation/{name}": 2.0 * step for name in ("reward", "gold", "kl")}, step)
+    table.finalize("success")
+    curves = read_curves(tmp_path)
+    titles = [title for title, lines, _ in rollout_charts(curves) if lines]
+    assert titles[:3] == ["Reward", "KL to the reference, nats an answer", "Entropy, nats a token"]
+    assert rollout_charts(curves)[0][1].keys() == {"training", "held out", "gold, training", "gold, held out"}
+    curves["validation/kl"] = (np.arange(6), np.array([5.0, 1, 4, 2, 3, 0]))
+    bought = frontier(curves)
+    assert bought["gold"][0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert bought["gold"][1].tolist() == [10, 2, 6, 8, 4, 0]
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert page.count("<svg") == len(titles) + 1
+    assert "Held-out reward by divergence" in page
+    assert rollout_charts({"train/loss": curves["train/kl"]}) == []
 
 
 def test_a_run_without_metrics_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from models.losses import (
     linear_cross_entropy,
     token_divergence,
     token_log_probabilities,
+    token_log_probabilities_and_entropies,
     token_negative_log_likelihood,
 )
 
@@ -158,3 +159,22 @@ def test_autocast_rounds_logits_and_nothing_else() -> None:
         loss = linear_cross_entropy(hidden, weight, labels)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, exact, rtol=1e-6, atol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(tokens=st.integers(1, 20), chunk=st.integers(1, 25), seed=st.integers(0, 99))
+def test_entropies_and_their_gradients_equal_the_naive_ones(tokens: int, chunk: int, seed: int) -> None:
+    hidden, weight, labels = problem(tokens, seed)
+    factors = torch.randn(2, tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    def naive_both(h: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = (h @ w.T).log_softmax(-1)
+        return log_p.gather(-1, labels[:, None]).squeeze(-1), -(log_p.exp() * log_p).sum(-1)
+
+    results = []
+    for function in (lambda h, w: token_log_probabilities_and_entropies(h, w, labels, chunk), naive_both):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        log_probabilities, entropies = function(h, w)
+        (factors[0] * log_probabilities + factors[1] * entropies).sum().backward()
+        results.append((log_probabilities.detach(), entropies.detach(), h.grad, w.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-12)
