@@ -26,7 +26,7 @@ from errors import InputError
 
 SUMMARY = "summary.json"
 SPLITS = ("train", "validation")
-_ARRAYS = ("tokens", "trained", "offsets", "margins")
+_ARRAYS = ("tokens", "trained", "offsets", "margins", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Example:
         group: examples of one group never part between training and validation.
         margin: of a preference.
         cut: what was shortened to fit: "prompt", "answer", "conversation".
+        probability: of a preference, that chosen is the better answer.
     """
 
     segments: list[list[int]]
@@ -46,6 +47,7 @@ class Example:
     group: str
     margin: float = 0.0
     cut: tuple[str, ...] = ()
+    probability: float = 1.0
 
 
 @dataclass
@@ -143,6 +145,7 @@ def _write(folder: Path, split: str, examples: list[Example], vocabulary_size: i
         "trained": np.concatenate([np.asarray(t, dtype=bool) for example in examples for t in example.trained]),
         "offsets": offsets,
         "margins": np.asarray([example.margin for example in examples], dtype=np.float32),
+        "probabilities": np.asarray([example.probability for example in examples], dtype=np.float32),
     }
     for name, array in arrays.items():
         np.save(folder / f"{split}-{name}.npy", array)
@@ -157,7 +160,7 @@ class Examples:
 
     Attributes:
         offsets: int64 [examples, segments + 1], where each segment begins, and the last one's end.
-        margins: float32 [examples].
+        margins, probabilities: float32 [examples].
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -166,7 +169,8 @@ class Examples:
             for name in _ARRAYS
         }
         self._tokens, self._trained = arrays["tokens"], arrays["trained"]
-        self.offsets, self.margins = arrays["offsets"], arrays["margins"]
+        self.offsets = arrays["offsets"]
+        self.margins, self.probabilities = arrays["margins"], arrays["probabilities"]
 
     def __len__(self) -> int:
         return len(self.offsets)
