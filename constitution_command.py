@@ -203,9 +203,12 @@ def finish(stage: Stage, records: Records, helpful: Iterator[Row | str], models:
             yield json_lines([row | {"source": "helpful"}] if isinstance(row, dict) else [])
 
     write_whole(records.folder / ROWS, rows())
+    described = stage.describe(records)
     if not counted["rows"]:
-        raise InputError(f"{stage.name}: every one of {counted['samples']} samples was dropped ({dict(dropped)})")
-    summary: dict[str, Any] = dict(counted) | {"dropped": dict(dropped)} | stage.describe(records)
+        raise InputError(
+            f"{stage.name}: {counted['samples']} samples leave no row (dropped {dict(dropped)}, {described})"
+        )
+    summary: dict[str, Any] = dict(counted) | {"dropped": dict(dropped)} | described
     summary["cost"] = costs(records, models)
     write_whole(records.folder / SUMMARY, [json.dumps(summary, indent=1).encode()])
     print(yaml.safe_dump({str(records.folder / ROWS): summary}, sort_keys=False), end="")

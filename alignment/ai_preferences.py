@@ -147,7 +147,10 @@ class Preferences(Stage):
             "generator",
             [Question(sample, f"answer {number}", sample.prompt) for sample in asking for number in (1, 2)],
         )
-        answers = {sample.number: both[2 * place : 2 * place + 2] for place, sample in enumerate(asking)}
+        answers = {
+            sample.number: [answer.text for answer in both[2 * place : 2 * place + 2]]
+            for place, sample in enumerate(asking)
+        }
         for sample in kept(samples):
             if answers[sample.number][0] == answers[sample.number][1]:
                 sample.dropped = "equal_answers"
@@ -192,7 +195,7 @@ class Preferences(Stage):
             ],
         )
         return [
-            (a, ask_decision(messages, reasoning))
+            (a, ask_decision(messages, reasoning.text))
             for (a, messages), reasoning in zip(asked, reasonings, strict=True)
             if a.sample.dropped is None
         ]

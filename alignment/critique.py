@@ -47,6 +47,7 @@ class Revisions(Stage):
     Args:
         rounds: critiques of each answer, each with its revision; 4 as in the paper.
         kept: rows from `all` revisions of a sample, as in the paper, or from the `last`.
+        unfinished: what becomes of revisions that ran out of tokens, which would teach a model to stop in the middle.
 
     Raises:
         InputError: for fewer than one round.
@@ -55,13 +56,14 @@ class Revisions(Stage):
     name: ClassVar[str] = "revisions"
     rounds: int = 4
     kept: Literal["all", "last"] = "all"
+    unfinished: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise InputError(f"revisions.rounds={self.rounds}: must be at least 1")
 
     def settings(self) -> dict[str, Any]:
-        """How often; which rounds are kept changes rows, not records."""
+        """How often; what is kept changes rows, not records."""
         return {"rounds": self.rounds}
 
     def examples(self, constitution: Constitution) -> dict[str, Messages]:
@@ -73,11 +75,11 @@ class Revisions(Stage):
 
         Returns:
             A record a sample: `sample`, `dropped`, `prompt`, `response`, `rounds` (`principle`, `critique`,
-            `revision`), `calls`.
+            `revision`, `finish` of the latter), `calls`.
         """
         asking = kept(samples)
         responses = interview.complete("generator", [Question(sample, "response", sample.prompt) for sample in asking])
-        first = {sample.number: response for sample, response in zip(asking, responses, strict=True)}
+        first = {sample.number: response.text for sample, response in zip(asking, responses, strict=True)}
         rounds: dict[int, list[dict[str, str]]] = {sample.number: [] for sample in samples}
         for number in range(1, self.rounds + 1):
             asked = []
@@ -90,7 +92,7 @@ class Revisions(Stage):
                 "judge", [Question(sample, f"critique {number}", messages, EXAMPLES) for sample, _, messages in asked]
             )
             criticised = [
-                (sample, principle, critique, ask_revision(messages, critique, principle.revision))
+                (sample, principle, critique.text, ask_revision(messages, critique.text, principle.revision))
                 for (sample, principle, messages), critique in zip(asked, critiques, strict=True)
                 if sample.dropped is None
             ]
@@ -99,8 +101,8 @@ class Revisions(Stage):
                 [Question(sample, f"revision {number}", messages, EXAMPLES) for sample, *_, messages in criticised],
             )
             for (sample, principle, critique, _), revision in zip(criticised, revisions, strict=True):
-                made = {"principle": principle.name, "critique": critique, "revision": revision}
-                rounds[sample.number].append(made)
+                made = {"principle": principle.name, "critique": critique, "revision": revision.text}
+                rounds[sample.number].append(made | {"finish": revision.finish})
         return [sample.record(response=first.get(sample.number), rounds=rounds[sample.number]) for sample in samples]
 
     def rows(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -109,16 +111,23 @@ class Revisions(Stage):
         for number, made in enumerate(rounds, start=1):
             if self.kept == "last" and number < len(rounds):
                 continue
+            if self.unfinished == "drop" and made["finish"] == "length":
+                continue
             principles = [earlier["principle"] for earlier in rounds[:number]]
             row = {"prompt": record["prompt"], "response": made["revision"], "principles": principles, "round": number}
             yield row | provenance(record)
 
     def describe(self, records: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """Share of answers that the last revision left as they were, and how much longer it made them."""
+        """Shares of answers that were left as they were and of revisions that ran out of tokens; change of length."""
         done = [record for record in records if not record["dropped"]]
         if not done:
             return {}
         last = [record["rounds"][-1]["revision"] for record in done]
         first = [record["response"] for record in done]
         unchanged = sum(before == after for before, after in zip(first, last, strict=True))
-        return {"unchanged": unchanged / len(done), "length_ratio": sum(map(len, last)) / sum(map(len, first))}
+        finishes = [made["finish"] for record in done for made in record["rounds"]]
+        return {
+            "unchanged": unchanged / len(done),
+            "unfinished_revisions": finishes.count("length") / len(finishes),
+            "length_ratio": sum(map(len, last)) / sum(map(len, first)),
+        }

@@ -8,13 +8,13 @@ all and are kept once, under a name.
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import xxhash
 
 from alignment.constitution import Constitution
-from alignment.judge import Judge, Messages, Request
+from alignment.judge import Completion, Judge, Messages, Request
 
 
 @dataclass
@@ -69,12 +69,12 @@ class Interview:
         self.models, self.examples, self.seed = models, examples, seed
         self.seconds = dict.fromkeys(models, 0.0)
 
-    def complete(self, model: str, questions: Sequence[Question]) -> list[str]:
+    def complete(self, model: str, questions: Sequence[Question]) -> list[Completion]:
         """A text in answer to each question, in their order; empty where the sample was dropped for want of one."""
         start = time.perf_counter()
         completions = self.models[model].complete([self._request(question) for question in questions])
         self.seconds[model] += time.perf_counter() - start
-        texts = []
+        found = []
         for question, completion in zip(questions, completions, strict=True):
             refused = completion.finish == "refused"
             self._note(question, model, {
@@ -83,11 +83,11 @@ class Interview:
                 "prompt_tokens": completion.prompt_tokens,
                 "completion_tokens": completion.completion_tokens,
             })  # fmt: skip
-            texts.append("" if refused else completion.text.strip())
-            if not texts[-1]:
+            found.append(replace(completion, text="" if refused else completion.text.strip()))
+            if not found[-1].text:
                 reason = completion.text if refused else "empty"
                 question.sample.dropped = question.sample.dropped or f"{question.purpose.split()[0]}: {reason}"
-        return texts
+        return found
 
     def choose(self, model: str, questions: Sequence[Question], options: Sequence[str]) -> list[tuple[float, ...]]:
         """Log-probabilities of the options for each question; empty where the sample was dropped for want of them."""
