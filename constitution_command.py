@@ -10,7 +10,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,6 +90,10 @@ def constitution(
         stages.append((preferences, helpful_rows(helpful_pairs, preference_row)))
     if not stages:
         raise InputError("revisions and preferences are both null: there is nothing to do")
+    for helpful in (helpful_instructions, helpful_pairs):
+        if helpful is not None:
+            helpful.identity()  # files that are not there are named now, not after hours
+    taken = read_samples(prompts, samples)
     models = {"generator": generator, "judge": judge or generator}
     common = {
         "constitution": asdict(law),
@@ -98,21 +102,18 @@ def constitution(
         "batch_size": batch_size,
     }
     open_model = functools.cache(open_language_model)
-    for stage, helpful in stages:
-        into = Path(folder) / stage.name
-        for name, model in models.items():
-            if name == "generator" or model is not generator:
-                model.prepare(open_model, into / f"journal-{name}.jsonl")
-        identities = {name: model.identity() for name, model in models.items()}
-        settings = {"examples": stage.examples(law)} | stage.settings()
-        records = Records(into, common | identities | settings)
-        try:
-            interview = Interview(models, settings["examples"], seed)
+    for stage, added in stages:
+        with Records(Path(folder) / stage.name) as records:
+            for name, model in models.items():
+                if name == "generator" or model is not generator:
+                    model.prepare(open_model, records.folder / f"journal-{name}.jsonl")
+            identities = {name: model.identity() for name, model in models.items()}
+            examples = stage.examples(law)
+            records.require(common | identities | {"examples": examples} | stage.settings())
+            interview = Interview(models, examples, seed)
             make = functools.partial(make_records, stage, law, interview, identities)
-            records.make(read_samples(prompts, samples), batch_size, make, interview, stage.name)
-            finish(stage, records, helpful, models)
-        finally:
-            records.close()
+            records.make([replace(sample, calls=[]) for sample in taken], batch_size, make, interview, stage.name)
+            finish(stage, records, added, models)
 
 
 def make_records(

@@ -26,17 +26,16 @@ RECORDS, IDENTITY, SECONDS = "records.jsonl", "identity.json", "seconds.json"
 
 
 class Records:
-    """A folder of records.
+    """A folder of records, which one process writes.
 
     Args:
         folder: made where it is not there.
-        identity: what the records are a function of, by name, JSON-able.
 
     Raises:
-        InputError: when the folder holds records of another identity, or another process writes there.
+        InputError: when another process writes there.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.path = folder, folder / RECORDS
         self._lock = FileLock(folder / ".lock")
@@ -44,23 +43,30 @@ class Records:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise InputError(f"{folder}: another process writes there, wait for it or name another folder") from error
-        mine = json.loads(json.dumps(identity))
-        file = folder / IDENTITY
-        if file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            if differing := sorted(key for key in {*found, *mine} if found.get(key) != mine.get(key)):
-                raise InputError(
-                    f"{folder} holds records made with another {', '.join(differing)} (see {IDENTITY} there): restore "
-                    "it, or name another folder"
-                )
-        else:
-            write_whole(file, [json.dumps(mine, indent=1, ensure_ascii=False).encode()])
         self.seconds: dict[str, float] = {}
         if (folder / SECONDS).exists():
             self.seconds = json.loads((folder / SECONDS).read_text(encoding="utf-8"))
 
-    def close(self) -> None:
-        """Let another process write."""
+    def require(self, identity: Mapping[str, Any]) -> None:
+        """Say what the records are a function of, by name, JSON-able.
+
+        Raises:
+            InputError: when the folder holds records of another identity.
+        """
+        file = self.folder / IDENTITY
+        if not file.exists():
+            write_whole(file, [json.dumps(identity, indent=1, ensure_ascii=False).encode()])
+        found, mine = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(identity))
+        if differing := sorted(key for key in {*found, *mine} if found.get(key) != mine.get(key)):
+            raise InputError(
+                f"{self.folder} holds records made with another {', '.join(differing)} (see {IDENTITY} there): restore "
+                "it, or name another folder"
+            )
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def make(
@@ -120,7 +126,8 @@ class Records:
             raise InputError(f"{self.path} holds {done} records, there are {total} samples: name another folder")
         if done < total:
             done -= done % batch
-        os.truncate(self.path, ends[done])
+        if ends[done] < self.path.stat().st_size:
+            os.truncate(self.path, ends[done])
         return done
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -191,7 +191,7 @@ def seconds_to_wait(retry_after: str | None) -> float:
     if retry_after is None:
         return 0.0
     try:
-        return max(float(retry_after), 0.0)
+        return max(0.0, float(retry_after))  # in this order a NaN is 0
     except ValueError:
         pass
     try:
