@@ -1,7 +1,8 @@
 """The command line: `python main.py COMMAND --config FILE`, and nothing else.
 
 fit, validate, test and predict are Lightning's; prepare, generate, parity and report read the very same configuration.
-convert and evaluate need none (`commands.py`): a model brings its shape and its tokenizer.
+convert and evaluate need none (`commands.py`): a model brings its shape and its tokenizer. constitution has one of its
+own (`constitution_command.py`).
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
 """
 
@@ -29,6 +30,7 @@ from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoin
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
 from commands import convert, evaluate
+from constitution_command import constitution
 from datamodules.pretraining import PretrainingData
 from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer
 from errors import InputError
@@ -219,7 +221,7 @@ class CommandLine(LightningCLI):
     """LightningCLI with the further commands and what YAML alone cannot say."""
 
     def init_parser(self, **kwargs: Any) -> Parser:
-        further = "without a configuration: convert, evaluate (main.py COMMAND --help)"
+        further = "without a model and data to fit: constitution, convert, evaluate (main.py COMMAND --help)"
         parser = Parser(**{"epilog": further} | kwargs)
         parser.add_argument(
             "-c", "--config", action=ActionConfigFile, help="YAML file; later ones override earlier ones"
@@ -414,8 +416,8 @@ def build(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
     )
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"convert": convert, "evaluate": evaluate}
-"""Those without a configuration."""
+COMMANDS: dict[str, Callable[..., None]] = {"constitution": constitution, "convert": convert, "evaluate": evaluate}
+"""Those without a configuration of `fit`."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,6 +1,10 @@
 from alignment.advantages import GAE, GroupRelative, LeaveOneOut, ReinforcePlusPlus
+from alignment.ai_preferences import Preferences
 from alignment.code_execution import CodeTests, Limits
+from alignment.critique import Revisions
 from alignment.divergence import AdaptiveKL, FixedKL, KLPenalty
+from alignment.endpoint import EndpointJudge
+from alignment.judge import DecoderJudge
 from alignment.losses import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalisedDPO, RobustDPO, SimPO
 from alignment.minibatches import Updates
 from alignment.policy import PreferencePolicy
@@ -28,6 +32,8 @@ __all__ = [
     "CodeTests",
     "ConservativeDPO",
     "DecoderEngine",
+    "DecoderJudge",
+    "EndpointJudge",
     "ExactMatch",
     "FixedKL",
     "GroupRelative",
@@ -38,7 +44,9 @@ __all__ = [
     "OverlongPenalty",
     "Pattern",
     "PreferencePolicy",
+    "Preferences",
     "ReinforcePlusPlus",
+    "Revisions",
     "RewardEnsemble",
     "RewardModel",
     "RewardModelScore",

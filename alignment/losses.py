@@ -29,6 +29,7 @@ class Pairs:
         reference_chosen, reference_rejected: log-probabilities under the reference, where there is one.
         divergence: estimate of KL(policy || reference) from unrelated answers, a scalar without gradient, where it is
             asked for.
+        probability: that chosen is the better answer; None where no label is in doubt.
     """
 
     chosen: Tensor
@@ -38,6 +39,14 @@ class Pairs:
     reference_chosen: Tensor | None = None
     reference_rejected: Tensor | None = None
     divergence: Tensor | None = None
+    probability: Tensor | None = None
+
+    def flipped(self) -> "Pairs":
+        """The same answers with the other one preferred."""
+        return Pairs(
+            self.rejected, self.chosen, self.rejected_length, self.chosen_length,
+            self.reference_rejected, self.reference_chosen, self.divergence,
+        )  # fmt: skip
 
     @property
     def log_ratios(self) -> tuple[Tensor, Tensor]:
@@ -235,19 +244,46 @@ class KTO(DPO):
         return (gain + loss) / 2
 
 
-def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, centring: float = 0.0) -> Tensor:
+def expected_loss(loss: PreferenceLoss, pairs: Pairs) -> Tensor:
+    """p loss + (1 - p) loss of the flipped pair: its expectation when labels are drawn with their probabilities p.
+
+    For DPO this is ConservativeDPO with a label smoothing of each pair's own, 1 - p (Mitchell 2023); for any loss it
+    is the cross-entropy against soft labels where the loss is one (Bai et al. 2022, Constitutional AI, section 4.1).
+
+    Returns:
+        [P]; without probabilities just the loss.
+    """
+    if pairs.probability is None:
+        return loss(pairs)
+    return pairs.probability * loss(pairs) + (1 - pairs.probability) * loss(pairs.flipped())
+
+
+def bradley_terry(
+    chosen: Tensor,
+    rejected: Tensor,
+    margin: Tensor | float = 0.0,
+    centring: float = 0.0,
+    probability: Tensor | None = None,
+) -> Tensor:
     """-log sigmoid(chosen - rejected - margin) + centring (chosen + rejected)^2 (Bradley & Terry 1952; margin:
     Touvron et al. 2023, Llama 2, eq. 2; centring: Eisenstein et al. 2023).
+
+    With soft labels the first term is its expectation, the cross-entropy -p log sigmoid(chosen - rejected - margin)
+    - (1 - p) log sigmoid(rejected - chosen - margin) (Bai et al. 2022, Constitutional AI, section 4.1).
 
     Args:
         chosen, rejected: scores, [P].
         margin: by how much chosen should be ahead.
         centring: weight of the term that holds scores near zero, which comparisons alone leave free.
+        probability: p, that chosen is the better one, [P]; None is 1.
 
     Returns:
         [P].
     """
-    return -F.logsigmoid(chosen - rejected - margin) + centring * (chosen + rejected).square()
+    ranking = -F.logsigmoid(chosen - rejected - margin)
+    if probability is not None:
+        ranking = probability * ranking - (1 - probability) * F.logsigmoid(rejected - chosen - margin)
+    return ranking + centring * (chosen + rejected).square()
 
 
 def log1mexp(x: Tensor) -> Tensor:

@@ -45,7 +45,8 @@ class PairEvaluation(lightning.LightningModule):
         for name, values in described.items():
             cast(MeanMetric, self.means[name]).update(values[real])
         lengths = batch["lengths"].view(len(real), -1)
-        self.calibration.update((chosen - rejected)[real])
+        probability = batch.get("probabilities")
+        self.calibration.update((chosen - rejected)[real], None if probability is None else probability[real])
         if real.any():  # torchmetrics' correlation takes no empty batch
             self.length_bias.update((chosen - rejected)[real], (lengths[:, 0] - lengths[:, 1])[real].float())
 

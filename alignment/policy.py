@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from alignment.losses import Pairs, PreferenceLoss
+from alignment.losses import Pairs, PreferenceLoss, expected_loss
 from alignment.reference import open_stored, precompute
 from alignment.reward_model import refuse_z_loss, require_pairs
 from errors import InputError
@@ -25,7 +25,7 @@ Reference = Literal["precomputed", "online", "adapter_off"]
 
 
 class PreferencePolicy(LanguageModel):
-    """A language model that learns which of two answers is preferred.
+    """A language model that learns which of two answers is preferred, as far as the labels are sure of it.
 
     Args:
         loss: one of `alignment.losses`.
@@ -161,9 +161,9 @@ class PreferencePolicy(LanguageModel):
         each = len(batch["lengths"]) // len(batch["example"])
         chosen, rejected, *unrelated = policy.view(-1, each).unbind(1)
         chosen_length, rejected_length, *_ = batch["lengths"].view(-1, each).unbind(1)
-        divergence = None
+        divergence, probability = None, batch.get("probabilities")
         if reference is None:
-            return Pairs(chosen, rejected, chosen_length, rejected_length)
+            return Pairs(chosen, rejected, chosen_length, rejected_length, probability=probability)
         if unrelated:
             ratios = (unrelated[0].detach() - reference.view(-1, each)[:, 2])[batch["example"] >= 0]
             total = torch.stack((ratios.sum(), ratios.new_tensor(len(ratios))))
@@ -171,7 +171,7 @@ class PreferencePolicy(LanguageModel):
             divergence = (total[0] / total[1].clamp(min=1)).clamp(min=0)
         by_pair = reference.view(-1, each)
         return Pairs(
-            chosen, rejected, chosen_length, rejected_length, by_pair[:, 0], by_pair[:, 1], divergence=divergence
+            chosen, rejected, chosen_length, rejected_length, by_pair[:, 0], by_pair[:, 1], divergence, probability
         )
 
     # Steps
@@ -180,7 +180,7 @@ class PreferencePolicy(LanguageModel):
         """The mean over the batch's pairs; every batch holds equally many."""
         reference = self.reference_log_probabilities(batch)
         pairs = self.pairs(batch, self(batch, self.answer_log_probabilities), reference)
-        loss = self.preference_loss(pairs).mean()
+        loss = expected_loss(self.preference_loss, pairs).mean()
         auxiliary = auxiliary_loss(cast(Decoder, self.decoder))
         loss = loss if auxiliary is None else loss + auxiliary
         self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
@@ -223,7 +223,7 @@ class PreferencePolicy(LanguageModel):
         real = batch["example"] >= 0
         reference = self.reference_log_probabilities(batch)
         pairs = self.pairs(batch, self(batch, self.answer_log_probabilities), reference)
-        for name, values in ({"loss": self.preference_loss(pairs)} | self.describe(pairs)).items():
+        for name, values in ({"loss": expected_loss(self.preference_loss, pairs)} | self.describe(pairs)).items():
             self._mean(name).update(values[real])
         if reference is not None and self.reference != "precomputed":
             self._mean("kl_a_token").update(*self.divergence_from_reference(batch, real))

@@ -118,7 +118,7 @@ class RewardEnsemble(PairEvaluation):
 
     def pair_losses(self, chosen: Tensor, rejected: Tensor, batch: Batch) -> Tensor:
         """Bradley-Terry loss of each pair, [P]."""
-        return bradley_terry(chosen, rejected)
+        return bradley_terry(chosen, rejected, probability=batch.get("probabilities"))
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()

@@ -20,7 +20,7 @@ from models.language_model import Batch, LanguageModel
 
 
 class RewardModel(PairEvaluation, LanguageModel):
-    """Scores answers; trained by Bradley and Terry's model of comparisons.
+    """Scores answers; trained by Bradley and Terry's model of comparisons, on soft labels where the data has them.
 
     Args:
         decoder: shape of the model, that of `init_from` where one is given; its output becomes a single row.
@@ -95,7 +95,7 @@ class RewardModel(PairEvaluation, LanguageModel):
     def pair_losses(self, chosen: Tensor, rejected: Tensor, batch: Batch) -> Tensor:
         """Bradley-Terry loss of each pair, [P]."""
         margin = batch["margins"] if self.use_margin else 0.0
-        return bradley_terry(chosen, rejected, margin, self.centring)
+        return bradley_terry(chosen, rejected, margin, self.centring, batch.get("probabilities"))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)

@@ -72,6 +72,7 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
     class MadeUp(Examples):
         def __init__(self, rows: list[list[list[int]]]) -> None:
             self.rows, self.margins = rows, np.zeros(len(rows), dtype=np.float32)
+            self.probabilities = np.ones(len(rows), dtype=np.float32)
             self.offsets = np.cumsum([[0, *map(len, row)] for row in rows], axis=1)
 
         @property

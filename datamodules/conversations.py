@@ -29,12 +29,14 @@ class Preference:
         prompt: ends with what is to be answered.
         chosen, rejected: the answers.
         margin: by how much chosen is better; 0 where the data does not say.
+        probability: that chosen is the better one, 1 where the data does not doubt it.
     """
 
     prompt: Messages
     chosen: str
     rejected: str
     margin: float = 0.0
+    probability: float = 1.0
 
 
 def instruction(row: dict[str, Any]) -> Messages:
@@ -58,7 +60,7 @@ def preference(row: dict[str, Any]) -> Preference:
     """The pair of a row with `prompt`, `chosen` and `rejected`, or with two transcripts as HH-RLHF has them.
 
     Answers are text, or lists of messages that end with the answer. `margin`, or the difference of `score_chosen` and
-    `score_rejected`, is taken where it is given.
+    `score_rejected`, is taken where it is given, and so is `preference_probability`, a soft label.
 
     Raises:
         Unusable: with the reason.
@@ -77,7 +79,32 @@ def preference(row: dict[str, Any]) -> Preference:
         raise Unusable("empty_answer")
     if chosen == rejected:
         raise Unusable("equal_answers")
-    return Preference(prompt, chosen, rejected, _margin(row))
+    return Preference(prompt, chosen, rejected, _margin(row), _probability(row))
+
+
+def question(row: dict[str, Any]) -> Messages:
+    """What a row asks: its `prompt` (text or messages), the conversation in `messages` or in `chosen` (messages, or a
+    transcript as HH-RLHF has them) up to its last answer. Ends with a message that is not the assistant's.
+
+    Raises:
+        Unusable: with the reason.
+    """
+    if row.get("prompt") is not None:
+        messages = _prompt(row["prompt"])
+    elif row.get("messages") is not None:
+        messages = _messages(row["messages"])
+        messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+    elif row.get("chosen") is not None:
+        messages, _ = _split(row["chosen"])
+        if row.get("rejected") is not None and _split(row["rejected"])[0] != messages:
+            raise Unusable("different_prompts")
+    else:
+        raise Unusable("no_prompt")
+    if not messages or not any(message["content"].strip() for message in messages):
+        raise Unusable("empty_prompt")
+    if messages[-1]["role"] == "assistant":
+        raise Unusable("prompt_ends_with_an_answer")
+    return messages
 
 
 def question(row: dict[str, Any]) -> Messages:
@@ -179,6 +206,15 @@ def _margin(row: dict[str, Any]) -> float:
         return _number(row["margin"])
     scores = [row.get("score_chosen"), row.get("score_rejected")]
     return 0.0 if None in scores else _number(_number(scores[0]) - _number(scores[1]))
+
+
+def _probability(row: dict[str, Any]) -> float:
+    value = row.get("preference_probability")
+    if value is None:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise Unusable("invalid_preference_probability")
+    return float(value)
 
 
 def _number(value: Any) -> float:

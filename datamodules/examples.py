@@ -30,7 +30,7 @@ from errors import InputError
 
 SUMMARY = "summary.json"
 SPLITS = ("train", "validation")
-_ARRAYS = ("tokens", "trained", "offsets", "margins")
+_ARRAYS = ("tokens", "trained", "offsets", "margins", "probabilities")
 ROWS, ROW_ENDS = "rows.jsonl", "row_ends.npy"
 
 
@@ -44,6 +44,7 @@ class Example:
         group: examples of one group never part between training and validation.
         margin: of a preference.
         cut: what was shortened to fit: "prompt", "answer", "conversation".
+        probability: of a preference, that chosen is the better answer.
         row: kept with the example; all examples bring one, or none does.
     """
 
@@ -52,6 +53,7 @@ class Example:
     group: str
     margin: float = 0.0
     cut: tuple[str, ...] = ()
+    probability: float = 1.0
     row: Row | None = None
 
 
@@ -178,7 +180,8 @@ class _Writer:
     def __init__(self, folder: Path, split: str, vocabulary_size: int) -> None:
         self.folder, self.split = folder, split
         self.tokens = self._array("tokens", token_dtype(vocabulary_size))
-        self.trained, self.margins = self._array("trained", bool), self._array("margins", np.float32)
+        self.trained = self._array("trained", bool)
+        self.margins, self.probabilities = (self._array(name, np.float32) for name in ("margins", "probabilities"))
         self.offsets: _GrowingArray | None = None
         self.row_ends: _GrowingArray | None = None
 
@@ -201,12 +204,13 @@ class _Writer:
             self.tokens.add(segment)
             self.trained.add(trained)
         self.margins.add([example.margin])
+        self.probabilities.add([example.probability])
         if self.row_ends is not None:
             self.rows.write(json.dumps(example.row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
             self.row_ends.add([self.rows.tell()])
 
     def __exit__(self, *error: object) -> None:
-        for array in (self.tokens, self.trained, self.margins, self.offsets, self.row_ends):
+        for array in (self.tokens, self.trained, self.margins, self.probabilities, self.offsets, self.row_ends):
             if array is not None:
                 array.close()
         if self.row_ends is not None:
@@ -222,7 +226,7 @@ class Examples:
 
     Attributes:
         offsets: int64 [examples, segments + 1], where each segment begins, and the last one's end.
-        margins: float32 [examples].
+        margins, probabilities: float32 [examples].
         has_rows: whether the rows are there that examples were made from.
     """
 
@@ -232,7 +236,8 @@ class Examples:
             for name in _ARRAYS
         }
         self._tokens, self._trained = arrays["tokens"], arrays["trained"]
-        self.offsets, self.margins = arrays["offsets"], arrays["margins"]
+        self.offsets = arrays["offsets"]
+        self.margins, self.probabilities = arrays["margins"], arrays["probabilities"]
         ends = folder / f"{split}-{ROW_ENDS}"
         self.has_rows = ends.exists()
         if self.has_rows:

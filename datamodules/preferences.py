@@ -40,6 +40,7 @@ class PairBatches(Dataset[dict[str, Any]]):
     Attributes:
         unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a divergence.
         reference: float32 [examples, answers], log-probabilities under the reference; None where they are not known.
+        is_soft: whether any pair's label is in doubt.
     """
 
     def __init__(self, examples: Examples, pad: int, order_seed: int | None = None, most: int = 512) -> None:
@@ -47,6 +48,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         self.order = None if order_seed is None else EpochOrder(len(examples), order_seed)
         self.unrelated = False
         self.reference: np.ndarray | None = None
+        self.is_soft = bool((examples.probabilities != 1).any())
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -82,7 +84,8 @@ class PairBatches(Dataset[dict[str, Any]]):
             `tokens`, `labels`, `document_ids`, `branches` [1, T]; `answers` [1, T], which answer of the batch a label
             belongs to, -1 for none; `ends` [A], where in the row each answer's last token is; `lengths` [A], labels
             of each; `margins`, `example` [P], the example's number or -1 for a pair that only fills the batch;
-            `reference` [A] if it is known; `sample` [P]; `source`.
+            `probabilities` [P], that chosen is better, where any label of the data is in doubt; `reference` [A] if it
+            is known; `sample` [P]; `source`.
         """
         chosen = [-1 if s == PADDING else s if self.order is None else self.order[s] for s in key.samples]
         laid_out = [
@@ -106,6 +109,8 @@ class PairBatches(Dataset[dict[str, Any]]):
             "sample": torch.tensor(key.samples),
             "source": "preferences",
         }
+        if self.is_soft:
+            batch["probabilities"] = torch.from_numpy(self.examples.probabilities[np.maximum(chosen, 0)])
         if self.reference is not None:
             batch["reference"] = torch.from_numpy(self.reference[np.maximum(chosen, 0)].reshape(-1))
         return batch
@@ -116,7 +121,8 @@ class PreferenceData(AlignmentData):
 
     Args:
         folder: where prepared pairs are kept; reused when the inputs and settings are the same.
-        rows: where pairs come from: `prompt`, `chosen`, `rejected`, or two transcripts in HH's format.
+        rows: where pairs come from: `prompt`, `chosen`, `rejected`, or two transcripts in HH's format;
+            `preference_probability` makes a soft label.
         tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
         chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
         max_tokens: of a prompt with the longer of its answers. A longer prompt loses its beginning, as much as is
@@ -174,7 +180,8 @@ class PreferenceData(AlignmentData):
         if segments[1] == segments[2]:
             raise Unusable("answers_truncated_to_equal" if cut else "equal_answers")
         trained = [[False] * len(segments[0]), *([True] * len(answer) for answer in segments[1:])]
-        return Example(segments, trained, str(row.get("group") or opening(pair.prompt)), pair.margin, cut)
+        group = str(row.get("group") or opening(pair.prompt))
+        return Example(segments, trained, group, pair.margin, cut, pair.probability)
 
     def setup(self, stage: str) -> None:
         """Open the pairs."""

@@ -11,17 +11,20 @@ from models.losses import IGNORE, token_log_probabilities
 
 
 @torch.inference_mode()
-def log_likelihoods(decoder: Decoder, batches: Iterable[dict[str, Any]], answers: int) -> list[float]:
+def log_likelihoods(
+    decoder: Decoder, batches: Iterable[dict[str, Any]], answers: int, show_progress: bool = True
+) -> list[float]:
     """log p(answer | context) in nats of every answer.
 
     Args:
         decoder: on any device.
         batches: `tokens`, `labels`, `document_ids`, `branches`, `answers` [1, T]; `number` [A] of each answer.
         answers: in all batches; an answer in several batches or parts gets their sum.
+        show_progress: with a bar.
     """
     device = decoder.tok_embeddings.weight.device
     total = torch.zeros(answers, dtype=torch.float64)
-    for batch in tqdm(batches, desc="scoring", unit=" batches"):
+    for batch in tqdm(batches, desc="scoring", unit=" batches", disable=not show_progress):
         placed = {name: value.to(device) for name, value in batch.items()}
         hidden = decoder(placed["tokens"], placed["document_ids"], branches_BT=placed["branches"])
         learned = placed["labels"] != IGNORE

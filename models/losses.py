@@ -252,7 +252,7 @@ class _TokenLogProbabilitiesAndEntropies(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int, vocabulary: VocabularySlice
     ) -> tuple[Tensor, Tensor]:
-        dtype = _compute_dtype(hidden_NC)
+        dtype = compute_dtype(hidden_NC)
         hidden, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
         logsumexp_N = torch.empty(len(labels_N), dtype=_wide_dtype(dtype), device=hidden.device)
         target_N, mean_N = torch.empty_like(logsumexp_N), torch.empty_like(logsumexp_N)

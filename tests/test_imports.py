@@ -14,7 +14,7 @@ ALLOWED = {
     "alignment": {"alignment", "models", "errors"},
     "callbacks": {"callbacks", "models", "errors"},
 }
-LOCAL = {*ALLOWED, "main", "commands", "tests", "benchmarks"}
+LOCAL = {*ALLOWED, "main", "commands", "constitution_command", "tests", "benchmarks"}
 
 
 def local_imports(source: str) -> set[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alignment import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalisedDPO, RobustDPO, SimPO
-from alignment.losses import Pairs, PreferenceLoss, bradley_terry, log1mexp
+from alignment.losses import Pairs, PreferenceLoss, bradley_terry, expected_loss, log1mexp
 from errors import InputError
 
 
@@ -93,6 +93,43 @@ def test_bradley_terry() -> None:
     assert bradley_terry(two, zero, centring=0.01).item() == pytest.approx(0.1669280, abs=1e-6)
 
 
+def test_soft_labels_of_bradley_terry_equal_a_cross_entropy_by_hand() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chosen, rejected = torch.randn(2, 50, generator=generator, dtype=torch.float64) * 3
+    probability = torch.rand(50, generator=generator, dtype=torch.float64)
+    found = bradley_terry(chosen, rejected, margin=0.3, centring=0.01, probability=probability)
+    for c, r, p, loss in zip(*(x.tolist() for x in (chosen, rejected, probability, found)), strict=True):
+        by_hand = -p * math.log(sigmoid(c - r - 0.3)) - (1 - p) * math.log(sigmoid(r - c - 0.3)) + 0.01 * (c + r) ** 2
+        assert loss == pytest.approx(by_hand, abs=1e-12)
+    # It is least where the model is as sure as the label.
+    p = torch.tensor([0.7], dtype=torch.float64)
+    score = torch.logit(p).requires_grad_()
+    bradley_terry(score, torch.zeros_like(score), probability=p).sum().backward()
+    assert score.grad is not None
+    assert score.grad.abs().item() < 1e-12
+    # A label without doubt is a hard one, to the bit.
+    sure = bradley_terry(chosen, rejected, probability=torch.ones_like(chosen))
+    assert torch.equal(sure, bradley_terry(chosen, rejected))
+
+
+@pytest.mark.parametrize("loss", ALL, ids=lambda loss: type(loss).__name__)
+def test_soft_labels_give_the_expected_loss(loss: PreferenceLoss) -> None:
+    chosen, rejected = [-14.0, -3.0, -22.0, -9.0], [-24.0, -2.0, -21.0, -8.0]
+    probability = torch.tensor([0.9, 0.5, 1.0, 0.0], dtype=torch.float64)
+    soft = expected_loss(loss, pairs(chosen, rejected, probability=probability))
+    for number, p in enumerate(probability.tolist()):
+        hard = loss(pairs(chosen[number], rejected[number])).item()
+        lengths = {"chosen_length": torch.tensor([5.0]), "rejected_length": torch.tensor([4.0])}
+        other = loss(pairs(rejected[number], chosen[number], **lengths)).item()
+        assert soft[number].item() == pytest.approx(p * hard + (1 - p) * other, abs=1e-12)
+    if type(loss) is DPO:
+        smoothed = ConservativeDPO(label_smoothing=0.1)(pairs(chosen[0], rejected[0])).item()
+        assert soft[0].item() == pytest.approx(smoothed, abs=1e-12)
+    leaf = torch.tensor(chosen, dtype=torch.float64, requires_grad=True)
+    made = pairs(leaf, rejected, probability=probability)
+    assert torch.autograd.gradcheck(lambda c: expected_loss(loss, Pairs(c, *list(vars(made).values())[1:])), (leaf,))
+
+
 def test_log_of_one_minus_exp_is_exact_near_both_ends() -> None:
     x = torch.tensor([-1e-12, -1e-5, -0.5, -1.0, -30.0, -700.0], dtype=torch.float64)
     expected = [math.log(-math.expm1(value)) if value > -1 else math.log1p(-math.exp(value)) for value in x.tolist()]
@@ -114,7 +151,7 @@ def test_extreme_log_probabilities_stay_finite() -> None:
     extreme: Tensor = torch.tensor([-1e4, -1e-6], dtype=torch.float32)
     made = pairs(extreme, extreme.flip(0))
     for loss in ALL:
-        single = {name: value.float() for name, value in vars(made).items()}
+        single = {name: value.float() for name, value in vars(made).items() if value is not None}
         leaves = {name: single[name].requires_grad_() for name in ("chosen", "rejected")}
         values = loss(Pairs(**single))
         values.sum().backward()

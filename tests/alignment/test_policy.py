@@ -33,7 +33,7 @@ class MadeUp:
         self.pairs = [
             [generator.integers(4, 48, size=size) for size in generator.integers(1, 12, size=3)] for _ in range(count)
         ]
-        self.margins = np.zeros(count, dtype=np.float32)
+        self.margins, self.probabilities = np.zeros(count, dtype=np.float32), np.ones(count, dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self.pairs)

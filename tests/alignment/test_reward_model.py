@@ -51,6 +51,32 @@ def test_calibration_error_equals_a_count_by_hand() -> None:
     assert [(count, round(right, 3)) for _, right, count in metric.curve()] == [(3, 0.5), (3, 0.667)]
 
 
+def test_calibration_counts_a_soft_label_by_its_probability() -> None:
+    metric = Calibration(bins=1)
+    difference = torch.tensor([2.0, 2.0, -2.0, 0.0])
+    metric.update(difference, torch.tensor([0.9, 0.6, 0.6, 0.8]))
+    confidence = (3 / (1 + math.exp(-2.0)) + 0.5) / 4
+    assert metric.compute().item() == pytest.approx(abs((0.9 + 0.6 + 0.4 + 0.5) / 4 - confidence), abs=1e-6)
+
+
+@pytest.mark.parametrize("module", ["alignment.RewardModel", "alignment.PreferencePolicy"])
+def test_soft_labels_reach_the_loss(align: Align, tmp_path: Path, module: str) -> None:
+    """Pairs of which nothing is known teach nothing: log 2 is the least that their loss can be."""
+    rows = [
+        {"prompt": f"{i}", "chosen": "ba " * (1 + i % 3), "rejected": "DE!", "preference_probability": 0.5}
+        for i in range(40)
+    ]
+    (tmp_path / "soft.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    model: dict[str, Any] = {"model_class": module}
+    if module.endswith("Policy"):
+        model |= {"loss": {"class_path": "alignment.DPO"}, "reference": "online"}
+    reader = {"class_path": "datamodules.FileRows", "init_args": {"paths": [str(tmp_path / "soft.jsonl")]}}
+    main(["fit", "--config", str(align(model, {"rows": reader}))])
+    losses = [float(v) for _, _, name, v in read_metrics(tmp_path / "run/metrics.csv") if name.endswith("/loss")]
+    assert len(losses) == 6 + 2
+    assert min(losses) >= math.log(2) - 1e-6
+
+
 def test_margins_are_subtracted_where_asked_for(
     align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,16 @@ def test_margins() -> None:
         preference(row | {"margin": float("nan")})
 
 
+def test_soft_labels() -> None:
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    assert preference(row).probability == 1.0
+    for value in (0, 0.5, 0.75, 1):
+        assert preference(row | {"preference_probability": value}).probability == value
+    for wrong in (-0.1, 1.5, "0.7", True, float("nan")):
+        with pytest.raises(Unusable, match="invalid_preference_probability"):
+            preference(row | {"preference_probability": wrong})
+
+
 def test_transcripts_in_hh_format() -> None:
     pair = preference({"chosen": HH.format("Yes"), "rejected": HH.format("No")})
     assert [message["role"] for message in pair.prompt] == ["user", "assistant", "user"]

@@ -88,6 +88,28 @@ def test_every_row_is_kept_or_counted(tokenizer_file: Path, tmp_path: Path) -> N
             assert (chosen[-1], rejected[-1]) == (tokenizer.eos, tokenizer.eos)
 
 
+def test_soft_labels_come_with_their_pairs(tokenizer_file: Path, tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"prompt": f"p {i}", "chosen": "c" * (1 + i), "rejected": "r", "preference_probability": 0.5 + i / 80}
+        for i in range(40)
+    ]
+    pairs = data(PreferenceData, tokenizer_file, rows, tmp_path)
+    pairs.setup("fit")
+    by_answer = {}
+    for batch in pairs.val_dataloader():
+        for number, probability in zip(batch["example"].tolist(), batch["probabilities"].tolist(), strict=True):
+            if number >= 0:
+                answer = tuple(pairs.examples["validation"].segments(number)[1][0].tolist())
+                by_answer[answer] = probability
+    assert len(by_answer) == len(pairs.validation_dataset)
+    tokenizer = load_tokenizer(tokenizer_file)
+    for answer, probability in by_answer.items():
+        assert probability == pytest.approx(0.5 + (len(tokenizer.decode(answer)) - 1) / 80)
+    hard = data(PreferenceData, tokenizer_file, [row | {"preference_probability": 1} for row in rows], tmp_path)
+    hard.setup("fit")
+    assert "probabilities" not in next(iter(hard.val_dataloader()))
+
+
 def spelled(number: int, form: str) -> dict[str, Any]:
     """One of six pairs on one of ten prompts."""
     prompt = f"p {number % 10}"

@@ -1,0 +1,215 @@
+"""The command `constitution`: revisions to fine-tune on and preferences to learn from, made by a model and principles.
+
+Beside `main.py` because it joins what the packages may not know of each other: rows, tokenizers, stored weights,
+judges. The stages themselves are in `alignment.critique` and `alignment.ai_preferences`; between the two belongs a
+`fit`, so that the pairs come from the model that the revisions taught.
+"""
+
+import functools
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+
+from alignment.ai_preferences import Preferences
+from alignment.constitution import Constitution, read_constitution
+from alignment.critique import Revisions
+from alignment.interview import Interview, Sample, Stage
+from alignment.judge import Judge, LoadedModel
+from alignment.records import Records, costs, json_lines, write_whole
+from datamodules.chat import ChatTemplate
+from datamodules.conversations import Unusable, instruction, preference, question
+from datamodules.questions import question_batches
+from datamodules.rows import Row, Rows
+from datamodules.stages import fingerprint
+from datamodules.tokenizer_files import find_tokenizer, load_tokenizer, own_template
+from errors import InputError
+from models.decoder import Decoder, materialise
+from strategies.stored_weights import StoredWeights
+
+ROWS, SUMMARY = "rows.jsonl", "summary.json"
+
+
+def constitution(
+    folder: str,
+    constitution: str,
+    prompts: Rows,
+    generator: Judge,
+    judge: Judge | None = None,
+    revisions: Revisions | None = Revisions(),
+    preferences: Preferences | None = Preferences(),
+    samples: int | None = None,
+    worked_examples: int | None = None,
+    helpful_instructions: Rows | None = None,
+    helpful_pairs: Rows | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> None:
+    """Make data by Constitutional AI (Bai et al. 2022): FOLDER/revisions/rows.jsonl and FOLDER/preferences/rows.jsonl.
+
+    Beside the rows, which `fit` reads, lies `records.jsonl`: a line a sample with everything that models were asked and
+    answered. Killed and started again, a stage goes on where it was; other settings want another folder.
+
+    Args:
+        folder: of the results.
+        constitution: YAML file with principles and worked examples.
+        prompts: rows with a `prompt`, `messages`, or `chosen`, of which the prompt is taken.
+        generator: answers the prompts.
+        judge: criticises, revises and compares; null is the generator.
+        revisions: the stage whose rows the generator is to be fine-tuned on; null leaves it out.
+        preferences: the stage whose rows a reward model or a policy learns from; null leaves it out.
+        samples: rows of `prompts` to take; null takes all.
+        worked_examples: of each kind, shown before what is asked; null shows all.
+        helpful_instructions: rows with answers to mix with the revisions, so that helpfulness is not unlearned.
+        helpful_pairs: rows of human preferences to mix with the model's.
+        batch_size: samples made and recorded together.
+        seed: of principles and draws.
+    """
+    if batch_size < 1 or (samples is not None and samples < 1) or (worked_examples is not None and worked_examples < 0):
+        raise InputError(
+            f"batch_size={batch_size}, samples={samples}, worked_examples={worked_examples}: need at least 1, 1 and 0"
+        )
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed={seed}: must lie between 0 and 2^63")
+    law = read_constitution(constitution).with_examples(worked_examples)
+    if preferences is not None and preferences.principles_a_pair > len(law.principles):
+        raise InputError(
+            f"preferences.principles_a_pair={preferences.principles_a_pair}: {constitution} has only "
+            f"{len(law.principles)}"
+        )
+    stages: list[tuple[Stage, Iterator[Row | str]]] = []
+    if revisions is not None:
+        stages.append((revisions, helpful_rows(helpful_instructions, instruction_row)))
+    if preferences is not None:
+        stages.append((preferences, helpful_rows(helpful_pairs, preference_row)))
+    if not stages:
+        raise InputError("revisions and preferences are both null: there is nothing to do")
+    for helpful in (helpful_instructions, helpful_pairs):
+        if helpful is not None:
+            helpful.identity()  # files that are not there are named now, not after hours
+    taken = read_samples(prompts, samples)
+    models = {"generator": generator, "judge": judge or generator}
+    common = {
+        "constitution": asdict(law),
+        "prompts": fingerprint(prompts.identity()),
+        "seed": seed,
+        "batch_size": batch_size,
+    }
+    open_model = functools.cache(open_language_model)
+    for stage, added in stages:
+        with Records(Path(folder) / stage.name) as records:
+            for name, model in models.items():
+                if name == "generator" or model is not generator:
+                    model.prepare(open_model, records.folder / f"journal-{name}.jsonl")
+            identities = {name: model.identity() for name, model in models.items()}
+            examples = stage.examples(law)
+            records.require(common | identities | {"examples": examples} | stage.settings())
+            interview = Interview(models, examples, seed)
+            make = functools.partial(make_records, stage, law, interview, identities)
+            records.make([replace(sample, calls=[]) for sample in taken], batch_size, make, interview, stage.name)
+            finish(stage, records, added, models)
+
+
+def make_records(
+    stage: Stage, law: Constitution, interview: Interview, identities: Mapping[str, Any], samples: list[Sample]
+) -> list[Row]:
+    """Records of samples, with the models that made them."""
+    names = {name: fingerprint(identity) for name, identity in identities.items()}
+    return [record | {"models": names} for record in stage.make(samples, law, interview)]
+
+
+def read_samples(prompts: Rows, samples: int | None) -> list[Sample]:
+    """A sample a row; one without a prompt is dropped from the start.
+
+    Raises:
+        InputError: when there is none.
+    """
+    found = []
+    for number, row in enumerate(itertools.islice(prompts.rows(), samples)):
+        try:
+            if isinstance(row, str):
+                raise Unusable(row)
+            group = row.get("group")
+            found.append(Sample(number, question(row), None if group is None else str(group)))
+        except Unusable as reason:
+            found.append(Sample(number, [], dropped=str(reason)))
+    if all(sample.dropped for sample in found):
+        reasons = dict(Counter(sample.dropped for sample in found))
+        raise InputError(f"prompts: {len(found)} rows hold no prompt ({reasons or 'no row at all'}), name other files")
+    return found
+
+
+def open_language_model(path: str, chat_template: str | None, dtype: torch.dtype) -> LoadedModel:
+    """A stored language model on the accelerator, if there is one, with its tokenizer and its template."""
+    stored = StoredWeights(Path(path))
+    config = stored.whole_config()
+    if config.scalar_output:
+        raise InputError(
+            f"init_from={path} is a reward model, which scores text and writes none: name a language model"
+        )
+    file = find_tokenizer(stored.path)
+    tokenizer = load_tokenizer(file)
+    template = ChatTemplate(chat_template or own_template(file) or "chatml", tokenizer)
+    with torch.device("meta"):
+        decoder = Decoder(config).to(dtype)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    materialise(decoder, cast(torch.device, device), 0, stored=stored.merged)
+    return LoadedModel(decoder.eval(), tokenizer, template, question_batches, stored.identity)
+
+
+def helpful_rows(rows: Rows | None, read: Callable[[Row], Row]) -> Iterator[Row | str]:
+    """Rows that people made, as `fit` reads them, or why one is left out."""
+    for row in rows.rows() if rows is not None else []:
+        try:
+            yield row if isinstance(row, str) else read(row)
+        except Unusable as reason:
+            yield str(reason)
+
+
+def instruction_row(row: Row) -> Row:
+    """A conversation with its answers."""
+    return {"messages": instruction(row)} | ({"group": row["group"]} if row.get("group") is not None else {})
+
+
+def preference_row(row: Row) -> Row:
+    """A pair as people judged it."""
+    pair = preference(row)
+    kept = {"group": row["group"]} if row.get("group") is not None else {}
+    margin = {"margin": pair.margin} if pair.margin else {}
+    label = {"preference_probability": pair.probability}
+    return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} | label | margin | kept
+
+
+def finish(stage: Stage, records: Records, helpful: Iterator[Row | str], models: Mapping[str, Judge]) -> None:
+    """Write the rows to learn from, the model's before the helpful ones, and say what became of samples and money."""
+    counted: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+
+    def rows() -> Iterator[bytes]:
+        for record in records:
+            counted["samples"] += 1
+            made = list(stage.rows(record))
+            counted["rows"] += len(made)
+            dropped.update([record["dropped"]] if record["dropped"] else [])
+            yield json_lines(row | {"source": "constitution"} for row in made)
+        for row in helpful:
+            counted["helpful_rows"] += isinstance(row, dict)
+            dropped.update([f"helpful: {row}"] if isinstance(row, str) else [])
+            yield json_lines([row | {"source": "helpful"}] if isinstance(row, dict) else [])
+
+    write_whole(records.folder / ROWS, rows())
+    described = stage.describe(records)
+    if not counted["rows"]:
+        raise InputError(
+            f"{stage.name}: {counted['samples']} samples leave no row (dropped {dict(dropped)}, {described})"
+        )
+    summary: dict[str, Any] = dict(counted) | {"dropped": dict(dropped)} | described
+    summary["cost"] = costs(records, models)
+    write_whole(records.folder / SUMMARY, [json.dumps(summary, indent=1).encode()])
+    print(yaml.safe_dump({str(records.folder / ROWS): summary}, sort_keys=False), end="")
