@@ -2,6 +2,7 @@ from alignment.losses import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormali
 from alignment.policy import PreferencePolicy
 from alignment.reward_ensemble import RewardEnsemble
 from alignment.reward_model import RewardModel
+from alignment.word_overlap import WordOverlap
 
 __all__ = [
     "DPO",
@@ -15,4 +16,5 @@ __all__ = [
     "RewardModel",
     "RobustDPO",
     "SimPO",
+    "WordOverlap",
 ]

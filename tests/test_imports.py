@@ -14,7 +14,8 @@ ALLOWED = {
     "alignment": {"alignment", "models", "errors"},
     "callbacks": {"callbacks", "models", "errors"},
 }
-LOCAL = {*ALLOWED, "main", "commands", "tests", "benchmarks"}
+JOINING = {"main", "commands", "comparison", "recipe", "recipe_ingredients", "recipe_plan"}
+LOCAL = {*ALLOWED, *JOINING, "tests", "benchmarks"}
 
 
 def local_imports(source: str) -> set[str]:
