@@ -15,13 +15,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
@@ -122,7 +122,9 @@ def run_step(root: Path, step: Step, records: dict[str, Record], label: str, loc
     with log.open("ab") as file:
         file.write(f"\n$ {command_line(step.stage)}  # {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
         file.flush()
-        status = run_process([*shlex.split(step.stage.launcher), *PROGRAM, *step.stage.arguments], file, lock, functools.partial(show, label, began, log))
+        look = functools.partial(show, label, began, log)
+        command = [*shlex.split(step.stage.launcher), *PROGRAM, *step.stage.arguments]
+        status = run_process(command, file, lock, look)
     seconds = time.monotonic() - began
     records[name].seconds += seconds
     if status == 0 and step.is_whole:
@@ -162,7 +164,7 @@ def alone(root: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def run_process(command: list[str], log: IO[bytes], lock: int, look: Any) -> int:
+def run_process(command: list[str], log: IO[bytes], lock: int, look: Callable[[], None]) -> int:
     """Run a command with its output in a log and return its status, minus the signal's number where one ended it.
 
     A signal to stop becomes SIGTERM for the stage, which makes training save and end; a second one kills it. The recipe

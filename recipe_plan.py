@@ -4,18 +4,16 @@ A stage is complete when its last start ended well with the ingredients it has n
 ingredients changed is made anew, beside its old result, because training would only go on from there.
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from callbacks.checkpoints import checkpoint_step, latest_checkpoint
 from errors import InputError
 from recipe_ingredients import WATCHING, Flat, MadeOf, files_of, flatten, is_below, sources_of
-
 
 Value = str | int | float | bool | list | dict | None
 """Of a configuration. Not `Any`, which the command line would make objects of."""
@@ -244,5 +242,5 @@ def as_argument(value: Value) -> str:
     """A value of YAML as the command line takes it."""
     if isinstance(value, str):
         return value
-    # A scalar's document ends in a line of dots.
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).removesuffix("...\n").strip()
+    # YAML that is JSON, which needs no line for itself; what JSON has no word for is YAML's.
+    return json.dumps(value)
