@@ -32,7 +32,7 @@ from recipe_plan import Record, Resolve, Stage, Step, make_plan
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("main.py"))]
 RECORDS, LOGS, LOCK = "recipe.json", "logs", ".lock"
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
 
@@ -55,15 +55,16 @@ def recipe(arguments: list[str], parser_class: type[ArgumentParser], resolve: Re
         "--from", type=str | None, help="name of the first stage to run, those before taken as they stand"
     )
     parser.add_argument("--dry_run", action="store_true", help="say what would be run and why, and run nothing")
-    given = parser.instantiate_classes(parser.parse_args(arguments))
-    run_recipe(given.folder, given.stages, given.follow_sources, resolve, given.only, given["from"], given.dry_run)
+    given = parser.parse_args(arguments)
+    stages = [Stage(**stage.as_dict()) for stage in given.stages]
+    run_recipe(given.folder, stages, resolve, given.follow_sources, given.only, given["from"], given.dry_run)
 
 
 def run_recipe(
     folder: str,
     stages: list[Stage],
-    follow_sources: bool,
     resolve: Resolve,
+    follow_sources: bool = True,
     only: str | None = None,
     first: str | None = None,
     dry_run: bool = False,
@@ -73,9 +74,9 @@ def run_recipe(
     Args:
         folder: of records, logs and the page.
         stages: in the order in which they run.
+        resolve: see `recipe_plan.make_plan`, as the last three.
         follow_sources: whether a stage is made anew when source that it uses was edited; false where that would cost
             weeks.
-        resolve: see `recipe_plan.make_plan`, as the next two.
         only: a single stage.
         first: the first stage.
         dry_run: only say it.
@@ -97,8 +98,11 @@ def run_recipe(
         write_records(root, records)
         began = time.monotonic()
         for number, step in enumerate(steps, start=1):
-            run_step(root, step, records, f"[{number}/{len(steps)}] {step.stage.name:<14}", lock)
-            page = write_recipe_report(root, [summary(root, step, records) for step in steps])
+            try:
+                run_step(root, step, records, f"[{number}/{len(steps)}] {step.stage.name:<14}", lock)
+            finally:
+                if number == len(steps) or step.action in ("run", "continue"):
+                    page = write_recipe_report(root, [summary(root, step, records) for step in steps])
         ran = sum(step.action in ("run", "continue") for step in steps)
         print(f"{root.name}: {ran} of {len(steps)} stages run, {clock(time.monotonic() - began)}; report: {page}")
 
@@ -193,9 +197,8 @@ def run_process(command: list[str], log: IO[bytes], lock: int, look: Callable[[]
 
     previous = {number: signal.signal(number, pass_on) for number in PASSED_ON}
     try:
-        while (status := process.poll()) is None:
+        while (status := ended(process)) is None:
             look()
-            time.sleep(POLL_SECONDS)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -204,6 +207,14 @@ def run_process(command: list[str], log: IO[bytes], lock: int, look: Callable[[]
         print(f"\nstopped by {name}, run the same command again to continue", flush=True)
         sys.exit(128 + received[0])
     return status
+
+
+def ended(process: subprocess.Popen[bytes]) -> int | None:
+    """Its status, or None where it still runs after a moment."""
+    try:
+        return process.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None

@@ -4,6 +4,7 @@ Made from the files in the run's folder alone, so that it can be made again at a
 killed. Charts are SVG drawn by Matplotlib; nothing is loaded from a network.
 """
 
+import functools
 import io
 import json
 from collections import defaultdict
@@ -95,6 +96,7 @@ def write_report(run: Path) -> Path:
     return write_page(run / PAGE, page)
 
 
+@functools.cache
 def template(name: str) -> jinja2.Template:
     """A page's template; what it is given is escaped."""
     environment = jinja2.Environment(

@@ -82,7 +82,7 @@ def chain(folder: Path, **changes: dict[str, Any]) -> list[Stage]:
 
 
 def run(folder: Path, stages: list[Stage], **further: Any) -> None:
-    run_recipe(str(folder / "recipe"), stages, True, resolve, **further)
+    run_recipe(str(folder / "recipe"), stages, resolve, **further)
 
 
 def plan(folder: Path, stages: list[Stage], **further: Any) -> dict[str, tuple[str, str]]:
