@@ -28,13 +28,14 @@ from jsonargparse import ActionConfigFile, Namespace, auto_cli, auto_parser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from alignment.reward_score import RewardModelScore
 from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoint
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
 from commands import convert, evaluate
 from comparison import compare_models
 from datamodules.pretraining import PretrainingData
-from datamodules.tokenizer_files import TEMPLATE
+from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer
 from errors import InputError
 from models.decoder import Decoder
 from models.flops import has_bf16_matrix_units
@@ -323,6 +324,7 @@ class CommandLine(LightningCLI):
         super().instantiate_classes()
         if self.stored is not None:
             self.model.stored = self.stored
+        open_reward_models(getattr(self.model, "reward", None), self.datamodule)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> lightning.Trainer:
         try:
@@ -346,6 +348,24 @@ class CommandLine(LightningCLI):
         if subcommand in ("validate", "test", "predict") and getattr(self.model, "trains", True):
             arguments["ckpt_path"] = cast(Trainer, self.trainer).require_checkpoint(arguments["ckpt_path"])
         return arguments
+
+
+def open_reward_models(reward: Any, data: Any) -> None:
+    """Give the reward models within a reward their weights.
+
+    Raises:
+        InputError: for one of another tokenizer than the data's, to which the same ids are other text.
+    """
+    for member in reward.members() if reward is not None else ():
+        if isinstance(member, RewardModelScore):
+            path = Path(member.init_from)
+            stored = StoredWeights(path)
+            if load_tokenizer(find_tokenizer(path)).model != data.tokenizer.model:
+                raise InputError(
+                    f"reward.init_from={path}: it has another tokenizer than the data's, train a reward model from "
+                    "the same base"
+                )
+            member.begin_from(stored, data.tokenizer.eos)
 
 
 def wandb_identity(folder: Path) -> str:

@@ -7,7 +7,7 @@ whatever it was drawn together with.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +42,17 @@ class Reward(ABC):
     def prepare(self, device: torch.device) -> None:  # noqa: B027 (most rewards have nothing to load)
         """Load what scoring needs, such as a reward model, once and before the first answer."""
 
+    def check(self, row: Mapping[str, Any]) -> None:  # noqa: B027 (most rewards read nothing of it)
+        """Refuse a row of data that answers to it could not be scored with.
+
+        Raises:
+            InputError: naming what is missing.
+        """
+
+    def members(self) -> Iterator["Reward"]:
+        """The rewards that this one is made of; itself where it is made of none."""
+        yield self
+
     @abstractmethod
     def __call__(self, answers: Sequence[Answer]) -> Tensor:
         """Float32 [A] on the CPU, in the order of the answers."""
@@ -70,6 +81,16 @@ class WeightedSum(Reward):
         """Load what the parts need."""
         for reward in self.rewards:
             reward.prepare(device)
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Refuse a row that any part refuses."""
+        for reward in self.rewards:
+            reward.check(row)
+
+    def members(self) -> Iterator[Reward]:
+        """The parts, those of sums within sums too."""
+        for reward in self.rewards:
+            yield from reward.members()
 
     def parts(self, answers: Sequence[Answer]) -> Tensor:
         """What each reward says before it is weighed, float32 [rewards, A]."""

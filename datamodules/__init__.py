@@ -5,11 +5,16 @@ from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, Gop
 from datamodules.instructions import InstructionData
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
+from datamodules.prompts import PromptData
 from datamodules.random_tokens import RandomTokens
 from datamodules.readers import Docstrings, Files, Licences, PythonSources, Readmes
 from datamodules.rows import DocstringRows, FileRows
+from datamodules.tasks import ArgumentRows, ArithmeticRows, BracketRows
 
 __all__ = [
+    "ArgumentRows",
+    "ArithmeticRows",
+    "BracketRows",
     "C4Page",
     "CodeQuality",
     "DocstringRows",
@@ -25,6 +30,7 @@ __all__ = [
     "NearDuplicates",
     "PreferenceData",
     "PretrainingData",
+    "PromptData",
     "PythonSources",
     "RandomTokens",
     "Readmes",

@@ -1,5 +1,5 @@
-"""What the data of fine-tuning and of preferences share: a tokenizer that exists already, a template, examples on
-disk.
+"""What the data of fine-tuning, of preferences and of prompts share: a tokenizer that exists already, a template,
+examples on disk.
 """
 
 from abc import abstractmethod
@@ -21,7 +21,7 @@ from errors import InputError
 
 _SOURCES = (
     "aligned.py", "chat.py", "conversations.py", "document.py", "examples.py", "hugging_face_tokenizer.py",
-    "instructions.py", "preferences.py", "readers.py", "rows.py", "tokenizer.py",
+    "instructions.py", "preferences.py", "prompts.py", "readers.py", "rows.py", "tasks.py", "tokenizer.py",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a row says: a conversation to learn from, or a prompt with a better and a worse answer.
+"""What a row says: a conversation to learn from, a prompt with a better and a worse answer, or a prompt alone.
 
 Every public data set spells this differently; the spellings that are read here are those of the formats' own
 documentation. A row that says neither is dropped under a reason, never repaired by guessing.
@@ -78,6 +78,31 @@ def preference(row: dict[str, Any]) -> Preference:
     if chosen == rejected:
         raise Unusable("equal_answers")
     return Preference(prompt, chosen, rejected, _margin(row))
+
+
+def question(row: dict[str, Any]) -> Messages:
+    """What a row asks: its `prompt` (text or messages), the conversation in `messages` or in `chosen` (messages, or a
+    transcript as HH-RLHF has them) up to its last answer. Ends with a message that is not the assistant's.
+
+    Raises:
+        Unusable: with the reason.
+    """
+    if row.get("prompt") is not None:
+        messages = _prompt(row["prompt"])
+    elif row.get("messages") is not None:
+        messages = _messages(row["messages"])
+        messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+    elif row.get("chosen") is not None:
+        messages, _ = _split(row["chosen"])
+        if row.get("rejected") is not None and _split(row["rejected"])[0] != messages:
+            raise Unusable("different_prompts")
+    else:
+        raise Unusable("no_prompt")
+    if not messages or not any(message["content"].strip() for message in messages):
+        raise Unusable("empty_prompt")
+    if messages[-1]["role"] == "assistant":
+        raise Unusable("prompt_ends_with_an_answer")
+    return messages
 
 
 def transcript(text: str) -> Messages:

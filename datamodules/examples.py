@@ -3,15 +3,19 @@
 An instruction is one segment with a mark on each token that is learned. A preference is a prompt and its answers,
 each a segment of its own, so that the prompt can be computed once for all of them. Made once, whole or not at all,
 like every stage of preparation.
+
+Examples are written as they are made and never held together: memory does not grow with the data. An example may bring
+the row it was made from, which is then kept beside its tokens.
 """
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xxhash
@@ -27,6 +31,7 @@ from errors import InputError
 SUMMARY = "summary.json"
 SPLITS = ("train", "validation")
 _ARRAYS = ("tokens", "trained", "offsets", "margins")
+ROWS, ROW_ENDS = "rows.jsonl", "row_ends.npy"
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Example:
         group: examples of one group never part between training and validation.
         margin: of a preference.
         cut: what was shortened to fit: "prompt", "answer", "conversation".
+        row: kept with the example; all examples bring one, or none does.
     """
 
     segments: list[list[int]]
@@ -46,6 +52,7 @@ class Example:
     group: str
     margin: float = 0.0
     cut: tuple[str, ...] = ()
+    row: Row | None = None
 
 
 @dataclass
@@ -102,50 +109,108 @@ def write_examples(
         InputError: when nothing is left to train on or to validate with.
     """
     counts = Counts()
-    kept: dict[str, list[Example]] = {split: [] for split in SPLITS}
-    for row in tqdm(rows, desc="tokenising", unit=" rows"):
-        counts.rows += 1
-        if isinstance(row, str):
-            counts.drop(row, None)
-            continue
-        try:
-            example = convert(row)
-        except Unusable as reason:
-            counts.drop(str(reason), row)
-            continue
-        counts.cut.update(example.cut)
-        split = split_of(example.group, fraction, seed)
-        kept[split].append(example)
-        counts.kept[split] += 1
-        counts.tokens += sum(map(len, example.segments))
-    for split, examples in kept.items():
-        if not examples:
+    with ExitStack() as stack:
+        writers = {split: stack.enter_context(_Writer(folder, split, vocabulary_size)) for split in SPLITS}
+        for row in tqdm(rows, desc="tokenising", unit=" rows"):
+            counts.rows += 1
+            if isinstance(row, str):
+                counts.drop(row, None)
+                continue
+            try:
+                example = convert(row)
+            except Unusable as reason:
+                counts.drop(str(reason), row)
+                continue
+            counts.cut.update(example.cut)
+            split = split_of(example.group, fraction, seed)
+            writers[split].add(example)
+            counts.kept[split] += 1
+            counts.tokens += sum(map(len, example.segments))
+    for split, kept in counts.kept.items():
+        if not kept:
             reasons = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.most_common()) or "none"
             raise InputError(
                 f"{counts.rows} rows leave no example for {split} (dropped: {reasons}): add rows, or change "
                 f"validation_fraction={fraction}"
             )
-        _write(folder, split, examples, vocabulary_size)
     (folder / SUMMARY).write_text(json.dumps(vars(counts), indent=1), encoding="utf-8")
-    files = [f"{split}-{array}.npy" for split in SPLITS for array in _ARRAYS]
-    write_checksums(folder, *files, SUMMARY)
+    write_checksums(folder, *sorted(file.name for file in folder.iterdir()))
     rank_zero_info(counts.table(folder.name.removeprefix(".").removesuffix(".partial")))
     return counts
 
 
-def _write(folder: Path, split: str, examples: list[Example], vocabulary_size: int) -> None:
-    segments = [segment for example in examples for segment in example.segments]
-    width = len(examples[0].segments)
-    ends = np.cumsum([len(segment) for segment in segments], dtype=np.int64).reshape(-1, width)
-    offsets = np.column_stack((np.concatenate(([0], ends[:-1, -1])), ends))
-    arrays = {
-        "tokens": np.concatenate([np.asarray(s, dtype=token_dtype(vocabulary_size)) for s in segments]),
-        "trained": np.concatenate([np.asarray(t, dtype=bool) for example in examples for t in example.trained]),
-        "offsets": offsets,
-        "margins": np.asarray([example.margin for example in examples], dtype=np.float32),
-    }
-    for name, array in arrays.items():
-        np.save(folder / f"{split}-{name}.npy", array)
+class _GrowingArray:
+    """An array on disk that rows are added to, in numpy's format.
+
+    Args:
+        path: of a new file.
+        dtype: of its elements.
+        width: elements in a row; None is an array of one dimension.
+    """
+
+    def __init__(self, path: Path, dtype: Any, width: int | None = None) -> None:
+        self.dtype, self.width, self.rows = np.dtype(dtype), width, 0
+        self._file = path.open("wb")
+        self._header()
+
+    def _header(self) -> None:
+        # numpy leaves room in a header for a first dimension of 21 digits.
+        shape = (self.rows,) if self.width is None else (self.rows, self.width)
+        descr = np.lib.format.dtype_to_descr(self.dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def add(self, values: Sequence[Any]) -> None:
+        """One row; or, of an array of one dimension, so many elements."""
+        self._file.write(np.asarray(values, dtype=self.dtype).tobytes())
+        self.rows += len(values) if self.width is None else 1
+
+    def close(self) -> None:
+        """Write how many there are."""
+        with self._file:
+            self._file.seek(0)
+            self._header()
+
+
+class _Writer:
+    """Writes the examples of one split as they come."""
+
+    def __init__(self, folder: Path, split: str, vocabulary_size: int) -> None:
+        self.folder, self.split = folder, split
+        self.tokens = self._array("tokens", token_dtype(vocabulary_size))
+        self.trained, self.margins = self._array("trained", bool), self._array("margins", np.float32)
+        self.offsets: _GrowingArray | None = None
+        self.row_ends: _GrowingArray | None = None
+
+    def _array(self, name: str, dtype: Any, width: int | None = None) -> _GrowingArray:
+        return _GrowingArray(self.folder / f"{self.split}-{name}.npy", dtype, width)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, example: Example) -> None:
+        """One more."""
+        if self.offsets is None:
+            self.offsets = self._array("offsets", np.int64, len(example.segments) + 1)
+            if example.row is not None:
+                self.rows = (self.folder / f"{self.split}-{ROWS}").open("wb")
+                self.row_ends = _GrowingArray(self.folder / f"{self.split}-{ROW_ENDS}", np.int64)
+        start = self.tokens.rows
+        self.offsets.add(list(itertools.accumulate(map(len, example.segments), initial=start)))
+        for segment, trained in zip(example.segments, example.trained, strict=True):
+            self.tokens.add(segment)
+            self.trained.add(trained)
+        self.margins.add([example.margin])
+        if self.row_ends is not None:
+            self.rows.write(json.dumps(example.row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+            self.row_ends.add([self.rows.tell()])
+
+    def __exit__(self, *error: object) -> None:
+        for array in (self.tokens, self.trained, self.margins, self.offsets, self.row_ends):
+            if array is not None:
+                array.close()
+        if self.row_ends is not None:
+            self.rows.close()
 
 
 class Examples:
@@ -158,6 +223,7 @@ class Examples:
     Attributes:
         offsets: int64 [examples, segments + 1], where each segment begins, and the last one's end.
         margins: float32 [examples].
+        has_rows: whether the rows are there that examples were made from.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -167,6 +233,11 @@ class Examples:
         }
         self._tokens, self._trained = arrays["tokens"], arrays["trained"]
         self.offsets, self.margins = arrays["offsets"], arrays["margins"]
+        ends = folder / f"{split}-{ROW_ENDS}"
+        self.has_rows = ends.exists()
+        if self.has_rows:
+            self._row_ends = np.load(verified(ends), mmap_mode="r", allow_pickle=False)
+            self._rows = np.memmap(verified(folder / f"{split}-{ROWS}"), dtype=np.uint8, mode="r")
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -187,8 +258,14 @@ class Examples:
         cuts = self.offsets[number]
         return [
             (self._tokens[begin:end].astype(np.int64), np.asarray(self._trained[begin:end]))
-            for begin, end in pairwise(cuts)
+            for begin, end in itertools.pairwise(cuts)
         ]
+
+    def row(self, number: int) -> Row:
+        """The row that an example was made from."""
+        begin = self._row_ends[number - 1] if number else 0
+        row: Row = json.loads(self._rows[begin : self._row_ends[number]].tobytes())
+        return row
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

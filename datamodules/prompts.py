@@ -1,0 +1,165 @@
+"""Prompts to be answered, each with the row it came from: the data of reinforcement learning.
+
+A batch is lists of token ids, not a padded tensor: what is generated together, in which order and how it is laid out is
+the engine's business. The row goes along whole, because what an answer is checked against is known to the reward alone.
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.aligned import AlignmentData
+from datamodules.conversations import Unusable, opening, question
+from datamodules.examples import SPLITS, Example, Examples
+from datamodules.numbered import EpochOrder, StepKey
+from datamodules.rows import Row, Rows
+from errors import InputError
+
+
+class PromptBatches(Dataset[dict[str, Any]]):
+    """Batches of prompts.
+
+    Args:
+        examples: with their rows.
+        order_seed: of the order in every epoch; by default sample number i is example i.
+    """
+
+    def __init__(self, examples: Examples, order_seed: int | None = None) -> None:
+        self.examples = examples
+        self.order = None if order_seed is None else EpochOrder(len(examples), order_seed)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, key: StepKey) -> dict[str, Any]:
+        """`prompts`, token ids that end where an answer begins; `rows`, the rows they come from; `sample`, int64 [B],
+        numbers that no other prompt of the run has, -1 for a prompt that only fills the batch; `source`.
+        """
+        numbers = [max(sample, 0) for sample in key.samples]
+        numbers = numbers if self.order is None else [self.order[number] for number in numbers]
+        return {
+            "prompts": [self.examples.segments(number)[0][0].tolist() for number in numbers],
+            "rows": [self.examples.row(number) for number in numbers],
+            "sample": torch.tensor(key.samples),
+            "source": "prompts",
+        }
+
+
+class PromptData(AlignmentData):
+    """Prompts, and what their answers are checked against.
+
+    The position in the order counts batches, not optimizer steps: a batch is learned from in as many of these as the
+    learner likes.
+
+    Args:
+        folder: where prepared prompts are kept; reused when the inputs and settings are the same.
+        rows: where prompts come from: `prompt` and whatever a reward needs; rows of `datamodules.PreferenceData` and
+            `datamodules.InstructionData` do too.
+        tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
+        chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
+        max_prompt_tokens: a longer prompt is dropped: half a question has another answer.
+        batch_size: prompts in a batch of one rank.
+        validation_fraction: share of groups held out: a row's `group`, else what is said before the first answer.
+        validation_prompts: prompts evaluated at most; null for all.
+        seed: of the order.
+        split_seed: of the choice of what is held out; that of the reward model's data keeps the prompts it was trained
+            on out of the evaluation.
+        workers: processes that read ahead; 0 reads in the training process.
+
+    Raises:
+        InputError: for a size that cannot work, or no tokenizer.
+    """
+
+    name = "prompts"
+
+    def __init__(
+        self,
+        folder: str,
+        rows: Rows,
+        tokenizer: str | None = None,
+        chat_template: str | None = None,
+        max_prompt_tokens: int = 256,
+        batch_size: int = 16,
+        validation_fraction: float = 0.05,
+        validation_prompts: int | None = None,
+        seed: int = 0,
+        split_seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        super().__init__(
+            folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, split_seed, workers
+        )
+        if max_prompt_tokens < 1 or (validation_prompts is not None and validation_prompts < 1):
+            raise InputError(
+                f"max_prompt_tokens={max_prompt_tokens}, validation_prompts={validation_prompts}: need at least 1 each"
+            )
+        self.max_prompt_tokens, self.validation_prompts = max_prompt_tokens, validation_prompts
+        self.counted_batches = 0
+
+    def settings(self) -> dict[str, Any]:
+        """The longest prompt."""
+        return {"max_prompt_tokens": self.max_prompt_tokens}
+
+    def convert(self, row: Row) -> Example:
+        """The prompt up to where its answer begins, with its row."""
+        messages = question(row)
+        ids = self.template.encode_prompt(messages)
+        if not ids:
+            raise Unusable("empty_prompt")
+        if len(ids) > self.max_prompt_tokens:
+            raise Unusable("prompt_too_long")
+        return Example([ids], [[False] * len(ids)], str(row.get("group") or opening(messages)), row=row)
+
+    def setup(self, stage: str) -> None:
+        """Open the prompts."""
+        super().setup(stage)
+        self.train_prompts = PromptBatches(self.examples["train"], order_seed=self.seed)
+        self.validation_dataset = PromptBatches(self.examples["validation"])
+
+    def every_row(self) -> Iterator[Row]:
+        """The rows of all prompts, so that a reward can refuse one before training."""
+        for split in SPLITS:
+            examples = self.examples[split]
+            yield from map(examples.row, range(len(examples)))
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """An endless loader that begins at the first prompt not yet learned from."""
+        return self.batch_loader(self.train_prompts, self.training_keys())
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Every held-out prompt once."""
+        prompts = min(len(self.validation_dataset), self.validation_prompts or len(self.validation_dataset))
+        return self.batch_loader(self.validation_dataset, self.evaluation_keys(prompts))
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The held-out prompts."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The held-out prompts."""
+        return self.val_dataloader()
+
+    # The position
+
+    def position(self) -> int:
+        """First sample number not yet in a batch that was learned from."""
+        if self.trainer is None:
+            return self.consumed_samples
+        batches = self._learned_batches() - self.counted_batches
+        return self.consumed_samples + batches * self.batch_size * self.ranks()[1]
+
+    def _learned_batches(self) -> int:
+        # Counted when a batch's training step is over, before anything is saved.
+        total = cast(Any, self.trainer).fit_loop.epoch_loop.batch_progress.total
+        return int(total.processed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and batches learned from so far; earlier ones may have been of another size."""
+        return super().state_dict() | {"counted_batches": self._learned_batches()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where the checkpoint stopped."""
+        super().load_state_dict(state_dict)
+        self.counted_batches = state_dict["counted_batches"]
