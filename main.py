@@ -1,11 +1,14 @@
 """The command line: `python main.py COMMAND --config FILE`, and nothing else.
 
 fit, validate, test and predict are Lightning's; prepare, generate, parity and report read the very same configuration.
-convert and evaluate need none (`commands.py`): a model brings its shape and its tokenizer. constitution has one of its
-own (`constitution_command.py`).
+convert, evaluate and compare need none (`commands.py`, `comparison.py`): a model brings its shape and its tokenizer.
+constitution has one of its own (`constitution_command.py`); recipe runs other commands, one after another (`recipe.py`).
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
 """
 
+import contextlib
+import inspect
+import io
 import logging
 import os
 import sys
@@ -21,7 +24,7 @@ os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 import lightning
 import torch
 import yaml
-from jsonargparse import ActionConfigFile, Namespace, auto_cli
+from jsonargparse import ActionConfigFile, Namespace, auto_cli, auto_parser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -30,6 +33,7 @@ from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoin
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
 from commands import convert, evaluate
+from comparison import compare_models
 from constitution_command import constitution
 from datamodules.pretraining import PretrainingData
 from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer
@@ -39,6 +43,7 @@ from models.flops import has_bf16_matrix_units
 from models.generation import generate
 from models.language_model import LanguageModel
 from models.sampling import Sampling
+from recipe import recipe
 from strategies.checkpoint import read_checkpoint
 from strategies.parity import compare
 from strategies.stored_weights import StoredWeights
@@ -221,7 +226,9 @@ class CommandLine(LightningCLI):
     """LightningCLI with the further commands and what YAML alone cannot say."""
 
     def init_parser(self, **kwargs: Any) -> Parser:
-        further = "without a model and data to fit: constitution, convert, evaluate (main.py COMMAND --help)"
+        further = (
+            f"with a configuration of their own or none: {', '.join([*sorted(COMMANDS), RECIPE])} (COMMAND --help)"
+        )
         parser = Parser(**{"epilog": further} | kwargs)
         parser.add_argument(
             "-c", "--config", action=ActionConfigFile, help="YAML file; later ones override earlier ones"
@@ -416,8 +423,34 @@ def build(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
     )
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"constitution": constitution, "convert": convert, "evaluate": evaluate}
-"""Those without a configuration of `fit`."""
+COMMANDS: dict[str, Callable[..., None]] = {
+    "compare": compare_models,
+    "constitution": constitution,
+    "convert": convert,
+    "evaluate": evaluate,
+}
+"""Those that take no Trainer, model and data."""
+RECIPE = "recipe"
+
+
+def resolved(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
+    """The whole configuration of a command, which is not carried out, and the source of one in `COMMANDS`.
+
+    Raises:
+        InputError: where the command line would end with it.
+    """
+    command, printed, mistake = COMMANDS.get(arguments[0]), io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(mistake):
+            if command is not None:
+                parser = auto_parser(command, as_positional=False, parser_class=Parser)
+                printed.write(parser.dump(parser.parse_args(arguments[1:])))
+            else:
+                build([*arguments, "--print_config"])
+    except SystemExit as end:
+        if end.code:
+            raise InputError(mistake.getvalue().strip().removeprefix("error: ")) from end
+    return yaml.safe_load(printed.getvalue()), [] if command is None else [Path(inspect.getfile(command))]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -425,7 +458,9 @@ def main(arguments: list[str] | None = None) -> None:
     quieten()
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        if given and (command := COMMANDS.get(given[0])) is not None:
+        if given and given[0] == RECIPE:
+            recipe(given[1:], Parser, resolved)
+        elif given and (command := COMMANDS.get(given[0])) is not None:
             program = f"main.py {given[0]}"
             auto_cli(command, args=given[1:], as_positional=False, prog=program, parser_class=Parser)
         else:

@@ -18,6 +18,7 @@ from alignment.rewards import OverlongPenalty, WeightedSum
 from alignment.rollout import DecoderEngine
 from alignment.verifiable import Arithmetic, ExactMatch, Pattern
 from alignment.vllm_engine import VLLMEngine
+from alignment.word_overlap import WordOverlap
 
 __all__ = [
     "DPO",
@@ -56,4 +57,5 @@ __all__ = [
     "Updates",
     "VLLMEngine",
     "WeightedSum",
+    "WordOverlap",
 ]

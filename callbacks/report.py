@@ -4,9 +4,12 @@ Made from the files in the run's folder alone, so that it can be made again at a
 killed. Charts are SVG drawn by Matplotlib; nothing is loaded from a network.
 """
 
+import functools
 import io
 import json
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +82,7 @@ def write_report(run: Path) -> Path:
     cleaning = data if "sources" in data else {}
     last_step = max((sample["step"] for sample in samples), default=0)
     config = run / "config.yaml"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["shown"] = shown
-    page = environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         title=run.resolve().name,
         headlines=headlines(curves, facts),
         charts=[*charts(curves), *reliability_chart(_read_json(run / RELIABILITY))],
@@ -95,7 +94,21 @@ def write_report(run: Path) -> Path:
         facts=facts,
         config=config.read_text(encoding="utf-8") if config.exists() else "",
     )
-    path = run / PAGE
+    return write_page(run / PAGE, page)
+
+
+@functools.cache
+def template(name: str) -> jinja2.Template:
+    """A page's template; what it is given is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shown"] = shown
+    return environment.get_template(name)
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page in one step."""
     temporary = path.with_suffix(".partial")
     temporary.write_text(page, encoding="utf-8")
     temporary.rename(path)
@@ -220,15 +233,7 @@ def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") 
         smooth: draw the values faintly and their running mean over a twentieth of the run boldly.
         across: what the horizontal axis shows.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "font.family": "sans-serif"}
-    ):
-        figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+    with chart() as (axes, svg):
         for index, (label, (steps, values)) in enumerate(sorted(lines.items())):
             colour = f"C{index}"
             if smooth and len(values) >= 20:
@@ -242,6 +247,23 @@ def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") 
         if len(lines) > 1:
             axes.legend(frameon=False)
         axes.set_xlabel(across)
+    return svg[0]
+
+
+@contextmanager
+def chart() -> Iterator[tuple[Any, list[str]]]:
+    """Axes to draw on; afterwards the list holds the SVG element, which takes its text colour from the page."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    drawn: list[str] = []
+    with plt.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "font.family": "sans-serif"}
+    ):
+        figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+        yield axes, drawn
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
         buffer = io.StringIO()
@@ -252,4 +274,4 @@ def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") 
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     # Black ink follows the page's colour, light or dark.
-    return svg.replace("#000000", "currentColor").replace("<text ", '<text fill="currentColor" ')
+    drawn.append(svg.replace("#000000", "currentColor").replace("<text ", '<text fill="currentColor" '))

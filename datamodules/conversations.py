@@ -107,31 +107,6 @@ def question(row: dict[str, Any]) -> Messages:
     return messages
 
 
-def question(row: dict[str, Any]) -> Messages:
-    """What a row asks: its `prompt` (text or messages), the conversation in `messages` or in `chosen` (messages, or a
-    transcript as HH-RLHF has them) up to its last answer. Ends with a message that is not the assistant's.
-
-    Raises:
-        Unusable: with the reason.
-    """
-    if row.get("prompt") is not None:
-        messages = _prompt(row["prompt"])
-    elif row.get("messages") is not None:
-        messages = _messages(row["messages"])
-        messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-    elif row.get("chosen") is not None:
-        messages, _ = _split(row["chosen"])
-        if row.get("rejected") is not None and _split(row["rejected"])[0] != messages:
-            raise Unusable("different_prompts")
-    else:
-        raise Unusable("no_prompt")
-    if not messages or not any(message["content"].strip() for message in messages):
-        raise Unusable("empty_prompt")
-    if messages[-1]["role"] == "assistant":
-        raise Unusable("prompt_ends_with_an_answer")
-    return messages
-
-
 def transcript(text: str) -> Messages:
     """Messages of a transcript in Anthropic's HH format: turns begin with a blank line and `Human:` or `Assistant:`.
 

@@ -90,10 +90,13 @@ class Command:
     """
 
     def __init__(self, folder: Path, *arguments: str | Path) -> None:
+        self._begin(folder, _command, [str(argument) for argument in arguments])
+
+    def _begin(self, folder: Path, function: Callable[..., Any], *arguments: Any) -> None:
         self._files = [folder / f"output-{len(list(folder.glob('output-*')))}-{name}" for name in ("out", "err")]
         for file in self._files:
             file.touch()
-        self._process = _CONTEXT.Process(target=_command, args=(self._files, [str(a) for a in arguments]))
+        self._process = _CONTEXT.Process(target=_redirected, args=(self._files, function, *arguments))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -119,10 +122,21 @@ class Command:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def _command(files: list[Path], arguments: list[str]) -> None:
+def forked(folder: Path, function: Callable[..., Any], *arguments: Any) -> Command:
+    """`function(*arguments)` in a process like a command's."""
+    process = Command.__new__(Command)
+    process._begin(folder, function, *arguments)
+    return process
+
+
+def _redirected(files: list[Path], function: Callable[..., Any], *arguments: Any) -> None:
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY), number)
     os.chdir(ROOT)
+    function(*arguments)
+
+
+def _command(arguments: list[str]) -> None:
     sys.argv = [str(ROOT / "main.py"), *arguments]
     from main import main
 

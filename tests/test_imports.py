@@ -14,7 +14,8 @@ ALLOWED = {
     "alignment": {"alignment", "models", "errors"},
     "callbacks": {"callbacks", "models", "errors"},
 }
-LOCAL = {*ALLOWED, "main", "commands", "constitution_command", "tests", "benchmarks"}
+JOINING = {"main", "commands", "comparison", "constitution_command", "recipe", "recipe_ingredients", "recipe_plan"}
+LOCAL = {*ALLOWED, *JOINING, "tests", "benchmarks"}
 
 
 def local_imports(source: str) -> set[str]:

@@ -99,9 +99,7 @@ def test_damage_and_strangers_are_refused(tmp_path: Path, whole: bytes) -> None:
         assert path.read_bytes() == damaged
     path.write_bytes(whole)
     with Records(tmp_path) as records:
-        with pytest.raises(
-            InputError, match=r"holds records made with another seed, stage \(see identity.json there\)"
-        ):
+        with pytest.raises(InputError, match=r"made with another seed, stage \(see identity.json there\)"):
             records.require({"stage": "revisions", "seed": 3})
         with pytest.raises(InputError, match="another process writes there"):
             Records(tmp_path)
