@@ -2,7 +2,7 @@
 
 fit, validate, test and predict are Lightning's; prepare, generate, parity and report read the very same configuration.
 convert, evaluate and compare need none (`commands.py`, `comparison.py`): a model brings its shape and its tokenizer.
-constitution has one of its own (`constitution_command.py`); recipe runs other commands, one after another (`recipe.py`).
+constitution has one of its own (`constitution_command.py`); recipe runs others, one after another (`recipe.py`).
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
 """
 

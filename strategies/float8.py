@@ -9,7 +9,7 @@ Shape suffixes: N tokens, I in, O out.
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def use_float8_products(block: nn.Module) -> None:
                     f"float8=true: layer {name} is {layer.out_features} x {layer.in_features}, both must be multiples "
                     f"of {MULTIPLE}"
                 )
-            layer.forward = functools.partial(_linear, layer)
+            cast(Any, layer).forward = functools.partial(_linear, layer)
 
 
 def refuse_without_units(device: torch.device) -> None:
