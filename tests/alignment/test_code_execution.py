@@ -102,7 +102,7 @@ def test_endless_programs_end() -> None:
     # Neither asleep nor deaf.
     deaf = "import signal, time\nfor s in (15, 24): signal.signal(s, signal.SIG_IGN)\ntime.sleep(99)"
     assert run_python(deaf, limits=Limits(wall_seconds=0.5)).status is None
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
     # What was passed before counts.
     slow = ["pass", "while True: pass", "pass"]
     assert run_python("", slow, limits=Limits(wall_seconds=1)).passed == {0}
