@@ -101,7 +101,7 @@ class RewardModelScore(Reward):
         deviation, mean = torch.std_mean(self.scores(answers).double(), correction=0)
         return mean.item(), deviation.item()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def scores(self, answers: Sequence[Answer]) -> Tensor:
         """The model's own scores, float32 [A] on the CPU.
 
