@@ -196,7 +196,7 @@ def test_letters_are_counted_from_votes(tmp_path: Path) -> None:
 
 
 def test_base_models_are_asked_by_transcript(tmp_path: Path) -> None:
-    likeliest = [{" (": -0.1}, {"A": -0.5, "B": -1.5}]
+    likeliest = [None, {"A": -0.5, "B": -1.5, " B": None, "C": -math.inf}]
 
     def reply(body: dict[str, Any]) -> dict[str, Any]:
         served = {"tokens": [" (", "A"], "token_logprobs": [-0.1, -0.5], "top_logprobs": likeliest}

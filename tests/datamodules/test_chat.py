@@ -105,7 +105,7 @@ def test_mistakes_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"writes <\|im_end\|>, <\|im_start\|>, no control token"):
         ChatTemplate("chatml", bare)
-    with pytest.raises(InputError, match="neither one of chatml, plain nor a file"):
+    with pytest.raises(InputError, match="neither one of chatml, plain, transcript nor a file"):
         ChatTemplate("nothing", tokenizer)
     (tmp_path / "broken.jinja").write_text("{% for m in messages %}")
     with pytest.raises(InputError, match="line 1"):
