@@ -73,7 +73,8 @@ class ChatTemplate:
 
     Args:
         template: `chatml`, `plain`, `transcript`, or the path of a Jinja file or of a `tokenizer_config.json` that
-            holds one. A template without generation blocks is rendered once more for each answer, to see where it begins.
+            holds one. A template without generation blocks is rendered once more for each answer, to see where it
+            begins.
         tokenizer: its control tokens are what the template's own text may turn into.
 
     Raises:
