@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from alignment.judge import Completion, Verdict
@@ -48,7 +48,7 @@ def _bare(token: str) -> str:
 def chat_places(served: dict[str, Any]) -> list[Place]:
     """Of `logprobs` as chat completions serve them."""
     return [
-        Place(place["token"], [(entry["token"], entry["logprob"]) for entry in place.get("top_logprobs") or []])
+        Place(place["token"], _finite((entry["token"], entry["logprob"]) for entry in place.get("top_logprobs") or []))
         for place in served.get("content") or []
     ]
 
@@ -56,7 +56,12 @@ def chat_places(served: dict[str, Any]) -> list[Place]:
 def completion_places(served: dict[str, Any]) -> list[Place]:
     """Of `logprobs` as plain completions serve them."""
     columns = served.get("tokens") or [], served.get("top_logprobs") or []
-    return [Place(token, list(likeliest.items())) for token, likeliest in zip(*columns, strict=False)]
+    return [Place(token, _finite((likeliest or {}).items())) for token, likeliest in zip(*columns, strict=False)]
+
+
+def _finite(tokens: Iterable[tuple[str, float | None]]) -> list[tuple[str, float]]:
+    """Without those of no probability, which JSON has no number for."""
+    return [(token, value) for token, value in tokens if value is not None and math.isfinite(value)]
 
 
 def count_votes(ballots: Sequence[Completion], letters: Sequence[str]) -> Verdict:

@@ -32,7 +32,7 @@ class AlignmentData(NumberedSamples):
         folder: where prepared examples are kept; reused when the inputs and settings are the same.
         rows: where examples come from.
         tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
+        chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the tokenizer's own, else ChatML.
         batch_size: samples in a micro-batch of one rank.
         validation_fraction: share of groups held out: a row's `group`, else what is said before the first answer.
         seed: of the order.

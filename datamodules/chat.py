@@ -72,8 +72,9 @@ class ChatTemplate:
     """A chat template bound to a tokenizer.
 
     Args:
-        template: `chatml`, `plain`, or the path of a Jinja file or of a `tokenizer_config.json` that holds one. A
-            template without generation blocks is rendered once more for each answer, to see where it begins.
+        template: `chatml`, `plain`, `transcript`, or the path of a Jinja file or of a `tokenizer_config.json` that
+            holds one. A template without generation blocks is rendered once more for each answer, to see where it
+            begins.
         tokenizer: its control tokens are what the template's own text may turn into.
 
     Raises:

@@ -72,7 +72,7 @@ class InstructionData(AlignmentData):
         folder: where prepared examples are kept; reused when the inputs and settings are the same.
         rows: where conversations come from: `messages`, or `prompt` and `response`.
         tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
+        chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the tokenizer's own, else ChatML.
         sequence_length: tokens in a row; a longer conversation loses its end.
         batch_size: rows in a micro-batch of one rank.
         validation_fraction: share of conversations held out.

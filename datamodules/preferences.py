@@ -124,7 +124,7 @@ class PreferenceData(AlignmentData):
         rows: where pairs come from: `prompt`, `chosen`, `rejected`, or two transcripts in HH's format;
             `preference_probability` makes a soft label.
         tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
+        chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the tokenizer's own, else ChatML.
         max_tokens: of a prompt with the longer of its answers. A longer prompt loses its beginning, as much as is
             needed; answers lose their end only where a quarter of this would not be left for the prompt.
         batch_size: pairs in a micro-batch of one rank.

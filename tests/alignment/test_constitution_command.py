@@ -11,7 +11,10 @@ import pytest
 import torch
 import yaml
 
+from alignment import DecoderJudge
+from alignment.judge import Request
 from callbacks.metrics_table import read_metrics
+from constitution_command import open_language_model
 from datamodules.tokenizer import TokenizerSettings, train_tokenizer
 from main import main
 from models.config import DecoderConfig
@@ -86,8 +89,9 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     chance, kills, last = random.Random(), 0, -1
     while True:
         process = Command(tmp_path, "constitution", "--config", path)
-        # Somewhere between here and as many bytes of records further on.
-        goal, deadline = size(out) + chance.randint(0, size(tmp_path / "whole")), time.monotonic() + 60
+        # Somewhere further on, the first time before the end is near.
+        goal = size(out) + chance.randint(0, size(tmp_path / "whole") // (1 if kills else 2))
+        deadline = time.monotonic() + 60
         while process.poll() is None and size(out) <= goal and time.monotonic() < deadline:
             time.sleep(0.001)
         if process.poll() is None:
@@ -170,6 +174,7 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Ali
         records.write_bytes(whole[: len(whole) // 2])
         main(["constitution", "--config", str(path)])
     assert contents(out) == expected
+    replayed(out, {"generator": ("chatml", []), "judge": ("transcript", ["\n\nHuman:"])}, model)
     labels = [record["probability"] for record in lines(out / "preferences/records.jsonl") if not record["dropped"]]
     assert len(labels) > 15
     assert len(set(labels)) == len(labels)
@@ -181,6 +186,26 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Ali
         fit = align(settings | {"init_from": str(model)}, {"rows": rows} | data, default_root_dir=str(run), max_steps=3)
         main(["fit", "--config", str(fit)])
         assert len([1 for _, _, name, _ in read_metrics(run / "metrics.csv") if name == "train/loss"]) == 3
+
+
+def replayed(out: Path, settings: dict[str, tuple[str, list[str]]], model: Path) -> None:
+    """What the records say was asked, asked again, is answered as they say."""
+    judges = {}
+    for name, (template, stop) in settings.items():
+        judges[name] = DecoderJudge(str(model), template, new_tokens=10, stop=stop)
+        judges[name].prepare(open_language_model, Path("unused"))
+    for stage in ("revisions", "preferences"):
+        examples = json.loads((out / stage / "identity.json").read_text())["examples"]
+        calls = [call for record in lines(out / stage / "records.jsonl")[:4] for call in record["calls"]]
+        assert len(calls) >= 4 * 4
+        for call in calls:
+            shown = examples[call["examples"]] if "examples" in call else []
+            request, judge = Request([*shown, *call["messages"]], call["number"]), judges[call["model"]]
+            if "completion" in call:
+                assert judge.complete([request])[0].text == call["completion"]
+            else:
+                (verdict,) = judge.choose([request], call["options"])
+                assert verdict.log_probabilities == pytest.approx(call["log_probabilities"], abs=1e-4)
 
 
 def test_an_endpoint_that_fails_in_the_middle_is_not_paid_twice(

@@ -48,7 +48,7 @@ def asked(count: int) -> list[Request]:
 
 def test_answers_come_in_the_order_of_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "sesame")
-    with serving(echo) as server:
+    with serving(echo, *[Failure(pause=0.02)] * 20) as server:
         judge = prepared(server.url, tmp_path, concurrency=4, api_key_variable="SECRET", temperature=0.5, stop=["!"])
         found = judge.complete(asked(20))
         assert found == [Completion(f"Question {number} {number}", "stop", 11, 3) for number in range(20)]
@@ -196,7 +196,7 @@ def test_letters_are_counted_from_votes(tmp_path: Path) -> None:
 
 
 def test_base_models_are_asked_by_transcript(tmp_path: Path) -> None:
-    likeliest = [{" (": -0.1}, {"A": -0.5, "B": -1.5}]
+    likeliest = [None, {"A": -0.5, "B": -1.5, " B": None, "C": -math.inf}]
 
     def reply(body: dict[str, Any]) -> dict[str, Any]:
         served = {"tokens": [" (", "A"], "token_logprobs": [-0.1, -0.5], "top_logprobs": likeliest}
