@@ -155,7 +155,9 @@ def test_configurations_are_layered_and_printed(
     assert printed["model"]["init_args"]["decoder"]["width"] == 32
 
 
-RUNS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name in ("configs", "pretrain", "align")]
+RUNS = [
+    path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name in ("configs", "pretrain", "align")
+]
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
