@@ -15,11 +15,12 @@ import xxhash
 from torch import Tensor
 from tqdm import tqdm
 
+from alignment.reward_score import RewardModelScore
 from alignment.rewards import Answer, Reward
-from alignment.side_by_side import SideBySide, divergence, reward_scores
+from alignment.side_by_side import SideBySide, divergence
 from callbacks.comparison_report import ANSWERS, COMPARISON, write_comparison_report
-from datamodules.chat import ChatTemplate, Messages, TemplateRefusalError
-from datamodules.conversations import Unusable, instruction, opening, preference
+from datamodules.chat import ChatTemplate, TemplateRefusalError
+from datamodules.conversations import Unusable, opening, question
 from datamodules.examples import split_of
 from datamodules.rows import FileRows, Row, Rows
 from datamodules.tokenizer import Tokenizer
@@ -82,15 +83,24 @@ def compare_models(
     first = reference or next(iter(models))
     if first not in models:
         raise InputError(f"reference={first}: no such model, take one of {', '.join(models)}")
-    if reward_model is None and gold is None:
+    judges: dict[str, Reward] = {} if gold is None else {"gold": gold}
+    if reward_model is not None:
+        judges = {"reward": RewardModelScore(reward_model, precision=precision, batch_tokens=batch_tokens)} | judges
+    if not judges:
         raise InputError("nothing to compare by: give --reward_model or --gold")
     stored = {name: StoredWeights(Path(path)) for name, path in models.items()}
-    judge = StoredWeights(Path(reward_model)) if reward_model is not None else None
-    tokenizer = shared_tokenizer({**stored, "reward_model": judge} if judge is not None else stored)
-    require_outputs(stored, judge)
+    tokenizer = shared_tokenizer({name: weights.path for name, weights in stored.items()} | reward_models(judges))
+    for name, weights in stored.items():
+        if weights.config.get("scalar_output"):
+            raise InputError(f"models: {name}={weights.path} is a reward model, which writes no text")
+    for judge in judges.values():
+        open_weights(judge, tokenizer)
     template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
     rows = prompts if isinstance(prompts, Rows) else FileRows(prompts)
     asked, left_out = held_out_prompts(rows, template, held_out_fraction, split_seed, limit, longest_prompt)
+    for judge in judges.values():
+        for _, row in asked:
+            judge.check(row)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     assert device is not None
     sampling = Sampling(temperature=temperature, seed=seed)
@@ -105,13 +115,9 @@ def compare_models(
         del decoder  # before the next one is allocated
     del base
     scores: dict[str, dict[str, Tensor]] = {}
-    if judge is not None:
-        decoder = load(judge, device, precision)
-        scores["reward"] = {name: reward_scores(decoder, given, batch_tokens) for name, given in answers.items()}
-        del decoder
-    if gold is not None:
-        gold.prepare(device)
-        scores["gold"] = {name: gold(given).float() for name, given in answers.items()}
+    for kind, judge in judges.items():
+        judge.prepare(device)
+        scores[kind] = {name: judge(given).float() for name, given in answers.items()}
     found = SideBySide(first, answers, scores, divergences, samples)
     settings: dict[str, Any] = {
         "prompts": len(asked),
@@ -137,22 +143,26 @@ def check(models: dict[str, str], held_out_fraction: float, temperature: float, 
             raise InputError(f"{name}={value}: must be at least 1")
 
 
-def shared_tokenizer(stored: dict[str, StoredWeights]) -> Tokenizer:
+def reward_models(judges: dict[str, Reward]) -> dict[str, Path]:
+    """Where the reward models within judges are stored."""
+    members = [(kind, member) for kind, judge in judges.items() for member in judge.members()]
+    return {kind: Path(member.init_from) for kind, member in members if isinstance(member, RewardModelScore)}
+
+
+def open_weights(judge: Reward, tokenizer: Tokenizer) -> None:
+    """Give the reward models within a judge their weights."""
+    for member in judge.members():
+        if isinstance(member, RewardModelScore):
+            member.begin_from(StoredWeights(Path(member.init_from)), tokenizer.eos)
+
+
+def shared_tokenizer(paths: dict[str, Path]) -> Tokenizer:
     """The tokenizer that all have: probabilities of tokens cannot be compared over two."""
-    found = {name: load_tokenizer(find_tokenizer(weights.path)) for name, weights in stored.items()}
+    found = {name: load_tokenizer(find_tokenizer(path)) for name, path in paths.items()}
     (first, tokenizer), *others = found.items()
     if differing := [name for name, other in others if other.model != tokenizer.model]:
         raise InputError(f"{differing[0]} has another tokenizer than {first}: compare models of one tokenizer")
     return tokenizer
-
-
-def require_outputs(stored: dict[str, StoredWeights], judge: StoredWeights | None) -> None:
-    """Refuse a reward model where text is to be written, and the other way round."""
-    for name, weights in stored.items():
-        if weights.config.get("scalar_output"):
-            raise InputError(f"models: {name}={weights.path} is a reward model, which writes no text")
-    if judge is not None and not judge.config.get("scalar_output"):
-        raise InputError(f"reward_model={judge.path} is no reward model: train one with alignment.RewardModel")
 
 
 def load(stored: StoredWeights, device: torch.device, precision: str) -> Decoder:
@@ -180,7 +190,7 @@ def held_out_prompts(
         try:
             if isinstance(row, str):
                 raise Unusable(row)
-            messages = prompt_of(row)
+            messages = question(row)
             if split_of(str(row.get("group") or opening(messages)), fraction, seed) != "validation":
                 continue
             ids = template.encode_prompt(messages)
@@ -195,17 +205,6 @@ def held_out_prompts(
     if not found:
         raise InputError(f"prompts: none is held out ({dict(left_out)}): give more rows, or held_out_fraction=1")
     return [found[key] for key in sorted(found)[:limit]], left_out
-
-
-def prompt_of(row: Row) -> Messages:
-    """What is to be answered: `prompt`, `messages` up to the last answer, or the prompt of a pair of transcripts."""
-    if row.get("prompt") is not None:
-        return instruction({"prompt": row["prompt"], "response": "-"})[:-1]
-    if row.get("messages") is None:
-        return preference(row).prompt
-    messages = instruction(row)
-    last = max(number for number, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[:last]
 
 
 def answer(
@@ -271,7 +270,7 @@ def answered(found: SideBySide, name: str, number: int) -> dict[str, Any]:
 
 def said(row: Row) -> str:
     """A prompt as text."""
-    return "\n".join(cast(str, message["content"]) for message in prompt_of(row))
+    return "\n".join(cast(str, message["content"]) for message in question(row))
 
 
 def table(results: dict[str, Any]) -> str:

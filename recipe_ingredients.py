@@ -65,7 +65,8 @@ def flatten(value: Any, name: str = "") -> Flat:
         kept = [item for item in value if not (name == "trainer.callbacks" and watches(item))]
         pairs = [(str(number), item) for number, item in enumerate(kept)]
     else:
-        return {name: value}
+        # YAML knows dates, JSON does not.
+        return {name: value if isinstance(value, str | int | float | None) else str(value)}
     flat: Flat = {}
     for key, item in pairs:
         flat |= flatten(item, f"{name}.{key}" if name else key)

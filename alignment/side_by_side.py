@@ -1,4 +1,4 @@
-"""Answers of several models to the same prompts: what each is worth, and how far each model is from one of them.
+"""Answers of several models to the same prompts: how far each model is from one of them, and who wins.
 
 Prompts and answers are computed packed, end to end in one row, as in training; both models of a divergence see the very
 text that one of them sampled.
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment.reward_model import answer_scores
 from alignment.rewards import Answer
 from alignment.win_rate import Interval, bootstrap, wilson, wins
 from models.decoder import Decoder
@@ -29,7 +28,6 @@ class Packed:
         numbers: of the answers, in all.
         before: int64 [N], the place before each token of an answer, whose hidden state predicts it.
         answers: int64 [N], which answer of the row each of these tokens is of.
-        ends: int64 [A], the last token of each answer.
     """
 
     tokens: Tensor
@@ -37,7 +35,6 @@ class Packed:
     numbers: range
     before: Tensor
     answers: Tensor
-    ends: Tensor
 
 
 def packed(answers: Sequence[Answer], batch_tokens: int, device: torch.device) -> Iterator[Packed]:
@@ -59,7 +56,6 @@ def packed(answers: Sequence[Answer], batch_tokens: int, device: torch.device) -
             range(start, stop),
             (torch.repeat_interleave(ends - new, new) + within).to(device),
             torch.repeat_interleave(torch.arange(len(piece)), new),
-            ends.to(device),
         )
         start = stop
 
@@ -89,15 +85,6 @@ def divergence(
         ratios = token_log_probabilities(p, heads[0], labels) - token_log_probabilities(q, heads[1], labels)
         sampled.index_add_(0, numbers, ratios.double().cpu())
     return exact, sampled
-
-
-@torch.inference_mode()
-def reward_scores(decoder: Decoder, answers: Sequence[Answer], batch_tokens: int) -> Tensor:
-    """What a reward model gives every answer at its last token, float32 [A]."""
-    rows = packed(answers, batch_tokens, decoder.tok_embeddings.weight.device)
-    return torch.cat(
-        [answer_scores(decoder, decoder(row.tokens, row.document_ids), {"ends": row.ends}).cpu() for row in rows]
-    )
 
 
 @dataclass

@@ -6,7 +6,8 @@ return no model can please it that has not said what was said.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,13 +25,18 @@ class WordOverlap(Reward):
         words: in an n-gram.
 
     Raises:
-        InputError: for no words; when answers are scored, for a row without an answer.
+        InputError: for no words.
     """
 
     def __init__(self, answer_key: str = "answer", words: int = 1) -> None:
         if words < 1:
             raise InputError(f"words={words}: must be at least 1")
         self.answer_key, self.words = answer_key, words
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Refuse a row without an answer."""
+        if not isinstance(row.get(self.answer_key), str):
+            raise InputError(f"answer_key={self.answer_key}: a row has {sorted(row)}, name the one with its answer")
 
     def __call__(self, answers: Sequence[Answer]) -> Tensor:
         """Between 0 and 1; 0 where either has no n-gram."""

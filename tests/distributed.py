@@ -117,6 +117,10 @@ class Command:
         assert self._process.exitcode is not None, f"still running after {timeout} s: {errors}"
         return output, errors
 
+    def output(self) -> str:
+        """Standard output so far."""
+        return self._files[0].read_text(encoding="utf-8")
+
     def kill(self) -> None:
         """Send SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from alignment import WordOverlap
 from alignment.rewards import Answer, Reward
-from alignment.side_by_side import divergence, packed, reward_scores
+from alignment.side_by_side import divergence, packed
 from alignment.win_rate import bootstrap, wilson, wins
-from comparison import prompt_of
 from errors import InputError
 from main import main
 from models.config import DecoderConfig
@@ -78,17 +77,6 @@ def test_both_divergences_have_one_mean() -> None:
     assert sampled.std() > 2 * exact.std()
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 25, 1000])
-def test_rewards_are_those_of_each_answer_alone(batch_tokens: int) -> None:
-    decoder = build_decoder(replace(CONFIG, scalar_output=True, tied_embeddings=False)).double()
-    answers = made_up(1, 9)
-    with torch.no_grad():
-        expected = [
-            float(decoder.output(decoder(torch.tensor([[*one.prompt, *one.tokens]])))[0, -1, 0]) for one in answers
-        ]
-    assert reward_scores(decoder, answers, batch_tokens).tolist() == pytest.approx(expected, abs=1e-6)
-
-
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 40))
 def test_every_token_of_every_answer_has_its_place(seed: int, count: int, batch_tokens: int) -> None:
     answers = made_up(seed, count)
@@ -101,7 +89,6 @@ def test_every_token_of_every_answer_has_its_place(seed: int, count: int, batch_
             before = row.before[own]
             assert row.tokens[0, before + 1].tolist() == list(answers[number].tokens)
             assert int(row.tokens[0, before[0]]) == answers[number].prompt[-1]
-            assert int(before[-1]) + 1 == int(row.ends[place])
             assert {*row.document_ids[0, before].tolist()} == {place}
             seen.append(number)
     assert seen == list(range(count))
@@ -164,18 +151,7 @@ def test_word_overlap_says_what_it_lacks() -> None:
     with pytest.raises(InputError, match="words=0"):
         WordOverlap(words=0)
     with pytest.raises(InputError, match="answer_key=answer: a row has"):
-        WordOverlap()([Answer([], [], "a", "stop", {"response": "a"})])
-
-
-def test_prompts_of_every_kind_of_row() -> None:
-    user = {"role": "user", "content": "Ba?"}
-    for row in (
-        {"prompt": "Ba?"},
-        {"prompt": [user], "chosen": "a", "rejected": "b"},
-        {"messages": [user, {"role": "assistant", "content": "ba"}]},
-        {"chosen": "\n\nHuman: Ba?\n\nAssistant: ba", "rejected": "\n\nHuman: Ba?\n\nAssistant: de"},
-    ):
-        assert prompt_of(row) == [user]
+        WordOverlap().check({"response": "a"})
 
 
 # The command
@@ -237,7 +213,7 @@ def test_a_comparison_from_end_to_end(
 ) -> None:
     found = compared(models, prompts, tmp_path / "a", "--samples=2", "--longest_prompt=100")
     assert found["settings"]["prompts"] == 12
-    assert found["settings"]["left_out"] == {"missing_keys": 1, "longer_than_longest_prompt": 1}
+    assert found["settings"]["left_out"] == {"no_prompt": 1, "longer_than_longest_prompt": 1}
     rows = [json.loads(line) for line in (tmp_path / "a/answers.jsonl").open(encoding="utf-8")]
     assert len(rows) == 2 * 12 * 2
     by_model = {name: [row for row in rows if row["model"] == name] for name in ("base", "moved")}
@@ -305,6 +281,7 @@ def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str
         (["--longest_prompt=1"], "prompts: none is held out ({'longer_than_longest_prompt': 14"),
         (["--prompts=[nowhere.jsonl]"], "path nowhere.jsonl does not exist"),
         (["--models.moved=OTHER"], "moved has another tokenizer than base"),
+        (["--gold=alignment.ExactMatch"], "answer"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -343,7 +320,7 @@ def test_a_comparison_is_yaml_too(models: dict[str, str], prompts: Path, tmp_pat
         "precision": "bfloat16",
         "output": str(tmp_path / "out"),
     }
-    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(configuration))
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
     main(["compare", "--config", str(tmp_path / "compare.yaml")])
     found = json.loads((tmp_path / "out/comparison.json").read_text())
     assert list(found["models"]) == ["moved", "base"]

@@ -41,11 +41,12 @@ done = max((int(path.stem[5:]) for path in folder.iterdir()), default=0)
 for step in range(done + 1, int(given["trainer.max_steps"]) + 1):
     if given.get("fail") == str(step):
         sys.exit("error: no space left")
-    time.sleep(float(given.get("pause", 0)))
-    (folder / f"step={step}.ckpt").mkdir()
-    print("step", step, given.get("rate"), flush=True)
+    while step == 6 and "until.folder" in given and not asked and not Path(given["until.folder"]).exists():
+        time.sleep(0.002)
     if asked:
         break
+    (folder / f"step={step}.ckpt").mkdir()
+    print("step", step, given.get("rate"), flush=True)
 """
 
 
@@ -197,7 +198,7 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_stopped_anywhere_it_continues(program: list[str], tmp_path: Path, number: signal.Signals) -> None:
-    stages = chain(tmp_path, sft={"trainer.max_steps": 40, "pause": 0.02})
+    stages = chain(tmp_path, sft={"trainer.max_steps": 9, "until.folder": str(tmp_path / "now")})
     process = forked(tmp_path, in_a_process, tmp_path, program, stages)
     wait_for(tmp_path / "sft/checkpoints/step=5.ckpt")
     os.kill(process.pid, number)
@@ -206,20 +207,26 @@ def test_stopped_anywhere_it_continues(program: list[str], tmp_path: Path, numbe
     assert ("stopped by" in output) == (number != signal.SIGKILL)
     assert plan(tmp_path, stages)["sft"] == ("continue", "begun and not complete")
     # The stage ends too, or is waited for: never two at once.
+    (tmp_path / "now").mkdir()
     run(tmp_path, stages)
-    assert logged(tmp_path, "sft") == [f"step {step}" for step in range(1, 41)]
-    assert 1 < (tmp_path / "recipe/logs/sft.log").read_text().count("\n$ python main.py fit") <= 2
+    assert logged(tmp_path, "sft") == [f"step {step}" for step in range(1, 10)]
+    assert (tmp_path / "recipe/logs/sft.log").read_text().count("\n$ python main.py fit") == 2
     assert {action for action, _ in plan(tmp_path, stages).values()} == {"skip"}
 
 
 def test_two_starts_at_once_do_not_meet(program: list[str], tmp_path: Path) -> None:
-    stages = chain(tmp_path, pretrain={"trainer.max_steps": 10, "pause": 0.02})
-    processes = [forked(tmp_path, in_a_process, tmp_path, program, stages) for _ in range(2)]
-    outputs = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sorted("0 of 4 stages run" in output for output in outputs) == [False, True]
-    assert sum("waiting for that to end" in output for output in outputs) == 1
-    assert len(logged(tmp_path, "pretrain")) == 10
+    stages = chain(tmp_path, pretrain={"trainer.max_steps": 9, "until.folder": str(tmp_path / "now")})
+    first = forked(tmp_path, in_a_process, tmp_path, program, stages)
+    wait_for(tmp_path / "pretrain/checkpoints/step=5.ckpt")
+    second = forked(tmp_path, in_a_process, tmp_path, program, stages)
+    deadline = time.monotonic() + 100
+    while "waiting for that to end" not in second.output():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    (tmp_path / "now").mkdir()
+    assert "4 of 4 stages run" in first.communicate()[0]
+    assert "0 of 4 stages run" in second.communicate()[0]
+    assert len(logged(tmp_path, "pretrain")) == 9
 
 
 def test_what_cannot_be_is_refused(program: list[str], tmp_path: Path) -> None:
