@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal
 
-import regex  # type: ignore[import-untyped]
+import regex
 import torch
 from torch import Tensor
 
