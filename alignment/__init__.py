@@ -16,7 +16,7 @@ from alignment.reward_model import RewardModel
 from alignment.reward_score import RewardModelScore
 from alignment.rewards import OverlongPenalty, WeightedSum
 from alignment.rollout import DecoderEngine
-from alignment.verifiable import Arithmetic, ExactMatch, Pattern
+from alignment.verifiable import Arithmetic, ExactMatch, LeadingMatch, Pattern
 from alignment.vllm_engine import VLLMEngine
 from alignment.word_overlap import WordOverlap
 
@@ -39,6 +39,7 @@ __all__ = [
     "FixedKL",
     "GroupRelative",
     "KLPenalty",
+    "LeadingMatch",
     "LeaveOneOut",
     "LengthNormalisedDPO",
     "Limits",

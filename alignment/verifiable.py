@@ -5,6 +5,7 @@ means what was wanted is not checked by anything, and a policy finds the differe
 wrong, never an error; a row that cannot be read is an error, found before training by `check`.
 """
 
+import itertools
 import math
 import string
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,28 @@ class ExactMatch(Verified):
                 f"{self.answer_key}={value!r:.100}: ExactMatch compares with text, a number or a list of them"
             )
         return [normalised(str(one), self.normalise) for one in values]
+
+
+class LeadingMatch(ExactMatch):
+    """Share of words that are right up to the first wrong one: 1 for the very answer, and for nothing else.
+
+    Where answers are long and the policy weak, exact answers are too rare to learn from; what was right before the
+    first mistake tells it apart from what was wrong from the start. Divided by the longer of the two, so that neither
+    stopping early nor going on is rewarded.
+
+    Args:
+        answer_key, normalise: see `ExactMatch`.
+    """
+
+    def __init__(self, answer_key: str = "answer", normalise: Normalisation = "whitespace") -> None:
+        super().__init__(answer_key, normalise)
+
+    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+        return torch.tensor([self._share(answer) for answer in answers])
+
+    def _share(self, answer: Answer) -> float:
+        said = normalised(answer.text, self.normalise).split()
+        return max(leading_share(said, accepted.split()) for accepted in self._accepted(answer.row))
 
 
 class Pattern(Verified):
@@ -208,6 +231,13 @@ def normalised(text: str, how: Normalisation) -> str:
     if how == "squad":
         text = _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION))
     return " ".join(text.split())
+
+
+def leading_share(said: Sequence[str], wanted: Sequence[str]) -> float:
+    """Equal words up to the first difference, over the larger number of words; 1 where there are none."""
+    right = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(said, wanted, strict=False))
+    most = max(len(said), len(wanted))
+    return sum(1 for _ in right) / most if most else 1.0
 
 
 def value_of(row: Mapping[str, Any], key: str) -> Any:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment import Arithmetic, ExactMatch, OverlongPenalty, Pattern, WeightedSum
+from alignment import Arithmetic, ExactMatch, LeadingMatch, OverlongPenalty, Pattern, WeightedSum
 from alignment.rewards import Answer
 from alignment.verifiable import LONGEST_NUMBER, final_number, normalised
 from errors import InputError
@@ -34,6 +34,16 @@ def test_the_very_answer_is_right_and_another_is_wrong() -> None:
     assert ExactMatch("accepted", "squad")(several).tolist() == [1, 0, 1]
     assert ExactMatch("accepted")(several).tolist() == [0, 0, 0]
     assert ExactMatch()(several[:0]).shape == (0,)
+
+
+def test_words_before_the_first_mistake_count() -> None:
+    reward = LeadingMatch()
+    row = {"answer": "> ] )"}
+    texts = ["> ] )", " >  ]\n)", "> ] }", "> ]", "> ] ) )", "] ] )", ""]
+    found = reward([answer(text, **row) for text in texts])
+    torch.testing.assert_close(found, torch.tensor([1, 1, 2 / 3, 2 / 3, 3 / 4, 0, 0]))
+    assert reward([answer("b a", answer=["a", "b c"])]).tolist() == [0.5]
+    assert reward([answer("", answer="")]).tolist() == [1.0]
 
 
 @settings(max_examples=50, deadline=None)
