@@ -14,7 +14,7 @@ import yaml
 from alignment import DecoderJudge
 from alignment.judge import Request
 from callbacks.metrics_table import read_metrics
-from constitution_command import open_language_model
+from constitution_command import LanguageModels
 from datamodules.tokenizer import TokenizerSettings, train_tokenizer
 from main import main
 from models.config import DecoderConfig
@@ -190,10 +190,11 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Ali
 
 def replayed(out: Path, settings: dict[str, tuple[str, list[str]]], model: Path) -> None:
     """What the records say was asked, asked again, is answered as they say."""
-    judges = {}
+    judges, models = {}, LanguageModels()
     for name, (template, stop) in settings.items():
         judges[name] = DecoderJudge(str(model), template, new_tokens=10, stop=stop)
-        judges[name].prepare(open_language_model, Path("unused"))
+        judges[name].prepare(models, Path("unused"))
+    assert judges["generator"].model.decoder is judges["judge"].model.decoder
     for stage in ("revisions", "preferences"):
         examples = json.loads((out / stage / "identity.json").read_text())["examples"]
         calls = [call for record in lines(out / stage / "records.jsonl")[:4] for call in record["calls"]]
