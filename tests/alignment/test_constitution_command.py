@@ -174,7 +174,13 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Ali
         records.write_bytes(whole[: len(whole) // 2])
         main(["constitution", "--config", str(path)])
     assert contents(out) == expected
-    replayed(out, {"generator": ("chatml", []), "judge": ("transcript", ["\n\nHuman:"])}, model)
+    main(["convert", "--input", str(model), "--output", str(tmp_path / "hugging-face")])
+    for start in (model, tmp_path / "hugging-face"):
+        replayed(out, {"generator": ("chatml", []), "judge": ("transcript", ["\n\nHuman:"])}, start)
+    rounded = DecoderJudge(str(model), "chatml", new_tokens=4, dtype="bfloat16")
+    rounded.prepare(LanguageModels(), tmp_path)
+    assert {parameter.dtype for parameter in rounded.model.decoder.parameters()} == {torch.bfloat16}
+    assert rounded.complete([Request([{"role": "user", "content": "Ba"}], 1)])[0].completion_tokens > 0
     labels = [record["probability"] for record in lines(out / "preferences/records.jsonl") if not record["dropped"]]
     assert len(labels) > 15
     assert len(set(labels)) == len(labels)
