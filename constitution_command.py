@@ -101,7 +101,7 @@ def constitution(
         "seed": seed,
         "batch_size": batch_size,
     }
-    open_model = functools.cache(open_language_model)
+    open_model = LanguageModels()
     for stage, added in stages:
         with Records(Path(folder) / stage.name) as records:
             for name, model in models.items():
@@ -145,22 +145,32 @@ def read_samples(prompts: Rows, samples: int | None) -> list[Sample]:
     return found
 
 
-def open_language_model(path: str, chat_template: str | None, dtype: torch.dtype) -> LoadedModel:
-    """A stored language model on the accelerator, if there is one, with its tokenizer and its template."""
-    stored = StoredWeights(Path(path))
-    config = stored.whole_config()
-    if config.scalar_output:
-        raise InputError(
-            f"init_from={path} is a reward model, which scores text and writes none: name a language model"
-        )
-    file = find_tokenizer(stored.path)
-    tokenizer = load_tokenizer(file)
-    template = ChatTemplate(chat_template or own_template(file) or "chatml", tokenizer)
-    with torch.device("meta"):
-        decoder = Decoder(config).to(dtype)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    materialise(decoder, cast(torch.device, device), 0, stored=stored.merged)
-    return LoadedModel(decoder.eval(), tokenizer, template, question_batches, stored.identity)
+class LanguageModels:
+    """Stored language models on the accelerator, if there is one, each there once whatever templates it is asked by."""
+
+    def __init__(self) -> None:
+        self._decoders: dict[tuple[str, torch.dtype], Decoder] = {}
+
+    def __call__(self, path: str, chat_template: str | None, dtype: torch.dtype) -> LoadedModel:
+        """A model with its tokenizer and its template.
+
+        Raises:
+            InputError: where there is none, or it is a reward model.
+        """
+        stored = StoredWeights(Path(path))
+        config = stored.whole_config()
+        if config.scalar_output:
+            raise InputError(f"init_from={path} is a reward model, which writes no text: name a language model")
+        file = find_tokenizer(stored.path)
+        tokenizer = load_tokenizer(file)
+        template = ChatTemplate(chat_template or own_template(file) or "chatml", tokenizer)
+        if (path, dtype) not in self._decoders:
+            with torch.device("meta"):
+                decoder = Decoder(config).to(dtype)
+            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+            materialise(decoder, torch.device(cast(Any, device)), 0, stored=stored.merged)
+            self._decoders[path, dtype] = decoder.eval()
+        return LoadedModel(self._decoders[path, dtype], tokenizer, template, question_batches, stored.identity)
 
 
 def helpful_rows(rows: Rows | None, read: Callable[[Row], Row]) -> Iterator[Row | str]:

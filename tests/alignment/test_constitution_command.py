@@ -14,7 +14,7 @@ import yaml
 from alignment import DecoderJudge
 from alignment.judge import Request
 from callbacks.metrics_table import read_metrics
-from constitution_command import open_language_model
+from constitution_command import LanguageModels
 from datamodules.tokenizer import TokenizerSettings, train_tokenizer
 from main import main
 from models.config import DecoderConfig
@@ -174,7 +174,13 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Ali
         records.write_bytes(whole[: len(whole) // 2])
         main(["constitution", "--config", str(path)])
     assert contents(out) == expected
-    replayed(out, {"generator": ("chatml", []), "judge": ("transcript", ["\n\nHuman:"])}, model)
+    main(["convert", "--input", str(model), "--output", str(tmp_path / "hugging-face")])
+    for start in (model, tmp_path / "hugging-face"):
+        replayed(out, {"generator": ("chatml", []), "judge": ("transcript", ["\n\nHuman:"])}, start)
+    rounded = DecoderJudge(str(model), "chatml", new_tokens=4, dtype="bfloat16")
+    rounded.prepare(LanguageModels(), tmp_path)
+    assert {parameter.dtype for parameter in rounded.model.decoder.parameters()} == {torch.bfloat16}
+    assert rounded.complete([Request([{"role": "user", "content": "Ba"}], 1)])[0].completion_tokens > 0
     labels = [record["probability"] for record in lines(out / "preferences/records.jsonl") if not record["dropped"]]
     assert len(labels) > 15
     assert len(set(labels)) == len(labels)
@@ -190,10 +196,11 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Ali
 
 def replayed(out: Path, settings: dict[str, tuple[str, list[str]]], model: Path) -> None:
     """What the records say was asked, asked again, is answered as they say."""
-    judges = {}
+    judges, models = {}, LanguageModels()
     for name, (template, stop) in settings.items():
         judges[name] = DecoderJudge(str(model), template, new_tokens=10, stop=stop)
-        judges[name].prepare(open_language_model, Path("unused"))
+        judges[name].prepare(models, Path("unused"))
+    assert judges["generator"].model.decoder is judges["judge"].model.decoder
     for stage in ("revisions", "preferences"):
         examples = json.loads((out / stage / "identity.json").read_text())["examples"]
         calls = [call for record in lines(out / stage / "records.jsonl")[:4] for call in record["calls"]]
