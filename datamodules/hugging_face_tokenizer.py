@@ -49,13 +49,16 @@ class HuggingFaceTokenizer(Tokenizer):
         """From `tokenizer.json` and what lies beside it.
 
         Raises:
-            InputError: when no end-of-text token is named.
+            InputError: when a file is damaged or no end-of-text token is named.
         """
-        text = path.read_text(encoding="utf-8")
         settings = path.with_name(SETTINGS)
-        named = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-        ids = {token["content"]: token["id"] for token in json.loads(text).get("added_tokens", [])}
-        bos, eos, pad = (_id(named.get(f"{name}_token"), ids) for name in ("bos", "eos", "pad"))
+        try:
+            text = path.read_text(encoding="utf-8")
+            named = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+            ids = {token["content"]: token["id"] for token in json.loads(text).get("added_tokens", [])}
+            bos, eos, pad = (_id(named.get(f"{name}_token"), ids) for name in ("bos", "eos", "pad"))
+        except (UnicodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise InputError(f"{path} or {SETTINGS} beside it is damaged ({error})") from error
         if eos is None:
             raise InputError(f"{settings} names no eos_token that {path.name} holds: add it")
         return cls(json.dumps({"tokenizer": text, "bos": bos, "eos": eos, "pad": eos if pad is None else pad}).encode())
