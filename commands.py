@@ -142,8 +142,7 @@ def score_file(
                 raise Unusable(row)
             if is_text:
                 ids = tokenizer.encode(row["text"])
-                first = (tokenizer.beginning or [tokenizer.eos])[0]
-                encoded.append(list(text_windows(ids, first, window - 1)))
+                encoded.append(list(text_windows(ids, tokenizer.before_text, window - 1)))
                 bytes_in_all += len(row["text"].encode())
             else:
                 one = question(row)

@@ -1,7 +1,8 @@
 """Tokenizers of the Hugging Face ecosystem, read from `tokenizer.json`.
 
 Text that spells a control token stays text here, as with this project's own tokenizer; transformers would turn it into
-the control token. Which token begins, ends and pads a text stands in `tokenizer_config.json` beside it.
+the control token. Which token begins, ends and pads a text stands in `tokenizer_config.json` beside it; whether texts
+have the first, its post-processor says.
 """
 
 import json
@@ -43,6 +44,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.bos, self.eos, self.pad = described["bos"], described["eos"], described["pad"]
+        self._begins = self.bos in self._tokenizer.encode("", add_special_tokens=True).ids
 
     @classmethod
     def load(cls, path: Path) -> "HuggingFaceTokenizer":
@@ -62,6 +64,11 @@ class HuggingFaceTokenizer(Tokenizer):
         if eos is None:
             raise InputError(f"{settings} names no eos_token that {path.name} holds: add it")
         return cls(json.dumps({"tokenizer": text, "bos": bos, "eos": eos, "pad": eos if pad is None else pad}).encode())
+
+    @property
+    def beginning(self) -> list[int]:
+        """The beginning-of-text token where the tokenizer writes it; SmolLM's and GPT-2's only name one."""
+        return super().beginning if self._begins else []
 
     def __len__(self) -> int:
         return int(max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1)

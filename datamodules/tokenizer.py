@@ -87,6 +87,11 @@ class Tokenizer(ABC):
         """What every text begins with."""
         return [] if self.bos is None else [self.bos]
 
+    @property
+    def before_text(self) -> int:
+        """What a first token is predicted from where nothing else stands before it."""
+        return self.eos if self.bos is None else self.bos
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of token ids."""
