@@ -68,6 +68,8 @@ def own_template(tokenizer: Path) -> str | None:
 
 def write_hugging_face_tokenizer(tokenizer: Tokenizer, template: str | None, folder: Path) -> None:
     """Write `tokenizer.json`, `tokenizer_config.json` and the chat template, from any tokenizer."""
+    for name in (TOKENIZER, TEMPLATE):
+        (folder / name).unlink(missing_ok=True)  # of a model that was here before
     tokenizer.write(folder)
     if isinstance(tokenizer, SentencePieceTokenizer):
         described = json.dumps(tokenizer_json(tokenizer), ensure_ascii=False)
