@@ -57,6 +57,8 @@ class LanguageModel(lightning.LightningModule):
         spike_skip: SpikeSkip | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= z_loss < float("inf"):
+            raise InputError(f"z_loss={z_loss}: must be a number not below 0")
         if decoder is None:
             raise InputError("model.init_args.decoder: give the model's shape, or weights to begin with in init_from")
         if decoder.scalar_output != self.has_scalar_output:
