@@ -42,7 +42,7 @@ def convert(
     input: str,
     output: str,
     dtype: Literal["keep", "float32", "bfloat16"] = "keep",
-    positions: int = 2048,
+    positions: int | None = None,
     shard_gigabytes: float = 5.0,
 ) -> None:
     """Convert a model, adapters merged, tokenizer and chat template with it.
@@ -52,15 +52,15 @@ def convert(
         output: NAME.safetensors for one file of this project, with the tokenizer in files beside it; any other name
             is a folder that transformers, vLLM and their like open.
         dtype: of the tensors written.
-        positions: longest text the model is meant for, where the input does not say; Hugging Face wants to know.
+        positions: longest text the model is meant for, which Hugging Face wants to know; by default what the input
+            says, 2048 where it does not.
         shard_gigabytes: of each file in a Hugging Face folder.
     """
-    if positions < 1 or not shard_gigabytes > 0:
+    if (positions is not None and positions < 1) or not shard_gigabytes > 0:
         raise InputError(f"positions={positions}, shard_gigabytes={shard_gigabytes}: must be above 0")
-    target = Path(output)
+    target, stored = Path(output), StoredWeights(Path(input))
     if target.exists() and target.samefile(input):
         raise InputError(f"output={output}: it is the input, name another")
-    stored = StoredWeights(Path(input))
     config = stored.whole_config()
     with torch.device("meta"):
         sizes = [(name, parameter.shape) for name, parameter in Decoder(config).named_parameters()]
@@ -81,7 +81,8 @@ def convert(
         special = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
         # A padding token's embedding is never trained there: not one that is also trained as the end.
         special["pad_token_id"] = tokenizer.pad if tokenizer.pad != tokenizer.eos else None
-        described = to_hugging_face(config, positions, str(chosen).removeprefix("torch."), special)
+        longest = positions or stored.positions or 2048
+        described = to_hugging_face(config, longest, str(chosen).removeprefix("torch."), special)
         write_hugging_face_folder(target, config, described, sizes, stored.merged, chosen, int(shard_gigabytes * 1e9))
         write_hugging_face_tokenizer(tokenizer, template, target)
     print(f"converted: {target} ({sum(shape.numel() for _, shape in sizes) / 1e6:.1f} M parameters, {chosen})")
@@ -142,8 +143,7 @@ def score_file(
                 raise Unusable(row)
             if is_text:
                 ids = tokenizer.encode(row["text"])
-                first = (tokenizer.beginning or [tokenizer.eos])[0]
-                encoded.append(list(text_windows(ids, first, window - 1)))
+                encoded.append(list(text_windows(ids, tokenizer.before_text, window - 1)))
                 bytes_in_all += len(row["text"].encode())
             else:
                 one = question(row)

@@ -141,7 +141,7 @@ class Trainer(lightning.Trainer):
             raise InputError("generate: this is a reward model, which scores text and writes none")
         model.load_weights(checkpoint)
         decoder = cast(Decoder, model.decoder).to(self.strategy.root_device).eval()
-        prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.eos]
+        prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.before_text]
         sampling = Sampling(repetition_penalty, temperature, top_k, top_p, min_p, seed)
         prompts = [prompt_ids] * samples
         stop = [tokenizer.eos]

@@ -69,7 +69,7 @@ class RewardModel(PairEvaluation, LanguageModel):
         source = cast(Any, self.stored)
         if source is None or (name == "output.weight" and not source.config.get("scalar_output")):
             return None
-        return cast(Tensor | None, source(name))
+        return super().initial_weight(name)
 
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Score of every answer at its last token, float32 [A]."""

@@ -59,7 +59,7 @@ class Samples(lightning.Callback):
 
     def _continue(self, trainer: Any, pl_module: Any, prompt: str) -> str:
         tokenizer = trainer.datamodule.tokenizer
-        prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.eos]
+        prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.before_text]
         sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed)
         (new,) = generate(
             pl_module.decoder, [prompt_ids], new_tokens=self.new_tokens, sampling=sampling, stop=[tokenizer.eos]

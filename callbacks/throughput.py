@@ -16,7 +16,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from models.attention import positions_in_documents
+from models.attention import attended_pairs
 from models.flops import measured_matmul_peak, parameters, training_flops
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "sentencepiece", "daft", "jsonargparse", "wandb", "numpy")
@@ -84,7 +84,8 @@ class Throughput(lightning.Callback):
             return
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.
-        self._pairs = self._pairs + (positions_in_documents(batch["document_ids"]) + 1).sum()
+        window = pl_module.config.sliding_window
+        self._pairs = self._pairs + attended_pairs(batch["document_ids"], batch.get("branches"), window)
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not stepped or trainer.global_step % trainer.log_every_n_steps:
             return

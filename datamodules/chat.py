@@ -132,13 +132,11 @@ class ChatTemplate:
         return self._begin(ids, trained)[0]
 
     def _begin(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
-        """With exactly one beginning-of-text token in front, if there is one, whether or not the template writes it."""
-        if self.tokenizer.bos is None:
-            return ids, trained
-        written = 0
-        while written < len(ids) and ids[written] == self.tokenizer.bos:
+        """With exactly one beginning-of-text token in front where texts have one, written by the template or not."""
+        beginning, written = self.tokenizer.beginning, 0
+        while beginning and ids[written : written + 1] == beginning:
             written += 1
-        return [self.tokenizer.bos, *ids[written:]], [False, *trained[written:]]
+        return [*beginning, *ids[written:]], [*([False] * len(beginning)), *trained[written:]]
 
     def _render(self, messages: Messages, add_generation_prompt: bool = False) -> str:
         hidden = [

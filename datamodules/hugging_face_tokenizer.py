@@ -1,7 +1,8 @@
 """Tokenizers of the Hugging Face ecosystem, read from `tokenizer.json`.
 
 Text that spells a control token stays text here, as with this project's own tokenizer; transformers would turn it into
-the control token. Which token begins, ends and pads a text stands in `tokenizer_config.json` beside it.
+the control token. Which token begins, ends and pads a text stands in `tokenizer_config.json` beside it; whether texts
+have the first, its post-processor says.
 """
 
 import json
@@ -43,22 +44,31 @@ class HuggingFaceTokenizer(Tokenizer):
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.bos, self.eos, self.pad = described["bos"], described["eos"], described["pad"]
+        self._begins = self.bos in self._tokenizer.encode("", add_special_tokens=True).ids
 
     @classmethod
     def load(cls, path: Path) -> "HuggingFaceTokenizer":
         """From `tokenizer.json` and what lies beside it.
 
         Raises:
-            InputError: when no end-of-text token is named.
+            InputError: when a file is damaged or no end-of-text token is named.
         """
-        text = path.read_text(encoding="utf-8")
         settings = path.with_name(SETTINGS)
-        named = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-        ids = {token["content"]: token["id"] for token in json.loads(text).get("added_tokens", [])}
-        bos, eos, pad = (_id(named.get(f"{name}_token"), ids) for name in ("bos", "eos", "pad"))
+        try:
+            text = path.read_text(encoding="utf-8")
+            named = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+            ids = {token["content"]: token["id"] for token in json.loads(text).get("added_tokens", [])}
+            bos, eos, pad = (_id(named.get(f"{name}_token"), ids) for name in ("bos", "eos", "pad"))
+        except (UnicodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise InputError(f"{path} or {SETTINGS} beside it is damaged ({error})") from error
         if eos is None:
             raise InputError(f"{settings} names no eos_token that {path.name} holds: add it")
         return cls(json.dumps({"tokenizer": text, "bos": bos, "eos": eos, "pad": eos if pad is None else pad}).encode())
+
+    @property
+    def beginning(self) -> list[int]:
+        """The beginning-of-text token where the tokenizer writes it; SmolLM's and GPT-2's only name one."""
+        return super().beginning if self._begins else []
 
     def __len__(self) -> int:
         return int(max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1)

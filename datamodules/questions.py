@@ -44,7 +44,7 @@ def question(row: Row) -> Question:
     """
     try:
         if "sentence_good" in row:
-            return _checked("", [row["sentence_good"], row["sentence_bad"]], 0, delimiter="")
+            return _checked("", [row["sentence_good"], row["sentence_bad"]], 0)
         if "endings" in row:
             context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
             return _checked(_plain(context), [_plain(ending) for ending in row["endings"]], int(row["label"]))
@@ -81,8 +81,8 @@ def encode(asked: Question, tokenizer: Tokenizer) -> list[tuple[list[int], list[
     context = asked.context.rstrip()
     spaces = asked.context[len(context) :]
     for choice in asked.choices:
-        if not asked.context:
-            before, answer = tokenizer.beginning or [tokenizer.eos], tokenizer.encode(choice)
+        if not context:
+            before, answer = [tokenizer.before_text], tokenizer.encode(spaces + choice)
         else:
             alone = [*tokenizer.beginning, *tokenizer.encode(context)]
             whole = [*tokenizer.beginning, *tokenizer.encode(context + spaces + choice)]
@@ -147,7 +147,9 @@ def _batch(parts: list[Part], numbers: list[int], pad: int) -> dict[str, Any]:
 
 def text_windows(ids: list[int], first: int, most: int) -> Iterator[tuple[list[int], list[int]]]:
     """(context, tokens to score) so that every token of a text is scored once: the first after `first`, later windows
-    after the last token of the one before, as the harness's rolling likelihood.
+    after the last token of the one before, what is left at the end after a whole window, as the harness's rolling
+    likelihood.
     """
     for start in range(0, len(ids), most):
-        yield [ids[start - 1] if start else first], ids[start : start + most]
+        end = min(start + most, len(ids))
+        yield ids[end - most - 1 : start] if start else [first], ids[start:end]

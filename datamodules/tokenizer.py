@@ -87,6 +87,11 @@ class Tokenizer(ABC):
         """What every text begins with."""
         return [] if self.bos is None else [self.bos]
 
+    @property
+    def before_text(self) -> int:
+        """What a first token is predicted from where nothing else stands before it."""
+        return self.eos if self.bos is None else self.bos
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of token ids."""
@@ -121,11 +126,23 @@ class SentencePieceTokenizer(Tokenizer):
 
     Args:
         model: the serialized model.
+
+    Raises:
+        InputError: when it is damaged or rewrites text, as those of Llama 2 and Mistral do.
     """
 
     def __init__(self, model: bytes) -> None:
         self.model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise InputError(f"{TOKENIZER} is no SentencePiece model or is damaged") from error
+        ids = [self._processor.bos_id(), self._processor.eos_id(), self._processor.pad_id()]
+        if min(ids) < 0 or self._processor.normalize(" a  b ") != " a  b ".replace(" ", SPACE_MARK):
+            raise InputError(
+                f"{TOKENIZER} was not trained here: it lacks a special token or rewrites spaces, take the "
+                "tokenizer.json of the same model"
+            )
         self.bos, self.eos, self.pad = (
             self._processor.bos_id(),
             self._processor.eos_id(),

@@ -25,6 +25,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def find_tokenizer(path: Path) -> Path:
     """The tokenizer's file that belongs to a path: itself, or the one in or beside a run, checkpoint or export.
 
+    Llama 2 and Mistral bring a SentencePiece model that is not this project's beside their `tokenizer.json`.
+
     Raises:
         InputError: when there is none.
     """
@@ -38,12 +40,20 @@ def find_tokenizer(path: Path) -> Path:
         )  # the first as `convert` names it
         files = [folder / name for folder in folders for name in (TOKENIZER, JSON)]
     for file in files:
-        if file.is_file():
+        if file.is_file() and not (file.name == TOKENIZER and file.with_name(JSON).is_file() and not _is_own(file)):
             return file
     raise InputError(
         f"tokenizer={path}: no {TOKENIZER} or {JSON} there, name a run's folder, a file that convert wrote, or the "
         "tokenizer's own file"
     )
+
+
+def _is_own(file: Path) -> bool:
+    try:
+        load_tokenizer(file)
+    except InputError:
+        return False
+    return True
 
 
 def own_template(tokenizer: Path) -> str | None:
@@ -58,6 +68,8 @@ def own_template(tokenizer: Path) -> str | None:
 
 def write_hugging_face_tokenizer(tokenizer: Tokenizer, template: str | None, folder: Path) -> None:
     """Write `tokenizer.json`, `tokenizer_config.json` and the chat template, from any tokenizer."""
+    for name in (TOKENIZER, TEMPLATE):
+        (folder / name).unlink(missing_ok=True)  # of a model that was here before
     tokenizer.write(folder)
     if isinstance(tokenizer, SentencePieceTokenizer):
         described = json.dumps(tokenizer_json(tokenizer), ensure_ascii=False)

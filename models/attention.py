@@ -45,6 +45,12 @@ def positions_in_documents(document_ids_BT: Tensor, branches_BT: Tensor | None =
     return torch.where(is_prompt, columns, prompt_end + columns - first_of_branch) - first
 
 
+def attended_pairs(document_ids_BT: Tensor, branches_BT: Tensor | None = None, window: int | None = None) -> Tensor:
+    """How many (query, key) pairs attention computes, a scalar on the device."""
+    seen_BT = positions_in_documents(document_ids_BT, branches_BT) + 1
+    return (seen_BT if window is None else seen_BT.clamp(max=window)).sum()
+
+
 @dataclass(frozen=True)
 class AttentionLayout:
     """Who attends to whom, worked out once a batch and shared by all layers.

@@ -111,6 +111,7 @@ def _refuse(config: dict[str, Any], family: str) -> None:
         "use_sliding_window": False,
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
+        "quantization_config": None,
     }
     if family == "qwen2":
         required.pop("attention_bias")
@@ -124,6 +125,8 @@ def _rotary(config: dict[str, Any]) -> dict[str, Any]:
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = given.get("rope_theta", config.get("rope_theta", 10_000.0))
     kind = given.get("rope_type", given.get("type", "default"))
+    if given.get("partial_rotary_factor", 1.0) != 1.0:
+        raise InputError("config.json: partial_rotary_factor, this decoder turns heads whole")
     if kind == "default":
         return {"rope_theta": float(theta), "rope_scaling": None}
     if kind == "linear":

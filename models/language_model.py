@@ -57,6 +57,8 @@ class LanguageModel(lightning.LightningModule):
         spike_skip: SpikeSkip | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= z_loss < float("inf"):
+            raise InputError(f"z_loss={z_loss}: must be a number not below 0")
         if decoder is None:
             raise InputError("model.init_args.decoder: give the model's shape, or weights to begin with in init_from")
         if decoder.scalar_output != self.has_scalar_output:
@@ -87,8 +89,17 @@ class LanguageModel(lightning.LightningModule):
         materialise(self.decoder, device, self.initial_seed, part, self.initial_weight)
 
     def initial_weight(self, name: str) -> Tensor | None:
-        """What a parameter of the decoder begins with, whole; None where it is to be drawn."""
-        return None if self.stored is None else self.stored(name)
+        """What a parameter of the decoder begins with, whole; None where it is to be drawn.
+
+        Raises:
+            InputError: when the weights to begin with lack it; only adapters may be new.
+        """
+        if self.stored is None:
+            return None
+        value = self.stored(name)
+        if value is None and not name.endswith(("lora_a", "lora_b")):
+            raise InputError(f"init_from={self.init_from} lacks {name}: it is no whole model of this shape")
+        return value
 
     def forward(self, batch: Batch, head: Head) -> Tensor:
         """`head(hidden states, batch)`: the one call that a pipeline takes over, where few ranks have hidden states.

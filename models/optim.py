@@ -30,9 +30,9 @@ def check_adam(learning_rate: float, betas: tuple[float, float], epsilon: float,
     Raises:
         InputError: with the value and the rule.
     """
-    if learning_rate <= 0:
-        raise InputError(f"learning_rate={learning_rate}: must be above 0")
-    if not all(0 <= beta < 1 for beta in betas) or epsilon < 0 or weight_decay < 0:
+    if not 0 < learning_rate < math.inf:
+        raise InputError(f"learning_rate={learning_rate}: must be a number above 0")
+    if not all(0 <= beta < 1 for beta in betas) or not (epsilon >= 0 and weight_decay >= 0):
         raise InputError(
             f"betas={betas}, epsilon={epsilon}, weight_decay={weight_decay}: betas must lie in [0, 1), "
             "the others not below 0"

@@ -4,6 +4,7 @@ Every draw takes its own number, a hash of (seed, row, position), instead of the
 then gives the same tokens whoever is decoded beside it, and however often rows are refilled.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ class Sampling:
     Args:
         repetition_penalty: scores of tokens that occurred are divided by it where positive, multiplied where negative
             (Keskar et al. 2019, section 4.1); 1 is none.
-        temperature: 0 takes the most likely token.
+        temperature: 0 takes the most likely token; others divide scores, which float32 holds down to 1e-6.
         top_k: keep the most likely tokens; 0 keeps all (Fan et al. 2018).
         top_p: keep the smallest set that holds this share of the probability (Holtzman et al. 2020).
         min_p: keep tokens at least this likely, relative to the most likely one (Nguyen et al. 2024).
@@ -39,11 +40,12 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        if not (self.temperature == 0 or 1e-6 <= self.temperature < math.inf) or not 0 < self.top_p <= 1:
             raise InputError(
-                f"temperature={self.temperature}, top_p={self.top_p}: need temperature >= 0 and 0 < top_p <= 1"
+                f"temperature={self.temperature}, top_p={self.top_p}: need temperature 0 or from 1e-6 on, and "
+                "0 < top_p <= 1"
             )
-        if self.top_k < 0 or not 0 <= self.min_p < 1 or not self.repetition_penalty > 0:
+        if self.top_k < 0 or not 0 <= self.min_p < 1 or not 0 < self.repetition_penalty < math.inf:
             raise InputError(
                 f"top_k={self.top_k}, min_p={self.min_p}, repetition_penalty={self.repetition_penalty}: need "
                 "top_k >= 0, 0 <= min_p < 1 and a penalty above 0"

@@ -3,7 +3,8 @@
 One scale a tensor, taken from its own largest value just before the product (dynamic scaling): nothing is remembered
 from step to step, so that a run continues exactly, at the price of reading each factor once more. Weights stay what
 they were for the optimizer, checkpoints and the other processes; only a block's products change, in place, like its
-compilation. Embedding, output and norms keep their precision (Micikevicius et al. 2022, section 3).
+compilation. Embedding, output and norms keep their precision (Micikevicius et al. 2022, section 3); so do routers,
+whose choices must not hang on rounding, and experts, whose tokens differ in number.
 
 Shape suffixes: N tokens, I in, O out.
 """
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import InputError
+from models.experts import SparseFeedForward
 
 FORWARD, BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
 """More digits for weights and activations, more range for gradients (Micikevicius et al. 2022, section 3)."""
@@ -28,8 +30,9 @@ def use_float8_products(block: nn.Module) -> None:
     Raises:
         InputError: for a layer whose sizes the units do not take, or one that is adapted.
     """
+    routers = [module.router for module in block.modules() if isinstance(module, SparseFeedForward)]
     for name, layer in block.named_modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear) and layer not in routers:
             if type(layer) is not nn.Linear:
                 raise InputError("float8=true with lora: the adapted matrices are frozen, set float8 to false")
             if layer.in_features % MULTIPLE or layer.out_features % MULTIPLE:

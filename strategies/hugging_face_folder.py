@@ -35,6 +35,7 @@ class HuggingFaceFolder:
 
     Attributes:
         config: the shape.
+        positions: longest text the model is meant for, None where the configuration does not say.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,10 +43,11 @@ class HuggingFaceFolder:
         try:
             described = json.loads((path / CONFIG).read_text(encoding="utf-8"))
             self.config: DecoderConfig = from_hugging_face(described)
+            self.positions: int | None = described.get("max_position_embeddings")
             self._file_of = self._files()
         except (OSError, UnicodeError, json.JSONDecodeError, SafetensorError) as error:
             raise InputError(f"{path} is no Hugging Face checkpoint in safetensors files ({error})") from error
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path / CONFIG} lacks {error} or holds something else there") from error
 
     def _files(self) -> dict[str, Path]:
@@ -126,6 +128,10 @@ def write_hugging_face_folder(
         _write_json(folder / INDEX, described)
     else:
         (folder / INDEX).unlink(missing_ok=True)
+    # Files of a model that was here before would be read in place of these, or beside them.
+    for stale in [folder / SINGLE, *folder.glob("model-*-of-*.safetensors")]:
+        if stale.name not in index.values():
+            stale.unlink(missing_ok=True)
     special = {
         key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None
     }

@@ -33,6 +33,7 @@ class StoredWeights:
     Attributes:
         config: the decoder's configuration.
         identity: changes with the weights.
+        positions: longest text the model is meant for, None where that is not stored.
     """
 
     PREFIX = "decoder."
@@ -49,9 +50,11 @@ class StoredWeights:
         self.path = path
         self._read: Callable[[str], torch.Tensor | None]
         self._names: set[str] | None = None
+        self.positions: int | None = None
         if is_hugging_face_folder(path):
             folder = HuggingFaceFolder(path)
             self.config, self._read = asdict(folder.config), lambda name: folder(name.removeprefix(self.PREFIX))
+            self.positions = folder.positions
         elif path.is_dir():
             require_whole(path)
             self.config, names = load_rest(path)["decoder_config"], stored_tensors(path)

@@ -182,6 +182,7 @@ def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, ba
         (["--trainer.max_stepz", "3"], "max_stepz"),
         (["--model.init_args.decoder.key_value_heads", "3"], "key_value_heads=3 does not divide heads=2"),
         (["--model.init_args.decoder.heads", "5"], "heads=5 does not divide width=32"),
+        (["--model.init_args.z_loss", "-1"], "z_loss=-1"),
         (["--data.init_args.sequence_length", "1"], "sequence_length=1"),
         (["--data.init_args.tokenizer.vocabulary_size", "100"], "vocabulary_size=100"),
         (["--data.init_args.tokenizer.vocabulary_size", "60000"], "vocabulary_size=60000 cannot be filled"),

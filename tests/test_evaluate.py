@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
 
+from datamodules.chat import ChatTemplate
 from datamodules.conversations import Unusable
 from datamodules.questions import encode, question
 from datamodules.tokenizer import Tokenizer
@@ -102,10 +104,11 @@ def test_text_is_scored_token_by_token_over_windows(
     nats, tokens, size, window = 0.0, 0, sum(len(text.encode()) for text in texts), 16
     for text in texts[:2]:
         ids = [*tokenizer.beginning, *tokenizer.encode(text)]
-        for start in range(0, len(ids) - 1, window - 1):
-            part = ids[start : start + window]
-            nats -= naive(decoder, part[:1], part[1:])
-            tokens += len(part) - 1
+        for start in range(1, len(ids), window - 1):
+            end = min(start + window - 1, len(ids))
+            # What is left at the end has a whole window, as in the harness.
+            nats -= naive(decoder, ids[max(end - window, 0) : start], ids[start:end])
+            tokens += end - start
     found = evaluated(capsys, "--input", str(base_run), f"--text=[{path}]", f"--window={window}")[str(path)]
     assert found["tokens"] == tokens
     assert found["documents"] == 2
@@ -121,12 +124,42 @@ def test_shapes_of_public_benchmarks() -> None:
     assert asked.gold == 1
     assert question(ARC).context == "Question: Bade kiro?\nAnswer:"
     assert (question(ARC).choices[2], question(ARC).gold) == (" do do", 2)
-    assert question(BLIMP).choices == [BLIMP["sentence_good"], BLIMP["sentence_bad"]]
+    # The harness's delimiter stands before a choice even where there is no context.
+    assert question(BLIMP).choices == [" " + BLIMP["sentence_good"], " " + BLIMP["sentence_bad"]]
+    assert question(BLIMP).lengths == [len(BLIMP["sentence_good"]), len(BLIMP["sentence_bad"])]
     for row in ({}, {"context": "a", "choices": ["b"], "gold": 0}, {"context": "a", "choices": ["b", ""], "gold": 0}):
         with pytest.raises(Unusable, match="no_question"):
             question(row)
     with pytest.raises(Unusable, match="no_right_answer"):
         question({"context": "a", "choices": ["b", "c"], "gold": 2})
+
+
+@pytest.mark.parametrize("writes_it", [True, False])
+def test_a_beginning_that_is_only_named_is_not_put_before_texts(
+    writes_it: bool, hugging_face_tokenizer: Path, tmp_path: Path
+) -> None:
+    described = json.loads((hugging_face_tokenizer / "tokenizer.json").read_text())
+    if writes_it:  # Llama's
+        described["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
+        }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}  # SmolLM2's
+    settings |= {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(find_tokenizer(tmp_path))
+    ids = transformers.AutoTokenizer.from_pretrained(tmp_path)("Kiro bade").input_ids
+    assert [*tokenizer.beginning, *tokenizer.encode("Kiro bade")] == ids
+    assert (ids[0] == tokenizer.bos == 1) is writes_it
+    for context in ("Kiro bade", "", " "):
+        (before, answer), _ = encode(question({"context": context, "choices": ["a", "b"], "gold": 0}), tokenizer)
+        assert before == (ids if context.strip() else [1])
+        assert tokenizer.decode(answer) == context[9:] + " " * context.isspace() + " a"
+    prompt = ChatTemplate("chatml", tokenizer).encode_prompt([{"role": "user", "content": "a"}])
+    assert prompt.count(1) == 2  # the user's turn and the answer's
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Lossless on any text, honest about bytes, clear about a vocabulary that cannot be filled."""
 
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -163,3 +165,31 @@ def test_a_tokenizer_without_an_end_or_unreadable_is_refused(hugging_face_tokeni
     (tmp_path / "tokenizer.json").write_text('{"added_tokens": [{"content": "<|endoftext|>", "id": 0}]}')
     with pytest.raises(InputError, match="cannot be read"):
         load_tokenizer(find_tokenizer(tmp_path))
+
+
+def test_a_sentencepiece_model_that_rewrites_text_gives_way_to_its_json(
+    hugging_face_tokenizer: Path, tmp_path: Path
+) -> None:
+    model = BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=380, model_type="bpe", byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "tokenizer.model").write_bytes(model.getvalue())  # as Llama 2 and Mistral have it: a space in front
+    with pytest.raises(InputError, match="was not trained here"):
+        load_tokenizer(find_tokenizer(tmp_path))
+    for path in hugging_face_tokenizer.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert find_tokenizer(tmp_path).name == "tokenizer.json"
+
+
+def test_damaged_tokenizers_are_refused(hugging_face_tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"abc")
+    with pytest.raises(InputError, match=r"tokenizer.model is no SentencePiece model"):
+        load_tokenizer(find_tokenizer(tmp_path))
+    for path in hugging_face_tokenizer.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for name, content in (("tokenizer_config.json", "{"), ("tokenizer_config.json", "[]"), ("tokenizer.json", "{")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError, match="is damaged"):
+            load_tokenizer(find_tokenizer(tmp_path))

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attention import AttentionLayout, attend, attend_each_sequence, dense_mask, positions_in_documents
+from models.attention import (
+    AttentionLayout,
+    attend,
+    attend_each_sequence,
+    attended_pairs,
+    dense_mask,
+    positions_in_documents,
+)
 from models.block_masks import attend_blocks, document_block_mask
 from models.blockwise_attention import blockwise_attention
 from models.decoder import Decoder, DecoderConfig, build_decoder
@@ -142,6 +149,7 @@ def test_blocks_allow_what_the_dense_mask_allows(
     every = torch.arange(length)
     allowed = blocks.mask_mod(torch.arange(2)[:, None, None], torch.tensor(0), every[:, None], every)
     expected = dense_mask(documents, given, window)
+    assert attended_pairs(documents, given, window) == expected.sum()
     torch.testing.assert_close(allowed, expected[:, 0])
     count, indices = blocks.kv_num_blocks, blocks.kv_indices
     whole_count, whole_indices = blocks.full_kv_num_blocks, blocks.full_kv_indices

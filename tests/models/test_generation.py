@@ -155,6 +155,8 @@ def test_draws_follow_the_distribution_and_never_take_what_is_left_out() -> None
     ("change", "message"),
     [
         ({"temperature": -1.0}, "temperature=-1"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": 1e-40}, "temperature=1e-40"),
         ({"top_p": 0.0}, "top_p=0"),
         ({"min_p": 1.0}, "min_p=1"),
         ({"top_k": -2}, "top_k=-2"),

@@ -14,6 +14,9 @@ from main import main
 from models.config import DecoderConfig, Experts, RotaryScaling
 from models.decoder import Decoder, build_decoder, materialise
 from models.hugging_face import from_hugging_face, to_hugging_face
+from models.language_model import LanguageModel
+from models.lora import LoRA
+from models.optim import AdamW, Cosine
 from strategies.stored_weights import StoredWeights
 
 SHAPE: dict[str, Any] = {
@@ -127,6 +130,8 @@ def test_several_files_and_another_dtype(tmp_path: Path, hugging_face_tokenizer:
         ({"attention_bias": True}, "attention_bias=True"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "rope_type=yarn"),
         ({"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window=True"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config="),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
     ],
 )
 def test_what_this_decoder_has_not_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -135,13 +140,63 @@ def test_what_this_decoder_has_not_is_refused(changes: dict[str, Any], message: 
 
 
 def test_broken_folders_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for content in ("{", json.dumps({"model_type": "llama"}), json.dumps({"model_type": "llama"} | SHAPE)):
+    for content in ("{", "[]", json.dumps({"model_type": "llama"}), json.dumps({"model_type": "llama"} | SHAPE)):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(SystemExit) as raised:
             main(["convert", "--input", str(tmp_path), "--output", str(tmp_path / "x.safetensors")])
         assert raised.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {tmp_path}")
+
+
+def test_what_lay_in_the_folder_before_is_gone(tmp_path: Path, hugging_face_tokenizer: Path) -> None:
+    out, models = tmp_path / "out", {"bfloat16": theirs("llama", {}).bfloat16(), "float32": theirs("qwen2", {})}
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+        for path in hugging_face_tokenizer.iterdir():
+            (tmp_path / name / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "float32" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    for name, size in (
+        ("bfloat16", "5"),
+        ("float32", "3e-5"),
+        ("bfloat16", "2e-5"),
+        ("float32", "5"),
+        ("bfloat16", "5"),
+    ):
+        main(["convert", "--input", str(tmp_path / name), "--output", str(out), f"--shard_gigabytes={size}"])
+        again = transformers.AutoModelForCausalLM.from_pretrained(out).state_dict()
+        assert all(torch.equal(again[key], value) for key, value in models[name].state_dict().items())
+        written = sum(len(load_file(file)) for file in out.glob("*.safetensors"))
+        assert written == len(models[name].state_dict())
+        assert (out / "chat_template.jinja").is_file() is (name == "float32")
+
+
+def test_the_longest_text_is_that_of_the_input(tmp_path: Path, hugging_face_tokenizer: Path) -> None:
+    theirs("llama", {}).save_pretrained(tmp_path / "in")
+    for path in hugging_face_tokenizer.iterdir():
+        (tmp_path / "in" / path.name).write_bytes(path.read_bytes())
+    for number, (given, expected) in enumerate((([], 128), (["--positions=64"], 64))):
+        out = tmp_path / str(number)
+        main(["convert", "--input", str(tmp_path / "in"), "--output", str(out), *given])
+        assert json.loads((out / "config.json").read_text())["max_position_embeddings"] == expected
+
+
+def test_an_input_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["convert", "--input", str(tmp_path / "nowhere"), "--output", str(tmp_path)])
+    assert raised.value.code == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_weights_that_are_absent_are_not_drawn(tmp_path: Path) -> None:
+    # As transformers saves the trunk alone: without `model.` before the names.
+    theirs("llama", {}).model.save_pretrained(tmp_path)
+    for lora in (None, LoRA()):
+        stored = StoredWeights(tmp_path)
+        model = LanguageModel(AdamW(), Cosine(), stored.whole_config(), init_from=str(tmp_path), lora=lora)
+        model.stored = stored
+        with pytest.raises(InputError, match=r"lacks tok_embeddings.weight: it is no whole model"):
+            model.configure_model()
 
 
 def test_shapes_that_are_no_familys_are_refused() -> None:

@@ -48,8 +48,11 @@ def test_only_matrices_decay_and_every_parameter_is_trained_once() -> None:
 
 
 def test_bad_values_are_refused() -> None:
-    with pytest.raises(InputError, match="learning_rate=-1"):
-        AdamW(learning_rate=-1)
+    for rate in (-1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"learning_rate={rate}"):
+            AdamW(learning_rate=rate)
+    with pytest.raises(InputError, match="weight_decay=nan"):
+        Muon(weight_decay=float("nan"))
     with pytest.raises(InputError, match="final_fraction=2"):
         Cosine(final_fraction=2)
     with pytest.raises(InputError, match="warmup_steps=-3"):

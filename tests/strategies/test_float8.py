@@ -1,15 +1,18 @@
 """Products in 8 bits are as near as 8 bits allow, forward and backward, and a model learns with them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from errors import InputError
-from models.config import DecoderConfig
+from models.config import DecoderConfig, Experts
 from models.decoder import Decoder, build_decoder
 from models.lora import LoRA
+from strategies.blocks import checkpoint_activations
 from strategies.float8 import BACKWARD, FORWARD, product, scaled, use_float8_products
 from tests.strategies.test_layouts import fit
 
@@ -53,6 +56,36 @@ def test_a_model_learns_as_in_bfloat16(tmp_path: Path) -> None:
     (found,) = fit("single", tmp_path / "float8", options, shape, extra={"float8": True})
     assert found["losses"] != expected["losses"]
     assert found["losses"] == pytest.approx(expected["losses"], abs=0.05)
+
+
+class Products(TorchDispatchMode):
+    """Counts products in 8 bits."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        self.count += function is torch.ops.aten._scaled_mm.default
+        return function(*arguments, **keywords or {})
+
+
+def test_selective_recomputation_keeps_products_in_8_bits() -> None:
+    shape = DecoderConfig(vocabulary_size=64, width=32, layers=1, heads=2, key_value_heads=1, hidden_width=48)
+    counts = {}
+    for mode in ("none", "selective", "full"):
+        decoder = build_decoder(shape)
+        use_float8_products(decoder.layers["0"])
+        checkpoint_activations(decoder.layers["0"], mode)
+        with Products() as products:
+            decoder(torch.arange(16)[None]).sum().backward()
+        counts[mode] = products.count
+    assert counts["none"] == counts["selective"] < counts["full"]
+
+
+def test_routers_and_experts_keep_their_precision() -> None:
+    decoder = build_decoder(DecoderConfig(vocabulary_size=64, width=32, layers=1, hidden_width=40, experts=Experts(4)))
+    use_float8_products(decoder.layers["0"])
+    changed = {name for name, layer in decoder.named_modules() if "forward" in vars(layer)}
+    assert changed == {f"layers.0.attention.{name}" for name in ("wq", "wk", "wv", "wo")}
 
 
 def test_what_the_units_do_not_take_is_refused() -> None:
