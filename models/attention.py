@@ -59,14 +59,14 @@ class AttentionLayout:
         angles: cosine and sine of the rotary angles, each [B, T, 1, D / 2].
         sequences: the documents as rectangles, or None.
         blocks: what FlexAttention looks at, or None.
-        mask: boolean [1, 1, T, T], True where attention is allowed, or None for causal attention.
+        window: keys that a query sees, its own included; None is all.
         bias: of one new token a slot to what a cache holds, see `KeyValueCache.bias`, or None.
     """
 
     angles: tuple[Tensor, Tensor]
     sequences: Sequences | None = None
     blocks: BlockMask | None = None
-    mask: Tensor | None = None
+    window: int | None = None
     bias: Tensor | None = None
 
     @classmethod
@@ -86,29 +86,13 @@ class AttentionLayout:
     def causal(cls, like_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> "AttentionLayout":
         """Layout of rows that hold one document each."""
         positions = torch.arange(like_BT.shape[1], device=like_BT.device)
-        mask = None
-        if config.sliding_window is not None and len(positions) > config.sliding_window:
-            distance = positions[:, None] - positions
-            mask = ((distance >= 0) & (distance < config.sliding_window))[None, None]
-        return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config, dtype), mask=mask)
+        return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config, dtype), window=config.sliding_window)
 
     @classmethod
     def decoding(cls, cache: KeyValueCache, config: DecoderConfig) -> "AttentionLayout":
         """Layout of one new token a slot, which sees what its slot holds."""
         angles = rotary_angles(cache.positions[:, None], config, cache.keys.dtype)
         return cls(angles, bias=cache.bias(config.sliding_window))
-
-
-def dense_mask(document_ids_BT: Tensor, branches_BT: Tensor | None = None, window: int | None = None) -> Tensor:
-    """Boolean [B, 1, T, T], True where a position (row) may attend to another (column)."""
-    allowed = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
-    if branches_BT is not None:
-        keys = branches_BT[:, None, None, :]
-        allowed &= (keys == 0) | (keys == branches_BT[:, None, :, None])
-    if window is not None:
-        positions = positions_in_documents(document_ids_BT, branches_BT)
-        allowed &= positions[:, None, :, None] - positions[:, None, None, :] < window
-    return allowed.tril()
 
 
 class Attention(nn.Module):
@@ -149,17 +133,25 @@ class Attention(nn.Module):
         elif layout.blocks is not None:
             y_BTHD = attend_blocks(q_BTHD, k_BTKD, v_BTKD, layout.blocks)
         else:
-            y_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, layout.mask)
+            y_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, window=layout.window)
         return self.wo(y_BTHD.flatten(2))
 
 
-def attend(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of whole rows, [B, T, H, D]: causal, or as the mask says.
+def attend(
+    q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: Tensor | None = None, window: int | None = None
+) -> Tensor:
+    """Attention of whole rows, [B, T, H, D]: causal, within a window, or as the mask says.
 
     Args:
-        q_BTHD: queries; k_BTKD, v_BTKD: keys and values, K dividing H, of as many places as the mask has columns.
+        q_BTHD: queries; k_BTKD, v_BTKD: keys and values, K dividing H, of as many places as a mask has columns.
         mask: boolean or to be added to the scores, [B or 1, 1, T, keys].
+        window: keys that a query sees, its own included; None is all.
     """
+    time = q_BTHD.shape[1]
+    if mask is None and window is not None and window < time and q_BTHD.device.type != "cpu":
+        places = torch.arange(time, device=q_BTHD.device)
+        distance = places[:, None] - places
+        mask = ((distance >= 0) & (distance < window))[None, None]
     if mask is not None or q_BTHD.device.type != "cpu":
         q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
         y_BHTD = F.scaled_dot_product_attention(
@@ -172,7 +164,7 @@ def attend(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: Tensor | None) 
     q_NTGD, k_NTD, v_NTD = (
         x.flatten(0, 1).to(v_BTKD.dtype).contiguous() for x in (q_BKTGD, k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2))
     )
-    y_NTGD: Tensor = blockwise_attention(q_NTGD, k_NTD, v_NTD)
+    y_NTGD: Tensor = blockwise_attention(q_NTGD, k_NTD, v_NTD, window or time)
     return y_NTGD.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2, 3)
 
 
@@ -196,5 +188,6 @@ def attend_each_sequence(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, sequenc
     )
     outputs = []
     for (q_SLHD, k_SLKD, v_SLKD), mask in zip(rectangles, sequences.masks, strict=True):
-        outputs.append(attend(q_SLHD, k_SLKD, v_SLKD, None if mask is None else mask.to(q_BTHD.dtype)))
+        wanted = None if mask is None else mask.to(q_BTHD.dtype)
+        outputs.append(attend(q_SLHD, k_SLKD, v_SLKD, wanted, sequences.window))
     return sequences.queries.read(outputs).view_as(q_BTHD)

@@ -35,6 +35,17 @@ class Generated:
     finish: Literal["stop", "length"]
 
 
+def unpadded(tokens_BT: Tensor, attention_mask_BT: Tensor) -> list[list[int]]:
+    """Prompts out of a padded batch, as `generate` takes them; padding may stand on either side.
+
+    Args:
+        tokens_BT: token ids.
+        attention_mask_BT: 1 or True where a token counts.
+    """
+    rows = zip(tokens_BT, attention_mask_BT.bool(), strict=True)
+    return [tokens[counts].tolist() for tokens, counts in rows]
+
+
 @torch.inference_mode()
 def generate(
     decoder: Decoder,
@@ -51,7 +62,7 @@ def generate(
 
     Args:
         decoder: the model, on any device.
-        prompts: token ids, at least one each, without padding.
+        prompts: token ids, at least one each, without padding; see `unpadded`.
         new_tokens: tokens to add at most.
         sampling: how they are drawn.
         stop: token ids that end a row.

@@ -112,13 +112,15 @@ class Sequences:
         queries: every token once.
         keys: a prompt once more for every branch but the first; `queries` itself where there are none.
         lengths: (queries, keys) of the sequences of each rectangle.
-        masks: float32 [S, 1, queries, keys] to add to the scores, or None where plain causal attention does.
+        masks: float32 [S, 1, queries, keys] to add to the scores, or None where the causal window says it all.
+        window: a token sees itself and this many minus one before it; None sees all.
     """
 
     queries: Places
     keys: Places
     lengths: tuple[tuple[int, int], ...]
     masks: tuple[Tensor | None, ...]
+    window: int | None = None
 
     @classmethod
     def of(cls, document_ids_BT: Tensor, branches_BT: Tensor | None, window: int | None = None) -> "Sequences":
@@ -156,10 +158,10 @@ class Sequences:
             query_sizes.append(len(rectangle) * height)
             key_sizes.append(len(rectangle) * width)
             lengths.append((height, width))
-            needs_mask = rectangle[0].prefix > 0 or (window is not None and width > window)
-            masks.append(_mask(rectangle, height, width, window) if needs_mask else None)
+            masks.append(_mask(rectangle, height, width, window) if rectangle[0].prefix > 0 else None)
         placed = Places.of(queries, query_sizes)
-        return cls(placed, placed if keys == queries else Places.of(keys, key_sizes), tuple(lengths), tuple(masks))
+        places = placed if keys == queries else Places.of(keys, key_sizes)
+        return cls(placed, places, tuple(lengths), tuple(masks), window)
 
 
 def _mask(rectangle: Sequence[Piece], height: int, width: int, window: int | None) -> Tensor:

@@ -7,14 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attention import (
-    AttentionLayout,
-    attend,
-    attend_each_sequence,
-    attended_pairs,
-    dense_mask,
-    positions_in_documents,
-)
+from models.attention import attend, attend_each_sequence, attended_pairs, positions_in_documents
 from models.block_masks import attend_blocks, document_block_mask
 from models.blockwise_attention import blockwise_attention
 from models.decoder import Decoder, DecoderConfig, build_decoder
@@ -38,6 +31,30 @@ def document_rows(lengths_of_rows: list[list[int]]) -> torch.Tensor:
     return torch.stack([torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in lengths_of_rows])
 
 
+def dense_mask(
+    document_ids_BT: torch.Tensor, branches_BT: torch.Tensor | None = None, window: int | None = None
+) -> torch.Tensor:
+    """Boolean [B, 1, T, T], True where a position (row) may attend to another (column)."""
+    allowed = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
+    if branches_BT is not None:
+        keys = branches_BT[:, None, None, :]
+        allowed &= (keys == 0) | (keys == branches_BT[:, None, :, None])
+    if window is not None:
+        positions = positions_in_documents(document_ids_BT, branches_BT)
+        allowed &= positions[:, None, :, None] - positions[:, None, None, :] < window
+    return allowed.tril()
+
+
+def compared(parts: list[torch.Tensor], *attentions: Any) -> list[tuple[torch.Tensor, ...]]:
+    """What each attention gives for queries, keys and values, with the gradients of its sum of squares."""
+    results = []
+    for attention in attentions:
+        leaves = [part.clone().requires_grad_() for part in parts]
+        y = attention(*leaves)
+        results.append((y.detach(), *torch.autograd.grad(y.square().sum(), leaves)))
+    return results
+
+
 row_of_documents = st.lists(st.integers(1, 9), min_size=1, max_size=8).map(
     lambda lengths: [*lengths, 24 - sum(lengths)] if sum(lengths) < 24 else [24]
 )
@@ -53,19 +70,16 @@ def test_packed_documents_equal_documents_alone(decoder: Decoder, rows: list[lis
         torch.testing.assert_close(packed[row], torch.cat(alone), rtol=0, atol=1e-10)
 
 
-def test_dense_mask_and_loop_over_documents_agree_with_gradients(decoder: Decoder) -> None:
-    document_ids = document_rows([[5, 1, 18], [24]])
-    tokens = torch.randint(64, (2, 24), generator=torch.Generator().manual_seed(0))
-    x = decoder.tok_embeddings(tokens).detach()
-    attention = decoder.layers["0"].attention
-    by_loop = AttentionLayout.of(document_ids, CONFIG, torch.float64)
-    by_mask = AttentionLayout(by_loop.angles, mask=dense_mask(document_ids))
-    results = []
-    for layout in (by_loop, by_mask):
-        leaf = x.clone().requires_grad_()
-        y = attention(leaf, layout)
-        y.square().sum().backward()
-        results.append((y.detach(), leaf.grad))
+@pytest.mark.parametrize("window", [None, 4])
+def test_dense_mask_and_loop_over_documents_agree_with_gradients(window: int | None) -> None:
+    documents = document_rows([[5, 1, 18], [24]])
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 24, heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)]
+    results = compared(
+        parts,
+        lambda q, k, v: attend_each_sequence(q, k, v, Sequences.of(documents, None, window)),
+        lambda q, k, v: attend(q, k, v, dense_mask(documents, window=window)),
+    )
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-10)
 
 
@@ -95,14 +109,12 @@ def test_branches_equal_their_prompt_with_each_alone(decoder: Decoder, trees: li
     )
     packed = decoder(row, document_ids, branches_BT=branch_ids)
     torch.testing.assert_close(packed[0], torch.cat(expected), rtol=0, atol=1e-10)
-    listed = AttentionLayout.of(document_ids, CONFIG, torch.float64, branch_ids)
-    masked = AttentionLayout(listed.angles, mask=dense_mask(document_ids, branch_ids))
-    attention, results = decoder.layers["0"].attention, []
-    for layout in (listed, masked):
-        leaf = decoder.tok_embeddings(row).detach().requires_grad_()
-        y = attention(leaf, layout)
-        y.square().sum().backward()
-        results.append((y.detach(), leaf.grad))
+    parts = [torch.randn(*row.shape, heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)]
+    results = compared(
+        parts,
+        lambda q, k, v: attend_each_sequence(q, k, v, Sequences.of(document_ids, branch_ids)),
+        lambda q, k, v: attend(q, k, v, dense_mask(document_ids, branch_ids)),
+    )
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-8)
 
 
@@ -183,9 +195,12 @@ def test_flex_attention_over_blocks_equals_rectangles(window: int | None) -> Non
 @settings(max_examples=20, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 300), st.integers(1, 2), st.integers(1, 3)),
+    window=st.sampled_from([None, 1, 7, 128, 150]),
     seed=st.integers(0, 1000),
 )
-def test_blockwise_attention_and_its_gradient_equal_the_naive_ones(shape: tuple[int, ...], seed: int) -> None:
+def test_blockwise_attention_and_its_gradient_equal_the_naive_ones(
+    shape: tuple[int, ...], window: int | None, seed: int
+) -> None:
     batch, time, heads, group = shape
     generator = torch.Generator().manual_seed(seed)
     q, k, v = (
@@ -193,14 +208,15 @@ def test_blockwise_attention_and_its_gradient_equal_the_naive_ones(shape: tuple[
         for count in (heads * group, heads, heads)
     )
     causal = torch.ones(time, time, dtype=torch.bool).tril()[None, None]
+    causal = causal if window is None else causal.triu(1 - window)
     upstream = torch.randn(batch, time, heads * group, 8, generator=generator, dtype=torch.float64)
     results = []
     for mask in (None, causal):
-        y = attend(q, k, v, mask)
+        y = attend(q, k, v, mask, window)
         results.append((y, *torch.autograd.grad(y, (q, k, v), upstream)))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-10)
 
 
 def test_blockwise_attention_is_a_sound_operation_for_a_compiler() -> None:
     q, k = (torch.randn(*shape, requires_grad=True) for shape in ((2, 140, 3, 8), (2, 140, 8)))
-    torch.library.opcheck(blockwise_attention, (q, k, k.detach().clone().requires_grad_()))
+    torch.library.opcheck(blockwise_attention, (q, k, k.detach().clone().requires_grad_(), 60))

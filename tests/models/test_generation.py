@@ -12,7 +12,7 @@ from errors import InputError
 from models.config import DecoderConfig, Experts
 from models.decode_graphs import DecodeGraphs
 from models.decoder import Decoder, build_decoder
-from models.generation import generate
+from models.generation import generate, unpadded
 from models.losses import token_log_probabilities
 from models.sampling import Sampling, draw, filtered, uniforms
 
@@ -57,6 +57,16 @@ def test_greedy_decoding_equals_the_model_run_anew_for_every_token(changes: dict
     prompts = [[1, 5, 9, 2], [3], [7, 7, 8, 1, 2, 3, 4], [60, 1], [5, 4, 3]]
     found = generate(decoder, prompts, new_tokens=10, sampling=Sampling(temperature=0), slots=2)
     assert [result.tokens for result in found] == [uncached(decoder, prompt, 10) for prompt in prompts]
+
+
+@given(prompts=prompts_of_any_length, left=st.booleans())
+def test_padding_on_either_side_is_left_out(prompts: list[list[int]], left: bool) -> None:
+    longest = max(map(len, prompts))
+    padding = [[0] * (longest - len(prompt)) for prompt in prompts]
+    rows = [fill + prompt if left else prompt + fill for prompt, fill in zip(prompts, padding, strict=True)]
+    marks = [[1] * len(prompt) for prompt in prompts]
+    masks = [fill + mark if left else mark + fill for mark, fill in zip(marks, padding, strict=True)]
+    assert unpadded(torch.tensor(rows), torch.tensor(masks)) == prompts
 
 
 @settings(max_examples=25, deadline=None)
