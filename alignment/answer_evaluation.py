@@ -67,15 +67,25 @@ class AnswerEvaluation(ActorCritic):
             raise InputError(f"{type(self).__name__} answers prompts: take datamodules.PromptData for data")
 
     def setup(self, stage: str) -> None:
-        """Refuse control tokens that the tokenizer lacks."""
+        """Refuse control tokens that the tokenizer lacks, and rows that a reward could not score answers to."""
         super().setup(stage)
         control = self.tokenizer.control_ids() if self.stop_names else {}
         if lacking := [name for name in self.stop_names if name not in control]:
             raise InputError(f"stop={lacking}: no control token of the tokenizer, take some of {sorted(control)}")
         self.stop_tokens = {self.tokenizer.eos, *(control[name] for name in self.stop_names)}
+        data = cast(Any, self.trainer).datamodule
+        if self.trainer.is_global_zero and hasattr(data, "every_row"):
+            for row in data.every_row():
+                for reward in self.rewards:
+                    reward.check(row)
 
     def make_metrics(self) -> None:
         """Means over held-out prompts, by name."""
+
+    @property
+    def rewards(self) -> list[Reward]:
+        """What is learned from, and what is only watched."""
+        return [self.reward] if self.gold is None else [self.reward, self.gold]
 
     @property
     def tokenizer(self) -> Any:
@@ -84,9 +94,8 @@ class AnswerEvaluation(ActorCritic):
 
     def on_fit_start(self) -> None:
         """Load what rewards need; they do so once."""
-        for reward in (self.reward, self.gold):
-            if reward is not None:
-                reward.prepare(self.device)
+        for reward in self.rewards:
+            reward.prepare(self.device)
 
     def on_validation_start(self) -> None:
         self.on_fit_start()

@@ -132,5 +132,7 @@ def test_a_killed_run_continues_by_the_same_command(
     assert answers[0] == answers[1]
     other = configure(align, tmp_path, advantage={"class_path": "alignment.ReinforcePlusPlus"})
     assert "another critic, or none" in refused(["fit", "--config", other], capsys)
+    unanswered = {"class_path": "alignment.ExactMatch", "init_args": {"answer_key": "solution"}}
+    assert "solution" in refused(["fit", "--config", configure(align, tmp_path, gold=unanswered)], capsys)
     wrong = configure(align, tmp_path, critic_init_from=str(base_run))
     assert "begins as a reward model" in refused(["fit", "--config", wrong], capsys)
