@@ -93,11 +93,13 @@ def compare_models(
     for name, weights in stored.items():
         if weights.config.get("scalar_output"):
             raise InputError(f"models: {name}={weights.path} is a reward model, which writes no text")
+        if (rows := weights.config["vocabulary_size"]) != (expected := stored[first].config["vocabulary_size"]):
+            raise InputError(f"models: {name} has {rows} token ids, {first} {expected}: a divergence needs as many")
     for judge in judges.values():
         open_weights(judge, tokenizer)
     template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
-    rows = prompts if isinstance(prompts, Rows) else FileRows(prompts)
-    asked, left_out = held_out_prompts(rows, template, held_out_fraction, split_seed, limit, longest_prompt)
+    source = prompts if isinstance(prompts, Rows) else FileRows(prompts)
+    asked, left_out = held_out_prompts(source, template, held_out_fraction, split_seed, limit, longest_prompt)
     for judge in judges.values():
         for _, row in asked:
             judge.check(row)

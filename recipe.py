@@ -156,7 +156,7 @@ def fail(step: Step, status: int, log: Path) -> NoReturn:
 @contextmanager
 def alone(root: Path) -> Iterator[int]:
     """Hold the recipe's folder; a stage inherits the lock, so that one that outlives its recipe is waited for."""
-    descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT)
+    descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

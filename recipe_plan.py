@@ -141,13 +141,13 @@ def make_plan(
         check_references(stage, flat, outputs, steps)
         if output is not None:
             outputs[stage.name] = output
+        record = records.get(stage.name)
         made_of = MadeOf(
             flat,
             files_of(flat, outputs.values()),
-            sources_of(flat, modules) if follow_sources else {},
+            sources_of(flat, modules) if follow_sources or record is None else record.made_of.sources,
             {name: steps[name].made_of.fingerprint for name in stage.needs},
         )
-        record = records.get(stage.name)
         if stage.name not in chosen:
             # Later stages build on what is there, whatever it was made of.
             made_of = record.made_of if record is not None else made_of

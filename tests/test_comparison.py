@@ -171,7 +171,7 @@ def models(base_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     stored = StoredWeights(base_run)
     config = stored.whole_config()
     generator = torch.Generator().manual_seed(0)
-    for name in ("moved", "reward"):
+    for name in ("moved", "reward", "wider"):
         (folder / f"{name}.tokenizer").mkdir()
         (folder / f"{name}.tokenizer/tokenizer.model").write_bytes((base_run / "tokenizer.model").read_bytes())
     tensors = {}
@@ -182,8 +182,12 @@ def models(base_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     scalar = replace(config, scalar_output=True, tied_embeddings=False)
     tensors = {f"decoder.{name}": p.detach() for name, p in build_decoder(scalar).named_parameters()}
     write_safetensors(tensors, asdict(scalar), folder / "reward.safetensors")
+    wider = replace(config, vocabulary_size=config.vocabulary_size + 8)
+    tensors = {f"decoder.{name}": p.detach() for name, p in build_decoder(wider).named_parameters()}
+    write_safetensors(tensors, asdict(wider), folder / "wider.safetensors")
     return {
         "base": str(base_run),
+        "wider": str(folder / "wider.safetensors"),
         "moved": str(folder / "moved.safetensors"),
         "reward": str(folder / "reward.safetensors"),
     }
@@ -281,6 +285,7 @@ def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str
         (["--longest_prompt=1"], "prompts: none is held out ({'longer_than_longest_prompt': 14"),
         (["--prompts=[nowhere.jsonl]"], "path nowhere.jsonl does not exist"),
         (["--models.moved=OTHER"], "moved has another tokenizer than base"),
+        (["--models.moved=WIDER"], "moved has 520 token ids, base 512"),
         (["--gold=alignment.ExactMatch"], "answer"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -299,7 +304,7 @@ def test_mistakes_are_one_line(
     (tmp_path / "other.tokenizer").mkdir()
     for file in hugging_face_tokenizer.iterdir():
         (tmp_path / "other.tokenizer" / file.name).write_bytes(file.read_bytes())
-    places = {"BASE": models["base"], "REWARD": models["reward"], "OTHER": str(other)}
+    places = {"WIDER": models["wider"], "BASE": models["base"], "REWARD": models["reward"], "OTHER": str(other)}
     given = [argument.replace(key, value) for argument in change for key, value in places.items() if key in argument]
     with pytest.raises(SystemExit) as raised:
         compared(models, prompts, tmp_path / "out", *(given or change))

@@ -273,6 +273,28 @@ def test_sources_are_those_that_are_imported() -> None:
     assert not any(path.name == "report.py" for path in import_closure([ROOT / "comparison.py"]))
 
 
+def test_edited_source_is_followed_where_that_is_wanted(
+    program: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_sources(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
+        configuration, _ = resolve(arguments)
+        return configuration | {"class_path": "models.LanguageModel"}, []
+
+    def actions(**further: Any) -> dict[str, str]:
+        steps = make_plan(stages, read_records(tmp_path / "recipe"), with_sources, **further)
+        return {step.stage.name: f"{step.action}: {step.reason}" for step in steps}
+
+    stages = chain(tmp_path)[:2]
+    run_recipe(str(tmp_path / "recipe"), stages, with_sources)
+    edited = str(ROOT / "models/decoder.py")
+    monkeypatch.setattr("recipe_ingredients.meaning", lambda path: "edited" if str(path) == edited else meaning(path))
+    assert actions() == {
+        "pretrain": "run: models/decoder.py changed",
+        "sft": "run: models/decoder.py changed; pretrain is made anew",
+    }
+    assert {action[:4] for action in actions(follow_sources=False).values()} == {"skip"}
+
+
 def test_a_comment_changes_nothing_a_number_does(tmp_path: Path) -> None:
     def fingerprint_of(name: str, source: str) -> str:
         (tmp_path / name).write_text(source)
