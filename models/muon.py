@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from errors import InputError
-from models.flops import has_bf16_matrix_units
 from models.optim import OptimizerFactory, check_adam
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -107,7 +106,8 @@ class Muon(OptimizerFactory):
         betas, epsilon: of AdamW.
         weight_decay: decoupled decay of matrices.
         fused: AdamW's single-kernel update.
-        orthogonalise_in: dtype of the products; `auto` is bfloat16 where the device has units for it, else float32.
+        orthogonalise_in: dtype of the products. bfloat16 is Jordan's and faster on GPUs; small singular values then
+            come out as rounding has it, and layouts differ by that.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Muon(OptimizerFactory):
         epsilon: float = 1e-8,
         weight_decay: float = 0.1,
         fused: bool = True,
-        orthogonalise_in: Literal["auto", "float32", "bfloat16"] = "auto",
+        orthogonalise_in: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         check_adam(learning_rate, betas, epsilon, weight_decay)
         if not 0 <= momentum < 1:
@@ -132,8 +132,6 @@ class Muon(OptimizerFactory):
         hidden = [p for name, p in trained if p.ndim >= 2 and "layers." in name]
         other = [p for name, p in trained if p.ndim >= 2 and "layers." not in name]
         vectors = [p for _, p in trained if p.ndim < 2]
-        device = trained[0][1].device if trained else torch.device("cpu")
-        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(self.orthogonalise_in)
         return MuonWithAdamW(
             [
                 {"params": hidden, "weight_decay": self.weight_decay, "orthogonal": True},
@@ -141,7 +139,7 @@ class Muon(OptimizerFactory):
                 {"params": vectors, "weight_decay": 0.0, "orthogonal": False},
             ],
             momentum=self.momentum,
-            dtype=dtype or (torch.bfloat16 if has_bf16_matrix_units(device) else torch.float32),
+            dtype=getattr(torch, self.orthogonalise_in),
             lr=self.learning_rate,
             betas=self.betas,
             eps=self.epsilon,

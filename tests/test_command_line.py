@@ -165,13 +165,18 @@ def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, ba
     text = path.read_text(encoding="utf-8")
     assert re.match(rf"# python main.py (fit|test) --config {path.relative_to(ROOT)}", text)
     begin = [f"--model.init_args.init_from={base_run}"] if "init_from: " in text else []
-    if "RewardEnsemble" in text:
+    if "RewardEnsemble" in text or "runs/reward" in text:
         stored = StoredWeights(base_run)
         config = DecoderConfig(**stored.config | {"scalar_output": True, "tied_embeddings": False})
         tensors = {f"decoder.{name}": p.detach() for name, p in build_decoder(config).named_parameters()}
-        write_safetensors(tensors, asdict(config), tmp_path / "member.safetensors")
+        member = tmp_path / "member.safetensors"
+        write_safetensors(tensors, asdict(config), member)
         shutil.copyfile(base_run / "tokenizer.model", tmp_path / "tokenizer.model")
-        begin = [f"--model.init_args.init_from=[{tmp_path}/member.safetensors]"]
+        if "RewardEnsemble" in text:
+            begin = [f"--model.init_args.init_from=[{member}]"]
+        else:
+            begin += [f"--model.init_args.reward.init_args.init_from={member}"]
+            begin += [f"--model.init_args.critic_init_from={member}"]
     cli = build(["--config", str(path), f"--trainer.default_root_dir={tmp_path}", *begin], run=False)
     assert cli.model.config.vocabulary_size == cli.datamodule.vocabulary_size
 
