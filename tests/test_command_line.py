@@ -165,7 +165,7 @@ def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, ba
     text = path.read_text(encoding="utf-8")
     assert re.match(rf"# python main.py (fit|test) --config {path.relative_to(ROOT)}", text)
     begin = [f"--model.init_args.init_from={base_run}"] if "init_from: " in text else []
-    if "RewardEnsemble" in text or "runs/reward" in text:
+    if "RewardEnsemble" in text or "RewardModelScore" in text:
         stored = StoredWeights(base_run)
         config = DecoderConfig(**stored.config | {"scalar_output": True, "tied_embeddings": False})
         tensors = {f"decoder.{name}": p.detach() for name, p in build_decoder(config).named_parameters()}
