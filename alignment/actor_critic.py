@@ -215,7 +215,7 @@ class ActorCritic(LanguageModel):
         models, hidden = [cast(Decoder, self.decoder), self.reference_decoder or cast(Decoder, self.decoder)], []
         for model, is_reference in zip(models, (False, True), strict=True):
             with lora_disabled(model) if is_reference and model is self.decoder else nullcontext():
-                hidden.append(model(packed.tokens, packed.documents)[0, packed.states] / temperature)
+                hidden.append(packed.hidden(model) / temperature)
         policy, reference = models
         return token_divergence(hidden[0], policy.output.weight, hidden[1], reference.output.weight)
 

@@ -129,9 +129,8 @@ class Passes:
     """
 
     def __init__(self, rollouts: Rollouts, budget: int, device: torch.device, most: Reduce = alone) -> None:
-        sizes = rollouts.sizes()
-        shortest = min(range(len(sizes)), key=sizes.__getitem__)
-        parts = pieces(sizes, budget)
+        shortest = min(range(len(rollouts)), key=lambda number: rollouts.size([number]))
+        parts = pieces(rollouts, range(len(rollouts)), budget)
         # A rank that has nothing left to compute still takes part in gathering the weights.
         idle = [[shortest]] * (int(most(torch.tensor(len(parts), device=device))) - len(parts))
         self.packed = [rollouts.pack(piece, device) for piece in [*parts, *idle]]
@@ -149,13 +148,12 @@ class Passes:
 
 def log_probabilities(decoder: Decoder, packed: Packed, temperature: float) -> Tensor:
     """log pi(token) at the temperature of every token of the answers, [T]; logits are made a chunk at a time."""
-    hidden = decoder(packed.tokens, packed.documents)[0, packed.states]
-    return token_log_probabilities(hidden / temperature, decoder.output.weight, packed.targets)
+    return token_log_probabilities(packed.hidden(decoder) / temperature, decoder.output.weight, packed.targets)
 
 
 def critic_values(critic: Decoder, packed: Packed) -> Tensor:
     """What the critic expects to come, before each token of the answers is drawn, float32 [T]."""
-    hidden = critic(packed.tokens, packed.documents)[0, packed.states]
+    hidden = packed.hidden(critic)
     return F.linear(hidden, critic.output.weight.to(hidden.dtype)).squeeze(-1).float()
 
 

@@ -6,7 +6,7 @@ answers and long ones cost differently, and every rank runs equally many, becaus
 step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -81,14 +81,14 @@ def deal(
         if is_kept:
             position = rollouts.samples[number] * rollouts.group + number % rollouts.group
             dealt[minibatch_of(position, updates.minibatches, seed, epoch)].append(number)
-    lengths, sizes = rollouts.lengths, rollouts.sizes()
+    lengths = rollouts.lengths
     counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in dealt]
     totals = reduce(torch.tensor(counts, dtype=torch.float64, device=kept.device)).clamp(min=1).tolist()
-    cut = [pieces([sizes[number] for number in chosen], updates.microbatch_tokens) for chosen in dealt]
+    cut = [pieces(rollouts, chosen, updates.microbatch_tokens) for chosen in dealt]
     longest = most(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
     return [
-        Minibatch([[chosen[place] for place in part] for part in [*parts, *[[]] * (many - len(parts))]], *total)
-        for chosen, parts, many, total in zip(dealt, cut, longest, totals, strict=True)
+        Minibatch([*parts, *[[]] * (many - len(parts))], *total)
+        for parts, many, total in zip(cut, longest, totals, strict=True)
     ]
 
 
@@ -106,25 +106,28 @@ def minibatch_of(position: int, minibatches: int, seed: int, epoch: int) -> int:
     return sorted(range(minibatches), key=key)[place]
 
 
-def pieces(sizes: Sequence[int], budget: int) -> list[list[int]]:
+def pieces(rollouts: Rollouts, chosen: Iterable[int], budget: int) -> list[list[int]]:
     """Parts of a batch that go through a model one by one.
 
     Args:
-        sizes: tokens of each answer with its prompt.
-        budget: tokens of a piece at most; an answer that is larger is a piece by itself.
+        rollouts: the answers.
+        chosen: numbers of those that are to be cut.
+        budget: tokens of a piece at most; an answer that alone has more is a piece by itself.
 
     Returns:
-        Places in `sizes`, each once.
+        The chosen numbers, each once, those to one prompt together where they fit.
     """
+    bundles = rollouts.bundles(chosen, budget)
+    sizes = [rollouts.size(bundle) for bundle in bundles]
     found: list[list[int]] = []
     room: list[int] = []
     # First fit, the largest first, which also puts those of like size together.
-    for number in sorted(range(len(sizes)), key=lambda n: (-sizes[n], n)):
-        fitting = next((place for place, free in enumerate(room) if free >= sizes[number]), None)
+    for bundle, size in sorted(zip(bundles, sizes, strict=True), key=lambda pair: (-pair[1], pair[0])):
+        fitting = next((place for place, free in enumerate(room) if free >= size), None)
         if fitting is None:
             found.append([])
             room.append(budget)
             fitting = len(found) - 1
-        found[fitting].append(number)
-        room[fitting] -= sizes[number]
+        found[fitting] += bundle
+        room[fitting] -= size
     return found

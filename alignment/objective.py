@@ -58,7 +58,7 @@ class Objective:
         """
         packed = experience.rollouts.pack(piece or [0], experience.advantages.device)
         at, counts = packed.source, float(bool(piece))
-        hidden_TC = actor(packed.tokens, packed.documents)[0, packed.states] / self.temperature
+        hidden_TC = packed.hidden(actor) / self.temperature
         new, entropy = token_log_probabilities_and_entropies(hidden_TC, actor.output.weight, packed.targets)
         if experience.fills_old and piece:
             experience.old[at] = new.detach().float()

@@ -7,8 +7,9 @@ place among the prompt's answers), never on what is decoded beside it: any layou
 Shape suffixes: N tokens of a packed row, T tokens of answers, A answers.
 """
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +29,14 @@ MOST_ANSWERS = 1 << 16
 
 @dataclass(frozen=True)
 class Packed:
-    """Some of the answers, each with its prompt in front as a document of its own, in one row without padding. The last
-    token of an answer is a target only.
+    """Some of the answers in one row without padding, those to one prompt as branches behind it, so that it is computed
+    once. A branch begins with a copy of the prompt's last token, from which its first one is drawn; the last token of
+    an answer is a target only.
 
     Attributes:
-        tokens, documents: int64 [1, N].
-        states: int64 [T], the place in the row from which each token of the answers was drawn, the one before it.
+        tokens, documents: int64 [1, N]; a document is a prompt with its answers.
+        branches: int64 [1, N], see `models.decoder.Decoder.forward`; None where every prompt has one answer.
+        states: int64 [T], the place in the row from which each token of the answers was drawn.
         targets: int64 [T], those tokens.
         lengths: int64 [A], tokens of each answer.
         source: int64 [T], which of all rollouts' tokens each is.
@@ -41,10 +44,16 @@ class Packed:
 
     tokens: Tensor
     documents: Tensor
+    branches: Tensor | None
     states: Tensor
     targets: Tensor
     lengths: Tensor
     source: Tensor
+
+    def hidden(self, decoder: Decoder) -> Tensor:
+        """The states from which the tokens of the answers were drawn, [T, C]."""
+        states: Tensor = decoder(self.tokens, self.documents, branches_BT=self.branches)[0, self.states]
+        return states
 
 
 @dataclass(frozen=True)
@@ -81,29 +90,58 @@ class Rollouts:
         """Of every token of the answers as the sampler knew them, float32 [T]."""
         return torch.tensor([value for answer in self.answers for value in answer.log_probabilities])
 
-    def sizes(self) -> list[int]:
-        """Tokens that each prompt with its answer takes in a row."""
-        pairs = zip(self.prompts, self.answers, strict=True)
-        return [len(prompt) + len(answer.tokens) - 1 for prompt, answer in pairs]
+    def bundles(self, chosen: Iterable[int], budget: int) -> list[list[int]]:
+        """The chosen answers, those to one prompt together as far as the budget of tokens allows."""
+        found: list[list[int]] = []
+        for number in sorted(chosen):
+            alike = bool(found) and found[-1][0] // self.group == number // self.group
+            if alike and self.size([*found[-1], number]) <= budget:
+                found[-1].append(number)
+            else:
+                found.append([number])
+        return found
 
-    def pack(self, chosen: Sequence[int], device: torch.device) -> Packed:
-        """A row of the chosen answers, in their order."""
-        prompts, answers = [self.prompts[n] for n in chosen], [self.answers[n].tokens for n in chosen]
-        lengths = np.array([len(answer) for answer in answers])
-        sizes = np.array([len(prompt) for prompt in prompts]) + lengths - 1
+    def size(self, bundle: Sequence[int]) -> int:
+        """Tokens that a prompt with these of its answers takes in a row."""
+        return len(self.prompts[bundle[0]]) - 1 + sum(len(self.answers[number].tokens) for number in bundle)
+
+    def pack(self, chosen: Iterable[int], device: torch.device) -> Packed:
+        """A row of the chosen answers, those to one prompt side by side."""
         every = self.lengths.numpy()
-        starts = (np.cumsum(every) - every)[list(chosen)]
+        offsets = np.cumsum(every) - every
+        tokens: list[int] = []
+        documents: list[int] = []
+        branches: list[int] = []
+        answers: list[tuple[int, int]] = []
+        for document, bundle in enumerate(self.bundles(chosen, sys.maxsize)):
+            prompt = self.prompts[bundle[0]]
+            parts = [(list(prompt[:-1]), 0)]
+            place = len(tokens) + len(parts[0][0])
+            for branch, number in enumerate(bundle, start=int(len(bundle) > 1)):
+                parts.append(([prompt[-1], *self.answers[number].tokens[:-1]], branch))
+                answers.append((number, place))
+                place += len(parts[-1][0])
+            for part, branch in parts:
+                tokens += part
+                branches += [branch] * len(part)
+            documents += [document] * (place - len(documents))
+        numbers, places = np.array(answers).T
+        lengths = every[numbers]
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        pairs = zip(prompts, answers, strict=True)
-        parts = (
-            np.array([token for prompt, answer in pairs for part in (prompt, answer[:-1]) for token in part])[None],
-            np.repeat(np.arange(len(sizes)), sizes)[None],
-            np.repeat(np.cumsum(sizes) - lengths, lengths) + within,
-            np.array([token for answer in answers for token in answer]),
-            lengths,
-            np.repeat(starts, lengths) + within,
+        targets = [token for number in numbers for token in self.answers[number].tokens]
+
+        def there(values: Any) -> Tensor:
+            return torch.as_tensor(values).to(device, non_blocking=True)
+
+        return Packed(
+            there(tokens)[None],
+            there(documents)[None],
+            there(branches)[None] if any(branches) else None,
+            there(np.repeat(places, lengths) + within),
+            there(targets),
+            there(lengths),
+            there(np.repeat(offsets[numbers], lengths) + within),
         )
-        return Packed(*(torch.from_numpy(part).to(device, non_blocking=True) for part in parts))
 
 
 class RolloutEngine(ABC):
@@ -132,15 +170,16 @@ class DecoderEngine(RolloutEngine):
 
     Args:
         slots: answers decoded together; each takes memory for keys and values of the longest prompt and answer.
+        cuda_graphs: replay recorded steps; pays for long answers on a GPU.
 
     Raises:
-        InputError: for none.
+        InputError: for no slots.
     """
 
-    def __init__(self, slots: int = 64) -> None:
+    def __init__(self, slots: int = 64, cuda_graphs: bool = False) -> None:
         if slots < 1:
             raise InputError(f"engine.slots={slots}: must be at least 1")
-        self.slots = slots
+        self.slots, self.cuda_graphs = slots, cuda_graphs
 
     def generate(
         self,
@@ -154,8 +193,9 @@ class DecoderEngine(RolloutEngine):
     ) -> list[Generated]:
         with weights_cast_once(policy.tok_embeddings.weight.device.type):
             return generate(
-                policy, prompts, new_tokens=new_tokens, sampling=sampling, stop=stop, slots=self.slots, rows=rows
-            )
+                policy, prompts, new_tokens=new_tokens, sampling=sampling, stop=stop, slots=self.slots, rows=rows,
+                cuda_graphs=self.cuda_graphs,
+            )  # fmt: skip
 
 
 @contextmanager

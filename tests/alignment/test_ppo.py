@@ -182,8 +182,9 @@ def naive_loss(experience: Experience, chosen: list[int], objective: Objective, 
     ],
     ids=["ppo", "grpo", "dr_grpo", "in the reward"],
 )  # fmt: skip
-def test_the_loss_and_its_gradients_equal_a_loop_however_it_is_cut(objective: Objective) -> None:
-    experience, critic = experience_of(made_up(5)), build_decoder(CRITIC.config, 4).double()
+@pytest.mark.parametrize("group", [1, 3])
+def test_the_loss_and_its_gradients_equal_a_loop_however_it_is_cut(objective: Objective, group: int) -> None:
+    experience, critic = experience_of(made_up(5, group)), build_decoder(CRITIC.config, 4).double()
     updates = Updates(minibatches=2, microbatch_tokens=9)
     minibatch = deal(experience.rollouts, experience.kept, updates, 3, 0, lambda x: x, lambda x: x + 1)[0]
     assert len(minibatch.pieces) >= 3
@@ -343,7 +344,7 @@ def test_the_critic_begins_as_the_reward_model() -> None:
     for model in (module, fresh):
         model.configure_model()
     with torch.no_grad():
-        hidden = CRITIC(packed.tokens, packed.documents)[0, packed.states]
+        hidden = packed.hidden(CRITIC)
         torch.testing.assert_close(module.values(packed), CRITIC.output(hidden)[:, 0])
     assert fresh.critic is not None
     assert fresh.values(packed).abs().max() == 0

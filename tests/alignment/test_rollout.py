@@ -37,16 +37,15 @@ CRITIC = lively(DecoderConfig(16, 16, 2, 2, 1, 24, scalar_output=True, tied_embe
 EXACT = lively(CONFIG, seed=3).double()
 
 
-def made_up(seed: int, count: int = 6) -> Rollouts:
+def made_up(seed: int, group: int = 1, count: int = 6) -> Rollouts:
     generator = random.Random(seed)
 
     def tokens(most: int) -> list[int]:
         return [generator.randrange(16) for _ in range(generator.randint(1, most))]
 
-    prompts, answers = [tokens(5) for _ in range(count)], [tokens(7) for _ in range(count)]
-    return Rollouts(
-        prompts, [Generated(answer, [0.0] * len(answer), "length") for answer in answers], list(range(count)), group=1
-    )  # fmt: skip
+    prompts = [prompt for prompt in [tokens(5) for _ in range(count // group)] for _ in range(group)]
+    drawn = [Generated(answer, [0.0] * len(answer), "length") for answer in [tokens(7) for _ in range(count)]]
+    return Rollouts(prompts, drawn, [number // group for number in range(count)], group)
 
 
 def draw(prompts: list[list[int]], samples: list[int], group: int = 2, slots: int = 4, **changes: Any) -> Rollouts:
@@ -55,15 +54,15 @@ def draw(prompts: list[list[int]], samples: list[int], group: int = 2, slots: in
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 999), data=st.data())
-def test_tokens_of_a_packed_row_are_those_of_each_answer_alone(seed: int, data: st.DataObject) -> None:
-    """Log-probabilities at the temperature and values, in any order and choice, whatever shares the row."""
-    rollouts = made_up(seed)
+@given(seed=st.integers(0, 999), group=st.sampled_from([1, 2, 3, 6]), data=st.data())
+def test_tokens_of_a_packed_row_are_those_of_each_answer_alone(seed: int, group: int, data: st.DataObject) -> None:
+    """Log-probabilities at the temperature and values, of any choice, whatever shares the row or the prompt."""
+    rollouts = made_up(seed, group)
     chosen = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True))
     packed = rollouts.pack(chosen, CPU)
     expected, values, source, start = [], [], [], 0
     starts = [start := start + len(answer.tokens) for answer in rollouts.answers]
-    for number in chosen:
+    for number in sorted(chosen):
         prompt, answer = list(rollouts.prompts[number]), rollouts.answers[number].tokens
         row = torch.tensor([[*prompt, *answer]])
         with torch.no_grad():
@@ -77,7 +76,10 @@ def test_tokens_of_a_packed_row_are_those_of_each_answer_alone(seed: int, data: 
         assert log_probabilities(EXACT, packed, 0.7).tolist() == pytest.approx(expected, abs=1e-9)
         assert critic_values(CRITIC, packed).tolist() == pytest.approx(values, abs=1e-4)
     assert packed.source.tolist() == source
-    assert packed.tokens.numel() == sum(rollouts.sizes()[number] for number in chosen)
+    shared = {number // group for number in chosen}
+    prompts = sum(len(rollouts.prompts[prompt * group]) - 1 for prompt in shared)
+    assert packed.tokens.numel() == prompts + len(expected)
+    assert (packed.branches is None) == (len(shared) == len(chosen))
 
 
 def test_the_sampler_knows_the_trainers_log_probabilities() -> None:
@@ -119,13 +121,15 @@ def test_how_an_answer_ended_is_judged_by_the_answer() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(sizes=st.lists(st.integers(1, 30), max_size=20), budget=st.integers(1, 60))
-def test_pieces_hold_everything_once_within_the_budget(sizes: list[int], budget: int) -> None:
-    found = pieces(sizes, budget)
-    assert sorted(number for piece in found for number in piece) == list(range(len(sizes)))
+@given(seed=st.integers(0, 999), group=st.sampled_from([1, 3, 12]), budget=st.integers(1, 60), data=st.data())
+def test_pieces_hold_everything_once_within_the_budget(seed: int, group: int, budget: int, data: st.DataObject) -> None:
+    rollouts = made_up(seed, group, count=12)
+    chosen = data.draw(st.lists(st.integers(0, 11), unique=True))
+    found = pieces(rollouts, chosen, budget)
+    assert sorted(number for piece in found for number in piece) == sorted(chosen)
     for piece in found:
         assert piece
-        assert len(piece) == 1 or sum(sizes[number] for number in piece) <= budget
+        assert len(piece) == 1 or rollouts.pack(piece, CPU).tokens.numel() <= budget
 
 
 @settings(max_examples=30, deadline=None)
