@@ -26,11 +26,11 @@ from typing import IO, NoReturn
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from callbacks.recipe_report import StageSummary, write_recipe_report
+from commands.recipe_plan import Record, Resolve, Stage, Step, make_plan
 from datamodules.stages import sync
 from errors import InputError
-from recipe_plan import Record, Resolve, Stage, Step, make_plan
 
-PROGRAM = [sys.executable, str(Path(__file__).with_name("main.py"))]
+PROGRAM = [sys.executable, str(Path(__file__).parents[1] / "main.py")]
 RECORDS, LOGS, LOCK = "recipe.json", "logs", ".lock"
 POLL_SECONDS = 0.5
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -74,7 +74,7 @@ def run_recipe(
     Args:
         folder: of records, logs and the page.
         stages: in the order in which they run.
-        resolve: see `recipe_plan.make_plan`, as the last three.
+        resolve: see `make_plan`, as the last three.
         follow_sources: whether a stage is made anew when source that it uses was edited; false where that would cost
             weeks.
         only: a single stage.
