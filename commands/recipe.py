@@ -84,8 +84,8 @@ def run_recipe(
     root = Path(folder)
     if dry_run:
         for step in make_plan(stages, read_records(root), resolve, only, first, follow_sources):
-            print(f"{step.action:<9}{step.stage.name:<16}{step.reason}")
-            print(f"{'':<9}{'':<16}{command_line(step.stage)}")
+            print(f"{step.action:<9}{step.stage.name:<18}{step.reason}")
+            print(f"{'':<9}{'':<18}{command_line(step.stage)}")
         return
     (root / LOGS).mkdir(parents=True, exist_ok=True)
     with alone(root) as lock:
@@ -99,7 +99,7 @@ def run_recipe(
         began = time.monotonic()
         for number, step in enumerate(steps, start=1):
             try:
-                run_step(root, step, records, f"[{number}/{len(steps)}] {step.stage.name:<14}", lock)
+                run_step(root, step, records, f"[{number}/{len(steps)}] {step.stage.name:<16}", lock)
             finally:
                 if number == len(steps) or step.action in ("run", "continue"):
                     page = write_recipe_report(root, [summary(root, step, records) for step in steps])
