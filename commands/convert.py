@@ -48,6 +48,12 @@ def convert(
     config = stored.whole_config()
     with torch.device("meta"):
         sizes = [(name, parameter.shape) for name, parameter in Decoder(config).named_parameters()]
+    for name, shape in sizes:
+        if (found := stored.merged(name).shape) != shape:
+            raise InputError(
+                f"input={input} holds {name} with shape {tuple(found)}, its configuration says {tuple(shape)}: it is no "
+                "whole model"
+            )
     kept = stored.merged("norm.weight").dtype
     chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype, kept)
     file = find_tokenizer(stored.path)
