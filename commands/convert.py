@@ -51,7 +51,7 @@ def convert(
     for name, shape in sizes:
         if (found := stored.merged(name).shape) != shape:
             raise InputError(
-                f"input={input} holds {name} with shape {tuple(found)}, its configuration says {tuple(shape)}: it is no "
+                f"input={input} holds {name} with shape {tuple(found)}, its configuration says {tuple(shape)}: no "
                 "whole model"
             )
     kept = stored.merged("norm.weight").dtype
