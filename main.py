@@ -1,8 +1,8 @@
 """The command line: `python main.py COMMAND --config FILE`, and nothing else.
 
 fit, validate, test and predict are Lightning's; prepare, generate, parity and report read the very same configuration.
-convert, evaluate and compare need none (`commands.py`, `comparison.py`): a model brings its shape and its tokenizer.
-constitution has one of its own (`constitution_command.py`); recipe runs others, one after another (`recipe.py`).
+convert, evaluate and compare need none: a model brings its shape and its tokenizer. constitution has one of its own;
+recipe runs others, one after another.
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
 """
 
@@ -32,9 +32,11 @@ from alignment.reward_score import RewardModelScore
 from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoint
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
-from commands import convert, evaluate
-from comparison import compare_models
-from constitution_command import constitution
+from commands.compare import compare_models
+from commands.constitution import constitution
+from commands.convert import convert
+from commands.evaluate import evaluate
+from commands.recipe import recipe
 from datamodules.pretraining import PretrainingData
 from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer
 from errors import InputError
@@ -43,7 +45,6 @@ from models.flops import has_bf16_matrix_units
 from models.generation import generate
 from models.language_model import LanguageModel
 from models.sampling import Sampling
-from recipe import recipe
 from strategies.checkpoint import read_checkpoint
 from strategies.parity import compare
 from strategies.stored_weights import StoredWeights

@@ -23,7 +23,8 @@ from lm_eval.models.huggingface import HFLM
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from commands import convert, score_file  # noqa: E402
+from commands.convert import convert  # noqa: E402
+from commands.evaluate import score_file  # noqa: E402
 from datamodules.questions import question  # noqa: E402
 from datamodules.rows import DocstringRows  # noqa: E402
 from datamodules.tokenizer_files import find_tokenizer, load_tokenizer  # noqa: E402

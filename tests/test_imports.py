@@ -14,8 +14,7 @@ ALLOWED = {
     "alignment": {"alignment", "models", "errors"},
     "callbacks": {"callbacks", "models", "errors"},
 }
-JOINING = {"main", "commands", "comparison", "constitution_command", "recipe", "recipe_ingredients", "recipe_plan"}
-LOCAL = {*ALLOWED, *JOINING, "tests", "benchmarks"}
+LOCAL = {*ALLOWED, "main", "commands", "tests", "benchmarks"}
 
 
 def local_imports(source: str) -> set[str]:

@@ -14,7 +14,7 @@ import yaml
 from alignment import DecoderJudge
 from alignment.judge import Request
 from callbacks.metrics_table import read_metrics
-from constitution_command import LanguageModels
+from commands.constitution import LanguageModels
 from datamodules.tokenizer import TokenizerSettings, train_tokenizer
 from main import main
 from models.config import DecoderConfig

@@ -199,6 +199,21 @@ def test_weights_that_are_absent_are_not_drawn(tmp_path: Path) -> None:
             model.configure_model()
 
 
+def test_tensors_of_another_shape_than_described_are_not_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "given"
+    theirs("llama", {}).save_pretrained(folder)
+    described = json.loads((folder / "config.json").read_text())
+    described["intermediate_size"] *= 2
+    (folder / "config.json").write_text(json.dumps(described))
+    with pytest.raises(SystemExit) as raised:
+        main(["convert", "--input", str(folder), "--output", str(tmp_path / "out.safetensors")])
+    assert raised.value.code == 2
+    assert "feed_forward.w1.weight with shape" in capsys.readouterr().err
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_shapes_that_are_no_familys_are_refused() -> None:
     for changes, message in (
         ({"query_key_norm": True, "query_key_value_bias": True}, "qwen2 and qwen3"),

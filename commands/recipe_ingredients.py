@@ -19,7 +19,7 @@ import xxhash
 
 from datamodules.stages import checksum, fingerprint
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 WATCHING = re.compile(r"(config|resume|trainer\.(logger|log_every_n_steps|enable_\w+))\b.*")
 """Keys that change nothing about what a stage makes."""
 WRITTEN = {"default_root_dir", "folder", "downloads", "save_dir", "output"}

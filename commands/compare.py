@@ -1,8 +1,8 @@
 """`main.py compare`: models side by side, on the same held-out prompts.
 
-Beside `main.py` because it joins stored weights, tokenizers, decoders and rewards. Models are in memory one at a time,
-beside the reference; every prompt gets the same random numbers from each, so that differences are of the models. A
-reward model that a policy was trained against prefers that policy: the gold beside it shows how far that goes.
+Models are in memory one at a time, beside the reference; every prompt gets the same random numbers from each, so that
+differences are of the models. A reward model that a policy was trained against prefers that policy: the gold beside it
+shows how far that goes.
 """
 
 import json

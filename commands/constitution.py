@@ -1,8 +1,7 @@
 """The command `constitution`: revisions to fine-tune on and preferences to learn from, made by a model and principles.
 
-Beside `main.py` because it joins what the packages may not know of each other: rows, tokenizers, stored weights,
-judges. The stages themselves are in `alignment.critique` and `alignment.ai_preferences`; between the two belongs a
-`fit`, so that the pairs come from the model that the revisions taught.
+The stages themselves are in `alignment.critique` and `alignment.ai_preferences`; between the two belongs a `fit`, so
+that the pairs come from the model that the revisions taught.
 """
 
 import functools

@@ -204,7 +204,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(models: dict[str, str], prompts: Path, output: Path, *further: str) -> dict[str, Any]:
     main([
         "compare", f"--models.base={models['base']}", f"--models.moved={models['moved']}",
-        f"--reward_model={models['reward']}", "--gold.class_path=tests.test_comparison.Vowels",
+        f"--reward_model={models['reward']}", "--gold.class_path=tests.commands.test_compare.Vowels",
         f"--prompts=[{prompts}]", "--held_out_fraction=1", "--chat_template=plain", "--new_tokens=8",
         f"--output={output}", *further,
     ])  # fmt: skip

@@ -26,11 +26,11 @@ from typing import IO, NoReturn
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from callbacks.recipe_report import StageSummary, write_recipe_report
+from commands.recipe_plan import Record, Resolve, Stage, Step, make_plan
 from datamodules.stages import sync
 from errors import InputError
-from recipe_plan import Record, Resolve, Stage, Step, make_plan
 
-PROGRAM = [sys.executable, str(Path(__file__).with_name("main.py"))]
+PROGRAM = [sys.executable, str(Path(__file__).parents[1] / "main.py")]
 RECORDS, LOGS, LOCK = "recipe.json", "logs", ".lock"
 POLL_SECONDS = 0.5
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -74,7 +74,7 @@ def run_recipe(
     Args:
         folder: of records, logs and the page.
         stages: in the order in which they run.
-        resolve: see `recipe_plan.make_plan`, as the last three.
+        resolve: see `make_plan`, as the last three.
         follow_sources: whether a stage is made anew when source that it uses was edited; false where that would cost
             weeks.
         only: a single stage.
@@ -84,8 +84,8 @@ def run_recipe(
     root = Path(folder)
     if dry_run:
         for step in make_plan(stages, read_records(root), resolve, only, first, follow_sources):
-            print(f"{step.action:<9}{step.stage.name:<16}{step.reason}")
-            print(f"{'':<9}{'':<16}{command_line(step.stage)}")
+            print(f"{step.action:<9}{step.stage.name:<18}{step.reason}")
+            print(f"{'':<9}{'':<18}{command_line(step.stage)}")
         return
     (root / LOGS).mkdir(parents=True, exist_ok=True)
     with alone(root) as lock:
@@ -99,7 +99,7 @@ def run_recipe(
         began = time.monotonic()
         for number, step in enumerate(steps, start=1):
             try:
-                run_step(root, step, records, f"[{number}/{len(steps)}] {step.stage.name:<14}", lock)
+                run_step(root, step, records, f"[{number}/{len(steps)}] {step.stage.name:<16}", lock)
             finally:
                 if number == len(steps) or step.action in ("run", "continue"):
                     page = write_recipe_report(root, [summary(root, step, records) for step in steps])

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from callbacks.checkpoints import checkpoint_step, latest_checkpoint
+from commands.recipe_ingredients import WATCHING, Flat, MadeOf, files_of, flatten, is_below, sources_of
 from errors import InputError
-from recipe_ingredients import WATCHING, Flat, MadeOf, files_of, flatten, is_below, sources_of
 
 Value = str | int | float | bool | list | dict | None
 """Of a configuration. Not `Any`, which the command line would make objects of."""

@@ -18,12 +18,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-import recipe
+from commands import recipe
+from commands.recipe import read_records, run_recipe
+from commands.recipe_ingredients import MadeOf, files_of, flatten, import_closure, meaning, sources_of
+from commands.recipe_plan import Stage, as_argument, make_plan
 from errors import InputError
 from main import main, resolved
-from recipe import read_records, run_recipe
-from recipe_ingredients import MadeOf, files_of, flatten, import_closure, meaning, sources_of
-from recipe_plan import Stage, as_argument, make_plan
 from tests.conftest import ROOT, Configure
 from tests.distributed import forked
 from tests.test_command_line import refused
@@ -270,7 +270,7 @@ def test_sources_are_those_that_are_imported() -> None:
     assert not any(name.startswith(("datamodules", "callbacks")) for name in policy)
     assert "datamodules/templates/plain.jinja" in of("datamodules.InstructionData")
     assert of("lightning.pytorch.callbacks.Timer") == set()
-    assert not any(path.name == "report.py" for path in import_closure([ROOT / "comparison.py"]))
+    assert not any(path.name == "report.py" for path in import_closure([ROOT / "commands/compare.py"]))
 
 
 def test_edited_source_is_followed_where_that_is_wanted(
@@ -287,7 +287,9 @@ def test_edited_source_is_followed_where_that_is_wanted(
     stages = chain(tmp_path)[:2]
     run_recipe(str(tmp_path / "recipe"), stages, with_sources)
     edited = str(ROOT / "models/decoder.py")
-    monkeypatch.setattr("recipe_ingredients.meaning", lambda path: "edited" if str(path) == edited else meaning(path))
+    monkeypatch.setattr(
+        "commands.recipe_ingredients.meaning", lambda path: "edited" if str(path) == edited else meaning(path)
+    )
     assert actions() == {
         "pretrain": "run: models/decoder.py changed",
         "sft": "run: models/decoder.py changed; pretrain is made anew",
