@@ -34,6 +34,7 @@ from models.generation import Generated
 from models.lora import LoRA
 from models.optim import AdamW
 from models.sampling import Sampling
+from models.spikes import SpikeSkip
 from tests.alignment.learning import CONFIG, EOS, Length, Letters, Logged, TinyPrompts, ppo, train
 from tests.alignment.test_rollout import CRITIC, EXACT, made_up
 from tests.distributed import run_ranks
@@ -314,6 +315,15 @@ def test_a_policy_that_has_gone_far_enough_is_left_alone(tmp_path: Path) -> None
     assert [step["train/updates"] for step in record.steps] == [1] * 4
     record = train(str(tmp_path), settings={"updates": Updates(4, 2, 1000, target_kl=1e9)})
     assert [step["train/updates"] for step in record.steps] == [8] * 4
+
+
+def test_updates_with_a_spiking_gradient_are_left_out(tmp_path: Path) -> None:
+    """Of the actor, whatever update of a batch it is; a batch still counts as one step."""
+    record = train(str(tmp_path), settings={"spike_skip": SpikeSkip(0.1, window=4), "updates": Updates(3, 2, 1000)})
+    skipped = [step["train/skipped_steps"] for step in record.steps]
+    assert skipped == sorted(skipped)
+    assert 0 < skipped[-1] < 24
+    assert len(record.steps) == 4
 
 
 @pytest.mark.parametrize(
