@@ -1,11 +1,12 @@
-"""Episodes a second of GRPO and PPO beside TRL's trainers: same model, prompts, reward, one after the other.
+"""Episodes a second of GRPO and RLOO beside TRL's trainers, and of PPO, which TRL 1.16 has no trainer for.
 
     pip install -e ".[bench]" && python -m benchmarks.rollouts_against_trl
 
 A Llama of 32 M parameters, prompts of 32 random tokens, up to 64 new tokens, 32 answers a batch (GRPO: in groups of
-4), one update a batch for GRPO, four for PPO, bf16. The reward of GRPO is the share of even token ids; PPO's comes from
-a second model of the same shape, with a critic of that shape too. Each run is a process of its own; the runs take
-turns, the first two batches are left out. Ours says itself how its time is divided.
+4), bf16. The reward is the share of even token ids, one update a batch; RLOO has a reference and takes its divergence
+off the rewards. PPO's reward comes from a second model of the same shape, with a critic of that shape too, and it makes
+four updates a batch. Each run is a process of its own, the runs take turns, the first two batches are left out. Ours
+says itself how its time is divided.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from alignment import GAE, PPO, FixedKL, GroupRelative, KLPenalty, Updates
+from alignment import GAE, PPO, FixedKL, GroupRelative, KLPenalty, LeaveOneOut, Updates
 from alignment.rewards import Answer, Reward
 from benchmarks.training_against_peers import Constant
 from datamodules.numbered import NumberedSamples, StepKey
@@ -43,7 +44,7 @@ SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "hidden_wi
 CONFIG = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **SHAPE)
 SCALAR = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, scalar_output=True, **SHAPE)
 EOS, PAD, LEARNING_RATE = 2, 3, 1e-6
-RUNS = ("grpo-ours", "grpo-trl", "ppo-ours", "ppo-trl")
+RUNS = ("grpo-ours", "grpo-trl", "rloo-ours", "rloo-trl", "ppo-ours")
 OUTPUT = Path(__file__).with_suffix(".json")
 
 
@@ -135,6 +136,9 @@ def run_ours(task: str, steps: int, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     if task == "grpo":
         module = PPO(EvenShare(), GroupRelative(), updates=Updates(epochs=1), answers=GROUP, reference=None, **settings)
+    elif task == "rloo":
+        divergence = KLPenalty(FixedKL(0.05))
+        module = PPO(EvenShare(), LeaveOneOut(), divergence, updates=Updates(epochs=1), answers=GROUP, **settings)
     else:
         divergence = KLPenalty(FixedKL(0.05))
         module = PPO(ModelScore(), GAE(), divergence, updates=Updates(epochs=PPO_EPOCHS), **settings)
@@ -145,7 +149,7 @@ def run_ours(task: str, steps: int, folder: Path) -> dict[str, Any]:
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=1,
         check_val_every_n_epoch=None,
     )  # fmt: skip
-    trainer.fit(module, datamodule=PromptNumbers(ANSWERS // GROUP if task == "grpo" else ANSWERS))
+    trainer.fit(module, datamodule=PromptNumbers(ANSWERS if task == "ppo" else ANSWERS // GROUP))
     parts = {name: statistics.median(part[name] for part in record.parts[2:]) for name in record.parts[0]}
     return {"times": record.times, "parts": parts}
 
@@ -156,13 +160,8 @@ def run_trl(task: str, steps: int, folder: Path) -> dict[str, Any]:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import (
-        LlamaConfig,
-        LlamaForCausalLM,
-        LlamaForSequenceClassification,
-        PreTrainedTokenizerFast,
-        TrainerCallback,
-    )  # fmt: skip
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
     words = {"<unk>": 0, "<s>": 1, "</s>": EOS, "<pad>": PAD} | {str(i): i for i in range(4, VOCABULARY)}
     inner = Tokenizer(WordLevel(words, unk_token="<unk>"))
@@ -171,7 +170,7 @@ def run_trl(task: str, steps: int, folder: Path) -> dict[str, Any]:
         tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", padding_side="left"
     )
     llama = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=CONFIG.width, intermediate_size=CONFIG.hidden_width, num_labels=1,
+        vocab_size=VOCABULARY, hidden_size=CONFIG.width, intermediate_size=CONFIG.hidden_width,
         num_hidden_layers=CONFIG.layers, num_attention_heads=CONFIG.heads, tie_word_embeddings=False,
         num_key_value_heads=CONFIG.key_value_heads, bos_token_id=1, eos_token_id=EOS, pad_token_id=PAD,
     )  # fmt: skip
@@ -189,35 +188,20 @@ def run_trl(task: str, steps: int, folder: Path) -> dict[str, Any]:
         "save_strategy": "no", "disable_tqdm": True, "gradient_checkpointing": False, "temperature": 1.0,
     }  # fmt: skip
     start = time.perf_counter()
-    if task == "grpo":
-        from trl import GRPOConfig, GRPOTrainer
 
-        def even_share(completion_ids: list[list[int]], **keywords: Any) -> list[float]:
-            return [sum(t % 2 == 0 for t in ids) / max(len(ids), 1) for ids in completion_ids]
+    def even_share(completion_ids: list[list[int]], **keywords: Any) -> list[float]:
+        return [sum(t % 2 == 0 for t in ids) / max(len(ids), 1) for ids in completion_ids]
 
-        rows = Table.from_list([{"prompt": Numbers().decode(prompt(number))} for number in range(ANSWERS * steps)])
-        arguments = GRPOConfig(
-            num_generations=GROUP, max_completion_length=NEW, max_steps=steps, beta=0.0, num_iterations=1, **common
-        )
-        trainer: Any = GRPOTrainer(
-            model, reward_funcs=even_share, args=arguments, train_dataset=rows, processing_class=tokenizer,
-            callbacks=[Clock()],
-        )  # fmt: skip
-    else:
-        from trl.experimental.ppo import PPOConfig, PPOTrainer
-
-        rows = Table.from_list([{"input_ids": prompt(number)} for number in range(ANSWERS * steps)])
-        reward, critic = (LlamaForSequenceClassification(llama) for _ in range(2))
-        reference = LlamaForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
-        arguments = PPOConfig(
-            response_length=NEW, total_episodes=ANSWERS * steps, num_ppo_epochs=PPO_EPOCHS, num_mini_batches=1,
-            num_sample_generations=0, stop_token="eos", kl_coef=0.05, local_rollout_forward_batch_size=ANSWERS,
-            **common,
-        )  # fmt: skip
-        trainer = PPOTrainer(
-            args=arguments, processing_class=tokenizer, model=model, ref_model=reference, reward_model=reward,
-            value_model=critic, train_dataset=rows, eval_dataset=rows.select(range(ANSWERS)), callbacks=[Clock()],
-        )  # fmt: skip
+    rows = Table.from_list([{"prompt": Numbers().decode(prompt(number))} for number in range(ANSWERS * steps)])
+    settings, trainer_class = (GRPOConfig, GRPOTrainer) if task == "grpo" else (RLOOConfig, RLOOTrainer)
+    arguments = settings(
+        num_generations=GROUP, max_completion_length=NEW, max_steps=steps, beta=0.0 if task == "grpo" else 0.05,
+        num_iterations=1, **common,
+    )  # fmt: skip
+    trainer: Any = trainer_class(
+        model, reward_funcs=even_share, args=arguments, train_dataset=rows, processing_class=tokenizer,
+        callbacks=[Clock()],
+    )  # fmt: skip
     trainer.train()
     marks = [start, *times]
     return {"times": [after - before for before, after in pairwise(marks)]}
