@@ -276,11 +276,12 @@ def said(row: Row) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Lines for the terminal: every number with half the width of its interval."""
+    """Lines for the terminal: every number and the ends of its interval."""
     models = results["models"]
     columns = [key for key, value in next(iter(models.values())).items() if isinstance(value, dict)]
-    lines = [f"{'':<14}" + "".join(f"{column:>22}" for column in columns)]
+    lines = [["", *columns]]
     for name, numbers in models.items():
-        cells = (f"{(n := numbers[column])['value']:.3f} [{n['low']:.3f}, {n['high']:.3f}]" for column in columns)
-        lines.append(f"{name:<14}" + "".join(f"{cell:>22}" for cell in cells))
-    return "\n".join(lines)
+        intervals = [numbers[column] for column in columns]
+        lines.append([name, *(f"{i['value']:.3g} ({i['low']:.3g} to {i['high']:.3g})" for i in intervals)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
