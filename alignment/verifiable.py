@@ -8,6 +8,7 @@ wrong, never an error; a row that cannot be read is an error, found before train
 import itertools
 import math
 import string
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -50,9 +51,9 @@ class Verified(Reward):
             raise InputError(f"right={right}, wrong={wrong}: must be numbers, that of right answers the larger one")
         self.right, self.wrong = right, wrong
 
+    @abstractmethod
     def is_right(self, answer: Answer) -> bool:
         """Whether an answer is."""
-        raise NotImplementedError
 
     def __call__(self, answers: Sequence[Answer]) -> Tensor:
         return torch.tensor([self.right if self.is_right(answer) else self.wrong for answer in answers])
