@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment import WordOverlap
@@ -77,6 +77,7 @@ def test_both_divergences_have_one_mean() -> None:
     assert sampled.std() > 2 * exact.std()
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 40))
 def test_every_token_of_every_answer_has_its_place(seed: int, count: int, batch_tokens: int) -> None:
     answers = made_up(seed, count)
@@ -97,6 +98,7 @@ def test_every_token_of_every_answer_has_its_place(seed: int, count: int, batch_
 scores = st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_size=1, max_size=6)
 
 
+@settings(max_examples=40, deadline=None)
 @given(scores, st.integers(0, 3))
 def test_wins_are_counted_pair_by_pair(values: list[list[int]], shift: int) -> None:
     ours = torch.tensor(values, dtype=torch.float32)

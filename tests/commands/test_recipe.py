@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands import recipe
@@ -349,6 +349,7 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(values)
 def test_a_value_is_the_same_on_the_command_line(value: Any) -> None:
     text = as_argument(value)
@@ -356,6 +357,7 @@ def test_a_value_is_the_same_on_the_command_line(value: Any) -> None:
     assert isinstance(value, str) or "\n" not in text
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=3), values, max_size=4))
 def test_a_flat_configuration_tells_values_apart(configuration: dict[str, Any]) -> None:
     flat = flatten(configuration)
