@@ -3,10 +3,10 @@
     pip install -e ".[bench]" && python -m benchmarks.rollouts_against_trl
 
 A Llama of 32 M parameters, prompts of 32 random tokens, up to 64 new tokens, 32 answers a batch (GRPO: in groups of
-4), bf16. The reward is the share of even token ids, one update a batch; RLOO has a reference and takes its divergence
-off the rewards. PPO's reward comes from a second model of the same shape, with a critic of that shape too, and it makes
-four updates a batch. Each run is a process of its own, the runs take turns, the first two batches are left out. Ours
-says itself how its time is divided.
+4), bf16-mixed unless told otherwise. The reward is the share of even token ids, one update a batch; RLOO has a
+reference and takes its divergence off the rewards. PPO's reward comes from a second model of the same shape, with a
+critic of that shape too, and it makes four updates a batch. Each run is a process of its own, the runs take turns, the
+first two batches are left out. Ours says itself how its time is divided.
 """
 
 import argparse
@@ -44,6 +44,7 @@ SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "hidden_wi
 CONFIG = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **SHAPE)
 SCALAR = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, scalar_output=True, **SHAPE)
 EOS, PAD, LEARNING_RATE = 2, 3, 1e-6
+PRECISIONS = ("bf16-mixed", "32-true")
 RUNS = ("grpo-ours", "grpo-trl", "rloo-ours", "rloo-trl", "ppo-ours")
 OUTPUT = Path(__file__).with_suffix(".json")
 
@@ -85,7 +86,7 @@ class ModelScore(Reward):
         assert self.decoder is not None
         rows = [[*answer.prompt, *answer.tokens] for answer in answers]
         documents = torch.cat([torch.full((len(row),), number) for number, row in enumerate(rows)])[None]
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=torch.is_autocast_enabled("cpu")):
             hidden = self.decoder(torch.tensor([token for row in rows for token in row])[None], documents)[0]
         ends = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
         return nn.functional.linear(hidden[ends].float(), self.decoder.output.weight.float()).squeeze(-1)
@@ -128,7 +129,7 @@ class Record(lightning.Callback):
         self.parts.append({name: float(trainer.callback_metrics[f"train/seconds/{name}"]) for name in names})
 
 
-def run_ours(task: str, steps: int, folder: Path) -> dict[str, Any]:
+def run_ours(task: str, steps: int, precision: str, folder: Path) -> dict[str, Any]:
     """Train by the project's own modules."""
     settings: dict[str, Any] = {
         "optimizer": AdamW(LEARNING_RATE, weight_decay=0.0), "schedule": Constant(0, 1.0), "decoder": CONFIG,
@@ -145,7 +146,7 @@ def run_ours(task: str, steps: int, folder: Path) -> dict[str, Any]:
     record = Record()
     trainer = lightning.Trainer(
         default_root_dir=folder, accelerator="cpu", devices=1, strategy=TensorParallelStrategy(), max_steps=steps,
-        precision="bf16-mixed", limit_val_batches=0, logger=False, enable_checkpointing=False, callbacks=[record],
+        precision=precision, limit_val_batches=0, logger=False, enable_checkpointing=False, callbacks=[record],
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=1,
         check_val_every_n_epoch=None,
     )  # fmt: skip
@@ -154,7 +155,7 @@ def run_ours(task: str, steps: int, folder: Path) -> dict[str, Any]:
     return {"times": record.times, "parts": parts}
 
 
-def run_trl(task: str, steps: int, folder: Path) -> dict[str, Any]:
+def run_trl(task: str, steps: int, precision: str, folder: Path) -> dict[str, Any]:
     """Train by TRL's trainers."""
     from datasets import Dataset as Table
     from tokenizers import Tokenizer
@@ -183,9 +184,10 @@ def run_trl(task: str, steps: int, folder: Path) -> dict[str, Any]:
     LlamaForCausalLM(llama).save_pretrained(folder / "model")
     model = LlamaForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     common: dict[str, Any] = {
-        "output_dir": str(folder), "use_cpu": True, "bf16": True, "learning_rate": LEARNING_RATE, "report_to": "none",
+        "output_dir": str(folder), "use_cpu": True, "bf16": precision == "bf16-mixed", "learning_rate": LEARNING_RATE,
         "per_device_train_batch_size": ANSWERS, "gradient_accumulation_steps": 1, "logging_steps": 1,
         "save_strategy": "no", "disable_tqdm": True, "gradient_checkpointing": False, "temperature": 1.0,
+        "report_to": "none",
     }  # fmt: skip
     start = time.perf_counter()
 
@@ -212,27 +214,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     parser.add_argument("--runs", choices=RUNS, nargs="*", default=list(RUNS))
     parser.add_argument("--run", choices=RUNS, help="one run, for the parent to start")
     arguments = parser.parse_args()
     if arguments.run:
         task, who = arguments.run.split("-")
         with tempfile.TemporaryDirectory() as folder:
-            result = (run_ours if who == "ours" else run_trl)(task, arguments.steps, Path(folder))
+            result = (run_ours if who == "ours" else run_trl)(task, arguments.steps, arguments.precision, Path(folder))
         result["peak_megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(result))
         return
     found: dict[str, list[dict[str, Any]]] = {}
     for run in tqdm(arguments.runs * arguments.repeats):
         command = [sys.executable, "-m", "benchmarks.rollouts_against_trl", "--run", run]
-        command += ["--steps", str(arguments.steps)]
+        command += ["--steps", str(arguments.steps), "--precision", arguments.precision]
         output = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
         found.setdefault(run, []).append(json.loads(output.splitlines()[-1]))
-    records = [r for r in json.loads(OUTPUT.read_text()) if r["run"] not in found] if OUTPUT.exists() else []
+    taken = {(run, arguments.precision) for run in found}
+    records = json.loads(OUTPUT.read_text()) if OUTPUT.exists() else []
+    records = [record for record in records if (record["run"], record["precision"]) not in taken]
     for run, results in found.items():
         seconds = statistics.median(value for result in results for value in result["times"][2:])
         records.append({
-            "run": run, "episodes_per_second": round(ANSWERS / seconds, 2), "seconds_a_batch": round(seconds, 3),
+            "run": run, "precision": arguments.precision, "seconds_a_batch": round(seconds, 3),
+            "episodes_per_second": round(ANSWERS / seconds, 2),
             "parts": results[0].get("parts"), "peak_megabytes": round(max(r["peak_megabytes"] for r in results)),
             "repeats": arguments.repeats, "steps": arguments.steps,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "

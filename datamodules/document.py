@@ -12,11 +12,17 @@ class Document:
         reason: why there is no text.
         group: documents of one group never part between training and validation; by default
             a document is a group of its own.
+        url: where it was published.
+        licence: under which it may be used, an SPDX identifier where one is known.
+        date: when it was published or fetched, ISO 8601.
     """
 
     text: str | None
     reason: str | None = None
     group: str | None = None
+    url: str | None = None
+    licence: str | None = None
+    date: str | None = None
 
 
 def unless_surrogates(text: str) -> Document:

@@ -24,7 +24,7 @@ from daft.functions import (
     when,
 )
 
-from datamodules.cleaning.step import Rule
+from datamodules.cleaning.step import Limit, Rule
 
 
 def _share(part: Expression, whole: Expression) -> Expression:
@@ -32,14 +32,6 @@ def _share(part: Expression, whole: Expression) -> Expression:
     return when(whole > lit(0), part.cast(daft.DataType.float64()) / whole.cast(daft.DataType.float64())).otherwise(
         lit(0.0)
     )
-
-
-def _below(measured: Expression, limit: float) -> Expression:
-    return measured < lit(limit)
-
-
-def _above(measured: Expression, limit: float) -> Expression:
-    return measured > lit(limit)
 
 
 class Length(Rule):
@@ -58,11 +50,11 @@ class Length(Rule):
         """Characters."""
         return {"characters": length(text)}
 
-    def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
+    def limits(self) -> dict[str, Limit]:
         """`too_short`, `too_long`."""
         return {
-            "too_short": _below(measured["characters"], self.minimum_characters),
-            "too_long": _above(measured["characters"], self.maximum_characters),
+            "too_short": Limit("characters", "<", self.minimum_characters),
+            "too_long": Limit("characters", ">", self.maximum_characters),
         }
 
 
@@ -120,19 +112,19 @@ class GopherQuality(Rule):
             "stop_words": stop_words,
         }
 
-    def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
+    def limits(self) -> dict[str, Limit]:
         """One reason a threshold, `gopher_...`."""
         return {
-            "gopher_too_few_words": _below(measured["words"], self.minimum_words),
-            "gopher_too_many_words": _above(measured["words"], self.maximum_words),
-            "gopher_short_words": _below(measured["mean_word_length"], self.minimum_mean_word_length),
-            "gopher_long_words": _above(measured["mean_word_length"], self.maximum_mean_word_length),
-            "gopher_hashes": _above(measured["hashes_per_word"], self.maximum_symbols_per_word),
-            "gopher_ellipses": _above(measured["ellipses_per_word"], self.maximum_symbols_per_word),
-            "gopher_bullet_lines": _above(measured["bullet_lines"], self.maximum_bullet_lines),
-            "gopher_ellipsis_lines": _above(measured["ellipsis_lines"], self.maximum_ellipsis_lines),
-            "gopher_few_alphabetic_words": _below(measured["alphabetic_words"], self.minimum_alphabetic_words),
-            "gopher_few_stop_words": _below(measured["stop_words"], self.minimum_stop_words),
+            "gopher_too_few_words": Limit("words", "<", self.minimum_words),
+            "gopher_too_many_words": Limit("words", ">", self.maximum_words),
+            "gopher_short_words": Limit("mean_word_length", "<", self.minimum_mean_word_length),
+            "gopher_long_words": Limit("mean_word_length", ">", self.maximum_mean_word_length),
+            "gopher_hashes": Limit("hashes_per_word", ">", self.maximum_symbols_per_word),
+            "gopher_ellipses": Limit("ellipses_per_word", ">", self.maximum_symbols_per_word),
+            "gopher_bullet_lines": Limit("bullet_lines", ">", self.maximum_bullet_lines),
+            "gopher_ellipsis_lines": Limit("ellipsis_lines", ">", self.maximum_ellipsis_lines),
+            "gopher_few_alphabetic_words": Limit("alphabetic_words", "<", self.minimum_alphabetic_words),
+            "gopher_few_stop_words": Limit("stop_words", "<", self.minimum_stop_words),
         }
 
 
@@ -151,7 +143,7 @@ class GopherRepetition(Rule):
         maximum_duplicate_line_characters: float = 0.20,
         maximum_duplicate_paragraph_characters: float = 0.20,
     ) -> None:
-        self.limits = {
+        self.maxima = {
             "duplicate_lines": maximum_duplicate_lines,
             "duplicate_paragraphs": maximum_duplicate_paragraphs,
             "duplicate_line_characters": maximum_duplicate_line_characters,
@@ -168,9 +160,9 @@ class GopherRepetition(Rule):
             measured[f"duplicate_{name}_characters"] = 1 - _share(_characters(distinct), _characters(parts))
         return measured
 
-    def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
+    def limits(self) -> dict[str, Limit]:
         """One reason a threshold, `gopher_duplicate_...`."""
-        return {f"gopher_{name}": _above(measured[name], limit) for name, limit in self.limits.items()}
+        return {f"gopher_{name}": Limit(name, ">", most) for name, most in self.maxima.items()}
 
 
 def _characters(parts: Expression) -> Expression:
@@ -198,11 +190,11 @@ class C4Page(Rule):
             "placeholder": lower(text).contains(self.placeholder.lower()),
         }
 
-    def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
+    def limits(self) -> dict[str, Limit]:
         """`c4_few_sentences`, `c4_placeholder`."""
         return {
-            "c4_few_sentences": _below(measured["sentences"], self.minimum_sentences),
-            "c4_placeholder": measured["placeholder"],
+            "c4_few_sentences": Limit("sentences", "<", self.minimum_sentences),
+            "c4_placeholder": Limit("placeholder", ">", 0),
         }
 
 
@@ -241,13 +233,13 @@ class CodeQuality(Rule):
             "generated": regexp(left(text, self.header_characters), self.GENERATED),
         }
 
-    def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
+    def limits(self) -> dict[str, Limit]:
         """`code_...`."""
         return {
-            "code_generated": measured["generated"],
-            "code_long_line": _above(measured["longest_line"], self.maximum_line_length),
-            "code_long_lines": _above(measured["mean_line_length"], self.maximum_mean_line_length),
-            "code_few_alphanumerics": _below(measured["alphanumeric"], self.minimum_alphanumeric),
+            "code_generated": Limit("generated", ">", 0),
+            "code_long_line": Limit("longest_line", ">", self.maximum_line_length),
+            "code_long_lines": Limit("mean_line_length", ">", self.maximum_mean_line_length),
+            "code_few_alphanumerics": Limit("alphanumeric", "<", self.minimum_alphanumeric),
         }
 
 

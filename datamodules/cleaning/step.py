@@ -4,21 +4,56 @@ Steps are written as Daft expressions, so that they run vectorised on every core
 about either; a step that needs Python itself wraps a batch function. A step keeps nothing between documents.
 """
 
+import operator
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
-from daft import Expression
+import daft
+from daft import Expression, lit
+
+COMPARISONS: dict[str, Callable[[Expression, Expression], Expression]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When a measurement drops a document.
+
+    Attributes:
+        measure: name of the measurement; one that is true or false counts as 1 or 0.
+        comparison: drops what compares so with the threshold.
+        threshold: in the unit of the measurement.
+    """
+
+    measure: str
+    comparison: Literal["<", "<=", ">", ">="]
+    threshold: float
+
+    def drops(self, measured: Expression) -> Expression:
+        """Whether a document is dropped, an expression over its measurement."""
+        return COMPARISONS[self.comparison](measured.cast(daft.DataType.float64()), lit(float(self.threshold)))
 
 
 class Rule(ABC):
-    """Measures a text and names the measurements that drop it."""
+    """Measures a text and holds the measurements against limits."""
 
     @abstractmethod
     def measures(self, text: Expression) -> dict[str, Expression]:
-        """Quantities of a text by name, each an expression over the text column."""
+        """Quantities of a text by name, each an expression over the text column.
+
+        Where it says so, a rule may look at the columns `url`, `path`, `licence` and `date` too.
+        """
 
     @abstractmethod
+    def limits(self) -> dict[str, Limit]:
+        """Reason -> the limit that drops for it. The first that applies is the one reported."""
+
     def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
-        """Reason -> whether it applies, over the columns of `measures`. The first that applies is the one reported."""
+        """Reason -> whether it applies, over the columns of `measures`."""
+        return {reason: limit.drops(measured[limit.measure]) for reason, limit in self.limits().items()}
 
 
 class Rewrite(ABC):
