@@ -9,16 +9,18 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader
 
+from datamodules.cleaning.explain import explain, format_examples
 from datamodules.cleaning.lines import RepeatedLines
 from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Curation, Source
 from datamodules.cleaning.step import CleaningStep
 from datamodules.cleaning.substring import RepeatedSpans
+from datamodules.cleaning.summary import format_table
 from datamodules.cleaning.url_duplicates import UrlDuplicates
 from datamodules.mixture import EvenlySpread, Mixture, PackedWindows, WindowedSource
 from datamodules.numbered import BatchSizeWarmup, NumberedSamples
-from datamodules.prepare import Prepared, prepare, prepare_documents
+from datamodules.prepare import Prepared, prepare, prepare_documents, read_summary
 from datamodules.shards import Shard, open_shards
 from datamodules.tokenizer import Tokenizer, TokenizerSettings
 from datamodules.tokenizer_files import find_tokenizer, load_tokenizer, restore
@@ -129,6 +131,18 @@ class PretrainingData(NumberedSamples):
         return prepare_documents(
             self.folder, self.sources, self.near_duplicates, self.validation_fraction, self.seed, self.curation
         )
+
+    def explain(self, why: str) -> str:
+        """What became of a document, by its id or path, and why."""
+        stage = self.clean()
+        return explain(stage, read_summary(stage), why)
+
+    def examples(self, reason: str | None = None, samples: int = 3) -> str:
+        """What cleaning did, and a few documents of each reason, or of one."""
+        stage = self.clean()
+        summary = read_summary(stage)
+        shown = format_examples(stage, summary, reason, samples)
+        return shown if reason else f"{format_table(summary)}{shown}"
 
     def summary(self) -> dict[str, Any]:
         """What cleaning counted."""

@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 
 from datamodules.cleaning.components import best_of_components, connected_components, kept_of, pairs_in_buckets
-from datamodules.cleaning.judging import band_column, loose_column
+from datamodules.cleaning.judging import KEYS, band_column, key_columns, keys_of, loose_column, signatures_of
 from datamodules.cleaning.minhash import NearDuplicates, estimated_similarity
 from datamodules.cleaning.split import choose_validation
 
@@ -72,10 +72,13 @@ def decide(
     Returns:
         None when no document is left.
     """
-    facts = _read(judged, ["id", "size", "text_key", "group_key", "url_key"])
-    bounds = np.cumsum([0, *(pyarrow.parquet.read_metadata(path).num_rows for path in judged)])
+    if not judged:
+        return None
+    rows = {name: row for row, name in enumerate(key_columns(near))}
+    facts = {name: _read(judged, rows[name]) for name in KEYS}
+    bounds = np.cumsum([0, *(np.load(keys_of(path), mmap_mode="r").shape[1] for path in judged)])
     total = int(bounds[-1])
-    size, order = facts["size"], np.arange(total)
+    size, order = facts["size"].astype(np.int64), np.arange(total)
     # Whoever was dropped by a step shares a bucket with nobody.
     alive = size > 0
     if not alive.any():
@@ -110,8 +113,8 @@ def decide(
     similarity = np.full(total, np.nan, dtype=np.float32)
     if near is not None:
         survivors = alive & (reason == 0)
-        bands = [band_column(number) for number in range(near.bands)]
-        drop((next(bucket(_read(judged, [band])[band], survivors)) for band in bands), order, REASONS.index(NEAR))
+        bands = (_read(judged, rows[band_column(number)]) for number in range(near.bands))
+        drop((next(bucket(band, survivors)) for band in bands), order, REASONS.index(NEAR))
         similarity = _similarity(judged, bounds, np.flatnonzero(reason == REASONS.index(NEAR)), duplicate_of)
 
     def related() -> Iterator[np.ndarray]:
@@ -120,7 +123,7 @@ def decide(
         lost = np.flatnonzero(reason > 0)
         yield np.stack((lost, duplicate_of[lost]), axis=1)
         for number in range(2 * near.bands if near else 0):
-            yield from bucket(_read(judged, [loose_column(number)])[loose_column(number)], alive)
+            yield from bucket(_read(judged, rows[loose_column(number)]), alive)
 
     sources = np.repeat(np.unique(owners, return_inverse=True)[1], np.diff(bounds))
     components = connected_components(related(), total)
@@ -129,14 +132,9 @@ def decide(
     return Decisions(facts["id"], reason, duplicate_of, similarity, held_out, bounds)
 
 
-def _read(judged: Sequence[Path], columns: list[str]) -> dict[str, np.ndarray]:
-    """Columns of numbers over all pieces; a null is 0."""
-    parts: dict[str, list[np.ndarray]] = {column: [] for column in columns}
-    for path in judged:
-        table = pyarrow.parquet.read_table(path, columns=columns)
-        for column in columns:
-            parts[column].append(table.column(column).fill_null(0).to_numpy())
-    return {column: np.concatenate(arrays) for column, arrays in parts.items()}
+def _read(judged: Sequence[Path], row: int) -> np.ndarray:
+    """A row of the pieces' keys over all documents, uint64 [documents]."""
+    return np.concatenate([np.load(keys_of(path), mmap_mode="r")[row] for path in judged])
 
 
 def _scores(judged: Sequence[Path], bounds: np.ndarray) -> np.ndarray:
@@ -165,18 +163,22 @@ def _ranks(score: np.ndarray, size: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _similarity(
-    judged: Sequence[Path], bounds: np.ndarray, lost: np.ndarray, duplicate_of: np.ndarray
-) -> np.ndarray:
+def _similarity(judged: Sequence[Path], bounds: np.ndarray, lost: np.ndarray, duplicate_of: np.ndarray) -> np.ndarray:
     """Share of equal hashes of the lost documents' signatures with those kept instead, float32 [documents]."""
     similarity = np.full(bounds[-1], np.nan, dtype=np.float32)
     # A few thousand signatures at a time: half a kilobyte each.
     for start in range(0, len(lost), 2**16):
         some = lost[start : start + 2**16]
         wanted = np.unique(np.concatenate((some, duplicate_of[some])))
-        rows = np.array(rows_at(judged, bounds, wanted, ["signature"])["signature"], dtype=np.uint32)
+        ends = np.searchsorted(wanted, bounds)
+        signatures = np.concatenate(
+            [
+                np.load(signatures_of(path), mmap_mode="r")[wanted[ends[number] : ends[number + 1]] - bounds[number]]
+                for number, path in enumerate(judged)
+            ]
+        )
         left, right = np.searchsorted(wanted, some), np.searchsorted(wanted, duplicate_of[some])
-        similarity[some] = estimated_similarity(rows[left], rows[right])
+        similarity[some] = estimated_similarity(signatures[left], signatures[right])
     return similarity
 
 

@@ -4,15 +4,16 @@ Results pass through the driver in both cases, which writes them: one place deci
 network and compression are the limit, some hundreds of megabytes a second.
 """
 
+import contextlib
 import importlib.util
 import os
 from typing import Literal
 
 import daft
+from daft.exceptions import DaftCoreException
+from daft.runners import get_or_create_runner
 
 from errors import InputError
-
-_chosen: list[str] = []
 
 
 def use_engine(engine: Literal["native", "ray"]) -> None:
@@ -22,24 +23,20 @@ def use_engine(engine: Literal["native", "ray"]) -> None:
         InputError: when Ray is not installed, or Daft has already run on the other engine.
     """
     if engine == "ray" and importlib.util.find_spec("ray") is None:
-        raise InputError("engine=ray: Ray is not installed, pip install 'lightning-language-models[ray]' or take native")
-    if _chosen and _chosen[0] != engine:
-        raise InputError(f"engine={engine}: this process already runs Daft on {_chosen[0]}, start another one")
-    if _chosen:
-        return
-    try:
-        if engine == "ray":
+        raise InputError(
+            "engine=ray: Ray is not installed, pip install 'lightning-language-models[ray]' or take native"
+        )
+    if engine == "ray":
+        # Fails where there is a runner, which is asked for its name below.
+        with contextlib.suppress(DaftCoreException):
             daft.set_runner_ray(os.environ.get("RAY_ADDRESS"), noop_if_initialized=True)
-        else:
-            daft.set_runner_native()
-    except RuntimeError as error:
-        raise InputError(f"engine={engine}: Daft already runs on another engine in this process: {error}") from error
-    _chosen.append(engine)
+    if (other := get_or_create_runner().name) != engine:
+        raise InputError(f"engine={engine}: this process already runs Daft on {other}, start another one")
 
 
 def plans_at_once() -> int:
     """Plans to keep in flight: one saturates a machine, a cluster takes one for each of its processors."""
-    if _chosen == ["ray"]:
+    if get_or_create_runner().name == "ray":
         import ray
 
         return max(1, int(ray.cluster_resources().get("CPU", 1)))

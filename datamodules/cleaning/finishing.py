@@ -18,7 +18,7 @@ from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import left, length, length_bytes, regexp_replace, when
 
 from datamodules.cleaning.decisions import NEAR, REASONS, Decisions
-from datamodules.cleaning.judging import EXCERPT_CHARACTERS, MASKING_MARGIN, write_frame
+from datamodules.cleaning.judging import EXCERPT_CHARACTERS, MASKING_MARGIN, write_table
 from datamodules.cleaning.lines import RepeatedLines
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.repeated_text import RepeatedText
@@ -101,9 +101,7 @@ def _compared_within(finder: RepeatedText, piece: Piece) -> str:
     return piece.source if isinstance(finder, RepeatedLines) else ALL
 
 
-def cut(
-    piece: Piece, texts: Any, ordinals: np.ndarray, cuts: Cuts
-) -> tuple[pyarrow.Array, dict[str, np.ndarray]]:
+def cut(piece: Piece, texts: Any, ordinals: np.ndarray, cuts: Cuts) -> tuple[pyarrow.Array, dict[str, np.ndarray]]:
     """Texts of a piece without what repeats, and the characters that each cut took from each, int64."""
     lost = {}
     for name, (finder, folder) in cuts.items():
@@ -144,7 +142,7 @@ def finish(piece: Piece, folder: Path, masker: MaskPersonalData | None, cuts: Cu
     final = final.append_column("text", texts)
     for name, taken in lost.items():
         final = final.append_column(f"cut_{name}", pyarrow.array(taken, pyarrow.int64()))
-    write_frame(masked_documents(daft.from_arrow(final), masker), documents)
+    write_table(masked_documents(daft.from_arrow(final), masker).to_arrow(), documents)
 
     others = ~kept
     gone = table.select([*PROVENANCE, "bytes", "excerpt", "dropped_by", *measured]).filter(others)
@@ -152,7 +150,7 @@ def finish(piece: Piece, folder: Path, masker: MaskPersonalData | None, cuts: Cu
     for name, column in _kept_instead(piece).items():
         gone = gone.append_column(name, column.filter(others))
     excerpt = masked_excerpt(masker or MaskPersonalData(), col("excerpt"))
-    write_frame(daft.from_arrow(gone).with_column("excerpt", excerpt), dropped)
+    write_table(daft.from_arrow(gone).with_column("excerpt", excerpt).to_arrow(), dropped)
 
 
 def _reasons(piece: Piece, table: pyarrow.Table) -> pyarrow.Array:

@@ -2,7 +2,7 @@
 
 All measurements stay beside each document, also of those it was not dropped for, and so do the hashes by which
 documents are compared later: some 800 bytes a document on disk until the stage is done, so that decisions about pairs
-read a column of numbers and no text.
+read columns of numbers and no text.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import daft
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 from daft import DataFrame, DataType, Expression, col, lit
@@ -26,7 +27,7 @@ from errors import InputError
 EXCERPT_CHARACTERS = 200
 MASKING_MARGIN = 320
 """Characters kept behind an excerpt until it is masked, so that the cut halves no address: the longest e-mail."""
-KEY_COLUMNS = ("text_key", "group_key", "url_key")
+KEYS = ("id", "size", "text_key", "group_key", "url_key")
 READING = -1
 """Number of the step that drops what could not be read."""
 
@@ -61,8 +62,8 @@ def judge(
         One row a document in the order of the piece: what it was read as, `source`, `excerpt` (unmasked, with a
         margin), `text` (null once dropped), `reason` (null while kept), `dropped_by` (number of the step, counted
         from the normalisation), `size` (bytes after all steps, 0 once dropped), `size_N` (bytes after the rewrite N,
-        null where dropped before), `measured_NAME` (null where dropped before), the keys of `KEY_COLUMNS`, and
-        `signature` with the columns of its bands.
+        null where dropped before), `measured_NAME` (null where dropped before), the columns of `key_columns`, and
+        `signature` where there are near-duplicates to find.
     """
     df = piece.with_columns(
         {
@@ -99,8 +100,8 @@ def judge(
     }
     df = df.with_columns(kept)
     if near is not None:
-        # Parquet cannot read null lists of a fixed size back.
-        signature = near.signature(col("text")).cast(DataType.list(DataType.uint32()))
+        # A signature of nothing but nulls is an error, and Parquet cannot read null lists of a fixed size back.
+        signature = near.signature(col("text").fill_null(lit(""))).cast(DataType.list(DataType.uint32()))
         df = df.with_column("signature", when(col("reason").is_null(), signature))
         bands = {band_column(n): key for n, key in enumerate(near.band_keys(col("signature")))}
         loose = {loose_column(n): key for n, key in enumerate(near.band_keys(col("signature"), near.rows // 2))}
@@ -108,23 +109,56 @@ def judge(
     return df
 
 
-def write_judged(piece: Path, judged: Path, source: str, steps: Sequence[CleaningStep], **keys: Any) -> None:
-    """Judge a piece on disk into a file of the same rows, if it is not there; arguments as for `judge`."""
+def key_columns(near: NearDuplicates | None) -> list[str]:
+    """Columns of numbers by which documents are compared, in the order in which they are stored."""
+    bands = near.bands if near else 0
+    return [*KEYS, *map(band_column, range(bands)), *map(loose_column, range(2 * bands))]
+
+
+def keys_of(judged: Path) -> Path:
+    """File of the keys of a judged piece: uint64 [columns, documents], mapped into memory a column at a time."""
+    return judged.with_suffix(".keys.npy")
+
+
+def signatures_of(judged: Path) -> Path:
+    """File of its signatures, uint32 [documents, hashes]; 0 where a document was dropped."""
+    return judged.with_suffix(".signatures.npy")
+
+
+def write_judged(
+    piece: Path,
+    judged: Path,
+    source: str,
+    steps: Sequence[CleaningStep],
+    near: NearDuplicates | None,
+    urls: UrlDuplicates | None,
+) -> None:
+    """Judge a piece on disk into three files of the same rows, unless they are there; arguments as for `judge`."""
     if judged.exists():
         return
-    df = judge(daft.from_arrow(pyarrow.parquet.read_table(piece)), source, steps, **keys)
-    write_frame(df, judged)
+    table = judge(daft.from_arrow(pyarrow.parquet.read_table(piece)), source, steps, near, urls).to_arrow()
+    keys = np.empty((len(key_columns(near)), len(table)), dtype=np.uint64)
+    for row, name in enumerate(key_columns(near)):
+        keys[row] = table.column(name).fill_null(0).to_numpy()
+    with written_whole(keys_of(judged)) as partial, partial.open("wb") as file:
+        np.save(file, keys)
+    if near is not None:
+        signatures = np.zeros((len(table), near.bands * near.rows), dtype=np.uint32)
+        column = table.column("signature").combine_chunks()
+        signatures[column.is_valid().to_numpy(zero_copy_only=False)] = (
+            column.flatten().to_numpy().reshape(-1, signatures.shape[1])
+        )
+        with written_whole(signatures_of(judged)) as partial, partial.open("wb") as file:
+            np.save(file, signatures)
+        table = table.drop_columns("signature")
+    # Last: it says that the piece is done.
+    write_table(table.drop_columns([name for name in key_columns(near) if name not in ("id", "size")]), judged)
 
 
-def write_frame(df: DataFrame, path: Path) -> None:
-    """Run a plan and write its rows in their order; Daft's own writer names its files at random."""
-    schema = df.schema().to_pyarrow_schema()
-    with (
-        written_whole(path) as partial,
-        pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd", compression_level=1) as writer,
-    ):
-        for batch in df.to_arrow_iter():
-            writer.write_table(pyarrow.Table.from_batches([batch]).cast(schema), row_group_size=4096)
+def write_table(table: pyarrow.Table, path: Path) -> None:
+    """Write rows in their order, as a whole or not at all; Daft's own writer names its files at random."""
+    with written_whole(path) as partial:
+        pyarrow.parquet.write_table(table, partial, row_group_size=4096, compression="zstd", compression_level=1)
 
 
 def describe_steps(source: str, steps: Sequence[CleaningStep]) -> list[dict[str, Any]]:
@@ -146,7 +180,7 @@ def describe_steps(source: str, steps: Sequence[CleaningStep]) -> list[dict[str,
         for measure in measures:
             if measure in seen:
                 raise InputError(
-                    f"sources.{source}.steps: {seen[measure]} and {name} both measure {measure!r}: leave one of them out"
+                    f"sources.{source}.steps: {seen[measure]} and {name} both measure {measure!r}: leave one out"
                 )
             seen[measure] = name
         described.append(

@@ -47,8 +47,8 @@ def summarise(
         cuts: names of the repetitions that were cut.
 
     Returns:
-        `sources`: by name, and `total` likewise, `in`, `out`, `validation` ({"documents": n, "bytes": n}), `dropped`
-        (by reason), `masked` (matches by kind), `cut` (characters by kind of repetition), `licences` and `languages`
+        `steps`, as given. `sources`: by name, and `total` likewise, `in`, `out`, `validation`
+        ({"documents": n, "bytes": n}), `dropped` (by reason), `masked` (matches by kind), `cut` (characters by kind of repetition), `licences` and `languages`
         of what is kept, and `waterfall`: one entry a step in order with its `step`, `about`, `dropped` by reason, and
         the documents and bytes `left` after it. `measures`: by source and name a histogram with its limits (see
         `Histograms`). `examples` and `kept_examples`: see `Examples`. `clusters`: the largest groups of duplicates.
@@ -66,6 +66,7 @@ def summarise(
         histograms.count(piece)
     by_source = {name: source.summary() for name, source in sources.items()}
     return {
+        "steps": dict(steps),
         "sources": by_source,
         "total": add_up(list(by_source.values())),
         "measures": histograms.summary(),
