@@ -48,10 +48,11 @@ def summarise(
 
     Returns:
         `steps`, as given. `sources`: by name, and `total` likewise, `in`, `out`, `validation`
-        ({"documents": n, "bytes": n}), `dropped` (by reason), `masked` (matches by kind), `cut` (characters by kind of repetition), `licences` and `languages`
-        of what is kept, and `waterfall`: one entry a step in order with its `step`, `about`, `dropped` by reason, and
-        the documents and bytes `left` after it. `measures`: by source and name a histogram with its limits (see
-        `Histograms`). `examples` and `kept_examples`: see `Examples`. `clusters`: the largest groups of duplicates.
+        ({"documents": n, "bytes": n}), `dropped` (by reason), `masked` (matches by kind), `cut` (characters by kind of
+        repetition), `licences` and `languages` of what is kept, and `waterfall`: one entry a step in order with its
+        `step`, `about`, `dropped` by reason, and the documents and bytes `left` after it. `measures`: by source and
+        name a histogram with its limits (see `Histograms`). `examples` and `kept_examples`: see `Examples`.
+        `clusters`: the largest groups of duplicates.
     """
     sources = {name: _Source(described, masked_kinds, cuts) for name, described in steps.items()}
     examples, histograms = Examples(), Histograms(steps)
