@@ -15,7 +15,7 @@ import xxhash
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
-from datamodules.cleaning.dedup import NearDuplicates
+from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pipeline import DOCUMENTS, SUMMARY, Source, clean, cleaning_fingerprint, list_inputs
 from datamodules.cleaning.summary import format_table
 from datamodules.shards import ShardWriter, write_manifest

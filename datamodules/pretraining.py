@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.cleaning.dedup import NearDuplicates
+from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pipeline import Source
 from datamodules.mixture import EvenlySpread, Mixture, PackedWindows, WindowedSource
 from datamodules.numbered import BatchSizeWarmup, NumberedSamples

@@ -25,7 +25,9 @@ from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import coalesce, hash, left, length, regexp, regexp_replace, when
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.cleaning.dedup import NearDuplicates, best_of_components, connected_components, pairs_in_buckets
+from datamodules.cleaning.components import best_of_components, connected_components, pairs_in_buckets
+from datamodules.cleaning.exact import text_key
+from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.normalize import Normalize
 from datamodules.cleaning.pii import KINDS, MaskPersonalData
 from datamodules.cleaning.quality import bytes_of
@@ -39,7 +41,8 @@ from errors import InputError
 
 CODE = (
     "document.py", "readers.py", "cleaning/pipeline.py", "cleaning/step.py", "cleaning/normalize.py",
-    "cleaning/quality.py", "cleaning/pii.py", "cleaning/dedup.py", "cleaning/split.py", "cleaning/summary.py",
+    "cleaning/quality.py", "cleaning/pii.py", "cleaning/minhash.py", "cleaning/components.py",
+    "cleaning/exact.py", "cleaning/split.py", "cleaning/summary.py",
 )  # fmt: skip
 EXCERPT_CHARACTERS = 200
 MASKING_MARGIN = 320
@@ -297,7 +300,7 @@ def find_duplicates(
     A component keeps its longest document, the lowest id among equals.
     """
     reasons = np.full(len(facts["id"]), "", dtype="<U16")
-    exact = pairs_in_buckets(kept.select("id", hash(col("text")).alias("key")))
+    exact = _pairs(kept, text_key(col("text")))
     reasons[~_best_of(exact, facts)] = "exact_duplicate"
     if near is not None and signatures is not None:
         similar = np.concatenate((near.edges(signatures, near.rows), exact))
@@ -309,7 +312,7 @@ def relate(
     kept: DataFrame, signatures: DataFrame | None, near: NearDuplicates | None, facts: dict[str, np.ndarray]
 ) -> np.ndarray:
     """Label of the component of documents that must not part: one group, or similar in the looser banding."""
-    edges = [pairs_in_buckets(kept.select("id", hash(col("group")).alias("key")))]
+    edges = [_pairs(kept, hash(col("group")))]
     if near is not None and signatures is not None:
         edges.append(near.edges(signatures, near.rows // 2))
     return connected_components(_positions(np.concatenate(edges), facts), len(facts["id"]))
@@ -317,7 +320,14 @@ def relate(
 
 def _best_of(edges: np.ndarray, facts: dict[str, np.ndarray]) -> np.ndarray:
     components = connected_components(_positions(edges, facts), len(facts["id"]))
-    return best_of_components(components, facts["size"])
+    size = facts["size"]
+    return best_of_components(components, size.astype(np.float64), size, np.arange(len(size)))
+
+
+def _pairs(kept: DataFrame, key: Expression) -> np.ndarray:
+    """Pairs of ids of documents with one key."""
+    columns = kept.select("id", key.alias("key")).to_arrow()
+    return pairs_in_buckets(columns["id"].to_numpy(), columns["key"].to_numpy())
 
 
 def _positions(edges: np.ndarray, facts: dict[str, np.ndarray]) -> np.ndarray:

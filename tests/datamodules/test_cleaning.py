@@ -16,7 +16,7 @@ from daft import col
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.cleaning.dedup import NearDuplicates, best_of_components, connected_components
+from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.normalize import Normalize
 from datamodules.cleaning.pii import KINDS, MaskPersonalData, mask
 from datamodules.cleaning.pipeline import Source, clean, list_inputs
@@ -177,60 +177,6 @@ def test_a_million_characters_take_linear_time(unit: str) -> None:
     for rule in (GopherQuality(), GopherRepetition(), C4Page(), CodeQuality()):
         measured(rule, [text])
     assert time.perf_counter() - start < 10
-
-
-@settings(max_examples=50, deadline=None)
-@given(edges=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=25))
-def test_components_equal_a_flood_fill(edges: list[tuple[int, int]]) -> None:
-    labels = list(range(20))
-    for _ in range(20):
-        for a, b in edges:
-            labels[a] = labels[b] = min(labels[a], labels[b])
-    found = connected_components(np.array(edges, dtype=np.int64).reshape(-1, 2), 20)
-    assert found.tolist() == labels
-    sizes = np.array([(7 * i) % 5 for i in range(20)])
-    kept = best_of_components(found, sizes)
-    for label in set(labels):
-        members = [i for i in range(20) if labels[i] == label]
-        assert [i for i in members if kept[i]] == [max(members, key=lambda i: (sizes[i], -i))]
-
-
-def test_minhash_finds_what_the_formula_says() -> None:
-    words = [sentences(seed, 60).split() for seed in range(150)]
-    texts, truth = [], []
-    for original in words:
-        replaced = [f"other{i}" if i % 100 == 50 else word for i, word in enumerate(original)]
-        texts += [" ".join(original), " ".join(replaced)]
-        first, second = (
-            {tuple(x.lower().strip(".") for x in t[i : i + 5]) for i in range(len(t) - 4)} for t in (original, replaced)
-        )
-        truth.append(len(first & second) / len(first | second))
-    near = NearDuplicates()
-    df = daft.from_pydict({"id": np.arange(len(texts), dtype=np.uint64), "text": texts})
-    signatures = df.select("id", near.signature(col("text")).alias("signature")).collect()
-    found = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows).tolist()}
-    expected = sum(1 - (1 - s**8) ** 14 for s in truth)
-    assert all(b == a + 1 and a % 2 == 0 for a, b in found)
-    assert abs(len(found) - expected) < 4 * expected**0.5
-    loose = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows // 2).tolist()}
-    assert {(2 * i, 2 * i + 1) for i, s in enumerate(truth) if s > 0.75} <= loose
-
-
-@pytest.mark.parametrize("first", ["\u4e00", "\u3041", "\u0e01", "\u1000"])
-def test_near_duplicates_are_found_in_scripts_without_spaces(first: str) -> None:
-    generator = np.random.default_rng(0)
-    letters = [chr(ord(first) + i) for i in range(40)]
-    texts = []
-    for _ in range(20):
-        original = generator.choice(letters, 400).tolist()
-        copy = list(original)
-        copy[200] = letters[letters.index(copy[200]) - 1]
-        texts += ["".join(original), "".join(copy)]
-    near = NearDuplicates()
-    df = daft.from_pydict({"id": np.arange(len(texts), dtype=np.uint64), "text": texts})
-    signatures = df.select("id", near.signature(col("text")).alias("signature")).collect()
-    found = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows).tolist()}
-    assert found == {(2 * i, 2 * i + 1) for i in range(20)}
 
 
 @settings(max_examples=40, deadline=None)
