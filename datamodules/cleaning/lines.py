@@ -129,11 +129,10 @@ def cut_lines(text: np.ndarray, lines: np.ndarray) -> np.ndarray:
         UTF-8, uint8 [bytes left].
     """
     edges = np.concatenate(([0], np.flatnonzero(text == ord("\n")) + 1, [len(text)]))
-    parts, place = [], 0
-    for line in lines.tolist():
-        parts.append(text[place : edges[line]])
-        place = int(edges[line + 1])
-    return np.concatenate([*parts, text[place:]])
+    kept = np.ones(len(edges) - 1, dtype=bool)
+    kept[lines] = False
+    left: np.ndarray = text[np.repeat(kept, np.diff(edges))]
+    return left
 
 
 @numba.njit(cache=True, nogil=True)
