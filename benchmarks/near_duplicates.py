@@ -89,7 +89,7 @@ def ngrams(text: str, size: int = 5) -> set[tuple[str, ...]]:
 
 
 def all_similarities(texts: list[str]) -> dict[tuple[int, int], float]:
-    """Exact Jaccard similarity of every pair that has anything in common: all pairs, by the documents of each n-gram."""
+    """Exact Jaccard similarity of every pair that has an n-gram in common; that of all others is 0."""
     documents: dict[tuple[str, ...], list[int]] = {}
     sets = [ngrams(text) for text in texts]
     shared: dict[tuple[int, int], int] = {}

@@ -149,9 +149,8 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unit", ["a", "a ", "\x00", "你", "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 "])
 def test_five_million_bytes_take_linear_time(unit: str, tmp_path: Path) -> None:
-    rule = Decontaminate(
-        [str(write_rows(tmp_path / "set.jsonl", [PASSAGE, "one two three four five six seven eight"]))]
-    )
+    rows: list[object] = [PASSAGE, "one two three four five six seven eight"]
+    rule = Decontaminate([str(write_rows(tmp_path / "set.jsonl", rows))])
     table = evaluation_ngrams(*rule._wanted())
     data = np.frombuffer(unit.encode() * (5_000_000 // len(unit.encode())), dtype=np.uint8)
     start = time.thread_time()

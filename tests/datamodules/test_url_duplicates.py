@@ -74,10 +74,10 @@ def test_keys_of_urls() -> None:
     "unit", ["a", ":", ".", "/", "../", "%", "&", "#", ":80", "@", "ü", "[", "?utm_a=1&", "。", "\x00"]
 )
 def test_a_long_url_takes_linear_time(unit: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     for prefix in ("http://", "http://a/", "http://a/?"):
-        normalise_url(prefix + unit * (500_000 // len(unit)) + "!")
-    assert time.perf_counter() - start < 10
+        normalise_url(prefix + unit * (200_000 // len(unit)) + "!")
+    assert time.thread_time() - start < 10
 
 
 @settings(max_examples=60, deadline=None)

@@ -18,7 +18,7 @@ from datamodules.cleaning.word_hashes import TABLE_SIZE, UNSPACED, in_batches, w
 TEXT = st.text(st.characters(exclude_categories=["Cs"], max_codepoint=TABLE_SIZE - 1), max_size=40) | st.text(
     "aAbB1 _-'.,\n\x00é\u0301你好ไทยИ\U0001f600\U00020000", max_size=40
 )
-WORD = regex.compile(rf"{UNSPACED}|(?:(?!{UNSPACED})[\p{{L}}\p{{N}}\p{{M}}])+")
+WORD = regex.compile(rf"(?=[\p{{L}}\p{{N}}\p{{M}}]){UNSPACED}|(?:(?!{UNSPACED})[\p{{L}}\p{{N}}\p{{M}}])+")
 
 
 def naive_words(text: str) -> list[tuple[str, int, int]]:
@@ -47,9 +47,8 @@ def test_words_equal_a_regular_expression(texts: list[str]) -> None:
     for number, text in enumerate(texts):
         expected = naive_words(text)
         own = slice(bounds[number], bounds[number + 1])
-        places = list(
-            zip((starts[own] - offsets[number]).tolist(), (ends[own] - offsets[number]).tolist(), strict=True)
-        )
+        begins, finishes = (starts[own] - offsets[number]).tolist(), (ends[own] - offsets[number]).tolist()
+        places = list(zip(begins, finishes, strict=True))
         assert places == [(begin, end) for _, begin, end in expected]
         for (word, _, _), value in zip(expected, hashes[own].tolist(), strict=True):
             assert seen.setdefault(word, value) == value
