@@ -25,9 +25,9 @@ class RepeatedLines(RepeatedText):
 
     The line-level deduplication of CCNet (Wenzek et al. 2020, section 3.1) and C4, with the threshold of Llama 3
     (Dubey et al. 2024, section 3.1.1: lines that occur more than 6 times in each bucket of 30 million documents). As
-    in CCNet lines are compared in lower case, with 0 for every ASCII digit and without punctuation; accents count here. A
-    line without letters and digits is never removed. What counts is the documents in a folder given to `spill`: one
-    source each.
+    in CCNet lines are compared in lower case, with 0 for every ASCII digit and without punctuation; accents count
+    here. A line without letters and digits is never removed. All documents spilled into one folder are counted
+    together: give each source a folder.
 
     Args:
         characters: shorter lines are left alone, without the blanks around them: headings, list items, brackets.
@@ -129,11 +129,10 @@ def cut_lines(text: np.ndarray, lines: np.ndarray) -> np.ndarray:
         UTF-8, uint8 [bytes left].
     """
     edges = np.concatenate(([0], np.flatnonzero(text == ord("\n")) + 1, [len(text)]))
-    parts, place = [], 0
-    for line in lines.tolist():
-        parts.append(text[place : edges[line]])
-        place = int(edges[line + 1])
-    return np.concatenate([*parts, text[place:]])
+    kept = np.ones(len(edges) - 1, dtype=bool)
+    kept[lines] = False
+    left: np.ndarray = text[np.repeat(kept, np.diff(edges))]
+    return left
 
 
 @numba.njit(cache=True, nogil=True)

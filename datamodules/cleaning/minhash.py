@@ -24,7 +24,7 @@ class NearDuplicates:
         words: n-gram length in words, lower-cased and without punctuation; in Chinese and other scripts without spaces
             every character is a word. A text of nothing but punctuation is compared as it stands.
         bands, rows: the signature is cut into `bands` bands of `rows` hashes; 14 x 8 finds pairs of Jaccard
-            similarity s with probability 1 - (1 - s^8)^14, half of them at s = 0.72.
+            similarity s with probability 1 - (1 - s^8)^14, half of them at s = 0.68.
         seed: of the hash functions.
     """
 
@@ -53,7 +53,7 @@ class NearDuplicates:
         Args:
             signature: as `signature` gives it.
             rows: hashes in a band, `self.rows` where none is given; fewer find less similar pairs, half as many find
-                half of the pairs at about s = 0.43.
+                half of the pairs at s = 0.40.
         """
         rows, size = rows or self.rows, self.bands * self.rows
         return [hash(slice(signature, start, start + rows), seed=start) for start in range(0, size, rows)]

@@ -7,6 +7,7 @@ spilling one again does nothing, so a run that was stopped goes on where it was.
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow
@@ -14,7 +15,7 @@ import pyarrow
 from datamodules.cleaning.spill import RECORDS_IN_MEMORY
 from errors import InputError
 
-Texts = pyarrow.Array | pyarrow.ChunkedArray
+Texts: TypeAlias = pyarrow.Array | pyarrow.ChunkedArray
 """A column of strings; a null counts as an empty text."""
 POSITION_BITS = 28
 """A place is a document's ordinal and the position of a word or line in one number: 2^35 documents of 2^28."""

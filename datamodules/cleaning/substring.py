@@ -179,7 +179,7 @@ def _split_groups(
                 others[other] = places[order[member]]
                 # Places of two documents are further apart than any window is long.
                 distance = np.int64(others[other] - places[lowest])
-                skipped[other] = np.uint64(max(0, words - distance))
+                skipped[other] = np.uint64(words - distance) if distance < words else np.uint64(0)
                 other += 1
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import daft
+import pyarrow
 import xxhash
 from daft import DataType, Expression, Series
 
@@ -119,5 +120,7 @@ class UrlDuplicates:
 
 
 @daft.func.batch(return_dtype=DataType.uint64())
-def _url_key(urls: Series) -> list[int]:
-    return [xxhash.xxh3_64_intdigest(normalise_url(url).encode()) if url else NO_KEY for url in urls.to_pylist()]
+def _url_key(urls: Series) -> Series:
+    keys = [xxhash.xxh3_64_intdigest(normalise_url(url).encode()) if url else NO_KEY for url in urls.to_pylist()]
+    # As Arrow: a list would pass through floating point.
+    return Series.from_arrow(pyarrow.array(keys, pyarrow.uint64()))

@@ -21,9 +21,10 @@ TABLE_SIZE = 0x32400
 """No letter, digit or mark lies above, but for variation selectors, which separate nothing worth comparing."""
 BATCH_BYTES = 8 * 2**20
 """Texts worked on at a time, so that arrays of words stay small whatever a column holds."""
-_FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD)
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 EMPTY = np.uint64(0xCBF29CE484222325)
-_SHIFT = np.uint64(32)
+_SHIFT = np.uint64(33)
 
 
 @lru_cache(maxsize=1)
@@ -92,14 +93,15 @@ def in_batches(offsets: np.ndarray, most: int = BATCH_BYTES) -> Iterator[tuple[i
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def mix(value: np.uint64, more: np.uint64) -> np.uint64:
-    """A step of a hash, one-to-one in each argument; the two may not be swapped."""
-    value = (value * _FIRST) ^ more
+    """A step of a hash, one-to-one in each argument; the two may not be swapped. The finaliser is MurmurHash3's."""
+    value = (value * _STEP) ^ more
+    value = (value ^ (value >> _SHIFT)) * _FIRST
     value = (value ^ (value >> _SHIFT)) * _SECOND
     return value ^ (value >> _SHIFT)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def decode(data: np.ndarray, place: int) -> tuple[int, int]:
+def decode(data: np.ndarray, place: int) -> tuple[np.int64, int]:
     """Code point of valid UTF-8 at a place, and how many bytes it takes."""
     first = np.int64(data[place])
     if first < 0x80:

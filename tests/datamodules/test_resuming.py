@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,8 @@ from datamodules.cleaning.substring import RepeatedSpans
 from datamodules.prepare import document_files, prepare_documents, read_summary
 from datamodules.readers import Files, InputFile
 from errors import InputError
-from tests.conftest import ROOT, sentences
+from tests.conftest import sentences
+from tests.distributed import forked
 
 NOTICE = "\nThis notice stands below every one of the stories that were collected here.\n"
 
@@ -100,39 +100,26 @@ def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clean_into(tmp_path_factory.mktemp("whole"), texts)
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from tests.datamodules.test_resuming import clean_into
-print("ready", flush=True)
-clean_into(Path(sys.argv[1]), Path(sys.argv[2]))
-"""
-
-
 def test_cleaning_killed_anywhere_continues_to_the_same_bytes(texts: Path, whole: Path, tmp_path: Path) -> None:
     expected, generator = checksums(whole), random.Random(0)
     assert len(expected) > 10
-    folder, survived, most = tmp_path / "data", [], 0
+    folder, kills, most = tmp_path / "data", 0, 0
     for _ in range(20):
-        command = [sys.executable, "-c", SCRIPT, str(folder), str(texts)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            # Killed when another few files are there: early, in the middle, late, whatever the machine's speed.
-            goal = most + generator.randint(3, 15)
-            while process.poll() is None and (found := files_in(folder)) < goal:
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
+        process = forked(tmp_path, clean_into, folder, texts)
+        # Killed when another few files are there: early, in the middle, late, whatever the machine's speed.
+        goal = most + generator.randint(3, 15)
+        while process.poll() is None and (found := files_in(folder)) < goal:
+            time.sleep(0.002)
+        process.kill()
+        _, errors = process.communicate()
         if process.returncode == 0:
             break
-        assert process.returncode == -signal.SIGKILL
+        assert process.returncode == -signal.SIGKILL, errors
         assert not list(folder.glob("documents-*"))
-        most = max(most, found)
-        survived.append(found)
+        kills, most = kills + 1, max(most, found)
     (stage,) = folder.glob("documents-*")
     assert checksums(stage) == expected
-    assert len(survived) >= 3
+    assert kills >= 3
 
 
 def files_in(folder: Path) -> int:
