@@ -1,6 +1,7 @@
 """The command line: `python main.py COMMAND --config FILE`, and nothing else.
 
-fit, validate, test and predict are Lightning's; prepare, generate, parity and report read the very same configuration.
+fit, validate, test and predict are Lightning's; prepare, inspect, generate, parity and report read the very same
+configuration.
 convert, evaluate and compare need none: a model brings its shape and its tokenizer. constitution has one of its own;
 recipe runs others, one after another.
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
@@ -98,6 +99,27 @@ class Trainer(lightning.Trainer):
     def prepare(self, model: Any, datamodule: PretrainingData) -> None:
         """Collect, clean, tokenise and pack the data, without training."""
         print(f"prepared: {datamodule.run_stages().shards}")
+
+    def inspect(
+        self,
+        model: Any,
+        datamodule: PretrainingData,
+        why: str | None = None,
+        reason: str | None = None,
+        samples: int = 3,
+    ) -> None:
+        """Clean the data if that is not done, and say what became of it, or of one document; nothing is tokenised.
+
+        Args:
+            model: the LightningModule.
+            datamodule: the LightningDataModule.
+            why: a document's id (decimal or hexadecimal) or its path in provenance: says whether it was kept and where,
+                or by which step it was dropped, for which measured value against which limit of which paper, or which
+                document it duplicates.
+            reason: show only documents dropped for this reason, or `kept` ones.
+            samples: documents to show of each reason.
+        """
+        print(datamodule.explain(why) if why is not None else datamodule.examples(reason, samples))
 
     def generate(
         self,
@@ -238,7 +260,7 @@ class CommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        ours = {"prepare", "generate", "parity", "report"}
+        ours = {"prepare", "inspect", "generate", "parity", "report"}
         skipped = LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in sorted(ours)}
         return {name: arguments | {"weights_only", "configuration"} for name, arguments in skipped.items()}
 

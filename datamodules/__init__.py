@@ -1,7 +1,11 @@
-from datamodules.cleaning.dedup import NearDuplicates
+from datamodules.cleaning.decontaminate import Decontaminate
+from datamodules.cleaning.lines import RepeatedLines
+from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Source
 from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length
+from datamodules.cleaning.substring import RepeatedSpans
+from datamodules.cleaning.url_duplicates import UrlDuplicates
 from datamodules.instructions import InstructionData
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
@@ -17,6 +21,7 @@ __all__ = [
     "BracketRows",
     "C4Page",
     "CodeQuality",
+    "Decontaminate",
     "DocstringRows",
     "Docstrings",
     "FileRows",
@@ -34,5 +39,8 @@ __all__ = [
     "PythonSources",
     "RandomTokens",
     "Readmes",
+    "RepeatedLines",
+    "RepeatedSpans",
     "Source",
+    "UrlDuplicates",
 ]

@@ -16,15 +16,15 @@ from daft import col
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.cleaning.dedup import NearDuplicates, best_of_components, connected_components
+from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.normalize import Normalize
 from datamodules.cleaning.pii import KINDS, MaskPersonalData, mask
-from datamodules.cleaning.pipeline import Source, clean, list_inputs
+from datamodules.cleaning.pipeline import Curation, Source, clean, list_inputs
 from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length
 from datamodules.cleaning.split import choose_validation
 from datamodules.cleaning.step import Rule
 from datamodules.cleaning.summary import format_table
-from datamodules.readers import Files
+from datamodules.readers import Files, stable_hash
 from errors import InputError
 from tests.conftest import sentences
 
@@ -179,60 +179,6 @@ def test_a_million_characters_take_linear_time(unit: str) -> None:
     assert time.perf_counter() - start < 10
 
 
-@settings(max_examples=50, deadline=None)
-@given(edges=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=25))
-def test_components_equal_a_flood_fill(edges: list[tuple[int, int]]) -> None:
-    labels = list(range(20))
-    for _ in range(20):
-        for a, b in edges:
-            labels[a] = labels[b] = min(labels[a], labels[b])
-    found = connected_components(np.array(edges, dtype=np.int64).reshape(-1, 2), 20)
-    assert found.tolist() == labels
-    sizes = np.array([(7 * i) % 5 for i in range(20)])
-    kept = best_of_components(found, sizes)
-    for label in set(labels):
-        members = [i for i in range(20) if labels[i] == label]
-        assert [i for i in members if kept[i]] == [max(members, key=lambda i: (sizes[i], -i))]
-
-
-def test_minhash_finds_what_the_formula_says() -> None:
-    words = [sentences(seed, 60).split() for seed in range(150)]
-    texts, truth = [], []
-    for original in words:
-        replaced = [f"other{i}" if i % 100 == 50 else word for i, word in enumerate(original)]
-        texts += [" ".join(original), " ".join(replaced)]
-        first, second = (
-            {tuple(x.lower().strip(".") for x in t[i : i + 5]) for i in range(len(t) - 4)} for t in (original, replaced)
-        )
-        truth.append(len(first & second) / len(first | second))
-    near = NearDuplicates()
-    df = daft.from_pydict({"id": np.arange(len(texts), dtype=np.uint64), "text": texts})
-    signatures = df.select("id", near.signature(col("text")).alias("signature")).collect()
-    found = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows).tolist()}
-    expected = sum(1 - (1 - s**8) ** 14 for s in truth)
-    assert all(b == a + 1 and a % 2 == 0 for a, b in found)
-    assert abs(len(found) - expected) < 4 * expected**0.5
-    loose = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows // 2).tolist()}
-    assert {(2 * i, 2 * i + 1) for i, s in enumerate(truth) if s > 0.75} <= loose
-
-
-@pytest.mark.parametrize("first", ["\u4e00", "\u3041", "\u0e01", "\u1000"])
-def test_near_duplicates_are_found_in_scripts_without_spaces(first: str) -> None:
-    generator = np.random.default_rng(0)
-    letters = [chr(ord(first) + i) for i in range(40)]
-    texts = []
-    for _ in range(20):
-        original = generator.choice(letters, 400).tolist()
-        copy = list(original)
-        copy[200] = letters[letters.index(copy[200]) - 1]
-        texts += ["".join(original), "".join(copy)]
-    near = NearDuplicates()
-    df = daft.from_pydict({"id": np.arange(len(texts), dtype=np.uint64), "text": texts})
-    signatures = df.select("id", near.signature(col("text")).alias("signature")).collect()
-    found = {tuple(sorted(edge)) for edge in near.edges(signatures, near.rows).tolist()}
-    assert found == {(2 * i, 2 * i + 1) for i in range(20)}
-
-
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), documents=st.integers(2, 60))
 def test_no_component_is_split_and_budgets_hold(seed: int, documents: int) -> None:
@@ -269,17 +215,21 @@ def write_planted(folder: Path) -> None:
     (folder / "mail.txt").write_text(sentences(900, 40) + " Mail me at someone@example.com.")
 
 
-def run_pipeline(texts: Path, into: Path, seed: int = 0) -> dict[str, Any]:
+def run_pipeline(texts: Path, into: Path, seed: int = 0, **settings: Any) -> dict[str, Any]:
     sources = {"text": Source(Files([str(texts)]), [Length()])}
     into.mkdir()
-    return clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, seed)
+    return clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, seed, Curation(**settings))
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Rows of all files of a folder, in order."""
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pyarrow.parquet.read_table(path).to_pylist()]
 
 
 def test_the_pipeline_accounts_for_every_document(tmp_path: Path) -> None:
     write_planted(tmp_path / "texts")
     summary = run_pipeline(tmp_path / "texts", tmp_path / "out")
-    documents = pyarrow.parquet.read_table(tmp_path / "out/documents.parquet").to_pylist()
-    dropped = pyarrow.parquet.read_table(tmp_path / "out/dropped.parquet").to_pylist()
+    documents, dropped = rows(tmp_path / "out/documents"), rows(tmp_path / "out/dropped")
     total = summary["total"]
     assert total["in"]["documents"] == 103 == len(documents) + len(dropped)
     assert {reason: count["documents"] for reason, count in total["dropped"].items()} == Counter(
@@ -290,9 +240,10 @@ def test_the_pipeline_accounts_for_every_document(tmp_path: Path) -> None:
     )
     assert total["masked"]["email"] == 1
     assert any("<EMAIL>" in row["text"] for row in documents)
-    assert [row["id"] for row in documents] == sorted(row["id"] for row in documents)
+    order = [file.name for file in sorted(Files([str(tmp_path / "texts")]).files(), key=lambda f: stable_hash(f.name))]
+    assert [row["path"] for row in documents] == [name for name in order if name in {row["path"] for row in documents}]
     assert {row["split"] for row in documents} == {"train", "validation"}
-    assert all(len(examples) <= 3 for examples in summary["examples"].values())
+    assert all(len(summary["examples"][r]) == min(n["documents"], 20) for r, n in total["dropped"].items())
     assert set(summary["examples"]) == set(total["dropped"])
     # The longer of two near-duplicates is kept.
     kept = {row["path"] for row in documents}
@@ -306,8 +257,8 @@ def test_related_documents_never_part(tmp_path: Path) -> None:
     write_planted(tmp_path / "texts")
     for seed in range(3):
         run_pipeline(tmp_path / "texts", tmp_path / f"out{seed}", seed)
-        rows = pyarrow.parquet.read_table(tmp_path / f"out{seed}/documents.parquet").to_pylist()
-        split = {row["path"].removeprefix("texts/"): row["split"] for row in rows}
+        documents = rows(tmp_path / f"out{seed}/documents")
+        split = {row["path"].removeprefix("texts/"): row["split"] for row in documents}
         pairs = [(f"{i}.txt", f"{i}-related.txt") for i in range(20, 40)]
         both = [(split[a], split[b]) for a, b in pairs if a in split and b in split]
         assert len(both) >= 10
@@ -318,7 +269,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     write_planted(tmp_path / "texts")
     for name in ("one", "two"):
         run_pipeline(tmp_path / "texts", tmp_path / name)
-    for file in ("documents.parquet", "dropped.parquet"):
+    for file in ("documents/00000.parquet", "dropped/00000.parquet", "cleaning.json", "checksums.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -340,7 +291,7 @@ def test_excerpts_of_dropped_documents_are_masked(tmp_path: Path) -> None:
     sources = {"text": Source(Files([str(tmp_path / "texts")]), [Length(), GopherQuality(minimum_stop_words=0)])}
     (tmp_path / "out").mkdir()
     clean(sources, list_inputs(sources), tmp_path / "out", NearDuplicates(), 0.1, 0)
-    excerpts = pyarrow.parquet.read_table(tmp_path / "out/dropped.parquet").column("excerpt").to_pylist()
+    excerpts = [row["excerpt"] for row in rows(tmp_path / "out/dropped")]
     assert len(excerpts) == 4
     assert all("<EMAIL" in excerpt and len(excerpt) <= 200 for excerpt in excerpts)
     assert "By <EMAIL>, phone <PHONE_NUMBER>" in excerpts
@@ -349,8 +300,8 @@ def test_excerpts_of_dropped_documents_are_masked(tmp_path: Path) -> None:
 
 def test_documents_of_one_file_part(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
-    rows = [json.dumps({"text": sentences(i, 40)}) + "\n" for i in range(50)]
-    (tmp_path / "texts/all.jsonl").write_text("".join(rows))
+    lines = [json.dumps({"text": sentences(i, 40)}) + "\n" for i in range(50)]
+    (tmp_path / "texts/all.jsonl").write_text("".join(lines))
     summary = run_pipeline(tmp_path / "texts", tmp_path / "out")
     assert 3 <= summary["total"]["validation"]["documents"] <= 5
 

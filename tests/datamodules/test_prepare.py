@@ -53,7 +53,7 @@ def use_everything(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "documents-*/documents.parquet", "documents-*/cleaning.json", "tokenizer-*/tokenizer.model",
+        "documents-*/documents/00000.parquet", "documents-*/cleaning.json", "tokenizer-*/tokenizer.model",
         "shards-*/manifest.json", "shards-*/checksums.json",
     ],
 )  # fmt: skip
@@ -64,15 +64,16 @@ def test_a_damaged_file_of_a_stage_is_refused(
     shutil.copytree(intact, folder)
     (path,) = folder.glob(name)
     damage(path)
-    if path.name == "documents.parquet":
+    stage = folder / path.relative_to(folder).parts[0]
+    if path.suffix == ".parquet":
         # Only stages that are made anew read the documents.
         shutil.rmtree(next(folder.glob("shards-*")))
     with pytest.raises(InputError, match="prepare") as raised:
         use_everything(folder)
-    assert str(path.parent) in str(raised.value)
+    assert str(stage) in str(raised.value)
     assert "\n" not in str(raised.value)
     # What the line advises works.
-    shutil.rmtree(path.parent)
+    shutil.rmtree(stage)
     use_everything(folder)
 
 
