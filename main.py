@@ -31,6 +31,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from alignment.reward_score import RewardModelScore
 from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoint
+from callbacks.data_report import write_data_report
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
 from commands.compare import compare_models
@@ -99,6 +100,7 @@ class Trainer(lightning.Trainer):
     def prepare(self, model: Any, datamodule: PretrainingData) -> None:
         """Collect, clean, tokenise and pack the data, without training."""
         print(f"prepared: {datamodule.run_stages().shards}")
+        print(f"report: {write_data_report(datamodule.summary(), datamodule.folder, datamodule.folder.name)}")
 
     def inspect(
         self,

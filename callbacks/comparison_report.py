@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from callbacks.report import PAGE, chart, template, write_page
+from callbacks.pages import template, write_page
+from callbacks.report import PAGE, chart
 from errors import InputError
 
 COMPARISON, ANSWERS = "comparison.json", "answers.jsonl"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from callbacks.metrics_table import TABLE
-from callbacks.report import PAGE, read_curves, template, write_page, write_report
+from callbacks.pages import template, write_page
+from callbacks.report import PAGE, read_curves, write_report
 
 RECIPE_PAGE = "recipe.html"
 LOG_LINES = 200

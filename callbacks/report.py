@@ -4,7 +4,6 @@ Made from the files in the run's folder alone, so that it can be made again at a
 killed. Charts are SVG drawn by Matplotlib; nothing is loaded from a network.
 """
 
-import functools
 import io
 import json
 from collections import defaultdict
@@ -13,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import lightning
 import numpy as np
 
+from callbacks.data_report import flat_numbers, sections
 from callbacks.metrics_table import TABLE, read_metrics
+from callbacks.pages import template, write_page
 from callbacks.rollout_charts import frontier, rollout_charts
 from callbacks.samples import read_samples
 from errors import InputError
@@ -29,7 +29,18 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 class Report(lightning.Callback):
-    """Writes `report.html` into the run's folder when training ends, and prints bits per byte by source."""
+    """Writes `report.html` into the run's folder when training ends, and prints bits per byte by source.
+
+    What cleaning counted goes to the loggers as facts about the run, when training begins.
+    """
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        summary = getattr(getattr(trainer, "datamodule", None), "summary", None)
+        if summary is None or not trainer.is_global_zero:
+            return
+        numbers = flat_numbers(summary())
+        for logger in trainer.loggers if numbers else []:
+            logger.log_hyperparams(numbers)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
@@ -79,15 +90,14 @@ def write_report(run: Path) -> Path:
         raise InputError(f"{run / TABLE} holds no metric yet: let the run log something first")
     samples = read_samples(run / "samples.jsonl")
     facts, data = _read_json(run / "run.json"), _read_json(run / DATA)
-    cleaning = data if "sources" in data else {}
+    cleaning = sections(data)
     last_step = max((sample["step"] for sample in samples), default=0)
     config = run / "config.yaml"
     page = template("report.html.j2").render(
         title=run.resolve().name,
         headlines=headlines(curves, facts),
         charts=[*charts(curves), *reliability_chart(_read_json(run / RELIABILITY))],
-        cleaning=cleaning,
-        reasons=reason_bars(cleaning) if cleaning else [],
+        **cleaning,
         examples={} if cleaning else data,
         last_samples=[sample for sample in samples if sample["step"] == last_step],
         earlier_samples=[sample for sample in samples if sample["step"] != last_step],
@@ -97,31 +107,8 @@ def write_report(run: Path) -> Path:
     return write_page(run / PAGE, page)
 
 
-@functools.cache
-def template(name: str) -> jinja2.Template:
-    """A page's template; what it is given is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["shown"] = shown
-    return environment.get_template(name)
-
-
-def write_page(path: Path, page: str) -> Path:
-    """Write a page in one step."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.rename(path)
-    return path
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def shown(text: str) -> str:
-    """Text with control characters made visible: HTML has no way to hold them."""
-    return "".join(c if c in "\n\t" or (c >= " " and c != "\x7f") else f"\\x{ord(c):02x}" for c in text)
 
 
 def headlines(curves: dict[str, Curve], facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -157,13 +144,6 @@ def headlines(curves: dict[str, Curve], facts: dict[str, Any]) -> list[tuple[str
     if "parameters" in facts:
         found.append((f"{facts['parameters'] / 1e6:.2f} M", "parameters"))
     return found
-
-
-def reason_bars(cleaning: dict[str, Any]) -> list[tuple[str, int, float]]:
-    """Dropped documents by reason, most first: (reason, documents, width of its bar in per cent)."""
-    dropped = {reason: count["documents"] for reason, count in cleaning["total"]["dropped"].items()}
-    most = max(dropped.values(), default=1)
-    return [(reason, n, 100 * n / most) for reason, n in sorted(dropped.items(), key=lambda item: -item[1])]
 
 
 def charts(curves: dict[str, Curve]) -> list[tuple[str, str]]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from callbacks.metrics_table import MetricsTable
-from callbacks.report import read_curves, shown, write_report
+from callbacks.pages import shown
+from callbacks.report import read_curves, write_report
 from callbacks.rollout_charts import frontier, rollout_charts
 from errors import InputError
 

@@ -199,7 +199,7 @@ def models(base_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows: list[Any] = [{"prompt": f"Ba {number} kiro", "response": "x"} for number in range(12)]
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("\n".join(map(json.dumps, [*rows, rows[0], {"nothing": 1}, {"prompt": "Ba " * 200}])))
+    path.write_text("\n".join(map(json.dumps, [*rows, rows[0], {"nothing": 1}, {"prompt": "Ba " * 2000}])))
     return path
 
 
