@@ -37,8 +37,9 @@ from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
 from datamodules.stages import fingerprint, source_fingerprint, write_checksums
 from errors import InputError
 
+READER_CODE = sorted(f"readers/{path.name}" for path in (Path(__file__).parents[1] / "readers").glob("*.py"))
 CODE = (
-    "document.py", "readers.py", "cleaning/pipeline.py", "cleaning/step.py", "cleaning/normalize.py",
+    *READER_CODE, "document.py", "downloads.py", "cleaning/pipeline.py", "cleaning/step.py", "cleaning/normalize.py",
     "cleaning/quality.py", "cleaning/pii.py", "cleaning/dedup.py", "cleaning/split.py", "cleaning/summary.py",
 )  # fmt: skip
 EXCERPT_CHARACTERS = 200
