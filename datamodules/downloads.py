@@ -169,8 +169,7 @@ def shown(url: str) -> str:
 def _failure(url: str, folder: Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(
-        f"{shown(url)} cannot be downloaded ({reason}): correct the address, "
-        f"or place the file at {place(url, folder)}"
+        f"{shown(url)} cannot be downloaded ({reason}): correct the address, or place the file at {place(url, folder)}"
     )
 
 

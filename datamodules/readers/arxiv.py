@@ -15,7 +15,7 @@ from datamodules.document import Document, text_or_reason, unless_surrogates
 from datamodules.downloads import is_url, local_copy, place, remote_files
 from datamodules.readers.base import InputFile
 from datamodules.readers.bounded import DAMAGE, RefusedError, limited, open_bounded, read_whole, tar_members
-from datamodules.readers.latex import Load, flatten, main_file, paper
+from datamodules.readers.latex import flatten, main_file, paper
 from datamodules.readers.paths import PathReader
 
 _SOURCES = (".tex", ".ltx", ".sty")

@@ -4,6 +4,7 @@ Only lines that are Gutenberg's own markers part a book from its frame: a book w
 kept too much is seen later, text lost never.
 """
 
+import contextlib
 import posixpath
 import re
 import zipfile
@@ -128,10 +129,9 @@ class Books(PathReader):
         document = text_or_reason(raw)
         if document.text is None:
             encoding = header_fields(raw[:20_000].decode("ascii", "replace")).get("character set encoding", "")
-            try:
+            # No more is known than before where that fails: the reason stands.
+            with contextlib.suppress(LookupError, UnicodeError):
                 document = Document(raw.decode(encoding)) if encoding else document
-            except (LookupError, UnicodeError):
-                pass  # no more known than before: the reason stands
         yield document if document.text is None else gutenberg_document(document.text)
 
 

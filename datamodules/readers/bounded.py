@@ -73,11 +73,11 @@ def open_bounded(location: str) -> IO[bytes]:
     """
     suffix = Path(location).suffix.lower()
     if suffix in (".gz", ".tgz"):
-        stream = cast(IO[bytes], gzip.open(location, "rb"))
+        stream = cast(IO[bytes], gzip.open(location, "rb"))  # noqa: SIM115
     elif suffix == ".bz2":
-        stream = cast(IO[bytes], bz2.open(location, "rb"))
+        stream = cast(IO[bytes], bz2.open(location, "rb"))  # noqa: SIM115
     elif suffix == ".xz":
-        stream = cast(IO[bytes], lzma.open(location, "rb"))
+        stream = cast(IO[bytes], lzma.open(location, "rb"))  # noqa: SIM115
     elif suffix == ".zst":
         # Arrow's stream notices a frame cut short, which zstandard's reads as the end.
         stream = cast(IO[bytes], pyarrow.CompressedInputStream(pyarrow.OSFile(location), "zstd"))

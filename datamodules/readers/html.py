@@ -10,7 +10,7 @@ from typing import Literal
 
 from datamodules.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import open_bounded, read_whole, RefusedError
+from datamodules.readers.bounded import RefusedError, open_bounded, read_whole
 from datamodules.readers.paths import PathReader
 from errors import InputError
 
@@ -31,7 +31,9 @@ _NEVER_NESTED = frozenset(
 _CREATIVE_COMMONS = re.compile(
     r"creativecommons\.org/(?:licenses|publicdomain)/(by(?:-(?:nc|nd|sa))*|zero|mark)/(\d\.\d)", re.I
 )
-_LICENCE_LINK = re.compile(r"<(?:a|link)\b[^<>]{0,2000}\brel\s*=\s*[\"']?[^<>\"']{0,200}\blicense\b[^<>]{0,2000}>", re.I)
+_LICENCE_LINK = re.compile(
+    r"<(?:a|link)\b[^<>]{0,2000}\brel\s*=\s*[\"']?[^<>\"']{0,200}\blicense\b[^<>]{0,2000}>", re.I
+)
 
 
 def looks_like_html(text: str) -> bool:
@@ -79,7 +81,7 @@ def main_text(html: str, extractor: Extractor) -> str:
     if depth(html) > MAXIMUM_DEPTH:
         raise RefusedError("too_deep")
     if extractor == "trafilatura":
-        import trafilatura  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        import trafilatura
 
         # The settings of FineWeb (Penedo et al. 2024, datatrove's Trafilatura).
         return trafilatura.extract(html, favor_precision=True, include_comments=False, include_images=False) or ""
@@ -99,7 +101,7 @@ def check_extractor(extractor: str) -> None:
         raise InputError(f"extractor={extractor!r}: give resiliparse or trafilatura")
     if extractor == "trafilatura":
         try:
-            import trafilatura  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
+            import trafilatura  # noqa: F401
         except ImportError as error:
             raise InputError(
                 "extractor='trafilatura' is not installed: pip install '.[web]', or give resiliparse"
@@ -107,7 +109,7 @@ def check_extractor(extractor: str) -> None:
 
 
 def decode_html(raw: bytes, declared: str | None = None) -> Document:
-    """Characters of a page: UTF-8 where the bytes are that, else the declared, the page's own or the likeliest encoding.
+    """Characters of a page: UTF-8 if they are that, else the declared, the page's own or the likeliest encoding.
 
     Args:
         raw: the page.
@@ -126,7 +128,7 @@ def decode_html(raw: bytes, declared: str | None = None) -> Document:
     encoding = map_encoding_to_html5(declared, fallback_utf8=False) if declared else None
     if encoding is not None:
         try:
-            return unless_surrogates(raw.decode(encoding))
+            return unless_surrogates(raw.decode(encoding).removeprefix("\ufeff"))
         except (UnicodeError, LookupError):
             encoding = None
     text: str = bytes_to_str(raw, detect_encoding(raw, from_html_meta=True), errors="replace")

@@ -74,7 +74,9 @@ class HuggingFaceFolder(Files):
     def wants(self, path: Path) -> bool:
         """Files of data that are not metadata or a cache of the library."""
         hidden = any(part.startswith(".") for part in path.parts)
-        return not hidden and path.name not in self._NO_DATA and not path.name.startswith("cache-") and super().wants(path)
+        return (
+            not hidden and path.name not in self._NO_DATA and not path.name.startswith("cache-") and super().wants(path)
+        )
 
     def candidates(self) -> Iterator[InputFile]:
         """Files of the split.

@@ -15,7 +15,8 @@ from datamodules.readers.paths import PathReader
 from datamodules.readers.xml import parse_xml, text_of
 
 _LEFT_OUT = frozenset({
-    "table-wrap", "table", "fig", "fig-group", "ref-list", "supplementary-material", "fn-group", "fn", "media", "graphic",
+    "table-wrap", "table", "fig", "fig-group", "ref-list", "supplementary-material",
+    "fn-group", "fn", "media", "graphic",
     "back", "mml:math", "math", "object-id", "label",
 })  # fmt: skip
 _BLOCKS = frozenset({"title", "p", "disp-formula", "list-item", "disp-quote", "verse-line", "def"})

@@ -85,7 +85,7 @@ def main_file(files: Mapping[str, str]) -> str | None:
 
 
 def flatten(main: str, load: Load, limit: int) -> str:
-    r"""The main file with what \input, \include and \subfile name in its place; a file that is not there leaves nothing.
+    r"""The main file with what \input, \include and \subfile name in its place, or nothing where it is not there.
 
     Args:
         main: name of the file, within the paper's folder.
@@ -201,7 +201,8 @@ def _expand_once(source: str, macros: Mapping[str, tuple[int, str]], limit: int)
         if len(arguments) < count:
             continue
         value = _PARAMETER.sub(
-            lambda found, given=arguments: given[int(found[1]) - 1] if 0 < int(found[1]) <= len(given) else found[0], body
+            lambda found, given=arguments: given[int(found[1]) - 1] if 0 < int(found[1]) <= len(given) else found[0],
+            body,
         )
         # \R followed by a letter was parted by a space that TeX swallows; the body may end in a command.
         follows = source[end : end + 1]

@@ -21,7 +21,8 @@ HEADER_CHARACTERS = 2000
 """Of a source file, searched for an SPDX identifier."""
 
 _LICENCE_FILE = re.compile(
-    r"(?:licen[sc]es?|copying|unlicense)(?:[-_.](?:mit|apache|bsd|lesser|gpl|lgpl)[\w.-]{0,10})?(?:\.(?:txt|md|rst))?", re.I
+    r"(?:licen[sc]es?|copying|unlicense)(?:[-_.](?:mit|apache|bsd|lesser|gpl|lgpl)[\w.-]{0,10})?(?:\.(?:txt|md|rst))?",
+    re.I,
 )
 _SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() -]{1,200})")
 _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -50,7 +51,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("BSL-1.0", ("boost software license - version 1.0",)),
     ("Zlib", ("altered source versions must be plainly marked as such",)),
     ("BSD-3-Clause-No-Nuclear-License-2014", ("redistribution and use in source and binary forms", "nuclear facility")),
-    ("BSD-3-Clause-Clear", ("redistribution and use in source and binary forms", "no express or implied licenses to any")),
+    ("BSD-3-Clause-Clear", ("redistribution and use in source and binary forms", "no express or implied licenses")),
     ("BSD-4-Clause", ("redistribution and use in source and binary forms", "all advertising materials mentioning")),
     ("BSD-3-Clause", ("redistribution and use in source and binary forms", "endorse or promote products")),
     ("BSD-2-Clause", ("redistribution and use in source and binary forms",)),

@@ -100,9 +100,9 @@ class WikipediaDump(PathReader):
         with open_bounded(path) as stream:
             for _ in feed(parser, stream):
                 for page in pages.taken():
-                    if page.get("ns", "0") == "0" and "redirect" not in page:
-                        if page.get("model", "wikitext") == "wikitext":
-                            yield self._article(page, pages)
+                    is_article = page.get("ns", "0") == "0" and "redirect" not in page
+                    if is_article and page.get("model", "wikitext") == "wikitext":
+                        yield self._article(page, pages)
 
     @staticmethod
     def _article(page: dict[str, str], pages: _Pages) -> Document:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-import mwparserfromhell  # type: ignore[import-untyped]
+import mwparserfromhell
 from mwparserfromhell import nodes
 
 from datamodules.readers.bounded import RefusedError
@@ -21,10 +21,27 @@ MAXIMUM_BACKTRACKING = 20_000_000
 limit it takes seconds; articles that people wrote have a hundredth of it."""
 
 _DROPPED_TAGS = frozenset(
-    "table ref references gallery timeline score imagemap graph mapframe maplink templatestyles categorytree style "
-    "script inputbox section indicator".split()
+    [
+        "table",
+        "ref",
+        "references",
+        "gallery",
+        "timeline",
+        "score",
+        "imagemap",
+        "graph",
+        "mapframe",
+        "maplink",
+        "templatestyles",
+        "categorytree",
+        "style",
+        "script",
+        "inputbox",
+        "section",
+        "indicator",
+    ]
 )
-_SINGLE_TAGS = frozenset("br hr wbr li dt dd img nobr".split())
+_SINGLE_TAGS = frozenset(["br", "hr", "wbr", "li", "dt", "dd", "img", "nobr"])
 _MARKUP = re.compile(
     r"\{\{|\}\}|\{\||\|\}(?!\})|\[|\]|<(?P<tag>[a-zA-Z]{1,20})\b[^<>]{0,1000}(?P<single>/?)>|</(?P<end>[a-zA-Z]{1,20})"
 )
