@@ -146,6 +146,6 @@ def zip_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """
     try:
         with archive.open(name) as stream:
-            return read_whole(cast(IO[bytes], stream), limit)
+            return read_whole(stream, limit)
     except (RuntimeError, NotImplementedError) as error:
         raise RefusedError("encrypted_file") from error

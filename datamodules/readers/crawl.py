@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datamodules.document import Document, text_or_reason
 from datamodules.readers.base import InputFile
@@ -67,20 +68,28 @@ class CommonCrawl(PathReader):
         if size and not ends:
             _check_is_warc(path)
 
-    def _document(self, record: object, conversion: object) -> Document | None:
+    def _document(self, record: Any, conversion: Any) -> Document | None:
         """The document of a record, or None for one that is no page."""
+        claimed: int = record.content_length
+        is_text = record.record_type == conversion
+        if not is_text and not record.is_http:
+            return None
+        if claimed > self.limit:
+            return Document(None, reason="too_large")
+        record.freeze()
+        # FastWARC reads a record that is cut short as one that ends there.
+        if record.content_length < claimed:
+            raise EOFError(f"{record.content_length} bytes of {claimed} are there")
         try:
-            if record.record_type == conversion:  # type: ignore[attr-defined]
-                return text_or_reason(read_whole(record.reader, self.limit))  # type: ignore[attr-defined]
-            if not record.is_http:  # type: ignore[attr-defined]
-                return None
-            record.parse_http(auto_decode="all")  # type: ignore[attr-defined]
-            headers = record.http_headers  # type: ignore[attr-defined]
+            if is_text:
+                return text_or_reason(read_whole(record.reader, self.limit))
+            record.parse_http(auto_decode="all")
+            headers = record.http_headers
             kind = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
             if headers.status_code != 200 or kind not in _HTML_TYPES:
                 return None
             declared = _CHARSET.search(headers.get("Content-Type") or "")
-            raw = read_whole(record.reader, self.limit)  # type: ignore[attr-defined]
+            raw = read_whole(record.reader, self.limit)
             return page(raw, self.extractor, declared[1] if declared else None)
         except RefusedError as refused:
             return Document(None, reason=str(refused))

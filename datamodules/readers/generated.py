@@ -20,56 +20,16 @@ _GENERATED_NAME = re.compile(
     r"(?:_pb2(?:_grpc)?\.pyi?|\.pb\.(?:go|cc|h)|_generated\.\w+|\.g\.(?:cs|dart)|\.designer\.cs|\.freezed\.dart|"
     r"zz_generated\.\w+\.go|\.xcodeproj/.+)$", re.I
 )  # fmt: skip
-_LOCKS = frozenset(
-    [
-        "package-lock.json",
-        "yarn.lock",
-        "pnpm-lock.yaml",
-        "npm-shrinkwrap.json",
-        "composer.lock",
-        "cargo.lock",
-        "poetry.lock",
-        "pdm.lock",
-        "uv.lock",
-        "pipfile.lock",
-        "gemfile.lock",
-        "go.sum",
-        "mix.lock",
-        "pubspec.lock",
-        "podfile.lock",
-        "flake.lock",
-    ]
-)
-VENDORED_FOLDERS = frozenset(
-    [
-        "node_modules",
-        "bower_components",
-        "jspm_packages",
-        "vendor",
-        "vendors",
-        "vendored",
-        "third_party",
-        "third-party",
-        "thirdparty",
-        "3rdparty",
-        "external",
-        "externals",
-        "extern",
-        "site-packages",
-        "dist-packages",
-        ".venv",
-        "venv",
-        "env",
-        "virtualenv",
-        "pods",
-        "carthage",
-        ".yarn",
-        ".gradle",
-        "__pycache__",
-        ".tox",
-        ".eggs",
-    ]
-)
+_LOCKS = frozenset({
+    "package-lock.json", "yarn.lock", "pnpm-lock.yaml", "npm-shrinkwrap.json", "composer.lock", "cargo.lock",
+    "poetry.lock", "pdm.lock", "uv.lock", "pipfile.lock", "gemfile.lock", "go.sum", "mix.lock", "pubspec.lock",
+    "podfile.lock", "flake.lock",
+})  # fmt: skip
+VENDORED_FOLDERS = frozenset({
+    "node_modules", "bower_components", "jspm_packages", "vendor", "vendors", "vendored", "third_party",
+    "third-party", "thirdparty", "3rdparty", "external", "externals", "extern", "site-packages", "dist-packages",
+    ".venv", "venv", "env", "virtualenv", "pods", "carthage", ".yarn", ".gradle", "__pycache__", ".tox", ".eggs",
+})  # fmt: skip
 """Folders of other people's code, most of them from GitHub linguist's vendor.yml."""
 _MINIFIED_NAME = re.compile(r"[.-]min\.(?:js|css|mjs)$|\.bundle\.js$|\.js\.map$|\.css\.map$", re.I)
 MINIFIED_MEAN_LINE = 110

@@ -24,10 +24,12 @@ UNDECODABLE_SHARE = 0.01
 _TAG = re.compile(
     r"<!--.*?(?:-->|\Z)|<(script|style|textarea|title|xmp)\b.*?(?:</\1|\Z)|<(/?)([a-z][a-z0-9-]*)", re.I | re.S
 )
-_NEVER_NESTED = frozenset(
-    "area base br col embed hr img input link meta param source track wbr "  # have no content
-    "html head body p li dt dd tr td th thead tbody tfoot option optgroup rp rt colgroup".split()  # end by themselves
-)
+_NEVER_NESTED = frozenset({
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
+    "html", "head", "body", "p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup",
+    "rp", "rt", "colgroup",
+})  # fmt: skip
+"""Elements that have no content, and those that end by themselves where the next begins."""
 _CREATIVE_COMMONS = re.compile(
     r"creativecommons\.org/(?:licenses|publicdomain)/(by(?:-(?:nc|nd|sa))*|zero|mark)/(\d\.\d)", re.I
 )
@@ -42,9 +44,10 @@ def looks_like_html(text: str) -> bool:
 
 
 def depth(html: str) -> int:
-    """Elements within each other at most, from the tags alone in linear time; never less than a parser finds.
+    """Elements within each other at most, from the tags alone in linear time; counting stops above `MAXIMUM_DEPTH`.
 
-    Elements that end by themselves where the next begins, such as <li>, are not counted.
+    Elements that end by themselves where the next begins, such as <li>, are not counted; of a page with too few tags
+    to be too deep none are.
     """
     deepest = level = 0
     if html.count("<") <= MAXIMUM_DEPTH:
@@ -55,6 +58,8 @@ def depth(html: str) -> int:
             continue
         level = max(level - 1, 0) if match[2] else level + 1
         deepest = max(deepest, level)
+        if deepest > MAXIMUM_DEPTH:
+            break
     return deepest
 
 

@@ -15,6 +15,7 @@ from sysconfig import get_path
 
 from datamodules.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.base import InputFile, Reader, provenance_name
+from datamodules.readers.bounded import RefusedError
 from datamodules.readers.html import html_to_text, looks_like_html
 from errors import InputError
 
@@ -158,7 +159,10 @@ class Readmes(InstalledFiles):
         message = metadata.PathDistribution(Path(file.location).parent).metadata
         description = str(message.get("Description") or message.get_payload() or "")  # type: ignore[attr-defined]
         if description.strip():
-            yield Document(html_to_text(description) if looks_like_html(description) else description)
+            try:
+                yield Document(html_to_text(description) if looks_like_html(description) else description)
+            except RefusedError as refused:
+                yield Document(None, reason=str(refused))
 
 
 class Licences(InstalledFiles):

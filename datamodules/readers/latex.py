@@ -200,10 +200,7 @@ def _expand_once(source: str, macros: Mapping[str, tuple[int, str]], limit: int)
             end = close
         if len(arguments) < count:
             continue
-        value = _PARAMETER.sub(
-            lambda found, given=arguments: given[int(found[1]) - 1] if 0 < int(found[1]) <= len(given) else found[0],
-            body,
-        )
+        value = _substituted(body, arguments)
         # \R followed by a letter was parted by a space that TeX swallows; the body may end in a command.
         follows = source[end : end + 1]
         if follows.isalpha() and re.search(r"\\[A-Za-z]+$", value):
@@ -215,6 +212,14 @@ def _expand_once(source: str, macros: Mapping[str, tuple[int, str]], limit: int)
         position, changed = end, True
     parts.append(source[position:])
     return "".join(parts), changed
+
+
+def _substituted(body: str, arguments: list[str]) -> str:
+    def argument(parameter: re.Match[str]) -> str:
+        number = int(parameter[1])
+        return arguments[number - 1] if 0 < number <= len(arguments) else parameter[0]
+
+    return _PARAMETER.sub(argument, body)
 
 
 def paper(main: str, load: Load, limit: int) -> str | None:

@@ -20,30 +20,15 @@ MAXIMUM_BACKTRACKING = 20_000_000
 """Unclosed openings times characters of the page: each makes the parser try the rest of the page once more. At this
 limit it takes seconds; articles that people wrote have a hundredth of it."""
 
-_DROPPED_TAGS = frozenset(
-    [
-        "table",
-        "ref",
-        "references",
-        "gallery",
-        "timeline",
-        "score",
-        "imagemap",
-        "graph",
-        "mapframe",
-        "maplink",
-        "templatestyles",
-        "categorytree",
-        "style",
-        "script",
-        "inputbox",
-        "section",
-        "indicator",
-    ]
-)
-_SINGLE_TAGS = frozenset(["br", "hr", "wbr", "li", "dt", "dd", "img", "nobr"])
+_DROPPED_TAGS = frozenset({
+    "table", "ref", "references", "gallery", "timeline", "score", "imagemap", "graph", "mapframe", "maplink",
+    "templatestyles", "categorytree", "style", "script", "inputbox", "section", "indicator",
+})  # fmt: skip
+_SINGLE_TAGS = frozenset({
+    "br", "hr", "wbr", "li", "dt", "dd", "img", "nobr",
+})  # fmt: skip
 _MARKUP = re.compile(
-    r"\{\{|\}\}|\{\||\|\}(?!\})|\[|\]|<(?P<tag>[a-zA-Z]{1,20})\b[^<>]{0,1000}(?P<single>/?)>|</(?P<end>[a-zA-Z]{1,20})"
+    r"\{\{|\}\}|\{\||\|\}(?!\})|\[|\]|<(?P<tag>[a-zA-Z]{1,20})\b[^<>]{0,1000}?(?P<single>/?)>|</(?P<end>[a-zA-Z]{1,20})"
 )
 _CLOSES = {"}}": "{{", "|}": "{|", "]": "["}
 _LISTS = re.compile(rf"^[*#:;]{{{MAXIMUM_LIST_DEPTH + 1}}}", re.M)

@@ -42,7 +42,9 @@ def test_a_book_that_quotes_the_marker_is_not_cut() -> None:
 def test_the_header_is_provenance(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(HEADER + "Text." + FOOTER)
     (tmp_path / "b.txt").write_bytes(
-        (HEADER.replace("Language", "Character set encoding: ISO-8859-1\nLanguage") + "Fräulein" + FOOTER).encode("latin-1")
+        (HEADER.replace("Language", "Character set encoding: ISO-8859-1\nLanguage") + "Fräulein" + FOOTER).encode(
+            "latin-1"
+        )
     )
     (tmp_path / "c.txt").write_text("A book of my own.\n")
     first, second, third = read_all(Books([str(tmp_path)]))
@@ -62,7 +64,9 @@ def test_dates(written: str, expected: str | None) -> None:
 
 
 def epub(chapters: dict[str, bytes], package: str | None = None) -> bytes:
-    items = "".join(f'<item id="i{n}" href="{name}" media-type="application/xhtml+xml"/>' for n, name in enumerate(chapters))
+    items = "".join(
+        f'<item id="i{n}" href="{name}" media-type="application/xhtml+xml"/>' for n, name in enumerate(chapters)
+    )
     spine = "".join(f'<itemref idref="i{n}"/>' for n in reversed(range(len(chapters))))
     package = package or (
         '<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc="http://purl.org/dc/elements/1.1/">'

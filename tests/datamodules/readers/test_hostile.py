@@ -73,7 +73,7 @@ def test_other_content_that_breaks_programs(tmp_path: Path) -> None:
         "a.txt": (b"", [""]),
         "b.txt": (b"x" * 1_000_000, ["x" * 1_000_000]),
         "c.txt": (b"a\0b", ["a\0b"]),
-        "d.txt": ("mixed ".encode() + b"caf\xe9 " + "naïve".encode("utf-16"), ["<invalid_utf8>"]),
+        "d.txt": (b"mixed " + b"caf\xe9 " + "naïve".encode("utf-16"), ["<invalid_utf8>"]),
         "e.jsonl": (b"[" * 100_000, ["<invalid_json>"]),
         "f.json": (b'{"a":' * 100_000, ["<invalid_json>"]),
         "g.jsonl": (b'{"text": "\\ud800"}\n{"text": "ok", "url": "\\ud800"}', ["<invalid_utf8>", "ok"]),

@@ -82,7 +82,11 @@ def test_nothing_outside_the_folder_is_included(tmp_path: Path) -> None:
     (tmp_path / "secret.tex").write_text("SECRET")
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper/link.tex").symlink_to(tmp_path / "secret.tex")
-    source = "\\documentclass{a}\\section{S}x\\input{../secret}\\input{" + str(tmp_path / "secret") + "}\\input{link}\\input{main}"
+    source = (
+        "\\documentclass{a}\\section{S}x\\input{../secret}\\input{"
+        + str(tmp_path / "secret")
+        + "}\\input{link}\\input{main}"
+    )
     (tmp_path / "paper/main.tex").write_text(source)
     (text,) = outcomes(ArxivSources([str(tmp_path / "paper")]))
     assert "SECRET" not in text
@@ -183,7 +187,10 @@ def test_hostile_xml_has_reasons(tmp_path: Path) -> None:
     laughs = "".join(f'<!ENTITY a{i + 1} "{f"&a{i};" * 10}">' for i in range(10))
     external = f'<!DOCTYPE article [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]><article><body>&x;</body></article>'
     cases = {
-        "a": (f'<!DOCTYPE article [<!ENTITY a0 "lol">{laughs}]><article><body>&a10;</body></article>', "<xml_entities>"),
+        "a": (
+            f'<!DOCTYPE article [<!ENTITY a0 "lol">{laughs}]><article><body>&a10;</body></article>',
+            "<xml_entities>",
+        ),
         "b": (external, "<xml_entities>"),
         "c": ("<a>" * 1_000_000, "<too_deep>"),
         "d": (ARTICLE[:300], "<invalid_xml>"),
