@@ -11,16 +11,34 @@ from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
 from datamodules.prompts import PromptData
 from datamodules.random_tokens import RandomTokens
-from datamodules.readers import Docstrings, Files, Licences, PythonSources, Readmes
+from datamodules.readers import (
+    ArxivSources,
+    Books,
+    CodeFiles,
+    CommonCrawl,
+    Docstrings,
+    Files,
+    HtmlFiles,
+    HuggingFaceFolder,
+    JatsArticles,
+    Licences,
+    PythonSources,
+    Readmes,
+    WikipediaDump,
+)
 from datamodules.rows import DocstringRows, FileRows
 from datamodules.tasks import ArgumentRows, ArithmeticRows, BracketRows
 
 __all__ = [
     "ArgumentRows",
     "ArithmeticRows",
+    "ArxivSources",
+    "Books",
     "BracketRows",
     "C4Page",
+    "CodeFiles",
     "CodeQuality",
+    "CommonCrawl",
     "Decontaminate",
     "DocstringRows",
     "Docstrings",
@@ -28,7 +46,10 @@ __all__ = [
     "Files",
     "GopherQuality",
     "GopherRepetition",
+    "HtmlFiles",
+    "HuggingFaceFolder",
     "InstructionData",
+    "JatsArticles",
     "Length",
     "Licences",
     "MaskPersonalData",
@@ -43,4 +64,5 @@ __all__ = [
     "RepeatedSpans",
     "Source",
     "UrlDuplicates",
+    "WikipediaDump",
 ]

@@ -21,7 +21,8 @@ from errors import InputError
 
 _SOURCES = (
     "aligned.py", "chat.py", "conversations.py", "document.py", "examples.py", "hugging_face_tokenizer.py",
-    "instructions.py", "preferences.py", "prompts.py", "readers.py", "rows.py", "tasks.py", "tokenizer.py",
+    "instructions.py", "preferences.py", "prompts.py", "readers/base.py", "readers/bounded.py", "readers/files.py",
+    "readers/installed.py", "readers/paths.py", "rows.py", "tasks.py", "tokenizer.py",
 )  # fmt: skip
 
 

@@ -14,10 +14,9 @@ from random import Random
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from datamodules.document import Document, text_or_reason, unless_surrogates
-from datamodules.readers import Files, InputFile, PythonSources, definitions, parse_python
+from datamodules.readers import Files, PythonSources, definitions, parse_python
 from errors import InputError
 
 Row = dict[str, Any]
@@ -47,22 +46,23 @@ class _RowFiles(Files):
             return Document(None, reason="no_object")
         return unless_surrogates(json.dumps(value, ensure_ascii=False, default=str))
 
-    def _read_parquet(self, file: InputFile) -> Iterator[Document]:
-        with pyarrow.parquet.ParquetFile(file.location) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                yield from map(self._row, batch.to_pylist())
+    def _read_table(self, schema: pyarrow.Schema, batches: Any, limit: int) -> Iterator[Document]:
+        for batch in batches(batch_size=1024):
+            yield from map(self._row, batch.to_pylist())
 
 
 class FileRows(Rows):
     """Rows of JSON lines, JSON arrays and Parquet tables; .gz and .zst are decompressed.
 
     Args:
-        paths: files or folders; a URL names one file.
+        paths: files or folders; URLs as for `readers.PathReader`.
         max_megabytes: read at most this much.
         downloads: folder of what URLs name, copied once.
     """
 
-    def __init__(self, paths: list[str], max_megabytes: float | None = None, downloads: str = "data/downloads") -> None:
+    def __init__(
+        self, paths: list[str], max_megabytes: float | None = None, downloads: str | None = "data/downloads"
+    ) -> None:
         self.reader = _RowFiles(paths, max_megabytes=max_megabytes, downloads=downloads)
 
     def rows(self) -> Iterator[Row | str]:

@@ -1,0 +1,53 @@
+"""Where text comes from: one reader a kind of source, all listing files cheaply and reading one file at a time."""
+
+from datamodules.readers.arxiv import ArxivSources
+from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash
+from datamodules.readers.books import Books
+from datamodules.readers.code import CodeFiles
+from datamodules.readers.crawl import CommonCrawl
+from datamodules.readers.files import Files, is_blank, parse_json
+from datamodules.readers.html import HtmlFiles, html_to_text, looks_like_html
+from datamodules.readers.hugging_face import HuggingFaceFolder
+from datamodules.readers.installed import (
+    Definition,
+    Docstrings,
+    InstalledFiles,
+    Licences,
+    PythonSources,
+    Readmes,
+    definitions,
+    parse_python,
+)
+from datamodules.readers.jats import JatsArticles
+from datamodules.readers.paths import PathReader
+from datamodules.readers.wikipedia import WikipediaDump
+
+__all__ = [
+    "ArxivSources",
+    "Books",
+    "CodeFiles",
+    "CommonCrawl",
+    "Definition",
+    "Docstrings",
+    "Files",
+    "HtmlFiles",
+    "HuggingFaceFolder",
+    "InputFile",
+    "InstalledFiles",
+    "JatsArticles",
+    "Licences",
+    "PathReader",
+    "PythonSources",
+    "Reader",
+    "Readmes",
+    "WikipediaDump",
+    "definitions",
+    "distinct_tails",
+    "html_to_text",
+    "is_blank",
+    "looks_like_html",
+    "parse_json",
+    "parse_python",
+    "provenance_name",
+    "stable_hash",
+]

@@ -1,0 +1,151 @@
+"""Streams that never give more than they should: decompression, lines, whole files and archive members with a limit.
+
+What is read is untrusted: a few kilobytes can expand to terabytes, a line can have no end. Limits cost one comparison
+a block; without them one file ends the run.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+from zlib import error as ZlibError
+
+import pyarrow
+
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+MAXIMUM_EXPANSION = 200
+"""Bytes out for one byte in. Text compresses 3 to 10 times, much repeated logs 50 times; gzip can reach 1,032."""
+FREE_EXPANSION = 64 * 2**20
+"""Bytes that any file may expand to, whatever the ratio."""
+BLOCK = 2**20
+
+DAMAGE = (
+    EOFError, OSError, ZlibError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, pyarrow.ArrowException,
+)  # fmt: skip
+"""What a cut or overwritten file raises, by any of the formats read here."""
+
+
+class RefusedError(Exception):
+    """Content that is not read, by the reason it is dropped for: too large, a compression bomb, too deep."""
+
+
+class _Limited(io.RawIOBase):
+    """Raw stream over another that refuses to give more than `limit` bytes."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self.stream, self.left = stream, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.stream.read(len(buffer))
+        self.left -= len(data)
+        if self.left < 0:
+            raise RefusedError("compression_bomb")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def uncompressed_name(name: str) -> str:
+    """A name in lower case without a suffix of compression."""
+    name = name.lower()
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    return name
+
+
+def open_bounded(location: str) -> IO[bytes]:
+    """A file, decompressed by its suffix (.gz, .zst, .bz2, .xz).
+
+    Raises:
+        RefusedError: while reading, `compression_bomb` beyond `MAXIMUM_EXPANSION` times what is stored.
+    """
+    suffix = Path(location).suffix.lower()
+    if suffix in (".gz", ".tgz"):
+        stream = cast(IO[bytes], gzip.open(location, "rb"))  # noqa: SIM115
+    elif suffix == ".bz2":
+        stream = cast(IO[bytes], bz2.open(location, "rb"))  # noqa: SIM115
+    elif suffix == ".xz":
+        stream = cast(IO[bytes], lzma.open(location, "rb"))  # noqa: SIM115
+    elif suffix == ".zst":
+        # Arrow's stream notices a frame cut short, which zstandard's reads as the end.
+        stream = cast(IO[bytes], pyarrow.CompressedInputStream(pyarrow.OSFile(location), "zstd"))
+    else:
+        return open(location, "rb")
+    return limited(stream, os.path.getsize(location))
+
+
+def limited(stream: IO[bytes], stored: int) -> IO[bytes]:
+    """A decompressing stream that refuses to give more than `MAXIMUM_EXPANSION` times what is stored.
+
+    Args:
+        stream: gives what was compressed.
+        stored: compressed size in bytes.
+    """
+    return cast(IO[bytes], io.BufferedReader(_Limited(stream, max(FREE_EXPANSION, MAXIMUM_EXPANSION * stored)), BLOCK))
+
+
+def read_whole(stream: IO[bytes], limit: int) -> bytes:
+    """All that is left in a stream.
+
+    Raises:
+        RefusedError: `too_large` for more than `limit` bytes, having read one byte more.
+    """
+    # A short read is no end: decompressors give what they have.
+    blocks, size = [], 0
+    while block := stream.read(min(BLOCK, limit + 1 - size)):
+        blocks.append(block)
+        size += len(block)
+        if size > limit:
+            raise RefusedError("too_large")
+    return b"".join(blocks)
+
+
+def bounded_lines(stream: IO[bytes], limit: int) -> Iterator[bytes | None]:
+    """Lines with their ends; None for one of more than `limit` bytes, whose rest is passed over."""
+    while line := stream.readline(limit + 1):
+        if len(line) <= limit or line.endswith(b"\n"):
+            yield line
+            continue
+        del line
+        while (rest := stream.readline(BLOCK)) and not rest.endswith(b"\n"):
+            pass
+        yield None
+
+
+def tar_members(stream: IO[bytes], limit: int) -> Iterator[tuple[str, bytes | None]]:
+    """Names and contents of the regular files of a tar archive, in order; None for one of more than `limit` bytes.
+
+    Links and devices are passed over: nothing is ever written, so that names need no check.
+    """
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            if member.isreg():
+                content = archive.extractfile(member)
+                assert content is not None
+                yield member.name, content.read() if member.size <= limit else None
+
+
+def zip_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """Content of a file in a zip archive; the sizes that the archive claims are not believed.
+
+    Raises:
+        KeyError: when there is none of this name.
+        RefusedError: `too_large`, or `encrypted_file` for one that needs a password or an unknown method.
+    """
+    try:
+        with archive.open(name) as stream:
+            return read_whole(stream, limit)
+    except (RuntimeError, NotImplementedError) as error:
+        raise RefusedError("encrypted_file") from error

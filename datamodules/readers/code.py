@@ -1,0 +1,147 @@
+"""Trees of source code, with the licence that each file is under.
+
+A file without a known, allowed licence is dropped rather than kept and marked: what has been trained on cannot be
+taken back.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from datamodules.document import Document, text_or_reason
+from datamodules.downloads import is_url, local_copy, remote_files
+from datamodules.readers.base import InputFile
+from datamodules.readers.bounded import open_bounded, read_whole
+from datamodules.readers.generated import VENDORED_FOLDERS, why_not_written
+from datamodules.readers.languages import LANGUAGES, language_of
+from datamodules.readers.licences import (
+    PERMISSIVE_LICENCES,
+    declared_licence,
+    is_allowed,
+    is_licence_file,
+    licence_of_folder,
+    nearest_licence_files,
+)
+from datamodules.readers.paths import PathReader
+from errors import InputError
+
+_OWN_FOLDERS = frozenset({".git", ".hg", ".svn"})
+
+
+class CodeFiles(PathReader):
+    """Source files below folders of repositories, one document each; the repository is the group.
+
+    A repository is the nearest folder above a file that holds .git, else the first folder below the path named. The
+    licence is the SPDX identifier in a file's header, else that of the nearest LICENSE or COPYING file above it, within
+    the path named. Dropped with a reason: `no_licence`, `licence_not_allowed`, `generated`, `minified`, `config_data`,
+    `markup_only`; folders of other people's code (`vendor`, `node_modules`) are not entered.
+
+    Args:
+        paths: folders; a URL of one is copied whole.
+        languages: names as in `languages.LANGUAGES`, for example Python; null takes all.
+        allowed_licences: SPDX identifiers; by default the permissive licences of The Stack. Null takes every file,
+            licensed or not.
+        max_megabytes: see `Reader`.
+        downloads: see `PathReader`.
+        maximum_document_megabytes: see `PathReader`; The Stack has files up to 1 MB.
+
+    Raises:
+        InputError: for a language that is not known.
+    """
+
+    def __init__(
+        self,
+        paths: list[str],
+        languages: list[str] | None = None,
+        allowed_licences: Sequence[str] | None = PERMISSIVE_LICENCES,
+        max_megabytes: float | None = None,
+        downloads: str = "data/downloads",
+        maximum_document_megabytes: float = 1,
+    ) -> None:
+        super().__init__(paths, max_megabytes, downloads, maximum_document_megabytes)
+        for language in languages or []:
+            if language not in LANGUAGES:
+                raise InputError(f"languages: {language!r} is not known, give some of {', '.join(sorted(LANGUAGES))}")
+        self.languages = languages
+        self.allowed_licences = None if allowed_licences is None else list(allowed_licences)
+
+    def enters(self, folder: str) -> bool:
+        """Not the folders of version control and of other people's code."""
+        return folder not in _OWN_FOLDERS and folder.lower() not in VENDORED_FOLDERS
+
+    def wants(self, path: Path) -> bool:
+        """Files in one of the languages."""
+        language = language_of(path.name)
+        return language is not None and (self.languages is None or language in self.languages)
+
+    def candidates(self) -> Iterator[InputFile]:
+        """Files of the languages; a file counts as changed when its licence did."""
+        # What an earlier start in this process saw may have changed.
+        _licence_changed.cache_clear()
+        licence_of_folder.cache_clear()
+        for path, root, label in self.roots():
+            if is_url(path):
+                for found in remote_files(path, Path(str(self.downloads))):
+                    name = found.url.rpartition("/")[2]
+                    if self.wants(Path(name)) or is_licence_file(name):
+                        local_copy(found.url, Path(str(self.downloads)))
+            empty = True
+            for file in self._local(path, root, label):
+                empty = False
+                yield replace(file, changed=max(file.changed, _licence_changed(Path(file.location).parent, root)))
+            if empty:
+                wanted = ", ".join(self.languages) if self.languages else "any known language"
+                raise InputError(f"path {path} holds no file of {wanted}: name another folder or more languages")
+
+    def documents(self, path: str, file: InputFile) -> Iterator[Document]:
+        """The file."""
+        root = self._root_of(Path(path))
+        with open_bounded(path) as stream:
+            document = text_or_reason(read_whole(stream, self.limit))
+        repository = _repository(Path(path), root)
+        group = f"{root.name}/{repository.relative_to(root).as_posix()}" if repository != root else root.name
+        document = replace(document, group=group)
+        if document.text is None:
+            yield document
+            return
+        licence = declared_licence(document.text)
+        if licence is None:
+            licence = licence_of_folder(Path(path).parent, root)
+        document = replace(document, licence=licence)
+        reason = self._why_not_allowed(licence) or why_not_written(
+            Path(path).relative_to(repository).as_posix() if Path(path) != repository else Path(path).name,
+            document.text,
+        )
+        yield document if reason is None else replace(document, text=None, reason=reason)
+
+    def _why_not_allowed(self, licence: str | None) -> str | None:
+        if self.allowed_licences is None:
+            return None
+        if licence is None:
+            return "no_licence"
+        return None if is_allowed(licence, self.allowed_licences) else "licence_not_allowed"
+
+    def _root_of(self, path: Path) -> Path:
+        """The longest of the paths named that holds a file; of a file that is named itself, its folder."""
+        roots = [root for _, root, _ in self.roots() if root == path or root in path.parents]
+        root = max(roots, key=lambda root: len(root.parts), default=path.parent)
+        return path.parent if root == path else root
+
+
+def _repository(path: Path, root: Path) -> Path:
+    folder = path.parent
+    while folder != root:
+        if (folder / ".git").exists():
+            return folder
+        folder = folder.parent
+    below = path.relative_to(root).parts
+    # A root that is a repository itself, or whose files have no folder of their own.
+    is_one = (root / ".git").exists() or any(is_licence_file(entry.name) for entry in root.iterdir())
+    return root if is_one or len(below) < 2 else root / below[0]
+
+
+@lru_cache(maxsize=4096)
+def _licence_changed(folder: Path, root: Path) -> int:
+    files = nearest_licence_files(folder, root if root.is_dir() else root.parent)
+    return max((path.stat().st_mtime_ns for path in files), default=0)

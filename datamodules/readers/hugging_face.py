@@ -1,0 +1,172 @@
+"""Data sets of the Hugging Face hub that lie on this machine, without the `datasets` library.
+
+Both forms are plain files: Arrow streams that `save_to_disk` wrote, or Parquet and JSON lines of a clone. Reading them
+by pyarrow spares a dependency of thirty packages and a second copy in its cache.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import yaml
+
+from datamodules.document import Document
+from datamodules.downloads import is_url, local_copy, remote_files
+from datamodules.readers.base import InputFile
+from datamodules.readers.bounded import uncompressed_name
+from datamodules.readers.files import Files
+from errors import InputError
+
+_ALIASES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_SPLIT_NAMES = {name for names in _ALIASES.values() for name in names}
+_ABOUT = ("README.md", "dataset_info.json", "state.json")
+_FRONT_MATTER = re.compile(r"\A---\s*\n(.{0,100000}?)\n---\s*$", re.S | re.M)
+
+
+class HuggingFaceFolder(Files):
+    """One split of a data set folder: written by `save_to_disk`, or a clone with .parquet, .jsonl or .json files.
+
+    The split of a file is a word in its path, as the hub has it (`data/train-00000-of-00002.parquet`,
+    `test/part.jsonl`); where no file names any split, all are `train`. A row without a licence of its own has that of
+    the data set: `license` in dataset_info.json or in the front matter of README.md.
+
+    Args:
+        path: the folder of the data set; a URL of one is copied.
+        split: `train`, `validation`, `test` or any word in the paths.
+        text_key: column of the text.
+        max_megabytes: see `Reader`.
+        downloads: see `PathReader`.
+        url_key: see `Files`.
+        licence_key: see `Files`.
+        date_key: see `Files`.
+        maximum_document_megabytes: see `PathReader`.
+    """
+
+    SUFFIXES = (".arrow", ".parquet", ".jsonl", ".json")
+    _NO_DATA = ("dataset_info.json", "state.json", "dataset_dict.json", "dataset_infos.json", "config.json")
+
+    def __init__(
+        self,
+        path: str,
+        split: str = "train",
+        text_key: str = "text",
+        max_megabytes: float | None = None,
+        downloads: str | None = "data/downloads",
+        url_key: str = "url",
+        licence_key: str = "license",
+        date_key: str = "date",
+        maximum_document_megabytes: float = 64,
+    ) -> None:
+        super().__init__(
+            [path], text_key, max_megabytes, downloads, url_key, licence_key, date_key, maximum_document_megabytes
+        )
+        self.split = split
+
+    def wants(self, path: Path) -> bool:
+        """Files of data that are not metadata or a cache of the library."""
+        hidden = any(part.startswith(".") for part in path.parts)
+        return (
+            not hidden and path.name not in self._NO_DATA and not path.name.startswith("cache-") and super().wants(path)
+        )
+
+    def candidates(self) -> Iterator[InputFile]:
+        """Files of the split.
+
+        Raises:
+            InputError: when there is none, or `save_to_disk` wrote rows to be picked by an index.
+        """
+        ((path, root, label),) = self.roots()
+        if is_url(path) and self.downloads is not None:
+            # Licence and state are read beside the copies.
+            for found in remote_files(path, Path(self.downloads)):
+                if found.url.endswith(tuple(f"/{name}" for name in _ABOUT)):
+                    local_copy(found.url, Path(self.downloads))
+        self._refuse_indices(root)
+        files = list(super().candidates())
+        words = {file.name: _words(file.name[len(str(label)) :]) for file in files}
+        if any(found & _SPLIT_NAMES for found in words.values()):
+            wanted = set(_ALIASES.get(self.split, (self.split,)))
+            files = [file for file in files if words[file.name] & wanted]
+        elif self.split != "train":
+            files = []
+        if not files:
+            raise InputError(f"split={self.split!r}: no file of {path} names it: give one that is there")
+        for file in files:
+            # What is said of a data set is said of its rows: a change makes them anew.
+            places = {root, root / Path(file.name).relative_to(label).parent}
+            about = [InputFile.at(place / name, name) for place in places for name in _ABOUT]
+            yield replace(file, changed=max([file.changed, *(told.changed for told in about if told)]))
+
+    @staticmethod
+    def _refuse_indices(root: Path) -> None:
+        for state in [*root.glob("state.json"), *root.glob("*/state.json")]:
+            if _json(state).get("_indices_files") or _json(state).get("_indices_data_files"):
+                raise InputError(f"{state.parent} holds an index into its rows: save it again after flatten_indices()")
+
+    def documents(self, path: str, file: InputFile) -> Iterator[Document]:
+        """One document a row."""
+        ((_, root, _),) = self.roots()
+        licence = dataset_licence(str(root), str(Path(path).parent))
+        documents = self._read_arrow(path) if self.format_of(file.name) == ".arrow" else super().documents(path, file)
+        for document in documents:
+            yield replace(document, licence=licence) if document.licence is None and licence else document
+
+    def _read_arrow(self, path: str) -> Iterator[Document]:
+        """An Arrow stream; a file format (with a footer) is read as well."""
+        with pyarrow.memory_map(path) as source:
+            try:
+                reader = pyarrow.ipc.open_stream(source)
+            except pyarrow.ArrowInvalid:
+                source.seek(0)
+                whole = pyarrow.ipc.open_file(source)
+                reader = pyarrow.RecordBatchReader.from_batches(
+                    whole.schema, (whole.get_batch(i) for i in range(whole.num_record_batches))
+                )
+
+            def batches(batch_size: int, columns: list[str]) -> Iterator[Any]:
+                for batch in reader:
+                    # Nothing is copied: memory is the map's.
+                    yield batch.select(columns)
+
+            yield from self._read_table(reader.schema, batches, self.limit)
+
+
+@lru_cache(maxsize=256)
+def dataset_licence(root: str, folder: str) -> str | None:
+    """Licence of a data set: from dataset_info.json beside a file or from the front matter of the README."""
+    for place in (Path(folder), Path(root)):
+        if licence := _json(place / "dataset_info.json").get("license"):
+            return str(licence)
+    try:
+        readme = (Path(root) / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = _FRONT_MATTER.search(readme)
+    try:
+        about = yaml.safe_load(found[1]) if found else None
+    except (yaml.YAMLError, RecursionError):
+        return None
+    licence = about.get("license") if isinstance(about, dict) else None
+    return ", ".join(map(str, licence)) if isinstance(licence, list) else licence and str(licence)
+
+
+def _words(path: str) -> set[str]:
+    """Words of a path as the hub parts them; digits and punctuation part."""
+    return set(re.split(r"[^a-z]+", uncompressed_name(path)))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,169 @@
+"""Input made to stop a run: each file becomes a reason, and costs little."""
+
+import bz2
+import gzip
+import json
+import lzma
+import shutil
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules.readers import Files, bounded
+from datamodules.readers.bounded import RefusedError, bounded_lines, limited, open_bounded, read_whole
+from errors import InputError
+from tests.datamodules.readers.reading import outcomes, read_all
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
+def test_a_bomb_is_given_up_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(bounded, "FREE_EXPANSION", 2**21)
+    compress = {
+        ".gz": gzip.compress,
+        ".bz2": bz2.compress,
+        ".xz": lzma.compress,
+        ".zst": lambda data: pyarrow.compress(data, codec="zstd", asbytes=True),
+    }[suffix]
+    lines = b'{"text": "first"}\n'
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(compress(lines + b"x" * 40_000_000 + b"\n"))
+    tracemalloc.start()
+    found = outcomes(Files([str(tmp_path)], maximum_document_megabytes=1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == ["first", "<compression_bomb>"]
+    assert peak < 20e6
+    (tmp_path / f"a.jsonl{suffix}").rename(tmp_path / f"a.txt{suffix}")
+    assert outcomes(Files([str(tmp_path)], maximum_document_megabytes=1)) == ["<too_large>"]
+
+
+def test_a_line_without_an_end_costs_no_memory(tmp_path: Path) -> None:
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        file.write(b'{"text": "before"}\n')
+        for _ in range(100):
+            file.write(b"x" * 1_000_000)
+        file.write(b'\n{"text": "after"}\n')
+    tracemalloc.start()
+    assert outcomes(Files([str(tmp_path)], maximum_document_megabytes=4)) == ["before", "<too_large>", "after"]
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+@settings(max_examples=200, deadline=None)
+@given(lines=st.lists(st.binary(max_size=12).filter(lambda line: b"\n" not in line)), limit=st.integers(1, 12))
+def test_lines_within_the_limit_are_all_there(tmp_path_factory: Any, lines: list[bytes], limit: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "lines"
+    path.write_bytes(b"\n".join(lines))
+    with path.open("rb") as stream:
+        found = list(bounded_lines(stream, limit))
+    expected = path.read_bytes().split(b"\n")
+    expected = expected[:-1] if not expected[-1] else expected
+    assert [None if line is None else line.rstrip(b"\n") for line in found] == [
+        None if len(line) > limit else line for line in expected
+    ]
+
+
+def test_other_content_that_breaks_programs(tmp_path: Path) -> None:
+    cases = {
+        "a.txt": (b"", [""]),
+        "b.txt": (b"x" * 1_000_000, ["x" * 1_000_000]),
+        "c.txt": (b"a\0b", ["a\0b"]),
+        "d.txt": (b"mixed " + b"caf\xe9 " + "naïve".encode("utf-16"), ["<invalid_utf8>"]),
+        "e.jsonl": (b"[" * 100_000, ["<invalid_json>"]),
+        "f.json": (b'{"a":' * 100_000, ["<invalid_json>"]),
+        "g.jsonl": (b'{"text": "\\ud800"}\n{"text": "ok", "url": "\\ud800"}', ["<invalid_utf8>", "ok"]),
+        "h.jsonl": (b'{"text": ' + b"1" * 10_000 + b"}", ["<invalid_json>"]),
+        "i.parquet": (b"PAR1", ["<damaged_file>"]),
+        "j\nk.txt": (b"name with a newline", ["name with a newline"]),
+        "l.jsonl.gz": (b"", []),
+        "m.txt.bz2": (bz2.compress(b"x" * 1000)[:-9], ["<damaged_file>"]),
+        "n.txt.gz": (b"no gzip", ["<damaged_file>"]),
+    }
+    for name, (content, _) in cases.items():
+        (tmp_path / name).write_bytes(content)
+    reader = Files([str(tmp_path)])
+    for file in reader.files():
+        name = file.name.partition("/")[2]
+        found = [f"<{d.reason}>" if d.text is None else d.text for d in reader.read(file)]
+        assert found == cases[name][1], name
+    assert len(reader.files()) == len(cases)
+
+
+def test_rows_above_the_limit_are_dropped_alone(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "x" * 2_000_000, "b"]}), tmp_path / "a.parquet")
+    assert outcomes(Files([str(tmp_path)], maximum_document_megabytes=1)) == ["a", "<too_large>", "b"]
+
+
+@pytest.mark.parametrize("when", ["before the walk", "before reading", "while reading"])
+def test_a_folder_removed_meanwhile(tmp_path: Path, when: str) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"text": "a"}\n' * 2)
+    reader = Files([str(folder)])
+    if when == "before the walk":
+        shutil.rmtree(folder)
+        with pytest.raises(InputError, match="does not exist"):
+            reader.files()
+        return
+    (file,) = reader.files()
+    documents = reader.read(file)
+    if when == "while reading":
+        assert next(documents).text == "a"
+    shutil.rmtree(folder)
+    rest = [document.reason for document in documents]
+    assert rest == (["unreadable_file"] if when == "before reading" else [None])
+
+
+def test_links_in_a_circle_and_out_of_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret.txt").write_text("SECRET")
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "in/a.txt").write_text("a")
+    (tmp_path / "in/circle.txt").symlink_to(tmp_path / "in/circle.txt")
+    (tmp_path / "in/sub/up").symlink_to(tmp_path / "in")
+    (tmp_path / "in/out").symlink_to(tmp_path / "outside")
+    (tmp_path / "in/out.txt").symlink_to(tmp_path / "outside/secret.txt")
+    (tmp_path / "in/broken.txt").symlink_to(tmp_path / "nowhere.txt")
+    assert outcomes(Files([str(tmp_path / "in")])) == ["a"]
+
+
+def test_provenance_is_taken_where_it_is(tmp_path: Path) -> None:
+    rows = [{"text": "a", "url": "http://a", "license": ["mit", "isc"], "date": "2024-01-01"}, {"text": "b", "url": {}}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = pyarrow.table({"text": ["c"], "u": ["http://c"], "date": [pyarrow.scalar(0, pyarrow.timestamp("s"))]})
+    pyarrow.parquet.write_table(table, tmp_path / "b.parquet")
+    found = read_all(Files([str(tmp_path)]))
+    assert (found[0].url, found[0].licence, found[0].date) == ("http://a", "mit, isc", "2024-01-01")
+    assert (found[1].url, found[1].licence, found[1].date) == (None, None, None)
+    assert (found[2].url, found[2].date) == (None, "1970-01-01T00:00:00")
+    assert read_all(Files([str(tmp_path / "b.parquet")], url_key="u"))[0].url == "http://c"
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=30), max_size=8))
+def test_json_lines_come_back_as_they_were(tmp_path_factory: Any, texts: list[str]) -> None:
+    path = tmp_path_factory.getbasetemp() / "round.jsonl.gz"
+    lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    path.write_bytes(gzip.compress(lines.encode()))
+    assert outcomes(Files([str(path)])) == texts
+
+
+def test_the_limit_must_be_positive() -> None:
+    with pytest.raises(InputError, match="maximum_document_megabytes=0"):
+        Files(["x"], maximum_document_megabytes=0)
+
+
+def test_streams_end_where_they_should(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"x" * 1000))
+    with open_bounded(str(path)) as stream:
+        assert read_whole(stream, 1000) == b"x" * 1000
+    with open_bounded(str(path)) as stream, pytest.raises(RefusedError, match="too_large"):
+        read_whole(stream, 999)
+    with limited(path.open("rb"), 0) as stream:
+        assert stream.read() == path.read_bytes()

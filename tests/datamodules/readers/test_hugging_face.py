@@ -1,0 +1,64 @@
+"""Folders of data sets in both forms, without the library that wrote them."""
+
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from datamodules.readers import HuggingFaceFolder
+from errors import InputError
+from tests.datamodules.readers.reading import outcomes, read_all
+
+
+def write_arrow(path: Path, table: pyarrow.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+
+
+def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        table = pyarrow.table({"text": [f"{split} {i}" for i in range(5)] + [None], "url": ["http://a"] * 6})
+        write_arrow(tmp_path / split / "data-00000-of-00001.arrow", table)
+        (tmp_path / split / "state.json").write_text(json.dumps({"_data_files": [], "_indices_files": None}))
+        (tmp_path / split / "dataset_info.json").write_text(json.dumps({"license": "cc-by-4.0"}))
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert outcomes(HuggingFaceFolder(str(tmp_path))) == [f"train {i}" for i in range(5)] + ["<missing_text_key>"]
+    document = read_all(HuggingFaceFolder(str(tmp_path), split="test"))[0]
+    assert (document.text, document.url, document.licence) == ("test 0", "http://a", "cc-by-4.0")
+    (tmp_path / "train/state.json").write_text(json.dumps({"_indices_files": [{"filename": "indices.arrow"}]}))
+    with pytest.raises(InputError, match="flatten_indices"):
+        HuggingFaceFolder(str(tmp_path)).files()
+
+
+def test_a_clone_of_a_repository(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Data\n")
+    (tmp_path / "data/train-00000-of-00001.parquet").write_bytes(b"")
+    table = pyarrow.table({"content": ["a", "b"], "text": ["x", "y"], "license": [None, "apache-2.0"]})
+    pyarrow.parquet.write_table(table, tmp_path / "data/train-00000-of-00001.parquet")
+    (tmp_path / "data/validation.jsonl").write_text('{"content": "held out"}\n')
+    documents = read_all(HuggingFaceFolder(str(tmp_path), text_key="content"))
+    assert [(document.text, document.licence) for document in documents] == [("a", "mit"), ("b", "apache-2.0")]
+    assert outcomes(HuggingFaceFolder(str(tmp_path), "validation", "content")) == ["held out"]
+    with pytest.raises(InputError, match="split='test'"):
+        HuggingFaceFolder(str(tmp_path), split="test").files()
+    before = HuggingFaceFolder(str(tmp_path)).files()
+    (tmp_path / "README.md").write_text("---\nlicense: [mit, gpl-3.0]\n---\n")
+    assert HuggingFaceFolder(str(tmp_path)).files() != before
+
+
+def test_a_folder_without_names_of_splits_is_all_train(tmp_path: Path) -> None:
+    (tmp_path / "part-0.jsonl").write_text('{"text": "a"}\n')
+    assert outcomes(HuggingFaceFolder(str(tmp_path))) == ["a"]
+
+
+def test_a_cut_stream_keeps_what_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "data.arrow"
+    write_arrow(path, pyarrow.table({"text": [str(i) * 200 for i in range(10)]}))
+    path.write_bytes(path.read_bytes()[:-600])
+    found = outcomes(HuggingFaceFolder(str(tmp_path)))
+    assert found[0] == "0" * 200
+    assert found[-1] == "<damaged_file>"

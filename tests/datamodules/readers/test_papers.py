@@ -1,0 +1,204 @@
+r"""LaTeX and JATS: one text a paper, from the first section to the bibliography."""
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from datamodules.readers import ArxivSources, JatsArticles
+from datamodules.readers.arxiv import arxiv_number
+from datamodules.readers.latex import definitions, expand, paper, strip_comments
+from tests.datamodules.readers.reading import outcomes, read_all
+
+MAIN = r"""\documentclass{article}
+\usepackage{own}
+\newcommand{\R}{\mathbb{R}}
+\newcommand{\norm}[1]{\lVert #1 \rVert}
+\def\eps{\varepsilon}
+\begin{document}
+\title{T} % a title
+\input{sections/intro}
+% \input{secret}
+\include{method}
+\bibliography{refs}
+After.
+\end{document}
+"""
+INTRO = "\\section{Introduction}\nLet $x \\in \\R$ and $\\norm{x} < \\eps$, at 50\\% or so.\n%gone\n"
+METHOD = "\\section{Method}\nWe use \\own{}.\n"
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            information = tarfile.TarInfo(name)
+            information.size = len(content)
+            archive.addfile(information, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+FILES = {
+    "main.tex": MAIN.encode(),
+    "sections/intro.tex": INTRO.encode(),
+    "method.tex": METHOD.encode(),
+    "own.sty": rb"\newcommand{\own}{our own way}",
+}
+EXPECTED = (
+    "\\section{Introduction}\nLet $x \\in \\mathbb{R}$ and $\\lVert x \\rVert < \\varepsilon$, at 50\\% or so.\n\n"
+    "\\section{Method}\nWe use our own way{}."
+)
+
+
+def test_archives_and_folders_give_the_same_paper(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/2301.00001.tar.gz").write_bytes(gzip.compress(tar(FILES)))
+    bulk = {
+        "2301/2301.00002.gz": gzip.compress(tar(FILES)),
+        "2301/2301.00003.gz": gzip.compress(MAIN.replace("\\input{sections/intro}", INTRO).encode()),
+        "2301/2301.00004.pdf": b"%PDF",
+        "2301/2301.00005.gz": gzip.compress(tar(FILES))[:200],
+    }
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/arXiv_src_2301_001.tar").write_bytes(tar(bulk))
+    for name, content in FILES.items():
+        path = tmp_path / "c" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    documents = read_all(ArxivSources([str(tmp_path)]))
+    texts = [document.text for document in documents]
+    assert texts[0] == texts[1] == texts[5] == EXPECTED
+    assert (texts[2] or "").startswith("\\section{Introduction}\nLet $x \\in \\mathbb{R}$")
+    assert [document.reason for document in documents] == [None, None, None, "no_latex", "damaged_file", None]
+    assert (documents[0].url, documents[0].date) == ("https://arxiv.org/abs/2301.00001", "2023-01")
+    assert documents[3].url == "https://arxiv.org/abs/2301.00004"
+
+
+def test_nothing_outside_the_folder_is_included(tmp_path: Path) -> None:
+    (tmp_path / "secret.tex").write_text("SECRET")
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper/link.tex").symlink_to(tmp_path / "secret.tex")
+    source = (
+        "\\documentclass{a}\\section{S}x\\input{../secret}\\input{"
+        + str(tmp_path / "secret")
+        + "}\\input{link}\\input{main}"
+    )
+    (tmp_path / "paper/main.tex").write_text(source)
+    (text,) = outcomes(ArxivSources([str(tmp_path / "paper")]))
+    assert "SECRET" not in text
+    assert text.startswith("\\section{S}x")
+
+
+def naive_strip(source: str) -> str:
+    """Character by character: what follows an unescaped % goes, and a line that held nothing else."""
+    kept = []
+    for line in source.replace("\r\n", "\n").split("\n"):
+        out, escaped, commented = "", False, False
+        for character in line:
+            if character == "%" and not escaped:
+                commented = True
+                break
+            escaped = character == "\\" and not escaped
+            out += character
+        if not commented:
+            kept.append(line)
+        elif out.strip():
+            kept.append(out.rstrip())
+    return "\n".join(kept)
+
+
+@settings(max_examples=300, deadline=None)
+@given(source=st.text("a \\%\n{}", max_size=60))
+@example(source="a\\\\% b\\% c\n%\n x % y")
+def test_comments_as_a_naive_reading_has_them(source: str) -> None:
+    stripped = strip_comments(source)
+    assert stripped == naive_strip(source)
+    assert strip_comments(stripped) == stripped
+
+
+def test_verbatim_text_has_no_comments() -> None:
+    source = "\\begin{verbatim}\n100% sure\n\\end{verbatim}\nx % y"
+    assert strip_comments(source) == "\\begin{verbatim}\n100% sure\n\\end{verbatim}\nx"
+
+
+@settings(max_examples=100, deadline=None)
+@given(source=st.text("\\ab{}#12[] \n", max_size=80))
+def test_any_source_expands_within_bounds(source: str) -> None:
+    macros, rest = definitions("\\newcommand{\\a}[1]{#1#1\\b}\\def\\b{{a}}" + source)
+    assert len(expand(rest, macros)) <= 4**5 * (len(rest) + 10_000)
+
+
+def test_macros_that_double_are_not_followed() -> None:
+    source = "".join(f"\\def\\{chr(98 + i)}{{\\{chr(97 + i) * 1}\\{chr(97 + i)}}}" for i in range(20))
+    macros, rest = definitions("\\def\\a{" + "lol" * 1000 + "}" + source + "\\section{x}" + "\\u" * 50)
+    assert len(expand(rest, macros)) < 200_000
+
+
+def test_expansion_is_that_of_tex_for_simple_macros() -> None:
+    macros, rest = definitions(r"\newcommand{\p}[2]{(#2,#1)}\newcommand*\q{\alpha}\p{a}{\p{b}{c}} \q x \qq \p z")
+    assert expand(rest, macros) == r"((c,b),a) \alpha x \qq \p z"
+
+
+def test_a_paper_without_a_section_is_none() -> None:
+    assert paper("m", {"m": "\\documentclass{a}text"}.get, 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("src/2301.12345v2.tar.gz", ("2301.12345v2", "2023-01")),
+        ("hep-th9901001.gz", ("hep-th/9901001", "1999-01")),
+        ("math/0503066", ("math/0503066", "2005-03")),
+        ("paper.tex", (None, None)),
+    ],
+)
+def test_numbers(name: str, expected: tuple[str | None, str | None]) -> None:
+    assert arxiv_number(name) == expected
+
+
+ARTICLE = """<?xml version="1.0"?>
+<!DOCTYPE article PUBLIC "-//NLM//DTD JATS (Z39.96) v1.2//EN" "JATS-archivearticle1.dtd">
+<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta>
+<article-id pub-id-type="doi">10.1/x</article-id>
+<title-group><article-title>On <italic>things</italic></article-title></title-group>
+<pub-date pub-type="ppub"><year>2020</year></pub-date>
+<pub-date pub-type="epub"><day>3</day><month>2</month><year>2020</year></pub-date>
+<permissions><license license-type="open" xlink:href="http://creativecommons.org/licenses/by/4.0/"><p>x</p></license>
+</permissions><abstract><p>Short &alpha;.</p></abstract></article-meta></front>
+<body><sec><title>Results</title><p>One <xref>1</xref>.</p><table-wrap><p>DEBRIS</p></table-wrap>
+<disp-formula><tex-math>x^2</tex-math></disp-formula></sec></body><back><ref-list><p>DEBRIS</p></ref-list></back></article>
+"""
+
+
+def test_jats(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(ARTICLE)
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress(tar({"x/a.nxml": ARTICLE.encode(), "x/b.jpg": b""})))
+    for document in read_all(JatsArticles([str(tmp_path)])):
+        assert document.text == "On things\n\nAbstract\n\nShort α.\n\nResults\n\nOne 1.\n\nx^2"
+        assert (document.url, document.licence, document.date) == ("https://doi.org/10.1/x", "CC-BY-4.0", "2020-02-03")
+
+
+def test_hostile_xml_has_reasons(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("SECRET")
+    laughs = "".join(f'<!ENTITY a{i + 1} "{f"&a{i};" * 10}">' for i in range(10))
+    external = f'<!DOCTYPE article [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]><article><body>&x;</body></article>'
+    cases = {
+        "a": (
+            f'<!DOCTYPE article [<!ENTITY a0 "lol">{laughs}]><article><body>&a10;</body></article>',
+            "<xml_entities>",
+        ),
+        "b": (external, "<xml_entities>"),
+        "c": ("<a>" * 1_000_000, "<too_deep>"),
+        "d": (ARTICLE[:300], "<invalid_xml>"),
+        "e": ("", "<invalid_xml>"),
+        "f": ("<article><body>\x00</body></article>", "<invalid_xml>"),
+        "g": ("<html/>", "<no_article>"),
+        "h": ("<article><front/></article>", "<no_body>"),
+    }
+    for name, (content, _) in cases.items():
+        (tmp_path / f"{name}.xml").write_text(content)
+    assert outcomes(JatsArticles([str(tmp_path)])) == [expected for _, expected in cases.values()]

@@ -1,0 +1,150 @@
+"""WARC, WET and HTML: what is a page, in which encoding, from where."""
+
+import gzip
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules.readers import CommonCrawl, HtmlFiles
+from datamodules.readers.html import creative_commons, decode_html, depth, page_licence
+from errors import InputError
+from tests.datamodules.readers.reading import outcomes, read_all
+
+CRAWL = Path(__file__).parents[4] / "shared/data/crawl.warc.gz"
+SHARED = CRAWL if CRAWL.exists() else Path("/work/shared/data/crawl.warc.gz")
+BODY = "<p>" + "The main text of this page has a sentence or two, and goes on for a while. " * 3 + "</p>"
+
+
+def record(kind: str, url: str, payload: bytes, http: str = "") -> bytes:
+    block = http.encode() + payload
+    content = "application/http; msgtype=response" if http else "text/plain"
+    header = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2024-02-20T21:00:00Z\r\n"
+        f"WARC-Record-ID: <urn:uuid:{uuid.uuid4()}>\r\nContent-Type: {content}\r\nContent-Length: {len(block)}\r\n\r\n"
+    )
+    return header.encode() + block + b"\r\n\r\n"
+
+
+def response(url: str, payload: bytes, kind: str = "text/html", status: str = "200 OK") -> bytes:
+    return record("response", url, payload, f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n\r\n")
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="no crawl.warc.gz beside the project")
+def test_a_real_crawl_gives_its_pages_with_address_and_date() -> None:
+    documents = read_all(CommonCrawl([str(SHARED)]))
+    texts = [document.text for document in documents if document.text]
+    assert len(texts) > 12
+    assert all(document.url and document.date and document.date.startswith("2020-08-08") for document in documents)
+    assert any("Сервис" in text or "компани" in text.lower() for text in texts)  # windows-1251
+    assert any("的" in text for text in texts)  # gb2312
+    assert not any("<div" in text for text in texts)
+
+
+def test_only_pages_that_were_there_are_read(tmp_path: Path) -> None:
+    page = BODY.encode()
+    records = [
+        record("request", "http://a/", b"GET / HTTP/1.1\r\n\r\n"),
+        response("http://a/", page),
+        response("http://b/", page, status="404 Not Found"),
+        response("http://c/", b"\x89PNG", kind="image/png"),
+        response("http://d/", b"<p>Gr\xfc\xdfe aus K\xf6ln, " + page, kind="text/html; charset=ISO-8859-1"),
+        response("http://e/", page + b"<a rel='license' href='https://creativecommons.org/licenses/by-sa/4.0/'>x</a>"),
+    ]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
+    (tmp_path / "b.warc").write_bytes(records[1])
+    documents = read_all(CommonCrawl([str(tmp_path)]))
+    assert [document.url for document in documents] == ["http://a/", "http://d/", "http://e/", "http://a/"]
+    assert "Grüße aus Köln" in (documents[1].text or "")
+    assert [document.licence for document in documents] == [None, None, "CC-BY-SA-4.0", None]
+    assert {document.date for document in documents} == {"2024-02-20T21:00:00Z"}
+
+
+def test_wet_holds_texts(tmp_path: Path) -> None:
+    records = [
+        record("warcinfo", "x", b"Software-Info: x"),
+        record("conversion", "http://a/", "Ein Text\nüber nichts.".encode()),
+        record("conversion", "http://b/", b"\xff\xfe"),
+    ]
+    (tmp_path / "a.warc.wet.gz").write_bytes(b"".join(map(gzip.compress, records)))
+    assert outcomes(CommonCrawl([str(tmp_path)])) == ["Ein Text\nüber nichts.", "<invalid_utf8>"]
+
+
+def test_a_cut_crawl_keeps_the_pages_before_and_says_so(tmp_path: Path) -> None:
+    whole = b"".join(gzip.compress(response(f"http://{i}/", BODY.encode() * 40)) for i in range(4))
+    (tmp_path / "a.warc.gz").write_bytes(whole[: len(whole) - 60])
+    reasons = [document.reason for document in read_all(CommonCrawl([str(tmp_path)]))]
+    assert reasons[:3] == [None] * 3
+    assert reasons[3:] == ["damaged_file"]
+    (tmp_path / "a.warc.gz").write_bytes(b"no archive at all" * 100)
+    assert outcomes(CommonCrawl([str(tmp_path)])) == ["<damaged_file>"]
+
+
+def test_a_page_above_the_limit_is_dropped_and_the_next_is_read(tmp_path: Path) -> None:
+    bomb = gzip.compress(b"<p>" + b"x" * 30_000_000)
+    header = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n"
+    records = [
+        response("http://a/", BODY.encode() * 10_000),
+        record("response", "http://b/", bomb, header),
+        response("http://c/", BODY.encode()),
+    ]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
+    documents = read_all(CommonCrawl([str(tmp_path)], maximum_document_megabytes=1))
+    assert [document.reason for document in documents] == ["too_large", "too_large", None]
+
+
+def test_trees_of_html(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/one.html").write_text(f"<html><nav><a href=x>Menu</a></nav><main>{BODY}</main></html>")
+    (tmp_path / "a/two.HTM").write_bytes(b"<meta charset='windows-1251'><p>" + "Привет, мир! ".encode("cp1251") * 20)
+    (tmp_path / "b.html").write_text("<script>nothing</script>")
+    texts = outcomes(HtmlFiles([str(tmp_path)]))
+    assert texts[0].startswith("The main text")
+    assert "Menu" not in texts[0]
+    assert "Привет" in texts[1]
+    assert texts[2] == "<no_main_text>"
+
+
+def test_trafilatura_finds_the_main_text_too(tmp_path: Path) -> None:
+    pytest.importorskip("trafilatura")
+    (tmp_path / "a.html").write_text(f"<html><nav><a href=x>Menu</a></nav><article>{BODY * 3}</article></html>")
+    (text,) = outcomes(HtmlFiles([str(tmp_path)], extractor="trafilatura"))
+    assert text.startswith("The main text")
+    with pytest.raises(InputError, match="extractor='boilerpipe'"):
+        CommonCrawl(["x"], extractor="boilerpipe")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tag", ["div", "b", "blockquote", "table><tr><td"])
+def test_pages_that_are_too_deep_are_dropped_in_no_time(tmp_path: Path, tag: str) -> None:
+    (tmp_path / "a.html").write_text(f"<{tag}>" * 200_000 + "x")
+    assert outcomes(HtmlFiles([str(tmp_path)])) == ["<too_deep>"]
+
+
+def test_long_lists_and_scripts_are_not_deep() -> None:
+    assert depth("<ul>" + "<li>item" * 5000 + "</ul>" + "<p>text" * 5000) == 1
+    assert depth("<script>" + "'<div>'" * 5000 + "</script><p>x") == 0
+    assert depth("<!--" + "<div>" * 5000) == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "windows-1251", "utf-16", "iso-2022-jp", "gb18030", "shift_jis"])
+def test_encodings_that_are_declared(encoding: str) -> None:
+    text = {"windows-1251": "Привет, мир", "gb18030": "你好,世界"}.get(encoding, "こんにちは、世界")
+    assert decode_html(text.encode(encoding), encoding).text == text
+    assert decode_html("наш мир".encode(), "iso-8859-1").text == "наш мир"  # declared wrongly
+
+
+@settings(max_examples=100, deadline=None)
+@given(raw=st.binary(max_size=200), declared=st.none() | st.sampled_from(["utf-8", "no-such", "utf-16", "gb2312", ""]))
+def test_any_bytes_decode_or_have_a_reason(raw: bytes, declared: str | None) -> None:
+    document = decode_html(raw, declared)
+    assert (document.text is None) == (document.reason is not None)
+    if document.text is not None:
+        document.text.encode("utf-8")
+
+
+def test_licences_of_pages() -> None:
+    assert page_licence('<link rel="license" href="http://creativecommons.org/publicdomain/zero/1.0/">') == "CC0-1.0"
+    assert page_licence('<a href="http://creativecommons.org/licenses/by/4.0/">about licences</a>') is None
+    assert creative_commons("https://creativecommons.org/licenses/by-nc-nd/3.0/de/") == "CC-BY-NC-ND-3.0"
