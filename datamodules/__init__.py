@@ -1,7 +1,11 @@
+from datamodules.cleaning.c4 import C4Lines, C4Page
+from datamodules.cleaning.code_quality import CodeQuality
 from datamodules.cleaning.dedup import NearDuplicates
+from datamodules.cleaning.fineweb import FineWebQuality
+from datamodules.cleaning.gopher import GopherQuality, GopherRepetition
+from datamodules.cleaning.length import Length
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Source
-from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length
 from datamodules.instructions import InstructionData
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
@@ -15,12 +19,14 @@ __all__ = [
     "ArgumentRows",
     "ArithmeticRows",
     "BracketRows",
+    "C4Lines",
     "C4Page",
     "CodeQuality",
     "DocstringRows",
     "Docstrings",
     "FileRows",
     "Files",
+    "FineWebQuality",
     "GopherQuality",
     "GopherRepetition",
     "InstructionData",

@@ -22,9 +22,8 @@ TABLE_SIZE = 0x32400
 QUOTES = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉\u2329\u232a⟦⟧"
 PUNCTUATION_MARKS = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
 CURRENCIES = "$£€¥฿₽﷼" + "".join(map(chr, range(0x20A0, 0x20C0)))
-SYMBOLS = (
-    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«´»–—’“”„…∶━►、。〈〉《》「」【】！％（），．１：；？～"
-    + "".join(chr(code) for code in (*range(0, 9), *range(11, 32), *range(127, 160)))
+SYMBOLS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«´»–—’“”„…∶━►、。〈〉《》「」【】！％（），．１：；？～" + "".join(
+    chr(code) for code in (*range(0, 9), *range(11, 32), *range(127, 160))
 )
 """What datatrove calls punctuation (`datatrove.utils.text.PUNCTUATION`), beside `TERMINALS`."""
 TERMINALS = (

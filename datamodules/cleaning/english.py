@@ -23,7 +23,7 @@ CONTRACTIONS = {
     ("all",): "y'",
 }
 """Endings -> the words they are joined to; written with either apostrophe or, but for `WORDS`, with none."""
-WORDS = frozenset("cmon shed hell ill shell well its lets howdy were whore".split())
+WORDS = frozenset(["cmon", "shed", "hell", "ill", "shell", "well", "its", "lets", "howdy", "were", "whore"])
 """What a contraction without its apostrophe would be mistaken for."""
 JOINED = {"cannot": ("can", "not"), "gonna": ("gon", "na"), "gotta": ("got", "ta")}
 CLIPPED = "doin goin havin lovin nothin nuthin ol somethin"

@@ -26,9 +26,9 @@ from daft.functions import coalesce, hash, left, length, regexp, regexp_replace,
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.cleaning.dedup import NearDuplicates, best_of_components, connected_components, pairs_in_buckets
+from datamodules.cleaning.length import bytes_of
 from datamodules.cleaning.normalize import Normalize
 from datamodules.cleaning.pii import KINDS, MaskPersonalData
-from datamodules.cleaning.quality import bytes_of
 from datamodules.cleaning.split import choose_validation
 from datamodules.cleaning.step import CleaningStep, Rule
 from datamodules.cleaning.summary import summarise
@@ -39,7 +39,9 @@ from errors import InputError
 
 CODE = (
     "document.py", "readers.py", "cleaning/pipeline.py", "cleaning/step.py", "cleaning/normalize.py",
-    "cleaning/quality.py", "cleaning/pii.py", "cleaning/dedup.py", "cleaning/split.py", "cleaning/summary.py",
+    "cleaning/buffers.py", "cleaning/measuring.py", "cleaning/characters.py", "cleaning/english.py", "cleaning/words.py",
+    "cleaning/repeats.py", "cleaning/length.py", "cleaning/gopher.py", "cleaning/c4.py", "cleaning/fineweb.py",
+    "cleaning/code_quality.py", "cleaning/pii.py", "cleaning/dedup.py", "cleaning/split.py", "cleaning/summary.py",
 )  # fmt: skip
 EXCERPT_CHARACTERS = 200
 MASKING_MARGIN = 320

@@ -355,7 +355,7 @@ def is_url(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
 @njit(cache=True, nogil=True)
 def describe(text: np.ndarray, words: Words, index: int, rules: Rules) -> None:
     """Fill in what follows from a word's bytes."""
-    start, stop = words.starts[index], words.stops[index]
+    start, stop = np.int64(words.starts[index]), np.int64(words.stops[index])
     key, either, every, characters = HASH_START, np.int64(0), np.int64(-1), 0
     symbols_only = True
     place = start
@@ -394,8 +394,9 @@ def add_special(words: Words, count: int, start: int, stop: int, slot: int, rule
     begin = start
     for cut in rules.cuts[slot]:
         if cut:
-            count = add_word(words, count, begin, start + cut)
-            begin = start + cut
+            end = start + np.int64(cut)
+            count = add_word(words, count, begin, end)
+            begin = end
     return add_word(words, count, begin, stop)
 
 
@@ -436,8 +437,8 @@ def split_chunk(text: np.ndarray, start: int, stop: int, words: Words, count: in
         else:
             count = split_infixes(text, start, end, words, count, rules)
     for index in range(waiting + 1, top + 1):
-        begin = words.starts[index]
-        count = add_word(words, count, begin, words.starts[index + 1] if index < top else stop)
+        begin = np.int64(words.starts[index])
+        count = add_word(words, count, begin, np.int64(words.starts[index + 1]) if index < top else stop)
     return count
 
 
@@ -469,7 +470,7 @@ def join_specials(text: np.ndarray, words: Words, first: int, count: int, rules:
     """Make neighbours of one chunk that spell a special string together that string's parts; the new count."""
     target, index = first, first
     while index < count:
-        start = words.starts[index]
+        start = np.int64(words.starts[index])
         longest = np.int64(rules.longest[text[start]])
         slot, end_index = -1, index
         if longest and index + 1 < count and words.stops[index + 1] - start <= longest:
@@ -484,7 +485,7 @@ def join_specials(text: np.ndarray, words: Words, first: int, count: int, rules:
                     found = find_special(rules, key)
                     if found >= 0:
                         slot, end_index = found, other
-        stop = words.stops[end_index]
+        stop = np.int64(words.stops[end_index])
         if slot < 0:
             words.starts[target], words.stops[target] = start, stop
             target += 1
