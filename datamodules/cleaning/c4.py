@@ -1,8 +1,8 @@
 """C4's rules (Raffel et al. 2020, section 2.2): lines that are no sentences go, and pages with too few left.
 
 The rules on lines are a rewrite and those on pages a rule behind it. The published code (`c4_utils` of TensorFlow
-Datasets) checks a page's rules while it passes over lines, and so sees only the lines that stay; the same order of steps
-here sees the same lines. Put the rule first to look at whole pages, as the paper has it.
+Datasets) checks a page's rules while it passes over lines, and so sees only the lines that stay; the same order of
+steps here sees the same lines. Put the rule first to look at whole pages, as the paper has it.
 """
 
 import re

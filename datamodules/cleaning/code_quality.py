@@ -15,7 +15,8 @@ from datamodules.cleaning.measuring import active, measurements
 from datamodules.cleaning.step import Limit, Rule
 
 MEASURES = (
-    "longest_line", "mean_line_length", "alphanumeric", "alphabetic", "code_characters", "visible", "visible_characters",
+    "longest_line", "mean_line_length", "alphanumeric", "alphabetic", "code_characters", "visible",
+    "visible_characters",
 )  # fmt: skip
 HTML, DATA = ("html", "htm", "xhtml"), ("json", "yaml", "yml")
 
@@ -170,7 +171,7 @@ class CodeQuality(Rule):
         self.minimum_data_alphabetic = minimum_data_alphabetic
 
     def measures(self, text: Expression) -> dict[str, Expression]:
-        """Lines, shares of letters and digits, notes in the header; what holds for one kind of file is null elsewhere."""
+        """Lines, shares of letters and digits, notes in the header; null: of another kind of file."""
         measured = measurements(text, MEASURES, self.measure)
         kind = regexp_extract(lower(col("path")), r"\.([a-z0-9]+)\z", 1)
         is_html, is_data = kind.is_in(list(HTML)), kind.is_in(list(DATA))

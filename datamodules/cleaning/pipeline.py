@@ -39,9 +39,10 @@ from errors import InputError
 
 CODE = (
     "document.py", "readers.py", "cleaning/pipeline.py", "cleaning/step.py", "cleaning/normalize.py",
-    "cleaning/buffers.py", "cleaning/measuring.py", "cleaning/characters.py", "cleaning/english.py", "cleaning/words.py",
-    "cleaning/repeats.py", "cleaning/length.py", "cleaning/gopher.py", "cleaning/c4.py", "cleaning/fineweb.py",
-    "cleaning/code_quality.py", "cleaning/pii.py", "cleaning/dedup.py", "cleaning/split.py", "cleaning/summary.py",
+    "cleaning/buffers.py", "cleaning/measuring.py", "cleaning/characters.py", "cleaning/english.py",
+    "cleaning/words.py", "cleaning/repeats.py", "cleaning/length.py", "cleaning/gopher.py", "cleaning/c4.py",
+    "cleaning/fineweb.py", "cleaning/code_quality.py", "cleaning/pii.py", "cleaning/dedup.py", "cleaning/split.py",
+    "cleaning/summary.py",
 )  # fmt: skip
 EXCERPT_CHARACTERS = 200
 MASKING_MARGIN = 320

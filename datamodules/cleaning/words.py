@@ -253,9 +253,9 @@ def infix_size(text: np.ndarray, place: int, stop: int, before: int, rules: Rule
         code, _ = decode(text, place)
         if code == 0x2026:
             return size
-    if before & DIGIT and (byte == ord("+") or byte == ord("-") or byte == ord("*") or byte == ord("^")):
-        if following & DIGIT or (place + 1 < stop and text[place + 1] == ord("-")):
-            return 1
+    is_operator = byte == ord("+") or byte == ord("-") or byte == ord("*") or byte == ord("^")
+    if is_operator and before & DIGIT and (following & DIGIT or (place + 1 < stop and text[place + 1] == ord("-"))):
+        return 1
     if byte == ord(","):
         return 1 if before & ALPHABETIC and following & ALPHABETIC else 0
     if not before & (ALPHABETIC | DIGIT):
@@ -507,8 +507,7 @@ def split_words(text: np.ndarray, words: Words, rules: Rules) -> int:
     """
     count, place, size = 0, 0, len(text)
     while place < size:
-        start, plain, key = place, True, HASH_START
-        either, every, characters, symbols_only = np.int64(0), np.int64(-1), 0, True
+        start, plain, key, characters, symbols_only = place, True, HASH_START, 0, True
         while place < size:
             bits, width = bits_at(text, place, rules.characters)
             if bits & SPACE:

@@ -87,6 +87,11 @@ def distinct(count: int, first: int = 0) -> str:
     )
 
 
+def groups(size: int) -> list[str]:
+    words = distinct(240).split()
+    return [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
+
+
 @pytest.mark.parametrize(
     ("inside", "outside", "reason"),
     [
@@ -95,14 +100,16 @@ def distinct(count: int, first: int = 0) -> str:
         ("the and " * 50, "the and " * 49 + "of of", "gopher_short_words"),
         ("the and " + "abcdefghijk " * 50 + "a " * 4, "the and " + "abcdefghijk " * 50, "gopher_long_words"),
         ("the of " + "word " * 88 + "# " * 10, "the of " + "word " * 87 + "# " * 11, "gopher_hashes"),
-        ("the of " + "word " * 88 + "... " * 10, "the of " + "word " * 87 + "… " * 11, "gopher_ellipses"),
-        ("the word of it\n" + "- some word here\n" * 9 + "word " * 40, "- the word of it\n" * 20, "gopher_bullet_lines"),
+        ("the of " + "word " * 87 + "... " * 10 + "word", "the of " + "word " * 87 + "… " * 11, "gopher_ellipses"),
+        ("the word of it\n" + "- some word here\n" * 9 + "word " * 40, "- the words of items\n" * 20,
+            "gopher_bullet_lines"),
         (
             "the words of this line\n" * 7 + "the words of this line...\n" * 3,
             "the words of this line\n" * 6 + "the words of this line…\n" * 4,
             "gopher_ellipsis_lines",
         ),
-        ("the of " + "word " * 78 + "1234 " * 20, "the of " + "word " * 77 + "1234 " * 21, "gopher_few_alphabetic_words"),
+        ("the of " + "word " * 78 + "1234 " * 20, "the of " + "word " * 77 + "1234 " * 21,
+            "gopher_few_alphabetic_words"),
         ("the of " + "word " * 60, "the The the " + "word " * 60, "gopher_few_stop_words"),
     ],
 )  # fmt: skip
@@ -116,12 +123,19 @@ def test_quality_limits_hold_at_their_thresholds(inside: str, outside: str, reas
     [
         (PLAIN, None),
         ("\n\n".join(["a b", *["c d"] * 4, distinct(60)]), "gopher_duplicate_paragraphs"),
-        ("\n\n".join([distinct(20), distinct(20), distinct(30, 40), distinct(30, 80)]), "gopher_duplicate_paragraph_characters"),
+        (
+            "\n\n".join([distinct(30), distinct(30), distinct(25, 40), distinct(25, 80)]),
+            "gopher_duplicate_paragraph_characters",
+        ),
         ("\n".join([*"aabbcc", distinct(60)]), "gopher_duplicate_lines"),
-        ("\n".join([distinct(20), distinct(20), distinct(30, 40), distinct(30, 80)]), "gopher_duplicate_line_characters"),
-        (" some words".join(distinct(100).split()[:30]), "gopher_top_2_gram"),
-        (" a few words".join(distinct(100).split()[:50]), None),
-        (" ".join(f"{word} here is that" for word in distinct(60).split()), "gopher_top_3_gram"),
+        (
+            "\n".join([distinct(30), distinct(30), distinct(25, 40), distinct(25, 80)]),
+            "gopher_duplicate_line_characters",
+        ),
+        (" of it ".join(distinct(60).split()), "gopher_top_2_gram"),
+        (" a b c ".join(groups(2)), "gopher_top_3_gram"),
+        (" a b c d ".join(groups(3)), "gopher_top_4_gram"),
+        (" a b c d ".join(groups(5)), None),
     ],
 )  # fmt: skip
 def test_repetition_gives_its_reasons(text: str, reason: str | None) -> None:
