@@ -23,6 +23,7 @@ from numba import njit
 from datamodules.cleaning.characters import (
     AFFIX,
     ALPHABETIC,
+    ALPHANUMERIC,
     BEFORE_STOP,
     CURRENCY,
     DIGIT,
@@ -331,15 +332,18 @@ def is_host(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
 @njit(cache=True, nogil=True)
 def is_url(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
     """Whether bytes are a URL, with or without a scheme, or an e-mail address."""
-    begin = start
-    for place in range(start, stop - 2):
+    begin, place = start, start
+    while place < stop - 2:
         byte = text[place]
         if byte == ord(":"):
             if place - start >= 2 and text[place + 1] == ord("/") and text[place + 2] == ord("/"):
                 begin = place + 3
             break
-        if not (_is_host_byte(byte) or byte == ord("_") or byte == ord("+") or byte == ord("-") or byte == ord(".")):
+        bits, size = bits_at(text, place, rules.characters)
+        is_mark = byte == ord("_") or byte == ord("+") or byte == ord("-") or byte == ord(".")
+        if not (bits & ALPHANUMERIC or is_mark):
             break
+        place += size
     if is_host(text, begin, stop, rules):
         return True
     first, last = -1, -1

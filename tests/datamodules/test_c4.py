@@ -125,6 +125,7 @@ def test_decisions_are_those_of_datatrove() -> None:
     for seed in range(30):
         text = sentences(seed, 8).replace(". B", ".\nB").replace(". D", "...\nD").replace(". F", " [3].\nF [edit]")
         text = ["Lorem ipsum is here. ", "Menu\n", "We use cookies on it.\n", "Is {it} here? ", "", ""][seed % 6] + text
+        text = text[:30] + " here it ends." if seed % 6 == 4 else text
         document = Document(text=text, id="0")
         verdict = C4QualityFilter().filter(document)
         verdicts.append(verdict if verdict is True else f"c4_{verdict[1]}")
