@@ -12,7 +12,7 @@ import daft
 import numpy as np
 import pyarrow
 from daft import DataType, Expression, Series, lit
-from daft.functions import lower, regexp
+from daft.functions import lower, regexp, when
 from numba import njit
 
 from datamodules.cleaning.buffers import utf8_buffers
@@ -240,7 +240,7 @@ class C4Lines(Rewrite):
             return pyarrow.Array.from_buffers(pyarrow.large_string(), len(texts), buffers)
 
         # A dropped document has no text, and gets none.
-        return daft.functions.when(text.is_null(), lit(None)).otherwise(keep_batch(text))
+        return when(text.is_null(), lit(None)).otherwise(keep_batch(text))
 
     def keep(self, content: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Texts in one buffer, uint8 and int64, without the lines that go."""

@@ -5,6 +5,7 @@ One table of 0.8 MB built once a process, instead of Python's string methods onc
 
 import functools
 import unicodedata
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -75,7 +76,7 @@ def character_table() -> np.ndarray:
 @njit(cache=True, nogil=True)
 def decode(text: np.ndarray, place: int) -> tuple[int, int]:
     """Code point that begins at a place in valid UTF-8, and its bytes."""
-    first = np.int64(text[place])
+    first: Any = np.int64(text[place])
     if first < 0x80:
         return first, 1
     if first < 0xE0:
@@ -90,11 +91,14 @@ def decode(text: np.ndarray, place: int) -> tuple[int, int]:
 @njit(cache=True, nogil=True)
 def bits_at(text: np.ndarray, place: int, table: np.ndarray) -> tuple[int, int]:
     """Bits of the character that begins at a place, and its bytes."""
-    first = np.int64(text[place])
-    if first < 0x80:
-        return np.int64(table[first]), 1
+    bits: Any = 0
+    if text[place] < 0x80:
+        bits = np.int64(table[text[place]])
+        return bits, 1
     code, size = decode(text, place)
-    return (np.int64(table[code]) if code < TABLE_SIZE else np.int64(0)), size
+    if code < TABLE_SIZE:
+        bits = np.int64(table[code])
+    return bits, size
 
 
 @njit(cache=True, nogil=True)

@@ -28,7 +28,7 @@ def _measure_lines(
         table = np.zeros(slots_for(feeds + 1), dtype=np.uint64)
         lines, terminal, short, repeated, place = 0, 0, 0, 0, 0
         while place < size:
-            key, length, is_blank, last = HASH_START, 0, True, np.int64(0)
+            key, length, is_blank, last = HASH_START, 0, True, 0
             while place < size and text[place] != 10:
                 last, width = bits_at(text, place, rules.characters)
                 for offset in range(width):

@@ -4,6 +4,8 @@ Parts are compared by hashes of 64 bits, not by their characters: in a text of a
 taken for equal with a probability of 3e-8.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -22,7 +24,7 @@ def slots_for(items: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def spread(key: int) -> int:
+def spread(key: np.uint64) -> np.uint64:
     """A hash whose low bits depend on all of the key's, never 0 (the last step of MurmurHash3)."""
     key = (key ^ (key >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     key = (key ^ (key >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
@@ -31,20 +33,21 @@ def spread(key: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def slot_of(table: np.ndarray, key: int) -> int:
+def slot_of(table: np.ndarray, key: np.uint64) -> int:
     """The slot that holds a key, or the free one where it belongs."""
     mask = np.uint64(len(table) - 1)
     slot = key & mask
     while table[slot] != 0 and table[slot] != key:
         slot = (slot + np.uint64(1)) & mask
-    return np.int64(slot)
+    place: Any = np.int64(slot)
+    return place
 
 
 @njit(cache=True, nogil=True)
-def add_to_set(table: np.ndarray, key: int) -> bool:
+def add_to_set(table: np.ndarray, key: np.uint64) -> bool:
     """Put a key into a set; whether it was new."""
     slot = slot_of(table, key)
-    is_new = table[slot] == 0
+    is_new: bool = table[slot] == 0
     table[slot] = key
     return is_new
 

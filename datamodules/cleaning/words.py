@@ -15,7 +15,7 @@ Every step looks at a bounded number of characters beside its own, so that any t
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -112,6 +112,7 @@ def splitting_rules(words: str) -> Rules:
 
 
 def _hash_of(raw: bytes) -> np.uint64:
+    # Compiled, it gives a Python number.
     return np.uint64(hash_bytes(np.frombuffer(raw, dtype=np.uint8), 0, len(raw)))
 
 
@@ -127,7 +128,7 @@ def empty_words(size: int) -> Words:
 
 
 @njit(cache=True, nogil=True)
-def hash_bytes(text: np.ndarray, start: int, stop: int) -> int:
+def hash_bytes(text: np.ndarray, start: int, stop: int) -> np.uint64:
     """FNV-1a of 64 bits."""
     value = HASH_START
     for place in range(start, stop):
@@ -136,9 +137,9 @@ def hash_bytes(text: np.ndarray, start: int, stop: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def find_special(rules: Rules, key: int) -> int:
+def find_special(rules: Rules, key: np.uint64) -> int:
     """Slot of a special string by its hash, -1 for none."""
-    slot = np.int64(key & np.uint64(SLOTS - 1))
+    slot: Any = np.int64(key & np.uint64(SLOTS - 1))
     while rules.keys[slot] != 0:
         if rules.keys[slot] == key:
             return slot
@@ -183,7 +184,7 @@ def suffix_size(text: np.ndarray, start: int, stop: int, rules: Rules) -> int:
         return 0
     last = previous(text, stop)
     bits, size = bits_at(text, last, rules.characters)
-    before, before_place = np.int64(0), last
+    before, before_place = 0, last
     if last > start:
         before_place = previous(text, last)
         before, _ = bits_at(text, before_place, rules.characters)
@@ -238,7 +239,7 @@ def infix_size(text: np.ndarray, place: int, stop: int, before: int, rules: Rule
     """Bytes of the infix that begins at a place, 0 for none; `before`: bits of the character before it."""
     byte = text[place]
     bits, size = bits_at(text, place, rules.characters)
-    following = np.int64(0)
+    following = 0
     if place + size < stop:
         following, _ = bits_at(text, place + size, rules.characters)
     if byte == ord("."):
@@ -359,8 +360,9 @@ def is_url(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
 @njit(cache=True, nogil=True)
 def describe(text: np.ndarray, words: Words, index: int, rules: Rules) -> None:
     """Fill in what follows from a word's bytes."""
-    start, stop = np.int64(words.starts[index]), np.int64(words.stops[index])
-    key, either, every, characters = HASH_START, np.int64(0), np.int64(-1), 0
+    start: Any = np.int64(words.starts[index])
+    stop: Any = np.int64(words.stops[index])
+    key, either, every, characters = HASH_START, 0, -1, 0
     symbols_only = True
     place = start
     while place < stop:
@@ -398,7 +400,7 @@ def add_special(words: Words, count: int, start: int, stop: int, slot: int, rule
     begin = start
     for cut in rules.cuts[slot]:
         if cut:
-            end = start + np.int64(cut)
+            end: Any = start + np.int64(cut)
             count = add_word(words, count, begin, end)
             begin = end
     return add_word(words, count, begin, stop)
@@ -441,15 +443,16 @@ def split_chunk(text: np.ndarray, start: int, stop: int, words: Words, count: in
         else:
             count = split_infixes(text, start, end, words, count, rules)
     for index in range(waiting + 1, top + 1):
-        begin = np.int64(words.starts[index])
-        count = add_word(words, count, begin, np.int64(words.starts[index + 1]) if index < top else stop)
+        begin: Any = np.int64(words.starts[index])
+        behind: Any = np.int64(words.starts[index + 1]) if index < top else stop
+        count = add_word(words, count, begin, behind)
     return count
 
 
 @njit(cache=True, nogil=True)
 def split_infixes(text: np.ndarray, start: int, stop: int, words: Words, count: int, rules: Rules) -> int:
     """Append a chunk without affixes, cut at its infixes unless it is a URL; the new count."""
-    first_count, begin, place, before = count, start, start, np.int64(0)
+    first_count, begin, place, before = count, start, start, 0
     while place < stop:
         bits, size = bits_at(text, place, rules.characters)
         # Letters and digits, which is nearly everything, begin no infix.
@@ -474,7 +477,7 @@ def join_specials(text: np.ndarray, words: Words, first: int, count: int, rules:
     """Make neighbours of one chunk that spell a special string together that string's parts; the new count."""
     target, index = first, first
     while index < count:
-        start = np.int64(words.starts[index])
+        start: Any = np.int64(words.starts[index])
         longest = np.int64(rules.longest[text[start]])
         slot, end_index = -1, index
         if longest and index + 1 < count and words.stops[index + 1] - start <= longest:
@@ -489,7 +492,7 @@ def join_specials(text: np.ndarray, words: Words, first: int, count: int, rules:
                     found = find_special(rules, key)
                     if found >= 0:
                         slot, end_index = found, other
-        stop = np.int64(words.stops[end_index])
+        stop: Any = np.int64(words.stops[end_index])
         if slot < 0:
             words.starts[target], words.stops[target] = start, stop
             target += 1
