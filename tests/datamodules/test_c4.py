@@ -30,7 +30,9 @@ def naive_lines(text: str, minimum_words: int = 5, longest: int = 1000, end_mark
         if any(len(word) > longest for word in line.split()):
             continue
         line = re.sub(r"\[[0-9]*]|\[edit]|\[citation needed]", "", line)
-        if not line.endswith(tuple(end_marks)) or line.endswith("...") or len(line.split()) < minimum_words:
+        if end_marks and (not line.endswith(tuple(end_marks)) or line.endswith("...")):
+            continue
+        if not line or len(line.split()) < minimum_words:
             continue
         if not any(notice in line.lower() for notice in NOTICES):
             lines.append(line)
@@ -53,7 +55,7 @@ def naive_sentences(text: str) -> int:
 @given(text=any_text)
 def test_lines_that_stay_are_those_of_a_plain_version(text: str) -> None:
     texts = [text, "", "One two three four five.\n", text + " of these words end."]
-    for rule in (C4Lines(), C4Lines(2, 10, ".?!\"'"), C4Lines(0, -1)):
+    for rule in (C4Lines(), C4Lines(2, 10, ".?!\"'"), C4Lines(0, -1), C4Lines(1, end_marks="")):
         most = rule.maximum_word_length if rule.maximum_word_length >= 0 else 10**9
         assert kept(texts, rule) == [naive_lines(t, rule.minimum_words, most, rule.end_marks) for t in texts]
 
