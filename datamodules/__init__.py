@@ -3,9 +3,13 @@ from datamodules.cleaning.lines import RepeatedLines
 from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Source
-from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length
 from datamodules.cleaning.substring import RepeatedSpans
 from datamodules.cleaning.url_duplicates import UrlDuplicates
+from datamodules.cleaning.c4 import C4Lines, C4Page
+from datamodules.cleaning.code_quality import CodeQuality
+from datamodules.cleaning.fineweb import FineWebQuality
+from datamodules.cleaning.gopher import GopherQuality, GopherRepetition
+from datamodules.cleaning.length import Length
 from datamodules.instructions import InstructionData
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
@@ -35,6 +39,7 @@ __all__ = [
     "ArxivSources",
     "Books",
     "BracketRows",
+    "C4Lines",
     "C4Page",
     "CodeFiles",
     "CodeQuality",
@@ -44,6 +49,7 @@ __all__ = [
     "Docstrings",
     "FileRows",
     "Files",
+    "FineWebQuality",
     "GopherQuality",
     "GopherRepetition",
     "HtmlFiles",
