@@ -124,7 +124,9 @@ class MaskPersonalData(Rewrite):
                 counts[:, row] = [found.get(name, 0) for name in names]
             if masked:
                 column = compute.replace_with_mask(column, pyarrow.array(suspects), pyarrow.array(masked, column.type))
-            return Series.from_arrow(pyarrow.StructArray.from_arrays([column, *map(pyarrow.array, counts)], list(fields)))
+            return Series.from_arrow(
+                pyarrow.StructArray.from_arrays([column, *map(pyarrow.array, counts)], list(fields))
+            )
 
         return mask_batch(text, to_list(*(regexp(text, kinds[name].candidate) for name in names)))
 

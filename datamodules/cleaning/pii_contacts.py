@@ -45,10 +45,10 @@ INTERNATIONAL = (
 )
 NORTH_AMERICAN = r"(?:1[ .\-])?(?:\(\d{3}\) ?\d{3}[ .\-]\d{4}|\d{3}-\d{3}-\d{4}|[2-9]\d{2}\.[2-9]\d{2}\.\d{4})"
 PHONE = re.compile(rf"(?<![\w.+\-/])(?:{INTERNATIONAL}|{NORTH_AMERICAN})(?![\w\-]|\.\d)")
-PHONE_WORDS = tuple(
-    "phone tel mobile cell fax whatsapp hotline telephone telefon telefono telefone teléfono téléphone tél handy mobil "
-    "portable móvil celular cellulare telemóvel".split()
-)
+PHONE_WORDS = (
+    "phone", "tel", "mobile", "cell", "fax", "whatsapp", "hotline", "telephone", "telefon", "telefono", "telefone",
+    "teléfono", "téléphone", "tél", "handy", "mobil", "portable", "móvil", "celular", "cellulare", "telemóvel",
+)  # fmt: skip
 NATIONAL = r"(?:\(\d{1,5}\)[ \-]?)?\d{1,12}(?:[ .\-/]\d{1,12}){0,5}(?![\w\-]|\.\d|/\d)"
 NORTH_AMERICA = 1
 """The calling code that the United States, Canada and much of the Caribbean share."""
@@ -105,10 +105,6 @@ def phone_number(regions: Sequence[str]) -> Kind:
 
 CONTACTS = {
     "email": Kind(r"[\w.%+\-]@[\w\-]+\.", "<EMAIL>", matches(EMAIL, is_mail)),
-    "ip_address": Kind(
-        r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", "<IP_ADDRESS>", matches(IPV4, is_public)
-    ),
-    "ip_address_v6": Kind(
-        r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:", "<IP_ADDRESS>", matches(IPV6, is_public)
-    ),
+    "ip_address": Kind(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", "<IP_ADDRESS>", matches(IPV4, is_public)),
+    "ip_address_v6": Kind(r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:", "<IP_ADDRESS>", matches(IPV6, is_public)),
 }

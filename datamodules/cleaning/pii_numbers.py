@@ -143,9 +143,7 @@ NATIONAL_IDS: dict[str, tuple[Announced | Particular, ...]] = {
     ),
     "GB": (
         announced("nhs", r"\d{3}(?P<gap>[ \-]?)\d{3}(?P=gap)\d{4}", nhs.is_valid),
-        announced(
-            "national insurance, nino, ni number", r"[A-Za-z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-Da-d]", is_nino
-        ),
+        announced("national insurance, nino, ni number", r"[A-Za-z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-Da-d]", is_nino),
     ),
     "IN": (announced("aadhaar, aadhar, uidai", r"\d{4}[ \-]?\d{4}[ \-]?\d{4}", aadhaar.is_valid),),
     "IT": (
