@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import daft
 import numpy as np
 import torch
 import xxhash
@@ -136,8 +137,6 @@ def read_texts(given: Reader | list[str], kind: str, documents: int, text_key: s
 
 def score(texts: list[str], words: int, weights: np.ndarray, bias: float) -> np.ndarray:
     """Probabilities float64 [texts], as the rule computes them."""
-    import daft
-
     content, places = utf8_buffers(daft.Series.from_pylist(texts))
     return sigmoid(logits_of(content, places, words, weights, bias))
 
@@ -182,8 +181,8 @@ def summary(description: dict[str, Any], folder: Path) -> str:
         "",
         f"{'scores':<14}{'documents':>12}{'mean score':>14}{'positive':>12}",
     ]
-    for row in held_out["calibration"]:
-        lines.append(
-            f"{row['scores']:<14}{row['documents']:>12,}{row['mean_score']:>14.3f}{row['positive_share']:>12.3f}"
-        )
-    return "\n".join(lines)
+    rows = (
+        f"{row['scores']:<14}{row['documents']:>12,}{row['mean_score']:>14.3f}{row['positive_share']:>12.3f}"
+        for row in held_out["calibration"]
+    )
+    return "\n".join([*lines, *rows])

@@ -1,7 +1,12 @@
+from datamodules.cleaning.classifier import QualityClassifier
 from datamodules.cleaning.dedup import NearDuplicates
+from datamodules.cleaning.language import Language
+from datamodules.cleaning.normalize import RepairUnicode
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Source
 from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length
+from datamodules.cleaning.toxicity import ToxicityClassifier, WordList
+from datamodules.cleaning.url_blocklist import UrlBlocklist
 from datamodules.instructions import InstructionData
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
@@ -24,6 +29,7 @@ __all__ = [
     "GopherQuality",
     "GopherRepetition",
     "InstructionData",
+    "Language",
     "Length",
     "Licences",
     "MaskPersonalData",
@@ -32,7 +38,12 @@ __all__ = [
     "PretrainingData",
     "PromptData",
     "PythonSources",
+    "QualityClassifier",
     "RandomTokens",
     "Readmes",
+    "RepairUnicode",
     "Source",
+    "ToxicityClassifier",
+    "UrlBlocklist",
+    "WordList",
 ]

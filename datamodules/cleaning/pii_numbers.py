@@ -1,7 +1,7 @@
 """Numbers that stand for a person: payment cards, bank accounts, national identifiers.
 
 Check digits alone are not enough: one in ten random numbers passes Luhn's test, and code is full of numbers. What has
-no form of its own (spaces in the issuer's places, letters in fixed ones) counts only behind a word that says what it is.
+no form of its own (spaces in the issuer's places, letters in fixed ones) counts only behind a word that names it.
 """
 
 import re
@@ -29,8 +29,8 @@ from errors import InputError
 
 CARD = re.compile(r"(?<![\w.+\-/])(?:\d{4}([ \-])\d{4}\1\d{4}\1\d{4}|\d{4}([ \-])\d{6}\2\d{4,5})(?![\w\-]|[ .]\d)")
 CARD_WORDS = (
-    "card", "credit", "visa", "mastercard", "amex", "american express", "diners", "discover", "pan", "cc", "kreditkarte",
-    "tarjeta", "carte", "cartão", "carta",
+    "card", "credit", "visa", "mastercard", "amex", "american express", "diners", "discover", "pan", "cc",
+    "kreditkarte", "tarjeta", "carte", "cartão", "carta",
 )  # fmt: skip
 ISSUERS = re.compile(
     r"4\d{15}"  # Visa

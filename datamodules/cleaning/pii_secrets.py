@@ -47,7 +47,8 @@ API_KEYS = {
 API_KEY = re.compile(rf"(?<![A-Za-z0-9_\-.])(?:{'|'.join(API_KEYS.values())})(?![A-Za-z0-9_\-+/])")
 NAMED_SECRETS = re.compile(
     # The secret halves of AWS and Azure have no prefix: they count only behind their own name.
-    r"(?i:aws_?secret_?(?:access_?)?key)[\"']?[ \t]{0,4}(?:=>|[:=,])[ \t]{0,4}[\"']?([A-Za-z0-9+/]{40})(?![A-Za-z0-9+/=])"
+    r"(?i:aws_?secret_?(?:access_?)?key)[\"']?[ \t]{0,4}(?:=>|[:=,])[ \t]{0,4}[\"']?"
+    r"([A-Za-z0-9+/]{40})(?![A-Za-z0-9+/=])"
     r"|AccountKey=([A-Za-z0-9+/]{86}==)"
 )
 JSON_WEB_TOKEN = re.compile(

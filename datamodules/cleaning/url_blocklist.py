@@ -58,7 +58,7 @@ def read_entries(path: str, checksum: str) -> np.ndarray:
 
 
 def candidates(url: str) -> Iterator[str]:
-    """What a list would call an address: its host, the parents of that, and the host with each beginning of the path."""
+    """What a list would call an address: its host, the parents of that, its host with each beginning of the path."""
     host, _, path = normal_entry(url).partition("/")
     path = re.split(r"[?#]", path, maxsplit=1)[0]
     host = re.split(r"[?#]", host, maxsplit=1)[0].rpartition("@")[2].partition(":")[0]
