@@ -62,7 +62,8 @@ def repair_unicode(text: str) -> tuple[str, int]:
     """
     if text.isascii() or not is_bad(text):
         return text, 0
-    lines = text.splitlines(keepends=True)
+    # Only here: the other signs that end a line are among those that wrong decoding makes.
+    lines = text.split("\n")
     repaired = 0
     for number, line in enumerate(lines):
         if line.isascii() or not is_bad(line):
@@ -70,7 +71,7 @@ def repair_unicode(text: str) -> tuple[str, int]:
         pieces = [line[start : start + LONGEST_LINE] for start in range(0, len(line), LONGEST_LINE)]
         lines[number] = "".join(ftfy.fix_encoding(piece, ENCODING_ONLY) for piece in pieces)
         repaired += lines[number] != line
-    return "".join(lines), repaired
+    return "\n".join(lines), repaired
 
 
 @daft.func.batch(return_dtype=DataType.struct({"text": DataType.string(), "repaired_lines": DataType.int64()}))

@@ -50,6 +50,7 @@ PHONE_WORDS = (
     "teléfono", "téléphone", "tél", "handy", "mobil", "portable", "móvil", "celular", "cellulare", "telemóvel",
 )  # fmt: skip
 NATIONAL = r"(?:\(\d{1,5}\)[ \-]?)?\d{1,12}(?:[ .\-/]\d{1,12}){0,5}(?![\w\-]|\.\d|/\d)"
+DATE = re.compile(r"(?:\d{4}([\-./])\d{1,2}\1\d{1,2}|\d{1,2}([\-./])\d{1,2}\2(?:\d{4}|\d{2}))(?!\d)")
 NORTH_AMERICA = 1
 """The calling code that the United States, Canada and much of the Caribbean share."""
 
@@ -64,11 +65,16 @@ def is_valid(number: str, region: str | None) -> bool:
         return False
 
 
+def is_announced(number: str, regions: Sequence[str]) -> bool:
+    """Whether a number after a word like "phone" is one of some regions; a date is valid in several."""
+    return DATE.match(number) is None and any(is_valid(number, region) for region in regions)
+
+
 def find_phone_numbers(regions: Sequence[str]) -> Callable[[str], Iterator[Span]]:
     """A search for international numbers, and for the national forms of some regions (ISO 3166 codes)."""
     north_american = next((r for r in regions if phonenumbers.country_code_for_region(r) == NORTH_AMERICA), None)
 
-    announced = Announced(PHONE_WORDS, NATIONAL, lambda number: any(is_valid(number, region) for region in regions))
+    announced = Announced(PHONE_WORDS, NATIONAL, lambda number: is_announced(number, regions))
 
     def find(text: str) -> Iterator[Span]:
         found = set(announced.find(text, lower_case(text)))

@@ -57,7 +57,7 @@ class Announced:
     words: tuple[str, ...]
     number: str
     accepts: Callable[[str], bool]
-    digits: str = r"[0-9][0-9 .()/+\-]{5}[0-9A-Za-z]"
+    digits: str = r"[0-9][0-9 .()/+\-]{5,7}[0-9A-Za-z]"
 
     def find(self, text: str, lowered: str) -> Iterator[Span]:
         """The numbers in a text.
@@ -66,8 +66,9 @@ class Announced:
             text: any text.
             lowered: it as `lower_case` makes it.
         """
-        # A placeholder left by another match says nothing about the number that follows it.
-        number = re.compile(rf"(?![A-Za-z]|_NUMBER>|_CARD>)[^\d\n<]{{0,24}}(?<![\w.])({self.number})")
+        # A placeholder left by another match says nothing about the number that follows it, nor does a function that is
+        # called with it: sin(123456782).
+        number = re.compile(rf"(?![A-Za-z(]|_NUMBER>|_CARD>)[^\d\n<]{{0,24}}(?<![\w.])({self.number})")
         found = set()
         for word in self.words:
             place = lowered.find(word)
@@ -84,7 +85,7 @@ class Announced:
         """The sieve."""
         # Without Unicode where there is a choice: its tables make the automaton many times larger.
         words = "|".join(f"(?i-u:{word})" if word.isascii() else f"(?i:{word})" for word in self.words)
-        return rf"(?:{words})[^0-9\n<]{{0,24}}{self.digits}"
+        return rf"(?:{words})[^0-9\n<]{{0,28}}{self.digits}"
 
 
 def lower_case(text: str) -> str:

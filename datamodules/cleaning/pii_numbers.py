@@ -73,7 +73,7 @@ def find_ibans(text: str) -> Iterator[Span]:
         start, end = match.span()
         # Capitals that follow are taken for part of it: "... 0130 00 BIC".
         while end > start:
-            if iban.is_valid(text[start:end]):
+            if iban.is_valid(text[start:end], check_country=False):
                 yield start, end
                 break
             end = text.rfind(" ", start, end)

@@ -1,5 +1,6 @@
 """The learned classifier against a naive one in float64, and the command that trains it."""
 
+import itertools
 import json
 import math
 import re
@@ -37,10 +38,7 @@ def naive_features(text: str, buckets: int, words: int) -> dict[int, float]:
         for byte in word:
             value = ((value ^ byte) * 0x100000001B3) & ALL_BITS
         found.append(naive_mixed(value))
-    pairs = [
-        naive_mixed((first * 0x100000001B3 + second) & ALL_BITS)
-        for first, second in zip(found, found[1:], strict=False)
-    ]
+    pairs = [naive_mixed((first * 0x100000001B3 + second) & ALL_BITS) for first, second in itertools.pairwise(found)]
     counts = Counter(feature % buckets for feature in found + pairs)
     length = math.sqrt(sum((1 + math.log(count)) ** 2 for count in counts.values()))
     return {bucket: (1 + math.log(count)) / length for bucket, count in counts.items()}
@@ -98,16 +96,13 @@ def write_examples(folder: Path) -> tuple[Path, Path]:
     with paths[0].open("w") as file:
         for i in range(150):
             a, b = generator.choice(nouns, 2)
-            file.write(
-                json.dumps({"text": f"{generator.choice(verbs)} the {a} of the {b} {i}.\n\nArgs:\n    {b}: x\n"})
-            )
-            file.write("\n")
+            text = f"{generator.choice(verbs)} the {a} of the {b} {i}.\n\nArgs:\n    {b}: x\n"
+            file.write(json.dumps({"text": text}) + "\n")
     with paths[1].open("w") as file:
         for i in range(150):
             a, b, c = generator.choice(terms, 3)
-            file.write(
-                json.dumps({"text": f"The {a} and the {b} of the {c}, section {i}, are provided as is.\n"}) + "\n"
-            )
+            text = f"The {a} and the {b} of the {c}, section {i}, are provided as is.\n"
+            file.write(json.dumps({"text": text}) + "\n")
     return paths
 
 
@@ -140,10 +135,8 @@ def test_the_rule_scores_alike_in_any_batch(trained: Path) -> None:
 
     def scores(chosen: list[str | None]) -> list[float | None]:
         df = daft.from_pydict({"text": daft.Series.from_pylist(chosen, dtype=daft.DataType.string())})
-        return [
-            row["quality_score"]
-            for row in df.select(rule.measures(col("text"))["quality_score"].alias("quality_score")).to_pylist()
-        ]
+        scored = df.select(rule.measures(col("text"))["quality_score"].alias("score")).to_pydict()
+        return list(scored["score"])
 
     together = scores(texts)
     assert together == [scores([text])[0] for text in texts] == scores([*texts, *texts])[5:]

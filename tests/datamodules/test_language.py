@@ -72,21 +72,20 @@ def test_language_settings_that_cannot_work_are_refused() -> None:
             Language(**arguments)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("sound", ["I don’t know – “really”?", "naïve café, Größe", "Привет, мир", "€ 5 für 3 Äpfel"])
-@pytest.mark.parametrize("encoding", ["windows-1252", "latin-1"])
+@pytest.mark.parametrize(
+    "sound", ["I don’t know – “really”?", "naïve café, Größe", "Привет, мир", "€ 5 für 3 Äpfel", "Århus"]
+)
+@pytest.mark.parametrize("encoding", ["sloppy-windows-1252", "latin-1"])
 def test_wrong_decoding_is_undone_once_and_twice(sound: str, encoding: str) -> None:
     damaged = sound
     for layers in range(2):
-        try:
-            damaged = damaged.encode("utf-8").decode(encoding)
-        except UnicodeDecodeError:
-            pytest.skip(f"{encoding} has no character for a byte of it")
+        damaged = damaged.encode("utf-8").decode(encoding)
         text = f"A sound line: déjà vu.\n{damaged}\nand its end\n"
         assert repair_unicode(text) == (text.replace(damaged, sound), 1), (layers, damaged)
 
 
 def test_repairs_are_counted_and_sound_text_stays() -> None:
-    sound = ["plain", "x = 'â'  # é", "&lt;b&gt; “quotes” ﬁ １２ \x1b[0m", None, "注意 Größe\r\nend\x85"]
+    sound = ["plain", "x = 'â'  # é", "&lt;b&gt; “quotes” ﬁ １２ \x1b[0m", None, "注意 Größe\r\nend"]
     texts = [*sound, "caf\u00c3\u00a9"]
     df = daft.from_pydict({"text": texts})
     step = RepairUnicode()
