@@ -39,6 +39,7 @@ from commands.constitution import constitution
 from commands.convert import convert
 from commands.evaluate import evaluate
 from commands.recipe import recipe
+from commands.train_classifier import train_classifier
 from datamodules.pretraining import PretrainingData
 from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer
 from errors import InputError
@@ -449,6 +450,7 @@ def build(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "classifier": train_classifier,
     "compare": compare_models,
     "constitution": constitution,
     "convert": convert,

@@ -10,6 +10,11 @@ from datamodules.cleaning.code_quality import CodeQuality
 from datamodules.cleaning.fineweb import FineWebQuality
 from datamodules.cleaning.gopher import GopherQuality, GopherRepetition
 from datamodules.cleaning.length import Length
+from datamodules.cleaning.classifier import QualityClassifier
+from datamodules.cleaning.language import Language
+from datamodules.cleaning.normalize import RepairUnicode
+from datamodules.cleaning.toxicity import ToxicityClassifier, WordList
+from datamodules.cleaning.url_blocklist import UrlBlocklist
 from datamodules.instructions import InstructionData
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
@@ -56,6 +61,7 @@ __all__ = [
     "HuggingFaceFolder",
     "InstructionData",
     "JatsArticles",
+    "Language",
     "Length",
     "Licences",
     "MaskPersonalData",
@@ -64,11 +70,16 @@ __all__ = [
     "PretrainingData",
     "PromptData",
     "PythonSources",
+    "QualityClassifier",
     "RandomTokens",
     "Readmes",
+    "RepairUnicode",
     "RepeatedLines",
     "RepeatedSpans",
     "Source",
+    "ToxicityClassifier",
+    "UrlBlocklist",
     "UrlDuplicates",
     "WikipediaDump",
+    "WordList",
 ]
