@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import sentencepiece
 
+from datamodules.encoded_words import EncodedWords
 from errors import InputError
 
 SPACE_MARK, ESCAPE, ESCAPED_MARK = "\u2581", "\ue000", "\ue001"
@@ -104,6 +106,19 @@ class Tokenizer(ABC):
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Token ids of many texts, on all cores."""
 
+    def encode_column(self, texts: pyarrow.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of a column of texts, as one array: lists of Python integers cost more than the encoding.
+
+        Args:
+            texts: strings.
+
+        Returns:
+            int32 [tokens], all texts one after another, and the number of tokens of each, int64 [texts].
+        """
+        encoded = [np.array(ids, dtype=np.int32) for ids in self.encode_batch(texts.to_pylist())]
+        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        return np.concatenate([*encoded, np.empty(0, dtype=np.int32)]), lengths
+
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; control tokens vanish, bytes that are no UTF-8 become U+FFFD."""
@@ -148,6 +163,7 @@ class SentencePieceTokenizer(Tokenizer):
             self._processor.eos_id(),
             self._processor.pad_id(),
         )
+        self._words: EncodedWords | None = None
 
     def __len__(self) -> int:
         return int(self._processor.vocab_size())
@@ -159,6 +175,20 @@ class SentencePieceTokenizer(Tokenizer):
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = self._processor.encode([_escape(text) for text in texts], num_threads=-1)
         return ids
+
+    def encode_column(self, texts: pyarrow.Array) -> tuple[np.ndarray, np.ndarray]:
+        if self._words is None:
+            pieces = (piece.replace(SPACE_MARK, " ").encode() for piece, _ in self.pieces())
+            self._words = EncodedWords(self._encode_words, pieces)
+        column = texts.cast(pyarrow.large_string())
+        content, starts = _buffers(column)
+        if any(mark.encode() in content.data for mark in (SPACE_MARK, ESCAPE)):
+            content, starts = _buffers(pyarrow.array([_escape(text) for text in texts.to_pylist()], column.type))
+        return self._words(content, starts)
+
+    def _encode_words(self, words: list[bytes]) -> list[np.ndarray]:
+        encoded: list[np.ndarray] = self._processor.encode(words, return_type="numpy", num_threads=-1)
+        return encoded
 
     def decode(self, ids: Iterable[int]) -> str:
         return _unescape(self._processor.decode(list(ids)))
@@ -243,6 +273,15 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
                 sentence += piece
         if sentence:
             yield sentence
+
+
+def _buffers(column: pyarrow.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
+    """UTF-8 of a column without nulls, uint8 [bytes], and where each text begins and the last ends, int64 [texts + 1].
+    """
+    _, offsets, content = column.buffers()
+    starts = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
+    whole = np.frombuffer(content, dtype=np.uint8) if content is not None else np.empty(0, dtype=np.uint8)
+    return whole[starts[0] : starts[-1]], starts - starts[0]
 
 
 def _escape(text: str) -> str:
