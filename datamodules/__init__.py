@@ -1,4 +1,4 @@
-from datamodules.cleaning.dedup import NearDuplicates
+from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Source
 from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length

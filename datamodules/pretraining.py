@@ -4,16 +4,21 @@ It composes what the other files do: prepare, open shards, mix, batch.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.cleaning.dedup import NearDuplicates
-from datamodules.cleaning.pipeline import Source
+from datamodules.cleaning.lines import RepeatedLines
+from datamodules.cleaning.minhash import NearDuplicates
+from datamodules.cleaning.pii import MaskPersonalData
+from datamodules.cleaning.pipeline import Curation, Source
+from datamodules.cleaning.step import CleaningStep
+from datamodules.cleaning.substring import RepeatedSpans
+from datamodules.cleaning.url_duplicates import UrlDuplicates
 from datamodules.mixture import EvenlySpread, Mixture, PackedWindows, WindowedSource
 from datamodules.numbered import BatchSizeWarmup, NumberedSamples
-from datamodules.prepare import Prepared, prepare
+from datamodules.prepare import Prepared, prepare, prepare_documents
 from datamodules.shards import Shard, open_shards
 from datamodules.tokenizer import Tokenizer, TokenizerSettings
 from datamodules.tokenizer_files import find_tokenizer, load_tokenizer, restore
@@ -32,6 +37,14 @@ class PretrainingData(NumberedSamples):
         batch_size: windows in a micro-batch of one rank.
         batch_size_warmup: smaller batches at first; null for none.
         near_duplicates: near-duplicate removal over all sources; null for exact duplicates only.
+        steps: rules and rewrites applied to every source, after its own.
+        url_duplicates: of documents from one URL only the newest is kept; null keeps all.
+        repeated_lines: cuts lines that many documents of a source share; null keeps them.
+        repeated_spans: cuts spans of words that occurred before; null keeps them.
+        personal_data: masks personal data in what is kept; null keeps it.
+        engine: what cleaning runs on, the cores of this machine (native) or a Ray cluster (ray); the result is the
+            same.
+        chunk_megabytes: input files cleaned together, and text held in memory at a time.
         validation_fraction: share of each source's bytes held out for validation.
         validation_windows: windows of each source evaluated, evenly spread; null for all.
         seed: of the split and of the data order.
@@ -51,6 +64,13 @@ class PretrainingData(NumberedSamples):
         batch_size: int = 8,
         batch_size_warmup: BatchSizeWarmup | None = None,
         near_duplicates: NearDuplicates | None = NearDuplicates(),
+        steps: list[CleaningStep] | None = None,
+        url_duplicates: UrlDuplicates | None = UrlDuplicates(),
+        repeated_lines: RepeatedLines | None = None,
+        repeated_spans: RepeatedSpans | None = None,
+        personal_data: MaskPersonalData | None = MaskPersonalData(),
+        engine: Literal["native", "ray"] = "native",
+        chunk_megabytes: float = 64.0,
         validation_fraction: float = 0.02,
         validation_windows: int | None = None,
         seed: int = 0,
@@ -77,6 +97,9 @@ class PretrainingData(NumberedSamples):
         else:
             self.tokenizer_source, self.vocabulary_size = tokenizer, tokenizer.vocabulary_size
         self.sequence_length = sequence_length
+        self.curation = Curation(
+            steps or [], url_duplicates, repeated_lines, repeated_spans, personal_data, engine, chunk_megabytes
+        )
         self.near_duplicates, self.validation_fraction = near_duplicates, validation_fraction
         self.validation_windows, self.seed = validation_windows, seed
         self.verify = verify
@@ -97,8 +120,15 @@ class PretrainingData(NumberedSamples):
                 self.validation_fraction,
                 self.tokenizer_source,
                 self.seed,
+                self.curation,
             )
         return self.prepared
+
+    def clean(self) -> Path:
+        """Folder of the clean documents, made if it is not there; nothing is tokenised."""
+        return prepare_documents(
+            self.folder, self.sources, self.near_duplicates, self.validation_fraction, self.seed, self.curation
+        )
 
     def summary(self) -> dict[str, Any]:
         """What cleaning counted."""

@@ -8,7 +8,7 @@ import pyarrow
 from daft import Series
 
 
-def utf8_buffers(texts: Series) -> tuple[np.ndarray, np.ndarray]:
+def utf8_buffers(texts: Series | pyarrow.Array | pyarrow.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """The UTF-8 of a column of texts.
 
     Args:
@@ -17,7 +17,7 @@ def utf8_buffers(texts: Series) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         bytes uint8 [total], and where each text begins and the last one ends, int64 [texts + 1].
     """
-    column = texts.to_arrow()
+    column = texts.to_arrow() if isinstance(texts, Series) else texts
     if isinstance(column, pyarrow.ChunkedArray):
         column = column.combine_chunks()
     column = column.cast(pyarrow.large_string()).fill_null("")

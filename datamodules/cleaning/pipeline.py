@@ -1,51 +1,49 @@
 """Collects the documents of all sources, cleans them, and says of every one what became of it.
 
-One lazy Daft plan a source (read, rewrite, measure, decide) and one pass over all sources together (duplicates,
-split, masking). Decisions about pairs are made on the driver from row numbers alone, so that they are deterministic;
-texts stay in Daft.
+Three passes over chunks of bounded size: each document by itself (`chunks`, `judging`), all of them beside each other
+as columns of numbers (`decisions`), and each text as it is written (`finishing`). Chunks cost a copy of the text on
+disk between the passes and buy that memory does not grow with the corpus and that a killed run continues.
 """
 
-import itertools
+import concurrent.futures
 import json
 import os
 import re
-import time
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 
 import daft
-import numpy as np
-import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
-from daft import DataFrame, DataType, Expression, col, lit
-from daft.functions import coalesce, hash, left, length, regexp, regexp_replace, when
-from lightning.pytorch.utilities import rank_zero_info
+from tqdm import tqdm
 
-from datamodules.cleaning.dedup import NearDuplicates, best_of_components, connected_components, pairs_in_buckets
-from datamodules.cleaning.normalize import Normalize
-from datamodules.cleaning.pii import KINDS, MaskPersonalData
-from datamodules.cleaning.quality import bytes_of
-from datamodules.cleaning.split import choose_validation
-from datamodules.cleaning.step import CleaningStep, Rule
+from datamodules.cleaning.chunks import Chunk, chunk_files, collect
+from datamodules.cleaning.clock import Clock
+from datamodules.cleaning.decisions import decide
+from datamodules.cleaning.engine import plans_at_once, use_engine
+from datamodules.cleaning.finishing import DOCUMENTS, DROPPED, Piece, find_repetitions, finish
+from datamodules.cleaning.judging import describe_steps, write_judged
+from datamodules.cleaning.lines import RepeatedLines
+from datamodules.cleaning.minhash import NearDuplicates
+from datamodules.cleaning.pii import MaskPersonalData
+from datamodules.cleaning.repeated_text import RepeatedText
+from datamodules.cleaning.step import CleaningStep
+from datamodules.cleaning.substring import RepeatedSpans
 from datamodules.cleaning.summary import summarise
-from datamodules.document import Document
-from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
+from datamodules.cleaning.url_duplicates import UrlDuplicates
+from datamodules.readers import InputFile, Reader, provenance_name
 from datamodules.stages import fingerprint, source_fingerprint, write_checksums
 from errors import InputError
 
-CODE = (
-    "document.py", "readers.py", "cleaning/pipeline.py", "cleaning/step.py", "cleaning/normalize.py",
-    "cleaning/quality.py", "cleaning/pii.py", "cleaning/dedup.py", "cleaning/split.py", "cleaning/summary.py",
-)  # fmt: skip
-EXCERPT_CHARACTERS = 200
-MASKING_MARGIN = 320
-"""Characters kept behind an excerpt until it is masked, so that the cut halves no address: the longest e-mail."""
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
-DOCUMENTS, DROPPED, SUMMARY = "documents.parquet", "dropped.parquet", "cleaning.json"
+SUMMARY, TIMINGS = "cleaning.json", "timings.json"
+WORK = "work"
+"""Folder inside an unfinished stage for what is removed at its end."""
 
 
 @dataclass
@@ -70,32 +68,55 @@ class Source:
             raise InputError(f"weight={self.weight}: must be above 0, or leave the source out")
 
 
-DOCUMENT_FIELDS = {
-    "id": DataType.uint64(),
-    "path": DataType.string(),
-    "group": DataType.string(),
-    "bytes": DataType.int64(),
-    "text": DataType.string(),
-    "reason": DataType.string(),
-}
+@dataclass
+class Curation:
+    """What cleaning does to all sources alike, and how it is run.
+
+    Args:
+        steps: rules and rewrites applied to every source, after its own.
+        url_duplicates: of documents from one URL only the newest is kept; None keeps all.
+        repeated_lines: cuts lines that many documents of a source share; None keeps them.
+        repeated_spans: cuts spans of words that occurred before; None keeps them.
+        personal_data: masks personal data in what is kept; None keeps it.
+        engine: `native` uses the cores of this machine, `ray` the cluster that `RAY_ADDRESS` names, or else a local
+            one; the result is the same.
+        chunk_megabytes: input files read together, and text held at a time.
+
+    Raises:
+        InputError: for a chunk that holds nothing.
+    """
+
+    steps: list[CleaningStep] = field(default_factory=list)
+    url_duplicates: UrlDuplicates | None = field(default_factory=UrlDuplicates)
+    repeated_lines: RepeatedLines | None = None
+    repeated_spans: RepeatedSpans | None = None
+    personal_data: MaskPersonalData | None = field(default_factory=MaskPersonalData)
+    engine: Literal["native", "ray"] = "native"
+    chunk_megabytes: float = 64.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.chunk_megabytes < float("inf"):
+            raise InputError(f"chunk_megabytes={self.chunk_megabytes}: must be a number above 0, 64 is usual")
+
+    @property
+    def repetitions(self) -> dict[str, RepeatedText]:
+        """What cuts repetitions, by name, in the order in which they are applied."""
+        found = {"repeated_lines": self.repeated_lines, "repeated_spans": self.repeated_spans}
+        return {name: finder for name, finder in found.items() if finder is not None}
+
+    @property
+    def masked_kinds(self) -> list[str]:
+        """Kinds of personal data that are masked."""
+        return self.personal_data.kinds if self.personal_data else []
+
+    def settings(self) -> list[Any]:
+        """For the fingerprint: all but the engine, which changes nothing."""
+        parts = (self.url_duplicates, *self.repetitions.values(), self.personal_data)
+        return [_described(self.steps), [part and _described([part]) for part in parts], self.chunk_megabytes]
 
 
-class Clock:
-    """Seconds and bytes of each stage, and a line on the console as each ends."""
-
-    def __init__(self) -> None:
-        self.stages: list[dict[str, Any]] = []
-        self._start = time.perf_counter()
-
-    def stage(self, name: str, size: int) -> None:
-        """Close the stage that began where the last one ended."""
-        seconds = time.perf_counter() - self._start
-        rate = size / 1e6 / seconds
-        self.stages.append(
-            {"stage": name, "seconds": round(seconds, 3), "bytes": size, "megabytes_per_second": round(rate, 2)}
-        )
-        rank_zero_info(f"  {name}: {size / 1e6:.1f} MB in {seconds:.1f} s")
-        self._start = time.perf_counter()
+def _described(steps: Iterable[Any]) -> list[Any]:
+    return [[type(step).__name__, vars(step)] for step in steps]
 
 
 def list_inputs(sources: Mapping[str, Source]) -> dict[str, list[InputFile]]:
@@ -123,18 +144,22 @@ def cleaning_fingerprint(
     near_duplicates: NearDuplicates | None,
     validation_fraction: float,
     seed: int,
+    curation: Curation,
 ) -> str:
     """Fingerprint of all that decides the clean documents: input files, settings and the rules' own source code."""
     described = {
         name: [
             source.reader.settings(),
-            [[type(step).__name__, vars(step)] for step in source.steps],
-            [[provenance_name(file.name), file.size, file.changed] for file in inputs[name]],
+            _described(source.steps),
+            sorted([provenance_name(file.name), file.size, file.changed] for file in inputs[name]),
         ]
         for name, source in sources.items()
     }
     near = near_duplicates.settings() if near_duplicates else None
-    return fingerprint(described, near, validation_fraction, seed, source_fingerprint(*CODE), daft.__version__)
+    here = Path(__file__).parents[1]
+    files = [here / "document.py", *here.glob("readers*.py"), *here.glob("readers/*.py"), *here.glob("cleaning/*.py")]
+    code = source_fingerprint(*sorted(str(file.relative_to(here)) for file in files))
+    return fingerprint(described, near, validation_fraction, seed, curation.settings(), code, daft.__version__)
 
 
 def clean(
@@ -144,194 +169,109 @@ def clean(
     near_duplicates: NearDuplicates | None,
     validation_fraction: float,
     seed: int,
+    curation: Curation | None = None,
 ) -> dict[str, Any]:
-    """Collect and clean into `documents.parquet`, `dropped.parquet` and `cleaning.json`.
+    """Collect and clean into `documents/NNNNN.parquet`, `dropped/NNNNN.parquet` and `cleaning.json`.
 
     Args:
         sources: readers and steps by name.
         inputs: files of each source, from `list_inputs`.
-        folder: empty; the caller makes the result appear at once.
+        folder: empty, or what an interrupted run with the same fingerprint left; the caller makes the result appear
+            at once.
         near_duplicates: near-duplicate removal over all sources, or None.
         validation_fraction: share of each source's bytes held out.
         seed: of the split.
+        curation: what is done to all sources alike; by default `Curation()`.
 
     Returns:
-        The summary, as written to `cleaning.json`.
+        The summary, as written to `cleaning.json`, with the seconds of `timings.json`.
 
     Raises:
-        InputError: when no document is left.
+        InputError: when no document is left, a step is there twice or Ray is not installed.
     """
-    clock = Clock()
-    judged = []
-    for name, source in sources.items():
-        judged.append(judge(name, source, inputs[name]).collect())
-        clock.stage(f"collect and judge {name}", _total(judged[-1], "bytes"))
-    everything = judged[0]
-    for more in judged[1:]:
-        everything = everything.concat(more)
-    # Sorted by id: an order that depends on nothing but the documents, and mixes files of all kinds.
-    everything = everything.sort("id").collect()
-    kept = everything.where(col("reason").is_null()).with_column("size", bytes_of(col("text"))).collect()
-    size = _total(kept, "size")
-    facts = {key: np.array(values) for key, values in kept.select("id", "source", "group", "size").to_pydict().items()}
-    if not len(facts["id"]):
-        reasons = everything.groupby("reason").agg(col("id").count()).to_pydict()["reason"]
+    curation = curation or Curation()
+    clock, work = Clock(), folder / WORK
+    steps = {name: [*sources[name].steps, *curation.steps] for name in sorted(sources)}
+    described = {name: describe_steps(name, own) for name, own in steps.items()}
+    use_engine(curation.engine)
+    for path in (work / "raw", work / "judged", folder / DOCUMENTS, folder / DROPPED):
+        path.mkdir(parents=True, exist_ok=True)
+
+    key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
+    size = int(curation.chunk_megabytes * 1e6)
+
+    def read_and_judge(chunk: Chunk) -> list[Path]:
+        """The judged pieces of a chunk, made if they are not there."""
+        judged = chunk.pieces(work / "judged")
+        if judged is not None:
+            return judged
+        name = chunk.source
+        with clock.measure(f"collect {name}", chunk.size):
+            raw = collect(chunk, sources[name].reader, work / "raw", size)
+        judged = [chunk.piece(work / "judged", number) for number in range(len(raw))]
+        for before, after in zip(raw, judged, strict=True):
+            with clock.measure(f"judge {name}", _text_bytes(before)):
+                write_judged(before, after, name, steps[name], near=near_duplicates, urls=curation.url_duplicates)
+        chunk.finish(work / "judged", len(raw))
+        for path in [*raw, work / "raw" / f"{chunk.name}.json"]:
+            path.unlink()
+        return judged
+
+    chunks = chunk_files(inputs, size, key)
+    by_chunk = _each(read_and_judge, chunks, [chunk.size for chunk in chunks], "cleaning")
+    judged = [path for paths in by_chunk for path in paths]
+    owners = [chunk.source for chunk, paths in zip(chunks, by_chunk, strict=True) for _ in paths]
+    total = sum(map(_text_bytes, judged))
+    with clock.measure("duplicates and split", total):
+        decisions = decide(judged, owners, near_duplicates, validation_fraction, seed)
+    if decisions is None:
+        reasons = {reason for path in judged for reason in _reasons(path)}
         raise InputError(f"no document is left after cleaning; dropped as: {', '.join(sorted(reasons)) or 'none read'}")
 
-    near = near_duplicates
-    signatures = kept.select("id", near.signature(col("text")).alias("signature")).collect() if near else None
-    clock.stage("signatures", size)
-    duplicates = find_duplicates(kept, signatures, near, facts)
-    clock.stage("find duplicates", size)
-    related = relate(kept, signatures, near, facts)
-    alive = duplicates == ""
-    held_out = choose_validation(facts["source"], facts["size"] * alive, related, validation_fraction, seed)
-    clock.stage("split", size)
+    pieces = [Piece(n, source, path, decisions) for n, (source, path) in enumerate(zip(owners, judged, strict=True))]
+    with clock.measure("repetitions", total):
+        cuts = find_repetitions(pieces, curation.repetitions, work)
 
-    verdicts = daft.from_pydict(
-        {
-            "id": facts["id"],
-            "duplicate": [reason or None for reason in duplicates.tolist()],
-            "split": np.where(held_out, "validation", "train").tolist(),
-        }
-    )
-    # Without a single duplicate the column would have no type.
-    verdicts = verdicts.with_column("duplicate", col("duplicate").cast(DataType.string()))
-    decided = kept.join(verdicts, on="id").collect()
-    masker = MaskPersonalData()
-    final = (
-        decided.where(col("duplicate").is_null())
-        .with_column("masked", masker.masked(col("text")))
-        .with_columns({"text": col("masked").get("text"), **{kind: col("masked").get(kind) for kind in KINDS}})
-        .with_column("bytes", bytes_of(col("text")))
-        .sort("id")
-        .collect()
-    )
-    clock.stage("mask personal data", size)
-    copies = decided.where(~col("duplicate").is_null()).with_column("reason", col("duplicate"))
-    columns = ("id", "source", "path", "reason", "bytes", "excerpt")
-    dropped = everything.where(~col("reason").is_null()).select(*columns).concat(copies.select(*columns))
-    # Dropped documents are shown to people, in reports as well: they are masked like the kept ones.
-    dropped = dropped.with_column("excerpt", masked_excerpt(masker, col("excerpt"))).sort("id").collect()
-    write_parquet(final.select("id", "source", "path", "group", "split", "bytes", "text"), folder / DOCUMENTS)
-    write_parquet(dropped, folder / DROPPED)
-    clock.stage("write", _total(final, "bytes"))
-    summary = summarise(list(sources), everything, dropped, final, clock.stages)
+    def write(piece: Piece) -> None:
+        with clock.measure("mask and write", _text_bytes(piece.judged)):
+            finish(piece, folder, curation.personal_data, cuts)
+
+    _each(write, pieces, [_text_bytes(path) for path in judged], "writing")
+    with clock.measure("summary", total):
+        summary = summarise(described, pieces, folder, curation.masked_kinds, list(curation.repetitions))
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    write_checksums(folder, DOCUMENTS, DROPPED, SUMMARY)
-    return summary
+    (folder / TIMINGS).write_text(json.dumps(clock.summary(), indent=1), encoding="utf-8")
+    shutil.rmtree(work)
+    for leftover in folder.glob("*/.*.partial"):
+        leftover.unlink()
+    written = sorted(path.relative_to(folder).as_posix() for path in folder.glob("d*/*.parquet"))
+    write_checksums(folder, *written, SUMMARY)
+    return summary | clock.summary()
 
 
-def masked_excerpt(masker: MaskPersonalData, excerpt: Expression) -> Expression:
-    """What may be shown of an excerpt that was cut with a margin."""
-    masked = masker.rewrite(excerpt)
-    # Placeholders are shorter: the end, where the cut may have halved an address, can move into view.
-    is_cut = length(excerpt) == lit(EXCERPT_CHARACTERS + MASKING_MARGIN)
-    whole = when(is_cut, regexp_replace(masked, rf"\S{{0,{MASKING_MARGIN}}}\z", "")).otherwise(masked)
-    return left(whole, EXCERPT_CHARACTERS)
-
-
-def judge(name: str, source: Source, files: list[InputFile]) -> DataFrame:
-    """Lazily read and judge one source.
-
-    Returns:
-        One row a document: `id` uint64, `source`, `path`, `group`, `bytes` (as read), `excerpt` (unmasked, with a
-        margin), `text` (null once dropped) and `reason` (null while kept).
-    """
-    reader = source.reader
-
-    @daft.func(return_dtype=DataType.struct(DOCUMENT_FIELDS))
-    def read(index: int) -> Iterator[dict[str, Any]]:
-        yield from read_file(reader, name, files[index])
-
-    # Daft gets file numbers: a path need not be text.
-    documents = daft.from_pydict({"index": list(range(len(files)))}).select(read(col("index")).alias("document"))
-    df = documents.select(*(col("document").get(field).alias(field) for field in DOCUMENT_FIELDS)).where(
-        ~col("id").is_null()
-    )
-    df = df.with_columns({"source": lit(name), "excerpt": left(col("text"), EXCERPT_CHARACTERS + MASKING_MARGIN)})
-    df = df.with_column("text", Normalize().rewrite(col("text")))
-    df = df.with_column("reason", coalesce(col("reason"), when(~regexp(col("text"), r"\S"), lit("empty"))))
-    df = df.with_column("text", when(col("reason").is_null(), col("text")))
-    for step in source.steps:
-        if isinstance(step, Rule):
-            df = df.with_columns({f"measured_{key}": value for key, value in step.measures(col("text")).items()})
-            measured = {key: col(f"measured_{key}") for key in step.measures(col("text"))}
-            reason: Expression = coalesce(
-                col("reason"), *(when(drop, lit(why)) for why, drop in step.drops(measured).items())
-            )
-            df = df.with_column("reason", reason)
-            # A dropped text is let go: what follows has nothing to compute on it.
-            df = df.with_column("text", when(col("reason").is_null(), col("text")))
-        else:
-            df = df.with_column("text", step.rewrite(col("text")))
-    return df.select("id", "source", "path", "group", "bytes", "excerpt", "text", "reason")
-
-
-def read_file(reader: Reader, source: str, file: InputFile) -> Iterator[dict[str, Any]]:
-    """The documents of a file as rows; a file that the system will not give is one dropped document."""
-    path, documents = provenance_name(file.name), reader.read(file)
-    for ordinal in itertools.count():
+def _each(work: Any, items: Sequence[Any], sizes: Sequence[int], name: str) -> list[Any]:
+    """Results of a function that runs a plan on each item, in order, with progress in bytes."""
+    with (
+        concurrent.futures.ThreadPoolExecutor(plans_at_once()) as threads,
+        tqdm(desc=name, total=sum(sizes), unit="B", unit_scale=True, disable=None) as progress,
+    ):
+        futures = [threads.submit(work, item) for item in items]
         try:
-            document = next(documents)
-        except StopIteration:
-            return
-        except OSError:
-            document = Document(None, reason="unreadable_file")
-            documents = iter(())
-        yield {
-            "id": stable_hash(f"{source}\0{path}\0{ordinal}"),
-            "path": path,
-            "group": document.group or f"{path}#{ordinal}",
-            "bytes": 0 if document.text is None else len(document.text.encode()),
-            "text": document.text,
-            "reason": document.reason,
-        }
+            results = []
+            for future, size in zip(futures, sizes, strict=True):
+                results.append(future.result())
+                progress.update(size)
+        finally:
+            # After a failure what has not begun is not begun.
+            threads.shutdown(cancel_futures=True)
+    return results
 
 
-def find_duplicates(
-    kept: DataFrame, signatures: DataFrame | None, near: NearDuplicates | None, facts: dict[str, np.ndarray]
-) -> np.ndarray:
-    """For each kept document, in the order of ids: `exact_duplicate`, `near_duplicate` or an empty string.
-
-    A component keeps its longest document, the lowest id among equals.
-    """
-    reasons = np.full(len(facts["id"]), "", dtype="<U16")
-    exact = pairs_in_buckets(kept.select("id", hash(col("text")).alias("key")))
-    reasons[~_best_of(exact, facts)] = "exact_duplicate"
-    if near is not None and signatures is not None:
-        similar = np.concatenate((near.edges(signatures, near.rows), exact))
-        reasons[(reasons == "") & ~_best_of(similar, facts)] = "near_duplicate"
-    return reasons
+def _text_bytes(path: Path) -> int:
+    """Bytes of the texts of a piece as they were read."""
+    return int(pyarrow.compute.sum(pyarrow.parquet.read_table(path, columns=["bytes"]).column(0)).as_py() or 0)
 
 
-def relate(
-    kept: DataFrame, signatures: DataFrame | None, near: NearDuplicates | None, facts: dict[str, np.ndarray]
-) -> np.ndarray:
-    """Label of the component of documents that must not part: one group, or similar in the looser banding."""
-    edges = [pairs_in_buckets(kept.select("id", hash(col("group")).alias("key")))]
-    if near is not None and signatures is not None:
-        edges.append(near.edges(signatures, near.rows // 2))
-    return connected_components(_positions(np.concatenate(edges), facts), len(facts["id"]))
-
-
-def _best_of(edges: np.ndarray, facts: dict[str, np.ndarray]) -> np.ndarray:
-    components = connected_components(_positions(edges, facts), len(facts["id"]))
-    return best_of_components(components, facts["size"])
-
-
-def _positions(edges: np.ndarray, facts: dict[str, np.ndarray]) -> np.ndarray:
-    """Ids to positions: the ids are sorted."""
-    return np.searchsorted(facts["id"], edges)
-
-
-def write_parquet(df: DataFrame, path: Path) -> None:
-    """One file in the order of the rows; Daft's own writer names its files at random."""
-    schema = df.schema().to_pyarrow_schema()
-    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in df.to_arrow_iter():
-            writer.write_table(pyarrow.Table.from_batches([batch]).cast(schema), row_group_size=4096)
-
-
-def _total(df: DataFrame, column: str) -> int:
-    return int(df.sum(column).to_pydict()[column][0] or 0)
+def _reasons(path: Path) -> list[str]:
+    column = pyarrow.parquet.read_table(path, columns=["reason"]).column(0)
+    return [reason for reason in column.unique().to_pylist() if reason]

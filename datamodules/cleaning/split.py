@@ -4,8 +4,8 @@ Drawing documents independently is one line, and lets a near-copy of a training 
 looks like understanding.
 """
 
+import numba
 import numpy as np
-import xxhash
 
 
 def choose_validation(
@@ -17,9 +17,9 @@ def choose_validation(
     larger than what is left of a budget is trained on. A source of at least two components holds out at least one.
 
     Args:
-        sources: name of each document's source.
+        sources: name or number of each document's source.
         sizes: its bytes; 0 for a document that is dropped and counts for nothing.
-        components: label of its connected component.
+        components: label of its connected component, integers: the order is drawn from it.
         fraction: share of each source's bytes to hold out.
         seed: of the order.
 
@@ -30,17 +30,32 @@ def choose_validation(
     labels, component_index = np.unique(components, return_inverse=True)
     by_source = np.zeros((len(labels), len(names)), dtype=np.int64)
     np.add.at(by_source, (component_index, source_index), sizes)
-    present = by_source.sum(axis=1) > 0
     budget = by_source.sum(axis=0) * fraction
-    keys = [xxhash.xxh3_64_intdigest(int(label).to_bytes(8, "little", signed=label < 0), seed=seed) for label in labels]
-    held_out = np.zeros(len(labels), dtype=bool)
-    order = [int(index) for index in np.argsort(np.array(keys, dtype=np.uint64), kind="stable") if present[index]]
-    for index in order:
-        if (by_source[index] <= budget).all():
-            held_out[index] = True
-            budget = budget - by_source[index]
+    order = np.argsort(pseudo_random(labels, seed), kind="stable")
+    order = order[by_source.sum(axis=1)[order] > 0]
+    held_out = _fill(by_source, order, budget)
     for source in range(len(names)):
-        own = [index for index in order if by_source[index, source]]
+        own = order[by_source[order, source] > 0]
         if len(own) >= 2 and not held_out[own].any():
-            held_out[min(own, key=lambda index: by_source[index].sum())] = True
+            held_out[own[np.argmin(by_source[own].sum(axis=1))]] = True
     return held_out[component_index] & (sizes > 0)
+
+
+def pseudo_random(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al. 2014) of numbers and a seed, uint64: the same on every machine."""
+    mixed = numbers.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(by_source: np.ndarray, order: np.ndarray, budget: np.ndarray) -> np.ndarray:
+    """Take each component, in order, that fits into what is left of every source's budget."""
+    left = budget.copy()
+    taken = np.zeros(len(by_source), dtype=np.bool_)
+    for component in order:
+        if (by_source[component] <= left).all():
+            taken[component] = True
+            left -= by_source[component]
+    return taken

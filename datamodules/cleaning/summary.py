@@ -1,83 +1,231 @@
-"""What cleaning did, in numbers: the summary that is stored, and the table that is shown."""
+"""What cleaning did, in numbers: the summary that is stored, and the table that is shown.
 
+It is read off the files that were written, piece by piece, and not gathered on the way: a run that was interrupted
+sums up the same.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from daft import DataFrame, col
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 
-from datamodules.cleaning.pii import KINDS
+from datamodules.cleaning.clusters import largest_clusters
+from datamodules.cleaning.decisions import EXACT, NEAR, URL
+from datamodules.cleaning.examples import Examples
+from datamodules.cleaning.finishing import DOCUMENTS, DROPPED, REPEATED, Piece
+from datamodules.cleaning.histograms import Histograms
+from datamodules.cleaning.judging import READING
 
-EXAMPLES = 3
+UNKNOWN = "unknown"
+"""Licence of a document that names none."""
+Tally = dict[str, int]
+
+
+def nothing() -> Tally:
+    """Counts of no document."""
+    return {"documents": 0, "bytes": 0}
 
 
 def summarise(
-    sources: list[str], everything: DataFrame, dropped: DataFrame, final: DataFrame, stages: list[dict[str, Any]]
+    steps: Mapping[str, list[dict[str, Any]]],
+    pieces: Sequence[Piece],
+    folder: Path,
+    masked_kinds: Sequence[str],
+    cuts: Sequence[str],
 ) -> dict[str, Any]:
-    """Counts by source and reason, a few dropped documents of each reason, seconds of each stage.
+    """Everything a report says about a corpus.
 
     Args:
-        sources: names in the order to show them.
-        everything: all documents read, with `source` and `bytes`.
-        dropped: `id`, `source`, `path`, `reason`, `bytes`, `excerpt`.
-        final: the clean documents with `split`, `bytes` and the counts of masked data.
-        stages: from the pipeline's clock.
+        steps: what `judging.describe_steps` says of each source.
+        pieces: judged, with what was decided.
+        folder: of the stage, with the files of all pieces.
+        masked_kinds: kinds of personal data that were masked.
+        cuts: names of the repetitions that were cut.
 
     Returns:
-        {"sources": {name: {in, out, validation, dropped, masked}}, "total": ..., "stages": [...], "examples": {...}},
-        where each count is {"documents": n, "bytes": n}.
+        `sources`: by name, and `total` likewise, `in`, `out`, `validation` ({"documents": n, "bytes": n}), `dropped`
+        (by reason), `masked` (matches by kind), `cut` (characters by kind of repetition), `licences` and `languages`
+        of what is kept, and `waterfall`: one entry a step in order with its `step`, `about`, `dropped` by reason, and
+        the documents and bytes `left` after it. `measures`: by source and name a histogram with its limits (see
+        `Histograms`). `examples` and `kept_examples`: see `Examples`. `clusters`: the largest groups of duplicates.
     """
-    read = _counts(everything, "source")
-    kept, by_split = _counts(final, "source"), _counts(final, "source", "split")
-    reasons = _counts(dropped, "source", "reason")
-    masked = {
-        row["source"]: row for row in final.groupby("source").agg(*(col(kind).sum() for kind in KINDS)).to_pylist()
-    }
-    nothing = {"documents": 0, "bytes": 0}
-    by_source = {
-        name: {
-            "in": read.get((name,), nothing),
-            "out": kept.get((name,), nothing),
-            "validation": by_split.get((name, "validation"), nothing),
-            "dropped": {key[1]: count for key, count in sorted(reasons.items()) if key[0] == name},
-            "masked": {kind: int(masked.get(name, {}).get(kind) or 0) for kind in KINDS},
-        }
-        for name in sources
-    }
+    sources = {name: _Source(described, masked_kinds, cuts) for name, described in steps.items()}
+    examples, histograms = Examples(), Histograms(steps)
+    for piece in pieces:
+        name = f"{piece.number:05}.parquet"
+        documents, dropped = folder / DOCUMENTS / name, folder / DROPPED / name
+        judged = piece.read([c for c in _columns(piece.judged) if c.startswith(("size", "bytes"))])
+        sources[piece.source].add(judged, _without_text(documents), _without_text(dropped))
+        histograms.widen(piece)
+        examples.add(documents, dropped)
+    for piece in pieces:
+        histograms.count(piece)
+    by_source = {name: source.summary() for name, source in sources.items()}
     return {
         "sources": by_source,
-        "total": _total(list(by_source.values())),
-        "stages": stages,
-        "seconds": round(sum(stage["seconds"] for stage in stages), 2),
-        "examples": _examples(dropped),
+        "total": add_up(list(by_source.values())),
+        "measures": histograms.summary(),
+        "examples": examples.dropped(),
+        "kept_examples": examples.kept(),
+        "clusters": largest_clusters(pieces),
     }
 
 
-def _counts(df: DataFrame, *keys: str) -> dict[tuple[str, ...], dict[str, int]]:
-    grouped = df.groupby(*keys).agg(col("id").count().alias("documents"), col("bytes").sum().alias("total"))
-    return {
-        tuple(row[key] for key in keys): {"documents": row["documents"], "bytes": row["total"]}
-        for row in grouped.to_pylist()
-    }
+def _columns(path: Path) -> list[str]:
+    names: list[str] = pyarrow.parquet.read_schema(path).names
+    return names
 
 
-def _total(sources: list[dict[str, Any]]) -> dict[str, Any]:
-    def add(counts: list[dict[str, int]]) -> dict[str, int]:
-        return {key: sum(count[key] for count in counts) for key in ("documents", "bytes")}
-
-    reasons = sorted({reason for source in sources for reason in source["dropped"]})
-    return {
-        **{key: add([source[key] for source in sources]) for key in ("in", "out", "validation")},
-        "dropped": {r: add([s["dropped"][r] for s in sources if r in s["dropped"]]) for r in reasons},
-        "masked": {kind: sum(source["masked"][kind] for source in sources) for kind in KINDS},
-    }
+def _without_text(path: Path) -> pyarrow.Table:
+    large = ("text", "excerpt", "group", "path", "url", "date")
+    return pyarrow.parquet.read_table(path, columns=[name for name in _columns(path) if name not in large])
 
 
-def _examples(dropped: DataFrame) -> dict[str, list[dict[str, Any]]]:
-    examples: dict[str, list[dict[str, Any]]] = {}
-    for row in dropped.select("id", "source", "path", "reason", "excerpt").iter_rows():
-        chosen = examples.setdefault(row["reason"], [])
-        if len(chosen) < EXAMPLES:
-            chosen.append({key: row[key] for key in ("id", "source", "path", "excerpt")})
-    return dict(sorted(examples.items()))
+class _Source:
+    """Adds up the pieces of one source."""
+
+    def __init__(self, steps: list[dict[str, Any]], kinds: Sequence[str], cuts: Sequence[str]) -> None:
+        self.steps = steps
+        self.read, self.kept, self.validation = nothing(), nothing(), nothing()
+        self.dropped: dict[tuple[int, str], Tally] = defaultdict(nothing)
+        self.masked, self.cut = Counter(dict.fromkeys(kinds, 0)), Counter(dict.fromkeys(cuts, 0))
+        self.licences: dict[str, Tally] = defaultdict(nothing)
+        self.languages: dict[str, Tally] = defaultdict(nothing)
+        self.after_rewrite: Counter[int] = Counter()
+        self.judged = 0
+
+    def add(self, judged: pyarrow.Table, documents: pyarrow.Table, dropped: pyarrow.Table) -> None:
+        """Count a piece."""
+        _tally(self.read, _numbers(judged, "bytes"))
+        _tally(self.kept, _numbers(documents, "bytes"))
+        for (split,), count in _grouped(documents, "split"):
+            if split == "validation":
+                _add(self.validation, count)
+        for (step, reason), count in _grouped(dropped, "dropped_by", "reason"):
+            _add(self.dropped[len(self.steps) if step is None else step, reason], count)
+        for column in judged.column_names:
+            if column.startswith("size_"):
+                self.after_rewrite[int(column.removeprefix("size_"))] += int(_numbers(judged, column).sum())
+        for kind in self.masked:
+            self.masked[kind] += int(_numbers(documents, f"masked_{kind}").sum())
+        for kind in self.cut:
+            self.cut[kind] += int(_numbers(documents, f"cut_{kind}").sum())
+        for shares, column in ((self.licences, "licence"), (self.languages, "measured_language")):
+            if column in documents.column_names:
+                for (value,), count in _grouped(documents, column):
+                    _add(shares[value or UNKNOWN], count)
+
+    def summary(self) -> dict[str, Any]:
+        """The entry of the source."""
+        reasons: dict[str, Tally] = defaultdict(nothing)
+        for (_, reason), count in self.dropped.items():
+            _add(reasons[reason], count)
+        return {
+            "in": self.read,
+            "out": self.kept,
+            "validation": self.validation,
+            "dropped": dict(sorted(reasons.items())),
+            "masked": dict(self.masked),
+            "cut": dict(self.cut),
+            "licences": _by_size(self.licences),
+            "languages": _by_size(self.languages),
+            "waterfall": self._waterfall(),
+        }
+
+    def _waterfall(self) -> list[dict[str, Any]]:
+        """What each step took, from reading to masking; a document counts with the bytes it was read with."""
+        left = dict(self.read)
+        rows = []
+        corpus = [("exact duplicates", {EXACT}), ("duplicates by URL", {URL}), ("near-duplicates", {NEAR})]
+        stages = [
+            (READING, "read", "", None),
+            *((n, step["step"], step["about"], None) for n, step in enumerate(self.steps)),
+            *((len(self.steps), name, "", reasons) for name, reasons in [*corpus, ("repetitions", {REPEATED})]),
+        ]
+        for number, name, about, only in stages:
+            taken = {
+                reason: count
+                for (step, reason), count in sorted(self.dropped.items())
+                if step == number and (only is None or reason in only)
+            }
+            for count in taken.values():
+                left = {key: left[key] - count[key] for key in left}
+            row = {"step": name, "about": about, "dropped": taken, "left": left}
+            if number in self.after_rewrite and only is None:
+                row["text_bytes"] = self.after_rewrite[number]
+            rows.append(row)
+        return [*rows, {"step": "written", "about": "", "dropped": {}, "left": self.kept}]
+
+
+def _numbers(table: pyarrow.Table, column: str) -> np.ndarray:
+    return np.asarray(table.column(column).fill_null(0).to_numpy())
+
+
+def _grouped(table: pyarrow.Table, *columns: str) -> Iterator[tuple[tuple[Any, ...], Tally]]:
+    """Documents and bytes by the values of columns."""
+    groups = table.group_by(list(columns)).aggregate([("bytes", "sum"), ("bytes", "count")]).to_pylist()
+    for row in groups:
+        yield tuple(row[name] for name in columns), {"documents": row["bytes_count"], "bytes": row["bytes_sum"]}
+
+
+def _tally(into: Tally, sizes: np.ndarray) -> None:
+    _add(into, {"documents": len(sizes), "bytes": int(sizes.sum())})
+
+
+def _add(into: Tally, more: Tally) -> None:
+    for key in into:
+        into[key] += more[key]
+
+
+def _by_size(shares: dict[str, Tally]) -> dict[str, Tally]:
+    return dict(sorted(shares.items(), key=lambda item: (-item[1]["bytes"], item[0])))
+
+
+def add_up(sources: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entries of all sources as one; steps that sources share stand once in its waterfall, in the order met."""
+    total: dict[str, Any] = {key: nothing() for key in ("in", "out", "validation")}
+    for key in total:
+        for source in sources:
+            _add(total[key], source[key])
+    for key in ("dropped", "licences", "languages"):
+        shares: dict[str, Tally] = defaultdict(nothing)
+        for source in sources:
+            for name, count in source[key].items():
+                _add(shares[name], count)
+        total[key] = dict(sorted(shares.items())) if key == "dropped" else _by_size(shares)
+    for key in ("masked", "cut"):
+        total[key] = {kind: sum(source[key][kind] for source in sources) for kind in sources[0][key]}
+    total["waterfall"] = _joined([source["waterfall"] for source in sources], total["in"])
+    return total
+
+
+def _joined(waterfalls: list[list[dict[str, Any]]], read: Tally) -> list[dict[str, Any]]:
+    """Steps of the same name and source order become one; what is left is counted anew."""
+    order: dict[str, dict[str, Any]] = {}
+    last: dict[str, dict[str, Any]] = {}
+    for rows in waterfalls:
+        for row in rows:
+            # What comes after the steps of any source stands after those of all.
+            into = last if row["step"] in _AFTER else order
+            into.setdefault(row["step"], {"step": row["step"], "about": row["about"], "dropped": defaultdict(nothing)})
+            for reason, count in row["dropped"].items():
+                _add(into[row["step"]]["dropped"][reason], count)
+    left = dict(read)
+    joined = []
+    for row in [*order.values(), *last.values()]:
+        for count in row["dropped"].values():
+            left = {key: left[key] - count[key] for key in left}
+        joined.append(row | {"dropped": dict(row["dropped"]), "left": left})
+    if joined:
+        joined[-1]["left"] = {key: sum(rows[-1]["left"][key] for rows in waterfalls) for key in left}
+    return joined
+
+
+_AFTER = ("exact duplicates", "duplicates by URL", "near-duplicates", "repetitions", "written")
 
 
 def format_table(summary: dict[str, Any]) -> str:
@@ -96,8 +244,10 @@ def format_table(summary: dict[str, Any]) -> str:
     for reason in summary["total"]["dropped"]:
         counts = (row["dropped"].get(reason, {"documents": 0})["documents"] for _, row in rows)
         lines.append(f"{reason:<34}" + "".join(f"{count:>13,}" for count in counts))
-    lines += ["", f"{'masked':<34}" + "".join(f"{name[:12]:>13}" for name, _ in rows)]
-    for kind in KINDS:
-        lines.append(f"{kind:<34}" + "".join(f"{row['masked'][kind]:>13,}" for _, row in rows))
+    for heading, key in (("masked", "masked"), ("characters cut", "cut")):
+        if summary["total"][key]:
+            lines += ["", f"{heading:<34}" + "".join(f"{name[:12]:>13}" for name, _ in rows)]
+            for kind in summary["total"][key]:
+                lines.append(f"{kind:<34}" + "".join(f"{row[key][kind]:>13,}" for _, row in rows))
     size, seconds = summary["total"]["in"]["bytes"] / 1e6, summary["seconds"]
     return "\n".join([*lines, "", f"{size:.1f} MB in {seconds:.1f} s: {size / max(seconds, 1e-9):.1f} MB/s", ""])

@@ -1,0 +1,160 @@
+"""What becomes of a document by itself: every step of its source on one piece of a chunk, as one Daft plan.
+
+All measurements stay beside each document, also of those it was not dropped for, and so do the hashes by which
+documents are compared later: some 800 bytes a document on disk until the stage is done, so that decisions about pairs
+read a column of numbers and no text.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import daft
+import pyarrow
+import pyarrow.parquet
+from daft import DataFrame, DataType, Expression, col, lit
+from daft.functions import coalesce, hash, left, length_bytes, regexp, when
+
+from datamodules.cleaning.exact import text_key
+from datamodules.cleaning.minhash import NearDuplicates
+from datamodules.cleaning.normalize import Normalize
+from datamodules.cleaning.step import CleaningStep, Rule
+from datamodules.cleaning.url_duplicates import UrlDuplicates
+from datamodules.stages import written_whole
+from errors import InputError
+
+EXCERPT_CHARACTERS = 200
+MASKING_MARGIN = 320
+"""Characters kept behind an excerpt until it is masked, so that the cut halves no address: the longest e-mail."""
+KEY_COLUMNS = ("text_key", "group_key", "url_key")
+READING = -1
+"""Number of the step that drops what could not be read."""
+
+
+def band_column(band: int) -> str:
+    """Name of the column of a band's keys."""
+    return f"band_{band:02}"
+
+
+def loose_column(band: int) -> str:
+    """Name of the column of the keys of a band of half as many rows."""
+    return f"loose_{band:02}"
+
+
+def judge(
+    piece: DataFrame,
+    source: str,
+    steps: Sequence[CleaningStep],
+    near: NearDuplicates | None,
+    urls: UrlDuplicates | None,
+) -> DataFrame:
+    """Lazily judge a piece.
+
+    Args:
+        piece: columns of `chunks.RAW_SCHEMA`.
+        source: its name.
+        steps: of the source, without the normalisation that always comes first.
+        near: near-duplicate removal, or None for no signatures.
+        urls: duplicates by URL, or None for no keys of URLs.
+
+    Returns:
+        One row a document in the order of the piece: what it was read as, `source`, `excerpt` (unmasked, with a
+        margin), `text` (null once dropped), `reason` (null while kept), `dropped_by` (number of the step, counted
+        from the normalisation), `size` (bytes after all steps, 0 once dropped), `size_N` (bytes after the rewrite N,
+        null where dropped before), `measured_NAME` (null where dropped before), the keys of `KEY_COLUMNS`, and
+        `signature` with the columns of its bands.
+    """
+    df = piece.with_columns(
+        {
+            "source": lit(source),
+            "excerpt": left(col("text"), EXCERPT_CHARACTERS + MASKING_MARGIN),
+            "dropped_by": when(~col("reason").is_null(), lit(READING)),
+        }
+    )
+    for number, step in enumerate([Normalize(), *steps]):
+        alive = col("reason").is_null()
+        if isinstance(step, Rule):
+            measures = step.measures(col("text"))
+            df = df.with_columns({f"measured_{name}": when(alive, value) for name, value in measures.items()})
+            drops = step.drops({name: col(f"measured_{name}") for name in measures})
+            reasons = [when(drop, lit(reason)) for reason, drop in drops.items()]
+        else:
+            df = df.with_column("text", when(alive, step.rewrite(col("text"))))
+            df = df.with_column(f"size_{number}", when(alive, length_bytes(col("text")).cast(DataType.int64())))
+            reasons = [when(~regexp(col("text"), r"\S"), lit("empty"))]
+        df = df.with_column("reason", coalesce(col("reason"), *reasons))
+        # A dropped text is let go: what follows has nothing to compute on it.
+        df = df.with_columns(
+            {
+                "text": when(col("reason").is_null(), col("text")),
+                "dropped_by": coalesce(col("dropped_by"), when(~col("reason").is_null(), lit(number))),
+            }
+        )
+    kept: dict[str, Expression] = {
+        "size": length_bytes(col("text")).cast(DataType.int64()).fill_null(lit(0).cast(DataType.int64())),
+        "dropped_by": col("dropped_by").cast(DataType.int32()),
+        "text_key": text_key(col("text")),
+        "group_key": hash(col("group")),
+        "url_key": urls.key(col("url")) if urls else lit(0).cast(DataType.uint64()),
+    }
+    df = df.with_columns(kept)
+    if near is not None:
+        # Parquet cannot read null lists of a fixed size back.
+        signature = near.signature(col("text")).cast(DataType.list(DataType.uint32()))
+        df = df.with_column("signature", when(col("reason").is_null(), signature))
+        bands = {band_column(n): key for n, key in enumerate(near.band_keys(col("signature")))}
+        loose = {loose_column(n): key for n, key in enumerate(near.band_keys(col("signature"), near.rows // 2))}
+        df = df.with_columns(bands | loose)
+    return df
+
+
+def write_judged(piece: Path, judged: Path, source: str, steps: Sequence[CleaningStep], **keys: Any) -> None:
+    """Judge a piece on disk into a file of the same rows, if it is not there; arguments as for `judge`."""
+    if judged.exists():
+        return
+    df = judge(daft.from_arrow(pyarrow.parquet.read_table(piece)), source, steps, **keys)
+    write_frame(df, judged)
+
+
+def write_frame(df: DataFrame, path: Path) -> None:
+    """Run a plan and write its rows in their order; Daft's own writer names its files at random."""
+    schema = df.schema().to_pyarrow_schema()
+    with (
+        written_whole(path) as partial,
+        pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd", compression_level=1) as writer,
+    ):
+        for batch in df.to_arrow_iter():
+            writer.write_table(pyarrow.Table.from_batches([batch]).cast(schema), row_group_size=4096)
+
+
+def describe_steps(source: str, steps: Sequence[CleaningStep]) -> list[dict[str, Any]]:
+    """What each step of a source is and drops for, in order, for reports.
+
+    Returns:
+        A dictionary a step with `step` (its class), `about` (first line of its docstring, which names the paper),
+        `measures` and `limits`: reason -> measure, comparison, threshold.
+
+    Raises:
+        InputError: when two rules give one name to what they measure.
+    """
+    described: list[dict[str, Any]] = []
+    seen: dict[str, str] = {}
+    for step in [Normalize(), *steps]:
+        name = type(step).__name__
+        measures = list(step.measures(col("text"))) if isinstance(step, Rule) else []
+        limits = step.limits() if isinstance(step, Rule) else {}
+        for measure in measures:
+            if measure in seen:
+                raise InputError(
+                    f"sources.{source}.steps: {seen[measure]} and {name} both measure {measure!r}: leave one of them out"
+                )
+            seen[measure] = name
+        described.append(
+            {
+                "step": name,
+                "about": (type(step).__doc__ or "").strip().partition("\n")[0],
+                "measures": measures,
+                "limits": {reason: vars(limit) for reason, limit in limits.items()},
+            }
+        )
+    return described
