@@ -1,8 +1,10 @@
+from datamodules.balance import Balance
 from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Source
 from datamodules.cleaning.quality import C4Page, CodeQuality, GopherQuality, GopherRepetition, Length
 from datamodules.instructions import InstructionData
+from datamodules.parquet_tokens import ParquetTokens
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
 from datamodules.prompts import PromptData
@@ -14,6 +16,7 @@ from datamodules.tasks import ArgumentRows, ArithmeticRows, BracketRows
 __all__ = [
     "ArgumentRows",
     "ArithmeticRows",
+    "Balance",
     "BracketRows",
     "C4Page",
     "CodeQuality",
@@ -28,6 +31,7 @@ __all__ = [
     "Licences",
     "MaskPersonalData",
     "NearDuplicates",
+    "ParquetTokens",
     "PreferenceData",
     "PretrainingData",
     "PromptData",

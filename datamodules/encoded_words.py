@@ -6,6 +6,7 @@ tokens as the text encoded whole. Costs a table of the words seen, emptied when 
 """
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class EncodedWords:
         )
         cuts = self._places[before : self._count + 1].tolist()
         letters = self._letters[cuts[0] : cuts[-1]].tobytes()
-        new = self._encode([letters[a - cuts[0] : b - cuts[0]] for a, b in zip(cuts[:-1], cuts[1:], strict=True)])
+        new = self._encode([letters[a - cuts[0] : b - cuts[0]] for a, b in pairwise(cuts)])
         joined = np.concatenate(new)
         start = int(self._token_places[before])
         self._token_places = _grown(self._token_places, self._count + 1)

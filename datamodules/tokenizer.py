@@ -5,6 +5,7 @@ faster and has no unknown token. SentencePiece's own defaults rewrite text (NFKC
 all of them are off, and the one character it cannot represent, its own space mark U+2581, is escaped.
 """
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -36,9 +37,12 @@ class TokenizerSettings:
     Args:
         vocabulary_size: number of token ids, special and byte tokens included.
         control_tokens: names reserved for later use (ChatML's by default); they are never produced from text.
-        sample_megabytes: text to train on, drawn from the sources by their weights.
+        sample_megabytes: text to train on: of each source the documents that come first.
         cross_scripts: let a piece join letters, digits' neighbours and punctuation ("self.", "):"), which makes
             code about 8 % shorter; SentencePiece's default forbids it.
+        weights: share of the sample from each source, on any positive scale, as far as it has it; a source without one
+            gives nothing. null takes each in proportion to its training text. They are not the mixture's, so that
+            those may change while the tokenizer stays.
 
     Raises:
         InputError: for a control token that cannot be added, an empty sample or too small a vocabulary.
@@ -50,6 +54,7 @@ class TokenizerSettings:
     )
     sample_megabytes: float = 16.0
     cross_scripts: bool = True
+    weights: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         for token in self.control_tokens:
@@ -58,6 +63,8 @@ class TokenizerSettings:
                     f"tokenizer.control_tokens holds {token!r}, which is empty, there twice or the tokenizer's own: "
                     "leave it out or give it another name"
                 )
+        if self.weights is not None and not (self.weights and min(self.weights.values()) > 0):
+            raise InputError(f"tokenizer.weights={self.weights}: name sources with weights above 0, or leave it null")
         if not 0 < self.sample_megabytes < float("inf"):
             raise InputError(f"tokenizer.sample_megabytes={self.sample_megabytes}: must be a number above 0")
         least = 4 + len(self.control_tokens) + BYTE_PIECES
@@ -139,12 +146,17 @@ class Tokenizer(ABC):
 class SentencePieceTokenizer(Tokenizer):
     """A trained SentencePiece model.
 
+    Attributes:
+        threads: that encode a batch; -1 is one a core.
+
     Args:
         model: the serialized model.
 
     Raises:
         InputError: when it is damaged or rewrites text, as those of Llama 2 and Mistral do.
     """
+
+    threads = -1
 
     def __init__(self, model: bytes) -> None:
         self.model = model
@@ -173,7 +185,7 @@ class SentencePieceTokenizer(Tokenizer):
         return ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._processor.encode([_escape(text) for text in texts], num_threads=-1)
+        ids: list[list[int]] = self._processor.encode([_escape(text) for text in texts], num_threads=self.threads)
         return ids
 
     def encode_column(self, texts: pyarrow.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +199,7 @@ class SentencePieceTokenizer(Tokenizer):
         return self._words(content, starts)
 
     def _encode_words(self, words: list[bytes]) -> list[np.ndarray]:
-        encoded: list[np.ndarray] = self._processor.encode(words, return_type="numpy", num_threads=-1)
+        encoded: list[np.ndarray] = self._processor.encode(words, return_type="numpy", num_threads=self.threads)
         return encoded
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -241,6 +253,7 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Senten
             bos_id=1,
             eos_id=2,
             pad_id=3,
+            num_threads=os.cpu_count() or 1,
             minloglevel=2,
         )
     except (RuntimeError, StopIteration) as error:
@@ -276,8 +289,7 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _buffers(column: pyarrow.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 of a column without nulls, uint8 [bytes], and where each text begins and the last ends, int64 [texts + 1].
-    """
+    """UTF-8 of a column without nulls, uint8 [bytes], and where texts begin and the last ends, int64 [texts + 1]."""
     _, offsets, content = column.buffers()
     starts = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
     whole = np.frombuffer(content, dtype=np.uint8) if content is not None else np.empty(0, dtype=np.uint8)
