@@ -246,7 +246,7 @@ class RunFolder(SaveConfigCallback):
         if data.history[-1]["first"] == data.consumed_samples:
             numbers = {f"mixture/{name}/{key}": value for name, row in report.items() for key, value in row.items()}
             for logger in trainer.loggers:
-                logger.log_metrics(numbers, step=trainer.global_step - 1)  # loggers count from 0
+                logger.log_metrics(numbers, step=trainer.global_step)  # with the first step that is mixed so
 
 
 class Parser(LightningArgumentParser):

@@ -74,18 +74,17 @@ class Balance:
         }
 
     def wanted(self, weights: Mapping[str, float], tokens: Mapping[str, int]) -> dict[str, float]:
-        """Share of each source before caps, adding up to 1."""
-        if self.temperature is not None:
-            weights = {name: tokens[name] ** (1 / self.temperature) for name in weights}
-        total = sum(weights.values())
-        return {name: weight / total for name, weight in weights.items()}
+        """Weight of each source before caps, on any scale; `tokens` are those of each source."""
+        if self.temperature is None:
+            return dict(weights)
+        return {name: tokens[name] ** (1 / self.temperature) for name in weights}
 
     def slots(self, mixture: Mixture, wanted: Mapping[str, float], first: int, samples: int | None) -> np.ndarray:
         """Samples of each source in a block from sample `first` on, so that no cap is broken before the run ends.
 
         Args:
             mixture: of the samples before `first`; changed from there on.
-            wanted: share of each source, from `wanted`.
+            wanted: weight of each source, from `wanted`.
             first: first sample that is mixed so.
             samples: of the whole run; None where nothing is capped.
 
@@ -139,7 +138,7 @@ def mixture_report(
 
     Args:
         mixture: with all its changes.
-        wanted: share of each source before caps.
+        wanted: weight of each source before caps, from `Balance.wanted`.
         length: tokens in a window.
         samples: of the whole run; None counts a block.
 
@@ -151,7 +150,7 @@ def mixture_report(
     reached = mixture.consumed(total)
     return {
         name: {
-            "asked_share": wanted[name],
+            "asked_share": wanted[name] / sum(wanted.values()),
             "share": reached[name] / total,
             "windows": mixture.sizes[name],
             "tokens": reached[name] * length,

@@ -102,6 +102,7 @@ def prepare(
         if isinstance(made, TokenizerSettings):
             assert documents is not None
             sample = sample_texts(document_files(documents), made.weights, int(made.sample_megabytes * 1e6))
+            rank_zero_info(f"tokenizer: learning {made.vocabulary_size} tokens from {made.sample_megabytes} MB of text")
             made = train_tokenizer(sample, made)
         made.write(into)
         write_checksums(into, *(file.name for file in sorted(into.iterdir())))

@@ -176,13 +176,13 @@ class PretrainingData(NumberedSamples):
         weights, samples = {name: source.weight for name, source in self.sources.items()}, self.samples_of_run()
         asked = self.balance.asked(weights, samples)
         tokens = {name: size * self.sequence_length for name, size in self.sizes.items()}
-        self.wanted_shares = self.balance.wanted(weights, tokens)
-        self.mixture = Mixture(self.sizes, self.wanted_shares, self.seed)
+        self.wanted = self.balance.wanted(weights, tokens)
+        self.mixture = Mixture(self.sizes, self.wanted, self.seed)
         for entry in history:
             self.mixture.change(entry["first"], np.array([entry["slots"][name] for name in self.sizes]))
         if not history or history[-1]["asked"] != asked:
             first = self.consumed_samples if history else 0
-            slots = self.balance.slots(self.mixture, self.wanted_shares, first, samples)
+            slots = self.balance.slots(self.mixture, self.wanted, first, samples)
             named = dict(zip(self.mixture.names, slots.tolist(), strict=True))
             earlier = [entry for entry in history if entry["first"] < first]
             history = [*earlier, {"first": first, "asked": asked, "slots": named}]
@@ -190,7 +190,7 @@ class PretrainingData(NumberedSamples):
 
     def mixture_report(self) -> dict[str, dict[str, float]]:
         """What was asked of each source and what the run reaches."""
-        return mixture_report(self.mixture, self.wanted_shares, self.sequence_length, self.samples_of_run())
+        return mixture_report(self.mixture, self.wanted, self.sequence_length, self.samples_of_run())
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """An endless loader that begins at the first sample not yet consumed."""

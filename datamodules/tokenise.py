@@ -99,7 +99,9 @@ def write_shards(
     done = sum(sizes) - sum(sizes[number] for number in missing)
     with tqdm(desc="tokenising", unit="B", unit_scale=True, total=sum(sizes), initial=done) as progress:
         if missing:
-            plan = daft.from_pydict({"number": missing}).into_partitions(len(missing) if engine == "ray" else 1)
+            plan = daft.from_pydict({"number": missing})
+            if engine == "ray":
+                plan = plan.into_partitions(len(missing))
             for batch in plan.select(write(col("number")).alias("outcome")).to_arrow_iter():
                 for outcome in batch["outcome"].to_pylist():
                     if outcome["mistake"] is not None:

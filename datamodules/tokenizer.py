@@ -194,7 +194,7 @@ class SentencePieceTokenizer(Tokenizer):
             self._words = EncodedWords(self._encode_words, pieces)
         column = texts.cast(pyarrow.large_string())
         content, starts = _buffers(column)
-        if any(mark.encode() in content.data for mark in (SPACE_MARK, ESCAPE)):
+        if any(content.tobytes().find(mark.encode()) >= 0 for mark in (SPACE_MARK, ESCAPE)):
             content, starts = _buffers(pyarrow.array([_escape(text) for text in texts.to_pylist()], column.type))
         return self._words(content, starts)
 
