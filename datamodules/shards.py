@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import pyarrow
+import pyarrow.compute
 
 from datamodules.stages import checksum, verified, write_checksums, written_whole
 from datamodules.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ class ShardWriter:
         """Add documents by their text; `ids` uint64 [documents]."""
         tokens, lengths = self.tokenizer.encode_column(texts)
         everywhere = np.ones(len(lengths), dtype=bool)
-        size = int(np.diff(_offsets(texts)).sum())
+        size = pyarrow.compute.sum(pyarrow.compute.binary_length(texts)).as_py() or 0
         self.write_tokens(ids, *self._framed(tokens, lengths, everywhere, everywhere), size)
 
     def write_encoded(self, ids: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, text_bytes: int) -> None:
@@ -136,12 +136,6 @@ class ShardWriter:
             own[places] = False
         framed[own] = tokens
         return framed, longer
-
-
-def _offsets(texts: pyarrow.Array) -> np.ndarray:
-    """Where each text begins and the last ends in bytes, int64 [texts + 1]."""
-    column = texts.cast(pyarrow.large_string())
-    return np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype[Any]:

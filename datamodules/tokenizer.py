@@ -290,6 +290,8 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
 
 def _buffers(column: pyarrow.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
     """UTF-8 of a column without nulls, uint8 [bytes], and where texts begin and the last ends, int64 [texts + 1]."""
+    if not len(column):
+        return np.empty(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
     _, offsets, content = column.buffers()
     starts = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
     whole = np.frombuffer(content, dtype=np.uint8) if content is not None else np.empty(0, dtype=np.uint8)
