@@ -99,37 +99,43 @@ class TokenFile:
 
     def _batches(self, vocabulary_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Ids of documents, their tokens one after another, and the length of each."""
-        place, name = self.file.location, provenance_name(self.file.name)
         try:
-            parquet = pyarrow.parquet.ParquetFile(place)
+            with pyarrow.parquet.ParquetFile(self.file.location) as parquet:
+                yield from self._checked(parquet, vocabulary_size)
         except (pyarrow.ArrowInvalid, OSError) as error:
-            raise InputError(f"{place} cannot be read as Parquet ({' '.join(str(error).split())})") from error
-        with parquet:
-            kind = _column_type(parquet.schema_arrow, self.column)
-            if kind is None or not (_is_list(kind) and pyarrow.types.is_integer(kind.value_type)):
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.file.location} cannot be read as Parquet ({reason}): leave it out") from error
+
+    def _checked(
+        self, parquet: pyarrow.parquet.ParquetFile, vocabulary_size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        place, name = self.file.location, provenance_name(self.file.name)
+        kind = _column_type(parquet.schema_arrow, self.column)
+        if kind is None or not (_is_list(kind) and pyarrow.types.is_integer(kind.value_type)):
+            raise InputError(
+                f"{place}: column {self.column!r} is {kind or 'not there'}, need lists of integers: name it in "
+                "`column` of ParquetTokens"
+            )
+        row = 0
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=[self.column]):
+            lists = batch.column(0).cast(pyarrow.large_list(kind.value_type))
+            flat = lists.flatten()
+            if lists.null_count or flat.null_count:
                 raise InputError(
-                    f"{place}: column {self.column!r} is {kind or 'not there'}, need lists of integers: name it in "
-                    "`column` of ParquetTokens"
+                    f"{place}: {self.column} holds a null in rows {row} .. {row + len(lists) - 1}: leave such rows out"
                 )
-            row = 0
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=[self.column]):
-                lists = batch.column(0).cast(pyarrow.large_list(kind.value_type))
-                if lists.null_count or lists.flatten().null_count:
-                    raise InputError(f"{place}: {self.column} holds a null in rows {row} .. {row + len(lists) - 1}")
-                tokens = lists.flatten().to_numpy()
-                wrong = (tokens < 0) | (tokens >= vocabulary_size)
-                lengths = np.diff(lists.offsets.to_numpy())
-                if wrong.any():
-                    first = int(wrong.argmax())
-                    where = row + int(np.searchsorted(np.cumsum(lengths), first, side="right"))
-                    raise InputError(
-                        f"{place}: {self.column} of row {where} holds id {tokens[first]}, the tokenizer's are 0 .. "
-                        f"{vocabulary_size - 1}: name the tokenizer these ids were made with"
-                    )
-                rows = range(row, row + len(lists))
-                ids = np.array([stable_hash(f"{self.source}\0{name}\0{i}") for i in rows], dtype=np.uint64)
-                yield ids, tokens, lengths
-                row += len(lists)
+            tokens, lengths = flat.to_numpy(), np.diff(lists.offsets.to_numpy())
+            wrong = (tokens < 0) | (tokens >= vocabulary_size)
+            if wrong.any():
+                first = int(wrong.argmax())
+                where = row + int(np.searchsorted(np.cumsum(lengths), first, side="right"))
+                raise InputError(
+                    f"{place}: {self.column} of row {where} holds id {tokens[first]}, the tokenizer's are 0 .. "
+                    f"{vocabulary_size - 1}: name the tokenizer these ids were made with"
+                )
+            rows = range(row, row + len(lists))
+            yield np.array([stable_hash(f"{self.source}\0{name}\0{i}") for i in rows], dtype=np.uint64), tokens, lengths
+            row += len(lists)
 
 
 def _column_type(schema: Any, column: str) -> Any:
