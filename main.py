@@ -1,7 +1,7 @@
 """The command line: `python main.py COMMAND --config FILE`, and nothing else.
 
-fit, validate, test and predict are Lightning's; prepare, inspect, generate, parity and report read the very same
-configuration.
+fit, validate, test and predict are Lightning's; prepare, inspect, export, generate, parity and report read the very
+same configuration.
 convert, evaluate and compare need none: a model brings its shape and its tokenizer. constitution has one of its own;
 recipe runs others, one after another.
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
@@ -10,6 +10,7 @@ Everything a command does lives in models, datamodules, strategies or callbacks 
 import contextlib
 import inspect
 import io
+import json
 import logging
 import os
 import sys
@@ -40,6 +41,8 @@ from commands.convert import convert
 from commands.evaluate import evaluate
 from commands.recipe import recipe
 from commands.train_classifier import train_classifier
+from datamodules.balance import MIXTURE, format_mixture
+from datamodules.megatron import export_megatron
 from datamodules.pretraining import PretrainingData
 from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer
 from errors import InputError
@@ -123,6 +126,23 @@ class Trainer(lightning.Trainer):
             samples: documents to show of each reason.
         """
         print(datamodule.explain(why) if why is not None else datamodule.examples(reason, samples))
+
+    def export(
+        self, model: Any, datamodule: PretrainingData, output: str, format: Literal["megatron"] = "megatron"
+    ) -> None:
+        """Write the tokens of every source and split in the format of another trainer.
+
+        Args:
+            model: the LightningModule.
+            datamodule: whose tokens they are, prepared if they are not yet.
+            output: folder to write to.
+            format: megatron writes .bin and .idx files for Megatron-LM, and the tokenizer.
+        """
+        if not isinstance(datamodule, PretrainingData):
+            raise InputError(f"export: {type(datamodule).__name__} has no shards, give a configuration of pretraining")
+        prepared = datamodule.run_stages()
+        for path in export_megatron(prepared.shards, prepared.load_tokenizer(), Path(output)):
+            print(f"exported: {path}.bin, {path.name}.idx")
 
     def generate(
         self,
@@ -234,11 +254,23 @@ class RunFolder(SaveConfigCallback):
             if (template := getattr(data, "template", None)) is not None:
                 (folder / TEMPLATE).write_text(template.source, encoding="utf-8")
             rewind_metrics(folder, trainer.global_step)
+            if isinstance(data, PretrainingData):
+                self._report_mixture(trainer, data, folder)
             for path in checkpoints(folder / "checkpoints"):
                 if checkpoint_step(path) > trainer.global_step:
                     aside = path.with_name(f"{path.name}.abandoned-{time.strftime('%Y%m%d-%H%M%S')}")
                     print(f"starting before {path}: it is now {aside.name}")
                     path.rename(aside)
+
+    def _report_mixture(self, trainer: lightning.Trainer, data: PretrainingData, folder: Path) -> None:
+        """Say what was asked of each source and what this run reaches, and log it when it begins to hold."""
+        report = data.mixture_report()
+        (folder / MIXTURE).write_text(json.dumps({"sources": report, "history": data.history}, indent=1) + "\n")
+        print(format_mixture(report), flush=True)
+        if data.history[-1]["first"] == data.consumed_samples:
+            numbers = {f"mixture/{name}/{key}": value for name, row in report.items() for key, value in row.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(numbers, step=trainer.global_step)  # with the first step that is mixed so
 
 
 class Parser(LightningArgumentParser):
@@ -263,7 +295,7 @@ class CommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        ours = {"prepare", "inspect", "generate", "parity", "report"}
+        ours = {"prepare", "inspect", "export", "generate", "parity", "report"}
         skipped = LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in sorted(ours)}
         return {name: arguments | {"weights_only", "configuration"} for name, arguments in skipped.items()}
 

@@ -101,11 +101,13 @@ def judge_ours(folder: Path, family: str) -> dict[str, Any]:
     """Reasons by document; near-duplicates are all members of a group."""
     import daft
     import numpy as np
+    import pyarrow.compute
     from daft import col, lit
     from daft.functions import coalesce, when
 
     from datamodules import NearDuplicates
-    from datamodules.cleaning.dedup import connected_components
+    from datamodules.cleaning.components import connected_components, pairs_in_buckets
+    from datamodules.cleaning.judging import band_column
     from datamodules.cleaning.step import Rule
 
     df = daft.read_json(f"{folder}/*.jsonl").with_column("reason", lit(None).cast(daft.DataType.string()))
@@ -118,20 +120,23 @@ def judge_ours(folder: Path, family: str) -> dict[str, Any]:
             df = df.with_column("text", when(col("reason").is_null(), col("text")))
         else:
             df = df.with_column("text", step.rewrite(col("text")))
-    columns: list[Any] = ["id", "reason"]
-    near = NearDuplicates()
+    columns, near = ["id", "reason"], NearDuplicates()
     if family in ("near_duplicates", "all"):
-        columns += [near.signature(col("text")).alias("signature")]
-    judged = df.select(*columns).collect()
-    reasons = judged.select("id", "reason").to_pydict()
-    verdicts = dict(zip(reasons["id"], reasons["reason"], strict=True))
+        df = df.with_column("signature", near.signature(col("text")))
+        bands = {band_column(number): key for number, key in enumerate(near.band_keys(col("signature")))}
+        df = df.with_columns(bands)
+        columns += list(bands)
+    judged = df.select(*columns).collect().to_arrow()
+    reasons = judged.column("reason").to_pylist()
+    verdicts = dict(zip(judged.column("id").to_pylist(), reasons, strict=True))
     if len(columns) > 2:
-        kept = judged.where(col("reason").is_null()).with_column("id", col("id").cast(daft.DataType.uint64())).collect()
-        ids = np.sort(np.array(kept.to_pydict()["id"], dtype=np.uint64))
-        edges = np.searchsorted(ids, near.edges(kept.select("id", "signature"), near.rows))
-        connected_components(edges, len(ids))
+        kept = judged.filter(pyarrow.compute.is_null(judged.column("reason")))
+        order = np.arange(len(kept))
+        found = [pairs_in_buckets(order, kept.column(band).to_numpy()) for band in columns[2:]]
+        connected_components(found, len(kept))
         # Which member of a group stays is each side's own choice: compared is who is in a group.
-        verdicts |= dict.fromkeys(ids[np.unique(edges)].tolist(), "near_duplicate")
+        members = kept.column("id").take(pyarrow.array(np.unique(np.concatenate(found)))).to_pylist()
+        verdicts |= dict.fromkeys(members, "near_duplicate")
     return verdicts
 
 

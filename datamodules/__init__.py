@@ -1,21 +1,23 @@
+from datamodules.balance import Balance
+from datamodules.cleaning.c4 import C4Lines, C4Page
+from datamodules.cleaning.classifier import QualityClassifier
+from datamodules.cleaning.code_quality import CodeQuality
 from datamodules.cleaning.decontaminate import Decontaminate
+from datamodules.cleaning.fineweb import FineWebQuality
+from datamodules.cleaning.gopher import GopherQuality, GopherRepetition
+from datamodules.cleaning.language import Language
+from datamodules.cleaning.length import Length
 from datamodules.cleaning.lines import RepeatedLines
 from datamodules.cleaning.minhash import NearDuplicates
+from datamodules.cleaning.normalize import RepairUnicode
 from datamodules.cleaning.pii import MaskPersonalData
 from datamodules.cleaning.pipeline import Source
 from datamodules.cleaning.substring import RepeatedSpans
-from datamodules.cleaning.url_duplicates import UrlDuplicates
-from datamodules.cleaning.c4 import C4Lines, C4Page
-from datamodules.cleaning.code_quality import CodeQuality
-from datamodules.cleaning.fineweb import FineWebQuality
-from datamodules.cleaning.gopher import GopherQuality, GopherRepetition
-from datamodules.cleaning.length import Length
-from datamodules.cleaning.classifier import QualityClassifier
-from datamodules.cleaning.language import Language
-from datamodules.cleaning.normalize import RepairUnicode
 from datamodules.cleaning.toxicity import ToxicityClassifier, WordList
 from datamodules.cleaning.url_blocklist import UrlBlocklist
+from datamodules.cleaning.url_duplicates import UrlDuplicates
 from datamodules.instructions import InstructionData
+from datamodules.parquet_tokens import ParquetTokens
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
 from datamodules.prompts import PromptData
@@ -42,6 +44,7 @@ __all__ = [
     "ArgumentRows",
     "ArithmeticRows",
     "ArxivSources",
+    "Balance",
     "Books",
     "BracketRows",
     "C4Lines",
@@ -66,6 +69,7 @@ __all__ = [
     "Licences",
     "MaskPersonalData",
     "NearDuplicates",
+    "ParquetTokens",
     "PreferenceData",
     "PretrainingData",
     "PromptData",

@@ -5,7 +5,9 @@ number of a sample says its source and its window by arithmetic, so there is not
 The price is that the mixture's weights are rounded to 1/4096.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -51,20 +53,21 @@ class WindowedSource:
     The one token shared with the next window is the last label here and the first input there.
 
     Args:
-        shards: shards of the source; no window spans two.
+        shards: shards of the source; windows run on from one to the next.
         length: inputs in a window.
         keep_partial: keep the short window at a shard's end, padded, so that every token is predicted once.
     """
 
     def __init__(self, shards: Sequence[Shard], length: int, keep_partial: bool = False) -> None:
         self.shards, self.length = list(shards), length
+        self._ends = np.cumsum([shard.record.tokens for shard in self.shards], dtype=np.int64)
+        self.tokens = int(self._ends[-1]) if self.shards else 0
         # The first token of a window is never a label, hence the - 1.
-        labels = [max(len(shard.tokens) - 1, 0) for shard in self.shards]
-        counts = [-(-count // length) if keep_partial else count // length for count in labels]
-        self._ends = np.cumsum(counts, dtype=np.int64)
+        labels = max(self.tokens - 1, 0)
+        self._count = -(-labels // length) if keep_partial else labels // length
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._count
 
     def window(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Window number `index`.
@@ -73,22 +76,51 @@ class WindowedSource:
             tokens int64 [n + 1] with n <= length; the ordinal of each token's document within the window, int64
             [n + 1]; the ids of those documents, uint64.
         """
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        shard = self.shards[number]
-        start = (index - (int(self._ends[number - 1]) if number else 0)) * self.length
-        stop = min(start + self.length + 1, len(shard.tokens))
-        first = int(np.searchsorted(shard.offsets, start, side="right")) - 1
-        last = int(np.searchsorted(shard.offsets, stop, side="left"))
-        cuts = np.clip(shard.offsets[first : last + 1], start, stop)
-        documents = np.repeat(np.arange(last - first), np.diff(cuts))
-        return shard.tokens[start:stop].astype(np.int64), documents, shard.ids[first:last]
+        start = index * self.length
+        stop = min(start + self.length + 1, self.tokens)
+        tokens: list[np.ndarray] = []
+        documents: list[np.ndarray] = []
+        ids: list[np.ndarray] = []
+        counted = 0
+        for number in range(int(np.searchsorted(self._ends, start, side="right")), len(self.shards)):
+            shard = self.shards[number]
+            before = int(self._ends[number]) - shard.record.tokens
+            if before >= stop:
+                break
+            begin, end = max(start - before, 0), min(stop - before, shard.record.tokens)
+            first = int(np.searchsorted(shard.offsets, begin, side="right")) - 1
+            last = int(np.searchsorted(shard.offsets, end, side="left"))
+            cuts = np.clip(shard.offsets[first : last + 1], begin, end)
+            tokens.append(shard.tokens[begin:end].astype(np.int64))
+            documents.append(counted + np.repeat(np.arange(last - first), np.diff(cuts)))
+            ids.append(shard.ids[first:last])
+            counted += last - first
+        return np.concatenate(tokens), np.concatenate(documents), np.concatenate(ids)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of samples mixed with the same weights.
+
+    Attributes:
+        first: its first sample number.
+        slots: samples of each source in a block, int64 [sources], 4,096 in all.
+        before: windows of each source consumed by earlier samples, int64 [sources].
+        seed: of the order within blocks.
+    """
+
+    first: int
+    slots: np.ndarray
+    before: np.ndarray
+    seed: int
 
 
 class Mixture:
     """Source and window of each sample of an endless, weighted stream.
 
     Every source runs through its windows in a new pseudo-random order each epoch, sources interleave in the
-    proportion of their weights within every block of 4,096 samples.
+    proportion of their weights within every block of 4,096 samples. Weights may change at a sample: a new block begins
+    there, and every source continues with the window that comes next.
 
     Args:
         sizes: windows in each source.
@@ -101,47 +133,86 @@ class Mixture:
 
     def __init__(self, sizes: Mapping[str, int], weights: Mapping[str, float], seed: int) -> None:
         self.names, self.sizes, self.seed = list(sizes), dict(sizes), seed
-        total = sum(weights[name] for name in self.names)
         for name in self.names:
-            if not weights[name] > 0 or weights[name] / total < 1 / BLOCK:
-                raise InputError(
-                    f"sources.{name}.weight={weights[name]}: must be at least 1/{BLOCK} of the sum of weights, "
-                    "or leave the source out"
-                )
             if not sizes[name]:
                 raise InputError(
                     f"source {name} holds no whole window of training tokens after cleaning: "
                     "lower sequence_length, add text or leave the source out"
                 )
-        exact = np.array([weights[name] for name in self.names]) / total * BLOCK
-        self.slots = np.floor(exact).astype(np.int64)
-        # Largest remainders get the slots that rounding down left over.
-        order = np.argsort(self.slots - exact, kind="stable")
-        self.slots[order[: BLOCK - self.slots.sum()]] += 1
+        self._segments: list[Segment] = []
+        self._blocks: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self.change(0, slots_of(weights, self.names))
+
+    def change(self, first: int, slots: np.ndarray) -> None:
+        """Mix otherwise from sample number `first` on; what was said of later samples is forgotten.
+
+        Args:
+            first: where the first block of the new mixture begins.
+            slots: samples of each source in a block, int64 [sources], from `slots_of`; 0 leaves a source out.
+        """
+        self._segments = [segment for segment in self._segments if segment.first < first]
+        before = self._consumed(first) if self._segments else np.zeros(len(self.names), dtype=np.int64)
+        seed = xxhash.xxh3_64_intdigest(f"from {first}".encode(), seed=self.seed) if first else self.seed
+        self._segments.append(Segment(first, slots, before, seed))
+        self._blocks.clear()
 
     def locate(self, sample: int) -> tuple[str, int, int]:
         """Source, epoch of that source, and window of a sample."""
-        block, slot = divmod(sample, BLOCK)
-        source, before = self._block(block)
+        segment, block, slot = self._place(sample)
+        source, before = self._block(segment, block)
         chosen = int(source[slot])
         name = self.names[chosen]
-        rank = block * int(self.slots[chosen]) + int(before[slot])
+        rank = int(segment.before[chosen]) + block * int(segment.slots[chosen]) + int(before[slot])
         epoch, position = divmod(rank, self.sizes[name])
         key = xxhash.xxh3_64_intdigest(f"{name}/{epoch}".encode(), seed=self.seed)
         return name, epoch, permute(position, self.sizes[name], key)
 
-    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+    def consumed(self, sample: int) -> dict[str, int]:
+        """Windows of each source in samples 0 .. `sample` - 1, repetitions included."""
+        return dict(zip(self.names, self._consumed(sample).tolist(), strict=True))
+
+    def _consumed(self, sample: int) -> np.ndarray:
+        segment, block, slot = self._place(sample)
+        partly = np.bincount(self._block(segment, block)[0][:slot], minlength=len(self.names))
+        return segment.before + block * segment.slots + partly
+
+    def _place(self, sample: int) -> tuple[Segment, int, int]:
+        """The segment of a sample, its block there and its slot in that."""
+        segment = self._segments[bisect_right(self._segments, sample, key=lambda segment: segment.first) - 1]
+        return segment, *divmod(sample - segment.first, BLOCK)
+
+    def _block(self, segment: Segment, block: int) -> tuple[np.ndarray, np.ndarray]:
         """Source of each slot of a block, and how many slots before it in the block have the same source."""
-        cached = getattr(self, "_cached_block", None)
-        if cached is None or cached[0] != block:
-            generator = np.random.Generator(np.random.Philox(key=[self.seed, block]))
-            source = generator.permutation(np.repeat(np.arange(len(self.names)), self.slots))
+        key = (segment.first, block)
+        if key not in self._blocks:
+            generator = np.random.Generator(np.random.Philox(key=[segment.seed, block]))
+            source = generator.permutation(np.repeat(np.arange(len(self.names)), segment.slots))
             before = np.empty(BLOCK, dtype=np.int64)
             for index in range(len(self.names)):
                 here = source == index
                 before[here] = np.arange(here.sum())
-            self._cached_block = cached = (block, source, before)
-        return cached[1], cached[2]
+            self._blocks = {key: (source, before)}
+        return self._blocks[key]
+
+
+def slots_of(weights: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
+    """Samples of each source in a block, int64, 4,096 in all: largest remainders get what rounding down left over.
+
+    Raises:
+        InputError: for a weight that is not positive or rounds to nothing.
+    """
+    total = sum(weights[name] for name in names)
+    for name in names:
+        if not weights[name] > 0 or weights[name] / total < 1 / BLOCK:
+            raise InputError(
+                f"sources.{name}.weight={weights[name]}: must be at least 1/{BLOCK} of the sum of weights, "
+                "or leave the source out"
+            )
+    exact = np.array([weights[name] for name in names]) / total * BLOCK
+    slots = np.floor(exact).astype(np.int64)
+    order = np.argsort(slots - exact, kind="stable")
+    slots[order[: BLOCK - slots.sum()]] += 1
+    return slots
 
 
 class EvenlySpread:

@@ -135,6 +135,14 @@ class NumberedSamples(lightning.LightningDataModule):
         micro_batches = self.ranks()[1] * self.trainer.accumulate_grad_batches
         return self.consumed_samples + sum(map(self.batch_size_of, steps)) * micro_batches
 
+    def samples_of_run(self) -> int | None:
+        """Samples consumed when trainer.max_steps is reached, None where it is not set."""
+        if self.trainer is None or self.trainer.max_steps < 1:
+            return None
+        steps = range(self.counted_steps, self.trainer.max_steps)
+        micro_batches = self.ranks()[1] * self.trainer.accumulate_grad_batches
+        return self.consumed_samples + sum(map(self.batch_size_of, steps)) * micro_batches
+
     def batch_size_of(self, step: int) -> int:
         """Windows in each micro-batch of an optimizer step."""
         warmup = self.batch_size_warmup

@@ -5,15 +5,13 @@ buy that changing the vocabulary does not clean again.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
 import xxhash
 from lightning.pytorch.utilities import rank_zero_info
-from tqdm import tqdm
 
 from datamodules.cleaning.finishing import DOCUMENTS
 from datamodules.cleaning.minhash import NearDuplicates
@@ -27,27 +25,29 @@ from datamodules.cleaning.pipeline import (
     list_inputs,
 )
 from datamodules.cleaning.summary import format_table
-from datamodules.shards import ShardWriter, write_manifest
+from datamodules.parquet_tokens import ParquetTokens, TokenFile
+from datamodules.readers import provenance_name
 from datamodules.stages import checksummed, fingerprint, run_stage, source_fingerprint, verified, write_checksums
+from datamodules.tokenise import DocumentFile, sample_texts, write_shards
 from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
 from datamodules.tokenizer_files import find_tokenizer, load_tokenizer
+from errors import InputError
 
-SPLITS = ("train", "validation")
-
-_TOKENIZER_SOURCES = ("tokenizer.py", "hugging_face_tokenizer.py", "prepare.py")
+_TOKENIZER_SOURCES = ("tokenizer.py", "hugging_face_tokenizer.py", "tokenise.py")
+_SHARDS_SOURCES = ("shards.py", "tokenise.py", "encoded_words.py", "parquet_tokens.py")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Folders of the three stages."""
+    """Folders of the three stages; there is no first one where every source is tokens already."""
 
-    documents: Path
+    documents: Path | None
     tokenizer: Path
     shards: Path
 
     def summary(self) -> dict[str, Any]:
         """What cleaning counted."""
-        return read_summary(self.documents)
+        return read_summary(self.documents) if self.documents else {}
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer of the shards."""
@@ -85,29 +85,59 @@ def prepare(
         InputError: for a missing path, an empty corpus, a vocabulary the corpus cannot fill, a full disk or a damaged
             stage.
     """
-    documents = prepare_documents(folder, sources, near_duplicates, validation_fraction, seed, curation)
-    weights = {name: source.weight for name, source in sources.items()}
+    curation = curation or Curation()
+    tokens = {name: source for name, source in sources.items() if isinstance(source.reader, ParquetTokens)}
+    text = {name: source for name, source in sources.items() if name not in tokens}
+    token_files = _token_files(tokens, validation_fraction, tokenizer, seed)
+    documents = prepare_documents(folder, text, near_duplicates, validation_fraction, seed, curation) if text else None
     chosen: Any = xxhash.xxh3_64_hexdigest(tokenizer.model) if isinstance(tokenizer, Tokenizer) else tokenizer.to_dict()
-    documents_key = documents.name.removeprefix(f"{DOCUMENTS}-")
-    tokenizer_key = fingerprint(documents_key, chosen, weights, source_fingerprint(*_TOKENIZER_SOURCES))
-    shards_key = fingerprint(tokenizer_key, source_fingerprint("shards.py"))
+    documents_key = documents.name.removeprefix(f"{DOCUMENTS}-") if documents else None
+    tokenizer_key = fingerprint(documents_key, chosen, source_fingerprint(*_TOKENIZER_SOURCES))
+    described = [[provenance_name(part.file.name), *astuple(part)[2:], part.source] for part in token_files]
+    changed = [[part.file.size, part.file.changed] for part in token_files]
+    shards_key = fingerprint(tokenizer_key, described, changed, source_fingerprint(*_SHARDS_SOURCES))
 
     def make_tokenizer(into: Path) -> None:
         made = tokenizer
         if isinstance(made, TokenizerSettings):
-            sample = weighted_sample(document_files(documents), weights, int(made.sample_megabytes * 1e6))
+            assert documents is not None
+            sample = sample_texts(document_files(documents), made.weights, int(made.sample_megabytes * 1e6))
+            rank_zero_info(f"tokenizer: learning {made.vocabulary_size} tokens from {made.sample_megabytes} MB of text")
             made = train_tokenizer(sample, made)
         made.write(into)
         write_checksums(into, *(file.name for file in sorted(into.iterdir())))
 
     def make_shards(into: Path) -> None:
-        write_shards(document_files(documents), into, load_verified(tokenizer_folder))
+        load_verified(tokenizer_folder)
+        found = document_files(documents) if documents else []
+        files = [*(DocumentFile(path, path.stat().st_size) for path in found), *token_files]
+        write_shards(files, into, tokenizer_folder, curation.engine)
 
     tokenizer_folder = run_stage(folder, "tokenizer", tokenizer_key, make_tokenizer)
-    shards = run_stage(folder, "shards", shards_key, make_shards)
-    # Read again only when training ends: better refused before it begins.
-    verified(documents / SUMMARY)
+    shards = run_stage(folder, "shards", shards_key, make_shards, resumable=True)
+    if documents is not None:
+        # Read again only when training ends: better refused before it begins.
+        verified(documents / SUMMARY)
     return Prepared(documents, tokenizer_folder, shards)
+
+
+def _token_files(
+    sources: Mapping[str, Source], validation_fraction: float, tokenizer: TokenizerSettings | Tokenizer, seed: int
+) -> list[TokenFile]:
+    """The files of sources that are tokens already."""
+    files = []
+    for name, found in list_inputs(sources).items():
+        reader = sources[name].reader
+        assert isinstance(reader, ParquetTokens)
+        if isinstance(tokenizer, TokenizerSettings):
+            raise InputError(
+                f"sources.{name} holds token ids and the tokenizer is to be trained: set `tokenizer` to the folder of "
+                "the one they were made with"
+            )
+        if sources[name].steps:
+            raise InputError(f"sources.{name} holds token ids, which no step can clean: leave its `steps` out")
+        files += [TokenFile(name, file, reader.column, validation_fraction, seed) for file in found]
+    return files
 
 
 def prepare_documents(
@@ -144,42 +174,3 @@ def document_files(documents: Path) -> list[Path]:
     """
     names = checksummed(documents)
     return [verified(documents / name, documents) for name in names if name.startswith(f"{DOCUMENTS}/")]
-
-
-def read_documents(files: Sequence[Path]) -> Iterator[dict[str, list[Any]]]:
-    """Batches of clean documents as columns, in the order of the files."""
-    for path in files:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024, columns=["id", "source", "split", "bytes", "text"]):
-                yield batch.to_pydict()
-
-
-def weighted_sample(files: Sequence[Path], weights: Mapping[str, float], size: int) -> Iterator[str]:
-    """Training texts of about `size` bytes, each source giving its weight's share as far as it has it."""
-    total = sum(weights.values())
-    left = {name: size * weight / total for name, weight in weights.items()}
-    for batch in read_documents(files):
-        for source, split, length, text in zip(
-            batch["source"], batch["split"], batch["bytes"], batch["text"], strict=True
-        ):
-            if split == "train" and left[source] > 0:
-                left[source] -= length
-                yield text
-
-
-def write_shards(files: Sequence[Path], into: Path, tokenizer: Tokenizer) -> None:
-    """Encode every clean document into the shards of its split and source."""
-    writers: dict[tuple[str, str], ShardWriter] = {}
-    with tqdm(desc="tokenising", unit="B", unit_scale=True) as progress:
-        for batch in read_documents(files):
-            for key in sorted({*zip(batch["split"], batch["source"], strict=True)}):
-                rows = [
-                    row for row, pair in enumerate(zip(batch["split"], batch["source"], strict=True)) if pair == key
-                ]
-                if key not in writers:
-                    writers[key] = ShardWriter(into, *key, tokenizer)
-                writers[key].write([batch["id"][row] for row in rows], [batch["text"][row] for row in rows])
-            progress.update(sum(batch["bytes"]))
-    for writer in writers.values():
-        writer.close()
-    write_manifest(into, [record for key in sorted(writers) for record in writers[key].records], tokenizer)

@@ -6,9 +6,11 @@ It composes what the other files do: prepare, open shards, mix, batch.
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from datamodules.balance import Balance, mixture_report
 from datamodules.cleaning.explain import explain, format_examples
 from datamodules.cleaning.lines import RepeatedLines
 from datamodules.cleaning.minhash import NearDuplicates
@@ -47,6 +49,7 @@ class PretrainingData(NumberedSamples):
         engine: what cleaning runs on, the cores of this machine (native) or a Ray cluster (ray); the result is the
             same.
         chunk_megabytes: input files cleaned together, and text held in memory at a time.
+        balance: a temperature in place of weights, and caps on epochs; null for the sources' weights alone.
         validation_fraction: share of each source's bytes held out for validation.
         validation_windows: windows of each source evaluated, evenly spread; null for all.
         seed: of the split and of the data order.
@@ -73,6 +76,7 @@ class PretrainingData(NumberedSamples):
         personal_data: MaskPersonalData | None = MaskPersonalData(),
         engine: Literal["native", "ray"] = "native",
         chunk_megabytes: float = 64.0,
+        balance: Balance | None = None,
         validation_fraction: float = 0.02,
         validation_windows: int | None = None,
         seed: int = 0,
@@ -104,7 +108,7 @@ class PretrainingData(NumberedSamples):
         )
         self.near_duplicates, self.validation_fraction = near_duplicates, validation_fraction
         self.validation_windows, self.seed = validation_windows, seed
-        self.verify = verify
+        self.verify, self.balance = verify, balance or Balance(maximum_epochs=None)
         self.source_names = list(self.sources)
         self.prepared: Prepared | None = None
 
@@ -158,8 +162,8 @@ class PretrainingData(NumberedSamples):
         token_bytes, pad = self.tokenizer.token_bytes(), self.tokenizer.pad
 
         train = {name: WindowedSource(shards.get(("train", name), []), self.sequence_length) for name in self.sources}
-        weights = {name: source.weight for name, source in self.sources.items()}
-        self.mixture = Mixture({name: len(train[name]) for name in train}, weights, self.seed)
+        self.sizes = {name: len(source) for name, source in train.items()}
+        self.mix([])
         self.train_windows = PackedWindows(train, self.mixture.locate, token_bytes, pad)
 
         held_out = {
@@ -176,6 +180,31 @@ class PretrainingData(NumberedSamples):
                 "others or there is only one, raise it or add text"
             )
         self.validation_dataset = PackedWindows(held_out, self.validation_order.locate, token_bytes, pad)
+
+    def mix(self, history: list[dict[str, Any]]) -> None:
+        """Mix the samples that were consumed as they were, and those to come as the configuration asks.
+
+        Args:
+            history: from a checkpoint, what was asked at which sample and the slots of each source that it came to.
+        """
+        weights, samples = {name: source.weight for name, source in self.sources.items()}, self.samples_of_run()
+        asked = self.balance.asked(weights, samples)
+        tokens = {name: size * self.sequence_length for name, size in self.sizes.items()}
+        self.wanted = self.balance.wanted(weights, tokens)
+        self.mixture = Mixture(self.sizes, self.wanted, self.seed)
+        for entry in history:
+            self.mixture.change(entry["first"], np.array([entry["slots"][name] for name in self.sizes]))
+        if not history or history[-1]["asked"] != asked:
+            first = self.consumed_samples if history else 0
+            slots = self.balance.slots(self.mixture, self.wanted, first, samples)
+            named = dict(zip(self.mixture.names, slots.tolist(), strict=True))
+            earlier = [entry for entry in history if entry["first"] < first]
+            history = [*earlier, {"first": first, "asked": asked, "slots": named}]
+        self.history = history
+
+    def mixture_report(self) -> dict[str, dict[str, float]]:
+        """What was asked of each source and what the run reaches."""
+        return mixture_report(self.mixture, self.wanted, self.sequence_length, self.samples_of_run())
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """An endless loader that begins at the first sample not yet consumed."""
@@ -195,19 +224,25 @@ class PretrainingData(NumberedSamples):
         return self.val_dataloader()
 
     def order(self) -> dict[str, Any]:
-        """The shards, how they are cut into windows, and how sources are mixed."""
+        """The shards and how they are cut into windows; the mixture may change, and its history is kept."""
         return {
             "shards": self.run_stages().shards.name,
             "sequence_length": self.sequence_length,
             "seed": self.seed,
-            "weights": {name: source.weight for name, source in self.sources.items()},
         }
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and the tokenizer itself, without which the weights mean nothing."""
         return super().state_dict() | {
             "tokenizer": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
+            "mixture": self.history,
         }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where the checkpoint stopped, with other weights if the configuration has others now."""
+        super().load_state_dict(state_dict)
+        self.mix(state_dict["mixture"])
+        self.train_windows.locate = self.mixture.locate
 
     def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
         """The tokenizer a checkpoint was trained with, whatever has become of the data."""

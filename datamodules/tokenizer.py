@@ -5,6 +5,7 @@ faster and has no unknown token. SentencePiece's own defaults rewrite text (NFKC
 all of them are off, and the one character it cannot represent, its own space mark U+2581, is escaped.
 """
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import sentencepiece
 
+from datamodules.encoded_words import EncodedWords
 from errors import InputError
 
 SPACE_MARK, ESCAPE, ESCAPED_MARK = "\u2581", "\ue000", "\ue001"
@@ -34,9 +37,12 @@ class TokenizerSettings:
     Args:
         vocabulary_size: number of token ids, special and byte tokens included.
         control_tokens: names reserved for later use (ChatML's by default); they are never produced from text.
-        sample_megabytes: text to train on, drawn from the sources by their weights.
+        sample_megabytes: text to train on: of each source the documents that come first.
         cross_scripts: let a piece join letters, digits' neighbours and punctuation ("self.", "):"), which makes
             code about 8 % shorter; SentencePiece's default forbids it.
+        weights: share of the sample from each source, on any positive scale, as far as it has it; a source without one
+            gives nothing. null takes each in proportion to its training text. They are not the mixture's, so that
+            those may change while the tokenizer stays.
 
     Raises:
         InputError: for a control token that cannot be added, an empty sample or too small a vocabulary.
@@ -48,6 +54,7 @@ class TokenizerSettings:
     )
     sample_megabytes: float = 16.0
     cross_scripts: bool = True
+    weights: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         for token in self.control_tokens:
@@ -56,6 +63,8 @@ class TokenizerSettings:
                     f"tokenizer.control_tokens holds {token!r}, which is empty, there twice or the tokenizer's own: "
                     "leave it out or give it another name"
                 )
+        if self.weights is not None and not (self.weights and min(self.weights.values()) > 0):
+            raise InputError(f"tokenizer.weights={self.weights}: name sources with weights above 0, or leave it null")
         if not 0 < self.sample_megabytes < float("inf"):
             raise InputError(f"tokenizer.sample_megabytes={self.sample_megabytes}: must be a number above 0")
         least = 4 + len(self.control_tokens) + BYTE_PIECES
@@ -104,6 +113,19 @@ class Tokenizer(ABC):
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Token ids of many texts, on all cores."""
 
+    def encode_column(self, texts: pyarrow.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of a column of texts, as one array: lists of Python integers cost more than the encoding.
+
+        Args:
+            texts: strings.
+
+        Returns:
+            int32 [tokens], all texts one after another, and the number of tokens of each, int64 [texts].
+        """
+        encoded = [np.array(ids, dtype=np.int32) for ids in self.encode_batch(texts.to_pylist())]
+        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        return np.concatenate([*encoded, np.empty(0, dtype=np.int32)]), lengths
+
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; control tokens vanish, bytes that are no UTF-8 become U+FFFD."""
@@ -124,12 +146,17 @@ class Tokenizer(ABC):
 class SentencePieceTokenizer(Tokenizer):
     """A trained SentencePiece model.
 
+    Attributes:
+        threads: that encode a batch; -1 is one a core.
+
     Args:
         model: the serialized model.
 
     Raises:
         InputError: when it is damaged or rewrites text, as those of Llama 2 and Mistral do.
     """
+
+    threads = -1
 
     def __init__(self, model: bytes) -> None:
         self.model = model
@@ -148,6 +175,7 @@ class SentencePieceTokenizer(Tokenizer):
             self._processor.eos_id(),
             self._processor.pad_id(),
         )
+        self._words: EncodedWords | None = None
 
     def __len__(self) -> int:
         return int(self._processor.vocab_size())
@@ -157,8 +185,22 @@ class SentencePieceTokenizer(Tokenizer):
         return ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._processor.encode([_escape(text) for text in texts], num_threads=-1)
+        ids: list[list[int]] = self._processor.encode([_escape(text) for text in texts], num_threads=self.threads)
         return ids
+
+    def encode_column(self, texts: pyarrow.Array) -> tuple[np.ndarray, np.ndarray]:
+        if self._words is None:
+            pieces = (piece.replace(SPACE_MARK, " ").encode() for piece, _ in self.pieces())
+            self._words = EncodedWords(self._encode_words, pieces)
+        column = texts.cast(pyarrow.large_string())
+        content, starts = _buffers(column)
+        if any(content.tobytes().find(mark.encode()) >= 0 for mark in (SPACE_MARK, ESCAPE)):
+            content, starts = _buffers(pyarrow.array([_escape(text) for text in texts.to_pylist()], column.type))
+        return self._words(content, starts)
+
+    def _encode_words(self, words: list[bytes]) -> list[np.ndarray]:
+        encoded: list[np.ndarray] = self._processor.encode(words, return_type="numpy", num_threads=self.threads)
+        return encoded
 
     def decode(self, ids: Iterable[int]) -> str:
         return _unescape(self._processor.decode(list(ids)))
@@ -211,6 +253,7 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Senten
             bos_id=1,
             eos_id=2,
             pad_id=3,
+            num_threads=os.cpu_count() or 1,
             minloglevel=2,
         )
     except (RuntimeError, StopIteration) as error:
@@ -243,6 +286,16 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
                 sentence += piece
         if sentence:
             yield sentence
+
+
+def _buffers(column: pyarrow.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
+    """UTF-8 of a column without nulls, uint8 [bytes], and where texts begin and the last ends, int64 [texts + 1]."""
+    if not len(column):
+        return np.empty(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
+    _, offsets, content = column.buffers()
+    starts = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
+    whole = np.frombuffer(content, dtype=np.uint8) if content is not None else np.empty(0, dtype=np.uint8)
+    return whole[starts[0] : starts[-1]], starts - starts[0]
 
 
 def _escape(text: str) -> str:

@@ -8,9 +8,10 @@ import pyarrow.parquet
 import pytest
 
 from datamodules.cleaning.explain import explain, format_examples
+from datamodules.cleaning.gopher import GopherQuality
+from datamodules.cleaning.length import Length
 from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pipeline import Curation, Source
-from datamodules.cleaning.quality import GopherQuality, Length
 from datamodules.document import Document
 from datamodules.prepare import prepare_documents, read_summary
 from datamodules.readers import Files, InputFile

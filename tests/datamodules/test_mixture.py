@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,8 +33,9 @@ def tokenizer() -> Tokenizer:
 
 
 def write(folder: Path, tokenizer: Tokenizer, texts: list[str], shard_tokens: int = 2**27) -> None:
-    writer = ShardWriter(folder, "train", "code", tokenizer, shard_tokens)
-    writer.write(range(100, 100 + len(texts)), texts)
+    writer = ShardWriter(folder, "train", "code", tokenizer, shard_tokens=shard_tokens)
+    for number, text in enumerate(texts):
+        writer.write_texts(np.array([100 + number], dtype=np.uint64), pyarrow.array([text]))
     writer.close()
     write_manifest(folder, writer.records, tokenizer)
 
@@ -113,6 +115,7 @@ def test_windows_cover_every_token_once_with_its_document(
     shard_tokens: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
+    (folder / "one").mkdir()
     texts = [chr(97 + i) * size for i, size in enumerate(sizes)]
     write(folder, tokenizer, texts, shard_tokens)
     shards = list(open_shards(folder))
@@ -124,13 +127,16 @@ def test_windows_cover_every_token_once_with_its_document(
         assert len(tokens) == len(documents) <= length + 1
         for token, document in zip(tokens[:-1], documents[:-1], strict=True):
             seen.setdefault(int(ids[document]), []).append(int(token))
-    for shard in shards:
-        # The last token of a shard is never an input, only a label.
-        last = int(shard.ids[-1])
-        seen.setdefault(last, []).append(int(shard.tokens[-1]))
+    # The very last token is never an input, only a label.
+    seen.setdefault(int(shards[-1].ids[-1]), []).append(int(shards[-1].tokens[-1]))
     assert seen == tokens_of
     whole = WindowedSource(shards, length)
-    assert len(whole) == sum((len(shard.tokens) - 1) // length for shard in shards)
+    assert len(whole) == (sum(len(shard.tokens) for shard in shards) - 1) // length
+    # How the documents are cut into shards changes no window.
+    write(folder / "one", tokenizer, texts)
+    one = WindowedSource(list(open_shards(folder / "one")), length)
+    for index in range(len(whole)):
+        assert all(np.array_equal(a, b) for a, b in zip(whole.window(index), one.window(index), strict=True))
 
 
 def test_a_short_window_is_padded_where_nothing_is_learned(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -17,10 +17,11 @@ import pytest
 import xxhash
 
 from datamodules.cleaning.chunks import RAW_SCHEMA, chunk_files, write_pieces
+from datamodules.cleaning.gopher import GopherQuality
+from datamodules.cleaning.length import Length
 from datamodules.cleaning.lines import RepeatedLines
 from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pipeline import Curation, Source
-from datamodules.cleaning.quality import GopherQuality, Length
 from datamodules.cleaning.substring import RepeatedSpans
 from datamodules.prepare import document_files, prepare_documents, read_summary
 from datamodules.readers import Files, InputFile
