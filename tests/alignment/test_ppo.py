@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,18 +25,19 @@ from alignment import (
 )
 from alignment.divergence import estimate
 from alignment.experience import Experience, Scoring, answers_for_rewards, scores_of, token_rewards
-from alignment.minibatches import deal
+from alignment.minibatches import Minibatch, deal
 from alignment.objective import Objective
 from alignment.ppo_metrics import Sums, correlation, extremes, repetition
 from alignment.rollout import Rollouts
 from errors import InputError
-from models.decoder import build_decoder
+from models.config import Experts
+from models.decoder import auxiliary_loss, build_decoder
 from models.generation import Generated
 from models.lora import LoRA
 from models.optim import AdamW
 from models.sampling import Sampling
 from models.spikes import SpikeSkip
-from tests.alignment.learning import CONFIG, EOS, Length, Letters, Logged, TinyPrompts, ppo, train
+from tests.alignment.learning import CONFIG, EOS, Length, Letters, Logged, Nothing, TinyPrompts, ppo, train
 from tests.alignment.test_rollout import CRITIC, EXACT, made_up
 from tests.distributed import run_ranks
 
@@ -211,6 +213,27 @@ def test_the_loss_and_its_gradients_equal_a_loop_however_it_is_cut(objective: Ob
     assert means["loss"] + means["critic/loss"] == pytest.approx(results[1][0], abs=1e-6)
 
 
+def test_what_experts_add_is_a_mean_over_all_ranks_tokens() -> None:
+    """Two ranks with the same answers learn what one of them alone would, and an idle one adds nothing."""
+    mixed = replace(CONFIG, experts=Experts(4, balance_weight=0.5))
+    actor = build_decoder(mixed, 1).double()
+    critic = build_decoder(replace(mixed, scalar_output=True, tied_embeddings=False), 2).double()
+    experience, piece = experience_of(made_up(5)), list(range(6))
+    objective, tokens = Objective(Surrogate(), None, 0.2, 1.0, 7), float(experience.rollouts.lengths.sum())
+
+    def loss(minibatch: Minibatch, piece: list[int]) -> float:
+        return float(objective(actor, critic, experience, minibatch, piece, Sums(CPU)).detach())
+
+    alone, shared = loss(Minibatch([piece], tokens, 6), piece), loss(Minibatch([piece], 2 * tokens, 12), piece)
+    assert auxiliary_loss(actor) is not None
+    assert 2 * shared == pytest.approx(alone, rel=1e-9)
+    assert loss(Minibatch([piece, []], tokens, 6), []) == 0
+    sums = Sums(CPU)
+    objective(actor, critic, experience, Minibatch([piece], tokens, 6), piece, sums)
+    added = sum(float(cast(Tensor, auxiliary_loss(model)).detach()) for model in (actor, critic))
+    assert alone == pytest.approx(sums.means()["loss"] + sums.means()["critic/loss"] + added, rel=1e-6)
+
+
 # Whole runs
 
 
@@ -315,6 +338,25 @@ def test_a_policy_that_has_gone_far_enough_is_left_alone(tmp_path: Path) -> None
     assert [step["train/updates"] for step in record.steps] == [1] * 4
     record = train(str(tmp_path), settings={"updates": Updates(4, 2, 1000, target_kl=1e9)})
     assert [step["train/updates"] for step in record.steps] == [8] * 4
+
+
+def test_a_batch_that_teaches_nothing_moves_nothing(tmp_path: Path) -> None:
+    """Momentum and decay would; the batch still counts as a step, and the schedule goes on."""
+    changes = {
+        "advantage": GroupRelative(), "drop_equal_groups": True, "optimizer": AdamW(1e-2, weight_decay=0.1),
+        "reward": Nothing(), "missing_stop_penalty": 0.0, "divergence": None, "reference": None,
+    }  # fmt: skip
+    for updates in (Updates(2, 2), Updates(1, 1)):
+        module = ppo(**changes, updates=updates)
+        record = train(str(tmp_path), module=module)
+        assert [step["train/updates"] for step in record.steps] == [0] * 4
+        assert [step["train/kept"] for step in record.steps] == [0] * 4
+        assert [sorted(drawn) for drawn in record.drawn] == [[4 * i + n for n in range(4)] for i in range(4)]
+        assert record.steps[-1]["train/learning_rate"] < record.steps[0]["train/learning_rate"]
+        assert module.trainer.global_step == 4
+        fresh = dict(build_decoder(CONFIG, module.initial_seed).named_parameters())
+        for name, parameter in cast(Any, module.decoder).named_parameters():
+            torch.testing.assert_close(parameter, fresh[name], rtol=0, atol=0)
 
 
 def test_updates_with_a_spiking_gradient_are_left_out(tmp_path: Path) -> None:
