@@ -48,7 +48,7 @@ class PPO(AnswerEvaluation):
         engine: who decodes; null takes `DecoderEngine`.
         gold: a reward that is only watched: where it falls while `reward` rises, the latter is over-optimised (Gao et
             al. 2022).
-        reference, reference_precision, critic_init_from, critic_optimizer: see `ActorCritic`.
+        reference, reference_precision, reference_on_cpu, critic_init_from, critic_optimizer: see `ActorCritic`.
         value_clip: how far the critic may move in a batch, 0.2 as in Stiennon et al.'s code; null for any.
         whiten_rewards: see `alignment.experience.Scoring`; off in TRL and in Ziegler et al.'s (2019) defaults for text.
         missing_stop_penalty: off the score of an answer without a stop token; 1 is TRL's examples', 0 is none.
@@ -77,6 +77,7 @@ class PPO(AnswerEvaluation):
         gold: Reward | None = None,
         reference: Literal["online", "adapter_off"] | None = "online",
         reference_precision: Literal["float32", "bfloat16"] | None = None,
+        reference_on_cpu: bool = False,
         critic_init_from: str | None = None,
         critic_optimizer: OptimizerFactory | None = None,
         value_clip: float | None = 0.2,
@@ -101,6 +102,7 @@ class PPO(AnswerEvaluation):
             critic_optimizer=critic_optimizer,
             reference=reference,
             reference_precision=reference_precision,
+            reference_on_cpu=reference_on_cpu,
             **further,
         )
         self.automatic_optimization = False

@@ -270,6 +270,30 @@ def test_a_reference_in_fewer_bits_is_nearly_the_same(tmp_path: Path) -> None:
     assert 0 < abs(record.steps[0]["train/kl_a_token/k1"]) < 0.02
 
 
+def test_a_reference_on_the_cpu_says_the_same_and_is_left_where_it_is(tmp_path: Path) -> None:
+    """Nobody moves, shards or saves it; another one is refused where a run goes on."""
+    options = {"max_steps": 2, "val_check_interval": 2}
+    beside = train(str(tmp_path), options=options)
+    module, saved = ppo(reference_on_cpu=True), str(tmp_path / "half.ckpt")
+    record = train(str(tmp_path), options=options, module=module, save=saved)
+    assert_same_steps(record.steps, beside.steps, 0)
+    assert record.validations == beside.validations
+    assert record.steps[-1]["train/kl_a_token/k3"] > 0
+    assert cast(Any, module.reference_decoder).tok_embeddings.weight.device.type == "cpu"
+    assert not any(name.startswith("reference") for name in module.state_dict())
+    module.to("meta")
+    assert not any(parameter.is_meta for parameter in cast(Any, module.reference_decoder).parameters())
+    longer = {"max_steps": 3, "val_check_interval": 3}
+    again = train(str(tmp_path), options=longer, settings={"reference_on_cpu": True}, resume=saved)
+    assert len(again.steps) == 1
+    for changes, message in (
+        ({"reference_on_cpu": True, "initial_seed": 9}, "another reference than the checkpoint"),
+        ({}, "written with reference_on_cpu=true"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(str(tmp_path), options=longer, settings=changes, resume=saved)
+
+
 def test_bfloat16_drifts_and_is_weighed(tmp_path: Path) -> None:
     settings = {"surrogate": Surrogate(importance_cap=2.0)}
     record = train(str(tmp_path), settings=settings, options={"precision": "bf16-mixed", "max_steps": 2})
@@ -282,6 +306,7 @@ def test_bfloat16_drifts_and_is_weighed(tmp_path: Path) -> None:
 LAYOUTS: dict[str, Any] = {"fsdp2": {}, "replicas": {"data_parallel_replicate_size": 2}, "ddp": "ddp"}
 SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "ppo": lambda: {"divergence": KLPenalty(AdaptiveKL(0.2, 0.01, 40)), "whiten_rewards": True},
+    "on_cpu": lambda: {"reference_on_cpu": True},
     "grpo": lambda: {
         "advantage": GroupRelative(), "divergence": KLPenalty(FixedKL(0.1), "k3", "loss"), "drop_equal_groups": True,
         "surrogate": Surrogate(aggregation="sequence_mean"), "answers": 4, "reward": Length(),
@@ -306,7 +331,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Logged]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "layout"), [("ppo", "fsdp2"), ("ppo", "replicas"), ("ppo", "ddp"), ("grpo", "fsdp2")]
+    ("settings", "layout"),
+    [("ppo", "fsdp2"), ("ppo", "replicas"), ("ppo", "ddp"), ("grpo", "fsdp2"), ("on_cpu", "fsdp2")],
 )
 def test_two_ranks_are_one_process(settings: str, layout: str, tmp_path: Path, alone: dict[str, Logged]) -> None:
     """Draws, whitening, token counts, divergences, clipping, several updates a batch: all over both ranks' tokens."""
@@ -314,7 +340,7 @@ def test_two_ranks_are_one_process(settings: str, layout: str, tmp_path: Path, a
     ranks = run_ranks(2, train, str(tmp_path), 2, LAYOUTS[layout], SETTINGS[settings](), 2)
     drawn = [ranks[0].drawn[step] | ranks[1].drawn[step] for step in range(4)]
     assert drawn == expected.drawn
-    assert settings == "ppo" or min(step["train/kept"] for step in expected.steps) < 1
+    assert settings != "grpo" or min(step["train/kept"] for step in expected.steps) < 1
     for rank in ranks:
         assert_same_steps(rank.steps, expected.steps, 2e-4)
         assert rank.validations[0] == pytest.approx(expected.validations[0], abs=1e-4)
@@ -456,6 +482,7 @@ def test_length_that_is_rewarded_rings(tmp_path: Path) -> None:
         ({"reference": None}, "divergence without a reference"),
         ({"reference": "adapter_off"}, "there is no adapter"),
         ({"reference": None, "divergence": None, "reference_precision": "bfloat16"}, "reference_precision=bfloat16"),
+        ({"reference": None, "divergence": None, "reference_on_cpu": True}, "reference_on_cpu=true: only"),
         ({"advantage": LeaveOneOut(), "critic_init_from": "there"}, "needs no critic"),
         ({"missing_stop_penalty": -1.0}, "missing_stop_penalty=-1.0"),
         ({"value_clip": 0.0}, "value_clip=0.0"),
