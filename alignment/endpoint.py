@@ -234,7 +234,7 @@ class Journal:
                 self._known[key] = answer
             except (ValueError, TypeError) as error:
                 raise InputError(
-                    f"{path}, line {len(self._known) + 1}: no answer of an endpoint, the file is damaged: delete that line"
+                    f"{path}, line {len(self._known) + 1}: no answer of an endpoint, the file is damaged: delete it"
                 ) from error
             whole += len(line)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,8 @@ def compare_models(
             file that nothing was trained on.
         split_seed: of that choice.
         limit: prompts, chosen by a hash; null for all.
-        samples: answers to each prompt.
+        samples: answers to each prompt. With several, also what the best of them by the reward model, or else by the
+            gold, are worth: rejection sampling, whose divergence is known.
         longest_prompt: prompts of more tokens are left out, and counted.
         new_tokens: of an answer at most.
         temperature: of sampling, and of the distributions whose divergence is measured.

@@ -238,6 +238,12 @@ def test_a_comparison_from_end_to_end(
                 won += sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
             assert numbers[f"win_rate_by_{judge}"]["value"] == pytest.approx(won / 12)
             assert found["win_rates"][judge][name]["base"] == pytest.approx(won / 12)
+        pairs_of = [own[place : place + 2] for place in range(0, 24, 2)]
+        best = [max(pair, key=lambda row: row["reward"]) for pair in pairs_of]
+        for judge in ("reward", "gold"):
+            expected = sum(row[judge] for row in best) / 12
+            assert numbers[f"{judge}_of_best"]["value"] == pytest.approx(expected)
+        assert numbers["kl_of_best"] == pytest.approx(math.log(2) - 1 / 2)
     assert found["models"]["base"]["kl"]["value"] == 0
     assert found["models"]["base"]["win_rate_by_reward"]["value"] == 0.5
     assert found["models"]["moved"]["kl"]["value"] > 0.01
@@ -245,6 +251,7 @@ def test_a_comparison_from_end_to_end(
     page = (tmp_path / "a/report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 3
     assert "wins over base by gold" in page
+    assert "gold of the best of 2, at most 0.193 nats from the model" in page
     assert "<script" not in page
     # The same whatever is computed together.
     again = compared(
