@@ -2,15 +2,18 @@
 
 The critic is a model of its own, not a second output of the actor: one trunk would be cheaper and pulled two ways, by
 two losses of different size. What can be shared is shared: an actor with an adapter is its own reference with the
-adapter off, a reference may be kept in fewer bits, and an estimator of advantages that needs no values has no critic.
+adapter off, a reference may be kept in fewer bits or on the CPU, and an estimator of advantages that needs no values
+has no critic.
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
+import xxhash
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
 
@@ -38,6 +41,8 @@ class ActorCritic(LanguageModel):
         reference: `online`, a frozen copy of the initial weights, adapters merged; `adapter_off`, the actor without its
             adapter; null, none.
         reference_precision: of the copy's weights; null takes the actor's.
+        reference_on_cpu: keep the copy in main memory, whole on every rank, and compute it there: slow, but a GPU has
+            room for one model more. It is in no checkpoint and is made again from `init_from`.
         further: arguments of `LanguageModel`.
 
     Raises:
@@ -51,21 +56,22 @@ class ActorCritic(LanguageModel):
         critic_optimizer: OptimizerFactory | None,
         reference: Literal["online", "adapter_off"] | None,
         reference_precision: Literal["float32", "bfloat16"] | None,
+        reference_on_cpu: bool,
         **further: Any,
     ) -> None:
         super().__init__(**further)
         refuse_z_loss(self)
         if reference == "adapter_off" and self.config.lora is None:
             raise InputError("reference=adapter_off: there is no adapter, give model.init_args.lora or take online")
-        if reference_precision is not None and reference != "online":
-            raise InputError(
-                f"reference_precision={reference_precision}: only a reference=online has weights of its own"
-            )
+        if (reference_precision is not None or reference_on_cpu) and reference != "online":
+            given = f"precision={reference_precision}" if reference_precision is not None else "on_cpu=true"
+            raise InputError(f"reference_{given}: only a reference=online has weights of its own")
         if critic_init_from is not None and not has_critic:
             raise InputError(f"critic_init_from={critic_init_from}: this advantage needs no critic, leave it out")
         self.has_critic, self.critic_init_from = has_critic, critic_init_from
         self.critic_optimizer = critic_optimizer or self.optimizer_factory
         self.reference, self.reference_precision = reference, reference_precision
+        self.reference_on_cpu = reference_on_cpu
         self.critic_stored: Any = None
         self.critic: Decoder | None = None
         self.reference_decoder: Decoder | None = None
@@ -106,10 +112,17 @@ class ActorCritic(LanguageModel):
             self._allocate(self.critic)
         if self.reference == "online" and self.reference_decoder is None:
             with torch.device("meta"):
-                self.reference_decoder = Decoder(replace(self.config, lora=None)).requires_grad_(False)
+                reference = Decoder(replace(self.config, lora=None)).requires_grad_(False)
             if self.reference_precision is not None:
-                self.reference_decoder.to(DTYPES[self.reference_precision])
-            self._allocate(self.reference_decoder)
+                reference.to(DTYPES[self.reference_precision])
+            if self.reference_on_cpu:
+                with torch.device("cpu"):
+                    materialise(reference, torch.device("cpu"), self.initial_seed, stored=self.merged_weight)
+                # No sub-module: whoever moves, shards or saves those is to leave it where it is.
+                self.__dict__["reference_decoder"] = reference
+            else:
+                self.reference_decoder = reference
+                self._allocate(reference)
 
     def _allocate(self, model: Decoder) -> None:
         if torch.get_default_device().type != "meta":
@@ -190,6 +203,8 @@ class ActorCritic(LanguageModel):
         super().on_save_checkpoint(checkpoint)
         if self.critic is not None:
             checkpoint["critic_config"] = asdict(self.critic.config)
+        if self.reference_on_cpu:
+            checkpoint["reference_checksum"] = self.reference_checksum
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint with another critic before its tensors are copied."""
@@ -201,6 +216,26 @@ class ActorCritic(LanguageModel):
                 "the checkpoint holds another critic, or none: restore advantage and critic_init_from, or give this "
                 "run a trainer.default_root_dir of its own"
             )
+        checksum = checkpoint.get("reference_checksum")
+        if (checksum is not None) != self.reference_on_cpu:
+            raise InputError(
+                f"the checkpoint was written with reference_on_cpu={str(not self.reference_on_cpu).lower()}: restore "
+                "it, or give this run a trainer.default_root_dir of its own"
+            )
+        if self.reference_on_cpu and self.reference_decoder is not None and checksum != self.reference_checksum:
+            raise InputError(
+                f"init_from={self.init_from} gives another reference than the checkpoint was trained against: restore "
+                "it, or give this run a trainer.default_root_dir of its own"
+            )
+
+    @cached_property
+    def reference_checksum(self) -> str:
+        """Of all weights of a reference that checkpoints do not hold."""
+        assert self.reference_decoder is not None
+        sums = xxhash.xxh3_64()
+        for parameter in self.reference_decoder.parameters():
+            sums.update(parameter.detach().contiguous().view(torch.uint8).numpy())
+        return str(sums.hexdigest())
 
     # What each says of tokens
 
@@ -208,16 +243,16 @@ class ActorCritic(LanguageModel):
         """log pi_reference of every token of the answers, [T]."""
         decoder = self.reference_decoder or cast(Decoder, self.decoder)
         with lora_disabled(decoder) if decoder is self.decoder else nullcontext():
-            return log_probabilities(decoder, packed, temperature)
+            return log_probabilities(decoder, packed.to(device_of(decoder)), temperature)
 
     def divergence_from_reference(self, packed: Packed, temperature: float) -> Tensor:
         """KL(policy || reference) of the next token before each token of the answers, exact, in nats, [T]."""
         models, hidden = [cast(Decoder, self.decoder), self.reference_decoder or cast(Decoder, self.decoder)], []
         for model, is_reference in zip(models, (False, True), strict=True):
             with lora_disabled(model) if is_reference and model is self.decoder else nullcontext():
-                hidden.append(packed.hidden(model) / temperature)
-        policy, reference = models
-        return token_divergence(hidden[0], policy.output.weight, hidden[1], reference.output.weight)
+                hidden.append(packed.to(device_of(model)).hidden(model).to(self.device) / temperature)
+        policy, reference = (model.output.weight.to(self.device) for model in models)
+        return token_divergence(hidden[0], policy, hidden[1], reference)
 
     def values(self, packed: Packed) -> Tensor:
         """What the critic expects before each token of the answers, [T]."""
@@ -254,3 +289,8 @@ class ActorCritic(LanguageModel):
     def most_over_ranks(self, counts: Tensor) -> Tensor:
         """The largest of all ranks' counts."""
         return cast(Tensor, self.trainer.strategy.reduce(counts.clone(), reduce_op="max"))
+
+
+def device_of(decoder: Decoder) -> torch.device:
+    """Where a decoder computes."""
+    return decoder.tok_embeddings.weight.device

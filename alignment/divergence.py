@@ -92,7 +92,8 @@ class FixedKL(Controller):
 
 class AdaptiveKL(Controller):
     """Rises where the divergence is above its target and falls below, by at most a fifth in `horizon` answers: times
-    1 + clip(KL / target - 1, -0.2, 0.2) answers / horizon a batch (Ziegler et al. 2019, section 2.2).
+    1 + clip(KL / target - 1, -0.2, 0.2) answers / horizon a batch (Ziegler et al. 2019, section 2.2). A batch of more
+    answers than the horizon counts as one of so many, or five horizons below the target would pay for going away.
 
     Args:
         initial: coefficient of the first batch.
@@ -112,7 +113,7 @@ class AdaptiveKL(Controller):
     def update(self, divergence: float, answers: int) -> None:
         """One batch further."""
         error = min(max(divergence / self.target - 1, -0.2), 0.2)
-        self.coefficient *= 1 + error * answers / self.horizon
+        self.coefficient *= 1 + error * min(answers / self.horizon, 1.0)
 
     def state_dict(self) -> dict[str, float]:
         """The coefficient."""

@@ -19,7 +19,7 @@ import xxhash
 
 from alignment.judge import Completion, Judge, Messages, OpenModel, Request, Verdict, require_prices, require_sizes
 from alignment.letters import chat_places, completion_places, count_votes, letter_log_probabilities
-from alignment.retries import Client, RefusedError
+from alignment.retries import Client, RefusedError, problem_of_url
 from errors import InputError
 
 REFUSALS = re.compile(r"context_length_exceeded|content_filter|content_policy|maximum context length|max_model_len")
@@ -54,7 +54,7 @@ class EndpointJudge(Judge):
         prompt_price, completion_price: of a million tokens, in any currency.
 
     Raises:
-        InputError: for sizes that cannot be, or a key that is not there.
+        InputError: for sizes or an address that cannot be, or a key that is not there.
     """
 
     def __init__(
@@ -84,9 +84,13 @@ class EndpointJudge(Judge):
         require_prices(prompt_price, completion_price)
         if not re.match(r"https?://[^/]", base_url):
             raise InputError(f"base_url={base_url}: must begin with http:// or https:// and name a server")
+        if (problem := problem_of_url(base_url)) is not None:
+            raise InputError(f"base_url={base_url!r}: is no address ({problem}), correct it")
         for name, value in (("votes", votes), ("retries", retries), ("temperature", temperature)):
             if value < 0:
                 raise InputError(f"{name}={value}: must not be negative")
+        if votes and not temperature:
+            raise InputError(f"votes={votes} at temperature=0: all of them would be one, give a temperature above 0")
         waits = (timeout_seconds, first_wait_seconds, longest_wait_seconds, requests_per_minute or 1.0)
         if not all(0 < wait < math.inf for wait in waits) or not 0 < top_p <= 1:
             raise InputError(
@@ -213,6 +217,9 @@ class Journal:
 
     Args:
         path: of JSON lines; a half line that a kill left is forgotten.
+
+    Raises:
+        InputError: for a line that is damaged in another way.
     """
 
     def __init__(self, path: Path) -> None:
@@ -222,8 +229,13 @@ class Journal:
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
             if not line.endswith(b"\n"):
                 break
-            key, answer = json.loads(line)
-            self._known[key] = answer
+            try:
+                key, answer = json.loads(line)
+                self._known[key] = answer
+            except (ValueError, TypeError) as error:
+                raise InputError(
+                    f"{path}, line {len(self._known) + 1}: no answer of an endpoint, the file is damaged: delete it"
+                ) from error
             whole += len(line)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")

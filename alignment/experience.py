@@ -142,7 +142,7 @@ class Passes:
         """What `model` says of the tokens of each piece, for all of them, float32 [T]."""
         found = torch.zeros(self.tokens, device=self.device)
         for packed in self.packed:
-            found[packed.source] = model(packed).to(found.dtype)
+            found[packed.source] = model(packed).to(found)
         return found
 
 

@@ -56,12 +56,17 @@ class Minibatch:
 
     Attributes:
         pieces: numbers of this rank's answers, in parts that go through the models one by one; some may be empty.
-        tokens, answers: their numbers over all ranks, at least 1.
+        tokens, answers: their numbers over all ranks.
     """
 
     pieces: list[list[int]]
     tokens: float
     answers: float
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rank has an answer to learn from."""
+        return not self.answers
 
 
 def deal(
@@ -83,7 +88,7 @@ def deal(
             dealt[minibatch_of(position, updates.minibatches, seed, epoch)].append(number)
     lengths = rollouts.lengths
     counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in dealt]
-    totals = reduce(torch.tensor(counts, dtype=torch.float64, device=kept.device)).clamp(min=1).tolist()
+    totals = reduce(torch.tensor(counts, dtype=torch.float64, device=kept.device)).tolist()
     cut = [pieces(rollouts, chosen, updates.microbatch_tokens) for chosen in dealt]
     longest = most(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
     return [

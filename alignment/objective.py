@@ -89,5 +89,9 @@ class Objective:
             value_loss = counts * (token_weights("token_mean", packed.lengths, *counted) * errors).sum()
             sums.add_part("critic/loss", value_loss, 1 / len(minibatch.pieces))
             loss = loss + value_loss
-        auxiliary = auxiliary_loss(actor)
-        return loss if auxiliary is None else loss + auxiliary / len(minibatch.pieces)
+        # By tokens, as the rest: a mean over all pieces of all ranks, in which an idle one has no part.
+        share = counts * len(at) / minibatch.tokens
+        for model in (actor, critic):
+            if model is not None and (auxiliary := auxiliary_loss(model)) is not None:
+                loss = loss + share * auxiliary
+        return loss

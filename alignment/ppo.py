@@ -48,11 +48,12 @@ class PPO(AnswerEvaluation):
         engine: who decodes; null takes `DecoderEngine`.
         gold: a reward that is only watched: where it falls while `reward` rises, the latter is over-optimised (Gao et
             al. 2022).
-        reference, reference_precision, critic_init_from, critic_optimizer: see `ActorCritic`.
+        reference, reference_precision, reference_on_cpu, critic_init_from, critic_optimizer: see `ActorCritic`.
         value_clip: how far the critic may move in a batch, 0.2 as in Stiennon et al.'s code; null for any.
         whiten_rewards: see `alignment.experience.Scoring`; off in TRL and in Ziegler et al.'s (2019) defaults for text.
         missing_stop_penalty: off the score of an answer without a stop token; 1 is TRL's examples', 0 is none.
-        drop_equal_groups: see `alignment.experience.Scoring`.
+        drop_equal_groups: see `alignment.experience.Scoring`. Others are not drawn in their place (DAPO's dynamic
+            sampling): a batch of which nothing is left makes no update and counts as a step.
         validation_sampling: how held-out prompts are answered; null as in training.
         alarms: limits of what is watched.
         further: arguments of `LanguageModel`.
@@ -76,6 +77,7 @@ class PPO(AnswerEvaluation):
         gold: Reward | None = None,
         reference: Literal["online", "adapter_off"] | None = "online",
         reference_precision: Literal["float32", "bfloat16"] | None = None,
+        reference_on_cpu: bool = False,
         critic_init_from: str | None = None,
         critic_optimizer: OptimizerFactory | None = None,
         value_clip: float | None = 0.2,
@@ -100,6 +102,7 @@ class PPO(AnswerEvaluation):
             critic_optimizer=critic_optimizer,
             reference=reference,
             reference_precision=reference_precision,
+            reference_on_cpu=reference_on_cpu,
             **further,
         )
         self.automatic_optimization = False
@@ -163,6 +166,8 @@ class PPO(AnswerEvaluation):
     def learn(self, experience: Experience) -> tuple[Sums, int]:
         """Update actor and critic; the first update of a batch is the one that the Trainer counts.
 
+        A minibatch of which nothing is kept makes none: momentum and decay would move weights that learned nothing.
+
         Returns:
             What is watched, and the number of updates.
         """
@@ -172,6 +177,8 @@ class PPO(AnswerEvaluation):
             for minibatch in deal(
                 experience.rollouts, experience.kept, self.updates, self.sampling.seed, epoch, *reductions
             ):
+                if minibatch.is_empty:
+                    continue
                 found = self.accumulate(experience, minibatch)
                 limit = math.inf if self.updates.target_kl is None or not made else 1.5 * self.updates.target_kl
                 if limit < math.inf and found.means(self.sum_over_ranks)["update_kl"] > limit:
@@ -180,7 +187,15 @@ class PPO(AnswerEvaluation):
                 self.update(found, is_counted=made == 0)
                 sums.include(found)
                 made += 1
+        if not made:
+            self.count_step()
         return sums, made
+
+    def count_step(self) -> None:
+        """Count a batch of rollouts that nothing was learned from, as its first update would have been."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
 
     def accumulate(self, experience: Experience, minibatch: Minibatch) -> Sums:
         """Gradients of a minibatch, piece by piece, and what is watched of them."""

@@ -186,6 +186,17 @@ class Client:
         self._pacing.pause(seconds)
 
 
+def problem_of_url(url: str) -> str | None:
+    """Why a URL cannot be one; None where it can."""
+    import httpx  # see `Client`
+
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as error:
+        return str(error)
+    return None
+
+
 def seconds_to_wait(retry_after: str | None) -> float:
     """What a `Retry-After` header asks for, seconds or a date (RFC 9110, section 10.2.3); 0 where it says neither."""
     if retry_after is None:

@@ -11,7 +11,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,11 @@ class Packed:
     targets: Tensor
     lengths: Tensor
     source: Tensor
+
+    def to(self, device: torch.device) -> "Packed":
+        """The same row on a device."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Packed(**{name: value if value is None else value.to(device) for name, value in tensors.items()})
 
     def hidden(self, decoder: Decoder) -> Tensor:
         """The states from which the tokens of the answers were drawn, [T, C]."""

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignment.best_of_n import best_of_n
+from alignment.divergence import best_of_n_divergence
 from alignment.rewards import Answer
 from alignment.win_rate import Interval, bootstrap, wilson, wins
 from models.decoder import Decoder
@@ -119,7 +121,9 @@ class SideBySide:
         return wilson(wins(self.by_prompt(scores[name]), self.by_prompt(scores[other])))
 
     def of_model(self, name: str) -> dict[str, Any]:
-        """The numbers of one model, each with its interval."""
+        """The numbers of one model, each with its interval; with several answers to a prompt also what the best of them
+        by the first judge are worth, and the bound on how far those are from the model.
+        """
         answers = self.answers[name]
         exact, sampled = self.divergences[name]
         lengths = torch.tensor([len(one.tokens) for one in answers], dtype=torch.float64)
@@ -129,9 +133,14 @@ class SideBySide:
         for judge, scores in self.scores.items():
             numbers[judge] = self.mean(scores[name])
             numbers[f"win_rate_by_{judge}"] = self.win_rate(judge, name, self.reference)
-        return {key: interval._asdict() for key, interval in numbers.items()} | {
-            "kl_a_token": float(exact.sum() / lengths.sum())
-        }
+        further = {"kl_a_token": float(exact.sum() / lengths.sum())}
+        if self.samples > 1:
+            # What the first judge could give without training, and at which price: the yardstick of a policy's.
+            best = best_of_n(next(iter(self.scores.values()))[name], self.samples)
+            for judge, scores in self.scores.items():
+                numbers[f"{judge}_of_best"] = bootstrap(scores[name][best].double())
+            further["kl_of_best"] = best_of_n_divergence(self.samples)
+        return {key: interval._asdict() for key, interval in numbers.items()} | further
 
     def against_each_other(self) -> dict[str, dict[str, dict[str, float]]]:
         """Win rate by judge, model and other model."""

@@ -41,8 +41,8 @@ class VLLMEngine(RolloutEngine):
             self.vllm: Any = importlib.import_module("vllm")
         except ImportError as error:
             raise InputError(
-                "engine=alignment.VLLMEngine: vllm is not installed, `pip install vllm` beside the extra huggingface, "
-                "or take alignment.DecoderEngine"
+                "engine=alignment.VLLMEngine: vllm is not installed, `pip install -e .[vllm]`, or take "
+                "alignment.DecoderEngine"
             ) from error
         self.options = {
             "model": folder,

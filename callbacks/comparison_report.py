@@ -19,6 +19,8 @@ LABELS = {
     "stopped": "answers that end",
     "reward": "reward",
     "gold": "gold",
+    "reward_of_best": "reward of the best of {samples}, at most {nats:.3f} nats from the model",
+    "gold_of_best": "gold of the best of {samples}, at most {nats:.3f} nats from the model",
     "win_rate_by_reward": "wins over {reference} by reward",
     "win_rate_by_gold": "wins over {reference} by gold",
 }
@@ -43,10 +45,11 @@ def write_comparison_report(folder: Path) -> Path:
     found = json.loads(path.read_text(encoding="utf-8"))
     reference, models = found["settings"]["reference"], found["models"]
     columns = [key for key in LABELS if key in models[reference]]
+    known = {"samples": found["settings"]["samples"], "nats": models[reference].get("kl_of_best", 0.0)}
     rows = {name: [cell(numbers[key], key in SHARES) for key in columns] for name, numbers in models.items()}
     page = template("comparison.html.j2").render(
         title=folder.resolve().name,
-        labels=[LABELS[key].format(reference=reference) for key in columns],
+        labels=[LABELS[key].format(reference=reference, **known) for key in columns],
         rows=rows,
         charts=charts(models, reference),
         win_rates=found["win_rates"],

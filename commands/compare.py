@@ -5,6 +5,7 @@ differences are of the models. A reward model that a policy was trained against 
 shows how far that goes.
 """
 
+import functools
 import json
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from alignment.reward_score import RewardModelScore
 from alignment.rewards import Answer, Reward
 from alignment.side_by_side import SideBySide, divergence
 from callbacks.comparison_report import ANSWERS, COMPARISON, write_comparison_report
+from commands.compared_answers import ComparedAnswers, Made
 from datamodules.chat import ChatTemplate, TemplateRefusalError
 from datamodules.conversations import Unusable, opening, question
 from datamodules.examples import split_of
@@ -31,6 +33,8 @@ from models.generation import generate
 from models.sampling import Sampling
 from strategies.stored_weights import StoredWeights
 
+KEPT = "by_model"
+"""Folder below the output with what each model answered."""
 Prompt = tuple[list[int], Row]
 """Token ids of a prompt, and the row it came from."""
 
@@ -60,7 +64,8 @@ def compare_models(
     Args:
         models: name -> a run's folder, a checkpoint, a file that `convert` wrote, or a Hugging Face folder.
         prompts: files of rows with `prompt`, `messages` or a preference; or a class of rows, as data takes them.
-        output: folder for `comparison.json`, `answers.jsonl` and a page.
+        output: folder for `comparison.json`, `answers.jsonl` and a page. What each model answered is kept there until
+            all have: a comparison that is killed and started again goes on with the next model.
         reference: name of the model that the others are held against; by default the first.
         reward_model: run of a reward model.
         gold: a reward that can be checked, by class_path.
@@ -69,7 +74,8 @@ def compare_models(
             file that nothing was trained on.
         split_seed: of that choice.
         limit: prompts, chosen by a hash; null for all.
-        samples: answers to each prompt.
+        samples: answers to each prompt. With several, also what the best of them by the reward model, or else by the
+            gold, are worth: rejection sampling, whose divergence is known.
         longest_prompt: prompts of more tokens are left out, and counted.
         new_tokens: of an answer at most.
         temperature: of sampling, and of the distributions whose divergence is measured.
@@ -107,29 +113,35 @@ def compare_models(
     assert device is not None
     sampling = Sampling(temperature=temperature, seed=seed)
 
-    base = load(stored[first], device, precision)
+    asked_often = [prompt for prompt in asked for _ in range(samples)]
+    kept = ComparedAnswers(Path(output) / KEPT, asked_often, tokenizer)
+    settings: dict[str, Any] = {"samples": samples, "new_tokens": new_tokens, "temperature": temperature, "seed": seed}
+    sizes = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
+    base: Decoder | None = None
     answers: dict[str, list[Answer]] = {}
     divergences: dict[str, tuple[Tensor, Tensor]] = {}
-    for name in models:
+
+    def make(name: str) -> Made:
+        nonlocal base
+        base = base or load(stored[first], device, precision)
         decoder = base if name == first else load(stored[name], device, precision)
-        answers[name] = answer(decoder, tokenizer, asked, samples, new_tokens, sampling, slots, name)
-        divergences[name] = divergence(decoder, base, answers[name], temperature, batch_tokens)
-        del decoder  # before the next one is allocated
-    del base
+        given = answer(decoder, tokenizer, asked_often, new_tokens, sampling, slots, name)
+        return given, divergence(decoder, base, given, temperature, batch_tokens)
+
+    for name in models:
+        identity = [stored[name].identity, stored[first].identity, settings, sizes]
+        answers[name], divergences[name] = kept.get(identity, functools.partial(make, name))
+    base = None
     scores: dict[str, dict[str, Tensor]] = {}
     for kind, judge in judges.items():
         judge.prepare(device)
         scores[kind] = {name: judge(given).float() for name, given in answers.items()}
     found = SideBySide(first, answers, scores, divergences, samples)
-    settings: dict[str, Any] = {
-        "prompts": len(asked),
-        "samples": samples,
-        "new_tokens": new_tokens,
-        "temperature": temperature,
-    }
-    settings |= {"seed": seed, "reference": first, "reward_model": reward_model, "left_out": dict(left_out)}
+    settings = {"prompts": len(asked)} | settings | {"reference": first, "reward_model": reward_model}
+    settings |= {"left_out": dict(left_out)}
     settings |= {"gold": type(gold).__name__ if gold is not None else None, "runs": models}
     write(Path(output), found, settings, asked)
+    kept.forget()
 
 
 def check(models: dict[str, str], held_out_fraction: float, temperature: float, **sizes: int | None) -> None:
@@ -212,15 +224,13 @@ def held_out_prompts(
 def answer(
     decoder: Decoder,
     tokenizer: Tokenizer,
-    asked: list[Prompt],
-    samples: int,
+    prompts: list[Prompt],
     new_tokens: int,
     sampling: Sampling,
     slots: int,
     name: str,
 ) -> list[Answer]:
-    """`samples` answers to each prompt, those of one prompt beside each other."""
-    prompts = [prompt for prompt in asked for _ in range(samples)]
+    """An answer to each prompt; equal prompts get different ones."""
     results: list[Answer] = []
     # In pieces, so that something is seen to happen; a row's number keeps its answer the same.
     for start in tqdm(range(0, len(prompts), 4 * slots), desc=f"{name} answers", unit=" batches"):

@@ -180,13 +180,13 @@ def decide(step: Step, record: Record | None, steps: dict[str, Step]) -> Step:
         return to("run", step.made_of.since(record.made_of))
     if record.state == "stale":
         return to("run", "to be made anew")
+    if again := [name for name in step.stage.needs if steps[name].action in ("run", "continue")]:
+        # The same ingredients, but made once more: weights may differ in their last bits, also for what was only begun.
+        return to("run", f"{', '.join(again)} is made anew")
     if record.state == "begun":
         return to("continue", "begun and not complete")
     if not step.is_whole:
         return to("run", f"{step.output} is gone or not whole")
-    if again := [name for name in step.stage.needs if steps[name].action in ("run", "continue")]:
-        # The same ingredients, but made once more: weights may differ in their last bits.
-        return to("run", f"{', '.join(again)} is made anew")
     return to("skip", f"complete, {step.made_of.fingerprint}")
 
 

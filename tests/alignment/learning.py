@@ -77,6 +77,13 @@ class Length(Reward):
         return torch.tensor([float(len(answer.tokens)) for answer in answers])
 
 
+class Nothing(Reward):
+    """All answers are worth the same."""
+
+    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+        return torch.zeros(len(answers))
+
+
 def ppo(**changes: Any) -> PPO:
     """A module whose every part is switched on."""
     settings: dict[str, Any] = {
@@ -148,8 +155,11 @@ def train(
     options: dict[str, Any] | None = None,
     save: str | None = None,
     resume: str | None = None,
+    module: PPO | None = None,
 ) -> Logged:
-    """Train in this process as one of `world` ranks; `layout` is of the project's strategy, or the name of another."""
+    """Train in this process as one of `world` ranks; `layout` is of the project's strategy, or the name of another,
+    `module` one that is looked at afterwards, in place of one with `settings`.
+    """
     from strategies import TensorParallelStrategy
 
     torch.manual_seed(0)
@@ -172,5 +182,5 @@ def train(
         check_val_every_n_epoch=None,
         **defaults,
     )
-    trainer.fit(ppo(**(settings or {})), datamodule=TinyPrompts(batch_size), ckpt_path=resume)
+    trainer.fit(module or ppo(**(settings or {})), datamodule=TinyPrompts(batch_size), ckpt_path=resume)
     return logged

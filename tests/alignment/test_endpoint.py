@@ -236,6 +236,17 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
         assert Journal(journal).get(server.seen[-1][3]) == echo(server.seen[-1][3])
 
 
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    Journal(journal).add({"asked": 1}, {"answered": 2})
+    whole = journal.read_bytes()
+    for damage in (b"no JSON\n", b"[1]\n", b"[[1], 2]\n", b"\xff\n"):
+        journal.write_bytes(whole + damage + whole)
+        with pytest.raises(InputError, match="line 2: no answer of an endpoint"):
+            Journal(journal)
+        assert journal.read_bytes() == whole + damage + whole
+
+
 letters = st.sampled_from(["A", " A", "(A", "(A)", "B", "(B)", "B.", "C", "the", ""])
 likeliest_tokens = st.dictionaries(letters, st.floats(-30, 0), min_size=1, max_size=8)
 
@@ -268,6 +279,9 @@ def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     for changes, named in (
         ({"base_url": "localhost:8000"}, "base_url=localhost:8000: must begin with"),
+        ({"base_url": "http://localhost:port/v1"}, "port/v1': is no address"),
+        ({"base_url": "http://local\x00host/v1"}, "is no address"),
+        ({"votes": 4, "temperature": 0.0}, "votes=4 at temperature=0"),
         ({"api_key_variable": "NO_SUCH_KEY"}, "NO_SUCH_KEY: this environment variable is not set"),
         ({"concurrency": 0}, "concurrency=0"), ({"votes": -1}, "votes=-1"),
         ({"timeout_seconds": 0}, "timeout_seconds=0"),

@@ -147,6 +147,9 @@ def test_the_adaptive_controller_follows_its_target() -> None:
     assert controller.coefficient == pytest.approx(0.2 * 1.05 * 1.1)
     controller.update(0.0, 1000)
     assert controller.coefficient == pytest.approx(0.2 * 1.05 * 1.1 * 0.8)
+    few = AdaptiveKL(initial=0.2, target=6.0, horizon=100)
+    few.update(0.0, 1000)  # a batch beyond the horizon: it must not become a prize for going away
+    assert few.coefficient == pytest.approx(0.2 * 0.8)
     again = AdaptiveKL()
     again.load_state_dict(controller.state_dict())
     assert again.coefficient == controller.coefficient

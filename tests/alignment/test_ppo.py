@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,18 +25,19 @@ from alignment import (
 )
 from alignment.divergence import estimate
 from alignment.experience import Experience, Scoring, answers_for_rewards, scores_of, token_rewards
-from alignment.minibatches import deal
+from alignment.minibatches import Minibatch, deal
 from alignment.objective import Objective
 from alignment.ppo_metrics import Sums, correlation, extremes, repetition
 from alignment.rollout import Rollouts
 from errors import InputError
-from models.decoder import build_decoder
+from models.config import Experts
+from models.decoder import auxiliary_loss, build_decoder
 from models.generation import Generated
 from models.lora import LoRA
 from models.optim import AdamW
 from models.sampling import Sampling
 from models.spikes import SpikeSkip
-from tests.alignment.learning import CONFIG, EOS, Length, Letters, Logged, TinyPrompts, ppo, train
+from tests.alignment.learning import CONFIG, EOS, Length, Letters, Logged, Nothing, TinyPrompts, ppo, train
 from tests.alignment.test_rollout import CRITIC, EXACT, made_up
 from tests.distributed import run_ranks
 
@@ -211,6 +213,27 @@ def test_the_loss_and_its_gradients_equal_a_loop_however_it_is_cut(objective: Ob
     assert means["loss"] + means["critic/loss"] == pytest.approx(results[1][0], abs=1e-6)
 
 
+def test_what_experts_add_is_a_mean_over_all_ranks_tokens() -> None:
+    """Two ranks with the same answers learn what one of them alone would, and an idle one adds nothing."""
+    mixed = replace(CONFIG, experts=Experts(4, balance_weight=0.5))
+    actor = build_decoder(mixed, 1).double()
+    critic = build_decoder(replace(mixed, scalar_output=True, tied_embeddings=False), 2).double()
+    experience, piece = experience_of(made_up(5)), list(range(6))
+    objective, tokens = Objective(Surrogate(), None, 0.2, 1.0, 7), float(experience.rollouts.lengths.sum())
+
+    def loss(minibatch: Minibatch, piece: list[int]) -> float:
+        return float(objective(actor, critic, experience, minibatch, piece, Sums(CPU)).detach())
+
+    alone, shared = loss(Minibatch([piece], tokens, 6), piece), loss(Minibatch([piece], 2 * tokens, 12), piece)
+    assert auxiliary_loss(actor) is not None
+    assert 2 * shared == pytest.approx(alone, rel=1e-9)
+    assert loss(Minibatch([piece, []], tokens, 6), []) == 0
+    sums = Sums(CPU)
+    objective(actor, critic, experience, Minibatch([piece], tokens, 6), piece, sums)
+    added = sum(float(cast(Tensor, auxiliary_loss(model)).detach()) for model in (actor, critic))
+    assert alone == pytest.approx(sums.means()["loss"] + sums.means()["critic/loss"] + added, rel=1e-6)
+
+
 # Whole runs
 
 
@@ -247,6 +270,30 @@ def test_a_reference_in_fewer_bits_is_nearly_the_same(tmp_path: Path) -> None:
     assert 0 < abs(record.steps[0]["train/kl_a_token/k1"]) < 0.02
 
 
+def test_a_reference_on_the_cpu_says_the_same_and_is_left_where_it_is(tmp_path: Path) -> None:
+    """Nobody moves, shards or saves it; another one is refused where a run goes on."""
+    options = {"max_steps": 2, "val_check_interval": 2}
+    beside = train(str(tmp_path), options=options)
+    module, saved = ppo(reference_on_cpu=True), str(tmp_path / "half.ckpt")
+    record = train(str(tmp_path), options=options, module=module, save=saved)
+    assert_same_steps(record.steps, beside.steps, 0)
+    assert record.validations == beside.validations
+    assert record.steps[-1]["train/kl_a_token/k3"] > 0
+    assert cast(Any, module.reference_decoder).tok_embeddings.weight.device.type == "cpu"
+    assert not any(name.startswith("reference") for name in module.state_dict())
+    module.to("meta")
+    assert not any(parameter.is_meta for parameter in cast(Any, module.reference_decoder).parameters())
+    longer = {"max_steps": 3, "val_check_interval": 3}
+    again = train(str(tmp_path), options=longer, settings={"reference_on_cpu": True}, resume=saved)
+    assert len(again.steps) == 1
+    for changes, message in (
+        ({"reference_on_cpu": True, "initial_seed": 9}, "another reference than the checkpoint"),
+        ({}, "written with reference_on_cpu=true"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(str(tmp_path), options=longer, settings=changes, resume=saved)
+
+
 def test_bfloat16_drifts_and_is_weighed(tmp_path: Path) -> None:
     settings = {"surrogate": Surrogate(importance_cap=2.0)}
     record = train(str(tmp_path), settings=settings, options={"precision": "bf16-mixed", "max_steps": 2})
@@ -259,6 +306,7 @@ def test_bfloat16_drifts_and_is_weighed(tmp_path: Path) -> None:
 LAYOUTS: dict[str, Any] = {"fsdp2": {}, "replicas": {"data_parallel_replicate_size": 2}, "ddp": "ddp"}
 SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "ppo": lambda: {"divergence": KLPenalty(AdaptiveKL(0.2, 0.01, 40)), "whiten_rewards": True},
+    "on_cpu": lambda: {"reference_on_cpu": True},
     "grpo": lambda: {
         "advantage": GroupRelative(), "divergence": KLPenalty(FixedKL(0.1), "k3", "loss"), "drop_equal_groups": True,
         "surrogate": Surrogate(aggregation="sequence_mean"), "answers": 4, "reward": Length(),
@@ -283,7 +331,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Logged]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "layout"), [("ppo", "fsdp2"), ("ppo", "replicas"), ("ppo", "ddp"), ("grpo", "fsdp2")]
+    ("settings", "layout"),
+    [("ppo", "fsdp2"), ("ppo", "replicas"), ("ppo", "ddp"), ("grpo", "fsdp2"), ("on_cpu", "fsdp2")],
 )
 def test_two_ranks_are_one_process(settings: str, layout: str, tmp_path: Path, alone: dict[str, Logged]) -> None:
     """Draws, whitening, token counts, divergences, clipping, several updates a batch: all over both ranks' tokens."""
@@ -291,7 +340,7 @@ def test_two_ranks_are_one_process(settings: str, layout: str, tmp_path: Path, a
     ranks = run_ranks(2, train, str(tmp_path), 2, LAYOUTS[layout], SETTINGS[settings](), 2)
     drawn = [ranks[0].drawn[step] | ranks[1].drawn[step] for step in range(4)]
     assert drawn == expected.drawn
-    assert settings == "ppo" or min(step["train/kept"] for step in expected.steps) < 1
+    assert settings != "grpo" or min(step["train/kept"] for step in expected.steps) < 1
     for rank in ranks:
         assert_same_steps(rank.steps, expected.steps, 2e-4)
         assert rank.validations[0] == pytest.approx(expected.validations[0], abs=1e-4)
@@ -315,6 +364,25 @@ def test_a_policy_that_has_gone_far_enough_is_left_alone(tmp_path: Path) -> None
     assert [step["train/updates"] for step in record.steps] == [1] * 4
     record = train(str(tmp_path), settings={"updates": Updates(4, 2, 1000, target_kl=1e9)})
     assert [step["train/updates"] for step in record.steps] == [8] * 4
+
+
+def test_a_batch_that_teaches_nothing_moves_nothing(tmp_path: Path) -> None:
+    """Momentum and decay would; the batch still counts as a step, and the schedule goes on."""
+    changes = {
+        "advantage": GroupRelative(), "drop_equal_groups": True, "optimizer": AdamW(1e-2, weight_decay=0.1),
+        "reward": Nothing(), "missing_stop_penalty": 0.0, "divergence": None, "reference": None,
+    }  # fmt: skip
+    for updates in (Updates(2, 2), Updates(1, 1)):
+        module = ppo(**changes, updates=updates)
+        record = train(str(tmp_path), module=module)
+        assert [step["train/updates"] for step in record.steps] == [0] * 4
+        assert [step["train/kept"] for step in record.steps] == [0] * 4
+        assert [sorted(drawn) for drawn in record.drawn] == [[4 * i + n for n in range(4)] for i in range(4)]
+        assert record.steps[-1]["train/learning_rate"] < record.steps[0]["train/learning_rate"]
+        assert module.trainer.global_step == 4
+        fresh = dict(build_decoder(CONFIG, module.initial_seed).named_parameters())
+        for name, parameter in cast(Any, module.decoder).named_parameters():
+            torch.testing.assert_close(parameter, fresh[name], rtol=0, atol=0)
 
 
 def test_updates_with_a_spiking_gradient_are_left_out(tmp_path: Path) -> None:
@@ -414,6 +482,7 @@ def test_length_that_is_rewarded_rings(tmp_path: Path) -> None:
         ({"reference": None}, "divergence without a reference"),
         ({"reference": "adapter_off"}, "there is no adapter"),
         ({"reference": None, "divergence": None, "reference_precision": "bfloat16"}, "reference_precision=bfloat16"),
+        ({"reference": None, "divergence": None, "reference_on_cpu": True}, "reference_on_cpu=true: only"),
         ({"advantage": LeaveOneOut(), "critic_init_from": "there"}, "needs no critic"),
         ({"missing_stop_penalty": -1.0}, "missing_stop_penalty=-1.0"),
         ({"value_clip": 0.0}, "value_clip=0.0"),

@@ -2,6 +2,8 @@
 
 import math
 import random
+import re
+import tomllib
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from models.decoder import Decoder, DecoderConfig, build_decoder
 from models.generation import Generated
 from models.sampling import Sampling
 from tests.alignment.learning import CONFIG, EOS, Letters, Wanted
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -188,5 +191,9 @@ def test_the_best_of_n() -> None:
 def test_mistakes_get_one_line() -> None:
     with pytest.raises(InputError, match=r"engine\.slots=0"):
         DecoderEngine(0)
-    with pytest.raises(InputError, match="vllm is not installed"):
+    with pytest.raises(InputError, match="vllm is not installed") as refusal:
         VLLMEngine("folder")
+    extra = re.search(r"pip install -e \.\[(\w+)\]", str(refusal.value))
+    assert extra is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert any(line.startswith("vllm") for line in project["optional-dependencies"][extra[1]])

@@ -17,6 +17,7 @@ from alignment import WordOverlap
 from alignment.rewards import Answer, Reward
 from alignment.side_by_side import divergence, packed
 from alignment.win_rate import bootstrap, wilson, wins
+from commands import compare
 from errors import InputError
 from main import main
 from models.config import DecoderConfig
@@ -237,6 +238,12 @@ def test_a_comparison_from_end_to_end(
                 won += sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
             assert numbers[f"win_rate_by_{judge}"]["value"] == pytest.approx(won / 12)
             assert found["win_rates"][judge][name]["base"] == pytest.approx(won / 12)
+        pairs_of = [own[place : place + 2] for place in range(0, 24, 2)]
+        best = [max(pair, key=lambda row: row["reward"]) for pair in pairs_of]
+        for judge in ("reward", "gold"):
+            expected = sum(row[judge] for row in best) / 12
+            assert numbers[f"{judge}_of_best"]["value"] == pytest.approx(expected)
+        assert numbers["kl_of_best"] == pytest.approx(math.log(2) - 1 / 2)
     assert found["models"]["base"]["kl"]["value"] == 0
     assert found["models"]["base"]["win_rate_by_reward"]["value"] == 0.5
     assert found["models"]["moved"]["kl"]["value"] > 0.01
@@ -244,6 +251,7 @@ def test_a_comparison_from_end_to_end(
     page = (tmp_path / "a/report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 3
     assert "wins over base by gold" in page
+    assert "gold of the best of 2, at most 0.193 nats from the model" in page
     assert "<script" not in page
     # The same whatever is computed together.
     again = compared(
@@ -254,6 +262,47 @@ def test_a_comparison_from_end_to_end(
     for name in ("base", "moved"):
         for key in ("kl", "reward", "gold"):
             assert again["models"][name][key] == pytest.approx(found["models"][name][key], abs=1e-5)
+
+
+def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
+    models: dict[str, str], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compared(models, prompts, tmp_path / "whole", "--samples=2")
+    real, asked = compare.answer, []
+
+    def watched(*arguments: Any) -> list[Answer]:
+        asked.append(arguments[-1])
+        if "killed" in asked:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    def killed(*arguments: Any) -> Any:
+        asked.append("killed")
+        return divergence(*arguments)
+
+    monkeypatch.setattr(compare, "answer", watched)
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "divergence", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compared(models, prompts, tmp_path / "again", "--samples=2")
+    assert asked == ["base", "killed", "moved"]
+    assert not (tmp_path / "again/comparison.json").exists()
+    asked.clear()
+    assert compared(models, prompts, tmp_path / "again", "--samples=2") == whole
+    assert asked == ["moved"]
+    assert (tmp_path / "again/answers.jsonl").read_bytes() == (tmp_path / "whole/answers.jsonl").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole").iterdir()
+    )
+    # Of other settings nothing is taken.
+    asked.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "divergence", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compared(models, prompts, tmp_path / "again", "--seed=1")
+    asked.clear()
+    compared(models, prompts, tmp_path / "again", "--seed=2")
+    assert asked == ["base", "moved"]
 
 
 def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str], tmp_path: Path) -> None:

@@ -127,6 +127,17 @@ def test_what_is_complete_is_skipped_and_what_changed_is_made_anew(
     assert "0 of 4" in (run(tmp_path, changed), capsys.readouterr().out)[1]  # type: ignore[func-returns-value]
 
 
+def test_what_was_begun_from_a_result_that_is_gone_is_not_continued(program: list[str], tmp_path: Path) -> None:
+    """Half of it would be of the old weights, and half of the new ones."""
+    with pytest.raises(SystemExit):
+        run(tmp_path, chain(tmp_path, sft={"fail": 2}))
+    (tmp_path / "pretrain").rename(tmp_path / "away")
+    found = plan(tmp_path, chain(tmp_path, sft={"fail": 2}))
+    assert found["sft"] == ("run", "pretrain is made anew")
+    (tmp_path / "away").rename(tmp_path / "pretrain")
+    assert plan(tmp_path, chain(tmp_path, sft={"fail": 2}))["sft"][0] == "continue"
+
+
 def test_a_result_that_is_gone_is_made_again_with_what_needs_it(program: list[str], tmp_path: Path) -> None:
     run(tmp_path, chain(tmp_path))
     (tmp_path / "sft").rename(tmp_path / "away")
