@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import sys
-import time
 import uuid
 import warnings
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from alignment.reward_score import RewardModelScore
-from callbacks.checkpoints import checkpoint_step, checkpoints, latest_checkpoint
+from callbacks.checkpoints import checkpoint_step, latest_checkpoint, set_later_checkpoints_aside
 from callbacks.data_report import write_data_report
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
@@ -256,11 +255,7 @@ class RunFolder(SaveConfigCallback):
             rewind_metrics(folder, trainer.global_step)
             if isinstance(data, PretrainingData):
                 self._report_mixture(trainer, data, folder)
-            for path in checkpoints(folder / "checkpoints"):
-                if checkpoint_step(path) > trainer.global_step:
-                    aside = path.with_name(f"{path.name}.abandoned-{time.strftime('%Y%m%d-%H%M%S')}")
-                    print(f"starting before {path}: it is now {aside.name}")
-                    path.rename(aside)
+            set_later_checkpoints_aside(folder, trainer.global_step)
 
     def _report_mixture(self, trainer: lightning.Trainer, data: PretrainingData, folder: Path) -> None:
         """Say what was asked of each source and what this run reaches, and log it when it begins to hold."""

@@ -5,6 +5,7 @@ from callbacks.progress import StepProgress
 from callbacks.report import Report
 from callbacks.rollout_samples import RolloutSamples
 from callbacks.samples import Samples
+from callbacks.spike_guard import SpikeGuard
 from callbacks.throughput import Throughput
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Report",
     "RolloutSamples",
     "Samples",
+    "SpikeGuard",
     "StepProgress",
     "Throughput",
 ]

@@ -5,6 +5,7 @@ a kill; this callback looks at the folder instead and has no state. Use ModelChe
 """
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,24 @@ def log_now(trainer: lightning.Trainer) -> None:
         logger.save()
 
 
+def align_batch_counts(trainer: lightning.Trainer) -> None:
+    """Lightning counts micro-batches; a checkpoint's may have been of another number a step."""
+    if trainer.num_training_batches == float("inf"):
+        counts = trainer.fit_loop.epoch_loop.batch_progress.current
+        shift = trainer.global_step * trainer.accumulate_grad_batches - counts.ready
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(counts, name, getattr(counts, name) + shift)
+
+
+def set_later_checkpoints_aside(run: Path, step: int) -> None:
+    """Rename the checkpoints of a run after a step: they are about to be made again."""
+    for path in checkpoints(run / "checkpoints"):
+        if checkpoint_step(path) > step:
+            aside = path.with_name(f"{path.name}.abandoned-{time.strftime('%Y%m%d-%H%M%S')}")
+            print(f"starting before {path}: it is now {aside.name}")
+            path.rename(aside)
+
+
 class Checkpoints(Checkpoint):
     """Writes `checkpoints/step=N.ckpt` under the run's folder; SIGTERM on any rank writes one more and ends the run.
 
@@ -77,40 +96,41 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._stop_request.install(trainer)
-        if trainer.num_training_batches == float("inf"):
-            # Lightning counts micro-batches; the checkpoint's may have been of another number a step.
-            counts = trainer.fit_loop.epoch_loop.batch_progress.current
-            shift = trainer.global_step * trainer.accumulate_grad_batches - counts.ready
-            for name in ("ready", "started", "processed", "completed"):
-                setattr(counts, name, getattr(counts, name) + shift)
+        align_batch_counts(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Gradients accumulated half-way are not part of a checkpoint.
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self._stopping = self._stop_request.agreed()
-        if self._stopping or trainer.global_step % self.every_steps == 0:
+        if self._stopping:
+            for callback in trainer.callbacks:
+                # Whoever judges a step later than it was made must do so before it is saved.
+                getattr(callback, "settle", lambda *_: None)(trainer, pl_module)
+        due = trainer.global_step % self.every_steps == 0 and trainer.global_step != self._saved_step
+        if self._stopping or due:
             # A run killed between the checkpoint and the validation of one step would never validate there.
             self._after_validation = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
             if not self._after_validation:
-                self._save(trainer)
+                self.save(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if self._after_validation:
             self._after_validation = False
-            self._save(trainer)
+            self.save(trainer)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
         self._stop_request.remove()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.global_step != self._saved_step:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._saved_step = checkpoint["global_step"]
 
-    def _save(self, trainer: lightning.Trainer) -> None:
+    def save(self, trainer: lightning.Trainer) -> None:
+        """Write the checkpoint of this step if that is not done, and delete old ones; on all ranks."""
         folder = Path(trainer.default_root_dir) / "checkpoints"
         if trainer.global_step != self._saved_step:
             log_now(trainer)

@@ -72,6 +72,14 @@ class MetricsTable(Logger):
         if self._file is not None:
             os.fsync(self._file.fileno())
 
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after a step, which a run goes back to."""
+        self.finalize("rewound")
+        rewind_metrics(self._folder, step)
+        rows = read_metrics(self._folder / TABLE) if (self._folder / TABLE).exists() else []
+        self._step, self._names = step, {name for number, _, name, _ in rows if number == step}
+
     def _open(self) -> Any:
         path = self._folder / TABLE
         if not path.exists():

@@ -17,6 +17,7 @@ import xxhash
 from torch.utils.data import Dataset, Sampler
 
 from datamodules.shards import Shard
+from datamodules.skipped import SkippedSamples
 from errors import InputError
 
 BLOCK = 4096
@@ -295,17 +296,25 @@ class GlobalBatches(Sampler[list[int]]):
         start: gives the first sample number not yet consumed, asked whenever an iteration begins.
         batch_sizes: gives the samples in each of a rank's batches from there on, endlessly.
         rank, ranks: which share of how many.
+        skipped: samples that are left out; null for none.
     """
 
-    def __init__(self, start: Callable[[], int], batch_sizes: Callable[[], Iterator[int]], rank: int, ranks: int):
+    def __init__(
+        self,
+        start: Callable[[], int],
+        batch_sizes: Callable[[], Iterator[int]],
+        rank: int,
+        ranks: int,
+        skipped: SkippedSamples | None = None,
+    ) -> None:
         self.start, self.batch_sizes, self.rank, self.ranks = start, batch_sizes, rank, ranks
+        self.skipped = skipped or SkippedSamples()
 
     def __iter__(self) -> Iterator[list[int]]:
         first = self.start()
         for batch_size in self.batch_sizes():
-            mine = first + self.rank * batch_size
-            yield list(range(mine, mine + batch_size))
-            first += batch_size * self.ranks
+            yield self.skipped.take(self.skipped.after(first, self.rank * batch_size), batch_size)
+            first = self.skipped.after(first, batch_size * self.ranks)
 
 
 class Batches(Dataset[dict[str, Any]]):

@@ -1,11 +1,11 @@
 """What DataModules of numbered samples share: which of them this rank sees, and how many were learned from.
 
-The only state is how many samples were consumed, counted in optimizer steps, because a prefetching loader is always
-ahead of what was learned from.
+The only state is how far the order was consumed, counted in optimizer steps, because a prefetching loader is always
+ahead of what was learned from, and which stretches of it are left out.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import xxhash
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.mixture import PADDING, Batches, GlobalBatches, permute
+from datamodules.skipped import SkippedSamples
 from errors import InputError
 
 
@@ -72,7 +73,7 @@ class StepKey(NamedTuple):
     """A micro-batch by its samples, and those of the whole optimizer step over all ranks; empty outside training."""
 
     samples: list[int]
-    step: range
+    step: Sequence[int]
 
 
 class StepKeys(Sampler[StepKey]):
@@ -87,12 +88,14 @@ class StepKeys(Sampler[StepKey]):
         self.batches, self.samples_a_step = batches, samples_a_step
 
     def __iter__(self) -> Iterator[StepKey]:
-        start: int | None = None
+        first, taken, skipped = self.batches.start(), 0, self.batches.skipped
         for samples in self.batches:
-            if start is None:
-                start = samples[0] - self.batches.rank * len(samples)
-            first = start + (samples[0] - start) // self.samples_a_step * self.samples_a_step
-            yield StepKey(samples, range(first, first + self.samples_a_step))
+            if taken == self.samples_a_step:
+                first, taken = skipped.after(first, taken), 0
+            if taken == 0:
+                step = skipped.take(first, self.samples_a_step)
+            taken += len(samples) * self.batches.ranks
+            yield StepKey(samples, step)
 
 
 class NumberedSamples(lightning.LightningDataModule):
@@ -117,6 +120,7 @@ class NumberedSamples(lightning.LightningDataModule):
             )
         self.batch_size, self.workers, self.batch_size_warmup = batch_size, workers, batch_size_warmup
         self.consumed_samples = self.counted_steps = 0
+        self.skipped = SkippedSamples()
 
     def ranks(self) -> tuple[int, int]:
         """This process's data-parallel rank and their number, as the strategy counts them."""
@@ -129,19 +133,34 @@ class NumberedSamples(lightning.LightningDataModule):
 
     def position(self) -> int:
         """First sample number not yet consumed by a completed optimizer step."""
-        if self.trainer is None:
-            return self.consumed_samples
-        steps = range(self.counted_steps, self.trainer.global_step)
-        micro_batches = self.ranks()[1] * self.trainer.accumulate_grad_batches
-        return self.consumed_samples + sum(map(self.batch_size_of, steps)) * micro_batches
+        return self.consumed_samples if self.trainer is None else self.position_at(self.trainer.global_step)
 
     def samples_of_run(self) -> int | None:
-        """Samples consumed when trainer.max_steps is reached, None where it is not set."""
+        """First sample number not consumed when trainer.max_steps is reached, None where it is not set."""
         if self.trainer is None or self.trainer.max_steps < 1:
             return None
-        steps = range(self.counted_steps, self.trainer.max_steps)
+        return self.position_at(self.trainer.max_steps)
+
+    def position_at(self, step: int) -> int:
+        """First sample number not yet consumed when `step` optimizer steps are completed.
+
+        Args:
+            step: not before the one that the count of this run began with.
+        """
+        assert self.trainer is not None
         micro_batches = self.ranks()[1] * self.trainer.accumulate_grad_batches
-        return self.consumed_samples + sum(map(self.batch_size_of, steps)) * micro_batches
+        steps = range(self.counted_steps, step)
+        return self.skipped.after(self.consumed_samples, sum(map(self.batch_size_of, steps)) * micro_batches)
+
+    def samples_of_step(self, step: int) -> list[int]:
+        """Samples of the whole optimizer step that made `step` of them complete, over all ranks."""
+        assert self.trainer is not None
+        samples = self.batch_size_of(step - 1) * self.ranks()[1] * self.trainer.accumulate_grad_batches
+        return self.skipped.take(self.position_at(step - 1), samples)
+
+    def origins(self, samples: Sequence[int]) -> list[dict[str, Any]]:
+        """What each sample is made of, for people: at least its number."""
+        return [{"sample": sample} for sample in samples]
 
     def batch_size_of(self, step: int) -> int:
         """Windows in each micro-batch of an optimizer step."""
@@ -162,7 +181,7 @@ class NumberedSamples(lightning.LightningDataModule):
 
     def training_batches(self) -> GlobalBatches:
         """Endless batches of sample numbers from the first one not yet consumed."""
-        return GlobalBatches(self.position, self._coming_batch_sizes, *self.ranks())
+        return GlobalBatches(self.position, self._coming_batch_sizes, *self.ranks(), self.skipped)
 
     def evaluation_batches(self, groups: list[list[int]]) -> list[list[int]]:
         """Batches over each group of samples once, all of one size and equally many a rank, filled up with padding.
@@ -204,6 +223,7 @@ class NumberedSamples(lightning.LightningDataModule):
         return {
             "consumed_samples": self.position(),
             "counted_steps": self.trainer.global_step,
+            "skipped": [list(pair) for pair in self.skipped.ranges],
             "order": self.order(),
         }
 
@@ -211,7 +231,8 @@ class NumberedSamples(lightning.LightningDataModule):
         """Continue where the checkpoint stopped.
 
         Raises:
-            InputError: when the data is no longer what the checkpoint was trained on.
+            InputError: when the data is no longer what the checkpoint was trained on, or what it says is left out is
+                no stretch of samples.
         """
         saved, mine = state_dict.get("order", {}), self.order()
         differing = [f"{key} {saved.get(key)} -> {mine[key]}" for key in mine if saved.get(key) != mine[key]]
@@ -220,5 +241,8 @@ class NumberedSamples(lightning.LightningDataModule):
                 f"the checkpoint was trained on other data ({'; '.join(differing)}): restore the inputs and settings, "
                 "or train anew with another trainer.default_root_dir"
             )
+        # What was found to be bad since the checkpoint stays left out.
+        for first, stop in SkippedSamples(state_dict.get("skipped", ())).ranges:
+            self.skipped.add(first, stop)
         self.consumed_samples = state_dict["consumed_samples"]
         self.counted_steps = state_dict["counted_steps"]

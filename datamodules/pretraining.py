@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.balance import Balance, mixture_report
-from datamodules.cleaning.explain import explain, format_examples
+from datamodules.cleaning.explain import documents_by_id, explain, format_examples
 from datamodules.cleaning.lines import RepeatedLines
 from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pii import MaskPersonalData
@@ -222,6 +222,29 @@ class PretrainingData(NumberedSamples):
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The held-out windows."""
         return self.val_dataloader()
+
+    def origins(self, samples: Sequence[int]) -> list[dict[str, Any]]:
+        """Of each sample its source, epoch and window, and the documents in it with their ids and paths.
+
+        Documents of a source that is tokens already have no path.
+        """
+        rows: list[dict[str, Any]] = []
+        for sample in samples:
+            source, epoch, window = self.mixture.locate(sample)
+            ids = self.train_windows.sources[source].window(window)[2].tolist()
+            rows.append({"sample": sample, "source": source, "epoch": epoch, "window": window, "documents": ids})
+        stage = self.run_stages().documents
+        known = documents_by_id(stage, sorted({i for row in rows for i in row["documents"]})) if stage else {}
+        return [
+            row
+            | {
+                "documents": [
+                    {"id": i, "path": known.get(i, {}).get("path"), "url": known.get(i, {}).get("url")}
+                    for i in row["documents"]
+                ]
+            }
+            for row in rows
+        ]
 
     def order(self) -> dict[str, Any]:
         """The shards and how they are cut into windows; the mixture may change, and its history is kept."""

@@ -5,7 +5,7 @@ one that was acted on, whatever the configuration says by now.
 """
 
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,24 @@ def _where(stage: Path, column: str, values: pyarrow.Array) -> Iterator[Row]:
             rows = pyarrow.parquet.read_table(file).take(places).to_pylist()
             for place, row in zip(places.tolist(), rows, strict=True):
                 yield row | {"file": f"{file.parent.name}/{file.name}", "row": place}
+
+
+def documents_by_id(stage: Path, ids: Sequence[int]) -> dict[int, Row]:
+    """Source, path and URL of kept documents; the ids of all are read through, their texts are not.
+
+    Args:
+        stage: folder of clean and dropped documents.
+        ids: of the documents wanted.
+    """
+    found: dict[int, Row] = {}
+    wanted = pyarrow.array(ids, pyarrow.uint64())
+    for file in sorted((stage / DOCUMENTS).glob("*.parquet")):
+        column = pyarrow.parquet.read_table(file, columns=["id"]).column(0)
+        places = np.flatnonzero(pyarrow.compute.is_in(column, value_set=wanted).to_numpy())
+        if len(places):
+            rows = pyarrow.parquet.read_table(file, columns=["id", "source", "path", "url"]).take(places).to_pylist()
+            found |= {row["id"]: row for row in rows}
+    return found
 
 
 def _described(row: Row) -> list[str]:

@@ -22,14 +22,14 @@ def test_a_kill_right_after_a_checkpoint_loses_no_metric(
     """Step 4 is no validation step: Lightning logs its metrics only after the callbacks."""
     config = ["fit", "--config", str(configure(trainer__val_check_interval=10))]
     main([*config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
-    save = Checkpoints._save
+    save = Checkpoints.save
 
     def save_and_die(self: Checkpoints, trainer: object) -> None:
         save(self, trainer)  # type: ignore[arg-type]
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "_save", save_and_die)
+        patched.setattr(Checkpoints, "save", save_and_die)
         for _ in range(2):
             with pytest.raises(KilledError):
                 main(config)
