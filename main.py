@@ -32,6 +32,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from alignment.reward_score import RewardModelScore
 from callbacks.checkpoints import checkpoint_step, latest_checkpoint, set_later_checkpoints_aside
 from callbacks.data_report import write_data_report
+from callbacks.goodput import begin_run
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
 from commands.compare import compare_models
@@ -509,6 +510,7 @@ def resolved(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
+    begin_run(whole_process=arguments is None)
     quieten()
     given = sys.argv[1:] if arguments is None else arguments
     try:

@@ -1,4 +1,5 @@
 from callbacks.checkpoints import Checkpoints
+from callbacks.goodput import Goodput
 from callbacks.metrics_table import MetricsTable
 from callbacks.predictions import Predictions
 from callbacks.progress import StepProgress
@@ -10,6 +11,7 @@ from callbacks.throughput import Throughput
 
 __all__ = [
     "Checkpoints",
+    "Goodput",
     "MetricsTable",
     "Predictions",
     "Report",

@@ -16,15 +16,19 @@ import lightning
 import numpy as np
 
 from callbacks.data_report import flat_numbers, sections
+from callbacks.goodput import HEADINGS, Totals, read_ledger
 from callbacks.metrics_table import TABLE, read_metrics
 from callbacks.pages import template, write_page
 from callbacks.rollout_charts import frontier, rollout_charts
 from callbacks.samples import read_samples
+from callbacks.spike_guard import read_spikes
 from errors import InputError
 
 PAGE = "report.html"
 DATA, RELIABILITY = "data.json", "reliability.json"
 BITS = "validation/bits_per_byte/"
+DOCUMENTS_SHOWN = 20
+"""Of a spike; `spikes.jsonl` names all."""
 Curve = tuple[np.ndarray, np.ndarray]
 
 
@@ -74,8 +78,8 @@ def write_report(run: Path) -> Path:
     """Write the page of a run.
 
     Args:
-        run: folder with `metrics.csv`, and as far as they exist `samples.jsonl`, `data.json`, `run.json` and
-            `config.yaml`.
+        run: folder with `metrics.csv`, and as far as they exist `samples.jsonl`, `data.json`, `run.json`,
+            `goodput.jsonl`, `spikes.jsonl` and `config.yaml`.
 
     Returns:
         Path of the page.
@@ -102,6 +106,8 @@ def write_report(run: Path) -> Path:
         last_samples=[sample for sample in samples if sample["step"] == last_step],
         earlier_samples=[sample for sample in samples if sample["step"] != last_step],
         facts=facts,
+        ledger=ledger_section(read_ledger(run)),
+        spikes=[shown_spike(event) for event in read_spikes(run)],
         config=config.read_text(encoding="utf-8") if config.exists() else "",
     )
     return write_page(run / PAGE, page)
@@ -201,6 +207,49 @@ def reliability_chart(reliability: dict[str, Any]) -> list[tuple[str, str]]:
     return [("Right order by confidence, held out", draw(lines, smooth=False, across="confidence"))]
 
 
+def ledger_section(totals: Totals) -> dict[str, Any]:
+    """Where the wall clock went: a bar, a row for each heading and both utilisations; empty without a ledger."""
+    if not totals.total:
+        return {}
+    rows = [(label, totals.seconds[purpose]) for purpose, label in HEADINGS.items() if totals.seconds[purpose] > 0]
+    with chart(height=1.7) as (axes, svg):
+        left = 0.0
+        for index, (label, seconds) in enumerate(rows):
+            axes.barh([0], [seconds], left=left, height=0.5, color=f"C{index}", label=label)
+            left += seconds
+        axes.set(yticks=[], xlim=(0, left), ylim=(-0.35, 0.35), xlabel="seconds")
+        axes.legend(frameon=False, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
+    both = totals.utilisation()
+    return {
+        "svg": svg[0],
+        "rows": [(label, seconds, 100 * seconds / totals.total) for label, seconds in rows],
+        "total": totals.total,
+        "utilisation": both and [100 * value for value in both],
+        "restarts": totals.restarts,
+        "rewinds": totals.rewinds,
+    }
+
+
+def shown_spike(event: dict[str, Any]) -> dict[str, Any]:
+    """A line of the table of spikes, with the first documents of its samples."""
+    samples = event["samples"]
+    documents = [
+        str(document.get("path") or document["id"]) for sample in samples for document in sample.get("documents", [])
+    ]
+    unique = list(dict.fromkeys(documents))
+    return {
+        "step": event["step"],
+        "loss": event["loss"],
+        "action": event["action"],
+        "checkpoint": event.get("checkpoint", ""),
+        "skipped": "{} to {}".format(event["skipped"][0], event["skipped"][1] - 1) if "skipped" in event else "",
+        "samples": "{} to {}".format(samples[0]["sample"], samples[-1]["sample"]),
+        "sources": ", ".join(sorted({sample["source"] for sample in samples if "source" in sample})),
+        "documents": unique[:DOCUMENTS_SHOWN],
+        "more": max(len(unique) - DOCUMENTS_SHOWN, 0),
+    }
+
+
 def _named(curves: dict[str, Curve], names: dict[str, str]) -> dict[str, Curve]:
     return {label: curves[name] for name, label in names.items() if name in curves}
 
@@ -231,8 +280,12 @@ def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") 
 
 
 @contextmanager
-def chart() -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on; afterwards the list holds the SVG element, which takes its text colour from the page."""
+def chart(height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
+    """Axes to draw on; afterwards the list holds the SVG element, which takes its text colour from the page.
+
+    Args:
+        height: in inches, of a width of 6.4.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -242,7 +295,7 @@ def chart() -> Iterator[tuple[Any, list[str]]]:
     with plt.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "font.family": "sans-serif"}
     ):
-        figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+        figure, axes = plt.subplots(figsize=(6.4, height), layout="constrained")
         yield axes, drawn
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)

@@ -44,7 +44,17 @@ class Throughput(lightning.Callback):
         self.peak = peak_flops_per_second
         self._pairs: Tensor | int = 0
         self._validation_start: float | None = None
+        self._done = 0.0
         self._restart()
+
+    def model_flops(self, trainer: lightning.Trainer, pl_module: Any) -> float:
+        """Of all training steps of this process up to now, over all ranks; waits for the device."""
+        return self._done + self._flops_since(trainer, pl_module)
+
+    def _flops_since(self, trainer: lightning.Trainer, pl_module: Any) -> float:
+        # Every data-parallel rank does as much as this one.
+        ranks = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
+        return training_flops(pl_module.config, self._tokens, int(self._pairs)) * ranks if self._tokens else 0.0
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         device = trainer.strategy.root_device
@@ -89,11 +99,11 @@ class Throughput(lightning.Callback):
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not stepped or trainer.global_step % trainer.log_every_n_steps:
             return
-        pairs = int(self._pairs)
+        done = self._flops_since(trainer, pl_module)
         seconds = time.monotonic() - self._since - self._paused
-        # Every data-parallel rank does as much as this one.
+        self._done += done
+        flops = done / seconds
         ranks = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
-        flops = training_flops(pl_module.config, self._tokens, pairs) * ranks / seconds
         assert self.peak is not None
         rates = {
             "tokens_per_second": self._tokens * ranks / seconds,

@@ -3,6 +3,7 @@
 It composes what the other files do: prepare, open shards, mix, batch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 

@@ -10,6 +10,7 @@ out runs the model once more and throws gradients away.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -45,6 +46,13 @@ ZERO_BUBBLE = ("interleaved_zero_bubble", "zbv")
 
 Batch = dict[str, Any]
 Head = Callable[[Tensor, Batch], Tensor]
+Watch = Callable[[str], AbstractContextManager[None]]
+"""Told when a `schedule` runs and, within it, each `action`: whoever keeps time can say what waiting was for."""
+
+
+def _unwatched(part: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
 
 
 class PipelineParallelStrategy(TensorParallelStrategy):
@@ -79,6 +87,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         self._views: list[nn.Module] = []
         self._pieces: list[Batch] = []
         self._head: Head | None = None
+        self.watch: Watch = _unwatched
 
     # Layout
 
@@ -241,7 +250,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         documents = torch.cat([batch["document_ids"] for batch in batches])
         schedule = self._schedule(len(self._pieces), tokens.shape[0] // len(self._pieces), tokens.shape[1])
         losses: list[Tensor] = []
-        with torch.autocast(self.root_device.type, enabled=False):
+        with torch.autocast(self.root_device.type, enabled=False), self.watch("schedule"):
             schedule.step(
                 *([tokens] if 0 in self.my_stages else []),
                 target=torch.arange(len(self._pieces)),
@@ -287,11 +296,21 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 )
                 for stage, view in zip(self.my_stages, self._views, strict=True)
             ]
+            for each in stages:
+                for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
+                    setattr(each, name, self._as_action(getattr(each, name)))
             chosen = stages[0] if self.schedule in ONE_STAGE else stages
             # Losses are shares of the whole batch already: nothing is to be divided by the number of pieces.
             schedule = _SCHEDULES[self.schedule](chosen, count, loss_fn=self._microbatch_loss, scale_grads=False)
             self._schedules[key] = schedule
         return self._schedules[key]
+
+    def _as_action(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **keywords: Any) -> Any:
+            with self.watch("action"):
+                return function(*arguments, **keywords)
+
+        return run
 
     def _add_tied_gradients(self) -> None:
         """Give the two copies of a tied matrix, in the first and in the last stage, the sum of their gradients."""

@@ -1,0 +1,154 @@
+"""A stopwatch that always runs for exactly one purpose, and what makes it notice when a process waits for others.
+
+Because switching is all it does, its parts add up to the time that passed, whatever is measured wrongly. Waiting is seen
+where Python waits: on CPUs a wait blocks and its length is time on the clock; on a GPU the host only queues it, so events
+around the wait measure how long the stream stood still, and that much is moved out of computing afterwards.
+"""
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.distributed._functional_collectives as functional
+
+START, INPUT, COMPUTE, COMMUNICATION, BUBBLE = "start-up", "input", "compute", "communication", "bubble"
+CHECKPOINT, EVALUATION, OTHER, LOST = "checkpoint", "evaluation", "other", "lost"
+PURPOSES = (COMPUTE, COMMUNICATION, BUBBLE, INPUT, CHECKPOINT, EVALUATION, OTHER, START, LOST)
+Waits = list[tuple[Any, Any, str]]
+
+
+class Clock:
+    """Seconds by purpose.
+
+    Args:
+        began: when the first purpose, starting up, began; of `time.monotonic`.
+    """
+
+    def __init__(self, began: float) -> None:
+        self.seconds = dict.fromkeys(PURPOSES, 0.0)
+        self.base = START
+        self.waiting_for = COMMUNICATION
+        self._named: list[tuple[str, str]] = []
+        self._since = began
+
+    @property
+    def purpose(self) -> str:
+        """What the clock runs for now."""
+        return self._named[-1][1] if self._named else self.base
+
+    def stop(self) -> None:
+        """Book what has passed."""
+        now = time.monotonic()
+        self.seconds[self.purpose] += now - self._since
+        self._since = now
+
+    def enter(self, name: str, purpose: str) -> None:
+        """From now on for another purpose, until that name is left."""
+        self.stop()
+        self._named.append((name, purpose))
+
+    def leave(self, name: str) -> None:
+        """Back to what it was before; a name that was not entered is no mistake."""
+        if self._named and self._named[-1][0] == name:
+            self.stop()
+            self._named.pop()
+
+    def turn(self, base: str) -> None:
+        """Another purpose for whatever has no name."""
+        self.stop()
+        self.base = base
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Book seconds that were found out later under another purpose, as far as they were booked at all."""
+        seconds = min(max(seconds, 0.0), self.seconds[source])
+        self.seconds[source] -= seconds
+        self.seconds[target] += seconds
+
+    @contextmanager
+    def watch(self, part: str) -> Iterator[None]:
+        """What a pipeline says of itself: in its `schedule` it waits for its neighbours, but not within an `action`."""
+        before, self.waiting_for = self.waiting_for, BUBBLE if part == "schedule" else COMMUNICATION
+        try:
+            yield
+        finally:
+            self.waiting_for = before
+
+    def take(self) -> dict[str, float]:
+        """Everything booked up to now, and begin again at nothing."""
+        self.stop()
+        taken, self.seconds = self.seconds, dict.fromkeys(PURPOSES, 0.0)
+        return {purpose: seconds for purpose, seconds in taken.items() if seconds}
+
+
+class Waiting:
+    """Lets a clock know of every wait for other processes, from `install` to `remove`.
+
+    Args:
+        clock: that runs for communication, or for the bubble, meanwhile.
+        device: waits are timed on the host for a CPU, by events on its current stream for a GPU.
+    """
+
+    def __init__(self, clock: Clock, device: torch.device) -> None:
+        self.clock, self.cuda = clock, device.type == "cuda"
+        self._queued: Waits = []
+        self._undo: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Take over the functions that wait."""
+        if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+            return
+        self._wrap(torch.distributed.Work, "wait")
+        self._wrap(functional, "wait_tensor")
+        if self.cuda:
+            from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+
+            # There FSDP2 makes streams wait for events instead.
+            self._wrap(FSDPParamGroup, "wait_for_unshard")
+            self._wrap(FSDPParamGroup, "finalize_backward")
+
+    def remove(self) -> None:
+        """Give them back."""
+        while self._undo:
+            self._undo.pop()()
+
+    def settle(self) -> None:
+        """Book the waits of a GPU that are over, and only those: nothing is waited for."""
+        while self._queued and self._queued[0][1].query():
+            begin, end, purpose = self._queued.pop(0)
+            self.clock.move(COMPUTE, purpose, begin.elapsed_time(end) / 1000)
+
+    def _wrap(self, owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def wait(*arguments: Any, **keywords: Any) -> Any:
+            clock = self.clock
+            if clock.purpose != COMPUTE or not _of_the_step():
+                return original(*arguments, **keywords)
+            purpose = clock.waiting_for
+            if self.cuda:
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                begin.record()
+                result = original(*arguments, **keywords)
+                end.record()
+                self._queued.append((begin, end, purpose))
+                return result
+            clock.enter("wait", purpose)
+            try:
+                return original(*arguments, **keywords)
+            finally:
+                clock.leave("wait")
+
+        setattr(owner, name, wait)
+        self._undo.append(lambda: setattr(owner, name, original))
+
+
+def _of_the_step() -> bool:
+    """Whether this is the thread of the step or one of autograd's, and none that writes a checkpoint beside it."""
+    thread = threading.current_thread()
+    return thread is threading.main_thread() or isinstance(thread, threading._DummyThread)

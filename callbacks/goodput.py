@@ -1,0 +1,370 @@
+"""The run's ledger: every second of it, restarts and all, stands under exactly one heading.
+
+What a job costs is the wall clock, what it buys is steps that are still there at its end; between the two lie the
+headings of this ledger (the "goodput" of Google's ML productivity and of MegaScale, Jiang et al. 2024). It is kept by
+the first process, which waits for the others where they are slower. A journal in the run's folder is only ever appended
+to, so a kill loses nothing but its own last moments, and those are lost work anyway.
+
+On CPUs all headings are measured. On a GPU communication, bubble and input are measured by events on the compute
+stream, computing is what is left of the step; the host is brought level with the device only where a step is logged,
+which reads numbers back anyway. A pipeline's bubble includes what its messages take to travel.
+"""
+
+import atexit
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from callbacks.clock import (
+    BUBBLE,
+    CHECKPOINT,
+    COMMUNICATION,
+    COMPUTE,
+    EVALUATION,
+    INPUT,
+    LOST,
+    OTHER,
+    PURPOSES,
+    START,
+    Clock,
+    Waiting,
+)
+from callbacks.throughput import Throughput
+
+LEDGER = "goodput.jsonl"
+HEADINGS = {
+    COMPUTE: "compute",
+    COMMUNICATION: "communication (exposed)",
+    BUBBLE: "pipeline bubble",
+    INPUT: "input wait",
+    CHECKPOINT: "checkpoints",
+    EVALUATION: "evaluation",
+    OTHER: "callbacks and logging",
+    START: "start-up",
+    LOST: "lost work",
+}
+"""Purpose -> what people call it."""
+TRAINING = (COMPUTE, COMMUNICATION, BUBBLE, INPUT)
+_STEP, _FETCH, _SAVE = "run_training_batch", "[_TrainingEpochLoop].train_dataloader_next", "save_checkpoint"
+_began: float | None = None
+_whole_process = False
+
+
+def begin_run(whole_process: bool) -> None:
+    """Say that a command begins now, or began with this process.
+
+    Args:
+        whole_process: all that the process does, from its start to its exit, is part of the run.
+    """
+    global _began, _whole_process
+    _began, _whole_process = time.monotonic() - (_process_age() if whole_process else 0.0), whole_process
+
+
+class Goodput(lightning.Callback):
+    """Keeps `goodput.jsonl`; logs the share of each heading and the model FLOP/s utilisation at the logging interval.
+
+    `goodput/mfu_steady` is over the time of training steps that are kept, `goodput/mfu_end_to_end` over the whole wall
+    clock; both against the peak that `Throughput` measured or was given.
+    """
+
+    def __init__(self) -> None:
+        self._began = _began if _began is not None else time.monotonic()
+        self._atexit = _whole_process
+        self._gap: tuple[Any, Any, float] | None = None
+        self._input = 0.0
+        self._clock: Clock | None = None
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._clock = Clock(self._began)
+        self._path = Path(trainer.default_root_dir) / LEDGER
+        self._first, self._flops = trainer.is_global_zero, 0.0
+        self._started = self._training = False
+        self._step, self._totals = 0, Totals()
+        self._device = trainer.strategy.root_device
+        self._throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)
+        self._gaps: list[tuple[Any, Any, float]] = []
+        self._waiting = Waiting(self._clock, self._device)
+        self._waiting.install()
+        if hasattr(trainer.strategy, "watch"):
+            trainer.strategy.watch = self._clock.watch
+        self._watch_profiler(trainer)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        assert self._clock is not None
+        if self._first:
+            self._totals = read_ledger(self._path.parent)
+        began = time.time() - (time.monotonic() - self._began)
+        peak = self._throughput.peak if self._throughput is not None else None
+        self._append(
+            {
+                "start": began,
+                "step": trainer.global_step,
+                "peak": peak and peak * trainer.world_size,
+            }
+        )
+        self._started = True
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        assert self._clock is not None
+        if not self._training:
+            self._clock.turn(OTHER)
+            self._training = True
+            self._book(trainer)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.global_step % trainer.log_every_n_steps:
+            return
+        self._book(trainer)
+        pl_module.log_dict({f"goodput/{name}": value for name, value in self._totals.numbers().items()})
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if self._training and self._clock is not None:
+            self._drain()
+            self._clock.turn(EVALUATION)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if self._training and self._clock is not None:
+            self._clock.turn(OTHER)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        # Within a run this is a step back; at its beginning the line of the start says the same.
+        if self._clock is not None and self._training:
+            self._book(trainer, self._step)
+            self._append({"rewind": checkpoint["global_step"]})
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if self._clock is None:
+            return
+        self._release()
+        if not self._started:  # a run that was complete already
+            return
+        self._book(trainer, complete=True)
+        if self._atexit and self._first:
+            step = trainer.global_step
+            atexit.register(lambda: self._write(step, complete=True))
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if self._clock is not None and self._training:
+            self._release()
+            self._book(trainer)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        if self._clock is not None:
+            self._release()
+
+    # Lightning names to its profiler whatever it does, and when
+
+    def _watch_profiler(self, trainer: Any) -> None:
+        profiler, clock = trainer.profiler, self._clock
+        assert clock is not None
+        start, stop = profiler.start, profiler.stop
+
+        def started(name: str) -> None:
+            if self._training:
+                if name == _SAVE:
+                    self._drain()
+                purpose = _purpose(name)
+                if purpose is not None:
+                    clock.enter(name, purpose)
+                if name == _STEP:
+                    self._begin_step(trainer)
+                elif name == _FETCH:
+                    self._input -= time.monotonic()
+            start(name)
+
+        def stopped(name: str) -> None:
+            stop(name)
+            if not self._training:
+                return
+            if name == _STEP:
+                self._end_step(trainer)
+            elif name == _FETCH:
+                self._input += time.monotonic()
+            clock.leave(name)
+            if name == _SAVE:
+                self._book(trainer)
+
+        profiler.start, profiler.stop = started, stopped
+        self._undo = lambda: profiler.__dict__.update(start=start, stop=stop)
+
+    def _begin_step(self, trainer: Any) -> None:
+        self._step = trainer.global_step
+        if self._gap is not None:
+            end = torch.cuda.Event(enable_timing=True)
+            end.record()
+            self._gaps.append((self._gap[0], end, self._input))
+            self._gap = None
+        self._input = 0.0
+
+    def _end_step(self, trainer: Any) -> None:
+        self._step = trainer.global_step
+        if self._device.type != "cuda":
+            return
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            torch.cuda.synchronize(self._device)
+        begin = torch.cuda.Event(enable_timing=True)
+        begin.record()
+        self._gap = (begin, None, 0.0)
+
+    def _drain(self) -> None:
+        """Let a GPU finish the steps it was given, on their own account."""
+        if self._device.type == "cuda" and self._clock is not None:
+            self._clock.enter("drain", COMPUTE)
+            torch.cuda.synchronize(self._device)
+            self._clock.leave("drain")
+
+    def _release(self) -> None:
+        self._waiting.remove()
+        self._undo()
+
+    # The journal
+
+    def _book(self, trainer: Any, step: int | None = None, complete: bool = False) -> None:
+        """Write down what has passed since the last line, with the steps completed by now."""
+        assert self._clock is not None
+        self._waiting.settle()
+        while self._gaps and self._gaps[0][1].query():
+            begin, end, waited = self._gaps.pop(0)
+            # The device was busy with the step before while the host waited for input.
+            self._clock.move(INPUT, COMPUTE, waited - begin.elapsed_time(end) / 1000)
+        if self._throughput is not None and self._training:
+            done = self._throughput.model_flops(trainer, trainer.lightning_module)
+        else:
+            done = self._flops
+        flops, self._flops = done - self._flops, done
+        self._write(trainer.global_step if step is None else step, flops, complete)
+
+    def _write(self, step: int, flops: float = 0.0, complete: bool = False) -> None:
+        assert self._clock is not None
+        line: dict[str, Any] = {"time": time.time(), "step": step, "flops": flops, "seconds": self._clock.take()}
+        self._append(line | ({"complete": True} if complete else {}))
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._totals.add(line)
+        if not self._first:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # torn by a kill
+                    file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
+
+
+@dataclass
+class Totals:
+    """What a ledger's lines add up to.
+
+    Attributes:
+        kept: (step, seconds by purpose, FLOPs) of every line that still counts.
+        seconds: by purpose; those of steps that were done again, and of the time between a kill and the next start, are
+            lost.
+        flops: of kept steps.
+        lost_flops: of the others.
+        last: time of the last line; None before the first one, and after a run that was complete.
+        peak: FLOP/s of all devices together.
+        restarts: starts after the first one.
+        rewinds: steps back within a run.
+    """
+
+    kept: list[tuple[int, dict[str, float], float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PURPOSES, 0.0))
+    flops: float = 0.0
+    lost_flops: float = 0.0
+    last: float | None = None
+    peak: float | None = None
+    restarts: int = -1
+    rewinds: int = 0
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Take one more line into account."""
+        if "start" in line:
+            self._rewind(line["step"])
+            if self.last is not None:
+                self.seconds[LOST] += max(line["start"] - self.last, 0.0)
+            self.peak, self.last, self.restarts = line["peak"], line["start"], self.restarts + 1
+        elif "rewind" in line:
+            self._rewind(line["rewind"])
+            self.rewinds += 1
+        else:
+            self.kept.append((line["step"], line["seconds"], line["flops"]))
+            for purpose, seconds in line["seconds"].items():
+                self.seconds[purpose] += seconds
+            self.flops += line["flops"]
+            self.last = None if line.get("complete") else line["time"]
+
+    def _rewind(self, step: int) -> None:
+        for _, booked, flops in (entry for entry in self.kept if entry[0] > step):
+            for purpose, seconds in booked.items():
+                self.seconds[purpose] -= seconds
+                self.seconds[LOST] += seconds
+            self.flops, self.lost_flops = self.flops - flops, self.lost_flops + flops
+        self.kept = [entry for entry in self.kept if entry[0] <= step]
+
+    @property
+    def total(self) -> float:
+        """Seconds of the wall clock."""
+        return sum(self.seconds.values())
+
+    def utilisation(self) -> tuple[float, float] | None:
+        """Model FLOP/s utilisation over the training steps that are kept, and over the wall clock; None if unknown."""
+        training = sum(self.seconds[purpose] for purpose in TRAINING)
+        if not self.peak or training <= 0 or not self.flops:
+            return None
+        return self.flops / training / self.peak, self.flops / self.total / self.peak
+
+    def numbers(self) -> dict[str, float]:
+        """The share of each heading and both utilisations, for loggers."""
+        total = self.total or 1.0
+        found = {purpose: seconds / total for purpose, seconds in self.seconds.items()}
+        if (both := self.utilisation()) is not None:
+            found["mfu_steady"], found["mfu_end_to_end"] = both
+        return found
+
+
+def read_ledger(run: Path) -> Totals:
+    """The totals of a run's journal; a line torn by a kill is left out, what it would have said is lost time."""
+    totals = Totals()
+    path = run / LEDGER
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            if line.startswith(b"{") and line.endswith(b"}") and (parsed := _parsed(line)) is not None:
+                totals.add(parsed)
+    return totals
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        parsed: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return parsed
+
+
+def _purpose(name: str) -> str | None:
+    """What time under a name of the profiler is for; None where that depends on what is around it."""
+    if name == _STEP:
+        return COMPUTE
+    if name == _FETCH:
+        return INPUT
+    if name == _SAVE or name.startswith("[Callback]Checkpoints"):
+        return CHECKPOINT
+    return OTHER if name.startswith("[Callback]") else None
+
+
+def _process_age() -> float:
+    """Seconds since this process was started; 0 where the system does not say."""
+    stat, uptime = Path("/proc/self/stat"), Path("/proc/uptime")
+    if not stat.exists():
+        return 0.0
+    started = int(stat.read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return max(float(uptime.read_text().split()[0]) - started, 0.0)

@@ -1,0 +1,175 @@
+"""A poisoned document: named, gone back before, left out, and the run is the one that never saw it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from callbacks.checkpoints import checkpoints
+from callbacks.metrics_table import read_metrics
+from callbacks.spike_guard import JOURNAL, ROLLED_BACK, read_spikes
+from main import main
+from models.language_model import LanguageModel
+from strategies.checkpoint import read_checkpoint
+from tests.conftest import Configure
+from tests.test_command_line import refused
+
+GUARD = {"class_path": "callbacks.SpikeGuard", "init_args": {"steps_before": 0, "steps_after": 0}}
+
+
+def guarded(path: Path, every_steps: int = 4, **settings: Any) -> Path:
+    """The configuration with the guard in front of its other callbacks."""
+    configuration = yaml.safe_load(path.read_text())
+    guard = GUARD | {"init_args": GUARD["init_args"] | settings}  # type: ignore[operator]
+    configuration["trainer"]["callbacks"] = [
+        guard,
+        {"class_path": "callbacks.Throughput", "init_args": {"peak_flops_per_second": 1e11}},
+        {"class_path": "callbacks.Checkpoints", "init_args": {"every_steps": every_steps, "keep": 10}},
+        {"class_path": "callbacks.Report"},
+    ]
+    path.write_text(yaml.safe_dump(configuration))
+    return path
+
+
+def losses(run: Path) -> dict[int, float]:
+    rows = [(row[0], float(row[3])) for row in read_metrics(run / "metrics.csv") if row[2] == "train/loss"]
+    assert len(rows) == len(dict(rows))  # no step twice
+    return dict(rows)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, bad: set[int], factor: float = float("nan")) -> None:
+    """Make the loss of every batch with one of these samples worthless."""
+    step = LanguageModel.training_step
+
+    def poisoned(self: LanguageModel, batch: dict[str, Any], batch_index: int) -> Any:
+        worst = factor if bad & set(batch["sample"].tolist()) else 1.0
+        scaled = LanguageModel.loss
+        self.loss = lambda hidden, given: scaled(self, hidden, given) * worst  # type: ignore[method-assign]
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(LanguageModel, "training_step", poisoned)
+
+
+def leave_out(run: Path, like: dict[str, Any]) -> None:
+    """Give a run, before it begins, the journal of one that has left samples out."""
+    run.mkdir(parents=True)
+    (run / JOURNAL).write_text(json.dumps(like) + "\n")
+
+
+def test_a_poisoned_batch_is_named_gone_back_before_and_left_out(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = guarded(configure(trainer__val_check_interval=8))
+    with monkeypatch.context() as patched:
+        poison(patched, {21})  # step 6 has samples 20 .. 23
+        main(["fit", "--config", str(config)])
+    run = tmp_path / "run"
+    (event,) = read_spikes(run)
+    assert (event["action"], event["step"], event["checkpoint"]) == (ROLLED_BACK, 6, "step=4.ckpt")
+    assert event["skipped"] == [20, 24]
+    assert [sample["sample"] for sample in event["samples"]] == [20, 21, 22, 23]
+    for sample in event["samples"]:
+        assert sample["source"] in ("stories", "notes")
+        assert sample["documents"]
+        assert all(sample["source"] in document["path"] for document in sample["documents"])
+    assert "back to step=4.ckpt, leaving out samples 20 to 23" in capsys.readouterr().out
+    whole = losses(run)
+    assert all(value == value for value in whole.values())
+
+    other = tmp_path / "never-saw"
+    leave_out(other, event)
+    main(["fit", "--config", str(config), f"--trainer.default_root_dir={other}"])
+    assert losses(other) == whole
+    ours, theirs = (read_checkpoint(folder / "checkpoints/step=12.ckpt") for folder in (run, other))
+    assert all(torch.equal(value, theirs["state_dict"][name]) for name, value in ours["state_dict"].items())
+    assert ours["PretrainingData"]["skipped"] == theirs["PretrainingData"]["skipped"] == [[20, 24]]
+    assert ours["PretrainingData"]["consumed_samples"] == 12 * 4 + 4
+    assert (run / "report.html").read_text().count("rolled back") >= 1
+
+
+def test_a_kill_after_going_back_leaves_the_same_out(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is on disk before the run goes on; the checkpoint gone back to knows nothing of it."""
+    import callbacks.spike_guard as guard
+
+    config = guarded(configure())
+    main(["fit", "--config", str(config), f"--trainer.default_root_dir={tmp_path / 'clean'}", "--trainer.max_steps=4"])
+
+    class KilledError(Exception):
+        pass
+
+    def die(*_: Any) -> None:
+        raise KilledError
+
+    poison(monkeypatch, {21, 29})
+    with monkeypatch.context() as patched:
+        patched.setattr(guard, "return_to", die)
+        with pytest.raises(KilledError):
+            main(["fit", "--config", str(config)])
+    assert [path.name for path in checkpoints(tmp_path / "run/checkpoints")] == ["step=1.ckpt", "step=4.ckpt"]
+    with (tmp_path / "run" / JOURNAL).open("a") as file:
+        file.write('{"action": "rolled ba')
+    main(["fit", "--config", str(config)])
+    events = read_spikes(tmp_path / "run")
+    assert [event["skipped"] for event in events] == [[20, 24], [28, 32]]
+    leave_out(tmp_path / "other", events[0] | {"skipped": [20, 24]})
+    with (tmp_path / "other" / JOURNAL).open("a") as file:
+        file.write(json.dumps(events[1]) + "\n")
+    main(["fit", "--config", str(config), f"--trainer.default_root_dir={tmp_path / 'other'}"])
+    assert losses(tmp_path / "run") == losses(tmp_path / "other")
+
+
+def test_a_second_spike_in_one_place_escalates_then_stops(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = guarded(configure(), steps_before=1, steps_after=1, rollbacks=2)
+    poison(monkeypatch, set(range(20, 48)))
+    refused(["fit", "--config", str(config)], capsys)
+    events = read_spikes(tmp_path / "run")
+    assert [event["attempt"] for event in events] == [0, 1]
+    # Step 5 .. 7, then twice as far on either side and all that was left out before.
+    assert events[0]["skipped"] == [16, 28]
+    assert events[1]["skipped"][0] == 16
+    assert events[1]["skipped"][1] == 28 + 4 * 3
+
+
+def test_a_loss_that_stays_high_is_waited_for_then_left_behind(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"patience": 2, "detection": {"deviations": 4.0, "window": 8}}
+    config = guarded(configure(trainer__max_steps=12), **settings)
+    with monkeypatch.context() as patched:
+        poison(patched, set(range(28, 36)), factor=20.0)  # steps 8 and 9
+        main(["fit", "--config", str(config)])
+    events = read_spikes(tmp_path / "run")
+    assert [(event["action"], event["step"]) for event in events] == [("watched", 8), (ROLLED_BACK, 8)]
+    assert events[1]["skipped"] == [28, 36]  # up to the step at which it was decided
+    assert events[1]["checkpoint"] == "step=4.ckpt"  # step 8 was saved with the spike in it
+    names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert sum("step=8.ckpt.abandoned" in name for name in names) == 1
+    assert max(losses(tmp_path / "run").values()) < 10
+
+
+def test_what_spike_skip_leaves_out_is_named_and_not_gone_back_for(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = guarded(configure(model__init_args__spike_skip={"deviations": 6.0, "window": 128}))
+    poison(monkeypatch, {21})
+    main(["fit", "--config", str(config)])
+    (event,) = read_spikes(tmp_path / "run")
+    assert (event["action"], event["step"]) == ("left out", 6)
+    assert "skipped" not in event
+    assert losses(tmp_path / "run").keys() == set(range(1, 13))
+
+
+def test_a_guard_without_checkpoints_or_numbers_is_refused(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(trainer__callbacks=[GUARD])
+    assert "nothing to go back to" in refused(["fit", "--config", str(config)], capsys)
+    config = guarded(configure(), patience=0)
+    assert "patience=0" in refused(["fit", "--config", str(config)], capsys)
