@@ -14,6 +14,7 @@ import atexit
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ HEADINGS = {
 TRAINING = (COMPUTE, COMMUNICATION, BUBBLE, INPUT)
 _STEP, _FETCH, _SAVE = "run_training_batch", "[_TrainingEpochLoop].train_dataloader_next", "save_checkpoint"
 _began: float | None = None
-_whole_process = False
+_at_exit: list[Callable[[], None]] = []
 
 
 def begin_run(whole_process: bool) -> None:
@@ -62,8 +63,12 @@ def begin_run(whole_process: bool) -> None:
     Args:
         whole_process: all that the process does, from its start to its exit, is part of the run.
     """
-    global _began, _whole_process
-    _began, _whole_process = time.monotonic() - (_process_age() if whole_process else 0.0), whole_process
+    global _began
+    _began = time.monotonic() - (_process_age() if whole_process else 0.0)
+    _at_exit.clear()
+    if whole_process:
+        # Registered first, called last: what others do at exit is part of the run.
+        atexit.register(lambda: [function() for function in _at_exit])
 
 
 class Goodput(lightning.Callback):
@@ -75,7 +80,6 @@ class Goodput(lightning.Callback):
 
     def __init__(self) -> None:
         self._began = _began if _began is not None else time.monotonic()
-        self._atexit = _whole_process
         self._gap: tuple[Any, Any, float] | None = None
         self._input = 0.0
         self._clock: Clock | None = None
@@ -147,9 +151,8 @@ class Goodput(lightning.Callback):
         if not self._started:  # a run that was complete already
             return
         self._book(trainer, complete=True)
-        if self._atexit and self._first:
-            step = trainer.global_step
-            atexit.register(lambda: self._write(step, complete=True))
+        step = trainer.global_step
+        _at_exit.append(lambda: self._write(step, complete=True))
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
         if self._clock is not None and self._training:
@@ -157,8 +160,10 @@ class Goodput(lightning.Callback):
             self._book(trainer)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        if self._clock is not None:
+        if self._clock is not None and stage == "fit":
             self._release()
+            if self._started:
+                self._write(trainer.global_step, complete=True)
 
     # Lightning names to its profiler whatever it does, and when
 

@@ -1,0 +1,198 @@
+"""The headings add up to the wall clock: of real runs, killed and resumed, in every kind of layout."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callbacks.clock import BUBBLE, COMMUNICATION, COMPUTE, LOST, OTHER, PURPOSES, START, Clock
+from callbacks.goodput import LEDGER, Goodput, Totals, read_ledger
+from callbacks.metrics_table import read_metrics
+from callbacks.report import write_report
+from main import main
+from tests.conftest import Configure
+from tests.distributed import Command, forked, run_ranks
+
+
+def with_ledger(path: Path, **trainer: Any) -> Path:
+    configuration = yaml.safe_load(path.read_text())
+    configuration["trainer"] |= trainer
+    configuration["trainer"]["callbacks"].append({"class_path": "callbacks.Goodput"})
+    path.write_text(yaml.safe_dump(configuration))
+    return path
+
+
+def test_a_clock_runs_for_one_purpose_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    clock = Clock(8.0)
+    clock.turn(OTHER)
+    clock.enter("step", COMPUTE)
+    now += 3
+    clock.enter("wait", COMMUNICATION)
+    now += 1
+    clock.leave("never entered")
+    clock.leave("wait")
+    now += 0.5
+    clock.leave("step")
+    now += 0.25
+    clock.move(COMPUTE, BUBBLE, 1.0)
+    clock.move(COMMUNICATION, BUBBLE, 99.0)  # more than there is
+    assert clock.take() == {START: 2.0, COMPUTE: 2.5, BUBBLE: 2.0, OTHER: 0.25}
+    with clock.watch("schedule"):
+        assert clock.waiting_for == BUBBLE
+        with clock.watch("action"):
+            assert clock.waiting_for == COMMUNICATION
+        assert clock.waiting_for == BUBBLE
+    assert clock.waiting_for == COMMUNICATION
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["work", "kill", "rewind", "complete"]), st.integers(0, 9), st.floats(0, 50)),
+        max_size=40,
+    )
+)
+def test_whatever_happens_to_a_run_its_seconds_are_all_there(events: list[tuple[str, int, float]]) -> None:
+    """Against one that adds up the clock and no more."""
+    totals, now, step, wall = Totals(), 1000.0, 0, 0.0
+    totals.add({"start": now, "step": 0, "peak": None})
+    for kind, number, seconds in events:
+        if kind in ("work", "complete"):
+            now, step, wall = now + seconds, step + number, wall + seconds
+            ended = {"complete": True} if kind == "complete" else {}
+            totals.add({"time": now, "step": step, "flops": 1.0, "seconds": {COMPUTE: seconds}} | ended)
+        elif kind == "kill":
+            wall += seconds if totals.last is not None else 0.0  # nobody waited for one that was complete
+            now, step = now + seconds, min(step, number)
+            totals.add({"start": now, "step": step, "peak": None})
+        else:
+            step = min(step, number)
+            totals.add({"rewind": step})
+        assert totals.total == pytest.approx(wall)
+        assert all(entry[0] <= step for entry in totals.kept)
+        assert totals.seconds[COMPUTE] == pytest.approx(sum(entry[1][COMPUTE] for entry in totals.kept), abs=1e-9)
+
+
+def test_a_run_with_validation_and_accumulation_adds_up(configure: Configure, tmp_path: Path) -> None:
+    config = with_ledger(configure(trainer__max_steps=40))
+    began = time.monotonic()
+    main(["fit", "--config", str(config)])
+    wall = time.monotonic() - began
+    totals = read_ledger(tmp_path / "run")
+    assert totals.total == pytest.approx(wall, rel=0.01)
+    seconds = totals.seconds
+    for purpose in (COMPUTE, "input", "checkpoint", "evaluation", OTHER, START):
+        assert seconds[purpose] > 0, purpose
+    assert seconds[COMMUNICATION] == seconds[BUBBLE] == seconds[LOST] == 0
+    logged = {name: float(value) for step, _, name, value in read_metrics(tmp_path / "run/metrics.csv") if step == 40}
+    assert sum(logged[f"goodput/{purpose}"] for purpose in PURPOSES) == pytest.approx(1)
+    assert 0 < logged["goodput/mfu_end_to_end"] < logged["goodput/mfu_steady"] < 1
+    page = write_report(tmp_path / "run").read_text()
+    for text in ("Where the time went", "wall clock", "callbacks and logging", "over the wall clock"):
+        assert text in page
+    before = (tmp_path / "run" / LEDGER).read_bytes()
+    main(["fit", "--config", str(config)])  # complete already
+    assert (tmp_path / "run" / LEDGER).read_bytes() == before
+
+
+def test_a_killed_run_accounts_for_what_it_lost(configure: Configure, tmp_path: Path) -> None:
+    config = with_ledger(configure(trainer__max_steps=160, trainer__val_check_interval=1000))
+    run = tmp_path / "run"
+    forked(tmp_path, time.sleep, 0).communicate()  # the server's own start is no part of the run
+    began = time.time()
+    killed = Command(tmp_path, "fit", "--config", config)
+    path = run / LEDGER
+    while not (path.exists() and len(path.read_bytes().splitlines()) > 60):
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    before = read_ledger(run)
+    with path.open("ab") as file:
+        file.write(b'{"time": 17')
+    time.sleep(0.5)
+    resumed = Command(tmp_path, "fit", "--config", config)
+    _, errors = resumed.communicate()
+    wall = time.time() - began
+    assert resumed.returncode == 0, errors
+    totals = read_ledger(run)
+    assert totals.total == pytest.approx(wall, rel=0.01)
+    assert totals.restarts == 1
+    start = next(line for line in map(json.loads, path.read_text().splitlines()[61:]) if "start" in line)
+    redone = sum(sum(entry[1].values()) for entry in before.kept if entry[0] > start["step"])
+    assert before.last is not None
+    assert totals.seconds[LOST] == pytest.approx(redone + start["start"] - before.last, abs=1e-6)
+    assert totals.seconds[LOST] > 0.5
+    steps = [entry[0] for entry in totals.kept]
+    assert steps == sorted(steps)
+
+
+def keep_ledger(folder: str, strategy: str, layout: dict[str, Any]) -> dict[str, Any]:
+    """Train as one of two ranks; what the ledger says, the wall clock, and a trace of the schedule beside it."""
+    import strategies
+    from datamodules import RandomTokens
+    from tests.layouts import Record, language_model, trainer
+
+    began = time.monotonic()
+    goodput = Goodput()
+    chosen = getattr(strategies, strategy)(**layout)
+    traced = {"schedule": 0.0, "action": 0.0}
+    if strategy.startswith("Pipeline"):
+        make = chosen._schedule
+
+        def timed(function: Any, part: str) -> Any:
+            def run(*arguments: Any, **keywords: Any) -> Any:
+                start = time.monotonic()
+                try:
+                    return function(*arguments, **keywords)
+                finally:
+                    traced[part] += time.monotonic() - start
+
+            return run
+
+        def schedule(*arguments: Any) -> Any:
+            known = len(chosen._schedules)
+            made = make(*arguments)
+            if len(chosen._schedules) > known:
+                made.step = timed(made.step, "schedule")
+                for name in ("forward_one_chunk", "backward_one_chunk"):
+                    setattr(made._stage, name, timed(getattr(made._stage, name), "action"))
+            return made
+
+        chosen._schedule = schedule
+    options = {"max_steps": 24, "accumulate_grad_batches": 2, "val_check_interval": 24}
+    run = trainer(Path(folder), chosen, Record(), devices=2, callbacks=[goodput], **options)
+    wait = torch.distributed.Work.wait
+    run.fit(language_model(width=64), datamodule=RandomTokens(64, 128, 8))
+    wall = time.monotonic() - began
+    assert torch.distributed.Work.wait is wait
+    totals = goodput._totals
+    return {"wall": wall, "seconds": totals.seconds, "total": totals.total, "traced": traced}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "layout"),
+    [("TensorParallelStrategy", {}), ("PipelineParallelStrategy", {"pipeline_parallel_size": 2})],
+    ids=["fsdp2", "pp2"],
+)
+def test_waiting_for_others_is_seen(strategy: str, layout: dict[str, Any], tmp_path: Path) -> None:
+    ranks = run_ranks(2, keep_ledger, str(tmp_path), strategy, layout)
+    for rank in ranks:
+        assert rank["total"] == pytest.approx(rank["wall"], rel=0.01)
+        seconds = rank["seconds"]
+        assert seconds[COMPUTE] > 0
+        assert seconds[COMMUNICATION] > 0
+        if strategy.startswith("Pipeline"):
+            idle = rank["traced"]["schedule"] - rank["traced"]["action"]
+            # What is idle and no waiting is the schedule's own Python.
+            assert 0.5 * idle < seconds[BUBBLE] < 1.02 * idle
+        else:
+            assert seconds[BUBBLE] == 0
+    assert read_ledger(tmp_path).total == pytest.approx(ranks[0]["total"])
