@@ -1,8 +1,8 @@
 """A stopwatch that always runs for exactly one purpose, and what makes it notice when a process waits for others.
 
-Because switching is all it does, its parts add up to the time that passed, whatever is measured wrongly. Waiting is seen
-where Python waits: on CPUs a wait blocks and its length is time on the clock; on a GPU the host only queues it, so events
-around the wait measure how long the stream stood still, and that much is moved out of computing afterwards.
+Because switching is all it does, its parts add up to the time that passed, whatever is measured wrongly. Waiting is
+seen where Python waits: on CPUs a wait blocks and its length is time on the clock; on a GPU the host only queues it, so
+events around the wait measure how long the stream stood still, and that much is moved out of computing afterwards.
 """
 
 import functools

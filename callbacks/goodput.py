@@ -84,7 +84,7 @@ class Goodput(lightning.Callback):
         self._input = 0.0
         self._clock: Clock | None = None
 
-    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit":
             return
         self._clock = Clock(self._began)

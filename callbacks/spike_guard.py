@@ -76,7 +76,7 @@ class SpikeGuard(lightning.Callback):
         self._left_out = 0.0
         self._numbers: dict[str, float] = {}
 
-    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit":
             return
         data: Any = getattr(trainer, "datamodule", None)

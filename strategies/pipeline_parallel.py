@@ -54,7 +54,6 @@ def _unwatched(part: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-
 class PipelineParallelStrategy(TensorParallelStrategy):
     """Spreads a model over the mesh (pp, dp_replicate, dp_shard, tp).
 

@@ -125,7 +125,7 @@ def test_a_killed_run_accounts_for_what_it_lost(configure: Configure, tmp_path: 
     totals = read_ledger(run)
     assert totals.total == pytest.approx(wall, rel=0.01)
     assert totals.restarts == 1
-    start = next(line for line in map(json.loads, path.read_text().splitlines()[61:]) if "start" in line)
+    start = json.loads(next(line for line in path.read_text().splitlines()[61:] if line.startswith('{"start"')))
     redone = sum(sum(entry[1].values()) for entry in before.kept if entry[0] > start["step"])
     assert before.last is not None
     assert totals.seconds[LOST] == pytest.approx(redone + start["start"] - before.last, abs=1e-6)

@@ -15,6 +15,7 @@ from main import main
 from models.language_model import LanguageModel
 from strategies.checkpoint import read_checkpoint
 from tests.conftest import Configure
+from tests.distributed import run_ranks
 from tests.test_command_line import refused
 
 GUARD = {"class_path": "callbacks.SpikeGuard", "init_args": {"steps_before": 0, "steps_after": 0}}
@@ -173,3 +174,47 @@ def test_a_guard_without_checkpoints_or_numbers_is_refused(
     assert "nothing to go back to" in refused(["fit", "--config", str(config)], capsys)
     config = guarded(configure(), patience=0)
     assert "patience=0" in refused(["fit", "--config", str(config)], capsys)
+
+
+def guard_ranks(folder: str, world: int, strategy: str, layout: dict[str, Any], bad: list[int]) -> dict[str, Any]:
+    """Train as one rank, with a poisoned sample or with the journal of a run that had one."""
+    import strategies
+    from callbacks import Checkpoints, SpikeGuard
+    from datamodules import RandomTokens
+    from tests.layouts import Record, language_model, trainer
+
+    record = Record()
+    module: Any = language_model()
+    loss = module.loss
+
+    def poisoned(hidden: Any, batch: dict[str, Any]) -> Any:
+        return loss(hidden, batch) * (float("nan") if set(bad) & set(batch["sample"].tolist()) else 1.0)
+
+    module.loss = poisoned
+    guard = SpikeGuard(steps_before=0, steps_after=1)
+    chosen = getattr(strategies, strategy)(**layout)
+    saver = Checkpoints(every_steps=4, keep=9)
+    options = {"max_steps": 9, "accumulate_grad_batches": 2, "callbacks": [guard, saver], "devices": world}
+    run = trainer(Path(folder), chosen, record, **options)
+    size = 8 // (1 if strategy.startswith("Pipeline") else world)
+    run.fit(module, datamodule=RandomTokens(64, 32, size))
+    return {"losses": record.losses, "bits": record.bits, "samples": record.samples}
+
+
+@pytest.mark.parametrize(
+    ("world", "strategy", "layout"),
+    [(2, "TensorParallelStrategy", {}), (2, "PipelineParallelStrategy", {"pipeline_parallel_size": 2})],
+    ids=["fsdp2", "pp2"],
+)
+def test_ranks_go_back_together(world: int, strategy: str, layout: dict[str, Any], tmp_path: Path) -> None:
+    ranks = run_ranks(world, guard_ranks, str(tmp_path / "bad"), world, strategy, layout, [97])
+    (event,) = read_spikes(tmp_path / "bad")
+    assert (event["step"], event["checkpoint"], event["skipped"]) == (7, "step=4.ckpt", [96, 128])
+    leave_out(tmp_path / "good", event)
+    expected = run_ranks(world, guard_ranks, str(tmp_path / "good"), world, strategy, layout, [])
+    for rank, good in zip(ranks, expected, strict=True):
+        # Six steps, the one that spiked, and again from the fifth on; validation after the third and sixth.
+        assert rank["losses"][:6] + rank["losses"][9:] == good["losses"]
+        assert rank["losses"][7:9] == good["losses"][4:6]
+        assert rank["bits"] == good["bits"][:2] + good["bits"][1:]
+        assert not {*range(96, 128)} & {sample for batch in good["samples"] for sample in batch}

@@ -166,9 +166,9 @@ def test_orders_and_steps() -> None:
         for _ in range(3):
             for rank in keys:
                 key = next(rank)
-                assert key.step == range(5 + 12 * step, 17 + 12 * step)
+                assert key.step == list(range(5 + 12 * step, 17 + 12 * step))
                 seen += key.samples
-        assert sorted(seen) == list(key.step)
+        assert sorted(seen) == key.step
 
 
 def test_docstring_pairs_are_real_and_nobody_gets_their_own() -> None:
