@@ -195,6 +195,7 @@ def guard_ranks(folder: str, world: int, strategy: str, layout: dict[str, Any], 
     chosen = getattr(strategies, strategy)(**layout)
     saver = Checkpoints(every_steps=4, keep=9)
     options = {"max_steps": 9, "accumulate_grad_batches": 2, "callbacks": [guard, saver], "devices": world}
+    options["enable_checkpointing"] = True
     run = trainer(Path(folder), chosen, record, **options)
     size = 8 // (1 if strategy.startswith("Pipeline") else world)
     run.fit(module, datamodule=RandomTokens(64, 32, size))
