@@ -1,6 +1,8 @@
 """A poisoned document: named, gone back before, left out, and the run is the one that never saw it."""
 
 import json
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from callbacks.spike_guard import JOURNAL, ROLLED_BACK, read_spikes
 from main import main
 from models.language_model import LanguageModel
 from strategies.checkpoint import read_checkpoint
-from tests.conftest import Configure
+from tests.conftest import Configure, tiny_configuration, write_corpus
 from tests.distributed import run_ranks
 from tests.test_command_line import refused
 
@@ -174,6 +176,34 @@ def test_a_guard_without_checkpoints_or_numbers_is_refused(
     assert "nothing to go back to" in refused(["fit", "--config", str(config)], capsys)
     config = guarded(configure(), patience=0)
     assert "patience=0" in refused(["fit", "--config", str(config)], capsys)
+
+
+def test_a_document_of_garbage_in_the_shards_is_found_by_its_loss(tmp_path: Path) -> None:
+    """Nothing is patched: one text of the corpus is noise, which a model that has begun to learn does not expect."""
+    write_corpus(tmp_path / "corpus")
+    generator = random.Random(0)
+    noise = ["".join(generator.choices("qxzvjwQXZ0123456789#%&@", k=generator.randint(3, 9))) for _ in range(120)]
+    (tmp_path / "corpus/notes/poison.txt").write_text(" ".join(noise))
+    path = tmp_path / "config.yaml"
+    configuration = tiny_configuration(tmp_path)
+    configuration["trainer"] |= {"max_steps": 48, "val_check_interval": 1000}
+    path.write_text(yaml.safe_dump(configuration))
+    config = guarded(path, every_steps=20, patience=1, detection={"deviations": 5.0, "window": 8})
+    main(["fit", "--config", str(config)])
+    events = read_spikes(tmp_path / "run")
+    assert events
+    for event in events:
+        assert (event["action"], event["checkpoint"]) == (ROLLED_BACK, "step=20.ckpt")
+        named = [document["path"] for sample in event["samples"] for document in sample["documents"]]
+        assert any(name.endswith("poison.txt") for name in named)
+    whole = losses(tmp_path / "run")
+    assert float(events[0]["loss"]) > max(loss for step, loss in whole.items() if step > 30) + 0.2
+
+    other = tmp_path / "never-saw"
+    other.mkdir()
+    shutil.copy(tmp_path / "run" / JOURNAL, other)
+    main(["fit", "--config", str(config), f"--trainer.default_root_dir={other}"])
+    assert losses(other) == whole
 
 
 def guard_ranks(folder: str, world: int, strategy: str, layout: dict[str, Any], bad: list[int]) -> dict[str, Any]:
