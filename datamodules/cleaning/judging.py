@@ -16,6 +16,7 @@ import pyarrow.parquet
 from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import coalesce, hash, left, length_bytes, regexp, when
 
+from datamodules.cleaning.engine import spread
 from datamodules.cleaning.exact import text_key
 from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.normalize import Normalize
@@ -137,7 +138,7 @@ def write_judged(
     """Judge a piece on disk into three files of the same rows, unless they are there; arguments as for `judge`."""
     if judged.exists():
         return
-    table = judge(daft.from_arrow(pyarrow.parquet.read_table(piece)), source, steps, near, urls).to_arrow()
+    table = judge(spread(daft.from_arrow(pyarrow.parquet.read_table(piece))), source, steps, near, urls).to_arrow()
     keys = np.empty((len(key_columns(near)), len(table)), dtype=np.uint64)
     for row, name in enumerate(key_columns(near)):
         keys[row] = table.column(name).fill_null(0).to_numpy()
