@@ -29,7 +29,9 @@ def draw_scaling_law(path: Path, points: Sequence[Any], law: Any, curves: Sequen
     for number, curve in enumerate(curves):
         colour = colours[number % len(colours)]
         sizes = np.array([point.parameters for point in curve.points])
-        left.scatter(sizes, [point.loss for point in curve.points], color=colour, s=22, label=f"{curve.flops:.1e} FLOPs")
+        left.scatter(
+            sizes, [point.loss for point in curve.points], color=colour, s=22, label=f"{curve.flops:.1e} FLOPs"
+        )
         x = np.linspace(np.log10(sizes.min()), np.log10(sizes.max()), 100)
         left.plot(10**x, np.polyval(curve.coefficients, x), color=colour, linewidth=1)
         left.plot(10**x, [law.loss(n, curve.flops / 6 / n) for n in 10**x], color=colour, linewidth=1, linestyle=":")

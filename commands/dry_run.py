@@ -67,8 +67,8 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
     print(f"{step}; {plan.days:.1f} days")
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     print(
-        f"worst rank {size(plan.memory.total)} of {size(plan.limit)} ({hardware.name}): {verdict}; built and checked in "
-        f"{time.monotonic() - began:.1f} s"
+        f"worst rank {size(plan.memory.total)} of {size(plan.limit)} ({hardware.name}): {verdict}; built and checked "
+        f"in {time.monotonic() - began:.1f} s"
     )
     if not plan.fits:
         sys.exit(1)

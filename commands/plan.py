@@ -7,20 +7,22 @@ Nothing of the run is built, so that a laptop answers for a cluster in seconds; 
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from commands.plan_setup import setup_of
+from commands.plan_setup import number, setup_of
 from commands.plan_tables import over_training_lines, plan_table, search_table, size
-from commands.plan_verify import comparison_table, compare_run
+from commands.plan_verify import compare_run, comparison_table
 from errors import InputError
+from strategies.mesh import ARGUMENTS
 from strategies.planner.cost import make_plan
 from strategies.planner.hardware import Hardware, read_hardware
 from strategies.planner.layout_search import search
 from strategies.planner.scaling_laws import BESIROGLU, HOFFMANN
+from strategies.planner.setup import TrainingSetup
 
 FOLDER = Path(__file__).parents[1] / "configs/hardware"
 LAWS = (HOFFMANN, BESIROGLU)
@@ -41,15 +43,21 @@ def parser() -> Arguments:
         "main.py plan", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="everything else (--config FILE, --config OVERLAY, --key value) is read as fit reads it",
     )  # fmt: skip
-    made.add_argument("--hardware", help="name in configs/hardware or a file; by default cpu or h100, as accelerator says")
+    made.add_argument(
+        "--hardware", help="name in configs/hardware or a file; by default cpu or h100, as accelerator says"
+    )
     made.add_argument("--devices", type=int, help="number of GPUs in place of trainer.devices x trainer.num_nodes")
     made.add_argument("--price", type=float, help="of a GPU-hour, in any currency")
-    made.add_argument("--mtbf_hours", type=float, help="mean hours between failures of one GPU with its share of the rest")
+    made.add_argument(
+        "--mtbf_hours", type=float, help="mean hours between failures of one GPU with its share of the rest"
+    )
     made.add_argument("--memory_limit", type=float, help="GB a device; by default all it has")
     made.add_argument("--search", action="store_true", help="find the fastest layout that fits")
     made.add_argument("--output", help="with --search: where to write the overlay that fit takes as a second --config")
     made.add_argument("--verify", metavar="RUN", help="compare with what the run in this folder measured")
-    made.add_argument("--budget", type=float, metavar="FLOPS", help="what to train with so many FLOPs; needs no --config")
+    made.add_argument(
+        "--budget", type=float, metavar="FLOPS", help="what to train with so many FLOPs; needs no --config"
+    )
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
@@ -131,13 +139,8 @@ def find(given: argparse.Namespace, configuration: dict[str, Any], hardware: Har
             print(f"written: {path}")
 
 
-def _same_step(setup: Any, configuration: dict[str, Any]) -> Any:
+def _same_step(setup: TrainingSetup, configuration: dict[str, Any]) -> TrainingSetup:
     """Keep the windows of a step when the number of devices is another than the configuration's."""
-    from dataclasses import replace
-
-    from commands.plan_setup import number
-    from strategies.mesh import ARGUMENTS
-
     trainer = configuration["trainer"]
     strategy = trainer.get("strategy")
     layout = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}

@@ -58,7 +58,7 @@ def setup_of(
             raise InputError(f"--devices {devices}: must be at least 1")
         world, axes["dp_shard"] = devices, "auto"
     if not accepted:
-        axes = {axis: 1 for axis in axes} | {"dp_shard": "auto"}
+        axes = dict.fromkeys(axes, 1) | {"dp_shard": "auto"}
     is_pipeline = strategy["class_path"].endswith("PipelineParallelStrategy") and accepted
     schedule = layout.get("schedule") or "1f1b"
     if schedule not in _SCHEDULES:
@@ -66,7 +66,9 @@ def setup_of(
     precision = precision_of(configuration, hardware)
     optimizer = arguments["optimizer"]["class_path"]
     if optimizer not in OPTIMIZERS:
-        raise InputError(f"optimizer={optimizer}: plan knows the state of {', '.join(sorted(set(OPTIMIZERS.values())))}")
+        raise InputError(
+            f"optimizer={optimizer}: plan knows the state of {', '.join(sorted(set(OPTIMIZERS.values())))}"
+        )
     steps = trainer.get("max_steps") or -1
     if steps < 1:
         raise InputError(f"trainer.max_steps={steps}: plan needs the run's length in steps")

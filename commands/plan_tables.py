@@ -9,6 +9,7 @@ from strategies.planner.layout_search import Candidate, Found, why_slower
 from strategies.planner.memory import Memory
 from strategies.planner.scaling_laws import ScalingLaw, over_training
 from strategies.planner.setup import TrainingSetup
+from strategies.planner.step_time import model_flops_of_step
 
 COLUMNS = 100
 GIGA = 1e9
@@ -56,16 +57,14 @@ def model_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
     """Parameters and FLOPs."""
     return ["model", *rows([
         ("parameters", short(plan.parameters, 4), "all"),
-        ("active", short(plan.active, 4), "factors of a token's products: no input embedding, no idle experts"),
+        ("active", short(plan.active, 4), "in a token's products: no input embedding or idle experts"),
         ("tokens", short(setup.tokens, 4), f"{setup.steps:,} steps of {short(setup.step_tokens, 4)}"),
         ("6 N D", short(plan.flops_6nd, 4) + "FLOP", "products only"),
         ("training FLOPs", short(plan.flops, 4) + "FLOP", "with causal attention over whole windows"),
     ])]  # fmt: skip
 
 
-def memory_lines(
-    setup: TrainingSetup, hardware: Hardware, rank: int, memory: Memory, limit: float
-) -> list[str]:
+def memory_lines(setup: TrainingSetup, hardware: Hardware, rank: int, memory: Memory, limit: float) -> list[str]:
     """Bytes by part."""
     words = {
         "weights": "float32 shard",
@@ -81,9 +80,11 @@ def memory_lines(
     }
     where = f" (rank {rank} of the pipeline's {setup.sizes.pp})" if setup.sizes.pp > 1 else ""
     fits = memory.total <= limit
-    verdict = f"fits, {size(limit - memory.total)} left" if fits else f"DOES NOT FIT, {size(memory.total - limit)} short"
+    verdict = (
+        f"fits, {size(limit - memory.total)} left" if fits else f"DOES NOT FIT, {size(memory.total - limit)} short"
+    )
     body = [(name, size(value), words[name]) for name, value in asdict(memory).items() if value]
-    total = ("total", size(memory.total), f"of {size(limit)} of an {hardware.name}: {verdict}")
+    total = ("total", size(memory.total), f"of {size(limit)} ({hardware.name}): {verdict}")
     return [f"memory of the worst rank{where}", *rows([*body, total])]
 
 
@@ -118,7 +119,8 @@ def cost_lines(setup: TrainingSetup, hardware: Hardware, plan: Plan) -> list[str
         ("failures", f"{failures.failures:,.1f}",
          f"one in {span(failures.mtbf_hours * 3600)}, at {hardware.mtbf_hours:,.0f} h a GPU (--mtbf_hours)"),
         ("checkpoint every", span(failures.interval_seconds),
-         f"{failures.interval_seconds / plan.time.total:,.0f} steps (Daly); saving stands in the way {span(plan.save_seconds)}"),
+         f"{failures.interval_seconds / plan.time.total:,.0f} steps (Young/Daly); each stops training "
+         f"{span(plan.save_seconds)}"),
     ])]  # fmt: skip
 
 
@@ -139,12 +141,11 @@ def over_training_lines(law: ScalingLaw, flops: float) -> list[str]:
     parameters, tokens = law.optimum(flops)
     lines = [f"{law.name}", f"  loss {law.loss(parameters, tokens):.4f} nats a token, compute-optimal, reached by"]
     lines.append(f"  {'parameters':>12}{'tokens':>12}{'tokens/param.':>15}{'compute':>10}{'inference':>11}")
-    for row in over_training(law, flops):
-        lines.append(
-            f"  {short(row.parameters):>12}{short(row.tokens):>12}{row.tokens / row.parameters:>15.0f}"
-            f"{row.flops:>9.2f}x{row.share:>10.2f}x"
-        )
-    return lines
+    return lines + [
+        f"  {short(row.parameters):>12}{short(row.tokens):>12}{row.tokens / row.parameters:>15.0f}"
+        f"{row.flops:>9.2f}x{row.share:>10.2f}x"
+        for row in over_training(law, flops)
+    ]
 
 
 def search_table(found: Found, hardware: Hardware) -> str:
@@ -174,8 +175,6 @@ def search_table(found: Found, hardware: Hardware) -> str:
 
 
 def _line(candidate: Candidate, hardware: Hardware) -> str:
-    from strategies.planner.step_time import model_flops_of_step
-
     setup = candidate.setup
     peak = hardware.peak(setup.mixed, setup.float8) * setup.sizes.world
     share = model_flops_of_step(setup) / candidate.seconds / peak

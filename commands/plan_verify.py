@@ -69,7 +69,9 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
     found.append(Comparison("tokens a second", "", setup.step_tokens / seconds, rate))
     flops = model_flops_of_step(setup)
     share = peak * setup.sizes.world
-    found.append(Comparison("share of peak", "%", 100 * flops / seconds / share, 100 * flops * rate / setup.step_tokens / share))
+    found.append(
+        Comparison("share of peak", "%", 100 * flops / seconds / share, 100 * flops * rate / setup.step_tokens / share)
+    )
     return found
 
 
@@ -94,10 +96,11 @@ def comparison_table(found: list[Comparison], hardware: Hardware, returned: bool
         returned: whether the run's process gave freed memory back at once.
     """
     lines = [f"  {'':<30}{'predicted':>14}{'measured':>14}{'difference':>12}"]
-    for row in found:
-        lines.append(
-            f"  {row.name:<30}{row.predicted:>10,.4g} {row.unit:<3}{row.measured:>10,.4g} {row.unit:<3}{row.difference:>+11.1%}"
-        )
+    lines += [
+        f"  {row.name:<30}{row.predicted:>10,.4g} {row.unit:<3}{row.measured:>10,.4g} {row.unit:<3}"
+        f"{row.difference:>+11.1%}"
+        for row in found
+    ]
     if hardware.device == "cpu" and not returned:
         lines.append(f"  memory: the C library kept freed pages; run with {ALLOCATOR}=65536 to count tensors alone")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """`scaling_law`: the law of one's own runs, from what they logged, with a picture.
 
-Loss, parameters and tokens come from the runs' own files (`run.json`, `metrics.csv`, the saved configuration); nothing is
-trained here. A family of small runs to begin with: benchmarks/isoflop.py.
+Loss, parameters and tokens come from the runs' own files (`run.json`, `metrics.csv`, the saved configuration); nothing
+is trained here. A family of small runs to begin with: benchmarks/isoflop.py.
 """
 
 import json

@@ -84,13 +84,13 @@ def make_plan(setup: TrainingSetup, hardware: Hardware, asynchronous: bool = Fal
     peak = hardware.peak(setup.mixed, setup.float8)
     rate = setup.step_tokens / time.total / devices
     hours = setup.steps * time.total / 3600
-    most = max(
-        rank_parameters(setup, r).shard(setup.sizes.tp, setup.sizes.dp_shard) for r in range(setup.sizes.pp)
-    )
-    # A copy goes over the bus to the host, taken as a tenth of the device's own memory.
-    speed = hardware.memory_bandwidth / 10 if asynchronous else hardware.storage_bandwidth
-    save = STATE_BYTES * most / speed
-    failures = reliability(devices, hours, hardware.mtbf_hours, save, hardware.restart_seconds)
+    most = max(rank_parameters(setup, r).shard(setup.sizes.tp, setup.sizes.dp_shard) for r in range(setup.sizes.pp))
+    writing = STATE_BYTES * most / hardware.storage_bandwidth
+    # A copy to the host goes over the bus that also feeds the network card.
+    save = STATE_BYTES * most / hardware.network_bandwidth if asynchronous else writing
+    # One checkpoint at a time, and none within a step.
+    least = max(time.total, writing)
+    failures = reliability(devices, hours, hardware.mtbf_hours, save, hardware.restart_seconds, least)
     device_hours = devices * hours / (1 - failures.lost_share)
     active = matmul_parameters(setup.config)
     return Plan(

@@ -23,7 +23,7 @@ class Hardware:
         memory: bytes.
         overhead: bytes that a process needs beside tensors: context, communication, fragmentation.
         gpus_per_node: devices that the fast link joins.
-        bf16_flops, float32_flops, float8_flops: dense matrix products of the datasheet; float8 is 0 where there is none.
+        bf16_flops, float32_flops, float8_flops: dense matrix products of the datasheet; float8 is 0 for none.
         memory_bandwidth: bytes.
         link_bandwidth: bytes to the others of a machine.
         network_bandwidth: bytes to other machines.

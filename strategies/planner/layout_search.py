@@ -94,9 +94,7 @@ def refusal(setup: TrainingSetup) -> str | None:
     }
     strategy: TensorParallelStrategy
     if sizes.pp > 1:
-        strategy = PipelineParallelStrategy(
-            sizes.pp, setup.schedule, setup.pieces, setup.stages_per_rank, **further
-        )
+        strategy = PipelineParallelStrategy(sizes.pp, setup.schedule, setup.pieces, setup.stages_per_rank, **further)
     else:
         strategy = TensorParallelStrategy(**further)
     strategy.num_nodes, strategy.parallel_devices, strategy.cluster_environment = 1, [None] * sizes.world, None  # type: ignore[list-item, assignment]
@@ -157,9 +155,7 @@ def _modes(setup: TrainingSetup, sizes: MeshSizes, micro: int, count: int) -> It
         )  # fmt: skip
 
 
-def search(
-    setup: TrainingSetup, hardware: Hardware, devices: int, limit: float | None = None, keep: int = 5
-) -> Found:
+def search(setup: TrainingSetup, hardware: Hardware, devices: int, limit: float | None = None, keep: int = 5) -> Found:
     """The fastest layouts.
 
     Args:
@@ -223,5 +219,3 @@ def why_slower(best: Candidate, other: Candidate) -> str:
     if slower < 5e-4:
         return "as fast, needs more memory"
     return f"{slower:.1%} slower: {words[worst]} (+{more[worst]:.2f} s)"
-
-

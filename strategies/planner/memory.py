@@ -101,6 +101,14 @@ def _block_casts(setup: TrainingSetup, held: RankParameters) -> float:
     return CAST * sum(p.whole(setup.sizes.tp) for p in held.block if p.is_cast) if setup.mixed else 0.0
 
 
+def _cached_casts(setup: TrainingSetup, held: RankParameters) -> float:
+    """Bytes of a block's casts that autocast's cache keeps though their block was left: of whole parameters, not of the
+    experts, which are views of one.
+    """
+    numbers = sum(p.whole(setup.sizes.tp) for p in held.block if p.is_cast and len(p.shape) < 3)
+    return CAST * numbers if setup.mixed else 0.0
+
+
 def _matrix(setup: TrainingSetup) -> float:
     """Numbers of the output matrix on a rank."""
     return setup.config.vocabulary_size * setup.config.width / setup.sizes.tp
@@ -155,7 +163,8 @@ def _moments(setup: TrainingSetup) -> list[Memory]:
     waiting = GRADIENT * held.whole(sizes.tp) if sharded and setup.accumulate > 1 else 0.0
     # Autocast's cache keeps casts until the step's forward pass ends, kept activations or not.
     # Compiled blocks cast within their own graphs, once more in the backward pass.
-    casts = 0.0 if setup.compiled else held.blocks * _block_casts(setup, held)
+    of_block = (_block_casts if setup.checkpointing == "none" else _cached_casts)(setup, held)
+    casts = 0.0 if setup.compiled else held.blocks * of_block
     activations = setup.microbatch_tokens * (held.blocks * block_bytes(setup) + head_bytes(setup)) + _angles(setup)
     reducing = GRADIENT * ahead * block if sharded else 0.0
     casts_in_backward = casts if setup.checkpointing == "none" else 0.0

@@ -5,6 +5,7 @@ that cuts, prunes and shards is that of training, so that what it makes can be h
 that differ in nothing but their number are built once: each pipeline rank, with its largest and its smallest shard.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -66,11 +68,18 @@ def views(setup: TrainingSetup) -> Iterator[View]:
     """
     if torch.distributed.is_initialized():
         raise RuntimeError("views of ranks make process groups of their own: not within one")
-    sizes = setup.sizes
+    sizes, seen = setup.sizes, set()
     for shard_rank in sorted({0, sizes.dp_shard - 1}):
         with _pretended(sizes.dp_shard * sizes.tp, shard_rank * sizes.tp):
+            # Replicas are all alike, and the pipeline is told where it stands.
+            mesh = make_mesh("cpu", replace(sizes, pp=1, dp_replicate=1))
             for pp_rank in range(sizes.pp):
-                yield _view(setup, pp_rank, shard_rank)
+                held = rank_parameters(setup, pp_rank)
+                kind = (shard_rank, held.blocks, bool(held.embedding), bool(held.head))
+                # The blocks of every rank are to be seen once; smallest shards differ by the kind of rank alone.
+                if shard_rank == 0 or kind not in seen:
+                    yield _view(setup, mesh, pp_rank, shard_rank)
+                seen.add(kind)
 
 
 @contextmanager
@@ -82,12 +91,14 @@ def _pretended(world: int, rank: int) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def _view(setup: TrainingSetup, pp_rank: int, shard_rank: int) -> View:
+def _view(setup: TrainingSetup, mesh: DeviceMesh, pp_rank: int, shard_rank: int) -> View:
     with torch.device("meta"):
         decoder = Decoder(setup.config)
-    strategy = _strategy(setup, pp_rank)
+    strategy = _strategy(setup, mesh, pp_rank)
     strategy._lightning_module = _Module(decoder, setup.sequence_length)  # type: ignore[assignment]
-    strategy.parallelize(decoder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Parallelize plan key")
+        strategy.parallelize(decoder)
     held = rank_parameters(setup, pp_rank)
     built = sum(_local(parameter) for parameter in decoder.parameters())
     return View(
@@ -103,8 +114,8 @@ def _local(parameter: nn.Parameter) -> int:
     return parameter.to_local().numel() if isinstance(parameter, DTensor) else parameter.numel()
 
 
-def _strategy(setup: TrainingSetup, pp_rank: int) -> TensorParallelStrategy:
-    """The strategy, told where it stands: its mesh has the axes that share a stage, whose replicas are all alike."""
+def _strategy(setup: TrainingSetup, mesh: DeviceMesh, pp_rank: int) -> TensorParallelStrategy:
+    """The strategy, told where it stands in the pipeline; its mesh has the axes that share a stage."""
     further: dict[str, Any] = {
         "tensor_parallel_size": setup.sizes.tp,
         "activation_checkpointing": setup.checkpointing,
@@ -124,5 +135,5 @@ def _strategy(setup: TrainingSetup, pp_rank: int) -> TensorParallelStrategy:
     else:
         strategy = Placed(**further)
     strategy.sizes = setup.sizes
-    strategy._device_mesh = make_mesh("cpu", replace(setup.sizes, pp=1, dp_replicate=1))
+    strategy._device_mesh = mesh
     return strategy  # type: ignore[no-any-return]

@@ -66,15 +66,20 @@ def lost_share(interval: float, save_seconds: float, mtbf_seconds: float, restar
 
 
 def reliability(
-    devices: int, hours: float, device_mtbf_hours: float, save_seconds: float, restart_seconds: float
+    devices: int,
+    hours: float,
+    device_mtbf_hours: float,
+    save_seconds: float,
+    restart_seconds: float,
+    least_interval: float = 0.0,
 ) -> Reliability:
-    """What a run of `hours` of training on `devices` has to reckon with, at Daly's interval.
+    """What a run of `hours` of training on `devices` has to reckon with, at Daly's interval or the shortest there is.
 
     Raises:
         InputError: where failures come so often that the run gets nowhere.
     """
     mtbf = run_mtbf(device_mtbf_hours, devices)
-    interval = daly_interval(max(save_seconds, 1e-3), mtbf * 3600)
+    interval = max(daly_interval(save_seconds, mtbf * 3600), least_interval)
     lost = lost_share(interval, save_seconds, mtbf * 3600, restart_seconds)
     if lost >= 1:
         raise InputError(

@@ -121,8 +121,8 @@ def fit_scaling_law(points: Sequence[Point], name: str = "these runs", delta: fl
     sizes, lengths = {point.parameters for point in points}, {point.tokens for point in points}
     if len(points) < FEWEST or len(sizes) < 3 or len(lengths) < 3:
         raise InputError(
-            f"{len(points)} runs of {len(sizes)} sizes and {len(lengths)} lengths: a scaling law has five coefficients, "
-            f"give at least {FEWEST} runs of three sizes and three lengths"
+            f"{len(points)} runs of {len(sizes)} sizes and {len(lengths)} lengths: a scaling law has five "
+            f"coefficients, give at least {FEWEST} runs of three sizes and three lengths"
         )
     n, d, losses = (
         torch.tensor([getattr(p, key) for p in points], dtype=torch.float64).log()

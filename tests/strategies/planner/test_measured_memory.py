@@ -28,9 +28,7 @@ LAYOUTS: dict[str, tuple[int, str, dict[str, Any]]] = {
 }
 
 
-def configuration(
-    folder: Path, world: int, strategy: str, layout: dict[str, Any], **changes: Any
-) -> dict[str, Any]:
+def configuration(folder: Path, world: int, strategy: str, layout: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A run of two steps of 2 x 128 tokens."""
     return {
         "trainer": {
@@ -72,9 +70,7 @@ def train(configuration: dict[str, Any]) -> None:
         gradient_clip_val=1.0, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False,
     )  # fmt: skip
-    config = DecoderConfig(
-        vocabulary_size=data["vocabulary_size"], **configuration["model"]["init_args"]["decoder"]
-    )
+    config = DecoderConfig(vocabulary_size=data["vocabulary_size"], **configuration["model"]["init_args"]["decoder"])
     run.fit(LanguageModel(AdamW(), Cosine(1), config), datamodule=RandomTokens(**data))
 
 

@@ -144,7 +144,7 @@ def test_laws_at_the_compute_of_gopher() -> None:
     printed, _ = HOFFMANN.optimum(5.76e23)
     assert corrected == pytest.approx(70e9, rel=0.1)
     assert printed < 45e9
-    assert BESIROGLU.loss(70e9, 1.4e12) == pytest.approx(HOFFMANN.loss(70e9, 1.4e12), abs=0.03)
+    assert BESIROGLU.loss(70e9, 1.4e12) == pytest.approx(HOFFMANN.loss(70e9, 1.4e12), abs=0.05)
     for law in (BESIROGLU, HOFFMANN):
         n, d = law.optimum(1e22)
         assert 6 * n * d == pytest.approx(1e22)
@@ -187,5 +187,3 @@ def test_mixture_of_the_size_configurations() -> None:
         data = yaml.safe_load((ROOT / f"configs/pretrain/{name}.yaml").read_text())["data"]["init_args"]
         weights = {source: found["weight"] for source, found in data["sources"].items()}
         assert weights == {"web": 60, "code": 15, "books": 8, "curated": 7, "academic": 5, "wikipedia": 5}
-
-
