@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from commands.plan_setup import number, setup_of
+from commands.plan_setup import number, saves_asynchronously, setup_of
 from commands.plan_tables import over_training_lines, plan_table, search_table, size
 from commands.plan_verify import compare_run, comparison_table
 from errors import InputError
@@ -89,9 +89,7 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
         find(given, configuration, hardware)
         return
     setup = setup_of(configuration, hardware, given.devices)
-    strategy = configuration["trainer"].get("strategy")
-    layout = strategy.get("init_args") if isinstance(strategy, dict) else None
-    made = make_plan(setup, hardware, bool((layout or {}).get("asynchronous_checkpoints")))
+    made = make_plan(setup, hardware, saves_asynchronously(configuration))
     if given.json:
         print(json.dumps(made.as_json() | {"hardware": hardware.name, "devices": setup.sizes.world}, indent=1))
     else:

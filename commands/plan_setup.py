@@ -94,6 +94,13 @@ def setup_of(
     return setup
 
 
+def saves_asynchronously(configuration: dict[str, Any]) -> bool:
+    """Whether checkpoints are written while training goes on."""
+    strategy = configuration["trainer"].get("strategy")
+    layout = strategy.get("init_args") if isinstance(strategy, dict) else None
+    return bool((layout or {}).get("asynchronous_checkpoints"))
+
+
 def number(devices: Any) -> int:
     """Devices of a machine.
 

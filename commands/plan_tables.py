@@ -57,7 +57,7 @@ def model_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
     """Parameters and FLOPs."""
     return ["model", *rows([
         ("parameters", short(plan.parameters, 4), "all"),
-        ("active", short(plan.active, 4), "in a token's products: no input embedding or idle experts"),
+        ("active", short(plan.active, 4), "of them in a token's products"),
         ("tokens", short(setup.tokens, 4), f"{setup.steps:,} steps of {short(setup.step_tokens, 4)}"),
         ("6 N D", short(plan.flops_6nd, 4) + "FLOP", "products only"),
         ("training FLOPs", short(plan.flops, 4) + "FLOP", "with causal attention over whole windows"),

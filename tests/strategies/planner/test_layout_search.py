@@ -81,7 +81,7 @@ def test_the_strategies_themselves_say_no() -> None:
         preflight(pipeline(4, schedule="zbv", microbatches=4), 4, batch_size=4)
     assert refusal(replace(setup, schedule="zbv", stages_per_rank=2, compiled=False)) == str(raised.value)
     assert refusal(replace(setup, sizes=MeshSizes(cp=2))) is not None
-    tensor = replace(a_setup(2), sizes=MeshSizes(tp=2))
+    tensor = replace(a_setup(2, compiled=False), sizes=MeshSizes(tp=2))
     assert "experts are not cut" in str(refusal(replace(tensor, config=replace(CONFIG, experts=Experts(4, 2)))))
 
 
