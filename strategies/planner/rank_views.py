@@ -58,7 +58,7 @@ class _Module(nn.Module):
 
 
 def views(setup: TrainingSetup) -> Iterator[View]:
-    """Every kind of rank, along the pipeline.
+    """Every rank of the pipeline with its largest shards; then, with one block a stage, those with the smallest.
 
     Args:
         setup: the run, in a layout that the strategies accept.
@@ -68,17 +68,19 @@ def views(setup: TrainingSetup) -> Iterator[View]:
     """
     if torch.distributed.is_initialized():
         raise RuntimeError("views of ranks make process groups of their own: not within one")
-    sizes, seen = setup.sizes, set()
+    sizes = setup.sizes
+    seen: set[tuple[int, bool, bool]] = set()
     for shard_rank in sorted({0, sizes.dp_shard - 1}):
         with _pretended(sizes.dp_shard * sizes.tp, shard_rank * sizes.tp):
             # Replicas are all alike, and the pipeline is told where it stands.
             mesh = make_mesh("cpu", replace(sizes, pp=1, dp_replicate=1))
             for pp_rank in range(sizes.pp):
-                held = rank_parameters(setup, pp_rank)
-                kind = (shard_rank, held.blocks, bool(held.embedding), bool(held.head))
-                # The blocks of every rank are to be seen once; smallest shards differ by the kind of rank alone.
+                # Blocks are all alike: once every rank has been seen whole, one of them shows how it is shared.
+                short = setup if shard_rank == 0 else replace(setup, config=replace(setup.config, layers=setup.stages))
+                held = rank_parameters(short, pp_rank)
+                kind = (shard_rank, bool(held.embedding), bool(held.head))
                 if shard_rank == 0 or kind not in seen:
-                    yield _view(setup, mesh, pp_rank, shard_rank)
+                    yield _view(short, mesh, pp_rank, shard_rank)
                 seen.add(kind)
 
 
