@@ -436,7 +436,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "scaling_law": scaling_law,
 }
 """Those that take no Trainer, model and data."""
-RECIPE, PLAN, DRY_RUN = "recipe", "plan", "--dry-run"
+RECIPE, PLAN = "recipe", "plan"
+DRY_RUN = ("--dry-run", "--dry_run")
 
 
 def resolved(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
@@ -468,8 +469,8 @@ def main(arguments: list[str] | None = None) -> None:
             recipe(given[1:], Parser, resolved)
         elif given and given[0] == PLAN:
             plan(given[1:], resolved)
-        elif given and given[0] == "fit" and DRY_RUN in given:
-            dry_run([argument for argument in given if argument != DRY_RUN], resolved)
+        elif given and given[0] == "fit" and not set(DRY_RUN).isdisjoint(given):
+            dry_run([argument for argument in given if argument not in DRY_RUN], resolved)
         elif given and (command := COMMANDS.get(given[0])) is not None:
             program = f"main.py {given[0]}"
             auto_cli(command, args=given[1:], as_positional=False, prog=program, parser_class=Parser)

@@ -83,7 +83,7 @@ def setup_of(
         mixed=precision == "bf16-mixed",
         optimizer=cast(Any, OPTIMIZERS[optimizer]),
         checkpointing=layout.get("activation_checkpointing") or "none",
-        schedule=schedule if is_pipeline else "1f1b",
+        schedule=cast(Any, schedule) if is_pipeline else "1f1b",
         stages_per_rank=stages_of(schedule, layout.get("stages_per_rank")) if is_pipeline else 1,
         compiled=layout.get("compile_backend") is not None,
         float8=bool(layout.get("float8")),

@@ -97,7 +97,7 @@ def refusal(setup: TrainingSetup) -> str | None:
         strategy = PipelineParallelStrategy(sizes.pp, setup.schedule, setup.pieces, setup.stages_per_rank, **further)
     else:
         strategy = TensorParallelStrategy(**further)
-    strategy.num_nodes, strategy.parallel_devices, strategy.cluster_environment = 1, [None] * sizes.world, None  # type: ignore[list-item, assignment]
+    strategy.num_nodes, strategy.parallel_devices, strategy.cluster_environment = 1, [None] * sizes.world, None  # type: ignore[list-item]
     trainer = SimpleNamespace(
         lightning_module=SimpleNamespace(config=setup.config),
         datamodule=SimpleNamespace(batch_sizes=lambda: [setup.rows], sequence_length=setup.sequence_length),

@@ -138,4 +138,4 @@ def _strategy(setup: TrainingSetup, mesh: DeviceMesh, pp_rank: int) -> TensorPar
         strategy = Placed(**further)
     strategy.sizes = setup.sizes
     strategy._device_mesh = mesh
-    return strategy  # type: ignore[no-any-return]
+    return strategy
