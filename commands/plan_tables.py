@@ -119,7 +119,7 @@ def cost_lines(setup: TrainingSetup, hardware: Hardware, plan: Plan) -> list[str
         ("failures", f"{failures.failures:,.1f}",
          f"one in {span(failures.mtbf_hours * 3600)}, at {hardware.mtbf_hours:,.0f} h a GPU (--mtbf_hours)"),
         ("checkpoint every", span(failures.interval_seconds),
-         f"{failures.interval_seconds / plan.time.total:,.0f} steps (Young/Daly); each stops training "
+         f"{failures.interval_seconds / plan.time.total:,.0f} steps (Young/Daly), each "
          f"{span(plan.save_seconds)}"),
     ])]  # fmt: skip
 
