@@ -21,7 +21,6 @@ from tests.strategies.planner.test_measured_memory import CPU, LAYOUTS, PIPELINE
 FURTHER: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
     "single, full": (1, SPREAD, {"activation_checkpointing": "full"}, {}),
     "single, selective": (1, SPREAD, {"activation_checkpointing": "selective"}, {}),
-    "single, bf16-mixed": (1, SPREAD, {}, {"precision": "bf16-mixed"}),
     "fsdp2, 2 accumulated": (2, SPREAD, {}, {"accumulate_grad_batches": 2}),
     "ddp2": (2, SPREAD, {"data_parallel_replicate_size": 2}, {}),
     "pp2, gpipe": (2, PIPELINE, {"pipeline_parallel_size": 2, "microbatches": 2, "schedule": "gpipe"}, {}),
