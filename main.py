@@ -3,7 +3,7 @@
 fit, validate, test and predict are Lightning's; prepare, inspect, export, generate, parity and report read the very
 same configuration.
 convert, evaluate and compare need none: a model brings its shape and its tokenizer. constitution has one of its own;
-recipe runs others, one after another.
+recipe runs others, one after another; plan reads what fit reads and says what it will cost.
 Everything a command does lives in models, datamodules, strategies or callbacks and is chosen in YAML.
 """
 
@@ -38,8 +38,11 @@ from callbacks.report import write_report
 from commands.compare import compare_models
 from commands.constitution import constitution
 from commands.convert import convert
+from commands.dry_run import dry_run
 from commands.evaluate import evaluate
+from commands.plan import plan
 from commands.recipe import recipe
+from commands.scaling_law import scaling_law
 from commands.train_classifier import train_classifier
 from datamodules.balance import MIXTURE, format_mixture
 from datamodules.megatron import export_megatron
@@ -281,7 +284,8 @@ class CommandLine(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> Parser:
         further = (
-            f"with a configuration of their own or none: {', '.join([*sorted(COMMANDS), RECIPE])} (COMMAND --help)"
+            f"with a configuration of their own or none: {', '.join([*sorted(COMMANDS), PLAN, RECIPE])} "
+            "(COMMAND --help); fit --dry-run builds every rank's part without memory and checks it against the plan"
         )
         parser = Parser(**{"epilog": further} | kwargs)
         parser.add_argument(
@@ -483,9 +487,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "constitution": constitution,
     "convert": convert,
     "evaluate": evaluate,
+    "scaling_law": scaling_law,
 }
 """Those that take no Trainer, model and data."""
-RECIPE = "recipe"
+RECIPE, PLAN = "recipe", "plan"
+DRY_RUN = ("--dry-run", "--dry_run")
 
 
 def resolved(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
@@ -516,6 +522,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if given and given[0] == RECIPE:
             recipe(given[1:], Parser, resolved)
+        elif given and given[0] == PLAN:
+            plan(given[1:], resolved)
+        elif given and given[0] == "fit" and not set(DRY_RUN).isdisjoint(given):
+            dry_run([argument for argument in given if argument not in DRY_RUN], resolved)
         elif given and (command := COMMANDS.get(given[0])) is not None:
             program = f"main.py {given[0]}"
             auto_cli(command, args=given[1:], as_positional=False, prog=program, parser_class=Parser)

@@ -6,6 +6,7 @@ little. Time spent in validation is left out, time spent waiting for input is no
 
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import time
@@ -14,8 +15,10 @@ from typing import Any
 
 import lightning
 import torch
+import torch.distributed
 from torch import Tensor
 
+from callbacks.memory import PeakMemory
 from models.attention import attended_pairs
 from models.flops import measured_matmul_peak, parameters, training_flops
 
@@ -34,7 +37,8 @@ def matmul_dtype(precision: str) -> torch.dtype:
 class Throughput(lightning.Callback):
     """Logs `throughput/{tokens_per_second,model_flops_per_second,share_of_peak}` at the logging interval.
 
-    Also writes `run.json` into the run's folder: the hardware, the versions and what was reached.
+    Also writes `run.json` into the run's folder: the hardware, the versions, what was reached, and the peak memory of
+    each rank above what it had before there was a model, see `callbacks.memory`.
 
     Args:
         peak_flops_per_second: ceiling of one device; null measures it for a second before training.
@@ -56,6 +60,9 @@ class Throughput(lightning.Callback):
         ranks = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
         return training_flops(pl_module.config, self._tokens, int(self._pairs)) * ranks if self._tokens else 0.0
 
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        self._memory = PeakMemory(trainer.strategy.root_device)
+
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         device = trainer.strategy.root_device
         if self.peak is None:
@@ -70,11 +77,14 @@ class Throughput(lightning.Callback):
             "python": platform.python_version(),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            # A C library that keeps freed pages makes a process look larger than its tensors.
+            "returns_freed_memory": "MALLOC_MMAP_THRESHOLD_" in os.environ or device.type == "cuda",
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         self._fit_start, self._trained = time.monotonic(), False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._memory.restart()
         self._restart()
         if trainer.is_global_zero and trainer.global_step != trainer.max_steps:
             self._write(trainer)
@@ -115,9 +125,11 @@ class Throughput(lightning.Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         # A run that was complete already keeps the facts of its training.
-        if not trainer.is_global_zero or not self._trained:
+        if not self._trained:
             return
-        self._write(trainer)
+        self._facts["peak_memory_bytes"] = _of_every_rank(self._memory.bytes())
+        if trainer.is_global_zero:
+            self._write(trainer)
 
     def _write(self, trainer: lightning.Trainer) -> None:
         self._facts["seconds_of_last_start"] = round(time.monotonic() - self._fit_start, 1)
@@ -131,6 +143,14 @@ class Throughput(lightning.Callback):
     def _restart(self) -> None:
         self._since, self._paused, self._tokens = time.monotonic(), 0.0, 0
         self._pairs = 0
+
+
+def _of_every_rank(value: int | None) -> list[int | None]:
+    if not torch.distributed.is_initialized():
+        return [value]
+    values: list[int | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def _device_name(device: torch.device) -> str:

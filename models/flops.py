@@ -58,6 +58,20 @@ def training_flops(config: DecoderConfig, tokens: int, attended_pairs: int) -> i
     return 6 * matmul_parameters(config) * tokens + attention
 
 
+def palm_flops_a_token(config: DecoderConfig, sequence_length: int) -> float:
+    """FLOPs of a token forward and backward in PaLM's convention, 6 N + 12 L H Q T (Chowdhery et al. 2022, appendix B).
+
+    N leaves the input embedding out; attention counts as the full square of the window, twice what is computed. For
+    comparison with published utilisations only.
+
+    Args:
+        config: shape of the decoder; L layers, H heads of width Q.
+        sequence_length: T.
+    """
+    assert config.head_width is not None
+    return 6.0 * matmul_parameters(config) + 12.0 * config.layers * config.heads * config.head_width * sequence_length
+
+
 def has_bf16_matrix_units(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware.
 

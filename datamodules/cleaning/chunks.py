@@ -18,6 +18,7 @@ import pyarrow
 import pyarrow.parquet
 from daft import DataType, col
 
+from datamodules.cleaning.engine import spread
 from datamodules.document import Document
 from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
 from datamodules.stages import fingerprint, written_whole
@@ -104,28 +105,28 @@ def chunk_files(inputs: Mapping[str, Sequence[InputFile]], chunk_bytes: int, key
     return chunks
 
 
-def collect(chunk: Chunk, reader: Reader, folder: Path, piece_bytes: int) -> list[Path]:
-    """Read a chunk into pieces of at most about `piece_bytes`, on any worker.
+def collect(chunks: Sequence[Chunk], readers: Mapping[str, Reader], folder: Path, piece_bytes: int) -> None:
+    """Read chunks into pieces of at most about `piece_bytes`, each on any worker.
 
     The pieces that an interrupted run left are not written again: a document too large for the rest of a piece does
     not start another, so where pieces end depends on nothing but the documents.
 
     Args:
-        chunk: what to read.
-        reader: of its source.
+        chunks: what to read.
+        readers: by source.
         folder: where the pieces go; seen by all workers.
         piece_bytes: UTF-8 bytes of text, and `ROW_BYTES` for each document.
     """
-    if (pieces := chunk.pieces(folder)) is not None:
-        return pieces
+    missing = [chunk for chunk in chunks if chunk.pieces(folder) is None]
+    if not missing:
+        return
 
     @daft.func(return_dtype=DataType.int64())
     def read(number: int) -> int:
-        return write_pieces(chunk, reader, folder, piece_bytes)
+        return write_pieces(missing[number], readers[missing[number].source], folder, piece_bytes)
 
-    # One row: the files are in the function, a path need not be text.
-    daft.from_pydict({"chunk": [chunk.number]}).select(read(col("chunk"))).collect()
-    return chunk.pieces(folder) or []
+    # Rows are numbers and the files are in the function: a path need not be text.
+    spread(daft.from_pydict({"chunk": list(range(len(missing)))})).select(read(col("chunk"))).collect()
 
 
 def write_pieces(chunk: Chunk, reader: Reader, folder: Path, piece_bytes: int) -> int:

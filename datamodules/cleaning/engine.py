@@ -10,6 +10,7 @@ import os
 from typing import Literal
 
 import daft
+from daft import DataFrame
 from daft.exceptions import DaftCoreException
 from daft.runners import get_or_create_runner
 
@@ -34,10 +35,18 @@ def use_engine(engine: Literal["native", "ray"]) -> None:
         raise InputError(f"engine={engine}: this process already runs Daft on {other}, start another one")
 
 
-def plans_at_once() -> int:
-    """Plans to keep in flight: one saturates a machine, a cluster takes one for each of its processors."""
+def workers() -> int:
+    """How many tasks the engine runs at once; on one machine Daft spreads every plan over the cores by itself."""
     if get_or_create_runner().name == "ray":
         import ray
 
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
     return 1
+
+
+def spread(df: DataFrame) -> DataFrame:
+    """The same rows in the same order, in as many parts as there are workers.
+
+    Plans follow each other: two in flight at once end Daft's actor on Ray (0.7.26), so a plan has to fill the cluster.
+    """
+    return df.into_partitions(workers()) if workers() > 1 else df

@@ -48,7 +48,7 @@ v.v v_v xD xDD ¯\(ツ)/¯ ಠ_ಠ ಠ︵ಠ — ‘S ‘s ’
 
 def special_cases() -> dict[str, tuple[str, ...]]:
     """String -> the words it is split into, one for a string that stays whole."""
-    cases = {word: (word,) for word in (*ABBREVIATIONS.split(), *EMOTICONS.split())}
+    cases: dict[str, tuple[str, ...]] = {word: (word,) for word in (*ABBREVIATIONS.split(), *EMOTICONS.split())}
     for letter in "abcdefghijklmnopqrstuvwxyz":
         cases[f"{letter}."] = (f"{letter}.",)
     for word in [form for stem in CLIPPED.split() for form in (stem, f"{stem}'")] + INFORMAL.split():

@@ -18,6 +18,7 @@ from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import left, length, length_bytes, regexp_replace, when
 
 from datamodules.cleaning.decisions import NEAR, REASONS, Decisions
+from datamodules.cleaning.engine import spread
 from datamodules.cleaning.judging import EXCERPT_CHARACTERS, MASKING_MARGIN, write_table
 from datamodules.cleaning.lines import RepeatedLines
 from datamodules.cleaning.pii import MaskPersonalData
@@ -142,7 +143,7 @@ def finish(piece: Piece, folder: Path, masker: MaskPersonalData | None, cuts: Cu
     final = final.append_column("text", texts)
     for name, taken in lost.items():
         final = final.append_column(f"cut_{name}", pyarrow.array(taken, pyarrow.int64()))
-    write_table(masked_documents(daft.from_arrow(final), masker).to_arrow(), documents)
+    write_table(masked_documents(spread(daft.from_arrow(final)), masker).to_arrow(), documents)
 
     others = ~kept
     gone = table.select([*PROVENANCE, "bytes", "excerpt", "dropped_by", *measured]).filter(others)
@@ -150,7 +151,7 @@ def finish(piece: Piece, folder: Path, masker: MaskPersonalData | None, cuts: Cu
     for name, column in _kept_instead(piece).items():
         gone = gone.append_column(name, column.filter(others))
     excerpt = masked_excerpt(masker or MaskPersonalData(), col("excerpt"))
-    write_table(daft.from_arrow(gone).with_column("excerpt", excerpt).to_arrow(), dropped)
+    write_table(spread(daft.from_arrow(gone)).with_column("excerpt", excerpt).to_arrow(), dropped)
 
 
 def _reasons(piece: Piece, table: pyarrow.Table) -> pyarrow.Array:

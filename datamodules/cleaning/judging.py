@@ -16,6 +16,7 @@ import pyarrow.parquet
 from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import coalesce, hash, left, length_bytes, regexp, when
 
+from datamodules.cleaning.engine import spread
 from datamodules.cleaning.exact import text_key
 from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.normalize import Normalize
@@ -100,9 +101,10 @@ def judge(
     }
     df = df.with_columns(kept)
     if near is not None:
-        # A signature of nothing but nulls is an error, and Parquet cannot read null lists of a fixed size back.
+        # Dropped documents have the signature of no text, which nobody reads: slices of null lists are an error in
+        # Daft, and Parquet cannot read null lists of a fixed size back.
         signature = near.signature(col("text").fill_null(lit(""))).cast(DataType.list(DataType.uint32()))
-        df = df.with_column("signature", when(col("reason").is_null(), signature))
+        df = df.with_column("signature", signature)
         bands = {band_column(n): key for n, key in enumerate(near.band_keys(col("signature")))}
         loose = {loose_column(n): key for n, key in enumerate(near.band_keys(col("signature"), near.rows // 2))}
         df = df.with_columns(bands | loose)
@@ -121,7 +123,7 @@ def keys_of(judged: Path) -> Path:
 
 
 def signatures_of(judged: Path) -> Path:
-    """File of its signatures, uint32 [documents, hashes]; 0 where a document was dropped."""
+    """File of its signatures, uint32 [documents, hashes]."""
     return judged.with_suffix(".signatures.npy")
 
 
@@ -136,18 +138,15 @@ def write_judged(
     """Judge a piece on disk into three files of the same rows, unless they are there; arguments as for `judge`."""
     if judged.exists():
         return
-    table = judge(daft.from_arrow(pyarrow.parquet.read_table(piece)), source, steps, near, urls).to_arrow()
+    table = judge(spread(daft.from_arrow(pyarrow.parquet.read_table(piece))), source, steps, near, urls).to_arrow()
     keys = np.empty((len(key_columns(near)), len(table)), dtype=np.uint64)
     for row, name in enumerate(key_columns(near)):
         keys[row] = table.column(name).fill_null(0).to_numpy()
     with written_whole(keys_of(judged)) as partial, partial.open("wb") as file:
         np.save(file, keys)
     if near is not None:
-        signatures = np.zeros((len(table), near.bands * near.rows), dtype=np.uint32)
-        column = table.column("signature").combine_chunks()
-        signatures[column.is_valid().to_numpy(zero_copy_only=False)] = (
-            column.flatten().to_numpy().reshape(-1, signatures.shape[1])
-        )
+        flat = table.column("signature").combine_chunks().flatten().to_numpy()
+        signatures = flat.reshape(-1, near.bands * near.rows)
         with written_whole(signatures_of(judged)) as partial, partial.open("wb") as file:
             np.save(file, signatures)
         table = table.drop_columns("signature")

@@ -57,7 +57,8 @@ NORTH_AMERICA = 1
 
 def is_valid(number: str, region: str | None) -> bool:
     """Whether libphonenumber knows a number as assignable; with a region, in its national form too."""
-    if not 7 <= sum(character.isdigit() for character in number) <= 15:
+    # E.164 allows 15 digits; fewer than 9 with a country code are no subscriber's number.
+    if not (7 if region else 9) <= sum(character.isdigit() for character in number) <= 15:
         return False
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(number, region))

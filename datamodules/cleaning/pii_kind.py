@@ -51,13 +51,14 @@ class Announced:
         words: lower case; beside a letter each is part of another word.
         number: pattern of the number.
         accepts: whether the number is what the word says.
-        digits: pattern of the number from its first digit on, for the sieve: simpler, and it may match more.
+        digits: pattern of the number from its first digit on, for the sieve: simpler, and it may match more; by
+            default six digits with at most two other signs between any of them.
     """
 
     words: tuple[str, ...]
     number: str
     accepts: Callable[[str], bool]
-    digits: str = r"[0-9][0-9 .()/+\-]{5,7}[0-9A-Za-z]"
+    digits: str = r"[0-9](?:[ .()/+\-]{0,2}[0-9]){5}"
 
     def find(self, text: str, lowered: str) -> Iterator[Span]:
         """The numbers in a text.

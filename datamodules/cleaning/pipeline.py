@@ -5,7 +5,6 @@ as columns of numbers (`decisions`), and each text as it is written (`finishing`
 disk between the passes and buy that memory does not grow with the corpus and that a killed run continues.
 """
 
-import concurrent.futures
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from datamodules.cleaning.chunks import Chunk, chunk_files, collect
 from datamodules.cleaning.clock import Clock
 from datamodules.cleaning.decisions import decide
-from datamodules.cleaning.engine import plans_at_once, use_engine
+from datamodules.cleaning.engine import use_engine, workers
 from datamodules.cleaning.finishing import DOCUMENTS, DROPPED, Piece, find_repetitions, finish
 from datamodules.cleaning.judging import describe_steps, write_judged
 from datamodules.cleaning.lines import RepeatedLines
@@ -201,14 +200,20 @@ def clean(
     key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
     size = int(curation.chunk_megabytes * 1e6)
 
-    def read_and_judge(chunk: Chunk) -> list[Path]:
+    readers = {name: source.reader for name, source in sources.items()}
+
+    def read_ahead(some: Sequence[Chunk]) -> None:
+        """Have the workers read a chunk each."""
+        unread = [chunk for chunk in some if chunk.pieces(work / "judged") is None]
+        with clock.measure("collect", sum(chunk.size for chunk in unread)):
+            collect(unread, readers, work / "raw", size)
+
+    def judge_pieces(chunk: Chunk) -> list[Path]:
         """The judged pieces of a chunk, made if they are not there."""
         judged = chunk.pieces(work / "judged")
         if judged is not None:
             return judged
-        name = chunk.source
-        with clock.measure(f"collect {name}", chunk.size):
-            raw = collect(chunk, sources[name].reader, work / "raw", size)
+        name, raw = chunk.source, chunk.pieces(work / "raw") or []
         judged = [chunk.piece(work / "judged", number) for number in range(len(raw))]
         for before, after in zip(raw, judged, strict=True):
             with clock.measure(f"judge {name}", _text_bytes(before)):
@@ -219,7 +224,14 @@ def clean(
         return judged
 
     chunks = chunk_files(inputs, size, key)
-    by_chunk = _each(read_and_judge, chunks, [chunk.size for chunk in chunks], "cleaning")
+    by_chunk: list[list[Path]] = []
+    with _progress("cleaning", sum(chunk.size for chunk in chunks)) as progress:
+        for start in range(0, len(chunks), workers()):
+            some = chunks[start : start + workers()]
+            read_ahead(some)
+            for chunk in some:
+                by_chunk.append(judge_pieces(chunk))
+                progress.update(chunk.size)
     judged = [path for paths in by_chunk for path in paths]
     owners = [chunk.source for chunk, paths in zip(chunks, by_chunk, strict=True) for _ in paths]
     total = sum(map(_text_bytes, judged))
@@ -233,11 +245,12 @@ def clean(
     with clock.measure("repetitions", total):
         cuts = find_repetitions(pieces, curation.repetitions, work)
 
-    def write(piece: Piece) -> None:
-        with clock.measure("mask and write", _text_bytes(piece.judged)):
-            finish(piece, folder, curation.personal_data, cuts)
-
-    _each(write, pieces, [_text_bytes(path) for path in judged], "writing")
+    with _progress("writing", total) as progress:
+        for piece in pieces:
+            size = _text_bytes(piece.judged)
+            with clock.measure("mask and write", size):
+                finish(piece, folder, curation.personal_data, cuts)
+            progress.update(size)
     with clock.measure("summary", total):
         summary = summarise(described, pieces, folder, curation.masked_kinds, list(curation.repetitions))
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
@@ -250,22 +263,8 @@ def clean(
     return summary | clock.summary()
 
 
-def _each(work: Any, items: Sequence[Any], sizes: Sequence[int], name: str) -> list[Any]:
-    """Results of a function that runs a plan on each item, in order, with progress in bytes."""
-    with (
-        concurrent.futures.ThreadPoolExecutor(plans_at_once()) as threads,
-        tqdm(desc=name, total=sum(sizes), unit="B", unit_scale=True, disable=None) as progress,
-    ):
-        futures = [threads.submit(work, item) for item in items]
-        try:
-            results = []
-            for future, size in zip(futures, sizes, strict=True):
-                results.append(future.result())
-                progress.update(size)
-        finally:
-            # After a failure what has not begun is not begun.
-            threads.shutdown(cancel_futures=True)
-    return results
+def _progress(name: str, size: int) -> tqdm:
+    return tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None)
 
 
 def _text_bytes(path: Path) -> int:

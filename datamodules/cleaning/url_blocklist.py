@@ -53,7 +53,7 @@ def read_entries(path: str, checksum: str) -> np.ndarray:
     """
     with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
         lines = (line.partition(b"#")[0].strip().decode("utf-8", "replace") for line in file)
-        hashes = [xxhash.xxh3_64_intdigest(normal_entry(line)) for line in lines if line]
+        hashes = [xxhash.xxh3_64_intdigest(normal_entry(line).encode()) for line in lines if line]
     return np.unique(np.array(hashes, dtype=np.uint64))
 
 
@@ -122,7 +122,7 @@ class UrlBlocklist(Rule):
 
     def measure(self, url: str) -> tuple[int, int, int]:
         """Whether a list names the address, banned words in it, different soft words in it."""
-        hashes = np.array([xxhash.xxh3_64_intdigest(entry) for entry in candidates(url)], dtype=np.uint64)
+        hashes = np.array([xxhash.xxh3_64_intdigest(entry.encode()) for entry in candidates(url)], dtype=np.uint64)
         listed = any(
             (entries[np.minimum(np.searchsorted(entries, hashes), len(entries) - 1)] == hashes).any()
             for entries in self._lists()

@@ -105,13 +105,14 @@ class CodeFiles(PathReader):
         if document.text is None:
             yield document
             return
-        licence = declared_licence(document.text)
+        source = document.text
+        licence = declared_licence(source)
         if licence is None:
             licence = licence_of_folder(Path(path).parent, root)
         document = replace(document, licence=licence)
         reason = self._why_not_allowed(licence) or why_not_written(
             Path(path).relative_to(repository).as_posix() if Path(path) != repository else Path(path).name,
-            document.text,
+            source,
         )
         yield document if reason is None else replace(document, text=None, reason=reason)
 

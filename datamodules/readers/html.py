@@ -136,7 +136,7 @@ def decode_html(raw: bytes, declared: str | None = None) -> Document:
             return unless_surrogates(raw.decode(encoding).removeprefix("\ufeff"))
         except (UnicodeError, LookupError):
             encoding = None
-    text: str = bytes_to_str(raw, detect_encoding(raw, from_html_meta=True), errors="replace")
+    text: str = bytes_to_str(raw, detect_encoding(raw, from_html_meta=True) or "utf-8", errors="replace")
     if text.count("\ufffd") > UNDECODABLE_SHARE * len(text):
         return Document(None, reason="undecodable")
     return unless_surrogates(text)

@@ -72,9 +72,7 @@ def test_language_settings_that_cannot_work_are_refused() -> None:
             Language(**arguments)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "sound", ["I don’t know – “really”?", "naïve café, Größe", "Привет, мир", "€ 5 für 3 Äpfel", "Århus"]
-)
+@pytest.mark.parametrize("sound", ["I don’t know – “really”?", "naïve café, Größe", "Привет, мир", "€ 5 für 3 Äpfel"])
 @pytest.mark.parametrize("encoding", ["sloppy-windows-1252", "latin-1"])
 def test_wrong_decoding_is_undone_once_and_twice(sound: str, encoding: str) -> None:
     damaged = sound
@@ -89,10 +87,10 @@ def test_repairs_are_counted_and_sound_text_stays() -> None:
     texts = [*sound, "caf\u00c3\u00a9"]
     df = daft.from_pydict({"text": texts})
     step = RepairUnicode()
-    rows = df.select(step.repaired(col("text")).alias("r"), step.rewrite(col("text")).alias("text")).to_pylist()
-    assert [row["text"] for row in rows] == [*sound, "café"]
+    rows = df.select(step.repaired(col("text")).alias("r"), step.rewrite(col("text")).alias("new")).to_pylist()
+    assert [row["new"] for row in rows] == [*sound, "café"]
     assert [row["r"] for row in rows] == [
-        {"text": row["text"], "repaired_lines": int(row["text"] == "café")} for row in rows
+        {"text": new, "repaired_lines": int(new == "café")} for new in [*sound, "café"]
     ]
 
 

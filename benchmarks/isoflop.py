@@ -1,0 +1,70 @@
+"""Which size learns most from a given compute? Small decoders on the quickstart's text, and the law through them.
+
+    python -m benchmarks.isoflop --flops 3e13 1e14 3e14
+
+For every compute each shape trains for as many steps as 6 N D allows, by `python main.py fit` with the quickstart's own
+configuration and a schedule that ends with the run; runs that are finished are not run again. Then
+`main.py scaling_law` fits the parametric law and the parabolas and draws isoflop.png. The defaults take about an hour
+on two cores; runs are in runs/isoflop.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from commands.scaling_law import scaling_law
+from models.config import DecoderConfig
+from models.flops import matmul_parameters
+
+ROOT = Path(__file__).resolve().parent.parent
+VOCABULARY, LENGTH, WINDOWS = 2048, 512, 8
+SHAPES = {
+    f"{width}x{layers}": {
+        "width": width, "layers": layers, "heads": width // 32, "key_value_heads": width // 32,
+        "hidden_width": 8 * round(width / 3),
+    }
+    for width, layers in ((32, 2), (64, 2), (64, 4), (96, 4), (128, 4), (192, 4), (192, 6), (256, 6))
+}  # fmt: skip
+
+
+def steps(shape: dict[str, int], flops: float) -> int:
+    """Optimizer steps of 8 windows that 6 N D allows."""
+    config = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **shape)
+    return round(flops / (6 * matmul_parameters(config) * LENGTH * WINDOWS))
+
+
+def train(folder: Path, shape: dict[str, int], count: int) -> None:
+    """One run, continued where it was left."""
+    changes = {
+        "trainer.default_root_dir": folder,
+        "trainer.max_steps": count,
+        "trainer.val_check_interval": 2 * count,
+        "model.init_args.schedule.init_args.warmup_steps": max(1, count // 20),
+        **{f"model.init_args.decoder.{name}": value for name, value in shape.items()},
+    }
+    arguments = [f"--{name}={value}" for name, value in changes.items()]
+    command = [sys.executable, str(ROOT / "main.py"), "fit", "--config", str(ROOT / "configs/quickstart.yaml")]
+    subprocess.run([*command, *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    """Every size of every compute that has between 20 and 5,000 steps, then the law."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flops", type=float, nargs="+", default=[3e13, 1e14, 3e14])
+    parser.add_argument("--only", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES))
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs/isoflop")
+    arguments = parser.parse_args()
+    chosen = [(flops, name, steps(SHAPES[name], flops)) for flops in arguments.flops for name in arguments.only]
+    folders = []
+    for flops, name, count in tqdm([run for run in chosen if 20 <= run[2] <= 5000]):
+        folders.append(arguments.folder / f"{flops:.0e}-{name}")
+        train(folders[-1], SHAPES[name], count)
+    metric = "validation/bits_per_byte/all"
+    scaling_law([str(folder) for folder in folders], str(Path(__file__).with_suffix(".png")), metric)
+
+
+if __name__ == "__main__":
+    main()

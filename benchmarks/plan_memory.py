@@ -1,0 +1,55 @@
+"""Peak memory as `plan` predicts it and as training takes it, by layout, on a CPU.
+
+    python -m benchmarks.plan_memory
+
+A decoder of 31 million parameters, 2 steps of 2 x 128 tokens a rank, one thread a process; every process gives freed
+memory back at once (mallopt), so that its resident set is what its tensors take. Result: plan_memory.json.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from commands.plan_verify import compare_run
+from tests.distributed import run_ranks
+from tests.strategies.planner.test_measured_memory import CPU, LAYOUTS, PIPELINE, SPREAD, configuration, train
+
+FURTHER: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
+    "single, full": (1, SPREAD, {"activation_checkpointing": "full"}, {}),
+    "single, selective": (1, SPREAD, {"activation_checkpointing": "selective"}, {}),
+    "fsdp2, 2 accumulated": (2, SPREAD, {}, {"accumulate_grad_batches": 2}),
+    "ddp2": (2, SPREAD, {"data_parallel_replicate_size": 2}, {}),
+    "pp2, gpipe": (2, PIPELINE, {"pipeline_parallel_size": 2, "microbatches": 2, "schedule": "gpipe"}, {}),
+    "pp2 x fsdp2": (4, PIPELINE, {"pipeline_parallel_size": 2, "microbatches": 2}, {}),
+}
+RESULT = Path(__file__).with_suffix(".json")
+
+
+def main() -> None:
+    """Every layout in turn."""
+    rows = []
+    for name, (world, strategy, layout, trainer) in (
+        {n: (*found, {}) for n, found in LAYOUTS.items()} | FURTHER
+    ).items():
+        with tempfile.TemporaryDirectory() as folder:
+            chosen = configuration(Path(folder), world, strategy, layout)
+            chosen["trainer"] |= trainer
+            run_ranks(world, train, chosen, timeout=900)
+            (Path(folder) / "config.yaml").write_text(yaml.safe_dump(chosen))
+            for row in compare_run(Path(folder), CPU):
+                if row.name.startswith("peak memory"):
+                    rows.append(
+                        {"layout": name + row.name.removeprefix("peak memory")}
+                        | {"predicted_megabytes": round(row.predicted), "measured_megabytes": round(row.measured)}
+                        | {"difference": round(row.difference, 3)}
+                    )
+                    print(json.dumps(rows[-1]), flush=True)
+    RESULT.write_text(json.dumps({"rows": rows, "torch": torch.__version__}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

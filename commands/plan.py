@@ -1,0 +1,185 @@
+"""`plan`: what a run needs, how long it takes and what it costs, from the very configuration that `fit` reads.
+
+Nothing of the run is built, so that a laptop answers for a cluster in seconds; what cannot be known without the machine
+(how fast its kernels are) comes from configs/hardware and can be held against a run with `--verify`.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from commands.plan_setup import number, saves_asynchronously, setup_of
+from commands.plan_tables import over_training_lines, plan_table, search_table, size
+from commands.plan_verify import compare_run, comparison_table
+from errors import InputError
+from strategies.mesh import ARGUMENTS
+from strategies.planner.cost import make_plan
+from strategies.planner.hardware import Hardware, read_hardware
+from strategies.planner.layout_search import search
+from strategies.planner.scaling_laws import BESIROGLU, HOFFMANN
+from strategies.planner.setup import TrainingSetup
+
+FOLDER = Path(__file__).parents[1] / "configs/hardware"
+LAWS = (HOFFMANN, BESIROGLU)
+Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
+
+
+class Arguments(argparse.ArgumentParser):
+    """Reports a mistake like every other."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line."""
+        raise InputError(f"plan: {message}")
+
+
+def parser() -> Arguments:
+    """Of the arguments that are not `fit`'s."""
+    made = Arguments(
+        "main.py plan", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="everything else (--config FILE, --config OVERLAY, --key value) is read as fit reads it",
+    )  # fmt: skip
+    made.add_argument(
+        "--hardware", help="name in configs/hardware or a file; by default cpu or h100, as accelerator says"
+    )
+    made.add_argument("--devices", type=int, help="number of GPUs in place of trainer.devices x trainer.num_nodes")
+    made.add_argument("--price", type=float, help="of a GPU-hour, in any currency")
+    made.add_argument(
+        "--mtbf_hours", type=float, help="mean hours between failures of one GPU with its share of the rest"
+    )
+    made.add_argument("--memory_limit", type=float, help="GB a device; by default all it has")
+    made.add_argument("--search", action="store_true", help="find the fastest layout that fits")
+    made.add_argument("--output", help="with --search: where to write the overlay that fit takes as a second --config")
+    made.add_argument("--verify", metavar="RUN", help="compare with what the run in this folder measured")
+    made.add_argument(
+        "--budget", type=float, metavar="FLOPS", help="what to train with so many FLOPs; needs no --config"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def plan(arguments: list[str], resolve: Resolve) -> None:
+    """`main.py plan`.
+
+    Args:
+        arguments: behind the command's name.
+        resolve: makes the whole configuration of `fit` from its arguments.
+
+    Raises:
+        InputError: for what cannot be planned.
+    """
+    given, rest = parser().parse_known_args(arguments)
+    if given.budget is not None:
+        advise(given)
+        return
+    if given.verify is not None:
+        verify(Path(given.verify), given, rest)
+        return
+    if not rest:
+        raise InputError("plan: give --config FILE as for fit, or --verify RUN, or --budget FLOPS")
+    if given.output and not given.search:
+        raise InputError(f"--output {given.output}: it is where --search writes its layout, add --search")
+    configuration, _ = resolve(["fit", *rest])
+    hardware = hardware_of(given, configuration)
+    if given.search:
+        find(given, configuration, hardware)
+        return
+    setup = setup_of(configuration, hardware, given.devices)
+    made = make_plan(setup, hardware, saves_asynchronously(configuration))
+    if given.json:
+        print(json.dumps(made.as_json() | {"hardware": hardware.name, "devices": setup.sizes.world}, indent=1))
+    else:
+        print(plan_table(setup, hardware, made, LAWS))
+
+
+def hardware_of(given: argparse.Namespace, configuration: dict[str, Any] | None) -> Hardware:
+    """The hardware asked for, or that of the configuration's accelerator, with what was given on the command line."""
+    name = given.hardware
+    if name is None:
+        on_cpu = configuration is not None and configuration["trainer"].get("accelerator") == "cpu"
+        name = "cpu" if on_cpu else "h100"
+    path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    limit = None if given.memory_limit is None else given.memory_limit * 1e9
+    return read_hardware(path, price=given.price, mtbf_hours=given.mtbf_hours, memory=limit)
+
+
+def find(given: argparse.Namespace, configuration: dict[str, Any], hardware: Hardware) -> None:
+    """Search, print, and write the overlay."""
+    setup = setup_of(configuration, hardware, given.devices, accepted=False)
+    # The windows of a step are those of the layout that the configuration has.
+    setup = _same_step(setup, configuration)
+    found = search(setup, hardware, setup.sizes.world)
+    if given.json:
+        best = [
+            {"layout": c.name(), "step_seconds": c.seconds, "memory": asdict(c.memory), "time": asdict(c.time)}
+            | {"overlay": c.setup.overlay(hardware.gpus_per_node)}
+            for c in found.best
+            if c.time is not None
+        ]
+        print(json.dumps({"best": best, "tried": found.tried, "refused": found.refused}, indent=1))
+    else:
+        print(search_table(found, hardware))
+    if given.output:
+        if not found.best:
+            raise InputError(
+                f"--output {given.output}: no layout fits {size(hardware.memory)}, give more --devices or memory"
+            )
+        path = Path(given.output)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = f"# Found by plan --search for {setup.sizes.world} x {hardware.name}: {found.best[0].name()}\n"
+        overlay = found.best[0].setup.overlay(hardware.gpus_per_node)
+        path.write_text(header + yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
+        if not given.json:
+            print(f"written: {path}")
+
+
+def _same_step(setup: TrainingSetup, configuration: dict[str, Any]) -> TrainingSetup:
+    """Keep the windows of a step when the number of devices is another than the configuration's."""
+    trainer = configuration["trainer"]
+    strategy = trainer.get("strategy")
+    layout = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
+    world = number(trainer.get("devices")) * (trainer.get("num_nodes") or 1)
+    same = 1
+    for axis in ("pp", "cp", "tp"):
+        same *= layout.get(ARGUMENTS[axis]) or 1
+    windows = setup.rows * setup.accumulate * max(1, world // same)
+    if windows % setup.sizes.world == 0:
+        return replace(setup, rows=1, accumulate=windows // setup.sizes.world)
+    # Fewer windows than devices: what is left goes to pipelines and tensor parallelism.
+    return replace(setup, rows=windows, accumulate=1, sizes=replace(setup.sizes, dp_shard=1, pp=setup.sizes.world))
+
+
+def verify(run: Path, given: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Compare a plan with its run."""
+    if rest:
+        raise InputError(f"plan --verify {run}: the run's own configuration is read, leave out {' '.join(rest)}")
+    saved = run / "config.yaml"
+    configuration = yaml.safe_load(saved.read_text(encoding="utf-8")) if saved.is_file() else None
+    hardware = hardware_of(given, configuration)
+    found = compare_run(run, hardware)
+    if given.json:
+        print(json.dumps([asdict(row) | {"difference": row.difference} for row in found], indent=1))
+        return
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    print(f"{run}: {facts['device']}")
+    print(comparison_table(found, hardware, bool(facts.get("returns_freed_memory"))))
+
+
+def advise(given: argparse.Namespace) -> None:
+    """What to train with a compute budget."""
+    if not given.budget > 0:
+        raise InputError(f"--budget {given.budget}: must be a number of FLOPs above 0, as 1e24")
+    if given.json:
+        found = {}
+        for law in LAWS:
+            parameters, tokens = law.optimum(given.budget)
+            loss = law.loss(parameters, tokens)
+            found[law.name] = {"parameters": parameters, "tokens": tokens, "loss": loss}
+        print(json.dumps(found, indent=1))
+        return
+    for law in LAWS:
+        print("\n".join(over_training_lines(law, given.budget)))

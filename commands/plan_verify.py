@@ -1,0 +1,106 @@
+"""A plan beside the run it was for: what was predicted and what was measured.
+
+Only what a run wrote itself is believed (`run.json`, `metrics.csv`, its saved configuration), so that a run of last
+month on another machine can be held against today's formulas.
+"""
+
+import json
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from callbacks.metrics_table import TABLE, read_metrics
+from commands.plan_setup import setup_of
+from errors import InputError
+from strategies.planner.hardware import Hardware
+from strategies.planner.memory import rank_memory
+from strategies.planner.step_time import model_flops_of_step, step_time
+
+ALLOCATOR = "MALLOC_MMAP_THRESHOLD_"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity, predicted and measured."""
+
+    name: str
+    unit: str
+    predicted: float
+    measured: float
+
+    @property
+    def difference(self) -> float:
+        """Of the prediction, relative to the measurement."""
+        return self.predicted / self.measured - 1
+
+
+def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
+    """Peak memory of every pipeline rank, step time and tokens a second.
+
+    Args:
+        run: a run's folder.
+        hardware: it ran on; its rate of products is taken from the run, where that was measured.
+
+    Raises:
+        InputError: when the folder holds no finished run, or one whose memory was not recorded.
+    """
+    facts, configuration = _read(run)
+    peak = facts["matmul_peak_flops"]
+    # What the run measured is what products reach at best, no datasheet's rate.
+    hardware = replace(hardware, bf16_flops=peak, float32_flops=peak) if hardware.device == "cpu" else hardware
+    setup = setup_of(configuration, hardware)
+    measured = facts["peak_memory_bytes"]
+    if setup.sizes.world != len(measured):
+        raise InputError(f"{run}/run.json: {len(measured)} ranks were measured, the configuration has {setup.sizes}")
+    each = len(measured) // setup.sizes.pp
+    found = []
+    for rank in range(setup.sizes.pp):
+        name = "peak memory" + (f", pipeline rank {rank}" if setup.sizes.pp > 1 else "")
+        most = max(measured[rank * each : (rank + 1) * each])
+        found.append(Comparison(name, "MB", rank_memory(setup, rank, hardware.overhead).total / 1e6, most / 1e6))
+    rates = [float(value) for _, _, name, value in read_metrics(run / TABLE) if name == "throughput/tokens_per_second"]
+    # The first steps allocate, compile and read.
+    rate = statistics.median(rates[1:] or rates)
+    seconds = step_time(setup, hardware).total
+    found.append(Comparison("step time", "s", seconds, setup.step_tokens / rate))
+    found.append(Comparison("tokens a second", "", setup.step_tokens / seconds, rate))
+    flops = model_flops_of_step(setup)
+    share = peak * setup.sizes.world
+    found.append(
+        Comparison("share of peak", "%", 100 * flops / seconds / share, 100 * flops * rate / setup.step_tokens / share)
+    )
+    return found
+
+
+def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    for name in ("run.json", "config.yaml", TABLE):
+        if not (run / name).is_file():
+            raise InputError(f"--verify {run}: no {name} in it, name the folder of a finished run with Throughput")
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    if not facts.get("peak_memory_bytes") or None in facts["peak_memory_bytes"]:
+        raise InputError(f"--verify {run}: its run.json has no peak_memory_bytes, it did not end or ran elsewhere")
+    if not any(row[2] == "throughput/tokens_per_second" for row in read_metrics(run / TABLE)):
+        raise InputError(f"--verify {run}: it logged no throughput, train for more than log_every_n_steps steps")
+    return facts, yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+
+
+def comparison_table(found: list[Comparison], hardware: Hardware, returned: bool) -> str:
+    """Predicted and measured beside each other.
+
+    Args:
+        found: see `compare_run`.
+        hardware: it ran on.
+        returned: whether the run's process gave freed memory back at once.
+    """
+    lines = [f"  {'':<30}{'predicted':>14}{'measured':>14}{'difference':>12}"]
+    lines += [
+        f"  {row.name:<30}{row.predicted:>10,.4g} {row.unit:<3}{row.measured:>10,.4g} {row.unit:<3}"
+        f"{row.difference:>+11.1%}"
+        for row in found
+    ]
+    if hardware.device == "cpu" and not returned:
+        lines.append(f"  memory: the C library kept freed pages; run with {ALLOCATOR}=65536 to count tensors alone")
+    return "\n".join(lines)

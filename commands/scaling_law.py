@@ -1,0 +1,107 @@
+"""`scaling_law`: the law of one's own runs, from what they logged, with a picture.
+
+Loss, parameters and tokens come from the runs' own files (`run.json`, `metrics.csv`, the saved configuration); nothing
+is trained here. A family of small runs to begin with: benchmarks/isoflop.py.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from callbacks.metrics_table import TABLE, read_metrics
+from callbacks.scaling_chart import draw_scaling_law
+from commands.plan_setup import setup_of
+from commands.plan_tables import short
+from errors import InputError
+from models.flops import matmul_parameters
+from strategies.planner.hardware import read_hardware
+from strategies.planner.scaling_laws import Point, fit_scaling_law, isoflops, power_law
+
+
+def scaling_law(
+    runs: list[str],
+    output: str = "scaling_law.png",
+    metric: str = "train/loss",
+    last: float = 0.05,
+    tolerance: float = 0.1,
+    as_json: bool = False,
+) -> None:
+    """Fit L(N, D) = E + A / N^alpha + B / D^beta to finished runs, and parabolas to those of equal compute.
+
+    Args:
+        runs: folders; `*` in a name stands for anything.
+        output: picture to write.
+        metric: the loss, a name in metrics.csv; nats a token, or bits per byte, whose law has its own E.
+        last: share of the run at its end over which a training loss is averaged.
+        tolerance: relative, within which runs count as of equal compute.
+        as_json: print JSON.
+    """
+    if not 0 < last <= 1:
+        raise InputError(f"last={last}: must lie in (0, 1]")
+    folders = [Path(name) for pattern in runs for name in _matching(pattern)]
+    points = [read_point(folder, metric, last) for folder in folders]
+    law = fit_scaling_law(points)
+    curves = isoflops(points, tolerance)
+    draw_scaling_law(Path(output), points, law, curves)
+    found: dict[str, Any] = {"law": asdict(law), "isoflops": [asdict(curve) for curve in curves]}
+    if len(curves) >= 2:
+        found["optimal_parameters"] = power_law([c.flops for c in curves], [c.parameters for c in curves])
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"{len(points)} runs, {short(min(p.flops for p in points))} to {short(max(p.flops for p in points))}FLOP")
+    print(f"  L = {law.e:.3f} + {law.a:.4g} / N^{law.alpha:.3f} + {law.b:.4g} / D^{law.beta:.3f}")
+    for curve in curves:
+        by_law, _ = law.optimum(curve.flops)
+        print(
+            f"  {short(curve.flops)}FLOP: best {short(curve.parameters)} parameters, loss {curve.loss:.3f} (parabola); "
+            f"{short(by_law)} by the law"
+        )
+    if "optimal_parameters" in found:
+        k, p = found["optimal_parameters"]
+        print(f"  parabolas: N_opt = {k:.3g} C^{p:.3f}; law: C^{law.beta / (law.alpha + law.beta):.3f}")
+    print(f"picture: {output}")
+
+
+def _matching(pattern: str) -> list[str]:
+    found = sorted(str(path) for path in Path().glob(pattern)) if "*" in pattern and pattern[0] != "/" else [pattern]
+    if "*" in pattern and pattern[0] == "/":
+        found = sorted(str(path) for path in Path("/").glob(pattern[1:]))
+    if not found:
+        raise InputError(f"runs={pattern}: no folder is called so")
+    return found
+
+
+def read_point(folder: Path, metric: str, last: float = 0.05) -> Point:
+    """Parameters, tokens and loss of a finished run.
+
+    Args:
+        folder: of the run.
+        metric: name of the loss; one of training is averaged over the last share of its steps, one of evaluation is
+            the last value.
+        last: that share.
+
+    Raises:
+        InputError: for a folder without a finished run.
+    """
+    for name in ("run.json", "config.yaml", TABLE):
+        if not (folder / name).is_file():
+            raise InputError(f"runs={folder}: no {name} in it, name the folder of a finished run with Throughput")
+    configuration = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    hardware = read_hardware(Path(__file__).parents[1] / "configs/hardware/cpu.yaml")
+    setup = setup_of(configuration, hardware)
+    steps = json.loads((folder / "run.json").read_text(encoding="utf-8"))["steps"]
+    if steps < setup.steps:
+        raise InputError(f"runs={folder}: it ended at step {steps} of {setup.steps}, finish it or leave it out")
+    values = [(step, float(value)) for step, _, name, value in read_metrics(folder / TABLE) if name == metric]
+    if not values:
+        raise InputError(f"runs={folder}: its metrics.csv has no {metric}")
+    if metric.startswith("train/"):
+        values = [(step, value) for step, value in values if step > steps * (1 - last)] or values[-1:]
+        loss = sum(value for _, value in values) / len(values)
+    else:
+        loss = values[-1][1]
+    return Point(matmul_parameters(setup.config), setup.step_tokens * steps, loss)

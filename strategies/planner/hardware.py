@@ -1,0 +1,101 @@
+"""A kind of machine: what its datasheet says, and how much of that programs have been seen to reach.
+
+Two numbers for everything, because a plan made of datasheets alone promises half the days it will take. The shares are
+of a program's kernels, not of a whole training run: idle time and exposed communication are counted apart.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from errors import InputError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Rates are a device's, a second, in one direction.
+
+    Attributes:
+        name: as people call it.
+        device: `cuda` or `cpu`.
+        memory: bytes.
+        overhead: bytes that a process needs beside tensors: context, communication, fragmentation.
+        gpus_per_node: devices that the fast link joins.
+        bf16_flops, float32_flops, float8_flops: dense matrix products of the datasheet; float8 is 0 for none.
+        memory_bandwidth: bytes.
+        link_bandwidth: bytes to the others of a machine.
+        network_bandwidth: bytes to other machines.
+        latency_link, latency_network: seconds of a message of no bytes.
+        storage_bandwidth: bytes that a device's share of a checkpoint is written with.
+        matmul_share, attention_share, memory_share, link_share, network_share: of these rates that are reached.
+        mtbf_hours: of one device, its host and its share of the network: hours between interruptions of a run.
+        price: of a device for an hour, in the currency of whoever asks.
+        restart_seconds: from an interruption to the next step.
+        sources: of all of it, by name.
+    """
+
+    name: str
+    device: Literal["cuda", "cpu"]
+    memory: float
+    overhead: float
+    gpus_per_node: int
+    bf16_flops: float
+    float32_flops: float
+    float8_flops: float
+    memory_bandwidth: float
+    link_bandwidth: float
+    network_bandwidth: float
+    latency_link: float
+    latency_network: float
+    storage_bandwidth: float
+    matmul_share: float
+    attention_share: float
+    memory_share: float
+    link_share: float
+    network_share: float
+    mtbf_hours: float
+    price: float
+    restart_seconds: float
+    sources: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and value < 0:
+                raise InputError(f"hardware {self.name}: {field.name}={value} must not be negative")
+            if field.name.endswith("_share") and not 0 < value <= 1:
+                raise InputError(f"hardware {self.name}: {field.name}={value} must lie in (0, 1]")
+        if self.gpus_per_node < 1 or min(self.bf16_flops, self.float32_flops, self.mtbf_hours) <= 0:
+            raise InputError(f"hardware {self.name}: gpus_per_node, FLOP/s and mtbf_hours must be above 0")
+
+    def peak(self, mixed: bool, float8: bool = False) -> float:
+        """FLOP/s of the datasheet that utilisation is measured against."""
+        if float8 and not self.float8_flops:
+            raise InputError(f"float8=true: {self.name} multiplies no 8-bit numbers, set it to false")
+        return self.float8_flops if float8 else self.bf16_flops if mixed else self.float32_flops
+
+
+def read_hardware(path: Path, **changes: Any) -> Hardware:
+    """A file of configs/hardware.
+
+    Args:
+        path: YAML with `datasheet`, `measured`, `operation` and `sources`.
+        changes: values other than the file's; None leaves them.
+
+    Raises:
+        InputError: when there is no such file, or it says too little or too much.
+    """
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise InputError(f"hardware={path}: no such file, take one of {', '.join(known) or 'configs/hardware'}")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parts = {k: v for part in ("datasheet", "measured", "operation") for k, v in found.pop(part).items()}
+        numbers = {k: float(v) if isinstance(v, str) and k not in ("name", "device") else v for k, v in parts.items()}
+        return Hardware(**found, **numbers | {k: v for k, v in changes.items() if v is not None})
+    except (TypeError, KeyError, AttributeError, ValueError, yaml.YAMLError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"hardware={path}: {error}") from error

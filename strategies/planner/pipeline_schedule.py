@@ -1,0 +1,192 @@
+"""When each stage of a pipeline works on which micro-batch: torch's own orders of actions, replayed without processes.
+
+The order comes from the very schedule classes that training uses, so that idle time and micro-batches in flight are
+those of the program and not of a formula; the published formulas stand beside for the tests. Replaying costs some
+milliseconds where a formula costs nothing.
+"""
+
+import functools
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple, cast
+
+from torch.distributed.pipelining.schedules import PipelineScheduleMulti
+
+from strategies.pipeline_parallel import _SCHEDULES, ONE_STAGE
+
+Kind = Literal["F", "B", "I", "W"]
+"""Forward; whole backward; backward to the inputs; backward to the weights."""
+
+
+class Action(NamedTuple):
+    """One thing a rank does."""
+
+    kind: Kind
+    stage: int
+    microbatch: int
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a micro-batch in each stage.
+
+    Attributes:
+        forward: by stage.
+        backward: by stage, to inputs and weights together.
+        transfer: from one rank to the next.
+        weight_share: of a backward pass that goes to the weights, where a schedule does that apart; a half, because
+            a matrix product has one product for each (Qi et al. 2024, section 2).
+    """
+
+    forward: tuple[float, ...]
+    backward: tuple[float, ...]
+    transfer: float = 0.0
+    weight_share: float = 0.5
+
+    def of(self, action: Action) -> float:
+        """Seconds of an action."""
+        if action.kind == "F":
+            return self.forward[action.stage]
+        whole = self.backward[action.stage]
+        if action.kind == "B":
+            return whole
+        if action.stage == 0:
+            # The first stage has no gradient of inputs to make: torch does all of its backward pass as W.
+            return 0.0 if action.kind == "I" else whole
+        return whole * (self.weight_share if action.kind == "W" else 1 - self.weight_share)
+
+
+@functools.lru_cache(maxsize=4096)
+def order(schedule: str, ranks: int, stages_per_rank: int, microbatches: int) -> tuple[tuple[Action, ...], ...]:
+    """Actions of every rank, in order.
+
+    Args:
+        schedule: name, see `PipelineParallelStrategy`.
+        ranks: in a row.
+        stages_per_rank: of each.
+        microbatches: of a step.
+    """
+    if schedule in ONE_STAGE:
+        return tuple(_one_stage(schedule, rank, ranks, microbatches) for rank in range(ranks))
+    kind = _SCHEDULES[schedule]
+    plan = kind.__new__(kind)
+    # What the orders are computed from, without stages, groups or the checks on their modules.
+    plan._n_microbatches, plan.pp_group_size, plan._num_stages = microbatches, ranks, ranks * stages_per_rank
+    plan.num_stages, plan.n_local_stages = ranks * stages_per_rank, stages_per_rank
+    plan.number_of_rounds = max(1, microbatches // ranks)
+    plan.microbatches_per_round = microbatches // plan.number_of_rounds
+    plan._stages = [SimpleNamespace(stage_index=0)] * stages_per_rank
+    return tuple(_compute_only(plan, rank) for rank in range(ranks))
+
+
+def _compute_only(plan: PipelineScheduleMulti, rank: int) -> tuple[Action, ...]:
+    listed = cast(Any, plan)._calculate_single_rank_operations(rank)
+    return tuple(
+        Action(action.computation_type.value, action.stage_index, action.microbatch_index)
+        for action in listed
+        if action is not None
+    )
+
+
+def _one_stage(schedule: str, rank: int, ranks: int, microbatches: int) -> tuple[Action, ...]:
+    """All forward then all backward (GPipe), or as few forward as fill the pipeline and then in turn (1F1B)."""
+    ahead = microbatches if schedule == "gpipe" else min(microbatches, ranks - rank)
+    actions = [Action("F", rank, number) for number in range(ahead)]
+    for number in range(microbatches):
+        actions.append(Action("B", rank, number))
+        if ahead + number < microbatches:
+            actions.append(Action("F", rank, ahead + number))
+    return tuple(actions)
+
+
+def owner(schedule: str, stage: int, ranks: int) -> int:
+    """Rank that holds a stage: in turn, or there and back again for a V."""
+    if schedule == "zbv" and stage >= ranks:
+        return 2 * ranks - 1 - stage
+    return stage % ranks
+
+
+def replay(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, times: Times) -> float:
+    """Seconds from the first action to the last when each begins as soon as its rank and its inputs are ready.
+
+    Raises:
+        RuntimeError: when no rank can go on, which an order of torch's never does.
+    """
+    actions = order(schedule, ranks, stages_per_rank, microbatches)
+    stages = ranks * stages_per_rank
+    place = [owner(schedule, stage, ranks) for stage in range(stages)]
+    done: dict[tuple[str, int, int], float] = {}
+    clock, position = [0.0] * ranks, [0] * ranks
+    left = sum(len(own) for own in actions)
+    while left:
+        moved = False
+        for rank, own in enumerate(actions):
+            while position[rank] < len(own):
+                action = own[position[rank]]
+                kind, stage, number = action
+                ready = clock[rank]
+                if kind == "F" and stage > 0:
+                    before = done.get(("F", stage - 1, number))
+                    if before is None:
+                        break
+                    ready = max(ready, before + (times.transfer if place[stage - 1] != rank else 0.0))
+                elif kind in "BI" and stage < stages - 1:
+                    after = done.get(("G", stage + 1, number))
+                    if after is None:
+                        break
+                    ready = max(ready, after + (times.transfer if place[stage + 1] != rank else 0.0))
+                clock[rank] = ready + times.of(action)
+                done["G" if kind in "BI" else kind, stage, number] = clock[rank]
+                position[rank] += 1
+                left -= 1
+                moved = True
+        if not moved:
+            raise RuntimeError(f"schedule {schedule} over {ranks} ranks and {microbatches} micro-batches is stuck")
+    return max(clock)
+
+
+def busiest(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, times: Times) -> float:
+    """Seconds that the rank with most to do works in a step."""
+    each = [0.0] * ranks
+    for stage in range(ranks * stages_per_rank):
+        each[owner(schedule, stage, ranks)] += microbatches * (times.forward[stage] + times.backward[stage])
+    return max(each)
+
+
+def bubble(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, times: Times) -> float:
+    """Idle time over ideal time: (replayed - busy) / busy, averaged over ranks; 0 is no bubble."""
+    total = replay(schedule, ranks, stages_per_rank, microbatches, times)
+    busy = microbatches * (sum(times.forward) + sum(times.backward)) / ranks
+    return total / busy - 1
+
+
+def bubble_formula(ranks: int, microbatches: int, stages_per_rank: int = 1) -> float:
+    """(p - 1) / (v m): idle over ideal time of GPipe and 1F1B (v = 1) and of interleaved 1F1B (Narayanan et al. 2021,
+    sections 2.2.1 and 2.2.2).
+
+    Args:
+        ranks: p. microbatches: m. stages_per_rank: v.
+    """
+    return (ranks - 1) / (stages_per_rank * microbatches)
+
+
+@functools.lru_cache(maxsize=65_536)
+def in_flight(
+    schedule: str, ranks: int, stages_per_rank: int, microbatches: int, rank: int
+) -> frozenset[tuple[int, ...]]:
+    """Numbers of micro-batches whose activations a rank holds in each of its stages, in order, after its forward
+    passes: every combination that occurs.
+
+    A whole backward pass lets go of them, or that to the weights where a schedule does it apart: torch keeps the graph
+    until then.
+    """
+    mine = [stage for stage in range(ranks * stages_per_rank) if owner(schedule, stage, ranks) == rank]
+    held, place = [0] * len(mine), {stage: index for index, stage in enumerate(mine)}
+    moments = set()
+    for action in order(schedule, ranks, stages_per_rank, microbatches)[rank]:
+        if action.kind == "F":
+            held[place[action.stage]] += 1
+            moments.add(tuple(held))
+        elif action.kind in "BW":
+            held[place[action.stage]] -= 1
+    return frozenset(moments)

@@ -1,0 +1,217 @@
+"""How large a model and how much text for a given compute, and what loss to expect; fitted to one's own runs.
+
+The parametric law of Hoffmann et al. (2022), L(N, D) = E + A / N^alpha + B / D^beta, with the coefficients they printed
+or those that Besiroglu et al. (2024) got from the same runs, whose optimum agrees with Hoffmann's other two methods
+where the printed one does not. A law is a summary of runs of one kind on one text: another text has another E, so that
+losses of the published fits say little about a model trained on anything else.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from errors import InputError
+
+FEWEST = 6
+"""Runs below which five coefficients are not to be had."""
+
+
+@dataclass(frozen=True)
+class ScalingLaw:
+    """L(N, D) = E + A / N^alpha + B / D^beta, nats a token.
+
+    Attributes:
+        name: where it comes from.
+        e: E, of text itself. a, alpha: of too few parameters. b, beta: of too few tokens.
+    """
+
+    name: str
+    e: float
+    a: float
+    alpha: float
+    b: float
+    beta: float
+
+    def loss(self, parameters: float, tokens: float) -> float:
+        """Nats a token of a model of N parameters after D tokens (Hoffmann et al. 2022, equation 2)."""
+        return self.e + self.a / parameters**self.alpha + self.b / tokens**self.beta
+
+    def optimum(self, flops: float) -> tuple[float, float]:
+        """Parameters and tokens of least loss for C = 6 N D FLOPs: N = G (C / 6)^(beta / (alpha + beta)), D = C / 6 N,
+        with G = (alpha A / beta B)^(1 / (alpha + beta)) (Hoffmann et al. 2022, equation 4).
+        """
+        ratio = (self.alpha * self.a / (self.beta * self.b)) ** (1 / (self.alpha + self.beta))
+        parameters = ratio * (flops / 6) ** (self.beta / (self.alpha + self.beta))
+        return parameters, flops / 6 / parameters
+
+    def tokens_for(self, parameters: float, loss: float) -> float:
+        """Tokens after which a model of N parameters has a loss; infinite where it never has."""
+        left = loss - self.e - self.a / parameters**self.alpha
+        return math.inf if left <= 0 else (self.b / left) ** (1 / self.beta)
+
+
+HOFFMANN = ScalingLaw("Hoffmann et al. 2022, appendix D.3", 1.69, 406.4, 0.34, 410.7, 0.28)
+BESIROGLU = ScalingLaw("Besiroglu et al. 2024, table 1", 1.8172, 482.01, 0.3478, 2085.43, 0.3658)
+
+
+@dataclass(frozen=True)
+class OverTraining:
+    """A smaller model trained for longer to the optimum's loss.
+
+    Attributes:
+        share: of the optimum's parameters.
+        parameters, tokens: of the model.
+        flops: of its training, over the optimum's.
+    """
+
+    share: float
+    parameters: float
+    tokens: float
+    flops: float
+
+
+def over_training(
+    law: ScalingLaw, flops: float, shares: Sequence[float] = (1.0, 0.75, 0.5, 0.35, 0.25)
+) -> list[OverTraining]:
+    """Models that reach the loss of the compute-optimal one with fewer parameters, and what more that costs: inference
+    is cheaper by the share (Sardana et al. 2023 weigh the two).
+    """
+    parameters, tokens = law.optimum(flops)
+    target = law.loss(parameters, tokens)
+    found = []
+    for share in shares:
+        needed = tokens if share == 1 else law.tokens_for(share * parameters, target)
+        if math.isfinite(needed):
+            more = share * parameters * needed / (parameters * tokens)
+            found.append(OverTraining(share, share * parameters, needed, more))
+    return found
+
+
+@dataclass(frozen=True)
+class Point:
+    """A finished run: parameters, tokens, nats a token on held-out or training text."""
+
+    parameters: float
+    tokens: float
+    loss: float
+
+    @property
+    def flops(self) -> float:
+        """6 N D."""
+        return 6 * self.parameters * self.tokens
+
+
+def fit_scaling_law(points: Sequence[Point], name: str = "these runs", delta: float = 1e-3) -> ScalingLaw:
+    """The five coefficients of least Huber loss of log L against log-sum-exp(a - alpha log N, b - beta log D, e), by
+    L-BFGS from a grid of beginnings (Hoffmann et al. 2022, appendix D.3; sums and not means of the losses, whose scale
+    ended the optimiser early, Besiroglu et al. 2024, section 4).
+
+    Args:
+        points: finished runs.
+        name: of the law.
+        delta: where the loss turns from square to absolute, 1e-3 there.
+
+    Raises:
+        InputError: for fewer than six runs, or all of one size or length.
+    """
+    sizes, lengths = {point.parameters for point in points}, {point.tokens for point in points}
+    if len(points) < FEWEST or len(sizes) < 3 or len(lengths) < 3:
+        raise InputError(
+            f"{len(points)} runs of {len(sizes)} sizes and {len(lengths)} lengths: a scaling law has five "
+            f"coefficients, give at least {FEWEST} runs of three sizes and three lengths"
+        )
+    n, d, losses = (
+        torch.tensor([getattr(p, key) for p in points], dtype=torch.float64).log()
+        for key in ("parameters", "tokens", "loss")
+    )
+    best: tuple[float, torch.Tensor] | None = None
+    # The paper begins from 4,500 places on a grid in the same range; these eight found the same minimum in the tests.
+    for alpha, beta, e in itertools.product((0.3, 0.6), (0.3, 0.6), (0.0, 0.7)):
+        excess = max(float(losses.exp().min()) - math.exp(e), 0.05)
+        begin = [math.log(excess / 2) + alpha * float(n.mean()), math.log(excess / 2) + beta * float(d.mean()), e]
+        fitted, value = _minimise(torch.tensor([*begin, alpha, beta], dtype=torch.float64), n, d, losses, delta)
+        if math.isfinite(value) and (best is None or value < best[0]):
+            best = (value, fitted)
+    assert best is not None
+    a, b, e, alpha, beta = best[1].tolist()
+    return ScalingLaw(name, math.exp(e), math.exp(a), alpha, math.exp(b), beta)
+
+
+def _minimise(
+    begin: torch.Tensor, n: torch.Tensor, d: torch.Tensor, losses: torch.Tensor, delta: float
+) -> tuple[torch.Tensor, float]:
+    value = begin.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [value], max_iter=300, tolerance_grad=1e-12, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> torch.Tensor:
+        a, b, e, alpha, beta = value
+        predicted = torch.logsumexp(torch.stack((a - alpha * n, b - beta * d, e.expand_as(n))), dim=0)
+        return torch.nn.functional.huber_loss(predicted, losses, reduction="sum", delta=delta)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = objective()
+        loss.backward()
+        return float(loss.detach())
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        return value.detach(), float(objective())
+
+
+@dataclass(frozen=True)
+class IsoFlop:
+    """Runs of about the same compute, and the parabola through them.
+
+    Attributes:
+        flops: mean of the runs.
+        points: the runs.
+        coefficients: of (log10 N)^2, log10 N and 1.
+        parameters, loss: at the parabola's minimum.
+    """
+
+    flops: float
+    points: tuple[Point, ...]
+    coefficients: tuple[float, float, float]
+    parameters: float
+    loss: float
+
+
+def isoflops(points: Sequence[Point], tolerance: float = 0.1) -> list[IsoFlop]:
+    """Parabolas of the loss over log N for runs of equal compute (Hoffmann et al. 2022, section 3.2), where they have a
+    minimum between their runs; groups of fewer than three sizes are left out.
+
+    Args:
+        points: finished runs.
+        tolerance: on the compute of a group, relative to its smallest.
+    """
+    groups: list[list[Point]] = []
+    for point in sorted(points, key=lambda p: p.flops):
+        if groups and point.flops <= groups[-1][0].flops * (1 + tolerance):
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    found = []
+    for group in groups:
+        if len({p.parameters for p in group}) < 3:
+            continue
+        x, y = np.log10([p.parameters for p in group]), np.array([p.loss for p in group])
+        square, linear, constant = (float(value) for value in np.polyfit(x, y, 2))
+        lowest = -linear / (2 * square) if square > 0 else math.inf
+        if x.min() <= lowest <= x.max():
+            loss = square * lowest**2 + linear * lowest + constant
+            flops = float(np.mean([p.flops for p in group]))
+            found.append(IsoFlop(flops, tuple(group), (square, linear, constant), 10**lowest, loss))
+    return found
+
+
+def power_law(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
+    """k and p of y = k x^p, by least squares of the logarithms: how the optimum grows with compute."""
+    slope, constant = np.polyfit(np.log(xs), np.log(ys), 1)
+    return float(np.exp(constant)), float(slope)

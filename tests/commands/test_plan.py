@@ -1,0 +1,202 @@
+"""`plan` and `fit --dry-run` as a user meets them."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from callbacks.metrics_table import write_metrics
+from commands.dry_run import dry_run
+from commands.plan import plan
+from commands.plan_setup import setup_of
+from commands.plan_tables import COLUMNS
+from commands.scaling_law import scaling_law
+from errors import InputError
+from main import resolved
+from strategies.planner.cost import make_plan
+from strategies.planner.hardware import read_hardware
+from strategies.planner.layout_search import refusal
+from tests.conftest import ROOT
+from tests.strategies.planner.test_measured_memory import LAYOUTS, configuration
+from tests.strategies.planner.test_scaling_laws import KNOWN, runs
+
+H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")
+SIZES = ("8b", "70b", "405b", "1t")
+
+
+def size_configuration(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / f"configs/pretrain/{name}.yaml").read_text())
+    return found
+
+
+def small(tmp_path: Path, layout: str = "single", **trainer: Any) -> dict[str, Any]:
+    world, strategy, arguments = LAYOUTS[layout]
+    made = configuration(tmp_path, world, strategy, arguments)
+    made["trainer"] |= trainer
+    return made
+
+
+def test_the_configuration_of_fit_with_overlays_and_values(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"trainer": {"max_steps": 300}}))
+    arguments = ["--config", str(ROOT / "configs/pretrain/8b.yaml"), "--config", str(overlay)]
+    plan([*arguments, "--trainer.accumulate_grad_batches", "32", "--json", "--price", "4"], resolved)
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 8_030_261_248
+    assert found["fits"]
+    tokens = 300 * 32 * 8 * 8192
+    assert found["flops_6nd"] == pytest.approx(6 * found["active"] * tokens)
+    assert found["cost"] == pytest.approx(4 * found["device_hours"])
+    assert found["memory_total"] == pytest.approx(sum(found["memory"].values()))
+    assert found["step_seconds"] == pytest.approx(
+        sum(found["time"][name] for name in ("compute", "tensor", "data", "pipeline", "optimizer"))
+    )
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_tables_of_the_size_configurations(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = size_configuration(name)
+    hardware = ["--hardware", "b200"] if name == "1t" else []
+    plan([*hardware, "--config", "X"], lambda _: (loaded, []))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= COLUMNS
+    text = "\n".join(lines)
+    for word in ("parameters", "6 N D", "activations", "MFU", "GPU-hours", "failures", "checkpoint every", "fits"):
+        assert word in text
+    assert "DOES NOT FIT" not in text
+
+
+SEED = {  # overriding devices and steps; the seed's devices, days and cost; price an hour
+    "8b": (128, 480_000, (64, 256), (14, 28), (1e5, 5e5)),
+    "70b": (1024, 240_000, (512, 2048), (30, 92), (2e6, 1e7)),
+    "405b": (16_384, 930_000, (16_000, math.inf), (60, 122), (5e7, math.inf)),
+    "1t": (25_600, 210_000, (25_000, math.inf), (90, 183), (1e8, math.inf)),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_rows_of_the_seed_table(name: str) -> None:
+    """Days and cost at sensible inputs: 2, 4, 15.6 and 22 trillion tokens at the price of specialised clouds."""
+    devices, steps, range_of_devices, range_of_days, range_of_cost = SEED[name]
+    loaded = size_configuration(name)
+    hardware = read_hardware(ROOT / f"configs/hardware/{'b200' if name == '1t' else 'h100'}.yaml")
+    loaded["trainer"]["max_steps"] = steps
+    if name == "8b":  # the cluster's overlay, configs/recipes/cluster.yaml
+        loaded["trainer"] |= {"num_nodes": 16, "accumulate_grad_batches": 4}
+        loaded["trainer"]["strategy"]["init_args"] |= {
+            "data_parallel_replicate_size": 16,
+            "data_parallel_shard_size": 8,
+        }
+    setup = setup_of(loaded, hardware)
+    made = make_plan(setup, hardware, asynchronous=True)
+    assert setup.sizes.world == devices
+    for value, (least, most) in (
+        (devices, range_of_devices),
+        (made.days, range_of_days),
+        (made.cost, range_of_cost),
+    ):
+        assert least <= value <= most, (value, made.days, made.cost)
+    assert made.fits
+
+
+def test_search_writes_an_overlay_that_fit_takes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config, overlay = tmp_path / "config.yaml", tmp_path / "overlay.yaml"
+    made = small(tmp_path / "run", max_steps=10, accumulate_grad_batches=8)
+    made["model"]["init_args"]["schedule"] = {"class_path": "models.Cosine", "init_args": {"warmup_steps": 2}}
+    made["data"]["class_path"] = "datamodules.RandomTokens"
+    config.write_text(yaml.safe_dump(made))
+    arguments = ["--config", str(config), "--hardware", "h100", "--devices", "4", "--memory_limit", "6"]
+    plan([*arguments, "--search", "--output", str(overlay)], resolved)
+    out = capsys.readouterr().out
+    assert "slower" in out
+    assert f"written: {overlay}" in out
+    assert max(map(len, out.replace(str(overlay), "").splitlines())) <= COLUMNS
+    both, _ = resolved(["fit", "--config", str(config), "--config", str(overlay)])
+    setup = setup_of(both, H100)
+    assert setup.sizes.world == 4
+    assert setup.step_tokens == setup_of(made, H100).step_tokens
+    assert refusal(setup) is None
+
+
+def test_dry_run_builds_every_rank(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for layout in LAYOUTS:
+        dry_run(["fit", "--config", "X"], lambda _, layout=layout: (small(tmp_path, layout), []))  # type: ignore[misc]
+        out = capsys.readouterr().out
+        assert "fits" in out
+        assert "pp 0" in out
+    loaded = size_configuration("70b")
+    loaded["model"]["init_args"]["decoder"] |= {"layers": 8, "width": 1024, "hidden_width": 2048, "head_width": 128}
+    dry_run(["fit", "--config", "X"], lambda _: (loaded, []))
+    assert "bubble" in capsys.readouterr().out
+
+
+def test_dry_run_of_what_does_not_fit_ends_with_status_1(tmp_path: Path) -> None:
+    loaded = size_configuration("8b")
+    with pytest.raises(SystemExit) as raised:
+        dry_run(["fit", "--config", "X", "--hardware", "a100_40gb"], lambda _: (loaded, []))
+    assert raised.value.code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "message"),
+    [
+        ([], {}, "give --config FILE"),
+        (["--budget", "-1"], {}, "--budget -1.0: must be"),
+        (["--config", "X", "--output", "y"], {}, "add --search"),
+        (["--config", "X", "--hardware", "abacus"], {}, "no such file, take one of a100_40gb"),
+        (["--config", "X", "--devices", "0"], {}, "--devices 0: must be at least 1"),
+        (["--config", "X", "--price", "-3"], {}, "price=-3.0 must not be negative"),
+        (["--verify", "nowhere"], {}, "no run.json in it"),
+        (["--config", "X"], {"precision": "bf16-true"}, "plan knows bf16-mixed and 32-true"),
+        (["--config", "X"], {"max_steps": -1}, "needs the run's length"),
+        (["--config", "X"], {"devices": "many"}, "plan needs a number"),
+        (["--config", "X"], {"devices": 3, "strategy": {"class_path": "strategies.TensorParallelStrategy",
+          "init_args": {"tensor_parallel_size": 2}}}, "does not divide the 3 processes"),
+        (["--config", "X"], {"strategy": "ddp"}, "trainer.strategy=ddp: plan knows"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_line(arguments: list[str], changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as raised:
+        plan(arguments, lambda _: (small(tmp_path, **changes), []))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_advice_from_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    plan(["--budget", "1e24"], resolved)
+    out = capsys.readouterr().out
+    assert "Besiroglu" in out
+    assert out.count("1.00x") >= 2
+    plan(["--budget", "1e24", "--json"], resolved)
+    found = json.loads(capsys.readouterr().out)
+    assert all(6 * law["parameters"] * law["tokens"] == pytest.approx(1e24) for law in found.values())
+
+
+def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Folders as runs leave them, with the losses of a known law."""
+    made = small(tmp_path)
+    for number, point in enumerate(runs(KNOWN)):
+        folder = tmp_path / f"run-{number}"
+        folder.mkdir()
+        chosen = json.loads(json.dumps(made))
+        # The width gives the size, the steps the length; tokens of a step are 256.
+        width = max(8, round(math.sqrt(point.parameters / 4e10)) * 8)
+        chosen["model"]["init_args"]["decoder"] |= {"width": width, "layers": 1 + number % 3, "heads": 1,
+                                                    "key_value_heads": 1, "head_width": 8}  # fmt: skip
+        from models.flops import matmul_parameters
+
+        chosen["trainer"]["max_steps"] = steps = 50 + 37 * (number % 5) + 400 * (number // 5)
+        size = matmul_parameters(setup_of(chosen, read_hardware(ROOT / "configs/hardware/cpu.yaml")).config)
+        (folder / "config.yaml").write_text(yaml.safe_dump(chosen))
+        (folder / "run.json").write_text(json.dumps({"steps": steps}))
+        loss = KNOWN.loss(size, steps * 256)
+        write_metrics(folder / "metrics.csv", [(step, "0", "train/loss", repr(loss)) for step in (steps - 1, steps)])
+    picture = tmp_path / "law.png"
+    scaling_law([str(tmp_path / "run-*")], output=str(picture))
+    assert "20 runs" in capsys.readouterr().out
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(InputError, match="no folder is called so"):
+        scaling_law([str(tmp_path / "none-*")])

@@ -1,0 +1,90 @@
+"""The plan's peak memory beside what training a model of 30 million parameters takes, in four layouts."""
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+import yaml
+
+from commands.plan_setup import setup_of
+from commands.plan_verify import compare_run
+from strategies.planner.hardware import read_hardware
+from strategies.planner.memory import rank_memory
+from tests.conftest import ROOT
+from tests.distributed import run_ranks
+
+CPU = read_hardware(ROOT / "configs/hardware/cpu.yaml")
+M_MMAP_THRESHOLD = -3
+SPREAD, PIPELINE = "strategies.TensorParallelStrategy", "strategies.PipelineParallelStrategy"
+LAYOUTS: dict[str, tuple[int, str, dict[str, Any]]] = {
+    "single": (1, SPREAD, {}),
+    "tp2": (2, SPREAD, {"tensor_parallel_size": 2}),
+    "fsdp2": (2, SPREAD, {}),
+    "pp2": (2, PIPELINE, {"pipeline_parallel_size": 2, "microbatches": 2}),
+}
+
+
+def configuration(folder: Path, world: int, strategy: str, layout: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A run of two steps of 2 x 128 tokens."""
+    return {
+        "trainer": {
+            "default_root_dir": str(folder), "accelerator": "cpu", "devices": world, "precision": "32-true",
+            "max_steps": 2, "accumulate_grad_batches": 1, "strategy": {"class_path": strategy, "init_args": layout},
+        },
+        "model": {
+            "class_path": "models.LanguageModel",
+            "init_args": {
+                "decoder": {
+                    "width": 384, "layers": 16, "heads": 6, "key_value_heads": 2, "hidden_width": 1024,
+                    "tied_embeddings": False,
+                },
+                "optimizer": {"class_path": "models.AdamW"},
+            },
+        },
+        "data": {"init_args": {"vocabulary_size": 8192, "sequence_length": 128, "batch_size": 2} | changes},
+    }  # fmt: skip
+
+
+def train(configuration: dict[str, Any]) -> None:
+    """Train as `fit` would, freed memory given back at once: what is left is tensors."""
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 65_536)
+    import strategies
+    from callbacks import MetricsTable, Throughput
+    from datamodules import RandomTokens
+    from models import AdamW, Cosine, LanguageModel
+    from models.decoder import DecoderConfig
+
+    torch.manual_seed(0)
+    trainer, data = configuration["trainer"], configuration["data"]["init_args"]
+    kind = getattr(strategies, trainer["strategy"]["class_path"].removeprefix("strategies."))
+    run = lightning.Trainer(
+        default_root_dir=trainer["default_root_dir"], accelerator="cpu", devices=trainer["devices"],
+        precision=trainer["precision"], max_steps=trainer["max_steps"],
+        accumulate_grad_batches=trainer["accumulate_grad_batches"],
+        strategy=kind(**trainer["strategy"]["init_args"]), callbacks=[Throughput(peak_flops_per_second=1e10)],
+        logger=MetricsTable(trainer["default_root_dir"]), log_every_n_steps=1, limit_val_batches=0,
+        gradient_clip_val=1.0, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False,
+    )  # fmt: skip
+    config = DecoderConfig(vocabulary_size=data["vocabulary_size"], **configuration["model"]["init_args"]["decoder"])
+    run.fit(LanguageModel(AdamW(), Cosine(1), config), datamodule=RandomTokens(**data))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_peak_memory_within_a_tenth(layout: str, tmp_path: Path) -> None:
+    world, strategy, arguments = LAYOUTS[layout]
+    chosen = configuration(tmp_path, world, strategy, arguments)
+    run_ranks(world, train, chosen, timeout=600)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(chosen))
+    found = {row.name: row for row in compare_run(tmp_path, CPU)}
+    memory = [row for name, row in found.items() if name.startswith("peak memory")]
+    assert len(memory) == setup_of(chosen, CPU).sizes.pp
+    facts = json.loads((tmp_path / "run.json").read_text())
+    parts = [rank_memory(setup_of(chosen, CPU), rank, CPU.overhead) for rank in range(len(memory))]
+    for row, part in zip(memory, parts, strict=True):
+        assert abs(row.difference) < 0.1, (layout, row, part, facts["peak_memory_bytes"])
+    assert {"step time", "tokens a second"} <= found.keys()

@@ -1,0 +1,207 @@
+"""The lists of tensors against the modules: what autograd keeps, what each rank holds, what is sent."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from models.attention import AttentionLayout
+from models.config import DecoderConfig, Experts
+from models.decoder import build_decoder
+from strategies.blocks import checkpoint_activations
+from strategies.mesh import MeshSizes
+from strategies.pipeline_parallel import PipelineParallelStrategy
+from strategies.planner.activations import block_bytes
+from strategies.planner.communication import tensor_bytes_of_block
+from strategies.planner.memory import rank_memory
+from strategies.planner.parameters import block_parameters
+from strategies.planner.pipeline_schedule import in_flight, order, owner
+from strategies.planner.rank_views import views
+from strategies.planner.setup import TrainingSetup
+from strategies.planner.step_time import model_flops_of_step
+from strategies.plans import apply_tensor_parallel
+
+SHAPE: dict[str, Any] = {
+    "vocabulary_size": 512, "width": 64, "layers": 4, "heads": 8, "key_value_heads": 2, "head_width": 16,
+    "hidden_width": 160, "tied_embeddings": False,
+}  # fmt: skip
+ROWS, LENGTH = 2, 128
+
+
+def a_setup(mixed: bool = False, tp: int = 1, **shape: Any) -> TrainingSetup:
+    config = DecoderConfig(**SHAPE | shape)
+    return TrainingSetup(config, MeshSizes(tp=tp), LENGTH, ROWS, mixed=mixed, device="cpu")
+
+
+def local(x: Any) -> Tensor:
+    found: Tensor = x.to_local() if hasattr(x, "to_local") else x
+    return found
+
+
+def kept_bytes(setup: TrainingSetup, mesh: Any = None) -> float:
+    """Bytes a token that autograd keeps of one block, weights, their casts and rotary angles left out."""
+    decoder = build_decoder(setup.config)
+    if mesh is not None:
+        apply_tensor_parallel(decoder, mesh)
+    block = decoder.layers["0"]
+    checkpoint_activations(block, setup.checkpointing)
+    x = torch.randn(ROWS, LENGTH // setup.sizes.tp, setup.config.width, requires_grad=True)
+    weights = {local(p).untyped_storage().data_ptr() for p in decoder.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Any) -> Any:
+        kept.setdefault(local(tensor).untyped_storage().data_ptr(), local(tensor))
+        return tensor
+
+    dtype = torch.bfloat16 if setup.mixed else torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=setup.mixed):
+        layout = AttentionLayout.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
+        angles = {angle.untyped_storage().data_ptr() for angle in layout.angles}
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            y = block(x, layout)
+    del y
+    casts = {
+        tuple(sorted(p.on_a_rank(setup.sizes.tp)[-2:])) for p in block_parameters(setup.config) if len(p.shape) > 1
+    }
+    found = 0
+    for pointer, tensor in kept.items():
+        is_cast = setup.mixed and tensor.dtype == torch.bfloat16 and tuple(sorted(tensor.shape)) in casts
+        if pointer not in weights | angles and not is_cast:
+            found += tensor.untyped_storage().nbytes()
+    return found / (ROWS * LENGTH)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+@pytest.mark.parametrize("mode", ["none", "full"])
+def test_kept_activations_of_a_block(mixed: bool, mode: Any) -> None:
+    setup = replace(a_setup(mixed), checkpointing=mode)
+    assert kept_bytes(setup) == block_bytes(setup)
+
+
+def test_kept_activations_with_norms_of_heads() -> None:
+    setup = a_setup(query_key_norm=True)
+    assert kept_bytes(setup) == block_bytes(setup)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+def test_kept_activations_with_experts(mixed: bool) -> None:
+    setup = a_setup(mixed, experts=Experts(4, 2))
+    assert kept_bytes(setup) == pytest.approx(block_bytes(setup), rel=0.02)
+
+
+@pytest.fixture
+def pretended() -> Any:
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    yield init_device_mesh("cpu", (2,), mesh_dim_names=("tp",))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+@pytest.mark.parametrize("mode", ["none", "full"])
+def test_kept_activations_of_a_tensor_parallel_rank(mixed: bool, mode: Any, pretended: Any) -> None:
+    setup = replace(a_setup(mixed, tp=2), checkpointing=mode)
+    assert kept_bytes(setup, pretended) == block_bytes(setup)
+
+
+def test_tensor_parallel_volume(pretended: Any) -> None:
+    """What the collectives of a block's forward pass carry, seen where they are called."""
+    setup = a_setup(tp=2)
+    sent: list[int] = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = str(func)
+            if "all_gather_into_tensor" in name:
+                sent.append(2 * args[0].nbytes)
+            elif "reduce_scatter_tensor" in name:
+                sent.append(args[0].nbytes)
+            return func(*args, **(kwargs or {}))
+
+    decoder = build_decoder(setup.config)
+    apply_tensor_parallel(decoder, pretended)
+    layout = AttentionLayout.causal(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, torch.float32)
+    with torch.no_grad(), Seen():
+        decoder.layers["0"](torch.randn(ROWS, LENGTH // 2, 64), layout)
+    forward, backward = tensor_bytes_of_block(setup)
+    assert sum(sent) == forward == backward
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changes"),
+    [
+        (MeshSizes(), {}),
+        (MeshSizes(dp_shard=3), {}),
+        (MeshSizes(dp_replicate=2, dp_shard=3, tp=2), {}),
+        (MeshSizes(pp=2, dp_shard=3), {"pieces": 4}),
+        (MeshSizes(pp=2, tp=2), {"pieces": 4, "schedule": "zbv", "stages_per_rank": 2}),
+        (MeshSizes(pp=2), {"pieces": 4, "schedule": "interleaved_1f1b", "stages_per_rank": 2}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("tied", [False, True])
+def test_parameters_of_every_rank_equal_what_the_strategies_make(
+    sizes: MeshSizes, changes: dict[str, Any], tied: bool
+) -> None:
+    setup = replace(a_setup(tied_embeddings=tied), sizes=sizes, rows=4, **changes)
+    found = list(views(setup))
+    assert [view.built for view in found] == [view.planned for view in found]
+    blocks = sorted(block for view in found if view.shard_rank == 0 for block in view.blocks)
+    assert blocks == list(range(4))
+
+
+def test_parameters_with_experts_biases_and_norms() -> None:
+    setup = replace(
+        a_setup(experts=Experts(4, 2), query_key_norm=True, query_key_value_bias=True), sizes=MeshSizes(dp_shard=3)
+    )
+    assert all(view.built == view.planned for view in views(setup))
+
+
+@given(
+    schedule=st.sampled_from(["gpipe", "1f1b", "interleaved_1f1b", "interleaved_zero_bubble", "zbv"]),
+    ranks=st.integers(2, 5),
+    rounds=st.integers(2, 4),
+)
+@settings(deadline=None, max_examples=40)
+def test_every_micro_batch_goes_forward_and_back_once(schedule: Any, ranks: int, rounds: int) -> None:
+    stages = 1 if schedule in ("gpipe", "1f1b") else 2
+    count = ranks * rounds
+    strategy = PipelineParallelStrategy(ranks, schedule)
+    strategy.sizes = MeshSizes(pp=ranks)
+    for rank, actions in enumerate(order(schedule, ranks, stages, count)):
+        mine = [s for s in range(ranks * stages) if owner(schedule, s, ranks) == rank]
+        assert mine == [s for s in range(ranks * stages) if strategy.owner(s) == rank]
+        expected = sorted((s, n) for s in mine for n in range(count))
+        assert sorted((a.stage, a.microbatch) for a in actions if a.kind == "F") == expected
+        assert sorted((a.stage, a.microbatch) for a in actions if a.kind in "BW") == expected
+        assert max(map(sum, in_flight(schedule, ranks, stages, count, rank))) <= count * stages
+
+
+def test_one_forward_one_backward_holds_as_many_as_ranks_follow() -> None:
+    assert [max(in_flight("1f1b", 4, 1, 16, rank))[0] for rank in range(4)] == [4, 3, 2, 1]
+    assert max(in_flight("gpipe", 4, 1, 16, 0)) == (16,)
+
+
+def test_a_step_counts_as_the_throughput_callback_counts() -> None:
+    """Causal pairs of whole windows."""
+    setup = a_setup()
+    from models.flops import training_flops
+
+    pairs = ROWS * LENGTH * (LENGTH + 1) // 2
+    assert model_flops_of_step(setup) == training_flops(setup.config, ROWS * LENGTH, pairs)
+
+
+def test_memory_falls_with_checkpointing_and_sharding() -> None:
+    base = a_setup()
+    none, selective, full = (
+        rank_memory(replace(base, checkpointing=mode)).activations for mode in ("none", "selective", "full")
+    )
+    assert none > selective > full > 0
+    states = [rank_memory(replace(base, sizes=MeshSizes(dp_shard=n))).optimizer for n in (1, 2, 4)]
+    assert states[0] == pytest.approx(2 * states[1], rel=0.01) == pytest.approx(4 * states[2], rel=0.02)

@@ -1,0 +1,82 @@
+"""Laws recovered from runs made of known ones."""
+
+import math
+
+import pytest
+import torch
+
+from errors import InputError
+from strategies.planner.scaling_laws import (
+    BESIROGLU,
+    HOFFMANN,
+    Point,
+    ScalingLaw,
+    fit_scaling_law,
+    isoflops,
+    over_training,
+    power_law,
+)
+
+KNOWN = ScalingLaw("known", e=1.8, a=450.0, alpha=0.35, b=1800.0, beta=0.37)
+
+
+def runs(law: ScalingLaw, noise: float = 0.0) -> list[Point]:
+    """Five sizes around the optimum of each of four computes."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for flops in (1e18, 1e19, 1e20, 1e21):
+        best, _ = law.optimum(flops)
+        for factor in (0.25, 0.5, 1.0, 2.0, 4.0):
+            n, d = factor * best, flops / 6 / (factor * best)
+            error = math.exp(noise * float(torch.randn((), generator=generator)))
+            found.append(Point(n, d, law.loss(n, d) * error))
+    return found
+
+
+def test_known_coefficients_are_recovered() -> None:
+    law = fit_scaling_law(runs(KNOWN))
+    for name in ("e", "a", "alpha", "b", "beta"):
+        assert getattr(law, name) == pytest.approx(getattr(KNOWN, name), rel=0.02), name
+
+
+def test_exponents_survive_noise_and_an_outlier() -> None:
+    points = runs(KNOWN, noise=1e-3)
+    points[7] = Point(points[7].parameters, points[7].tokens, points[7].loss * 1.2)
+    law = fit_scaling_law(points)
+    share, known = (x.beta / (x.alpha + x.beta) for x in (law, KNOWN))
+    assert share == pytest.approx(known, abs=0.05)
+    assert law.e == pytest.approx(KNOWN.e, rel=0.05)
+
+
+def test_parabolas_find_the_optimum() -> None:
+    curves = isoflops(runs(KNOWN))
+    assert [round(math.log10(curve.flops)) for curve in curves] == [18, 19, 20, 21]
+    for curve in curves:
+        best, _ = KNOWN.optimum(curve.flops)
+        assert curve.parameters == pytest.approx(best, rel=0.25)
+        assert curve.loss == pytest.approx(KNOWN.loss(*KNOWN.optimum(curve.flops)), rel=0.01)
+    _, power = power_law([c.flops for c in curves], [c.parameters for c in curves])
+    assert power == pytest.approx(KNOWN.beta / (KNOWN.alpha + KNOWN.beta), abs=0.03)
+
+
+def test_groups_without_a_minimum_are_left_out() -> None:
+    falling = [Point(n, 1e18 / 6 / n, 4 - 0.1 * math.log10(n)) for n in (1e6, 1e7, 1e8)]
+    assert isoflops(falling) == []
+
+
+def test_too_few_runs_are_refused() -> None:
+    with pytest.raises(InputError, match="3 runs of 3 sizes and 3 lengths"):
+        fit_scaling_law([Point(n, 1e9 / n, 3.0) for n in (1e6, 2e6, 3e6)])
+    with pytest.raises(InputError, match="1 sizes"):
+        fit_scaling_law([Point(1e6, d * 1e6, 3.0) for d in range(1, 9)])
+
+
+@pytest.mark.parametrize("law", [HOFFMANN, BESIROGLU])
+def test_smaller_models_cost_more_and_reach_the_same(law: ScalingLaw) -> None:
+    rows = over_training(law, 1e23)
+    best = law.loss(*law.optimum(1e23))
+    assert rows[0].flops == 1
+    assert [row.flops for row in rows] == sorted(row.flops for row in rows)
+    for row in rows:
+        assert law.loss(row.parameters, row.tokens) == pytest.approx(best)
+    assert law.tokens_for(1e6, best) == math.inf
