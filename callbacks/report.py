@@ -212,13 +212,13 @@ def ledger_section(totals: Totals) -> dict[str, Any]:
     if not totals.total:
         return {}
     rows = [(label, totals.seconds[purpose]) for purpose, label in HEADINGS.items() if totals.seconds[purpose] > 0]
-    with chart(height=1.7) as (axes, svg):
+    with chart(width=12.8, height=1.7) as (axes, svg):
         left = 0.0
         for index, (label, seconds) in enumerate(rows):
             axes.barh([0], [seconds], left=left, height=0.5, color=f"C{index}", label=label)
             left += seconds
         axes.set(yticks=[], xlim=(0, left), ylim=(-0.35, 0.35), xlabel="seconds")
-        axes.legend(frameon=False, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
+        axes.legend(frameon=False, ncols=len(rows), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     both = totals.utilisation()
     return {
         "svg": svg[0],
@@ -239,7 +239,7 @@ def shown_spike(event: dict[str, Any]) -> dict[str, Any]:
     unique = list(dict.fromkeys(documents))
     return {
         "step": event["step"],
-        "loss": event["loss"],
+        "loss": f"{float(event['loss']):.4g}",
         "action": event["action"],
         "checkpoint": event.get("checkpoint", ""),
         "skipped": "{} to {}".format(event["skipped"][0], event["skipped"][1] - 1) if "skipped" in event else "",
@@ -280,11 +280,11 @@ def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") 
 
 
 @contextmanager
-def chart(height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
+def chart(width: float = 6.4, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
     """Axes to draw on; afterwards the list holds the SVG element, which takes its text colour from the page.
 
     Args:
-        height: in inches, of a width of 6.4.
+        width, height: in inches; a page shows 12.8 across.
     """
     import matplotlib
 
@@ -295,7 +295,7 @@ def chart(height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
     with plt.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "font.family": "sans-serif"}
     ):
-        figure, axes = plt.subplots(figsize=(6.4, height), layout="constrained")
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
         yield axes, drawn
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
