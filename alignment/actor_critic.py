@@ -234,7 +234,7 @@ class ActorCritic(LanguageModel):
         assert self.reference_decoder is not None
         sums = xxhash.xxh3_64()
         for parameter in self.reference_decoder.parameters():
-            sums.update(parameter.detach().contiguous().view(torch.uint8).numpy())
+            sums.update(parameter.detach().contiguous().view(torch.uint8).numpy().tobytes())
         return str(sums.hexdigest())
 
     # What each says of tokens

@@ -52,8 +52,9 @@ class Packed:
 
     def to(self, device: torch.device) -> "Packed":
         """The same row on a device."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Packed(**{name: value if value is None else value.to(device) for name, value in tensors.items()})
+        tensors: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in tensors.items()}
+        return Packed(**moved)
 
     def hidden(self, decoder: Decoder) -> Tensor:
         """The states from which the tokens of the answers were drawn, [T, C]."""

@@ -4,7 +4,7 @@ Cleaning needs text, so none is done, and neither are duplicates found nor perso
 had the text. The ids mean something with one tokenizer only, which the configuration must name.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class ParquetTokens(Reader):
         super().__init__(max_megabytes)
         self.paths, self.column = paths, column
 
-    def candidates(self) -> Iterable[tuple[Path, str]]:
+    def candidates(self) -> Iterator[InputFile]:
         """Every Parquet file, named from the last parts of its path.
 
         Raises:
@@ -47,7 +47,9 @@ class ParquetTokens(Reader):
             if not root.exists():
                 raise InputError(f"{root} does not exist: correct `paths` of ParquetTokens")
             found = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
-            yield from ((path, str(tail / path.relative_to(root))) for path in found)
+            for path in found:
+                if file := InputFile.at(path, provenance_name(tail / path.relative_to(root))):
+                    yield file
 
     def read(self, file: InputFile) -> Iterator[Document]:
         """Nothing: there is no text; `TokenFile` reads the tokens."""

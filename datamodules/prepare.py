@@ -110,7 +110,8 @@ def prepare(
     def make_shards(into: Path) -> None:
         load_verified(tokenizer_folder)
         found = document_files(documents) if documents else []
-        files = [*(DocumentFile(path, path.stat().st_size) for path in found), *token_files]
+        whole = [DocumentFile(path, path.stat().st_size) for path in found]
+        files: list[DocumentFile | TokenFile] = [*whole, *token_files]
         write_shards(files, into, tokenizer_folder, curation.engine)
 
     tokenizer_folder = run_stage(folder, "tokenizer", tokenizer_key, make_tokenizer)
