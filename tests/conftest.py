@@ -11,6 +11,8 @@ import pytest
 import torch
 import yaml
 
+from strategies.tensor_parallel import leave_process_group
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -18,6 +20,12 @@ ROOT = Path(__file__).parent.parent
 def _one_thread() -> None:
     """Sums are bit-identical only for one number of threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_process_group() -> None:
+    """An earlier test of this process may have trained, and a process alone stays in its group until it ends."""
+    leave_process_group()
 
 
 def sentences(seed: int, count: int) -> str:

@@ -121,6 +121,7 @@ def test_search_writes_an_overlay_that_fit_takes(capsys: pytest.CaptureFixture[s
     assert refusal(setup) is None
 
 
+@pytest.mark.usefixtures("no_process_group")
 def test_dry_run_builds_every_rank(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for layout in LAYOUTS:
         dry_run(["fit", "--config", "X"], lambda _, layout=layout: (small(tmp_path, layout), []))  # type: ignore[misc]
@@ -133,6 +134,7 @@ def test_dry_run_builds_every_rank(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "bubble" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_process_group")
 def test_dry_run_of_what_does_not_fit_ends_with_status_1(tmp_path: Path) -> None:
     loaded = size_configuration("8b")
     with pytest.raises(SystemExit) as raised:

@@ -28,6 +28,8 @@ from strategies.planner.setup import TrainingSetup
 from strategies.planner.step_time import model_flops_of_step
 from strategies.plans import apply_tensor_parallel
 
+pytestmark = pytest.mark.usefixtures("no_process_group")
+
 SHAPE: dict[str, Any] = {
     "vocabulary_size": 512, "width": 64, "layers": 4, "heads": 8, "key_value_heads": 2, "head_width": 16,
     "hidden_width": 160, "tied_embeddings": False,
@@ -97,7 +99,7 @@ def test_kept_activations_with_experts(mixed: bool) -> None:
 
 
 @pytest.fixture
-def pretended() -> Any:
+def pretended(no_process_group: None) -> Any:
     torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
     yield init_device_mesh("cpu", (2,), mesh_dim_names=("tp",))
     torch.distributed.destroy_process_group()
