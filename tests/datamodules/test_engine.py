@@ -26,7 +26,7 @@ def test_ray_keeps_the_same_documents_in_the_same_order(tmp_path: Path) -> None:
     # Ray runs on a session of its own, in a process of its own: an engine is chosen once.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_ADDRESS": "local"}
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "ray"), str(tmp_path / "texts")]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
     assert result.returncode == 0, result.stderr
     (ray,) = (tmp_path / "ray").glob("documents-*")
     assert ray.name == native.name
