@@ -13,8 +13,7 @@ from datamodules.readers.html import creative_commons, decode_html, depth, page_
 from errors import InputError
 from tests.datamodules.readers.reading import outcomes, read_all
 
-CRAWL = Path(__file__).parents[4] / "shared/data/crawl.warc.gz"
-SHARED = CRAWL if CRAWL.exists() else Path("/work/shared/data/crawl.warc.gz")
+SHARED = Path(__file__).parents[4] / "shared/data/crawl.warc.gz"
 BODY = "<p>" + "The main text of this page has a sentence or two, and goes on for a while. " * 3 + "</p>"
 
 
