@@ -1,14 +1,12 @@
 """Cleaning beside datatrove 0.10 on the same documents: seconds on two cores, and every decision compared.
 
     pip install -e ".[bench]" && python -m benchmarks.curation --documents 2000 --repeats 3
-    python -m benchmarks.curation --scaling 10000 100000 1000000
 
 Documents are the Python files, docstrings and READMEs of the installed packages, one in twenty again with a few words
 changed. A run reads them from two files of JSON lines and decides; nothing is written but what the method itself writes
 (datatrove's signatures and pairs). Each run is a process of its own that first takes two documents, so that neither
 imports nor compiled loops nor spaCy's tables are timed; datatrove's workers are timed from the first one's first
-document to the last one's end. The two take turns. `--scaling` runs this project's whole `prepare` on a made-up corpus
-until its documents stage is complete.
+document to the last one's end. The two take turns.
 """
 
 import argparse
@@ -24,12 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import xxhash
+
+from benchmarks.curation_rules import compare_rules
 
 CACHE = Path("data/benchmark_curation")
 FAMILIES = ("gopher_quality", "gopher_repetition", "c4", "fineweb", "near_duplicates", "all")
@@ -279,146 +279,6 @@ def paired_documents(folder: Path, pairs: Path, dropped: set[int], first: int) -
     return {ids[worker][place - first] for worker, place in found.tolist() if place >= first}
 
 
-# Decisions, rule by rule
-
-
-def single_rules() -> dict[str, tuple[Any, Any]]:
-    """Rule -> datatrove's filter with this rule alone, and our reason and step."""
-    from datatrove.pipeline.filters import (
-        C4QualityFilter,
-        FineWebQualityFilter,
-        GopherQualityFilter,
-        GopherRepetitionFilter,
-    )
-
-    from datamodules import C4Lines, C4Page, FineWebQuality, GopherQuality, GopherRepetition
-
-    rules: dict[str, tuple[Any, Any]] = {}
-    quality = {
-        "min_doc_words": 50, "max_doc_words": 100000, "min_avg_word_length": 3, "max_avg_word_length": 10,
-        "max_symbol_word_ratio": 0.1, "max_bullet_lines_ratio": 0.9, "max_ellipsis_lines_ratio": 0.3,
-        "max_non_alpha_words_ratio": 0.8, "min_stop_words": 2,
-    }  # fmt: skip
-    reasons = {
-        "min_doc_words": ["gopher_too_few_words"], "max_doc_words": ["gopher_too_many_words"],
-        "min_avg_word_length": ["gopher_short_words"], "max_avg_word_length": ["gopher_long_words"],
-        "max_symbol_word_ratio": ["gopher_hashes", "gopher_ellipses"],
-        "max_bullet_lines_ratio": ["gopher_bullet_lines"],
-        "max_ellipsis_lines_ratio": ["gopher_ellipsis_lines"],
-        "max_non_alpha_words_ratio": ["gopher_few_alphabetic_words"], "min_stop_words": ["gopher_few_stop_words"],
-    }  # fmt: skip
-    for name, value in quality.items():
-        alone = GopherQualityFilter(**(dict.fromkeys(quality) | {name: value}))
-        rules[" or ".join(reasons[name])] = alone, (GopherQuality(), reasons[name])
-    parts = {
-        "dup_line_frac": (0.3, "gopher_duplicate_lines"), "dup_para_frac": (0.3, "gopher_duplicate_paragraphs"),
-        "dup_line_char_frac": (0.2, "gopher_duplicate_line_characters"),
-        "dup_para_char_frac": (0.2, "gopher_duplicate_paragraph_characters"),
-    }  # fmt: skip
-    off: dict[str, Any] = {**dict.fromkeys(parts), "top_n_grams": (), "dup_n_grams": ()}
-    for name, (value, reason) in parts.items():
-        rules[reason] = GopherRepetitionFilter(**(off | {name: value})), (GopherRepetition(), [reason])
-    for n, value in ((2, 0.2), (3, 0.18), (4, 0.16)):
-        reason = f"gopher_top_{n}_gram"
-        rules[reason] = GopherRepetitionFilter(**(off | {"top_n_grams": ((n, value),)})), (GopherRepetition(), [reason])
-    for n, value in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10)):
-        reason = f"gopher_duplicate_{n}_grams"
-        rules[reason] = GopherRepetitionFilter(**(off | {"dup_n_grams": ((n, value),)})), (GopherRepetition(), [reason])
-    never = {"line_punct_thr": 0.0, "short_line_thr": 1.0, "char_duplicates_ratio": 1.0, "new_line_ratio": float("inf")}
-    for name, value, reason in (
-        ("line_punct_thr", 0.12, "fineweb_few_terminal_lines"), ("short_line_thr", 0.67, "fineweb_short_lines"),
-        ("char_duplicates_ratio", 0.01, "fineweb_repeated_lines"), ("new_line_ratio", 0.3, "fineweb_line_feeds"),
-    ):  # fmt: skip
-        rules[reason] = FineWebQualityFilter(**(never | {name: value})), (FineWebQuality(), [reason])
-    lines = C4Lines(minimum_words=3, end_marks=".?!\"'")
-    pages = {"filter_lorem_ipsum": False, "filter_curly_bracket": False, "min_num_sentences": -1}
-    for name, on, reason in (
-        ("filter_lorem_ipsum", True, "c4_placeholder"), ("filter_curly_bracket", True, "c4_curly_bracket"),
-        ("min_num_sentences", 5, "c4_few_sentences"),
-    ):  # fmt: skip
-        rules[reason] = C4QualityFilter(**(pages | {name: on})), (C4Page(minimum_sentences=5), [reason, lines])
-    rules["c4_lines"] = C4QualityFilter(**pages), (None, [lines])
-    return rules
-
-
-def compare_rules(folder: Path) -> dict[str, Any]:
-    """Share of documents on which each rule agrees, and every disagreement sorted by its cause."""
-    import numpy as np
-    from datatrove.data import Document
-    from datatrove.utils.text import split_into_words
-
-    from datamodules.cleaning.step import COMPARISONS
-    from datamodules.cleaning.words import words_of
-
-    rules = single_rules()
-    texts = [
-        json.loads(line)["text"] for path in sorted(folder.glob("*.jsonl")) for line in path.open(encoding="utf-8")
-    ]
-
-    def buffered(some: list[str]) -> tuple[Any, Any]:
-        raw = [text.encode() for text in some]
-        return np.frombuffer(b"".join(raw), dtype=np.uint8), np.cumsum([0, *map(len, raw)])
-
-    def unbuffered(content: Any, offsets: Any) -> list[str]:
-        whole = content.tobytes()
-        return [whole[a:b].decode() for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
-
-    @functools.cache
-    def ours(kind: str, lined: bool) -> dict[str, Any]:
-        """Measurements by name, of the texts as they are or with C4's lines."""
-        step = next(made for made, _ in (mine for _, mine in rules.values()) if type(made).__name__ == kind)
-        content = kept_texts if lined else texts
-        names = [limit.measure for limit in step.limits().values()]
-        from datamodules.cleaning import c4, fineweb, gopher
-
-        order = {
-            "GopherQuality": gopher.QUALITY, "GopherRepetition": gopher.REPETITION, "FineWebQuality": fineweb.MEASURES,
-            "C4Page": c4.PAGE_MEASURES,
-        }[kind]  # fmt: skip
-        values = step.measure(*buffered(content))
-        return {name: values[:, order.index(name)] for name in names}
-
-    kept_texts = unbuffered(*rules["c4_lines"][1][1][0].keep(*buffered(texts)))
-    report: dict[str, Any] = {}
-    same_words: dict[int, bool] = {}
-    for number, text in enumerate(texts):
-        for rule, (filter_, (step, about)) in rules.items():
-            document = Document(text=text, id="0")
-            verdict = filter_.filter(document)
-            row = report.setdefault(
-                rule, {"documents": 0, "dropped": 0, "agree": 0, "causes": Counter(), "examples": []}
-            )
-            row["documents"] += 1
-            if step is None:
-                theirs, mine, shown = document.text.strip(), kept_texts[number].strip(), ""
-                row["dropped"] += theirs != text
-            else:
-                lined = type(step).__name__ == "C4Page"
-                limits = [step.limits()[reason] for reason in about if isinstance(reason, str)]
-                values = [float(ours(type(step).__name__, lined)[limit.measure][number]) for limit in limits]
-                theirs = verdict is not True
-                mine = any(
-                    COMPARISONS[limit.comparison](value, limit.threshold)  # type: ignore[arg-type]
-                    for limit, value in zip(limits, values, strict=True)
-                )
-                shown = ", ".join(f"{limit.measure}={value:.6g}" for limit, value in zip(limits, values, strict=True))
-                row["dropped"] += theirs
-            if theirs == mine:
-                row["agree"] += 1
-                continue
-            if number not in same_words:
-                same_words[number] = words_of(text) == split_into_words(text)
-            cause = "the same words, another definition" if same_words[number] else "other words"
-            row["causes"][cause] += 1
-            if len(row["examples"]) < 5:
-                row["examples"].append({"document": number, "theirs": str(theirs)[:80], "ours": f"{mine} {shown}"[:120],
-                                        "cause": cause, "excerpt": text[:80]})  # fmt: skip
-    for row in report.values():
-        row["share_agreeing"] = round(row.pop("agree") / row["documents"], 5)
-    differing = sum(not same for same in same_words.values())
-    return {"rules": report, "documents_compared_word_by_word": len(same_words), "with_other_words": differing}
-
-
 # Runs
 
 
@@ -466,104 +326,15 @@ def compare(count: int, repeats: int, families: list[str]) -> dict[str, Any]:
     return record
 
 
-# Growth
-
-
-def synthetic_corpus(count: int) -> Path:
-    """Documents of 1-2 KB of made-up words, one in ten a near-duplicate of one before it, one in fifty an exact one."""
-    import numpy as np
-
-    folder = CACHE / f"synthetic-{count}"
-    if folder.exists():
-        return folder
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    syllables = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "er", "os")]
-    vocabulary = np.array(["the", "of", "and", "to", *("".join(generator.choice(syllables, 3)) for _ in range(20_000))])
-    for part in range(0, count, 10_000):
-        with (partial / f"{part // 10_000:05}.jsonl").open("w", encoding="utf-8") as file:
-            words = vocabulary[generator.integers(0, len(vocabulary), (min(10_000, count - part), 200))]
-            lengths = generator.integers(130, 200, len(words))
-            for row in range(len(words)):
-                chosen = words[row, : lengths[row]]
-                if row % 50 == 49:
-                    chosen = words[row - 7, : lengths[row - 7]]
-                elif row % 10 == 9:
-                    chosen = words[row - 5, : lengths[row - 5]].copy()
-                    chosen[len(chosen) // 2] = "changed"
-                sentences = [" ".join(("the", "and", *chosen[i : i + 12])) for i in range(0, len(chosen), 12)]
-                file.write(json.dumps({"text": ". ".join(sentences) + "."}) + "\n")
-    partial.rename(folder)
-    return folder
-
-
-def prepare_until_documents(count: int) -> dict[str, Any]:
-    """Seconds and peak memory of the documents stage, in a process that is ended when the stage is complete."""
-    texts = synthetic_corpus(count)
-    size = sum(path.stat().st_size for path in texts.iterdir())
-    with tempfile.TemporaryDirectory(dir=CACHE) as work:
-        command = [sys.executable, "-m", "benchmarks.curation", "--prepare", str(texts), "--into", work]
-        environment = os.environ | {"DAFT_ANALYTICS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
-        started = None
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith("start"):
-                    started = time.perf_counter()
-                    break
-            peak = 0.0
-            while process.poll() is None and not list(Path(work).glob("documents-*")):
-                peak = max(peak, peak_memory(process.pid))
-                time.sleep(0.05)
-            seconds = time.perf_counter() - (started or 0)
-            done = [json.loads(path.read_text()) for path in Path(work).glob("documents-*/cleaning.json")]
-            process.kill()
-        if not done or started is None:
-            raise SystemExit(f"prepare of {count} documents ended with {process.returncode} before its documents stage")
-    return {
-        "documents": count,
-        "megabytes": round(size / 1e6, 1),
-        "seconds": round(seconds, 2),
-        "microseconds_a_document": round(1e6 * seconds / count, 1),
-        "peak_memory_megabytes": round(peak),
-        "kept": done[0]["total"]["out"]["documents"],
-    }
-
-
-def peak_memory(process: int) -> float:
-    """Peak resident memory in megabytes so far, 0 where the system does not say."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0.0
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) / 1000 if found else 0.0
-
-
-def prepare_documents(texts: Path, into: Path) -> None:
-    """The stages of `prepare` on the made-up corpus with the rules of web text."""
-    from datamodules import Files, GopherQuality, GopherRepetition, Length, NearDuplicates, Source
-    from datamodules.prepare import prepare
-    from datamodules.tokenizer import TokenizerSettings
-
-    rules = [Length(), GopherQuality(), GopherRepetition()]
-    sources = {"web": Source(Files([str(texts)]), rules)}
-    print("start", flush=True)
-    prepare(into, sources, NearDuplicates(), 0.001, TokenizerSettings(vocabulary_size=2048), 0)
-
-
-def machine() -> dict[str, Any]:
+def machine(*packages: str) -> dict[str, Any]:
     """What the numbers were taken on."""
-    from importlib.metadata import version
+    import torch
 
-    packages = {name: version(name) for name in ("daft", "numba", "datatrove", "spacy")}
     return {
         "cores": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()})",
         "python": platform.python_version(),
-        **packages,
+        **{name: version(name) for name in packages},
     }
 
 
@@ -573,17 +344,11 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
-    parser.add_argument("--scaling", type=int, nargs="+", default=[])
     parser.add_argument("--no-record", action="store_true")
     parser.add_argument("--child", choices=("ours", "datatrove", "rules"), help=argparse.SUPPRESS)
     parser.add_argument("--family", choices=FAMILIES, help=argparse.SUPPRESS)
-    parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder = CACHE / f"documents-{arguments.documents}"
-    if arguments.prepare:
-        prepare_documents(arguments.prepare, arguments.into)
-        return
     if arguments.child == "rules":
         print(json.dumps(compare_rules(folder)))
         return
@@ -596,23 +361,15 @@ def main() -> None:
         seconds, verdicts = run(arguments.family)
         print(json.dumps({"seconds": seconds, "verdicts": verdicts}))
         return
-    path = Path(__file__).with_suffix(".json")
-    record = json.loads(path.read_text()) if path.exists() else {}
-    if arguments.scaling:
-        record["scaling"] = {
-            "machine": machine(),
-            "runs": [prepare_until_documents(count) for count in arguments.scaling],
-        }
-        print(json.dumps(record["scaling"], indent=1))
-    else:
-        record["comparison"] = {
-            "machine": machine(),
-            **compare(arguments.documents, arguments.repeats, arguments.families),
-        }
-        record["comparison"] |= child(["--child", "rules", "--documents", str(arguments.documents)])
-        print(json.dumps(record["comparison"], indent=1, ensure_ascii=False))
+    record = {
+        "machine": machine("daft", "numba", "datatrove", "spacy"),
+        **compare(arguments.documents, arguments.repeats, arguments.families),
+    }
+    record |= child(["--child", "rules", "--documents", str(arguments.documents)])
+    print(json.dumps(record, indent=1, ensure_ascii=False))
     if not arguments.no_record:
-        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(record, indent=1, ensure_ascii=False)
+        Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ class Throughput(lightning.Callback):
             self.peak = measured_matmul_peak(device, matmul_dtype(trainer.precision))
         self._facts: dict[str, Any] = {
             "device": _device_name(device),
+            "device_type": device.type,
             "devices": trainer.world_size,
             "threads": torch.get_num_threads(),
             "precision": trainer.precision,

@@ -15,7 +15,7 @@ import yaml
 
 from commands.plan_setup import number, saves_asynchronously, setup_of
 from commands.plan_tables import over_training_lines, plan_table, search_table, size
-from commands.plan_verify import compare_run, comparison_table
+from commands.plan_verify import compare_run, comparison_table, hardware_it_ran_on, read_facts
 from errors import InputError
 from strategies.mesh import ARGUMENTS
 from strategies.planner.cost import make_plan
@@ -44,7 +44,8 @@ def parser() -> Arguments:
         epilog="everything else (--config FILE, --config OVERLAY, --key value) is read as fit reads it",
     )  # fmt: skip
     made.add_argument(
-        "--hardware", help="name in configs/hardware or a file; by default cpu or h100, as accelerator says"
+        "--hardware",
+        help="name in configs/hardware or a file; by default cpu or h100, by accelerator, or what RUN ran on",
     )
     made.add_argument("--devices", type=int, help="number of GPUs in place of trainer.devices x trainer.num_nodes")
     made.add_argument("--price", type=float, help="of a GPU-hour, in any currency")
@@ -84,7 +85,7 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
     if given.output and not given.search:
         raise InputError(f"--output {given.output}: it is where --search writes its layout, add --search")
     configuration, _ = resolve(["fit", *rest])
-    hardware = hardware_of(given, configuration)
+    hardware = hardware_of(given, "cpu" if configuration["trainer"].get("accelerator") == "cpu" else "h100")
     if given.search:
         find(given, configuration, hardware)
         return
@@ -96,12 +97,9 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
         print(plan_table(setup, hardware, made, LAWS))
 
 
-def hardware_of(given: argparse.Namespace, configuration: dict[str, Any] | None) -> Hardware:
-    """The hardware asked for, or that of the configuration's accelerator, with what was given on the command line."""
-    name = given.hardware
-    if name is None:
-        on_cpu = configuration is not None and configuration["trainer"].get("accelerator") == "cpu"
-        name = "cpu" if on_cpu else "h100"
+def hardware_of(given: argparse.Namespace, otherwise: str) -> Hardware:
+    """The hardware asked for, or `otherwise`, with what was given on the command line."""
+    name = given.hardware or otherwise
     path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
     limit = None if given.memory_limit is None else given.memory_limit * 1e9
     return read_hardware(path, price=given.price, mtbf_hours=given.mtbf_hours, memory=limit)
@@ -157,14 +155,12 @@ def verify(run: Path, given: argparse.Namespace, rest: Sequence[str]) -> None:
     """Compare a plan with its run."""
     if rest:
         raise InputError(f"plan --verify {run}: the run's own configuration is read, leave out {' '.join(rest)}")
-    saved = run / "config.yaml"
-    configuration = yaml.safe_load(saved.read_text(encoding="utf-8")) if saved.is_file() else None
-    hardware = hardware_of(given, configuration)
+    facts = read_facts(run)
+    hardware = hardware_of(given, "" if given.hardware else hardware_it_ran_on(run, facts, FOLDER))
     found = compare_run(run, hardware)
     if given.json:
         print(json.dumps([asdict(row) | {"difference": row.difference} for row in found], indent=1))
         return
-    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     print(f"{run}: {facts['device']}")
     print(comparison_table(found, hardware, bool(facts.get("returns_freed_memory"))))
 

@@ -47,7 +47,8 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
     Raises:
         InputError: when the folder holds no finished run, or one whose memory was not recorded.
     """
-    facts, configuration = _read(run)
+    facts = read_facts(run)
+    configuration = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     peak = facts["matmul_peak_flops"]
     # What the run measured is what products reach at best, no datasheet's rate.
     hardware = replace(hardware, bf16_flops=peak, float32_flops=peak) if hardware.device == "cpu" else hardware
@@ -75,16 +76,40 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
     return found
 
 
-def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_facts(run: Path) -> dict[str, Any]:
+    """What a run wrote of itself, `run.json`.
+
+    Raises:
+        InputError: when the folder holds no finished run, or one whose memory or throughput was not recorded.
+    """
     for name in ("run.json", "config.yaml", TABLE):
         if not (run / name).is_file():
             raise InputError(f"--verify {run}: no {name} in it, name the folder of a finished run with Throughput")
-    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    facts: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
     if not facts.get("peak_memory_bytes") or None in facts["peak_memory_bytes"]:
         raise InputError(f"--verify {run}: its run.json has no peak_memory_bytes, it did not end or ran elsewhere")
     if not any(row[2] == "throughput/tokens_per_second" for row in read_metrics(run / TABLE)):
         raise InputError(f"--verify {run}: it logged no throughput, train for more than log_every_n_steps steps")
-    return facts, yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return facts
+
+
+def hardware_it_ran_on(run: Path, facts: dict[str, Any], folder: Path) -> str:
+    """Name of the file of `folder` that describes the device of a run.
+
+    Raises:
+        InputError: when none does, or several do.
+    """
+    if facts.get("device_type") == "cpu":
+        return "cpu"
+    device = "".join(character for character in facts["device"].lower() if character.isalnum())
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    # "NVIDIA A100-SXM4-40GB" is described by a100_40gb.
+    found = [name for name in names if all(part in device for part in name.split("_"))]
+    if len(found) != 1:
+        raise InputError(
+            f"--verify {run}: it ran on {facts['device']}, say which --hardware that is: {', '.join(names)}"
+        )
+    return found[0]
 
 
 def comparison_table(found: list[Comparison], hardware: Hardware, returned: bool) -> str:

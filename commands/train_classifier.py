@@ -28,10 +28,10 @@ BINS = 10
 
 
 def train_classifier(
-    positive: Reader | list[str],
-    negative: Reader | list[str],
+    positive: Reader | list[str] | str,
+    negative: Reader | list[str] | str,
     output: str,
-    sample: Reader | list[str] | None = None,
+    sample: Reader | list[str] | str | None = None,
     kept_share: float = 0.1,
     documents: int = 50_000,
     bucket_bits: int = 18,
@@ -43,7 +43,7 @@ def train_classifier(
     """Train a text classifier: hashed words and pairs of words, logistic regression.
 
     Args:
-        positive: files or folders of examples to find more of; or a reader, by class_path.
+        positive: a file or folder of examples to find more of, or a list of them; or a reader, by class_path.
         negative: likewise of ordinary text.
         output: folder for the weights and their description.
         sample: text that the threshold is chosen on; null takes the held-out examples of both kinds.
@@ -109,13 +109,14 @@ def train_classifier(
     print(summary(description, folder))
 
 
-def read_texts(given: Reader | list[str], kind: str, documents: int, text_key: str) -> list[str]:
+def read_texts(given: Reader | list[str] | str, kind: str, documents: int, text_key: str) -> list[str]:
     """Texts in canonical form, as rules see them.
 
     Raises:
         InputError: when there is none.
     """
-    reader = given if isinstance(given, Reader) else Files(given, text_key=text_key)
+    paths = [given] if isinstance(given, str) else given
+    reader = paths if isinstance(paths, Reader) else Files(paths, text_key=text_key)
 
     def texts() -> Iterator[str]:
         for file in reader.files():

@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from datamodules.compiled import compiled
 
 MOST_WORDS, MOST_BYTES = 2**20, 2**26
 """The table is emptied beyond either: about 100 MB with the tokens."""
@@ -101,7 +102,7 @@ def _grown(array: np.ndarray, length: int) -> np.ndarray:
     return larger
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _split(content: np.ndarray, starts: np.ndarray, joined: np.ndarray) -> Any:
     """Where each word ends, its hash (FNV-1a with a final mix), and the number of words of each text."""
     most = len(starts)
@@ -127,7 +128,7 @@ def _split(content: np.ndarray, starts: np.ndarray, joined: np.ndarray) -> Any:
     return ends[:count], hashes[:count], words_of_text
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find(
     content: np.ndarray, start: int, end: int, value: int, slots: np.ndarray, hashes: np.ndarray,
     letters: np.ndarray, places: np.ndarray,
@@ -149,7 +150,7 @@ def _find(
     return slot
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _look_up(
     content: np.ndarray, ends: np.ndarray, found_hashes: np.ndarray, slots: np.ndarray, hashes: np.ndarray,
     letters: np.ndarray, places: np.ndarray,
@@ -167,7 +168,7 @@ def _look_up(
     return words, missing, size
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _place(slots: np.ndarray, hashes: np.ndarray) -> None:
     """Put words into an empty table by their hashes alone: they differ."""
     mask = np.uint64(len(slots) - 1)
@@ -178,7 +179,7 @@ def _place(slots: np.ndarray, hashes: np.ndarray) -> None:
         slots[slot] = word
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _insert(
     content: np.ndarray, ends: np.ndarray, found_hashes: np.ndarray, words: np.ndarray, slots: np.ndarray,
     hashes: np.ndarray, letters: np.ndarray, places: np.ndarray, count: int,
@@ -200,7 +201,7 @@ def _insert(
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gather(words: np.ndarray, words_of_text: np.ndarray, tokens: np.ndarray, places: np.ndarray) -> Any:
     """The tokens of all words one after another, and how many each text has."""
     total = 0

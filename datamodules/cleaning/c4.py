@@ -13,21 +13,14 @@ import numpy as np
 import pyarrow
 from daft import DataType, Expression, Series, lit
 from daft.functions import lower, regexp, when
-from numba import njit
 
 from datamodules.cleaning.buffers import utf8_buffers
 from datamodules.cleaning.characters import LINE_END, SPACE, bits_at, previous
 from datamodules.cleaning.measuring import active, longest, measurements
 from datamodules.cleaning.step import Limit, Rewrite, Rule
-from datamodules.cleaning.words import (
-    ENDS_SENTENCE,
-    IS_PUNCTUATION,
-    Rules,
-    Words,
-    empty_words,
-    split_words,
-    splitting_rules,
-)
+from datamodules.cleaning.word_rules import Rules, splitting_rules
+from datamodules.cleaning.words import ENDS_SENTENCE, IS_PUNCTUATION, Words, empty_words, split_words
+from datamodules.compiled import compiled
 from errors import InputError
 
 NOTICES = (
@@ -38,7 +31,7 @@ CITATIONS = ("[edit]", "[citation needed]")
 PAGE_MEASURES = ("sentences", "placeholder", "curly_brackets")
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _starts_with(text: np.ndarray, place: int, stop: int, pattern: np.ndarray, fold: bool) -> bool:
     if stop - place < len(pattern):
         return False
@@ -51,7 +44,7 @@ def _starts_with(text: np.ndarray, place: int, stop: int, pattern: np.ndarray, f
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _contains(text: np.ndarray, start: int, stop: int, patterns: np.ndarray, ends: np.ndarray) -> bool:
     """Whether one of the patterns (in lower case, one behind the other, with their ends) occurs in any case."""
     for place in range(start, stop):
@@ -66,7 +59,7 @@ def _contains(text: np.ndarray, start: int, stop: int, patterns: np.ndarray, end
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _citation_size(text: np.ndarray, place: int, stop: int, citations: np.ndarray, ends: np.ndarray) -> int:
     """Bytes of a citation that begins at a '[': digits or none, or one of the citations."""
     end = place + 1
@@ -82,7 +75,7 @@ def _citation_size(text: np.ndarray, place: int, stop: int, citations: np.ndarra
     return 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _strip(text: np.ndarray, start: int, stop: int, table: np.ndarray) -> tuple[int, int]:
     while start < stop:
         bits, size = bits_at(text, start, table)
@@ -97,7 +90,7 @@ def _strip(text: np.ndarray, start: int, stop: int, table: np.ndarray) -> tuple[
     return start, stop
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_chunks(text: np.ndarray, start: int, stop: int, table: np.ndarray) -> tuple[int, int]:
     """What stands between white space: how many, and the characters of the longest."""
     count, most, length, place = 0, 0, 0, start
@@ -113,7 +106,7 @@ def _count_chunks(text: np.ndarray, start: int, stop: int, table: np.ndarray) ->
     return count, most
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _keep_lines(
     content: np.ndarray,
     offsets: np.ndarray,
@@ -183,7 +176,7 @@ def _keep_lines(
     return kept[:size], places
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _measure_pages(
     content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules, placeholder: np.ndarray
 ) -> np.ndarray:

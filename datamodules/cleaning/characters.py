@@ -8,7 +8,8 @@ import unicodedata
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from datamodules.compiled import compiled
 
 SPACE, ALPHABETIC, LOWER, UPPER, DIGIT, AFFIX = 1, 2, 4, 8, 16, 32
 """White space (`str.isspace`), letters (`str.isalpha`), not upper case, not lower case, 0-9, split off words."""
@@ -73,7 +74,7 @@ def character_table() -> np.ndarray:
     return table
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def decode(text: np.ndarray, place: int) -> tuple[int, int]:
     """Code point that begins at a place in valid UTF-8, and its bytes."""
     first: Any = np.int64(text[place])
@@ -88,7 +89,7 @@ def decode(text: np.ndarray, place: int) -> tuple[int, int]:
     return high | (np.int64(text[place + 2]) & 0x3F) << 6 | (np.int64(text[place + 3]) & 0x3F), 4
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def bits_at(text: np.ndarray, place: int, table: np.ndarray) -> tuple[int, int]:
     """Bits of the character that begins at a place, and its bytes."""
     bits: Any = 0
@@ -101,7 +102,7 @@ def bits_at(text: np.ndarray, place: int, table: np.ndarray) -> tuple[int, int]:
     return bits, size
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def previous(text: np.ndarray, place: int) -> int:
     """Where the character that ends before a place begins."""
     place -= 1

@@ -13,18 +13,18 @@ import daft
 import numpy as np
 import numpy.typing as npt
 from daft import DataType, Expression, Series
-from numba import njit
 from safetensors.numpy import load_file
 
 from datamodules.cleaning.buffers import utf8_buffers
 from datamodules.cleaning.step import Limit, Rule
+from datamodules.compiled import compiled
 from datamodules.stages import CHECKSUMS, verified
 from errors import InputError
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "classifier.json"
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mixed(value: np.uint64) -> np.uint64:
     """The finaliser of MurmurHash3: every bit of the input moves every bit of the result."""
     value ^= value >> np.uint64(33)
@@ -34,7 +34,7 @@ def mixed(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(33))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def hashed_features(
     content: np.ndarray, start: int, end: int, words: int, counts: np.ndarray, touched: np.ndarray
 ) -> int:
@@ -81,7 +81,7 @@ def hashed_features(
     return found
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def logits_of(content: np.ndarray, places: np.ndarray, words: int, weights: np.ndarray, bias: float) -> np.ndarray:
     """Logits float64 [texts]; arguments as in `hashed_features`, weights float32 [buckets]."""
     counts = np.zeros(len(weights), dtype=np.int32)

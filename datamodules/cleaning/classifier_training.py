@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from tqdm import tqdm
 
 from datamodules.cleaning.classifier import hashed_features, sigmoid
+from datamodules.compiled import compiled
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Features:
     values: np.ndarray
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _row(content: np.ndarray, words: int, counts: np.ndarray, touched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found = hashed_features(content, 0, len(content), words, counts, touched)
     buckets, values = np.zeros(found, dtype=np.int32), np.zeros(found, dtype=np.float32)
@@ -55,7 +55,7 @@ def featurise(texts: list[str], buckets: int, words: int) -> Features:
     return Features(begins, columns, np.concatenate([values for _, values in rows]))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _products(begins: np.ndarray, buckets: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     result = np.zeros(len(begins) - 1)
     for row in range(len(result)):
@@ -64,7 +64,7 @@ def _products(begins: np.ndarray, buckets: np.ndarray, values: np.ndarray, weigh
     return result
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _transposed_products(
     begins: np.ndarray, buckets: np.ndarray, values: np.ndarray, residuals: np.ndarray, size: int
 ) -> np.ndarray:

@@ -8,11 +8,11 @@ import daft
 import numpy as np
 from daft import Expression, col, lit
 from daft.functions import left, lower, regexp, regexp_extract, when
-from numba import njit
 
 from datamodules.cleaning.characters import ALPHABETIC, ALPHANUMERIC, LINE_END, bits_at, character_table
 from datamodules.cleaning.measuring import active, measurements
 from datamodules.cleaning.step import Limit, Rule
+from datamodules.compiled import compiled
 
 MEASURES = (
     "longest_line", "mean_line_length", "alphanumeric", "alphabetic", "code_characters", "visible",
@@ -21,7 +21,7 @@ MEASURES = (
 HTML, DATA = ("html", "htm", "xhtml"), ("json", "yaml", "yml")
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _begins(text: np.ndarray, place: int, name: np.ndarray) -> bool:
     if place + len(name) > len(text):
         return False
@@ -34,7 +34,7 @@ def _begins(text: np.ndarray, place: int, name: np.ndarray) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _skip_to(text: np.ndarray, place: int, mark: np.ndarray) -> int:
     """Behind the next occurrence of a mark, or the end of the text."""
     while place < len(text):
@@ -44,7 +44,7 @@ def _skip_to(text: np.ndarray, place: int, mark: np.ndarray) -> int:
     return len(text)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def visible_characters(
     text: np.ndarray, script: np.ndarray, style: np.ndarray, comment: np.ndarray, comment_end: np.ndarray
 ) -> int:
@@ -79,7 +79,7 @@ def visible_characters(
     return characters
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _measure_code(
     content: np.ndarray,
     offsets: np.ndarray,

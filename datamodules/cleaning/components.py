@@ -9,8 +9,9 @@ keys at a time included, and 16 bytes a pair found; 42 MB for `best_of_component
 
 from collections.abc import Iterable
 
-import numba
 import numpy as np
+
+from datamodules.compiled import compiled
 
 NO_KEY = 0
 """Key of a document that has nothing to compare, such as no URL: it shares a bucket with none."""
@@ -55,7 +56,7 @@ def connected_components(edges: np.ndarray | Iterable[np.ndarray], size: int) ->
     return parents
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _join(parents: np.ndarray, edges: np.ndarray) -> None:
     """Union by the smaller root, with path halving: parents never exceed their children."""
     for edge in range(len(edges)):
@@ -72,7 +73,7 @@ def _join(parents: np.ndarray, edges: np.ndarray) -> None:
             parents[left] = right
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _flatten(parents: np.ndarray) -> None:
     # A parent is smaller than its child: it was flattened before.
     for item in range(len(parents)):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import daft
-import numba
 import numpy as np
 import pyarrow
 from daft import DataType, Expression, Series
@@ -20,10 +19,14 @@ from datamodules.cleaning.buffers import utf8_buffers
 from datamodules.cleaning.evaluation_rows import evaluation_files, evaluation_texts
 from datamodules.cleaning.step import Limit, Rule
 from datamodules.cleaning.word_hashes import in_batches, window_hashes, word_hashes
+from datamodules.compiled import compiled
 from errors import InputError
 
 FileState = tuple[str, int, int]
 """A file's path, bytes, and time of change in nanoseconds."""
+FIELDS = {"contaminated_ngrams": DataType.int64(), "contaminated_by": DataType.string()}
+LISTED = 5
+"""Rows of evaluation sets that are named for a document."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +89,25 @@ class Decontaminate(Rule):
         self.files: list[list[Any]] = [list(state_of(path)) for path in evaluation_files(paths)]
 
     def measures(self, text: Expression) -> dict[str, Expression]:
-        """`contaminated_ngrams`: n-grams of the text, counted as often as they occur in it, that a set holds."""
+        """`contaminated_ngrams`: n-grams of the text, counted as often as they occur in it, that a set holds.
+
+        `contaminated_by` lists the rows they stand in, for those who ask why; null without any.
+        """
         # Of plain values only: it travels to the workers, which read the sets once each.
         wanted = self._wanted()
 
-        @daft.func.batch(return_dtype=DataType.int64())
-        def contaminated_ngrams(texts: Series) -> Series:
-            counts = evaluation_ngrams(*wanted).count(*utf8_buffers(texts))
-            return Series.from_arrow(pyarrow.array(counts))
+        @daft.func.batch(return_dtype=DataType.struct(FIELDS))
+        def contaminated(texts: Series) -> pyarrow.Array:
+            ngrams, (content, places) = evaluation_ngrams(*wanted), utf8_buffers(texts)
+            counts = ngrams.count(content, places)
+            rows: list[str | None] = [None] * len(counts)
+            for place in np.flatnonzero(counts):
+                rows[place] = listed(ngrams.hits(bytes(content[places[place] : places[place + 1]])))
+            columns = [pyarrow.array(counts), pyarrow.array(rows, pyarrow.large_string())]
+            return pyarrow.StructArray.from_arrays(columns, names=list(FIELDS))
 
-        return {"contaminated_ngrams": contaminated_ngrams(text)}
+        measured = contaminated(text)
+        return {name: measured.get(name) for name in FIELDS}
 
     def limits(self) -> dict[str, Limit]:
         """`contaminated`."""
@@ -106,12 +118,18 @@ class Decontaminate(Rule):
 
         Of rows that share an n-gram only the first is named.
         """
-        return evaluation_ngrams(*self._wanted()).hits(text)
+        return evaluation_ngrams(*self._wanted()).hits(text.encode())
 
     def _wanted(self) -> tuple[tuple[FileState, ...], int, int, tuple[str, ...] | None, int | None]:
         files = tuple((path, size, changed) for path, size, changed in self.files)
         keys = None if self.keys is None else tuple(self.keys)
         return files, self.words, self.shortest, keys, self.common_rows
+
+
+def listed(hits: list[Hit]) -> str:
+    """The first hits on one line."""
+    shown = [f'{hit.file}:{hit.row} ({hit.ngrams} n-grams, "{" ".join(hit.words.split())}")' for hit in hits[:LISTED]]
+    return "; ".join(shown + [f"and {len(hits) - LISTED:,} more rows"] * (len(hits) > LISTED))
 
 
 def state_of(path: Path) -> FileState:
@@ -144,7 +162,7 @@ class NgramTable:
         return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find(windows: np.ndarray, hashes: np.ndarray, seen: np.ndarray, shift: np.uint64, found: np.ndarray) -> None:
     for window in range(len(windows)):
         value = windows[window]
@@ -181,9 +199,9 @@ class EvaluationNgrams:
                 np.add.at(counts, np.searchsorted(bounds, window, side="right") - 1 + begin, 1)
         return counts
 
-    def hits(self, text: str) -> list[Hit]:
-        """See `Decontaminate.hits`."""
-        data = np.frombuffer(text.encode(), dtype=np.uint8)
+    def hits(self, text: bytes) -> list[Hit]:
+        """See `Decontaminate.hits`; of a text in UTF-8."""
+        data = np.frombuffer(text, dtype=np.uint8)
         words, starts, ends, bounds = word_hashes(data, np.array([0, len(data)], dtype=np.int64))
         found: dict[int, Hit] = {}
         for windows, places, table in self._found(words, bounds):

@@ -2,19 +2,20 @@
 
 import numpy as np
 from daft import Expression
-from numba import njit
 
 from datamodules.cleaning.characters import SPACE, TERMINAL, bits_at
 from datamodules.cleaning.gopher import WordKind
 from datamodules.cleaning.measuring import active, longest, measurements
 from datamodules.cleaning.repeats import add_to_set, slots_for, spread
 from datamodules.cleaning.step import Limit, Rule
-from datamodules.cleaning.words import HASH_FACTOR, HASH_START, Rules, Words, empty_words, split_words, splitting_rules
+from datamodules.cleaning.word_rules import HASH_FACTOR, HASH_START, Rules, splitting_rules
+from datamodules.cleaning.words import Words, empty_words, split_words
+from datamodules.compiled import compiled
 
 MEASURES = ("terminal_lines", "short_lines", "characters_in_repeated_lines", "line_feeds_per_word")
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _measure_lines(
     content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules, short_line: int, count_words: bool
 ) -> np.ndarray:

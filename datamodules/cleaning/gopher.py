@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from daft import Expression
-from numba import njit
 
 from datamodules.cleaning.characters import LINE_END, SPACE, bits_at, decode
 from datamodules.cleaning.measuring import active, longest, measurements
@@ -20,16 +19,9 @@ from datamodules.cleaning.repeats import (
     top_n_gram,
 )
 from datamodules.cleaning.step import Limit, Rule
-from datamodules.cleaning.words import (
-    HAS_LETTER,
-    HAS_NO_SYMBOL,
-    Rules,
-    Words,
-    empty_words,
-    hash_bytes,
-    split_words,
-    splitting_rules,
-)
+from datamodules.cleaning.word_rules import Rules, hash_bytes, splitting_rules
+from datamodules.cleaning.words import HAS_LETTER, HAS_NO_SYMBOL, Words, empty_words, split_words
+from datamodules.compiled import compiled
 
 WordKind = Literal["english", "whitespace"]
 QUALITY = (
@@ -45,7 +37,7 @@ REPETITION = (
 )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _measure_lines(text: np.ndarray, table: np.ndarray, bullets: np.ndarray) -> tuple[int, int, int, int, int]:
     """Hashes, ellipses, lines, lines that begin with a bullet, lines that end in an ellipsis."""
     hashes, ellipses, lines, bullet_lines, ellipsis_lines = 0, 0, 0, 0, 0
@@ -82,7 +74,7 @@ def _measure_lines(text: np.ndarray, table: np.ndarray, bullets: np.ndarray) -> 
     return hashes, ellipses, lines, bullet_lines, ellipsis_lines
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _measure_quality(
     content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules, stop_words: np.ndarray, bullets: np.ndarray
 ) -> np.ndarray:
@@ -111,7 +103,7 @@ def _measure_quality(
     return values
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _measure_repetition(content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules) -> np.ndarray:
     values = np.zeros((len(offsets) - 1, 13), dtype=np.float64)
     for row in range(len(offsets) - 1):

@@ -7,7 +7,6 @@ common line is no boilerplate and its removal breaks the program.
 
 from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow
 
@@ -15,6 +14,7 @@ from datamodules.cleaning.buffers import utf8_buffers
 from datamodules.cleaning.repeated_text import POSITION_BITS, RepeatedText, Texts, characters, place_keys, strings
 from datamodules.cleaning.spill import RECORDS_IN_MEMORY, in_key_ranges, read_piece, write_piece
 from datamodules.cleaning.word_hashes import EMPTY, SEPARATOR, TABLE_SIZE, character_tables, decode, in_batches, mix
+from datamodules.compiled import compiled
 from errors import InputError
 
 DIGIT, GAP = np.uint64(ord("0")), np.uint64(ord(" "))
@@ -135,7 +135,7 @@ def cut_lines(text: np.ndarray, lines: np.ndarray) -> np.ndarray:
     return left
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _hash_lines(
     data: np.ndarray,
     offsets: np.ndarray,

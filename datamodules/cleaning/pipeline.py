@@ -30,6 +30,7 @@ from datamodules.cleaning.judging import describe_steps, write_judged
 from datamodules.cleaning.lines import RepeatedLines
 from datamodules.cleaning.minhash import NearDuplicates
 from datamodules.cleaning.pii import MaskPersonalData
+from datamodules.cleaning.rates import step_rates
 from datamodules.cleaning.repeated_text import RepeatedText
 from datamodules.cleaning.step import CleaningStep
 from datamodules.cleaning.substring import RepeatedSpans
@@ -157,7 +158,11 @@ def cleaning_fingerprint(
     near = near_duplicates.settings() if near_duplicates else None
     here = Path(__file__).parents[1]
     files = [here / "document.py", *here.glob("readers*.py"), *here.glob("readers/*.py"), *here.glob("cleaning/*.py")]
-    names = {file.relative_to(here).as_posix() for file in files} - {"cleaning/explain.py", "cleaning/clock.py"}
+    names = {file.relative_to(here).as_posix() for file in files} - {
+        "cleaning/explain.py",
+        "cleaning/clock.py",
+        "cleaning/rates.py",
+    }
     code = source_fingerprint(*sorted(names))
     return fingerprint(described, near, validation_fraction, seed, curation.settings(), code, daft.__version__)
 
@@ -208,6 +213,8 @@ def clean(
         with clock.measure("collect", sum(chunk.size for chunk in unread)):
             collect(unread, readers, work / "raw", size)
 
+    rates: dict[str, list[dict[str, Any]]] = {}
+
     def judge_pieces(chunk: Chunk) -> list[Path]:
         """The judged pieces of a chunk, made if they are not there."""
         judged = chunk.pieces(work / "judged")
@@ -218,6 +225,8 @@ def clean(
         for before, after in zip(raw, judged, strict=True):
             with clock.measure(f"judge {name}", _text_bytes(before)):
                 write_judged(before, after, name, steps[name], near=near_duplicates, urls=curation.url_duplicates)
+        if raw and name not in rates:
+            rates[name] = step_rates(raw[0], steps[name])
         chunk.finish(work / "judged", len(raw))
         for path in [*raw, work / "raw" / f"{chunk.name}.json"]:
             path.unlink()
@@ -254,13 +263,14 @@ def clean(
     with clock.measure("summary", total):
         summary = summarise(described, pieces, folder, curation.masked_kinds, list(curation.repetitions))
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    (folder / TIMINGS).write_text(json.dumps(clock.summary(), indent=1), encoding="utf-8")
+    timings = clock.summary() | {"step_rates": rates}
+    (folder / TIMINGS).write_text(json.dumps(timings, indent=1), encoding="utf-8")
     shutil.rmtree(work)
     for leftover in folder.glob("*/.*.partial"):
         leftover.unlink()
     written = sorted(path.relative_to(folder).as_posix() for path in folder.glob("d*/*.parquet"))
     write_checksums(folder, *written, SUMMARY)
-    return summary | clock.summary()
+    return summary | timings
 
 
 def _progress(name: str, size: int) -> tqdm:

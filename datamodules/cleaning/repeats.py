@@ -7,14 +7,14 @@ taken for equal with a probability of 3e-8.
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from datamodules.cleaning.words import HASH_FACTOR, HASH_START
+from datamodules.cleaning.word_rules import HASH_FACTOR, HASH_START
+from datamodules.compiled import compiled
 
 ROLL = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def slots_for(items: int) -> int:
     """Slots of a hash table for that many items, a power of two at least twice as many."""
     slots = 16
@@ -23,7 +23,7 @@ def slots_for(items: int) -> int:
     return slots
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def spread(key: np.uint64) -> np.uint64:
     """A hash whose low bits depend on all of the key's, never 0 (the last step of MurmurHash3)."""
     key = (key ^ (key >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
@@ -32,7 +32,7 @@ def spread(key: np.uint64) -> np.uint64:
     return key if key != 0 else np.uint64(1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def slot_of(table: np.ndarray, key: np.uint64) -> int:
     """The slot that holds a key, or the free one where it belongs."""
     mask = np.uint64(len(table) - 1)
@@ -43,7 +43,7 @@ def slot_of(table: np.ndarray, key: np.uint64) -> int:
     return place
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_to_set(table: np.ndarray, key: np.uint64) -> bool:
     """Put a key into a set; whether it was new."""
     slot = slot_of(table, key)
@@ -52,7 +52,7 @@ def add_to_set(table: np.ndarray, key: np.uint64) -> bool:
     return is_new
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def duplicate_parts(text: np.ndarray, start: int, stop: int, gap: int) -> tuple[int, int, int]:
     """What splitting at `gap` or more line feeds gives.
 
@@ -89,7 +89,7 @@ def duplicate_parts(text: np.ndarray, start: int, stop: int, gap: int) -> tuple[
         place += run
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rolling(hashes: np.ndarray, count: int) -> np.ndarray:
     """Hashes of every beginning of the words, uint64 [count + 1], from which any n-gram's follows."""
     sums = np.empty(count + 1, dtype=np.uint64)
@@ -99,7 +99,7 @@ def rolling(hashes: np.ndarray, count: int) -> np.ndarray:
     return sums
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def top_n_gram(sums: np.ndarray, ends: np.ndarray, size: int, table: np.ndarray) -> int:
     """Characters of the most frequent n-gram times its occurrences, the first such among equals.
 
@@ -128,7 +128,7 @@ def top_n_gram(sums: np.ndarray, ends: np.ndarray, size: int, table: np.ndarray)
     return (ends[best + size] - ends[best] + size - 1) * most if most else 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def duplicate_n_grams(sums: np.ndarray, ends: np.ndarray, size: int, table: np.ndarray) -> int:
     """Characters of n-grams that occurred before, without spaces; what follows begins behind such a one."""
     count = len(sums) - 1

@@ -4,8 +4,9 @@ Drawing documents independently is one line, and lets a near-copy of a training 
 looks like understanding.
 """
 
-import numba
 import numpy as np
+
+from datamodules.compiled import compiled
 
 
 def choose_validation(
@@ -49,7 +50,7 @@ def pseudo_random(numbers: np.ndarray, seed: int) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill(by_source: np.ndarray, order: np.ndarray, budget: np.ndarray) -> np.ndarray:
     """Take each component, in order, that fits into what is left of every source's budget."""
     left = budget.copy()

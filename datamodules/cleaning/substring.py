@@ -9,7 +9,6 @@ then 50 words are lost that occur once.
 
 from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow
 
@@ -17,6 +16,7 @@ from datamodules.cleaning.buffers import utf8_buffers
 from datamodules.cleaning.repeated_text import POSITION_BITS, RepeatedText, Texts, characters, place_keys, strings
 from datamodules.cleaning.spill import RECORDS_IN_MEMORY, in_key_ranges, read_piece, write_piece
 from datamodules.cleaning.word_hashes import in_batches, window_hashes, word_hashes
+from datamodules.compiled import compiled
 from errors import InputError
 
 
@@ -155,7 +155,7 @@ def _first_and_later(hashes: np.ndarray, places: np.ndarray, words: int) -> tupl
     return first, others[by_place] + skipped, np.uint64(words) - skipped
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _split_groups(
     order: np.ndarray,
     starts: np.ndarray,

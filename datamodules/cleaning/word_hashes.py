@@ -6,13 +6,15 @@ is two words, a Thai word is several. Hashes instead of strings keep 24 bytes a 
 two of n different words share one with a probability of n^2 / 2^65.
 """
 
+import functools
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 
-import numba
 import numpy as np
 import regex
+
+from datamodules.compiled import compiled
 
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 """A character of a script written without spaces between words: each counts as a word, or a text would be one."""
@@ -91,7 +93,7 @@ def in_batches(offsets: np.ndarray, most: int = BATCH_BYTES) -> Iterator[tuple[i
         begin = end
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@functools.partial(compiled, inline="always")
 def mix(value: np.uint64, more: np.uint64) -> np.uint64:
     """A step of a hash, one-to-one in each argument; the two may not be swapped. The finaliser is MurmurHash3's."""
     value = (value * _STEP) ^ more
@@ -100,7 +102,7 @@ def mix(value: np.uint64, more: np.uint64) -> np.uint64:
     return value ^ (value >> _SHIFT)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@functools.partial(compiled, inline="always")
 def decode(data: np.ndarray, place: int) -> tuple[np.int64, int]:
     """Code point of valid UTF-8 at a place, and how many bytes it takes."""
     first = np.int64(data[place])
@@ -115,7 +117,7 @@ def decode(data: np.ndarray, place: int) -> tuple[np.int64, int]:
     return code | ((np.int64(data[place + 2]) & 0x3F) << 6) | (np.int64(data[place + 3]) & 0x3F), 4
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _walk(
     data: np.ndarray,
     offsets: np.ndarray,
@@ -159,7 +161,7 @@ def _walk(
         bounds[text + 1] = word
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _join_windows(joined: np.ndarray, size: int, found: np.ndarray) -> None:
     """`joined` holds runs of `span` words, doubled in place; the runs named by the bits of `size` are put together."""
     for place in range(len(found)):

@@ -14,65 +14,35 @@ is split at infixes (ellipses, hyphens and slashes between letters, "end.Begin")
 Every step looks at a bounded number of characters beside its own, so that any text takes linear time.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from datamodules.cleaning.addresses import is_url
+from datamodules.cleaning.affixes import infix_size, prefix_size, suffix_size
 from datamodules.cleaning.characters import (
-    AFFIX,
     ALPHABETIC,
-    ALPHANUMERIC,
-    BEFORE_STOP,
-    CURRENCY,
     DIGIT,
-    HYPHEN,
-    ICON,
-    LOWER,
-    PREFIX,
     PUNCTUATION,
-    QUOTE,
     SPACE,
     SYMBOL,
     TERMINAL,
-    UPPER,
     bits_at,
-    character_table,
-    decode,
     previous,
 )
-from datamodules.cleaning.english import special_cases
+from datamodules.cleaning.word_rules import (
+    HASH_FACTOR,
+    HASH_START,
+    Rules,
+    find_special,
+    hash_bytes,
+    is_special,
+    splitting_rules,
+)
+from datamodules.compiled import compiled
 
 HAS_LETTER, HAS_NO_SYMBOL, ENDS_SENTENCE, IS_PUNCTUATION = 1, 2, 4, 8
 """Kinds of words: with a letter; with a character that is no punctuation; one terminal mark; punctuation throughout."""
-UNITS = (
-    "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa "
-    "mbar mb MB kb KB gb GB tb TB T G M K %"
-)
-LONGEST_UNIT = 5
-HASH_START, HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
-SLOTS = 1 << 13
-
-
-class Rules(NamedTuple):
-    """What splitting looks up.
-
-    Attributes:
-        characters: bits of each code point, uint32 (`character_table`).
-        keys: hashes of special strings, uint64 [slots], 0 where a slot is free.
-        cuts: where each is cut, in bytes from its begin, uint8 [slots, 3]; 0 for no cut.
-        longest: bytes of the longest special string that begins with a byte, uint8 [256].
-        units: hashes of units of measurement, uint64.
-        english: whether punctuation is split off at all; else white space alone parts words.
-    """
-
-    characters: np.ndarray
-    keys: np.ndarray
-    cuts: np.ndarray
-    longest: np.ndarray
-    units: np.ndarray
-    english: bool
 
 
 class Words(NamedTuple):
@@ -92,30 +62,6 @@ class Words(NamedTuple):
     kinds: np.ndarray
 
 
-@functools.cache
-def splitting_rules(words: str) -> Rules:
-    """Rules for `words`, "english" or "whitespace"."""
-    keys, cuts = np.zeros(SLOTS, dtype=np.uint64), np.zeros((SLOTS, 3), dtype=np.uint8)
-    longest = np.zeros(256, dtype=np.uint8)
-    for case, parts in special_cases().items():
-        raw = case.encode()
-        longest[raw[0]] = max(longest[raw[0]], len(raw))
-        key = _hash_of(raw)
-        slot = int(key) % SLOTS
-        while keys[slot]:
-            slot = (slot + 1) % SLOTS
-        keys[slot] = key
-        places = np.cumsum([len(part.encode()) for part in parts])[:-1]
-        cuts[slot, : len(places)] = places
-    units = np.array([_hash_of(unit.encode()) for unit in UNITS.split()], dtype=np.uint64)
-    return Rules(character_table(), keys, cuts, longest, units, words == "english")
-
-
-def _hash_of(raw: bytes) -> np.uint64:
-    # Compiled, it gives a Python number.
-    return np.uint64(hash_bytes(np.frombuffer(raw, dtype=np.uint8), 0, len(raw)))
-
-
 def empty_words(size: int) -> Words:
     """Room for the words of any text of up to `size` bytes; memory is touched only for words that there are."""
     return Words(
@@ -127,237 +73,7 @@ def empty_words(size: int) -> Words:
     )
 
 
-@njit(cache=True, nogil=True)
-def hash_bytes(text: np.ndarray, start: int, stop: int) -> np.uint64:
-    """FNV-1a of 64 bits."""
-    value = HASH_START
-    for place in range(start, stop):
-        value = (value ^ np.uint64(text[place])) * HASH_FACTOR
-    return value
-
-
-@njit(cache=True, nogil=True)
-def find_special(rules: Rules, key: np.uint64) -> int:
-    """Slot of a special string by its hash, -1 for none."""
-    slot: Any = np.int64(key & np.uint64(SLOTS - 1))
-    while rules.keys[slot] != 0:
-        if rules.keys[slot] == key:
-            return slot
-        slot = (slot + 1) & (SLOTS - 1)
-    return -1
-
-
-@njit(cache=True, nogil=True)
-def is_special(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
-    """Whether bytes are a special string."""
-    if start >= stop or stop - start > rules.longest[text[start]]:
-        return False
-    return find_special(rules, hash_bytes(text, start, stop)) >= 0
-
-
-@njit(cache=True, nogil=True)
-def prefix_size(text: np.ndarray, start: int, stop: int, rules: Rules) -> int:
-    """Bytes to split off in front, 0 for none."""
-    bits, size = bits_at(text, start, rules.characters)
-    if bits & (AFFIX | PREFIX):
-        return size
-    first = text[start]
-    if first == ord("."):
-        dots = 1
-        while start + dots < stop and text[start + dots] == ord("."):
-            dots += 1
-        return dots if dots > 1 else 0
-    following = np.int64(text[start + 1]) if start + 1 < stop else 0
-    if first == ord("+"):
-        return 0 if ord("0") <= following <= ord("9") else 1
-    if (first == ord("C") or first == ord("A")) and following == ord("$"):
-        return 2
-    if first == ord("U") and following == ord("S") and start + 2 < stop and text[start + 2] == ord("$"):
-        return 3
-    return 0
-
-
-@njit(cache=True, nogil=True)
-def suffix_size(text: np.ndarray, start: int, stop: int, rules: Rules) -> int:
-    """Bytes to split off at the end, 0 for none."""
-    if start >= stop:
-        return 0
-    last = previous(text, stop)
-    bits, size = bits_at(text, last, rules.characters)
-    before, before_place = 0, last
-    if last > start:
-        before_place = previous(text, last)
-        before, _ = bits_at(text, before_place, rules.characters)
-    if text[last] == ord("."):
-        dots = 1
-        while last - dots >= start and text[last - dots] == ord("."):
-            dots += 1
-        if dots > 1:
-            return dots
-        if before & BEFORE_STOP:
-            return 1
-        if before & UPPER and before_place > start:
-            earlier = previous(text, before_place)
-            bits, _ = bits_at(text, earlier, rules.characters)
-            code, _ = decode(text, earlier)
-            letter = text[before_place]
-            if bits & UPPER or (code == 0xB0 and (letter == ord("F") or letter == ord("C") or letter == ord("K"))):
-                return 1
-        return 0
-    if bits & AFFIX:
-        return size
-    if (text[last] == ord("s") or text[last] == ord("S")) and last > start:
-        code, _ = decode(text, before_place)
-        if code == ord("'") or code == 0x2019:
-            return stop - before_place
-    if text[last] == ord("+"):
-        return 1 if before & DIGIT else 0
-    if bits & CURRENCY:
-        if before & DIGIT:
-            return size
-        if text[last] == ord("$") and last - 2 >= start:
-            one, two = text[last - 1], text[last - 2]
-            if (one == ord("C") or one == ord("A")) and ord("0") <= two <= ord("9"):
-                return 2
-            if one == ord("S") and two == ord("U") and last - 3 >= start and ord("0") <= text[last - 3] <= ord("9"):
-                return 3
-        return 0
-    place = last
-    while place > start and stop - place <= LONGEST_UNIT:
-        if ord("0") <= text[place - 1] <= ord("9"):
-            key = hash_bytes(text, place, stop)
-            for unit in rules.units:
-                if unit == key:
-                    return stop - place
-            return 0
-        place -= 1
-    return 0
-
-
-@njit(cache=True, nogil=True)
-def infix_size(text: np.ndarray, place: int, stop: int, before: int, rules: Rules) -> int:
-    """Bytes of the infix that begins at a place, 0 for none; `before`: bits of the character before it."""
-    byte = text[place]
-    bits, size = bits_at(text, place, rules.characters)
-    following = 0
-    if place + size < stop:
-        following, _ = bits_at(text, place + size, rules.characters)
-    if byte == ord("."):
-        dots = 1
-        while place + dots < stop and text[place + dots] == ord("."):
-            dots += 1
-        if dots > 1:
-            return dots
-        return 1 if before & (LOWER | QUOTE) and following & (UPPER | QUOTE) else 0
-    if bits & ICON:
-        return size
-    if byte >= 0x80:
-        code, _ = decode(text, place)
-        if code == 0x2026:
-            return size
-    is_operator = byte == ord("+") or byte == ord("-") or byte == ord("*") or byte == ord("^")
-    if is_operator and before & DIGIT and (following & DIGIT or (place + 1 < stop and text[place + 1] == ord("-"))):
-        return 1
-    if byte == ord(","):
-        return 1 if before & ALPHABETIC and following & ALPHABETIC else 0
-    if not before & (ALPHABETIC | DIGIT):
-        return 0
-    if bits & HYPHEN:
-        if following & ALPHABETIC:
-            return size
-        # "--", "---" and a doubled em dash are hyphens too.
-        code, _ = decode(text, place)
-        most = 3 if code == ord("-") else 2 if code == 0x2014 else 1
-        end = place + size
-        for _ in range(most - 1):
-            if end >= stop or decode(text, end)[0] != code:
-                return 0
-            end += size
-            if end < stop and bits_at(text, end, rules.characters)[0] & ALPHABETIC:
-                return end - place
-        return 0
-    if byte == ord(":") or byte == ord("<") or byte == ord(">") or byte == ord("=") or byte == ord("/"):
-        return 1 if following & ALPHABETIC else 0
-    return 0
-
-
-@njit(cache=True, nogil=True)
-def _is_host_byte(byte: int) -> bool:
-    # U+00A1 to U+FFFF count as letters of a host; their UTF-8 begins at 0xC2.
-    return (
-        ord("a") <= byte <= ord("z") or ord("A") <= byte <= ord("Z") or ord("0") <= byte <= ord("9") or byte >= 0x80
-    )  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
-def is_host(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
-    """Whether bytes are a host or an address of IPv4, with or without a port and a path."""
-    place = start
-    labels, numbers = 0, 0
-    while True:
-        label = place
-        letters, digits, all_lower = 0, 0, True
-        while place < stop:
-            byte = text[place]
-            if not (_is_host_byte(byte) or (place > label and (byte == ord("-") or byte == ord("_")))):
-                break
-            bits, size = bits_at(text, place, rules.characters)
-            all_lower &= bits & LOWER > 0
-            digits += ord("0") <= byte <= ord("9")
-            letters += 1
-            place += size
-        if letters == 0:
-            return False
-        if place < stop and text[place] == ord("."):
-            if letters > 64 or not _is_host_byte(text[place - 1]):
-                return False
-            labels += 1
-            numbers += digits == letters and letters <= 3
-            place += 1
-            continue
-        is_name = labels >= 1 and all_lower and 2 <= letters <= 63
-        is_address = labels == 3 and numbers == 3 and digits == letters and letters <= 3
-        if not (is_name or is_address):
-            return False
-        break
-    if place < stop and text[place] == ord(":"):
-        digits = 0
-        while place + 1 + digits < stop and ord("0") <= text[place + 1 + digits] <= ord("9"):
-            digits += 1
-        if not 2 <= digits <= 5:
-            return False
-        place += 1 + digits
-    return place == stop or text[place] == ord("/") or text[place] == ord("?") or text[place] == ord("#")
-
-
-@njit(cache=True, nogil=True)
-def is_url(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
-    """Whether bytes are a URL, with or without a scheme, or an e-mail address."""
-    begin, place = start, start
-    while place < stop - 2:
-        byte = text[place]
-        if byte == ord(":"):
-            if place - start >= 2 and text[place + 1] == ord("/") and text[place + 2] == ord("/"):
-                begin = place + 3
-            break
-        bits, size = bits_at(text, place, rules.characters)
-        is_mark = byte == ord("_") or byte == ord("+") or byte == ord("-") or byte == ord(".")
-        if not (bits & ALPHANUMERIC or is_mark):
-            break
-        place += size
-    if is_host(text, begin, stop, rules):
-        return True
-    first, last = -1, -1
-    for place in range(begin + 1, stop):
-        if text[place] == ord("@"):
-            first = place if first < 0 else first
-            last = place
-    if last > 0 and is_host(text, last + 1, stop, rules):
-        return True
-    return first > 0 and first != last and is_host(text, first + 1, stop, rules)
-
-
-@njit(cache=True, nogil=True)
+@compiled
 def describe(text: np.ndarray, words: Words, index: int, rules: Rules) -> None:
     """Fill in what follows from a word's bytes."""
     start: Any = np.int64(words.starts[index])
@@ -385,7 +101,7 @@ def describe(text: np.ndarray, words: Words, index: int, rules: Rules) -> None:
     words.kinds[index] = kind
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_word(words: Words, count: int, start: int, stop: int) -> int:
     """Append a word if it has any bytes; the new count."""
     if stop <= start:
@@ -394,7 +110,7 @@ def add_word(words: Words, count: int, start: int, stop: int) -> int:
     return count + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_special(words: Words, count: int, start: int, stop: int, slot: int, rules: Rules) -> int:
     """Append the parts of a special string."""
     begin = start
@@ -406,7 +122,7 @@ def add_special(words: Words, count: int, start: int, stop: int, slot: int, rule
     return add_word(words, count, begin, stop)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def split_chunk(text: np.ndarray, start: int, stop: int, words: Words, count: int, rules: Rules) -> int:
     """Append the words between two white spaces; the new count."""
     # Suffixes come to light in reverse: their starts wait at the far end of the array. A chunk has no more words than
@@ -449,7 +165,7 @@ def split_chunk(text: np.ndarray, start: int, stop: int, words: Words, count: in
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def split_infixes(text: np.ndarray, start: int, stop: int, words: Words, count: int, rules: Rules) -> int:
     """Append a chunk without affixes, cut at its infixes unless it is a URL; the new count."""
     first_count, begin, place, before = count, start, start, 0
@@ -472,7 +188,7 @@ def split_infixes(text: np.ndarray, start: int, stop: int, words: Words, count: 
     return add_word(words, count, begin, stop)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def join_specials(text: np.ndarray, words: Words, first: int, count: int, rules: Rules) -> int:
     """Make neighbours of one chunk that spell a special string together that string's parts; the new count."""
     target, index = first, first
@@ -503,7 +219,7 @@ def join_specials(text: np.ndarray, words: Words, first: int, count: int, rules:
     return target
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def split_words(text: np.ndarray, words: Words, rules: Rules) -> int:
     """Find the words of a text; how many there are.
 
@@ -549,7 +265,7 @@ def split_words(text: np.ndarray, words: Words, rules: Rules) -> int:
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spans(text: np.ndarray, words: Words, rules: Rules) -> np.ndarray:
     count = split_words(text, words, rules)
     spans = np.empty((count, 2), dtype=np.int64)

@@ -10,9 +10,10 @@ import yaml
 
 from callbacks.metrics_table import write_metrics
 from commands.dry_run import dry_run
-from commands.plan import plan
+from commands.plan import FOLDER, plan
 from commands.plan_setup import setup_of
 from commands.plan_tables import COLUMNS
+from commands.plan_verify import hardware_it_ran_on
 from commands.scaling_law import scaling_law
 from errors import InputError
 from main import resolved
@@ -165,6 +166,25 @@ def test_mistakes_get_one_line(arguments: list[str], changes: dict[str, Any], me
         plan(arguments, lambda _: (small(tmp_path, **changes), []))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "expected"),
+    [
+        ("AMD EPYC x 2 (AVX2)", "cpu", "cpu"),
+        ("NVIDIA H100 80GB HBM3", "cuda", "h100"),
+        ("NVIDIA A100-SXM4-40GB", "cuda", "a100_40gb"),
+        ("NVIDIA A100 80GB PCIe", "cuda", "a100_80gb"),
+        ("NVIDIA L4", "cuda", None),
+    ],
+)
+def test_a_run_is_held_against_what_it_ran_on(device: str, kind: str, expected: str | None) -> None:
+    facts = {"device": device, "device_type": kind}
+    if expected is not None:
+        assert hardware_it_ran_on(Path("run"), facts, FOLDER) == expected
+        return
+    with pytest.raises(InputError, match="it ran on NVIDIA L4, say which --hardware is so"):
+        hardware_it_ran_on(Path("run"), facts, FOLDER)
 
 
 def test_advice_from_a_budget(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,8 +110,8 @@ def write_examples(folder: Path) -> tuple[Path, Path]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
     positive, negative = write_examples(folder)
-    for name in ("first", "second"):
-        main(["classifier", "--positive", f"[{positive}]", "--negative", f"[{negative}]",
+    for name, examples in (("first", f"[{positive}]"), ("second", str(positive))):
+        main(["classifier", "--positive", examples, "--negative", f"[{negative}]",
               "--output", str(folder / name), "--kept_share", "0.4", "--bucket_bits", "14"])  # fmt: skip
     return folder
 

@@ -75,7 +75,9 @@ def test_counts_and_hits_equal_a_naive_search(
         windows = [tuple(words[i : i + n]) for n in range(shortest, size + 1) for i in range(len(words) - n + 1)]
         found = [grams[window] for window in windows if window in grams]
         expected.append(len(found))
-        assert {hit.row: hit.ngrams for hit in table.hits(text)} == {row: found.count(row) for row in set(found)}
+        assert {hit.row: hit.ngrams for hit in table.hits(text.encode())} == {
+            row: found.count(row) for row in set(found)
+        }
     assert table.count(*utf8_buffers(pyarrow.array(texts))).tolist() == expected
 
 

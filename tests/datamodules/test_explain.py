@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+from datamodules.cleaning.decontaminate import Decontaminate
 from datamodules.cleaning.explain import explain, format_examples
 from datamodules.cleaning.gopher import GopherQuality
 from datamodules.cleaning.length import Length
@@ -41,10 +42,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"text": "a b c d " * 60},
         {"text": sentences(7, 50), "url": "https://EXAMPLE.org/a", "date": "2025-02-03"},
         {"text": None, "reason": "invalid_utf8"},
+        {"text": sentences(9, 40)},
     ]
+    question = " ".join(sentences(9, 40).split()[20:40])
+    (folder / "evaluation.jsonl").write_text(json.dumps({"q": "Which?"}) + "\n" + json.dumps({"q": question}) + "\n")
     (folder / "in").mkdir()
     (folder / "in/all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
-    source = Source(Rows([str(folder / "in")]), [Length(), GopherQuality(minimum_stop_words=0)])
+    evaluation = Decontaminate([str(folder / "evaluation.jsonl")])
+    source = Source(Rows([str(folder / "in")]), [Length(), GopherQuality(minimum_stop_words=0), evaluation])
     return prepare_documents(folder / "data", {"notes": source}, NearDuplicates(), 0.3, 0, Curation())
 
 
@@ -60,6 +65,9 @@ def test_each_verdict_is_explained(stage: Path) -> None:
     assert "mean_word_length is 1, dropped when < 3" in text
     assert "Rae et al. 2021" in text
     assert "dropped while reading: invalid_utf8" in why(stage, 7)
+    contaminated = why(stage, 8)
+    assert "dropped by Decontaminate: contaminated" in contaminated
+    assert 'evaluation.jsonl:2 (8 n-grams, "' in contaminated
     assert "kept: documents/00000.parquet, row " in why(stage, 6)
     assert "date 2025-02-03" in why(stage, 6)
     near = why(stage, 4)
@@ -80,7 +88,7 @@ def test_a_document_is_found_by_each_of_its_names(stage: Path) -> None:
     assert str(row["id"]) in expected
     assert explain(stage, summary, hex(row["id"])) == expected
     assert explain(stage, summary, f"{row['id']:016X}".lower()) == expected
-    assert "holds 8 documents" in explain(stage, summary, "in/all.jsonl")
+    assert "holds 9 documents" in explain(stage, summary, "in/all.jsonl")
     for unknown in ("12", "zz", "in/all.jsonl#99", "-1", "#3", "9" * 40, ""):
         with pytest.raises(InputError, match="no document has this id or path"):
             explain(stage, summary, unknown)
@@ -110,9 +118,12 @@ def test_the_summary_holds_what_a_report_needs(stage: Path) -> None:
     assert left[-1] == total["out"]["documents"] == 2
     characters = summary["measures"]["notes"]["characters"]
     assert len(characters["edges"]) == 65
-    assert sum(characters["counts"]) == 7
+    assert sum(characters["counts"]) == 8
     assert {limit["reason"] for limit in characters["limits"]} == {"too_short", "too_long"}
     (largest, *_) = summary["clusters"]
     assert largest["size"] == 3
     assert len(summary["kept_examples"]) == 2
     assert {"summary", "duplicates and split"} <= {stage["stage"] for stage in summary["stages"]}
+    rates = summary["step_rates"]["notes"]
+    assert [rate["step"] for rate in rates] == ["Normalize", "Length", "GopherQuality", "Decontaminate"]
+    assert all(rate["megabytes_per_second"] > 0 and rate["bytes"] > 1000 for rate in rates)

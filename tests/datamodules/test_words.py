@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given, settings
 
 from datamodules.cleaning.english import special_cases
-from datamodules.cleaning.words import (
-    HAS_LETTER,
-    HAS_NO_SYMBOL,
-    empty_words,
-    split_words,
-    splitting_rules,
-    words_of,
-)
+from datamodules.cleaning.word_rules import splitting_rules
+from datamodules.cleaning.words import HAS_LETTER, HAS_NO_SYMBOL, empty_words, split_words, words_of
 from tests.datamodules.rules import FRAGMENTS, any_text
 
 SENTENCES = [

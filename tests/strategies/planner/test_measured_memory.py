@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from commands.plan_setup import setup_of
-from commands.plan_verify import compare_run
+from commands.plan_verify import compare_run, hardware_it_ran_on
 from strategies.planner.hardware import read_hardware
 from strategies.planner.memory import rank_memory
 from tests.conftest import ROOT
@@ -84,6 +84,7 @@ def test_peak_memory_within_a_tenth(layout: str, tmp_path: Path) -> None:
     memory = [row for name, row in found.items() if name.startswith("peak memory")]
     assert len(memory) == setup_of(chosen, CPU).sizes.pp
     facts = json.loads((tmp_path / "run.json").read_text())
+    assert hardware_it_ran_on(tmp_path, facts, ROOT / "configs/hardware") == "cpu"
     parts = [rank_memory(setup_of(chosen, CPU), rank, CPU.overhead) for rank in range(len(memory))]
     for row, part in zip(memory, parts, strict=True):
         assert abs(row.difference) < 0.1, (layout, row, part, facts["peak_memory_bytes"])
