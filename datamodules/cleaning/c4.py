@@ -2,7 +2,9 @@
 
 The rules on lines are a rewrite and those on pages a rule behind it. The published code (`c4_utils` of TensorFlow
 Datasets) checks a page's rules while it passes over lines, and so sees only the lines that stay; the same order of
-steps here sees the same lines. Put the rule first to look at whole pages, as the paper has it.
+steps here sees the same lines. Put the rule first to look at whole pages, as the paper has it. C4 also discards all
+but one of three sentences in a row that occur again anywhere; that compares documents and is left to `RepeatedSpans`,
+whose spans are of words and so depend on no splitter of sentences.
 """
 
 import re

@@ -60,7 +60,7 @@ def decide(
 
     Exact duplicates go first, then those of one URL, then near-duplicates of what is left. Of exact and near-duplicates
     the best-scored is kept, the larger among equals, the earlier among those; of one URL the newest by date first. A
-    document without a score is worse than any with one.
+    document without a score, of a source that none is asked for, goes before any with one.
 
     Args:
         judged: pieces as `judging.write_judged` writes them, in the order of the corpus.

@@ -23,11 +23,11 @@ DIGIT, GAP = np.uint64(ord("0")), np.uint64(ord(" "))
 class RepeatedLines(RepeatedText):
     """Removes lines that occur in too many documents, everywhere but where they occur first.
 
-    The line-level deduplication of CCNet (Wenzek et al. 2020, section 3.1) and C4, with the threshold of Llama 3
-    (Dubey et al. 2024, section 3.1.1: lines that occur more than 6 times in each bucket of 30 million documents). As
-    in CCNet lines are compared in lower case, with 0 for every ASCII digit and without punctuation; accents count
-    here. A line without letters and digits is never removed. All documents spilled into one folder are counted
-    together: give each source a folder.
+    The line-level deduplication of CCNet (Wenzek et al. 2020, section 3.1) with the threshold of Llama 3 (Dubey et al.
+    2024, section 3.1.1: lines that occur more than 6 times in each bucket of 30 million documents). As in CCNet lines
+    are compared in lower case, with 0 for every ASCII digit and without punctuation; accents count here. A line
+    without letters and digits is never removed. All documents spilled into one folder are counted together: give each
+    source a folder.
 
     Args:
         characters: shorter lines are left alone, without the blanks around them: headings, list items, brackets.

@@ -22,6 +22,7 @@ from datamodules.cleaning.pii_secrets import SECRETS
 from datamodules.cleaning.step import Rewrite
 from errors import InputError
 
+MAXIMUM_PASSES = 16
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BR")
 """Whose national forms are looked for; numbers with a country code are found of every country."""
 
@@ -48,15 +49,16 @@ def mask(text: str, names: Sequence[str], kinds: Mapping[str, Kind] = KINDS) -> 
         kinds: what they are.
     """
     counts = dict.fromkeys(names, 0)
-    found = True
     # A placeholder is a boundary where there was none: what it uncovers is masked too, so that masking twice changes
-    # nothing. Texts with nothing to mask, nearly all, are searched once.
-    while found:
+    # nothing. Texts with nothing to mask, nearly all, are searched once; one made to uncover a match a pass is let be.
+    for _ in range(MAXIMUM_PASSES):
         found = False
         for name in names:
             text, count = _mask_kind(text, kinds[name])
             counts[name] += count
             found |= count > 0
+        if not found:
+            break
     return text, counts
 
 

@@ -27,7 +27,10 @@ from stdnum.us import itin, ssn
 from datamodules.cleaning.pii_kind import Announced, Kind, Span, lower_case, matches, without_overlaps
 from errors import InputError
 
-CARD = re.compile(r"(?<![\w.+\-/])(?:\d{4}([ \-])\d{4}\1\d{4}\1\d{4}|\d{4}([ \-])\d{6}\2\d{4,5})(?![\w\-]|[ .]\d)")
+CARD = re.compile(r"(?<![\w.+\-/])(?:\d{4}([ \-])\d{4}(?:\1\d{4}(?!\d))+|\d{4}([ \-])\d{6}\2\d{4,5})(?![\w\-]|\.\d)")
+"""Groups as they are printed; of four digits as many as follow each other, since a table has more than one card."""
+EXPIRY = re.compile(r"(?:0[1-9]|1[0-2])\d\d")
+"""Month and year, as they are noted behind a card."""
 CARD_WORDS = (
     "card", "credit", "visa", "mastercard", "amex", "american express", "diners", "discover", "pan", "cc",
     "kreditkarte", "tarjeta", "carte", "cartão", "carta",
@@ -50,13 +53,29 @@ def is_card(number: str) -> bool:
     return ISSUERS.fullmatch(digits) is not None and luhn.is_valid(digits)
 
 
-ANNOUNCED_CARD = Announced(CARD_WORDS, r"\d{14,16}(?![\w\-]|\.\d)", is_card, "[0-9]{14}")
+ANNOUNCED_CARD = Announced(CARD_WORDS, r"\d(?:[ \-]?\d){13,15}(?![\w\-]|\.\d)", is_card, r"[0-9](?:[ \-]?[0-9]){13}")
 
 
 def find_cards(text: str) -> Iterator[Span]:
     """Cards in the groups they are printed in, and any after a word that says so."""
-    spaced = matches(CARD, is_card)(text)
+    spaced = [span for match in CARD.finditer(text) for span in cards_of_groups(match)]
     return without_overlaps([*spaced, *ANNOUNCED_CARD.find(text, lower_case(text))])
+
+
+def cards_of_groups(match: re.Match[str]) -> Iterator[Span]:
+    """The cards in a run of groups: one, one with its expiry, or nothing but cards; a longer run is a table."""
+    text, start = match[0], match.start()
+    if match[2]:
+        if is_card(text):
+            yield match.span()
+        return
+    groups = text.split(match[1])
+    if len(groups) % 4 == 1 and EXPIRY.fullmatch(groups[-1]):
+        groups.pop()
+    size = len("0000 0000 0000 0000")
+    places = range(0, len(groups) * 5, size + 1)
+    if len(groups) % 4 == 0 and all(is_card(text[place : place + size]) for place in places):
+        yield from ((start + place, start + place + size) for place in places)
 
 
 IBAN_COUNTRIES = (

@@ -29,16 +29,24 @@ def choose_validation(
     """
     names, source_index = np.unique(sources, return_inverse=True)
     labels, component_index = np.unique(components, return_inverse=True)
-    by_source = np.zeros((len(labels), len(names)), dtype=np.int64)
-    np.add.at(by_source, (component_index, source_index), sizes)
-    budget = by_source.sum(axis=0) * fraction
+    # Only the pairs of component and source that there are: a table of all would grow with the number of sources.
+    pairs, pair_index = np.unique(component_index * len(names) + source_index, return_inverse=True)
+    pair_components, pair_sources = np.divmod(pairs, len(names))
+    pair_sizes = np.zeros(len(pairs), dtype=np.int64)
+    np.add.at(pair_sizes, pair_index, sizes)
+    starts = np.searchsorted(pair_components, np.arange(len(labels) + 1))
+    totals = np.add.reduceat(pair_sizes, starts[:-1])
+    budget = np.zeros(len(names), dtype=np.int64)
+    np.add.at(budget, pair_sources, pair_sizes)
     order = np.argsort(pseudo_random(labels, seed), kind="stable")
-    order = order[by_source.sum(axis=1)[order] > 0]
-    held_out = _fill(by_source, order, budget)
+    order = order[totals[order] > 0]
+    held_out = _fill(starts, pair_sources, pair_sizes, order, budget * fraction)
     for source in range(len(names)):
-        own = order[by_source[order, source] > 0]
+        touches = np.zeros(len(labels), dtype=bool)
+        touches[pair_components[(pair_sources == source) & (pair_sizes > 0)]] = True
+        own = order[touches[order]]
         if len(own) >= 2 and not held_out[own].any():
-            held_out[own[np.argmin(by_source[own].sum(axis=1))]] = True
+            held_out[own[np.argmin(totals[own])]] = True
     return held_out[component_index] & (sizes > 0)
 
 
@@ -51,12 +59,25 @@ def pseudo_random(numbers: np.ndarray, seed: int) -> np.ndarray:
 
 
 @compiled
-def _fill(by_source: np.ndarray, order: np.ndarray, budget: np.ndarray) -> np.ndarray:
-    """Take each component, in order, that fits into what is left of every source's budget."""
+def _fill(
+    starts: np.ndarray, sources: np.ndarray, sizes: np.ndarray, order: np.ndarray, budget: np.ndarray
+) -> np.ndarray:
+    """Take each component, in order, that fits into what is left of every source's budget.
+
+    Args:
+        starts: of each component's pairs with sources, int64 [components + 1].
+        sources, sizes: of each pair, int64.
+        order: of the components.
+        budget: of each source, float64.
+    """
     left = budget.copy()
-    taken = np.zeros(len(by_source), dtype=np.bool_)
+    taken = np.zeros(len(starts) - 1, dtype=np.bool_)
     for component in order:
-        if (by_source[component] <= left).all():
+        fits = True
+        for pair in range(starts[component], starts[component + 1]):
+            fits &= sizes[pair] <= left[sources[pair]]
+        if fits:
             taken[component] = True
-            left -= by_source[component]
+            for pair in range(starts[component], starts[component + 1]):
+                left[sources[pair]] -= sizes[pair]
     return taken

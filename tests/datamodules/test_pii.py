@@ -138,6 +138,24 @@ def test_batches_keep_order_and_nulls() -> None:
     assert [(row["email"], row["ip_address"]) for row in rows] == [(0, 0), (0, 0), (1, 1), (0, 0), (2, 0)]
 
 
+def test_cards_in_a_row_and_with_their_expiry() -> None:
+    card, gone = "4111 1111 1111 1111", "<CREDIT_CARD>"
+    for text, expected in [
+        (f"Card: {card} 12/27 123", f"Card: {gone} 12/27 123"),
+        (f"{card} 1227", f"{gone} 1227"),
+        ("visa 4111-1111-1111-1111 12/27", f"visa {gone} 12/27"),
+        (f"credit card number {card} 1 year", f"credit card number {gone} 1 year"),
+        ("amex 3782 822463 10005 12/27", f"amex {gone} 12/27"),
+        (f"{card} 5555 5555 5555 4444", f"{gone} {gone}"),
+        (f"{card} " * 3, f"{gone} " * 3),
+        # Rows of a table of numbers with four digits.
+        (f"{card} 2222", f"{card} 2222"),
+        (f"1234 {card}", f"1234 {card}"),
+        (f"{card} 1234 5678 9012 3456", f"{card} 1234 5678 9012 3456"),
+    ]:
+        assert mask(text, list(KINDS))[0] == expected
+
+
 fragments = st.sampled_from(
     [found for kind in FOUND.values() for found in kind if len(found) < 200]
     + [word + number for kind in ANNOUNCED.values() for word, number in kind]
@@ -183,6 +201,7 @@ def test_text_without_digits_or_at_signs_is_untouched(text: str) -> None:
 @pytest.mark.parametrize(
     "unit",
     ["card 4111111111111111 ", "ssn", "tel 1 2 3 4 5 6 ", "phone ", "DE89 ", "eyJ", "ghp_", "AKIA" * 3, "1-", "sk-",
+     "4111 1111 1111 1111 ", "4111-1111-1111-1111-",
      "-----BEGIN PRIVATE " + "KEY-----\n", "aws_secret_access_key=", "4111 ", "1.2.3.", "A1", "xoxb-", "@a.", "key-0"],
 )  # fmt: skip
 def test_hostile_text_takes_linear_time(unit: str) -> None:
