@@ -98,41 +98,28 @@ def our_steps(family: str) -> list[Any]:
 
 
 def judge_ours(folder: Path, family: str) -> dict[str, Any]:
-    """Reasons by document; near-duplicates are all members of a group."""
+    """Reasons by document, by the plan that `prepare` judges with; near-duplicates are all members of a group."""
     import daft
     import numpy as np
     import pyarrow.compute
-    from daft import col, lit
-    from daft.functions import coalesce, when
+    from daft import DataType, lit
 
     from datamodules import NearDuplicates
     from datamodules.cleaning.components import connected_components, pairs_in_buckets
-    from datamodules.cleaning.judging import band_column
-    from datamodules.cleaning.step import Rule
+    from datamodules.cleaning.judging import band_column, judge
 
-    df = daft.read_json(f"{folder}/*.jsonl").with_column("reason", lit(None).cast(daft.DataType.string()))
-    for step in our_steps(family):
-        if isinstance(step, Rule):
-            df = df.with_columns({f"measured_{key}": value for key, value in step.measures(col("text")).items()})
-            measured = {key: col(f"measured_{key}") for key in step.measures(col("text"))}
-            drops = step.drops(measured).items()
-            df = df.with_column("reason", coalesce(col("reason"), *(when(drop, lit(why)) for why, drop in drops)))
-            df = df.with_column("text", when(col("reason").is_null(), col("text")))
-        else:
-            df = df.with_column("text", step.rewrite(col("text")))
-    columns, near = ["id", "reason"], NearDuplicates()
-    if family in ("near_duplicates", "all"):
-        df = df.with_column("signature", near.signature(col("text")))
-        bands = {band_column(number): key for number, key in enumerate(near.band_keys(col("signature")))}
-        df = df.with_columns(bands)
-        columns += list(bands)
-    judged = df.select(*columns).collect().to_arrow()
+    near = NearDuplicates() if family in ("near_duplicates", "all") else None
+    text = lit(None).cast(DataType.string())
+    unknown = dict.fromkeys(("path", "group", "url", "licence", "date", "reason"), text)
+    piece = daft.read_json(f"{folder}/*.jsonl").with_columns(unknown)
+    bands = [band_column(number) for number in range(near.bands)] if near else []
+    judged = judge(piece, "web", our_steps(family), near, None).select("id", "reason", *bands).to_arrow()
     reasons = judged.column("reason").to_pylist()
     verdicts = dict(zip(judged.column("id").to_pylist(), reasons, strict=True))
-    if len(columns) > 2:
+    if near is not None:
         kept = judged.filter(pyarrow.compute.is_null(judged.column("reason")))
         order = np.arange(len(kept))
-        found = [pairs_in_buckets(order, kept.column(band).to_numpy()) for band in columns[2:]]
+        found = [pairs_in_buckets(order, kept.column(band).to_numpy()) for band in bands]
         connected_components(found, len(kept))
         # Which member of a group stays is each side's own choice: compared is who is in a group.
         members = kept.column("id").take(pyarrow.array(np.unique(np.concatenate(found)))).to_pylist()

@@ -1,11 +1,11 @@
 """Which size learns most from a given compute? Small decoders on the quickstart's text, and the law through them.
 
-    python -m benchmarks.isoflop --flops 3e13 1e14 3e14
+    python -m benchmarks.isoflop --flops 1e12 3e12 1e13
 
 For every compute each shape trains for as many steps as 6 N D allows, by `python main.py fit` with the quickstart's own
 configuration and a schedule that ends with the run; runs that are finished are not run again. Then
-`main.py scaling_law` fits the parametric law and the parabolas and draws isoflop.png. The defaults take about an hour
-on two cores; runs are in runs/isoflop.
+`main.py scaling_law` fits the parametric law and the parabolas and draws isoflop.png. The defaults take about half an
+hour on two cores; runs are in runs/isoflop.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def train(folder: Path, shape: dict[str, int], count: int) -> None:
 def main() -> None:
     """Every size of every compute that has between 20 and 5,000 steps, then the law."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flops", type=float, nargs="+", default=[3e13, 1e14, 3e14])
+    parser.add_argument("--flops", type=float, nargs="+", default=[1e12, 3e12, 1e13])
     parser.add_argument("--only", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES))
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/isoflop")
     arguments = parser.parse_args()

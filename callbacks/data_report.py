@@ -17,6 +17,7 @@ from callbacks.pages import template, write_page
 
 PAGE, NUMBERS = "report.html", "report.json"
 WIDTH, HEIGHT = 320.0, 90.0
+COUNTED = ("in", "out", "validation", "dropped", "masked", "cut", "licences", "languages")
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,23 @@ def write_data_report(summary: dict[str, Any], folder: Path, title: str) -> Path
 
 
 def flat_numbers(summary: dict[str, Any]) -> dict[str, float]:
-    """The counts of a summary under one name each, for loggers: `data/SOURCE/{in,out,...}/{documents,bytes}`."""
+    """The counts of a summary under one name each, for loggers.
+
+    `data/SOURCE/{in,out,validation,dropped,masked,cut,licences,languages,left}/...`, `all` for all sources together,
+    the MB/s of each stage as `data/stages/...`, and of each step by itself as `data/SOURCE/steps/...`.
+    """
     if "sources" not in summary:
         return {}
     found: dict[str, float] = {}
     for source, row in [*summary["sources"].items(), ("all", summary["total"])]:
-        for key, value in _leaves({name: row[name] for name in ("in", "out", "validation", "dropped", "masked")}):
+        left = {step["step"]: step["left"] for step in row["waterfall"]}
+        for key, value in _leaves({name: row[name] for name in COUNTED} | {"left": left}):
             found[f"data/{source}/{key}"] = float(value)
+    for stage in summary.get("stages", []):
+        found[f"data/stages/{stage['stage']}/megabytes_per_second"] = float(stage["megabytes_per_second"])
+    for source, rates in summary.get("step_rates", {}).items():
+        for rate in rates:
+            found[f"data/{source}/steps/{rate['step']}/megabytes_per_second"] = float(rate["megabytes_per_second"])
     return found
 
 

@@ -78,8 +78,9 @@ class Curation:
         repeated_lines: cuts lines that many documents of a source share; None keeps them.
         repeated_spans: cuts spans of words that occurred before; None keeps them.
         personal_data: masks personal data in what is kept; None keeps it.
-        engine: `native` uses the cores of this machine, `ray` the cluster that `RAY_ADDRESS` names, or else a local
-            one; the result is the same.
+        engine: `native` uses the cores of this machine for all but reading, which is Python's own work and takes one;
+            `ray` uses the cluster that `RAY_ADDRESS` names, or else all cores of this machine for reading too. The
+            result is the same.
         chunk_megabytes: input files read together, and text held at a time.
 
     Raises:

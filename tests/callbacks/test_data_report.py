@@ -43,6 +43,7 @@ SUMMARY = {
     "kept_examples": [{"id": 8, "source": "code", "path": "kept.py", "excerpt": "import"}],
     "clusters": [{"size": 5, "id": 8, "path": "kept.py", "paths": ["<copy>"]}],
     "stages": [{"stage": "judge code", "seconds": 1.0, "megabytes_per_second": 2.0}],
+    "step_rates": {"code": [{"step": "Length", "seconds": 0.1, "bytes": 500_000, "megabytes_per_second": 5.0}]},
     "seconds": 2.0,
 }
 
@@ -81,5 +82,9 @@ def test_numbers_for_loggers() -> None:
     assert numbers["data/code/out/documents"] == 6
     assert numbers["data/all/dropped/too_short/bytes"] == 4000
     assert numbers["data/code/masked/email"] == 3
+    assert numbers["data/all/languages/en/documents"] == 6
+    assert numbers["data/code/left/read/documents"] == 10
+    assert numbers["data/stages/judge code/megabytes_per_second"] == 2
+    assert numbers["data/code/steps/Length/megabytes_per_second"] == 5
     assert flat_numbers({"rows": 3}) == {}
     assert sections({"rows": 3}) == {}
