@@ -55,10 +55,12 @@ class StageSummary:
 
 
 def write_recipe_report(folder: Path, stages: list[StageSummary]) -> Path:
-    """Write the page of a recipe into its folder, and return its path."""
-    return write_page(
-        folder / RECIPE_PAGE,
-        template("recipe.html.j2").render(
-            title=folder.resolve().name, stages=stages, minutes=sum(stage.seconds for stage in stages) / 60
-        ),
+    """Write the page of a recipe into its folder, and return its path; the overview shows the last stage's page too."""
+    pages = [stage.page() for stage in stages]
+    page = template("recipe.html.j2").render(
+        title=folder.resolve().name,
+        stages=list(zip(stages, pages, strict=True)),
+        minutes=sum(stage.seconds for stage in stages) / 60,
+        result=pages[-1] if pages else None,
     )
+    return write_page(folder / RECIPE_PAGE, page)

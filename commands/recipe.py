@@ -259,12 +259,14 @@ def summary(root: Path, step: Step, records: dict[str, Record]) -> StageSummary:
     """What the page says of a stage."""
     record = records.get(step.stage.name)
     log = log_of(root, step.stage)
+    # Prepared data is nobody's own, but its page is this stage's.
+    prepared = step.made_of.configuration.get("data.init_args.folder") if step.stage.command == "prepare" else None
     return StageSummary(
         step.stage.name,
         command_line(step.stage),
         "not begun" if record is None else record.state,
         record.seconds if record is not None else 0.0,
-        step.output,
+        Path(str(prepared)) if prepared else step.output,
         log if log.exists() else None,
     )
 
