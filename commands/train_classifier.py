@@ -28,10 +28,10 @@ BINS = 10
 
 
 def train_classifier(
-    positive: Reader | list[str] | str,
-    negative: Reader | list[str] | str,
+    positive: Reader | str | list[str],
+    negative: Reader | str | list[str],
     output: str,
-    sample: Reader | list[str] | str | None = None,
+    sample: Reader | str | list[str] | None = None,
     kept_share: float = 0.1,
     documents: int = 50_000,
     bucket_bits: int = 18,
@@ -109,7 +109,7 @@ def train_classifier(
     print(summary(description, folder))
 
 
-def read_texts(given: Reader | list[str] | str, kind: str, documents: int, text_key: str) -> list[str]:
+def read_texts(given: Reader | str | list[str], kind: str, documents: int, text_key: str) -> list[str]:
     """Texts in canonical form, as rules see them.
 
     Raises:

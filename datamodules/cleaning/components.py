@@ -85,16 +85,15 @@ def best_of_components(components: np.ndarray, score: np.ndarray, size: np.ndarr
 
     Args:
         components: label of each item's component, integers [items].
-        score: the higher, the better; float [items]. One that is not a number is better than any.
+        score: the higher, the better; float [items]. One that is not a number is worse than any.
         size: bytes or characters, integers [items].
         order: rank of the items, the lowest is kept among equals; integers [items], no two alike.
 
     Returns:
         boolean [items]; exactly one of each component is true.
     """
-    # Of a source that nobody saw need to score: an encyclopedia's article goes before its copy on some page.
-    comparable = np.where(np.isnan(score), np.inf, score)
-    ranked = np.lexsort((order, -size.astype(np.int64), -comparable, components))
+    worst_first = np.where(np.isnan(score), -np.inf, score)
+    ranked = np.lexsort((order, -size.astype(np.int64), -worst_first, components))
     first = np.ones(len(ranked), dtype=bool)
     first[1:] = components[ranked][1:] != components[ranked][:-1]
     kept = np.zeros(len(ranked), dtype=bool)

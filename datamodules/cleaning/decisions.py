@@ -138,8 +138,9 @@ def _read(judged: Sequence[Path], row: int) -> np.ndarray:
 
 
 def _scores(judged: Sequence[Path], bounds: np.ndarray) -> np.ndarray:
-    """Quality scores, float64; not a number where a source has none."""
-    scores = np.full(bounds[-1], np.nan)
+    """Quality scores, float64; infinite where a source has none, not a number for a document without text."""
+    # Nobody saw need to score that source: an encyclopedia's article goes before its copy on some page.
+    scores = np.full(bounds[-1], np.inf)
     for number, path in enumerate(judged):
         if SCORE in pyarrow.parquet.read_schema(path).names:
             column = pyarrow.parquet.read_table(path, columns=[SCORE]).column(SCORE).cast(pyarrow.float64())

@@ -84,6 +84,8 @@ def judge(
             df = df.with_column("text", when(alive, step.rewrite(col("text"))))
             df = df.with_column(f"size_{number}", when(alive, length_bytes(col("text")).cast(DataType.int64())))
             reasons = [when(~regexp(col("text"), r"\S"), lit("empty"))]
+        if not reasons:
+            continue
         df = df.with_column("reason", coalesce(col("reason"), *reasons))
         # A dropped text is let go: what follows has nothing to compute on it.
         df = df.with_columns(

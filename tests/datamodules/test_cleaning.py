@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from daft import col
+from daft.functions import length
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from datamodules.cleaning.normalize import Normalize
 from datamodules.cleaning.pii import KINDS, MaskPersonalData, mask
 from datamodules.cleaning.pipeline import Curation, Source, clean, list_inputs
 from datamodules.cleaning.split import choose_validation
+from datamodules.cleaning.step import Limit, Rule
 from datamodules.cleaning.summary import format_table
 from datamodules.readers import Files, stable_hash
 from errors import InputError
@@ -182,6 +184,31 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
         run_pipeline(tmp_path / "texts", tmp_path / name)
     for file in ("documents/00000.parquet", "dropped/00000.parquet", "cleaning.json", "checksums.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+class Scored(Rule):
+    """Scores by length and drops nothing."""
+
+    def measures(self, text: daft.Expression) -> dict[str, daft.Expression]:
+        return {"quality_score": length(text).cast(daft.DataType.float64()) / 10_000}
+
+    def limits(self) -> dict[str, Limit]:
+        return {}
+
+
+def test_a_source_that_is_not_scored_goes_before_its_copies(tmp_path: Path) -> None:
+    for source in ("a_web", "b_encyclopedia"):
+        (tmp_path / source).mkdir()
+        text = sentences(1, 40) + (" One line more on the page." if source == "a_web" else "")
+        (tmp_path / source / "text.txt").write_text(text)
+    steps = {"a_web": [Scored()], "b_encyclopedia": []}
+    sources = {name: Source(Files([str(tmp_path / name)]), own) for name, own in steps.items()}
+    into = tmp_path / "out"
+    into.mkdir()
+    clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, 0, Curation())
+    assert [row["source"] for row in rows(into / "documents")] == ["b_encyclopedia"]
+    (dropped,) = rows(into / "dropped")
+    assert (dropped["source"], dropped["reason"]) == ("a_web", "near_duplicate")
 
 
 def test_nothing_left_is_refused(tmp_path: Path) -> None:
