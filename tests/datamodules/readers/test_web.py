@@ -4,11 +4,13 @@ import gzip
 import uuid
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.readers import CommonCrawl, HtmlFiles
+from datamodules.document import Document
+from datamodules.readers import CommonCrawl, HtmlFiles, crawl
 from datamodules.readers.html import creative_commons, decode_html, depth, page_licence
 from errors import InputError
 from tests.datamodules.readers.reading import outcomes, read_all
@@ -79,6 +81,64 @@ def test_a_cut_crawl_keeps_the_pages_before_and_says_so(tmp_path: Path) -> None:
     assert reasons[3:] == ["damaged_file"]
     (tmp_path / "a.warc.gz").write_bytes(b"no archive at all" * 100)
     assert outcomes(CommonCrawl([str(tmp_path)])) == ["<damaged_file>"]
+
+
+TEXTS = [record("conversion", f"http://{i}/", b"Text of a page.") for i in range(10)]
+NEXT = gzip.compress(record("conversion", "http://next/", bytes(range(256))), mtime=0)
+GZIP = b"".join(map(gzip.compress, TEXTS))
+PLAIN = b"".join(TEXTS)
+ZSTD = b"".join(pyarrow.compress(text, codec="zstd", asbytes=True) for text in TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("a.warc.gz", GZIP + NEXT[:size]) for size in (1, 10, 30, 60, 100, 150, len(NEXT) - 40)),
+        *(("a.warc", PLAIN + TEXTS[0][:size]) for size in (1, 10, 30, 60, 100, 150, len(TEXTS[0]) - 5)),
+        *(("a.warc.zst", ZSTD + ZSTD[:size]) for size in (10, 60, 100)),
+        ("a.warc.gz", gzip.compress(PLAIN)[:-3]),
+        ("a.warc.gz", GZIP + b"something else"),
+        ("a.warc.gz", GZIP + gzip.compress(b"something else")),
+        ("a.warc.gz", GZIP + gzip.compress(b"something else") + b"\0" * 500),
+        ("a.warc", PLAIN + b"something else"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+)
+def test_a_crawl_cut_anywhere_does_not_pass_as_whole(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert outcomes(CommonCrawl([str(tmp_path)])) == ["Text of a page."] * 10 + ["<damaged_file>"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.warc.gz", GZIP),
+        ("a.warc.gz", GZIP + b"\0" * 500),
+        ("a.warc.gz", gzip.compress(PLAIN)),
+        ("a.warc.gz", gzip.compress(b"".join(TEXTS[:4])) + gzip.compress(b"".join(TEXTS[4:]))),
+        ("a.warc", PLAIN),
+        ("a.warc", PLAIN + b"\0" * 500),
+        ("a.warc.zst", ZSTD),
+        ("a.warc.gz", GZIP + gzip.compress(record("metadata", "http://a/", b"x"))),
+        ("a.warc.wet", PLAIN),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+)
+def test_a_whole_crawl_is_not_damaged(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert outcomes(CommonCrawl([str(tmp_path)])) == ["Text of a page."] * 10
+
+
+def test_a_page_that_breaks_the_extractor_is_dropped_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(raw: bytes, *_: object) -> Document:
+        if b"hostile" in raw:
+            raise IndexError
+        return Document(raw.decode())
+
+    monkeypatch.setattr(crawl, "page", breaks)
+    records = [response("http://a/", payload) for payload in (b"one", b"hostile", b"two")]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
+    assert outcomes(CommonCrawl([str(tmp_path)])) == ["one", "<damaged_page>", "two"]
 
 
 def test_a_page_above_the_limit_is_dropped_and_the_next_is_read(tmp_path: Path) -> None:
