@@ -21,7 +21,9 @@ from daft import DataType, col
 from datamodules.cleaning.engine import spread
 from datamodules.document import Document
 from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
+from datamodules.readers.bounded import DAMAGE
 from datamodules.stages import fingerprint, written_whole
+from errors import InputError
 
 RAW_SCHEMA = pyarrow.schema(
     {
@@ -162,15 +164,21 @@ def _until(rows: Iterator[dict[str, Any]], size: int) -> Iterator[dict[str, Any]
 
 
 def read_file(reader: Reader, source: str, file: InputFile) -> Iterator[dict[str, Any]]:
-    """The documents of a file as rows; a file that the system will not give is one dropped document."""
+    """The documents of a file as rows; a file that the system will not give, or that a reader of any kind cannot make
+    sense of, ends in one dropped document."""
     path, documents = provenance_name(file.name), reader.read(file)
     for ordinal in itertools.count():
         try:
             document = next(documents)
         except StopIteration:
             return
+        except InputError:
+            raise
         except OSError:
             document = Document(None, reason="unreadable_file")
+            documents = iter(())
+        except DAMAGE:
+            document = Document(None, reason="damaged_file")
             documents = iter(())
         yield {
             "id": stable_hash(f"{source}\0{path}\0{ordinal}"),
