@@ -21,7 +21,7 @@ from daft import DataType, col
 from datamodules.cleaning.engine import spread
 from datamodules.document import Document
 from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
-from datamodules.readers.bounded import DAMAGE
+from datamodules.readers.bounded import DAMAGE, uncompressed_name
 from datamodules.stages import fingerprint, written_whole
 from errors import InputError
 
@@ -33,11 +33,14 @@ RAW_SCHEMA = pyarrow.schema(
         "url": pyarrow.large_string(),
         "licence": pyarrow.large_string(),
         "date": pyarrow.large_string(),
+        "file": pyarrow.large_string(),
         "bytes": pyarrow.int64(),
         "text": pyarrow.large_string(),
         "reason": pyarrow.large_string(),
     }
 )
+CONTAINERS = (".jsonl", ".json", ".parquet", ".arrow")
+"""Files whose name tells nothing of the kind of the documents in them."""
 ROW_BYTES = 1024
 """What a document counts beside its text: a piece of a million one-word documents would not be small in memory."""
 BATCH_BYTES = 4 * 2**20
@@ -167,6 +170,7 @@ def read_file(reader: Reader, source: str, file: InputFile) -> Iterator[dict[str
     """The documents of a file as rows; a file that the system will not give, or that a reader of any kind cannot make
     sense of, ends in one dropped document."""
     path, documents = provenance_name(file.name), reader.read(file)
+    is_container = uncompressed_name(path).endswith(CONTAINERS)
     for ordinal in itertools.count():
         try:
             document = next(documents)
@@ -187,6 +191,7 @@ def read_file(reader: Reader, source: str, file: InputFile) -> Iterator[dict[str
             "url": _storable(document.url),
             "licence": _storable(document.licence),
             "date": _storable(document.date),
+            "file": _storable(document.file) or (None if is_container else path),
             "bytes": 0 if document.text is None else len(document.text.encode()),
             "text": document.text,
             "reason": document.reason,

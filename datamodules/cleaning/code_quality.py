@@ -123,8 +123,9 @@ def _measure_code(
 class CodeQuality(Rule):
     """Rules for source code, as The Stack and StarCoder apply them after Codex (Chen et al. 2021, section 3.1).
 
-    Looks at the column `path` too: the rules for HTML hold where it ends in .html, .htm or .xhtml, those for data in
-    .json, .yaml or .yml. Visible text of HTML is what stands outside of tags, comments, scripts and styles; StarCoder
+    Looks at the column `file` too: the rules for HTML hold where it ends in .html, .htm or .xhtml, those for data in
+    .json, .yaml or .yml, none of them where rows of a table or JSON lines have no path of their own (`path_key` of
+    `Files`). Visible text of HTML is what stands outside of tags, comments, scripts and styles; StarCoder
     parses the file, which differs where a tag is broken and in character references, one character there.
 
     Args:
@@ -173,7 +174,7 @@ class CodeQuality(Rule):
     def measures(self, text: Expression) -> dict[str, Expression]:
         """Lines, shares of letters and digits, notes in the header; null: of another kind of file."""
         measured = measurements(text, MEASURES, self.measure)
-        kind = regexp_extract(lower(col("path")), r"\.([a-z0-9]+)\z", 1)
+        kind = regexp_extract(lower(col("file")), r"\.([a-z0-9]+)\z", 1)
         is_html, is_data = kind.is_in(list(HTML)), kind.is_in(list(DATA))
         nothing = lit(None).cast(daft.DataType.float64())
         return {

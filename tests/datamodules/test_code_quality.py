@@ -1,14 +1,23 @@
 """Rules for source code against a plain version of their definitions, and at their thresholds."""
 
+import gzip
+import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+import daft
+import pyarrow
+import pyarrow.parquet
 import pytest
+from daft import col
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules.cleaning.chunks import RAW_SCHEMA, read_file
 from datamodules.cleaning.code_quality import MEASURES, CodeQuality
 from datamodules.cleaning.length import Length
+from datamodules.readers import Files
 from tests.datamodules.rules import any_text, first_reason, in_buffer, measured
 
 
@@ -96,6 +105,29 @@ def test_rules_for_a_kind_of_file_leave_others_alone() -> None:
     assert first_reason(CodeQuality(), "{}", "a.py") == "code_few_alphanumerics"
     assert first_reason(CodeQuality(minimum_alphanumeric=None, minimum_alphabetic=None), "{}", "a.py") is None
     assert re.search("null", CodeQuality.measures.__doc__ or "")
+
+
+def test_the_kind_of_a_file_is_that_of_its_own_path(tmp_path: Path) -> None:
+    rows = [{"content": "x = 1", "max_stars_repo_path": path} for path in ("a/b.html", "c.json", None)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "code.json").write_text(lines)
+    (tmp_path / "code.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "code.parquet")
+    reader = Files([str(tmp_path)], "content", path_key="max_stars_repo_path")
+    for file in reader.files():
+        read = list(read_file(reader, "code", file))
+        assert [row["file"] for row in read] == ["a/b.html", "c.json", None]
+        assert {row["path"] for row in read} == {file.name}
+        plain = list(read_file(Files([str(tmp_path)], "content"), "code", file))
+        assert {row["file"] for row in plain} == {None}
+        assert [row["id"] for row in plain] == [row["id"] for row in read]
+        table = daft.from_arrow(pyarrow.Table.from_pylist(read + plain, RAW_SCHEMA))
+        found = table.select(*(value.alias(name) for name, value in CodeQuality().measures(col("text")).items()))
+        assert [row["data_characters"] for row in found.to_pylist()] == [None, 5, None, None, None, None]
+        assert [row["visible_characters"] for row in found.to_pylist()] == [5, None, None, None, None, None]
+    (tmp_path / "a.txt").write_text("x")
+    (file,) = Files([str(tmp_path / "a.txt")]).files()
+    assert [row["file"] for row in read_file(Files(["x"]), "code", file)] == ["a.txt"]
 
 
 @pytest.mark.parametrize(("size", "reason"), [(9, "too_short"), (10, None), (100, None), (101, "too_long")])

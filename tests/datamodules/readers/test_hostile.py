@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import random
 import shutil
 import struct
 import tarfile
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from datamodules.cleaning.chunks import read_file
 from datamodules.document import Document
-from datamodules.readers import ArxivSources, Books, Files, InputFile, Reader, bounded
+from datamodules.readers import ArxivSources, Books, Files, HuggingFaceFolder, InputFile, Reader, bounded, parquet
 from datamodules.readers.bounded import RefusedError, bounded_lines, limited, open_bounded, read_whole
 from errors import InputError
 from tests.datamodules.readers.reading import outcomes, read_all
@@ -194,6 +195,65 @@ def test_other_content_that_breaks_programs(tmp_path: Path) -> None:
 def test_rows_above_the_limit_are_dropped_alone(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "x" * 2_000_000, "b"]}), tmp_path / "a.parquet")
     assert outcomes(Files([str(tmp_path)], maximum_document_megabytes=1)) == ["a", "<too_large>", "b"]
+
+
+def parquet_sizes(path: Path) -> list[int]:
+    with pyarrow.parquet.ParquetFile(path) as table:
+        return [batch.nbytes for batch in parquet.parquet_batches(str(path), table, ["text"])]
+
+
+@pytest.mark.parametrize("short", [0, 300])
+def test_a_value_that_many_rows_share_does_not_fill_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: int
+) -> None:
+    monkeypatch.setattr(parquet, "BYTES_IN_BATCH", 16_000_000)
+    monkeypatch.setattr(parquet, "BYTES_OF_SHARED", 32_000_000)
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": ["short"] * short + ["x" * 5_000_000] * 40})
+    pyarrow.parquet.write_table(table, path, compression="zstd", dictionary_pagesize_limit=2**30)
+    assert path.stat().st_size < 5000
+    assert max(parquet_sizes(path)) < 33_000_000
+    reader = Files([str(path)], maximum_document_megabytes=1)
+    assert outcomes(reader) == ["short"] * short + ["<too_large>"] * 40
+
+
+def test_batches_of_long_rows_stay_small_and_those_of_short_rows_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "BYTES_IN_BATCH", 4_000_000)
+    letters = random.Random(0).randbytes(1_000_000).hex()
+    texts = [letters[i:] + letters[:i] for i in range(20)] + ["short"] * 2000
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet", use_dictionary=False)
+    sizes = parquet_sizes(tmp_path / "a.parquet")
+    assert max(sizes) < 9_000_000
+    assert len(sizes) < 40
+    assert outcomes(Files([str(tmp_path)])) == texts
+
+
+def test_columns_that_say_they_are_bombs_are_believed(tmp_path: Path) -> None:
+    texts = ["x" * 1_000_000 + str(i) for i in range(80)]
+    table = pyarrow.table({"text": texts})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", use_dictionary=False, compression="zstd")
+    assert outcomes(Files([str(tmp_path)])) == ["<compression_bomb>"]
+    (tmp_path / "b").mkdir()
+    for kind, new in (("a", pyarrow.ipc.new_stream), ("b", pyarrow.ipc.new_file)):
+        options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+        with new(str(tmp_path / f"b/{kind}.arrow"), table.schema, options=options) as writer:
+            writer.write_table(table)
+    before = pyarrow.total_allocated_bytes()
+    assert outcomes(HuggingFaceFolder(str(tmp_path / "b"))) == ["<compression_bomb>"] * 2
+    assert pyarrow.total_allocated_bytes() < before + 1e6
+
+
+def test_dictionaries_of_arrow_files_are_not_unpacked(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": pyarrow.array(["x" * 3_000_000, "b", None] * 100).dictionary_encode()})
+    for name, options in (("a", None), ("b", pyarrow.ipc.IpcWriteOptions(compression="lz4"))):
+        with pyarrow.ipc.new_stream(str(tmp_path / f"{name}.arrow"), table.schema, options=options) as writer:
+            writer.write_table(table)
+    before = pyarrow.default_memory_pool().max_memory()
+    found = outcomes(HuggingFaceFolder(str(tmp_path), maximum_document_megabytes=1))
+    assert found == ["<too_large>", "b", "<missing_text_key>"] * 200
+    assert pyarrow.default_memory_pool().max_memory() < before + 30e6
 
 
 @pytest.mark.parametrize("when", ["before the walk", "before reading", "while reading"])
