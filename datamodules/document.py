@@ -15,6 +15,8 @@ class Document:
         url: where it was published.
         licence: under which it may be used, an SPDX identifier where one is known.
         date: when it was published or fetched, ISO 8601.
+        file: its own path, by the end of which rules for kinds of files know it; None where only the path of what it
+            was read from is known.
     """
 
     text: str | None
@@ -23,6 +25,7 @@ class Document:
     url: str | None = None
     licence: str | None = None
     date: str | None = None
+    file: str | None = None
 
 
 def unless_surrogates(text: str) -> Document:

@@ -21,7 +21,9 @@ from daft import DataType, col
 from datamodules.cleaning.engine import spread
 from datamodules.document import Document
 from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
+from datamodules.readers.bounded import DAMAGE, uncompressed_name
 from datamodules.stages import fingerprint, written_whole
+from errors import InputError
 
 RAW_SCHEMA = pyarrow.schema(
     {
@@ -31,11 +33,14 @@ RAW_SCHEMA = pyarrow.schema(
         "url": pyarrow.large_string(),
         "licence": pyarrow.large_string(),
         "date": pyarrow.large_string(),
+        "file": pyarrow.large_string(),
         "bytes": pyarrow.int64(),
         "text": pyarrow.large_string(),
         "reason": pyarrow.large_string(),
     }
 )
+CONTAINERS = (".jsonl", ".json", ".parquet", ".arrow")
+"""Files whose name tells nothing of the kind of the documents in them."""
 ROW_BYTES = 1024
 """What a document counts beside its text: a piece of a million one-word documents would not be small in memory."""
 BATCH_BYTES = 4 * 2**20
@@ -162,15 +167,22 @@ def _until(rows: Iterator[dict[str, Any]], size: int) -> Iterator[dict[str, Any]
 
 
 def read_file(reader: Reader, source: str, file: InputFile) -> Iterator[dict[str, Any]]:
-    """The documents of a file as rows; a file that the system will not give is one dropped document."""
+    """The documents of a file as rows; a file that the system will not give, or that a reader of any kind cannot make
+    sense of, ends in one dropped document."""
     path, documents = provenance_name(file.name), reader.read(file)
+    is_container = uncompressed_name(path).endswith(CONTAINERS)
     for ordinal in itertools.count():
         try:
             document = next(documents)
         except StopIteration:
             return
+        except InputError:
+            raise
         except OSError:
             document = Document(None, reason="unreadable_file")
+            documents = iter(())
+        except DAMAGE:
+            document = Document(None, reason="damaged_file")
             documents = iter(())
         yield {
             "id": stable_hash(f"{source}\0{path}\0{ordinal}"),
@@ -179,6 +191,7 @@ def read_file(reader: Reader, source: str, file: InputFile) -> Iterator[dict[str
             "url": _storable(document.url),
             "licence": _storable(document.licence),
             "date": _storable(document.date),
+            "file": _storable(document.file) or (None if is_container else path),
             "bytes": 0 if document.text is None else len(document.text.encode()),
             "text": document.text,
             "reason": document.reason,

@@ -44,7 +44,8 @@ class Rule(ABC):
     def measures(self, text: Expression) -> dict[str, Expression]:
         """Quantities of a text by name, each an expression over the text column.
 
-        Where it says so, a rule may look at the columns `url`, `path`, `licence` and `date` too.
+        Where it says so, a rule may look at the columns `url`, `path`, `licence`, `date` and `file` (the document's own
+        path, null where it has none) too.
         """
 
     @abstractmethod

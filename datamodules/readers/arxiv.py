@@ -17,6 +17,7 @@ from datamodules.readers.base import InputFile
 from datamodules.readers.bounded import DAMAGE, RefusedError, limited, open_bounded, read_whole, tar_members
 from datamodules.readers.latex import flatten, main_file, paper
 from datamodules.readers.paths import PathReader
+from errors import InputError
 
 _SOURCES = (".tex", ".ltx", ".sty")
 _PAPER = re.compile(r"\\document(?:class|style)\b")
@@ -99,6 +100,8 @@ class ArxivSources(PathReader):
             return self._one(stream, name)
         except RefusedError as refused:
             return replace(_document(None, name), reason=str(refused))
+        except InputError:
+            raise
         except DAMAGE:
             return replace(_document(None, name), reason="damaged_file")
 

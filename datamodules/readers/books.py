@@ -4,6 +4,7 @@ Only lines that are Gutenberg's own markers part a book from its frame: a book w
 kept too much is seen later, text lost never.
 """
 
+import codecs
 import contextlib
 import posixpath
 import re
@@ -37,6 +38,8 @@ _FIELD = re.compile(
     r"^(Title|Release Date|Character set encoding):[ \t]*([^\n]{1,300}(?:\n[ \t]+[^\n]{1,300})*)", re.I | re.M
 )
 _NUMBER = re.compile(r"\[(?:e-?book|e-?text) #(\d{1,7})\]", re.I)
+_NO_CHARSETS = ("punycode", "idna", "unicode_escape", "raw_unicode_escape")
+"""Codecs of Python that no book is written in; the first takes time with the square of the size."""
 _DATE_FORMS = ("%B %d, %Y", "%d %B %Y", "%d %b %Y", "%B, %Y", "%b %d, %Y")
 
 
@@ -130,8 +133,9 @@ class Books(PathReader):
         if document.text is None:
             encoding = header_fields(raw[:20_000].decode("ascii", "replace")).get("character set encoding", "")
             # No more is known than before where that fails: the reason stands.
-            with contextlib.suppress(LookupError, UnicodeError):
-                document = Document(raw.decode(encoding)) if encoding else document
+            with contextlib.suppress(LookupError, ValueError):
+                if encoding and codecs.lookup(encoding).name not in _NO_CHARSETS:
+                    document = Document(raw.decode(encoding))
         yield document if document.text is None else gutenberg_document(document.text)
 
 

@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -25,10 +26,17 @@ FREE_EXPANSION = 64 * 2**20
 """Bytes that any file may expand to, whatever the ratio."""
 BLOCK = 2**20
 
+MALFORMED = (
+    ValueError, LookupError, ArithmeticError, AssertionError, RecursionError, NotImplementedError, struct.error,
+)  # fmt: skip
+"""What parsers raise on content that their authors did not think of. TypeError, AttributeError and NameError are not
+among them: those are mistakes in a program, and stop the run."""
 DAMAGE = (
     EOFError, OSError, ZlibError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, pyarrow.ArrowException,
+    *MALFORMED,
 )  # fmt: skip
-"""What a cut or overwritten file raises, by any of the formats read here."""
+"""What a cut, overwritten or forged file raises, by any of the formats read here. `InputError`, a ValueError, is no
+damage: whoever catches these lets it pass first."""
 
 
 class RefusedError(Exception):

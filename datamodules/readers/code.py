@@ -101,7 +101,8 @@ class CodeFiles(PathReader):
             document = text_or_reason(read_whole(stream, self.limit))
         repository = _repository(Path(path), root)
         group = f"{root.name}/{repository.relative_to(root).as_posix()}" if repository != root else root.name
-        document = replace(document, group=group)
+        # .json is source code here, and no container of documents.
+        document = replace(document, group=group, file=file.name)
         if document.text is None:
             yield document
             return

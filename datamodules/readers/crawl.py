@@ -12,9 +12,10 @@ from typing import Any
 
 from datamodules.document import Document, text_or_reason
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import FREE_EXPANSION, MAXIMUM_EXPANSION, RefusedError, read_whole
+from datamodules.readers.bounded import FREE_EXPANSION, MALFORMED, MAXIMUM_EXPANSION, RefusedError, read_whole
 from datamodules.readers.html import Extractor, check_extractor, page
 from datamodules.readers.paths import PathReader
+from datamodules.readers.warc import whole_records
 
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]{1,40})", re.I)
@@ -50,23 +51,21 @@ class CommonCrawl(PathReader):
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """One document a page or text; other records are passed over."""
-        from fastwarc.warc import ArchiveIterator, WarcRecordType
+        from fastwarc.warc import WarcRecordType
 
         size = Path(path).stat().st_size
         expansion = max(FREE_EXPANSION, MAXIMUM_EXPANSION * size)
         wanted = WarcRecordType.response | WarcRecordType.conversion
-        ends = 0
-        for record in ArchiveIterator(path, record_types=wanted, parse_http=False, fsspec_args=False):
-            ends += record.content_length
+        for record in whole_records(path, expansion):
             if record.content_length > expansion:
                 # Passing over it would take hours: the rest of the file is given up.
                 raise RefusedError("compression_bomb")
+            if not record.record_type & wanted:
+                continue
             url, date = record.headers.get("WARC-Target-URI"), record.headers.get("WARC-Date")
             document = self._document(record, WarcRecordType.conversion)
             if document is not None:
                 yield replace(document, url=_printable(url), date=_printable(date))
-        if size and not ends:
-            _check_is_warc(path)
 
     def _document(self, record: Any, conversion: Any) -> Document | None:
         """The document of a record, or None for one that is no page."""
@@ -93,19 +92,10 @@ class CommonCrawl(PathReader):
             return page(raw, self.extractor, declared[1] if declared else None)
         except RefusedError as refused:
             return Document(None, reason=str(refused))
+        except MALFORMED:
+            # The record is in memory, so that the next can be read whatever this one did to a parser.
+            return Document(None, reason="damaged_page")
 
 
 def _printable(header: str | None) -> str | None:
     return None if header is None else header.encode("utf-8", "backslashreplace").decode()[:2000]
-
-
-def _check_is_warc(path: str) -> None:
-    """A file of which no record was read is damaged, unless it has records that are no pages.
-
-    Raises:
-        EOFError: when it has none at all.
-    """
-    from fastwarc.warc import ArchiveIterator
-
-    if next(iter(ArchiveIterator(path, parse_http=False, fsspec_args=False)), None) is None:
-        raise EOFError(f"{path} holds no WARC record")

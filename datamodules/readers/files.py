@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import IO, Any, cast
 
 import pyarrow
@@ -17,9 +18,9 @@ import pyarrow.parquet
 from datamodules.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.base import InputFile
 from datamodules.readers.bounded import bounded_lines, open_bounded, read_whole
+from datamodules.readers.parquet import ROWS_IN_BATCH, parquet_batches
 from datamodules.readers.paths import PathReader
 
-ROWS_IN_BATCH = 256
 TOO_LARGE = Document(None, reason="too_large")
 
 
@@ -52,6 +53,8 @@ class Files(PathReader):
         date_key: of the date.
         maximum_document_megabytes: see `PathReader`; of a JSON file that is one value, or of a row of JSON lines, all
             keys count.
+        path_key: of the document's own path, by which `CodeQuality` knows HTML from Python: max_stars_repo_path in The
+            Stack and StarCoder's data. Null: rows have none.
     """
 
     SUFFIXES: tuple[str, ...] = (".jsonl", ".json", ".parquet", ".txt", ".md", ".rst")
@@ -66,8 +69,10 @@ class Files(PathReader):
         licence_key: str = "license",
         date_key: str = "date",
         maximum_document_megabytes: float = 64,
+        path_key: str | None = None,
     ) -> None:
         super().__init__(paths, max_megabytes, downloads, maximum_document_megabytes)
+        self.path_key = path_key
         self.text_key, self.url_key, self.licence_key, self.date_key = text_key, url_key, licence_key, date_key
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
@@ -75,7 +80,7 @@ class Files(PathReader):
         kind = self.format_of(file.name)
         if kind == ".parquet":
             with pyarrow.parquet.ParquetFile(path) as table:
-                yield from self._read_table(table.schema_arrow, table.iter_batches, self.limit)
+                yield from self._read_table(table.schema_arrow, partial(parquet_batches, path, table), self.limit)
             return
         with open_bounded(path) as stream:
             if kind == ".jsonl":
@@ -121,6 +126,7 @@ class Files(PathReader):
             url=_told(row.get(self.url_key)),
             licence=_told(row.get(self.licence_key)),
             date=_told(row.get(self.date_key)),
+            file=_told(row.get(self.path_key)) if self.path_key else None,
         )
 
     def _read_table(self, schema: pyarrow.Schema, batches: Any, limit: int) -> Iterator[Document]:
@@ -128,21 +134,18 @@ class Files(PathReader):
 
         Args:
             schema: of the table.
-            batches: called with `batch_size` in rows and the names of `columns`, gives record batches.
+            batches: called with the names of columns, gives record batches of a bounded number of bytes.
             limit: bytes of a text at most.
         """
         if self.text_key not in schema.names:
             yield Document(None, reason="missing_text_key")
             return
-        about = [key for key in (self.url_key, self.licence_key, self.date_key) if key in schema.names]
-        for batch in batches(batch_size=ROWS_IN_BATCH, columns=list(dict.fromkeys([self.text_key, *about]))):
-            column = batch.column(batch.schema.names.index(self.text_key))
-            if not (pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)):
-                column = column.cast(pyarrow.large_string())
-            texts = column.cast(pyarrow.large_binary())
+        keys = (self.url_key, self.licence_key, self.date_key, self.path_key)
+        about = [key for key in keys if key in schema.names]
+        for batch in batches(list(dict.fromkeys([self.text_key, *about]))):
+            texts = _texts(batch.column(batch.schema.names.index(self.text_key)))
             told = [batch.column(batch.schema.names.index(key)) for key in about]
-            for number, value in enumerate(texts):
-                raw = value.as_buffer() if value.is_valid else None
+            for number, raw in enumerate(texts):
                 if raw is None:
                     yield Document(None, reason="missing_text_key")
                 elif raw.size > limit:
@@ -150,6 +153,25 @@ class Files(PathReader):
                 else:
                     row = {key: column[number].as_py() for key, column in zip(about, told, strict=True)}
                     yield self._with_provenance(text_or_reason(raw.to_pybytes()), row)
+
+
+def _texts(column: Any) -> Iterator[Any]:
+    """The bytes of each text of a column, or None; a column with a dictionary is not unpacked."""
+    values = column.dictionary if pyarrow.types.is_dictionary(column.type) else column
+    if not (pyarrow.types.is_string(values.type) or pyarrow.types.is_large_string(values.type)):
+        values = values.cast(pyarrow.large_string())
+    # Seen as bytes, not cast: a dictionary may be larger than a batch, and comes with each.
+    values = values.view(pyarrow.binary() if pyarrow.types.is_string(values.type) else pyarrow.large_binary())
+    places = column.indices.to_pylist() if pyarrow.types.is_dictionary(column.type) else range(len(values))
+    for place in places:
+        value = None if place is None else values[place]
+        yield value.as_buffer() if value is not None and value.is_valid else None
+
+
+def sliced(batch: pyarrow.RecordBatch) -> Iterator[pyarrow.RecordBatch]:
+    """A batch in pieces of `ROWS_IN_BATCH` rows, without a copy."""
+    for start in range(0, batch.num_rows, ROWS_IN_BATCH):
+        yield batch.slice(start, ROWS_IN_BATCH)
 
 
 def _told(value: Any) -> str | None:

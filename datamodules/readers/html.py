@@ -11,56 +11,25 @@ from typing import Literal
 from datamodules.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.base import InputFile
 from datamodules.readers.bounded import RefusedError, open_bounded, read_whole
+from datamodules.readers.nesting import MAXIMUM_DEPTH, depth
 from datamodules.readers.paths import PathReader
 from errors import InputError
 
 Extractor = Literal["resiliparse", "trafilatura"]
 
-MAXIMUM_DEPTH = 256
-"""Elements within each other; the limit of libxml2, too. Extraction takes time with the square of the depth."""
 UNDECODABLE_SHARE = 0.01
 """Share of replacement characters above which bytes were no text in the encoding found."""
 
-_TAG = re.compile(
-    r"<!--.*?(?:-->|\Z)|<(script|style|textarea|title|xmp)\b.*?(?:</\1|\Z)|<(/?)([a-z][a-z0-9-]*)", re.I | re.S
-)
-_NEVER_NESTED = frozenset({
-    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
-    "html", "head", "body", "p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup",
-    "rp", "rt", "colgroup",
-})  # fmt: skip
-"""Elements that have no content, and those that end by themselves where the next begins."""
 _CREATIVE_COMMONS = re.compile(
     r"creativecommons\.org/(?:licenses|publicdomain)/(by(?:-(?:nc|nd|sa))*|zero|mark)/(\d\.\d)", re.I
 )
-_LICENCE_LINK = re.compile(
-    r"<(?:a|link)\b[^<>]{0,2000}\brel\s*=\s*[\"']?[^<>\"']{0,200}\blicense\b[^<>]{0,2000}>", re.I
-)
+_LINK = re.compile(r"<(?:a|link)\b([^<>]{0,4500}+)>", re.I)
+_LICENCE = re.compile(r"\brel\s*+=\s*+[\"']?+[^\"']{0,200}\blicense\b", re.I)
 
 
 def looks_like_html(text: str) -> bool:
     """Whether a description is mostly HTML: more than one tag in each 200 characters."""
     return text.count("</") * 200 > len(text)
-
-
-def depth(html: str) -> int:
-    """Elements within each other at most, from the tags alone in linear time; counting stops above `MAXIMUM_DEPTH`.
-
-    Elements that end by themselves where the next begins, such as <li>, are not counted; of a page with too few tags
-    to be too deep none are.
-    """
-    deepest = level = 0
-    if html.count("<") <= MAXIMUM_DEPTH:
-        return 0
-    for match in _TAG.finditer(html):
-        tag = match[3]
-        if tag is None or tag.lower() in _NEVER_NESTED:
-            continue
-        level = max(level - 1, 0) if match[2] else level + 1
-        deepest = max(deepest, level)
-        if deepest > MAXIMUM_DEPTH:
-            break
-    return deepest
 
 
 def html_to_text(html: str) -> str:
@@ -153,7 +122,7 @@ def creative_commons(text: str) -> str | None:
 
 def page_licence(html: str) -> str | None:
     """Creative Commons licence that a page says it is under, by a link with rel="license"."""
-    links = (creative_commons(link[0]) for link in _LICENCE_LINK.finditer(html))
+    links = (creative_commons(link[1]) for link in _LINK.finditer(html) if _LICENCE.search(link[1]))
     return next((licence for licence in links if licence), None)
 
 

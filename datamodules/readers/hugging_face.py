@@ -17,9 +17,10 @@ import yaml
 
 from datamodules.document import Document
 from datamodules.downloads import is_url, local_copy, remote_files
+from datamodules.readers.arrow import check_expansion
 from datamodules.readers.base import InputFile
 from datamodules.readers.bounded import uncompressed_name
-from datamodules.readers.files import Files
+from datamodules.readers.files import Files, sliced
 from errors import InputError
 
 _ALIASES = {
@@ -49,6 +50,7 @@ class HuggingFaceFolder(Files):
         licence_key: see `Files`.
         date_key: see `Files`.
         maximum_document_megabytes: see `PathReader`.
+        path_key: see `Files`.
     """
 
     SUFFIXES = (".arrow", ".parquet", ".jsonl", ".json")
@@ -65,9 +67,18 @@ class HuggingFaceFolder(Files):
         licence_key: str = "license",
         date_key: str = "date",
         maximum_document_megabytes: float = 64,
+        path_key: str | None = None,
     ) -> None:
         super().__init__(
-            [path], text_key, max_megabytes, downloads, url_key, licence_key, date_key, maximum_document_megabytes
+            [path],
+            text_key,
+            max_megabytes,
+            downloads,
+            url_key,
+            licence_key,
+            date_key,
+            maximum_document_megabytes,
+            path_key,
         )
         self.split = split
 
@@ -122,6 +133,7 @@ class HuggingFaceFolder(Files):
 
     def _read_arrow(self, path: str) -> Iterator[Document]:
         """An Arrow stream; a file format (with a footer) is read as well."""
+        check_expansion(path)
         with pyarrow.memory_map(path) as source:
             try:
                 reader = pyarrow.ipc.open_stream(source)
@@ -132,10 +144,10 @@ class HuggingFaceFolder(Files):
                     whole.schema, (whole.get_batch(i) for i in range(whole.num_record_batches))
                 )
 
-            def batches(batch_size: int, columns: list[str]) -> Iterator[Any]:
+            def batches(columns: list[str]) -> Iterator[Any]:
                 for batch in reader:
                     # Nothing is copied: memory is the map's.
-                    yield batch.select(columns)
+                    yield from sliced(batch.select(columns))
 
             yield from self._read_table(reader.schema, batches, self.limit)
 

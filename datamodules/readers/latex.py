@@ -8,6 +8,9 @@ defined in ways not known here stays as it is.
 
 import posixpath
 import re
+from array import array
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Mapping
 
 Load = Callable[[str], str | None]
@@ -23,21 +26,25 @@ MAXIMUM_ARGUMENT = 20_000
 """Characters of a macro's argument or body at most; longer ones are not simple."""
 
 _SECTION = re.compile(
-    r"\\(?:part|chapter|section|subsection|subsubsection|paragraph|subparagraph)\b\*?\s*(?:\[[^\]]{0,1000}\])?\s*\{"
+    r"\\(?:part|chapter|section|subsection|subsubsection|paragraph|subparagraph)\b\*?\s*+"
+    r"(?:\[[^\]]{0,1000}+\])?+\s*+\{"
 )
 _BIBLIOGRAPHY = re.compile(
     r"\\appendix\b|\\begin\{(?:references|REFERENCES|thebibliography)\}|\\bibliography\{|\\printbibliography\b"
 )
 _INPUT = re.compile(r"\\(?:input|include|subfile)\s*\{([^{}\n]{1,300})\}|\\input\s+([\w./-]{1,300})")
-_PACKAGES = re.compile(r"\\usepackage\s*(?:\[[^\]]{0,500}\])?\s*\{([^{}]{1,500})\}")
+_PACKAGES = re.compile(r"\\usepackage\s*+(?:\[[^\]]{0,500}+\])?+\s*+\{([^{}]{1,500}+)\}")
 _VERBATIM = re.compile(r"\\begin\{(verbatim|Verbatim|lstlisting|minted)\*?\}")
 _DEFINITION = re.compile(
-    r"\\(?:(?P<new>(?:re|provide)?newcommand|providecommand|DeclareMathOperator)\*?\s*\{?\s*\\(?P<name>[A-Za-z]+)\s*\}?\s*"
-    r"(?:\[(?P<count>\d)\])?\s*(?P<default>\[)?|def\s*\\(?P<plain>[A-Za-z]+)\s*(?P<parameters>(?:#\d)*)\s*)(?=\{)"
+    r"\\(?:(?P<new>(?:re|provide)?newcommand|providecommand|DeclareMathOperator)\*?\s*+\{?+\s*+\\(?P<name>[A-Za-z]++)\s*+"
+    r"\}?+\s*+(?:\[(?P<count>\d)\])?+\s*+(?P<default>\[)?+|"
+    r"def\s*+\\(?P<plain>[A-Za-z]++)\s*+(?P<parameters>(?:#\d)*+)\s*+)(?=\{)"
 )
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _PARAMETER = re.compile(r"#(\d)")
-_BLANKS = re.compile(r"[ \t]*\n(?:[ \t]*\n)+")
+_BLANKS = re.compile(r"(?<![ \t])[ \t]*+\n(?:[ \t]*+\n)++")
+_COMMENT = re.compile(r"(?<!\\)(?:\\\\)*+%")
+_BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
 def strip_comments(source: str) -> str:
@@ -58,21 +65,16 @@ def strip_comments(source: str) -> str:
             continue
         line = line if start < 0 else line[:start].rstrip()
         kept.append(line)
-        for match in _VERBATIM.finditer(line):
-            end = f"\\end{{{match[1]}"
-            inside = None if end in line[match.end() :] else end
+        if begun := list(_VERBATIM.finditer(line)):
+            end = f"\\end{{{begun[-1][1]}"
+            inside = None if end in line[begun[-1].end() :] else end
     return "\n".join(kept)
 
 
 def _comment_start(line: str) -> int:
     """Position of the first % before which an even number of backslashes stands, or -1."""
-    position = line.find("%")
-    while position >= 0:
-        head = line[:position]
-        if (len(head) - len(head.rstrip("\\"))) % 2 == 0:
-            return position
-        position = line.find("%", position + 1)
-    return -1
+    found = _COMMENT.search(line)
+    return found.end() - 1 if found else -1
 
 
 def main_file(files: Mapping[str, str]) -> str | None:
@@ -120,22 +122,25 @@ def _load_first(load: Load, main: str, *names: str) -> str | None:
     return None
 
 
-def group_end(source: str, start: int, opening: str = "{", closing: str = "}") -> int:
-    """Position behind the brace that closes the one at `start`, or -1 where it is not closed within the limit."""
-    level, position = 0, start
-    end = min(len(source), start + MAXIMUM_ARGUMENT)
-    while position < end:
-        character = source[position]
-        if character == "\\":
-            position += 1
-        elif character == opening:
-            level += 1
-        elif character == closing:
-            level -= 1
-            if not level:
-                return position + 1
-        position += 1
-    return -1
+class _Groups:
+    """Where the groups of a source end, found in one pass over its braces: unclosed ones are no search each."""
+
+    def __init__(self, source: str) -> None:
+        self.starts, self.ends = array("q"), array("q")
+        # More than this many open at once are not closed within the limit, but for the last.
+        opened: deque[int] = deque(maxlen=MAXIMUM_ARGUMENT)
+        for brace in _BRACE.finditer(source):
+            if brace[0] == "{":
+                opened.append(len(self.starts))
+                self.starts.append(brace.start())
+                self.ends.append(-1)
+            elif brace[0] == "}" and opened:
+                self.ends[opened.pop()] = brace.end()
+
+    def end(self, start: int) -> int:
+        """Position behind the brace that closes the one at `start`, or -1 where none does within the limit."""
+        end = self.ends[bisect_left(self.starts, start)]
+        return end if end <= start + MAXIMUM_ARGUMENT else -1
 
 
 def definitions(source: str) -> tuple[dict[str, tuple[int, str]], str]:
@@ -147,10 +152,11 @@ def definitions(source: str) -> tuple[dict[str, tuple[int, str]], str]:
     macros: dict[str, tuple[int, str]] = {}
     kept: list[str] = []
     position = 0
+    groups = _Groups(source)
     for match in _DEFINITION.finditer(source):
         if match.start() < position or match["default"]:
             continue
-        end = group_end(source, match.end())
+        end = groups.end(match.end())
         if end < 0:
             continue
         body = source[match.end() + 1 : end - 1]
@@ -160,12 +166,24 @@ def definitions(source: str) -> tuple[dict[str, tuple[int, str]], str]:
             name, count = match["name"], int(match["count"] or 0)
             if match["new"] == "DeclareMathOperator":
                 body = f"\\operatorname{{{body}}}"
-        if not re.search(rf"\\{name}(?![A-Za-z])", body):  # a redefinition in terms of itself has no end
+        if not _uses(body, name):  # a redefinition in terms of itself has no end
             macros[name] = (count, body)
             kept.append(source[position : match.start()])
             position = end
     kept.append(source[position:])
     return macros, "".join(kept)
+
+
+def _uses(body: str, name: str) -> bool:
+    # A pattern for each name would cost more to compile than all bodies to search.
+    command = f"\\{name}"
+    place = body.find(command)
+    while place >= 0:
+        follows = body[place + len(command) : place + len(command) + 1]
+        if not (follows.isascii() and follows.isalpha()):
+            return True
+        place = body.find(command, place + 1)
+    return False
 
 
 def expand(source: str, macros: Mapping[str, tuple[int, str]]) -> str:
@@ -181,6 +199,7 @@ def expand(source: str, macros: Mapping[str, tuple[int, str]]) -> str:
 
 def _expand_once(source: str, macros: Mapping[str, tuple[int, str]], limit: int) -> tuple[str, bool]:
     parts: list[str] = []
+    groups = _Groups(source)
     position = size = 0
     changed = False
     for match in _COMMAND.finditer(source):
@@ -193,7 +212,7 @@ def _expand_once(source: str, macros: Mapping[str, tuple[int, str]], limit: int)
             after = end
             while after < len(source) and source[after] in " \t\n":
                 after += 1
-            close = group_end(source, after) if source[after : after + 1] == "{" else -1
+            close = groups.end(after) if source[after : after + 1] == "{" else -1
             if close < 0:
                 break
             arguments.append(source[after + 1 : close - 1])

@@ -118,6 +118,8 @@ class PathReader(Reader):
     def read(self, file: InputFile) -> Iterator[Document]:
         """The documents of a file, and last of all a reason where the rest of it cannot be read.
 
+        One file among millions must not end a run: whatever a parser raises on it is `damaged_file`.
+
         Raises:
             InputError: when a copy from a store cannot be had: a network that fails is no property of the document.
         """
@@ -130,6 +132,8 @@ class PathReader(Reader):
                 return
             try:
                 yield from self.documents(path, file)
+            except InputError:
+                raise
             except RefusedError as refused:
                 # Documents read before are kept.
                 yield Document(None, reason=str(refused))

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from mwparserfromhell.parser import ParserError
+
 from datamodules.document import Document, unless_surrogates
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import RefusedError, open_bounded
+from datamodules.readers.bounded import MALFORMED, RefusedError, open_bounded
 from datamodules.readers.paths import PathReader
 from datamodules.readers.wikitext import plain_text
 from datamodules.readers.xml import feed, new_parser
@@ -116,6 +118,8 @@ class WikipediaDump(PathReader):
             text = plain_text(page.get("text", ""), pages.dropped)
         except RefusedError as refused:
             return Document(None, reason=str(refused), url=url, date=date)
+        except (*MALFORMED, ParserError):
+            return Document(None, reason="damaged_markup", url=url, date=date)
         if not text:
             return Document(None, reason="no_text", url=url, date=date)
         document = unless_surrogates(f"{title}\n\n{text}")

@@ -32,13 +32,13 @@ def in_buffer(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def measured(rule: Rule, texts: list[str], path: str = "a.py") -> list[dict[str, Any]]:
     """The measurements of each text."""
-    df = daft.from_pydict({"text": texts, "path": [path] * len(texts)})
+    df = daft.from_pydict({"text": texts, "file": [path] * len(texts)})
     return df.select(*(value.alias(name) for name, value in rule.measures(col("text")).items())).to_pylist()
 
 
 def first_reason(rule: Rule, text: str, path: str = "a.py") -> str | None:
     """Why a text is dropped, or None."""
-    df = daft.from_pydict({"text": [text], "path": [path]})
+    df = daft.from_pydict({"text": [text], "file": [path]})
     df = df.with_columns(rule.measures(col("text")))
     drops = rule.drops({name: col(name) for name in rule.measures(col("text"))})
     (row,) = df.select(*(value.alias(name) for name, value in drops.items())).to_pylist()

@@ -2,10 +2,16 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
+import random
 import shutil
+import struct
+import tarfile
 import tracemalloc
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.readers import Files, bounded
+from datamodules.cleaning.chunks import read_file
+from datamodules.document import Document
+from datamodules.readers import ArxivSources, Books, Files, HuggingFaceFolder, InputFile, Reader, bounded, parquet
 from datamodules.readers.bounded import RefusedError, bounded_lines, limited, open_bounded, read_whole
 from errors import InputError
 from tests.datamodules.readers.reading import outcomes, read_all
@@ -40,6 +48,96 @@ def test_a_bomb_is_given_up_in_bounded_memory(tmp_path: Path, monkeypatch: pytes
     assert peak < 20e6
     (tmp_path / f"a.jsonl{suffix}").rename(tmp_path / f"a.txt{suffix}")
     assert outcomes(Files([str(tmp_path)], maximum_document_megabytes=1)) == ["<too_large>"]
+
+
+def test_files_forged_to_break_a_parser_are_damaged_alone(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("é.xhtml", "<p>x")
+    (tmp_path / "a.epub").write_bytes(buffer.getvalue().replace("é".encode(), b"\xff\xfe"))
+    (tmp_path / "b.txt").write_bytes(b"Character set encoding: a\0b\n\nFr\xe4ulein")
+    (tmp_path / "c.txt").write_bytes(b"Character set encoding: punycode\n\nFr\xe4ulein")
+    (tmp_path / "d.txt").write_text("whole")
+    assert outcomes(Books([str(tmp_path)])) == ["<damaged_file>", "<invalid_utf8>", "<invalid_utf8>", "whole"]
+    (tmp_path / "e.tar").write_bytes(forged_tar())
+    assert outcomes(ArxivSources([str(tmp_path / "e.tar")])) == ["<damaged_file>"]
+    member = gzip.compress(forged_tar())
+    assert [d.reason for d in ArxivSources(["x"])._bulk(io.BytesIO(tar({"2301.00001.gz": member})), "x")] == [
+        "damaged_file"
+    ]
+
+
+def tar(files: dict[str, bytes], headers: dict[str, str] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers=headers) as archive:
+        for name, content in files.items():
+            information = tarfile.TarInfo(name)
+            information.size = len(content)
+            information.pax_headers = {"GNU.sparse.realsize": "1", "GNU.sparse.name": "x"} if headers else {}
+            archive.addfile(information, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def forged_tar() -> bytes:
+    """An archive whose sparse file has a size that is no number."""
+    whole = tar({"main.tex": b"x" * 600}, {"comment": "x"})
+    return whole.replace(b"GNU.sparse.realsize=1", b"GNU.sparse.realsize=x")
+
+
+class Raising(Files):
+    """Reads one document, then raises."""
+
+    def __init__(self, paths: list[str], error: Exception) -> None:
+        super().__init__(paths)
+        self.error = error
+
+    def documents(self, path: str, file: InputFile) -> Iterator[Document]:
+        yield Document("before")
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "x"), ValueError(), KeyError(), IndexError(), OverflowError(),
+        ZeroDivisionError(), RecursionError(), AssertionError(), NotImplementedError(), struct.error(),
+    ],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_what_parsers_raise_is_counted(tmp_path: Path, error: Exception) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    assert outcomes(Raising([str(tmp_path)], error)) == ["before", "<damaged_file>"]
+
+
+@pytest.mark.parametrize("error", [TypeError(), AttributeError(), NameError(), InputError("x")])
+def test_mistakes_of_a_program_or_a_user_stop_the_run(tmp_path: Path, error: Exception) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    reader = Raising([str(tmp_path)], error)
+    with pytest.raises(type(error)):
+        read_all(reader)
+    with pytest.raises(type(error)):
+        list(read_file(OfAnyKind(error), "source", reader.files()[0]))
+
+
+class OfAnyKind(Reader):
+    """A reader that promises nothing."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def candidates(self) -> list[InputFile]:
+        return []
+
+    def read(self, file: InputFile) -> Iterator[Document]:
+        yield Document("before")
+        raise self.error
+
+
+def test_readers_that_are_no_path_readers_stop_no_run_either() -> None:
+    file = InputFile("x", "x", 1, 1)
+    rows = [row["reason"] for row in read_file(OfAnyKind(UnicodeError()), "source", file)]
+    assert rows == [None, "damaged_file"]
 
 
 def test_a_line_without_an_end_costs_no_memory(tmp_path: Path) -> None:
@@ -97,6 +195,65 @@ def test_other_content_that_breaks_programs(tmp_path: Path) -> None:
 def test_rows_above_the_limit_are_dropped_alone(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "x" * 2_000_000, "b"]}), tmp_path / "a.parquet")
     assert outcomes(Files([str(tmp_path)], maximum_document_megabytes=1)) == ["a", "<too_large>", "b"]
+
+
+def parquet_sizes(path: Path) -> list[int]:
+    with pyarrow.parquet.ParquetFile(path) as table:
+        return [batch.nbytes for batch in parquet.parquet_batches(str(path), table, ["text"])]
+
+
+@pytest.mark.parametrize("short", [0, 300])
+def test_a_value_that_many_rows_share_does_not_fill_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: int
+) -> None:
+    monkeypatch.setattr(parquet, "BYTES_IN_BATCH", 16_000_000)
+    monkeypatch.setattr(parquet, "BYTES_OF_SHARED", 32_000_000)
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": ["short"] * short + ["x" * 5_000_000] * 40})
+    pyarrow.parquet.write_table(table, path, compression="zstd", dictionary_pagesize_limit=2**30)
+    assert path.stat().st_size < 5000
+    assert max(parquet_sizes(path)) < 33_000_000
+    reader = Files([str(path)], maximum_document_megabytes=1)
+    assert outcomes(reader) == ["short"] * short + ["<too_large>"] * 40
+
+
+def test_batches_of_long_rows_stay_small_and_those_of_short_rows_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "BYTES_IN_BATCH", 4_000_000)
+    letters = random.Random(0).randbytes(1_000_000).hex()
+    texts = [letters[i:] + letters[:i] for i in range(20)] + ["short"] * 2000
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet", use_dictionary=False)
+    sizes = parquet_sizes(tmp_path / "a.parquet")
+    assert max(sizes) < 9_000_000
+    assert len(sizes) < 40
+    assert outcomes(Files([str(tmp_path)])) == texts
+
+
+def test_columns_that_say_they_are_bombs_are_believed(tmp_path: Path) -> None:
+    texts = ["x" * 1_000_000 + str(i) for i in range(80)]
+    table = pyarrow.table({"text": texts})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", use_dictionary=False, compression="zstd")
+    assert outcomes(Files([str(tmp_path)])) == ["<compression_bomb>"]
+    (tmp_path / "b").mkdir()
+    for kind, new in (("a", pyarrow.ipc.new_stream), ("b", pyarrow.ipc.new_file)):
+        options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+        with new(str(tmp_path / f"b/{kind}.arrow"), table.schema, options=options) as writer:
+            writer.write_table(table)
+    before = pyarrow.total_allocated_bytes()
+    assert outcomes(HuggingFaceFolder(str(tmp_path / "b"))) == ["<compression_bomb>"] * 2
+    assert pyarrow.total_allocated_bytes() < before + 1e6
+
+
+def test_dictionaries_of_arrow_files_are_not_unpacked(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": pyarrow.array(["x" * 3_000_000, "b", None] * 100).dictionary_encode()})
+    for name, options in (("a", None), ("b", pyarrow.ipc.IpcWriteOptions(compression="lz4"))):
+        with pyarrow.ipc.new_stream(str(tmp_path / f"{name}.arrow"), table.schema, options=options) as writer:
+            writer.write_table(table)
+    before = pyarrow.default_memory_pool().max_memory()
+    found = outcomes(HuggingFaceFolder(str(tmp_path), maximum_document_megabytes=1))
+    assert found == ["<too_large>", "b", "<missing_text_key>"] * 200
+    assert pyarrow.default_memory_pool().max_memory() < before + 30e6
 
 
 @pytest.mark.parametrize("when", ["before the walk", "before reading", "while reading"])

@@ -3,13 +3,14 @@ r"""LaTeX and JATS: one text a paper, from the first section to the bibliography
 import gzip
 import io
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from datamodules.readers import ArxivSources, JatsArticles
+from datamodules.readers import ArxivSources, JatsArticles, latex
 from datamodules.readers.arxiv import arxiv_number
 from datamodules.readers.latex import definitions, expand, paper, strip_comments
 from tests.datamodules.readers.reading import outcomes, read_all
@@ -141,6 +142,45 @@ def test_macros_that_double_are_not_followed() -> None:
 def test_expansion_is_that_of_tex_for_simple_macros() -> None:
     macros, rest = definitions(r"\newcommand{\p}[2]{(#2,#1)}\newcommand*\q{\alpha}\p{a}{\p{b}{c}} \q x \qq \p z")
     assert expand(rest, macros) == r"((c,b),a) \alpha x \qq \p z"
+
+
+SIZE = 400_000
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "\\newcommand\\a" + " " * SIZE + "x", "\\def\\a" + "\n" * SIZE + "x", "\\section" + " " * SIZE,
+        "\\section[" * (SIZE // 9), "\\section{A}" + " \t" * (SIZE // 2) + "x", "\\section{A}" + " \n" * (SIZE // 2),
+        "\\def\\a{" * (SIZE // 7), "\\section{A}" + "\\def\\a{" * (SIZE // 7), "\\usepackage" + " " * SIZE,
+        "\\usepackage[" * (SIZE // 12), "\\%" * (SIZE // 2), "\\" * SIZE, "\\\\%" * (SIZE // 3),
+        "\\begin{verbatim}" * (SIZE // 16), "\\newcommand{\\a}[1]{#1}\\section{A}" + "\\a{" * (SIZE // 3),
+        "".join(f"\\def\\{'a' * (i % 97)}{chr(97 + i % 26)}{{x}}" for i in range(SIZE // 60)), "{" * SIZE, "}" * SIZE,
+        "\\input" + " " * SIZE, "\\section{A}" + "\\" * SIZE, "\\newcommand" + "{" * SIZE,
+    ],
+    ids=lambda source: ascii(source[:24]),
+)  # fmt: skip
+def test_long_runs_of_anything_take_no_time(source: str) -> None:
+    start = time.process_time()
+    paper("m", {"m": source}.get, 2 * SIZE)
+    assert time.process_time() - start < 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(before=st.text("ab\\{}\n", max_size=20), after=st.text("ab\\{}\n", max_size=40))
+def test_groups_end_where_counting_braces_ends(before: str, after: str) -> None:
+    # Braces looked at follow a name, never a backslash.
+    source = before.rstrip("\\") + "a{" + after
+    start = len(before.rstrip("\\")) + 1
+    level, position, expected = 0, start, -1
+    while position < len(source) and expected < 0:
+        if source[position] == "\\":
+            position += 1
+        else:
+            level += {"{": 1, "}": -1}.get(source[position], 0)
+            expected = position + 1 if not level else -1
+        position += 1
+    assert latex._Groups(source).end(start) == expected
 
 
 def test_a_paper_without_a_section_is_none() -> None:

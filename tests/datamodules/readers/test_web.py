@@ -1,15 +1,20 @@
 """WARC, WET and HTML: what is a page, in which encoding, from where."""
 
 import gzip
+import time
 import uuid
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resiliparse.parse.html import HTMLTree
 
-from datamodules.readers import CommonCrawl, HtmlFiles
-from datamodules.readers.html import creative_commons, decode_html, depth, page_licence
+from datamodules.document import Document
+from datamodules.readers import CommonCrawl, HtmlFiles, crawl
+from datamodules.readers.html import creative_commons, decode_html, page_licence
+from datamodules.readers.nesting import MAXIMUM_DEPTH, depth
 from errors import InputError
 from tests.datamodules.readers.reading import outcomes, read_all
 
@@ -81,6 +86,64 @@ def test_a_cut_crawl_keeps_the_pages_before_and_says_so(tmp_path: Path) -> None:
     assert outcomes(CommonCrawl([str(tmp_path)])) == ["<damaged_file>"]
 
 
+TEXTS = [record("conversion", f"http://{i}/", b"Text of a page.") for i in range(10)]
+NEXT = gzip.compress(record("conversion", "http://next/", bytes(range(256))), mtime=0)
+GZIP = b"".join(map(gzip.compress, TEXTS))
+PLAIN = b"".join(TEXTS)
+ZSTD = b"".join(pyarrow.compress(text, codec="zstd", asbytes=True) for text in TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("a.warc.gz", GZIP + NEXT[:size]) for size in (1, 10, 30, 60, 100, 150, len(NEXT) - 40)),
+        *(("a.warc", PLAIN + TEXTS[0][:size]) for size in (1, 10, 30, 60, 100, 150, len(TEXTS[0]) - 5)),
+        *(("a.warc.zst", ZSTD + ZSTD[:size]) for size in (10, 60, 100)),
+        ("a.warc.gz", gzip.compress(PLAIN)[:-3]),
+        ("a.warc.gz", GZIP + b"something else"),
+        ("a.warc.gz", GZIP + gzip.compress(b"something else")),
+        ("a.warc.gz", GZIP + gzip.compress(b"something else") + b"\0" * 500),
+        ("a.warc", PLAIN + b"something else"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+)
+def test_a_crawl_cut_anywhere_does_not_pass_as_whole(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert outcomes(CommonCrawl([str(tmp_path)])) == ["Text of a page."] * 10 + ["<damaged_file>"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.warc.gz", GZIP),
+        ("a.warc.gz", GZIP + b"\0" * 500),
+        ("a.warc.gz", gzip.compress(PLAIN)),
+        ("a.warc.gz", gzip.compress(b"".join(TEXTS[:4])) + gzip.compress(b"".join(TEXTS[4:]))),
+        ("a.warc", PLAIN),
+        ("a.warc", PLAIN + b"\0" * 500),
+        ("a.warc.zst", ZSTD),
+        ("a.warc.gz", GZIP + gzip.compress(record("metadata", "http://a/", b"x"))),
+        ("a.warc.wet", PLAIN),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+)
+def test_a_whole_crawl_is_not_damaged(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert outcomes(CommonCrawl([str(tmp_path)])) == ["Text of a page."] * 10
+
+
+def test_a_page_that_breaks_the_extractor_is_dropped_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(raw: bytes, *_: object) -> Document:
+        if b"hostile" in raw:
+            raise IndexError
+        return Document(raw.decode())
+
+    monkeypatch.setattr(crawl, "page", breaks)
+    records = [response("http://a/", payload) for payload in (b"one", b"hostile", b"two")]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
+    assert outcomes(CommonCrawl([str(tmp_path)])) == ["one", "<damaged_page>", "two"]
+
+
 def test_a_page_above_the_limit_is_dropped_and_the_next_is_read(tmp_path: Path) -> None:
     bomb = gzip.compress(b"<p>" + b"x" * 30_000_000)
     header = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n"
@@ -125,6 +188,83 @@ def test_long_lists_and_scripts_are_not_deep() -> None:
     assert depth("<ul>" + "<li>item" * 5000 + "</ul>" + "<p>text" * 5000) == 1
     assert depth("<script>" + "'<div>'" * 5000 + "</script><p>x") == 0
     assert depth("<!--" + "<div>" * 5000) == 0
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "<div></b>", "<!--><div>", "<!---><div>", "<!-- --!><div>", "<rt>", "<rp>", "<optgroup>", "<desc>", "<DIV>",
+        "<div a=\"</div>\">", "<div a='</div>'>", "<div a=b/></p>", "<div><!</div>>", "<div></ </div>>", "<div\n/>",
+        "<span><div></span></div>", "<form><div></form>", "<b><table><td></b></table>", "<p><b id=1></p>",
+        "<div><table><td></div></table>", "<b><b><b><b><div></b></b></b></b></div>", "<iframe><!--</iframe><div>",
+        "<svg><g>", "<svg><input>", "<svg><style><g>", "<svg/><path/>",
+        "<li><dd>", "<dt><li><b>", "<mi><div></mi>", "<foreignObject><h2></foreignObject>", "<frameset><iframe>",
+        "<span></image><image>", "<caption><g></caption>", "<ruby><dd><rt>", "<frameset></h2><h2>",
+        "<select><input><div></select>", "<select><select><div></select>", "<svg><font a='color'><g></font></svg><div>",
+        "<svg><hr><g></svg>", "<svg><p><div/>", "<svg><title><p></title><g></svg>", "<svg><path><![CDATA[><!--]]><g>",
+    ],
+)  # fmt: skip
+def test_no_tag_hides_how_deep_a_page_is(part: str) -> None:
+    assert depth(part * 300) > MAXIMUM_DEPTH
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "<div><span></div>", "<div><section><p></div>", "<ul><li>a<li>b</ul>", "<b><i>x</b></i>", "<h1>x</h2>",
+        "<ruby>a<rp>(</rp><rt>b</rt><rp>)</rp></ruby>", "<ruby>a<rt>b</ruby>", "<br/><hr><input>", "<div a='>'></div>",
+        '<svg><path d="x"/><g><path/></g></svg>', '<svg><title>Menu</title><path d="x"/></svg>',
+        "<svg><style><![CDATA[ a>b <x> ]]></style><path></path></svg>", "<math><mi>x</mi><mo>=</mo></math>",
+        "<table><tr><td><form></td></form></table>", "<select><optgroup><option>x</optgroup></select>",
+        "<a href=x>y</a>",
+        "<script>'<div>'</script><!-- <div> --><textarea><div></textarea>", "<object><param><embed></object>",
+    ],
+)  # fmt: skip
+def test_what_people_write_is_not_deep(part: str) -> None:
+    assert depth(part * 300) < 4
+
+
+def depth_of_tree(html: str) -> int:
+    deepest, stack = 0, [(HTMLTree.parse(html).document, 0)]
+    while stack:
+        node, level = stack.pop()
+        deepest = max(deepest, level)
+        child = node.first_child
+        while child is not None:
+            stack.append((child, level + 1))
+            child = child.next
+    return deepest
+
+
+tags = st.sampled_from([
+    "div", "span", "b", "p", "table", "li", "dd", "svg", "br", "td", "title", "a", "form", "g", "h2", "select", "style",
+])  # fmt: skip
+markup = st.tuples(st.sampled_from(["<", "</"]), tags, st.sampled_from([">", " a='>'>", "/>"])).map("".join)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(parts=st.lists(markup, min_size=1, max_size=6))
+def test_what_nests_in_a_parser_counts(parts: list[str]) -> None:
+    html = "".join(parts) * 60
+    if depth_of_tree(html) >= 60:
+        assert depth("<" * 300 + html) >= 20
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<a rel=" + " " * 300_000, "<a rel=" * 40_000, "<a " + "rel= " * 60_000, "<a" + " rel" * 80_000 + ">",
+        "<div a='" * 40_000, "<a =" * 80_000, "<a" + " x" * 150_000, "<a " + "=" * 300_000, "<![CDATA[" * 30_000,
+        "<script>" * 40_000, "<!--" * 80_000, "</" * 150_000,
+        "<div><table>" + "<span>" * 240 + "</div><b></b>" * 20_000,
+    ],
+    ids=lambda page: page[:12],
+)  # fmt: skip
+def test_long_runs_of_anything_take_no_time(page: str) -> None:
+    start = time.process_time()
+    depth("<" * 300 + page)
+    page_licence(page)
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "windows-1251", "utf-16", "iso-2022-jp", "gb18030", "shift_jis"])

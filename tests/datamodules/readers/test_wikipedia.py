@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mwparserfromhell.parser import ParserError
 
-from datamodules.readers import WikipediaDump
+from datamodules.readers import WikipediaDump, wikipedia
 from datamodules.readers.bounded import RefusedError
 from datamodules.readers.wikitext import MAXIMUM_BACKTRACKING, plain_text, unclosed
 from tests.datamodules.readers.reading import outcomes, read_all
@@ -120,3 +121,17 @@ def test_any_markup_becomes_text(source: list[str]) -> None:
 def test_text_without_markup_is_kept(text: list[str]) -> None:
     paragraphs = [" ".join(paragraph.split()) for paragraph in text]
     assert plain_text("\n\n".join(paragraphs), ()) == "\n\n".join(paragraphs)
+
+
+@pytest.mark.parametrize("error", [ParserError("x"), RecursionError(), IndexError()])
+def test_an_article_that_breaks_the_parser_is_dropped_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def breaks(markup: str, dropped: object) -> str:
+        if "hostile" in markup:
+            raise error
+        return markup
+
+    monkeypatch.setattr(wikipedia, "plain_text", breaks)
+    (tmp_path / "a.xml").write_bytes(dump(page("A", "one"), page("B", "hostile"), page("C", "two")))
+    assert outcomes(WikipediaDump([str(tmp_path)])) == ["A\n\none", "<damaged_markup>", "C\n\ntwo"]
