@@ -99,6 +99,19 @@ def working_bytes(setup: TrainingSetup) -> float:
     return max(gated, attention) + 2 * RESIDUAL * shape.width
 
 
+def split_gradient_bytes(setup: TrainingSetup) -> float:
+    """Bytes a token of a block that lie between its backward pass to the inputs and that to the weights, where a
+    schedule does them apart: the gradients of every product's and every norm's result.
+    """
+    shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
+    assert shape.head_width is not None
+    qkv = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
+    norms = 2 * RESIDUAL * shape.width
+    if shape.query_key_norm:
+        norms += c * (shape.heads + shape.key_value_heads) * shape.head_width / t
+    return c * ((qkv + 2 * shape.hidden_width) / t + 2 * shape.width) + norms
+
+
 # As published
 
 

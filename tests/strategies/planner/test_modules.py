@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.pipelining._backward import stage_backward_input
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,11 +21,11 @@ from models.flops import matmul_parameters
 from strategies.blocks import checkpoint_activations
 from strategies.mesh import MeshSizes
 from strategies.pipeline_parallel import PipelineParallelStrategy
-from strategies.planner.activations import block_bytes
+from strategies.planner.activations import block_bytes, split_gradient_bytes
 from strategies.planner.communication import tensor_bytes_of_block
 from strategies.planner.memory import rank_memory
 from strategies.planner.parameters import block_parameters
-from strategies.planner.pipeline_schedule import in_flight, order, owner
+from strategies.planner.pipeline_schedule import held, in_flight, order, owner
 from strategies.planner.rank_views import views
 from strategies.planner.setup import TrainingSetup
 from strategies.planner.step_time import block_flops, model_flops_of_step
@@ -123,6 +124,27 @@ def test_kept_activations_of_a_block(mixed: bool, mode: Any) -> None:
     assert kept_bytes(setup) == block_bytes(setup)
 
 
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+def test_gradients_between_the_two_backward_passes_of_a_block(mixed: bool) -> None:
+    """What torch holds from a backward pass to the inputs until that to the weights."""
+    setup = a_setup(mixed)
+    block = build_decoder(setup.config).layers["0"]
+    dtype = torch.bfloat16 if mixed else torch.float32
+    layout = AttentionLayout.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
+    x = torch.randn(ROWS, LENGTH, setup.config.width, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+        y = block(x, layout)
+    before = live_bytes()
+    received = torch.randn_like(y)
+    sent, groups = stage_backward_input([y], [received], [x], iter(block.parameters()))
+    assert groups
+    assert sent[0] is not None
+    # In float32 what is received is the gradient of the last product's result too.
+    others = sent[0].nbytes + (received.nbytes if mixed else 0)
+    found = (live_bytes() - before - others) / (ROWS * LENGTH)
+    assert found == pytest.approx(split_gradient_bytes(setup), rel=0.01)
+
+
 def test_kept_activations_with_norms_of_heads() -> None:
     setup = a_setup(query_key_norm=True)
     assert kept_bytes(setup) == block_bytes(setup)
@@ -219,6 +241,20 @@ def test_every_micro_batch_goes_forward_and_back_once(schedule: Any, ranks: int,
         assert sorted((a.stage, a.microbatch) for a in actions if a.kind == "F") == expected
         assert sorted((a.stage, a.microbatch) for a in actions if a.kind in "BW") == expected
         assert max(map(sum, in_flight(schedule, ranks, stages, count, rank))) <= count * stages
+
+
+@pytest.mark.parametrize("schedule", ["interleaved_zero_bubble", "zbv"])
+def test_gradients_wait_for_the_backward_pass_to_the_weights(schedule: Any) -> None:
+    """Never those of the first stage, whose backward pass is one, and never of a micro-batch that is not in flight."""
+    for rank in range(4):
+        moments = held(schedule, 4, 2, 16, rank)
+        mine = [stage for stage in range(8) if owner(schedule, stage, 4) == rank]
+        assert any(sum(moment.gradients) > 0 for moment in moments)
+        for moment in moments:
+            assert all(0 <= g <= a for a, g in zip(moment.activations, moment.gradients, strict=True))
+            assert mine[0] > 0 or moment.gradients[0] == 0
+    for whole in ("1f1b", "gpipe"):
+        assert all(sum(moment.gradients) == 0 for moment in held(whole, 4, 1, 16, 0))
 
 
 def test_one_forward_one_backward_holds_as_many_as_ranks_follow() -> None:
