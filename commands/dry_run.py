@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from commands.plan import FOLDER
-from commands.plan_setup import saves_asynchronously, setup_of
+from commands.plan_setup import checkpoint_steps, saves_asynchronously, setup_of
 from commands.plan_tables import short, size, span
 from errors import InputError
 from models.flops import parameters
@@ -60,7 +60,7 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
             f"the plan counts {view.planned} parameters on pipeline rank {view.pp_rank}, shard {view.shard_rank}, and "
             f"the strategies made {view.built}: the formulas of strategies/planner/parameters.py are out of date"
         )
-    plan = make_plan(setup, hardware, saves_asynchronously(configuration))
+    plan = make_plan(setup, hardware, saves_asynchronously(configuration), checkpoint_steps(configuration))
     step = f"step {span(plan.time.total)}, {plan.utilisation:.1%} MFU"
     if setup.sizes.pp > 1:
         step += f"; {setup.schedule} of {setup.microbatches} micro-batches, bubble {plan.time.bubble:.1%}"

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from commands.plan_setup import number, saves_asynchronously, setup_of
+from commands.plan_setup import checkpoint_steps, number, saves_asynchronously, setup_of
 from commands.plan_tables import over_training_lines, plan_table, search_table, size
 from commands.plan_verify import compare_run, comparison_table, hardware_it_ran_on, read_facts
 from errors import InputError
@@ -90,7 +90,7 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
         find(given, configuration, hardware)
         return
     setup = setup_of(configuration, hardware, given.devices)
-    made = make_plan(setup, hardware, saves_asynchronously(configuration))
+    made = make_plan(setup, hardware, saves_asynchronously(configuration), checkpoint_steps(configuration))
     if given.json:
         print(json.dumps(made.as_json() | {"hardware": hardware.name, "devices": setup.sizes.world}, indent=1))
     else:

@@ -6,6 +6,7 @@ Reads plain values and builds nothing: a configuration for sixteen thousand GPUs
 from pathlib import Path
 from typing import Any, cast
 
+from callbacks.checkpoints import Checkpoints
 from datamodules.tokenizer_files import find_tokenizer, load_tokenizer
 from errors import InputError
 from models.config import DecoderConfig
@@ -99,6 +100,19 @@ def saves_asynchronously(configuration: dict[str, Any]) -> bool:
     strategy = configuration["trainer"].get("strategy")
     layout = strategy.get("init_args") if isinstance(strategy, dict) else None
     return bool((layout or {}).get("asynchronous_checkpoints"))
+
+
+def checkpoint_steps(configuration: dict[str, Any]) -> int | None:
+    """Steps between the run's checkpoints; None where it has no `callbacks.Checkpoints`.
+
+    Raises:
+        InputError: when it is below 1.
+    """
+    for callback in configuration["trainer"].get("callbacks") or []:
+        if callback["class_path"].rpartition(".")[-1] == Checkpoints.__name__:
+            found = (callback.get("init_args") or {}).get("every_steps")
+            return Checkpoints().every_steps if found is None else Checkpoints(every_steps=found).every_steps
+    return None
 
 
 def number(devices: Any) -> int:

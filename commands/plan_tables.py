@@ -112,16 +112,26 @@ def time_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
 def cost_lines(setup: TrainingSetup, hardware: Hardware, plan: Plan) -> list[str]:
     """Days, hours, money and failures."""
     failures = plan.reliability
+    advised = f"{failures.advised_seconds / plan.time.total:,.0f} steps"
+    saved = f"{advised}, no callbacks.Checkpoints" if plan.every_steps is None else f"{plan.every_steps:,} steps"
+    days = plan.days - plan.advised_days
+    money = days / plan.days * plan.cost
+    better = f"would save {days:,.1f} days, {money:,.0f}" if days > 0 else "would save nothing"
     return ["the run", *rows([
         ("days", f"{plan.days:,.1f}", f"{failures.lost_share:.1%} of them saving, lost steps and restarts"),
         ("GPU-hours", f"{plan.device_hours:,.0f}", ""),
         ("cost", f"{plan.cost:,.0f}", f"at {hardware.price:g} a GPU-hour (--price)"),
         ("failures", f"{failures.failures:,.1f}",
          f"one in {span(failures.mtbf_hours * 3600)}, at {hardware.mtbf_hours:,.0f} h a GPU (--mtbf_hours)"),
-        ("checkpoint every", span(failures.interval_seconds),
-         f"{failures.interval_seconds / plan.time.total:,.0f} steps (Young/Daly), each "
-         f"{span(plan.save_seconds)}"),
+        ("checkpoint every", span(failures.interval_seconds), f"{saved}, each {_saving(plan)}"),
+        ("Young/Daly's interval", span(failures.advised_seconds), f"{advised}: {better}"),
     ])]  # fmt: skip
+
+
+def _saving(plan: Plan) -> str:
+    """What a checkpoint takes."""
+    still, whole = span(plan.saving.still_at(plan.reliability.interval_seconds)), span(plan.saving.writing_seconds)
+    return f"{still} still" if still == whole else f"{still} still (copy), {whole} in all"
 
 
 def advice_lines(active: float, tokens: float, flops: float, laws: Sequence[ScalingLaw]) -> list[str]:

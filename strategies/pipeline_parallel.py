@@ -140,10 +140,13 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"float8=true: schedule {name} cuts the backward pass in two, which 8-bit products make in one piece; "
                 "set it to false or take 1f1b or interleaved_1f1b"
             )
-        if self.activation_checkpointing == "selective" and name in ZERO_BUBBLE:
+        if self.activation_checkpointing != "none" and name in ZERO_BUBBLE:
+            # torch's `stage_backward_weight` enters the graph once for each group of parameters, and checkpointing
+            # computes a block again in each: ten times a block instead of once. Selective would raise at the second.
             raise InputError(
-                f"activation_checkpointing=selective: schedule {name} goes through the backward graph twice, which "
-                "selective recomputation allows once; take full or none, or 1f1b or interleaved_1f1b"
+                f"activation_checkpointing={self.activation_checkpointing}: schedule {name} goes through a block's "
+                "backward graph once for each of its matrices, and recomputes the block each time; take none, or 1f1b "
+                "or interleaved_1f1b"
             )
         batches = trainer.datamodule.batch_sizes() if hasattr(trainer.datamodule, "batch_sizes") else []
         for batch in batches:

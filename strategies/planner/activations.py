@@ -19,7 +19,8 @@ def block_bytes(setup: TrainingSetup, mode: ActivationCheckpointing | None = Non
 
     none: both norms' (input, rstd), attention's (q, k, v, y), the gated layer's four, and the inputs of the products,
     which autocast casts once for each product: 3 into attention, 2 into the gated layer. Full: the block's input.
-    Selective: that and the results of the products (`strategies.blocks`).
+    Selective: that and the results of the products (`strategies.blocks`), with experts those of the router and of each
+    active expert.
     Compiled: an estimate of what inductor's partitioner keeps: elementwise results are made again.
 
     Args:
@@ -36,8 +37,10 @@ def block_bytes(setup: TrainingSetup, mode: ActivationCheckpointing | None = Non
     if mode == "selective":
         qkv = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
         # Row-parallel products are kept whole, before their sum over ranks is cut along the sequence.
-        products = c * (qkv / t + 2 * shape.width + 2 * shape.hidden_width / t)
-        return block_input + products if shape.experts is None else block_input + c * (qkv + shape.width)
+        feed_forward = 2 * shape.hidden_width / t + shape.width
+        if shape.experts is not None:
+            feed_forward = shape.experts.active * feed_forward + shape.experts.count
+        return block_input + c * (qkv / t + shape.width + feed_forward)
     norms = 2 * norm_bytes(setup)
     attention = c * heads / t + (4 * shape.heads / t if setup.device == "cuda" else 0)
     if shape.query_key_norm:
@@ -94,6 +97,19 @@ def working_bytes(setup: TrainingSetup) -> float:
     gated = 3 * c * shape.hidden_width * active / t
     attention = c * (2 * shape.heads + 2 * shape.key_value_heads) * shape.head_width / t
     return max(gated, attention) + 2 * RESIDUAL * shape.width
+
+
+def split_gradient_bytes(setup: TrainingSetup) -> float:
+    """Bytes a token of a block that lie between its backward pass to the inputs and that to the weights, where a
+    schedule does them apart: the gradients of every product's and every norm's result.
+    """
+    shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
+    assert shape.head_width is not None
+    qkv = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
+    norms = 2 * RESIDUAL * shape.width
+    if shape.query_key_norm:
+        norms += c * (shape.heads + shape.key_value_heads) * shape.head_width / t
+    return c * ((qkv + 2 * shape.hidden_width) / t + 2 * shape.width) + norms
 
 
 # As published

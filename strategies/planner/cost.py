@@ -7,7 +7,7 @@ from models.flops import matmul_parameters, palm_flops_a_token, parameters
 from strategies.planner.hardware import Hardware
 from strategies.planner.memory import Memory, worst_rank
 from strategies.planner.parameters import rank_parameters
-from strategies.planner.reliability import Reliability, reliability
+from strategies.planner.reliability import Reliability, Saving, reliability
 from strategies.planner.setup import TrainingSetup
 from strategies.planner.step_time import StepTime, model_flops_of_step, step_time
 
@@ -29,7 +29,8 @@ class Plan:
         utilisation: model FLOP/s over the datasheet's; utilisation_palm: in PaLM's convention.
         hours: of training; reliability: what is lost to failures.
         device_hours: of all devices, failures included; cost: at the hardware's price.
-        save_seconds: of a checkpoint.
+        every_steps: between checkpoints; None where the run says nothing and the advised interval is priced.
+        saving: what a checkpoint costs.
     """
 
     parameters: int
@@ -47,7 +48,8 @@ class Plan:
     reliability: Reliability
     device_hours: float
     cost: float
-    save_seconds: float
+    every_steps: int | None
+    saving: Saving
 
     @property
     def fits(self) -> bool:
@@ -59,23 +61,36 @@ class Plan:
         """Of the whole run, failures included."""
         return self.hours / (1 - self.reliability.lost_share) / 24
 
+    @property
+    def advised_days(self) -> float:
+        """Of the whole run, were it saved at the advised interval."""
+        return self.hours / (1 - self.reliability.advised_share) / 24
+
     def as_json(self) -> dict[str, Any]:
         """Everything, for programs; bytes, seconds, hours, FLOPs."""
         return asdict(self) | {
             "fits": self.fits,
             "days": self.days,
+            "advised_days": self.advised_days,
             "memory_total": self.memory.total,
             "step_seconds": self.time.total,
         }
 
 
-def make_plan(setup: TrainingSetup, hardware: Hardware, asynchronous: bool = False) -> Plan:
+def make_plan(
+    setup: TrainingSetup, hardware: Hardware, asynchronous: bool = False, every_steps: int | None = None
+) -> Plan:
     """The plan of a run in its layout.
 
     Args:
         setup: the run.
         hardware: of every device.
-        asynchronous: checkpoints are written while training goes on, and only their copy stands in its way.
+        asynchronous: checkpoints are written while training goes on, and only their copy to the host's memory stands
+            in its way (`strategies.sharded_checkpoint.Saver`), at the hardware's `host_bandwidth`.
+        every_steps: between checkpoints, as `callbacks.Checkpoints` has it; None takes the interval that loses least.
+
+    Raises:
+        InputError: where failures come so often that the run gets nowhere.
     """
     rank, memory = worst_rank(setup, hardware.overhead)
     time = step_time(setup, hardware)
@@ -86,11 +101,10 @@ def make_plan(setup: TrainingSetup, hardware: Hardware, asynchronous: bool = Fal
     hours = setup.steps * time.total / 3600
     most = max(rank_parameters(setup, r).shard(setup.sizes.tp, setup.sizes.dp_shard) for r in range(setup.sizes.pp))
     writing = STATE_BYTES * most / hardware.storage_bandwidth
-    # A copy to the host goes over the bus that also feeds the network card.
-    save = STATE_BYTES * most / hardware.network_bandwidth if asynchronous else writing
-    # One checkpoint at a time, and none within a step.
-    least = max(time.total, writing)
-    failures = reliability(devices, hours, hardware.mtbf_hours, save, hardware.restart_seconds, least)
+    still = STATE_BYTES * most / hardware.host_bandwidth if asynchronous else writing
+    saving = Saving(still, still + writing if asynchronous else writing, time.total)
+    interval = None if every_steps is None else every_steps * time.total
+    failures = reliability(devices, hours, hardware.mtbf_hours, saving, hardware.restart_seconds, interval)
     device_hours = devices * hours / (1 - failures.lost_share)
     active = matmul_parameters(setup.config)
     return Plan(
@@ -109,5 +123,6 @@ def make_plan(setup: TrainingSetup, hardware: Hardware, asynchronous: bool = Fal
         reliability=failures,
         device_hours=device_hours,
         cost=device_hours * hardware.price,
-        save_seconds=save,
+        every_steps=every_steps,
+        saving=saving,
     )

@@ -28,6 +28,8 @@ class Hardware:
         link_bandwidth: bytes to the others of a machine.
         network_bandwidth: bytes to other machines.
         latency_link, latency_network: seconds of a message of no bytes.
+        host_bandwidth: bytes copied from a device into its host's memory, all devices of a machine at once, into pages
+            that are not pinned, as an asynchronous checkpoint does it.
         storage_bandwidth: bytes that a device's share of a checkpoint is written with.
         matmul_share, attention_share, memory_share, link_share, network_share: of these rates that are reached.
         mtbf_hours: of one device, its host and its share of the network: hours between interruptions of a run.
@@ -49,6 +51,7 @@ class Hardware:
     network_bandwidth: float
     latency_link: float
     latency_network: float
+    host_bandwidth: float
     storage_bandwidth: float
     matmul_share: float
     attention_share: float

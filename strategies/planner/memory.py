@@ -2,14 +2,15 @@
 
 A sum of everything would count what is never there at once: gradients grow while activations go. So the parts are
 added up as they are at the end of the forward pass, at the beginning of the backward pass and before the update, and
-the largest of the three is the peak. In a pipeline the moments are those after each forward pass of the schedule.
+the largest of the three is the peak. In a pipeline the moments are those after each forward pass of the schedule, and
+after each backward pass to the inputs where the one to the weights comes later.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from strategies.planner.activations import block_bytes, head_bytes, working_bytes
+from strategies.planner.activations import block_bytes, head_bytes, split_gradient_bytes, working_bytes
 from strategies.planner.parameters import RankParameters, rank_parameters
-from strategies.planner.pipeline_schedule import in_flight
+from strategies.planner.pipeline_schedule import held as held_by
 from strategies.planner.setup import TrainingSetup
 
 CHUNK = 1024
@@ -30,7 +31,8 @@ class Memory:
         optimizer: moments.
         gathered: weights of others, whole for a while (FSDP2).
         casts: bfloat16 copies of weights that autocast keeps.
-        activations: of blocks, last norm and rotary angles, of all micro-batches in flight.
+        activations: of blocks, last norm and rotary angles, of all micro-batches in flight; with zero-bubble schedules
+            the gradients that wait for the backward pass to the weights too.
         logits: the loss: a chunk of logits, the gradient of the output matrix, its cast.
         working: of a block's backward pass, its recomputation with it.
         buffers: what a pipeline receives into, hidden states on their way out.
@@ -188,7 +190,7 @@ def _moments(setup: TrainingSetup) -> list[Memory]:
 
 
 def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
-    """After each forward pass of the schedule that holds more than any before.
+    """The highest of those after each forward pass of the schedule and each backward pass to the inputs.
 
     A rank's stages stay gathered for the whole step and their gradients whole until its end (torch's stages reduce
     once). Each micro-batch in flight has its own casts of the weights where activations are kept, because autocast is
@@ -210,13 +212,18 @@ def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
     casts_kept = _block_casts(setup, held) if setup.checkpointing == "none" and not setup.compiled else 0.0
     angles, head, kept = _angles(setup), setup.microbatch_tokens * head_bytes(setup), _logits_kept(setup)
     loss = _logits_forward(setup)
+    split = setup.microbatch_tokens * split_gradient_bytes(setup)
     common = Memory(
         **states | {"gradients": gradients}, gathered=gathered, working=_working(setup, held), buffers=buffers
     )
     moments = []
-    for counts in in_flight(setup.schedule, sizes.pp, setup.stages_per_rank, setup.microbatches, pp_rank):
+    for counts in held_by(setup.schedule, sizes.pp, setup.stages_per_rank, setup.microbatches, pp_rank):
         activations = casts = outputs = logits = 0.0
-        for stage, count in zip(held.stages, counts, strict=True):
+        for stage, count, waiting in zip(held.stages, counts.activations, counts.gradients, strict=True):
+            activations += waiting * held.stages[stage] * split
+            if stage == last:
+                # Of the last norm's result, and of its input.
+                activations += 2 * waiting * hidden
             # What comes in is a buffer already, of all stages but the first.
             activations += count * (held.stages[stage] * per_block - (hidden if stage else 0.0) + angles)
             casts += count * held.stages[stage] * casts_kept

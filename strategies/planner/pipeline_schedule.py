@@ -170,23 +170,46 @@ def bubble_formula(ranks: int, microbatches: int, stages_per_rank: int = 1) -> f
     return (ranks - 1) / (stages_per_rank * microbatches)
 
 
+class Held(NamedTuple):
+    """Numbers of micro-batches of which a rank holds something, in each of its stages, in order.
+
+    Attributes:
+        activations: between their forward pass and the end of their backward pass.
+        gradients: whose backward pass to the inputs is done and that to the weights is not: torch keeps the graph and
+            the gradients of every product's result between them (`stage_backward_input`).
+    """
+
+    activations: tuple[int, ...]
+    gradients: tuple[int, ...]
+
+
 @functools.lru_cache(maxsize=65_536)
+def held(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, rank: int) -> frozenset[Held]:
+    """What a rank holds after its forward passes and its backward passes to inputs: every combination that occurs.
+
+    A whole backward pass lets go of it, or that to the weights where a schedule does it apart. The first stage of all
+    has no inputs' gradients to make: torch leaves all of its backward pass to that to the weights.
+    """
+    mine = [stage for stage in range(ranks * stages_per_rank) if owner(schedule, stage, ranks) == rank]
+    place = {stage: index for index, stage in enumerate(mine)}
+    activations, gradients = [0] * len(mine), [0] * len(mine)
+    moments = set()
+    for action in order(schedule, ranks, stages_per_rank, microbatches)[rank]:
+        index, apart = place[action.stage], int(action.stage > 0)
+        if action.kind == "F":
+            activations[index] += 1
+        elif action.kind == "I":
+            gradients[index] += apart
+        else:
+            activations[index] -= 1
+            gradients[index] -= apart if action.kind == "W" else 0
+        if action.kind in "FI":
+            moments.add(Held(tuple(activations), tuple(gradients)))
+    return frozenset(moments)
+
+
 def in_flight(
     schedule: str, ranks: int, stages_per_rank: int, microbatches: int, rank: int
 ) -> frozenset[tuple[int, ...]]:
-    """Numbers of micro-batches whose activations a rank holds in each of its stages, in order, after its forward
-    passes: every combination that occurs.
-
-    A whole backward pass lets go of them, or that to the weights where a schedule does it apart: torch keeps the graph
-    until then.
-    """
-    mine = [stage for stage in range(ranks * stages_per_rank) if owner(schedule, stage, ranks) == rank]
-    held, place = [0] * len(mine), {stage: index for index, stage in enumerate(mine)}
-    moments = set()
-    for action in order(schedule, ranks, stages_per_rank, microbatches)[rank]:
-        if action.kind == "F":
-            held[place[action.stage]] += 1
-            moments.add(tuple(held))
-        elif action.kind in "BW":
-            held[place[action.stage]] -= 1
-    return frozenset(moments)
+    """The activations of `held` alone."""
+    return frozenset(each.activations for each in held(schedule, ranks, stages_per_rank, microbatches, rank))

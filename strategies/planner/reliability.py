@@ -11,20 +11,43 @@ from errors import InputError
 
 
 @dataclass(frozen=True)
+class Saving:
+    """What a checkpoint costs a run.
+
+    Attributes:
+        still_seconds: d, that training stands still for one.
+        writing_seconds: w, until it is whole; as long as d where training waits for that.
+        step_seconds: of an optimizer step, the shortest interval.
+    """
+
+    still_seconds: float
+    writing_seconds: float
+    step_seconds: float
+
+    def still_at(self, interval: float) -> float:
+        """Seconds that training stands still at an interval: one checkpoint waits for the one before to be whole."""
+        return self.still_seconds + max(0.0, self.writing_seconds - self.still_seconds - interval)
+
+
+@dataclass(frozen=True)
 class Reliability:
     """What failures cost.
 
     Attributes:
         mtbf_hours: of the whole run: hours between interruptions.
         failures: expected in the run.
-        interval_seconds: between checkpoints.
-        lost_share: of the time: saving, steps lost, restarts.
+        interval_seconds: between checkpoints, that the run has.
+        lost_share: of the time at that interval: saving, steps lost, restarts.
+        advised_seconds: the interval that loses least.
+        advised_share: of the time, lost at that one.
     """
 
     mtbf_hours: float
     failures: float
     interval_seconds: float
     lost_share: float
+    advised_seconds: float
+    advised_share: float
 
 
 def run_mtbf(device_mtbf: float, devices: int) -> float:
@@ -54,36 +77,59 @@ def daly_interval(save_seconds: float, mtbf_seconds: float) -> float:
     return young_interval(save_seconds, mtbf_seconds) * (1 + math.sqrt(ratio) / 3 + ratio / 9) - save_seconds
 
 
-def lost_share(interval: float, save_seconds: float, mtbf_seconds: float, restart_seconds: float) -> float:
-    """Share of the time that is not training: d / (t + d) for saving, and (t / 2 + d + R) / M for each failure's lost
-    steps and restart (first order, Daly 2006, section 2).
+def lost_share(interval: float, saving: Saving, mtbf_seconds: float, restart_seconds: float) -> float:
+    """Share of the time that is not training: d / (t + d) for saving, and (t / 2 + w + R) / M for each failure's lost
+    steps and restart (first order, Daly 2006, section 2): those since the last checkpoint, of which the newest is not
+    yet whole for w.
 
     Args:
-        interval: t, seconds between checkpoints. save_seconds: d. mtbf_seconds: M. restart_seconds: R.
+        interval: t, seconds between checkpoints.
+        saving: d and w.
+        mtbf_seconds: M.
+        restart_seconds: R.
     """
-    saving = save_seconds / (interval + save_seconds)
-    return min(1.0, saving + (interval / 2 + save_seconds + restart_seconds) / mtbf_seconds)
+    still = saving.still_at(interval)
+    lost = interval / 2 + saving.writing_seconds + restart_seconds
+    return min(1.0, still / (interval + still) + lost / mtbf_seconds)
 
 
 def reliability(
     devices: int,
     hours: float,
     device_mtbf_hours: float,
-    save_seconds: float,
+    saving: Saving,
     restart_seconds: float,
-    least_interval: float = 0.0,
+    interval: float | None = None,
 ) -> Reliability:
-    """What a run of `hours` of training on `devices` has to reckon with, at Daly's interval or the shortest there is.
+    """What a run of `hours` of training on `devices` has to reckon with.
+
+    Args:
+        devices: of the run.
+        hours: of training without interruptions.
+        device_mtbf_hours: mean time between interruptions of one.
+        saving: what a checkpoint costs.
+        restart_seconds: from an interruption to the next step.
+        interval: seconds between the run's checkpoints; None takes the advised one: Daly's, one at a time and none
+            within a step.
 
     Raises:
         InputError: where failures come so often that the run gets nowhere.
     """
     mtbf = run_mtbf(device_mtbf_hours, devices)
-    interval = max(daly_interval(save_seconds, mtbf * 3600), least_interval)
-    lost = lost_share(interval, save_seconds, mtbf * 3600, restart_seconds)
-    if lost >= 1:
+    least = max(saving.step_seconds, saving.writing_seconds)
+    advised = max(daly_interval(saving.still_seconds, mtbf * 3600), least)
+    taken = advised if interval is None else interval
+    advised_share, lost = (lost_share(t, saving, mtbf * 3600, restart_seconds) for t in (advised, taken))
+    if advised_share >= 1:
         raise InputError(
             f"mtbf_hours={device_mtbf_hours:g}: {devices} devices are interrupted every {mtbf * 60:.1f} minutes, less "
-            f"than saving ({save_seconds:.0f} s) and restarting ({restart_seconds:.0f} s) take: no step would be kept"
+            f"than saving ({saving.writing_seconds:.0f} s) and restarting ({restart_seconds:.0f} s) take: no step "
+            "would be kept"
         )
-    return Reliability(mtbf, hours / (1 - lost) / mtbf, interval, lost)
+    if lost >= 1:
+        raise InputError(
+            f"a checkpoint every {taken / 60:.1f} minutes: {devices} devices are interrupted every {mtbf * 60:.1f} "
+            f"minutes, no step would be kept; lower every_steps of callbacks.Checkpoints to "
+            f"{max(1, round(advised / saving.step_seconds))}"
+        )
+    return Reliability(mtbf, hours / (1 - lost) / mtbf, taken, lost, advised, advised_share)

@@ -57,10 +57,19 @@ class StepTime:
         return self.compute + self.tensor + self.data + self.pipeline + self.optimizer
 
 
+def attended_pairs(setup: TrainingSetup) -> int:
+    """(query, key) pairs of a window of T tokens that is one document, causal: T (T + 1) / 2, with a sliding window of
+    W < T tokens W (W + 1) / 2 + (T - W) W.
+    """
+    length = setup.sequence_length
+    width = min(length, setup.config.sliding_window or length)
+    return width * (width + 1) // 2 + (length - width) * width
+
+
 def block_flops(setup: TrainingSetup) -> tuple[float, float]:
     """FLOPs of a block's products and of its attention in the forward pass of a micro-batch, on one rank.
 
-    2 FLOPs a token and parameter of a product; 4 a pair and channel in attention, causal: T (T + 1) / 2 pairs a window.
+    2 FLOPs a token and parameter of a product; 4 a pair and channel in attention, see `attended_pairs`.
     """
     shape, t = setup.config, setup.sizes.tp
     assert shape.head_width is not None
@@ -68,9 +77,7 @@ def block_flops(setup: TrainingSetup) -> tuple[float, float]:
     router = 0 if shape.experts is None else shape.width * shape.experts.count
     attention = 2 * shape.width * shape.head_width * (shape.heads + shape.key_value_heads)
     parameters = attention + 3 * active * shape.width * shape.hidden_width + router
-    window = min(setup.sequence_length, shape.sliding_window or setup.sequence_length)
-    seen = (window + 1) / 2 if window == setup.sequence_length else window
-    pairs = setup.microbatch_tokens * seen
+    pairs = attended_pairs(setup) * (setup.microbatch_tokens // setup.sequence_length)
     return 2.0 * parameters * setup.microbatch_tokens / t, 4.0 * shape.heads * shape.head_width * pairs / t
 
 
@@ -230,10 +237,8 @@ def _exposed_data_parallel(setup: TrainingSetup, hardware: Hardware, forward: fl
 
 def model_flops_of_step(setup: TrainingSetup) -> float:
     """FLOPs of a step, forward and backward, attention causal over whole windows; nothing that is computed again."""
-    window = setup.sequence_length
-    width = min(window, setup.config.sliding_window or window)
-    pairs = width * (width + 1) // 2 + (window - width) * width
-    return training_flops(setup.config, setup.step_tokens, setup.step_tokens // window * pairs)
+    windows = setup.step_tokens // setup.sequence_length
+    return training_flops(setup.config, setup.step_tokens, windows * attended_pairs(setup))
 
 
 def days(flops: float, devices: int, flops_per_second: float) -> float:

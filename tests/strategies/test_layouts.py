@@ -146,7 +146,7 @@ def test_bfloat16_stays_within_rounding(layout: str, precision: str, tmp_path: P
         assert rank["bits"] == pytest.approx(expected["bits"], rel=0.01)
 
 
-@pytest.mark.parametrize(("layout", "mode"), [("1f1b", "selective"), ("zbv", "full"), ("tp2", "full")])
+@pytest.mark.parametrize(("layout", "mode"), [("1f1b", "selective"), ("interleaved_1f1b", "full"), ("tp2", "full")])
 def test_recomputed_activations_change_nothing(layout: str, mode: str, tmp_path: Path) -> None:
     ranks = fit(layout, tmp_path, {}, {}, extra={"activation_checkpointing": mode})
     assert_same(ranks, alone(tmp_path, {}, {}), 1e-5)

@@ -89,3 +89,20 @@ def test_peak_memory_within_a_tenth(layout: str, tmp_path: Path) -> None:
     for row, part in zip(memory, parts, strict=True):
         assert abs(row.difference) < 0.1, (layout, row, part, facts["peak_memory_bytes"])
     assert {"step time", "tokens a second"} <= found.keys()
+
+
+def test_peak_memory_of_a_zero_bubble_schedule(tmp_path: Path) -> None:
+    """A small model and many windows: without the gradients between the two backward passes the plan lay 11 and 16 %
+    below what was measured, with them 5 %.
+    """
+    arguments = {
+        "pipeline_parallel_size": 2, "schedule": "interleaved_zero_bubble", "microbatches": 4, "stages_per_rank": 2,
+    }  # fmt: skip
+    chosen = configuration(tmp_path, 2, PIPELINE, arguments, batch_size=16, vocabulary_size=1024)
+    chosen["model"]["init_args"]["decoder"] |= {"width": 256, "layers": 8, "heads": 4, "hidden_width": 704}
+    run_ranks(2, train, chosen, timeout=600)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(chosen))
+    memory = [row for row in compare_run(tmp_path, CPU) if row.name.startswith("peak memory")]
+    assert len(memory) == 2
+    for row in memory:
+        assert abs(row.difference) < 0.1, row

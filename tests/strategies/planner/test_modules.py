@@ -1,5 +1,6 @@
 """The lists of tensors against the modules: what autograd keeps, what each rank holds, what is sent."""
 
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -9,23 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.pipelining._backward import stage_backward_input
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.attention import AttentionLayout
+from models.attention import AttentionLayout, attended_pairs
 from models.config import DecoderConfig, Experts
 from models.decoder import build_decoder
+from models.flops import matmul_parameters
 from strategies.blocks import checkpoint_activations
 from strategies.mesh import MeshSizes
 from strategies.pipeline_parallel import PipelineParallelStrategy
-from strategies.planner.activations import block_bytes
+from strategies.planner.activations import block_bytes, split_gradient_bytes
 from strategies.planner.communication import tensor_bytes_of_block
 from strategies.planner.memory import rank_memory
 from strategies.planner.parameters import block_parameters
-from strategies.planner.pipeline_schedule import in_flight, order, owner
+from strategies.planner.pipeline_schedule import held, in_flight, order, owner
 from strategies.planner.rank_views import views
 from strategies.planner.setup import TrainingSetup
-from strategies.planner.step_time import model_flops_of_step
+from strategies.planner.step_time import block_flops, model_flops_of_step
 from strategies.plans import apply_tensor_parallel
 
 pytestmark = pytest.mark.usefixtures("no_process_group")
@@ -82,11 +85,64 @@ def kept_bytes(setup: TrainingSetup, mesh: Any = None) -> float:
     return found / (ROWS * LENGTH)
 
 
+def live_bytes() -> int:
+    """Bytes of all tensors that Python knows, each storage once."""
+    gc.collect()
+    storages: dict[int, int] = {}
+    for thing in gc.get_objects():
+        # `isinstance` would import what lazy modules of torch pretend to be.
+        if issubclass(type(thing), Tensor) and thing.device.type == "cpu":
+            storage = thing.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+@pytest.mark.parametrize("experts", [None, Experts(4, 2)], ids=["dense", "experts"])
+def test_kept_activations_of_selective_recomputation(mixed: bool, experts: Experts | None) -> None:
+    """Products are kept in a store of checkpointing's own, which no hook on saved tensors sees: live tensors are
+    counted, the block's output left out.
+    """
+    setup = replace(a_setup(mixed, experts=experts), checkpointing="selective")
+    torch.manual_seed(0)
+    block = build_decoder(setup.config).layers["0"]
+    checkpoint_activations(block, "selective")
+    dtype = torch.bfloat16 if mixed else torch.float32
+    layout = AttentionLayout.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
+    before = live_bytes()
+    x = torch.randn(ROWS, LENGTH, setup.config.width, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+        node = block(x, layout).grad_fn
+    assert node is not None
+    assert (live_bytes() - before) / (ROWS * LENGTH) == pytest.approx(block_bytes(setup), rel=0.01)
+
+
 @pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
 @pytest.mark.parametrize("mode", ["none", "full"])
 def test_kept_activations_of_a_block(mixed: bool, mode: Any) -> None:
     setup = replace(a_setup(mixed), checkpointing=mode)
     assert kept_bytes(setup) == block_bytes(setup)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
+def test_gradients_between_the_two_backward_passes_of_a_block(mixed: bool) -> None:
+    """What torch holds from a backward pass to the inputs until that to the weights."""
+    setup = a_setup(mixed)
+    block = build_decoder(setup.config).layers["0"]
+    dtype = torch.bfloat16 if mixed else torch.float32
+    layout = AttentionLayout.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
+    x = torch.randn(ROWS, LENGTH, setup.config.width, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+        y = block(x, layout)
+    before = live_bytes()
+    received = torch.randn_like(y)
+    sent, groups = stage_backward_input([y], [received], [x], iter(block.parameters()))
+    assert groups
+    assert sent[0] is not None
+    # In float32 what is received is the gradient of the last product's result too.
+    others = sent[0].nbytes + (received.nbytes if mixed else 0)
+    found = (live_bytes() - before - others) / (ROWS * LENGTH)
+    assert found == pytest.approx(split_gradient_bytes(setup), rel=0.01)
 
 
 def test_kept_activations_with_norms_of_heads() -> None:
@@ -187,6 +243,20 @@ def test_every_micro_batch_goes_forward_and_back_once(schedule: Any, ranks: int,
         assert max(map(sum, in_flight(schedule, ranks, stages, count, rank))) <= count * stages
 
 
+@pytest.mark.parametrize("schedule", ["interleaved_zero_bubble", "zbv"])
+def test_gradients_wait_for_the_backward_pass_to_the_weights(schedule: Any) -> None:
+    """Never those of the first stage, whose backward pass is one, and never of a micro-batch that is not in flight."""
+    for rank in range(4):
+        moments = held(schedule, 4, 2, 16, rank)
+        mine = [stage for stage in range(8) if owner(schedule, stage, 4) == rank]
+        assert any(sum(moment.gradients) > 0 for moment in moments)
+        for moment in moments:
+            assert all(0 <= g <= a for a, g in zip(moment.activations, moment.gradients, strict=True))
+            assert mine[0] > 0 or moment.gradients[0] == 0
+    for whole in ("1f1b", "gpipe"):
+        assert all(sum(moment.gradients) == 0 for moment in held(whole, 4, 1, 16, 0))
+
+
 def test_one_forward_one_backward_holds_as_many_as_ranks_follow() -> None:
     assert [max(in_flight("1f1b", 4, 1, 16, rank))[0] for rank in range(4)] == [4, 3, 2, 1]
     assert max(in_flight("gpipe", 4, 1, 16, 0)) == (16,)
@@ -199,6 +269,17 @@ def test_a_step_counts_as_the_throughput_callback_counts() -> None:
 
     pairs = ROWS * LENGTH * (LENGTH + 1) // 2
     assert model_flops_of_step(setup) == training_flops(setup.config, ROWS * LENGTH, pairs)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 100, LENGTH, 3 * LENGTH])
+def test_attention_of_a_block_counts_the_pairs_that_a_step_counts(window: int | None) -> None:
+    """Those that attention itself counts, 4 FLOPs each and channel forward, 12 with the backward pass."""
+    setup = a_setup(sliding_window=window)
+    pairs = int(attended_pairs(torch.zeros(ROWS, LENGTH, dtype=torch.int64), window=window))
+    channels = setup.config.heads * (setup.config.head_width or 0)
+    assert block_flops(setup)[1] == 4 * channels * pairs
+    products = 6 * matmul_parameters(setup.config) * ROWS * LENGTH
+    assert model_flops_of_step(setup) - products == 12 * setup.config.layers * channels * pairs
 
 
 def test_memory_falls_with_checkpointing_and_sharding() -> None:
