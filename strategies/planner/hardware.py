@@ -12,6 +12,13 @@ import yaml
 
 from errors import InputError
 
+ABOVE_ZERO = {
+    *("bf16_flops", "float32_flops", "memory_bandwidth", "link_bandwidth", "network_bandwidth", "storage_bandwidth"),
+    *("matmul_share", "attention_share", "memory_share", "link_share", "network_share"),
+    *("mtbf_hours", "gpus_per_node"),
+}
+"""float8_flops may be 0: a device without such units."""
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -62,13 +69,19 @@ class Hardware:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int | float) and value < 0:
-                raise InputError(f"hardware {self.name}: {field.name}={value} must not be negative")
-            if field.name.endswith("_share") and not 0 < value <= 1:
-                raise InputError(f"hardware {self.name}: {field.name}={value} must lie in (0, 1]")
-        if self.gpus_per_node < 1 or min(self.bf16_flops, self.float32_flops, self.mtbf_hours) <= 0:
-            raise InputError(f"hardware {self.name}: gpus_per_node, FLOP/s and mtbf_hours must be above 0")
+            if field.type not in (int, float):
+                continue
+            value, name = getattr(self, field.name), f"hardware {self.name}: {field.name}"
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise InputError(f"{name}={value!r} must be a number")
+            if field.type is int and not isinstance(value, int):
+                raise InputError(f"{name}={value} must be a whole number without a point")
+            if field.name in ABOVE_ZERO and not value > 0:
+                raise InputError(f"{name}={value} must be above 0: times and costs are divided by it")
+            if not value >= 0:
+                raise InputError(f"{name}={value} must not be negative")
+            if field.name.endswith("_share") and value > 1:
+                raise InputError(f"{name}={value} must lie in (0, 1]")
 
     def peak(self, mixed: bool, float8: bool = False) -> float:
         """FLOP/s of the datasheet that utilisation is measured against."""
