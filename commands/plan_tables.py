@@ -55,10 +55,12 @@ def plan_table(setup: TrainingSetup, hardware: Hardware, plan: Plan, laws: Seque
 
 def model_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
     """Parameters and FLOPs."""
+    small = sum(steps for _, steps in setup.smaller)
+    fewer = f", the first {small:,} smaller (batch_size_warmup)" if small else ""
     return ["model", *rows([
         ("parameters", short(plan.parameters, 4), "all"),
         ("active", short(plan.active, 4), "of them in a token's products"),
-        ("tokens", short(setup.tokens, 4), f"{setup.steps:,} steps of {short(setup.step_tokens, 4)}"),
+        ("tokens", short(setup.tokens, 4), f"{setup.steps:,} steps of {short(setup.step_tokens, 4)}{fewer}"),
         ("6 N D", short(plan.flops_6nd, 4) + "FLOP", "products only"),
         ("training FLOPs", short(plan.flops, 4) + "FLOP", "with causal attention over whole windows"),
     ])]  # fmt: skip
@@ -95,8 +97,10 @@ def time_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
     if setup.sizes.tp > 1:
         parts.append(("tensor parallel", span(time.tensor), f"{size(time.tensor_bytes)} over the {time.tensor_link}"))
     if setup.sizes.data_parallel > 1:
-        remark = f"exposed; {size(time.data_bytes)} over the {time.data_link}"
-        parts.append(("data parallel", span(time.data), remark))
+        sent = {"shards": (time.shard_bytes, time.shard_link), "copies": (time.replicate_bytes, time.replicate_link)}
+        remarks = [f"{size(n)} over the {link}, between {name}" for name, (n, link) in sent.items() if link != "none"]
+        parts.append(("data parallel", span(time.data), f"exposed; {remarks[0]}"))
+        parts += [("", "", f"         {remark}") for remark in remarks[1:]]
     if setup.sizes.pp > 1:
         remark = f"bubble {time.bubble:.1%}; {size(time.pipeline_bytes)} over the {time.pipeline_link}"
         parts.append(("pipeline", span(time.pipeline), remark))

@@ -14,7 +14,7 @@ from commands.plan import FOLDER, plan
 from commands.plan_setup import setup_of
 from commands.plan_tables import COLUMNS
 from commands.plan_verify import hardware_it_ran_on
-from commands.scaling_law import scaling_law
+from commands.scaling_law import read_point, scaling_law
 from errors import InputError
 from main import resolved
 from strategies.planner.cost import make_plan
@@ -138,9 +138,15 @@ def test_dry_run_builds_every_rank(capsys: pytest.CaptureFixture[str], tmp_path:
 @pytest.mark.usefixtures("no_process_group")
 def test_dry_run_of_what_does_not_fit_ends_with_status_1(tmp_path: Path) -> None:
     loaded = size_configuration("8b")
-    with pytest.raises(SystemExit) as raised:
-        dry_run(["fit", "--config", "X", "--hardware", "a100_40gb"], lambda _: (loaded, []))
-    assert raised.value.code == 1
+    for name in (["--hardware", "a100_40gb"], ["--hardware=a100_40gb"]):
+        seen: list[list[str]] = []
+        with pytest.raises(SystemExit) as raised:
+            dry_run(["fit", *name, "--config", "X"], lambda rest, seen=seen: (seen.append(rest) or loaded, []))  # type: ignore[misc]
+        assert raised.value.code == 1
+        assert seen == [["fit", "--config", "X"]]
+    for name in (["--hardware"], ["--hardware="]):
+        with pytest.raises(InputError, match="--hardware: name a file"):
+            dry_run(["fit", *name], lambda _: (loaded, []))
 
 
 @pytest.mark.parametrize(
@@ -156,6 +162,8 @@ def test_dry_run_of_what_does_not_fit_ends_with_status_1(tmp_path: Path) -> None
         (["--config", "X"], {"precision": "bf16-true"}, "plan knows bf16-mixed and 32-true"),
         (["--config", "X"], {"max_steps": -1}, "needs the run's length"),
         (["--config", "X"], {"devices": "many"}, "plan needs a number"),
+        (["--config", "X"], {"devices": -1}, "devices=-1: all of a machine that is not there"),
+        (["--config", "X", "--devices", "-2"], {"devices": -1}, "--devices -2: must be at least 1"),
         (["--config", "X"], {"devices": 3, "strategy": {"class_path": "strategies.TensorParallelStrategy",
           "init_args": {"tensor_parallel_size": 2}}}, "does not divide the 3 processes"),
         (["--config", "X"], {"strategy": "ddp"}, "trainer.strategy=ddp: plan knows"),
@@ -166,6 +174,51 @@ def test_mistakes_get_one_line(arguments: list[str], changes: dict[str, Any], me
         plan(arguments, lambda _: (small(tmp_path, **changes), []))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("search", [[], ["--search"]])
+@pytest.mark.parametrize("devices", [-1, "-1", "auto"])
+def test_devices_of_a_machine_that_is_not_there(
+    devices: Any, search: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = []
+    for number in (devices, 8):
+        made = small(tmp_path, devices=number)
+        plan(["--config", "X", "--hardware", "h100", "--devices", "8", "--json", *search], lambda _, m=made: (m, []))  # type: ignore[misc]
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("changes", [
+    {"network_bandwidth": 0}, {"storage_bandwidth": 0}, {"link_bandwidth": 0}, {"memory_bandwidth": 0},
+    {"bf16_flops": 0}, {"gpus_per_node": 0}, {"gpus_per_node": 7.5}, {"mtbf_hours": 0}, {"matmul_share": 0},
+    {"price": "much"}, {"network_bandwidth": None}, {"latency_link": -1.0}, {"link_share": 1.5},
+])  # fmt: skip
+def test_hardware_that_cannot_be(changes: dict[str, Any], tmp_path: Path) -> None:
+    path, (name, value) = tmp_path / "h100.yaml", *changes.items()
+    loaded = yaml.safe_load((ROOT / "configs/hardware/h100.yaml").read_text())
+    part = next(part for part in ("datasheet", "measured", "operation") if name in loaded[part])
+    loaded[part][name] = value
+    path.write_text(yaml.safe_dump(loaded))
+    with pytest.raises(InputError) as raised:
+        plan(["--config", "X", "--hardware", str(path)], lambda _: (small(tmp_path), []))
+    assert "\n" not in str(raised.value)
+    assert str(value) in str(raised.value)
+
+
+def test_hardware_without_8_bit_units(tmp_path: Path) -> None:
+    loaded = yaml.safe_load((ROOT / "configs/hardware/h100.yaml").read_text())
+    loaded["datasheet"]["float8_flops"] = 0
+    (tmp_path / "h100.yaml").write_text(yaml.safe_dump(loaded))
+    plan(["--config", "X", "--hardware", str(tmp_path / "h100.yaml")], lambda _: (small(tmp_path), []))
+
+
+def test_a_mistake_without_what_libraries_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning warns where arguments are given beside those of the process."""
+    monkeypatch.setattr("sys.argv", ["main.py", "fit", "--dry-run"])
+    with pytest.raises(InputError) as raised:
+        resolved(["fit", "--config", str(ROOT / "configs/pretrain/8b.yaml"), "--abacus=1"])
+    assert str(raised.value) == "unrecognized arguments: --abacus=1"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +236,7 @@ def test_a_run_is_held_against_what_it_ran_on(device: str, kind: str, expected: 
     if expected is not None:
         assert hardware_it_ran_on(Path("run"), facts, FOLDER) == expected
         return
-    with pytest.raises(InputError, match="it ran on NVIDIA L4, say which --hardware is so"):
+    with pytest.raises(InputError, match="it ran on NVIDIA L4, say which --hardware that is"):
         hardware_it_ran_on(Path("run"), facts, FOLDER)
 
 
@@ -213,7 +266,7 @@ def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         chosen["trainer"]["max_steps"] = steps = 50 + 37 * (number % 5) + 400 * (number // 5)
         size = matmul_parameters(setup_of(chosen, read_hardware(ROOT / "configs/hardware/cpu.yaml")).config)
         (folder / "config.yaml").write_text(yaml.safe_dump(chosen))
-        (folder / "run.json").write_text(json.dumps({"steps": steps}))
+        (folder / "run.json").write_text(json.dumps({"steps": steps, "devices": 1}))
         loss = KNOWN.loss(size, steps * 256)
         write_metrics(folder / "metrics.csv", [(step, "0", "train/loss", repr(loss)) for step in (steps - 1, steps)])
     picture = tmp_path / "law.png"
@@ -222,3 +275,39 @@ def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert picture.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(InputError, match="no folder is called so"):
         scaling_law([str(tmp_path / "none-*")])
+
+
+@pytest.mark.parametrize("devices", [2, "auto", -1])
+def test_tokens_of_a_run_by_what_it_saw(devices: Any, tmp_path: Path) -> None:
+    """10 steps of 2 ranks x 2 windows of 128 tokens, but for the first 4, of half as many."""
+    made = small(tmp_path, "fsdp2", devices=devices, max_steps=10)
+    made["data"]["init_args"]["batch_size_warmup"] = {"initial": 1, "increment": 1, "steps": 4}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(made))
+    (tmp_path / "run.json").write_text(json.dumps({"steps": 10, "devices": 2}))
+    write_metrics(tmp_path / "metrics.csv", [(9, "0", "train/loss", "3.0")])
+    assert read_point(tmp_path, "train/loss").tokens == (4 * 2 + 6 * 4) * 128
+    (tmp_path / "run.json").write_text(json.dumps({"steps": 10}))
+    with pytest.raises(InputError, match=r"run\.json has no devices"):
+        read_point(tmp_path, "train/loss")
+
+
+def test_hybrid_sharding_sends_over_two_links(capsys: pytest.CaptureFixture[str]) -> None:
+    """The cluster's layout: parameters within a machine, gradients, an eighth of them a rank, to the others."""
+    loaded = size_configuration("8b")
+    loaded["trainer"] |= {"num_nodes": 16, "accumulate_grad_batches": 4}
+    layout = loaded["trainer"]["strategy"]["init_args"]
+    layout |= {"data_parallel_replicate_size": 16, "data_parallel_shard_size": 8}
+    plan(["--config", "X", "--json"], lambda _: (loaded, []))
+    time = json.loads(capsys.readouterr().out)["time"]
+    assert (time["shard_link"], time["replicate_link"]) == ("link", "network")
+    plan(["--config", "X"], lambda _: (loaded, []))
+    table = capsys.readouterr().out
+    assert "exposed; 238.24 GB over the link, between shards" in table
+    assert "7.53 GB over the network, between copies" in table
+    loaded["trainer"]["num_nodes"], layout["data_parallel_replicate_size"] = 1, 1
+    plan(["--config", "X", "--json"], lambda _: (loaded, []))
+    alone = json.loads(capsys.readouterr().out)["time"]
+    assert (alone["replicate_link"], alone["replicate_bytes"]) == ("none", 0)
+    assert alone["shard_bytes"] == time["shard_bytes"]
+    # A ring sends each rank's eighth of 8.03 billion float32 gradients twice, but for one part of sixteen.
+    assert time["replicate_bytes"] == pytest.approx(8_030_261_248 * 4 / 8 * 2 * 15 / 16)
