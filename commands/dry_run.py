@@ -15,7 +15,8 @@ from commands.plan_setup import saves_asynchronously, setup_of
 from commands.plan_tables import short, size, span
 from errors import InputError
 from models.flops import parameters
-from strategies.planner.growing_batches import plan_run
+from strategies.planner.cost import make_plan
+from strategies.planner.growing_batches import over_batch_sizes
 from strategies.planner.hardware import read_hardware
 from strategies.planner.memory import rank_memory
 from strategies.planner.pipeline_schedule import in_flight
@@ -60,7 +61,8 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
             f"the plan counts {view.planned} parameters on pipeline rank {view.pp_rank}, shard {view.shard_rank}, and "
             f"the strategies made {view.built}: the formulas of strategies/planner/parameters.py are out of date"
         )
-    plan = plan_run(setup, hardware, saves_asynchronously(configuration))
+    plan = make_plan(setup, hardware, saves_asynchronously(configuration))
+    plan = over_batch_sizes(plan, setup, hardware)
     step = f"step {span(plan.time.total)}, {plan.utilisation:.1%} MFU"
     if setup.sizes.pp > 1:
         step += f"; {setup.schedule} of {setup.microbatches} micro-batches, bubble {plan.time.bubble:.1%}"

@@ -18,7 +18,8 @@ from commands.plan_setup import saves_asynchronously, setup_of
 from commands.plan_tables import over_training_lines, plan_table, search_table, size
 from commands.plan_verify import compare_run, comparison_table, hardware_it_ran_on, read_facts
 from errors import InputError
-from strategies.planner.growing_batches import plan_run
+from strategies.planner.cost import make_plan
+from strategies.planner.growing_batches import over_batch_sizes
 from strategies.planner.hardware import Hardware, read_hardware
 from strategies.planner.layout_search import search
 from strategies.planner.scaling_laws import BESIROGLU, HOFFMANN
@@ -89,7 +90,8 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
         find(given, configuration, hardware)
         return
     setup = setup_of(configuration, hardware, given.devices)
-    made = plan_run(setup, hardware, saves_asynchronously(configuration))
+    made = make_plan(setup, hardware, saves_asynchronously(configuration))
+    made = over_batch_sizes(made, setup, hardware)
     if given.json:
         print(json.dumps(made.as_json() | {"hardware": hardware.name, "devices": setup.sizes.world}, indent=1))
     else:

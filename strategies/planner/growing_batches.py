@@ -7,24 +7,20 @@ optimizer and a pipeline's ends are the same for it.
 
 from dataclasses import replace
 
-from strategies.planner.cost import Plan, make_plan
+from strategies.planner.cost import Plan
 from strategies.planner.hardware import Hardware
 from strategies.planner.setup import TrainingSetup
 from strategies.planner.step_time import model_flops_of_step, step_time
 
 
-def plan_run(setup: TrainingSetup, hardware: Hardware, asynchronous: bool = False) -> Plan:
-    """The plan of a run in its layout.
+def over_batch_sizes(full: Plan, setup: TrainingSetup, hardware: Hardware) -> Plan:
+    """A plan of a run with the hours, FLOPs, failures and costs of all its batch sizes.
 
     Args:
+        full: the plan, as if every step were of full size.
         setup: the run.
         hardware: of every device.
-        asynchronous: checkpoints are written while training goes on, and only their copy stands in its way.
-
-    Raises:
-        InputError: see `strategies.planner.reliability.reliability`.
     """
-    full = make_plan(setup, hardware, asynchronous)
     if not setup.smaller:
         return full
     phases = list(setup.phases())

@@ -12,12 +12,8 @@ import yaml
 
 from errors import InputError
 
-ABOVE_ZERO = {
-    *("bf16_flops", "float32_flops", "memory_bandwidth", "link_bandwidth", "network_bandwidth", "storage_bandwidth"),
-    *("matmul_share", "attention_share", "memory_share", "link_share", "network_share"),
-    *("mtbf_hours", "gpus_per_node"),
-}
-"""float8_flops may be 0: a device without such units."""
+MAY_BE_ZERO = {"float8_flops", "overhead", "latency_link", "latency_network", "price", "restart_seconds"}
+"""No 8-bit units, or nothing to wait or pay for; by all others something is divided."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +72,10 @@ class Hardware:
                 raise InputError(f"{name}={value!r} must be a number")
             if field.type is int and not isinstance(value, int):
                 raise InputError(f"{name}={value} must be a whole number without a point")
-            if field.name in ABOVE_ZERO and not value > 0:
-                raise InputError(f"{name}={value} must be above 0: times and costs are divided by it")
             if not value >= 0:
                 raise InputError(f"{name}={value} must not be negative")
+            if not value and field.name not in MAY_BE_ZERO:
+                raise InputError(f"{name}={value} must be above 0: a plan divides by it")
             if field.name.endswith("_share") and value > 1:
                 raise InputError(f"{name}={value} must lie in (0, 1]")
 

@@ -14,7 +14,7 @@ from errors import InputError
 from models.config import DecoderConfig
 from strategies.mesh import MeshSizes
 from strategies.planner.cost import make_plan
-from strategies.planner.growing_batches import plan_run
+from strategies.planner.growing_batches import over_batch_sizes
 from strategies.planner.hardware import read_hardware
 from strategies.planner.layout_search import search
 from strategies.planner.setup import TrainingSetup
@@ -56,9 +56,9 @@ def test_tokens_are_those_that_the_data_deal_out(
 def test_a_run_is_its_sizes_one_after_another() -> None:
     """Time and FLOPs as if each size were a run; memory and step those of the full size."""
     setup = a_setup(8, BatchSizeWarmup(2, 2, 300), 1000)
-    small = [plan_run(replace(setup, rows=rows, steps=100, smaller=()), H100) for rows in (2, 4, 6)]
-    rest = plan_run(replace(setup, steps=700, smaller=()), H100)
-    found = plan_run(setup, H100)
+    small = [make_plan(replace(setup, rows=rows, steps=100, smaller=()), H100) for rows in (2, 4, 6)]
+    rest = make_plan(replace(setup, steps=700, smaller=()), H100)
+    found = over_batch_sizes(make_plan(setup, H100), setup, H100)
     for name in ("hours", "flops", "flops_6nd"):
         assert getattr(found, name) == pytest.approx(sum(getattr(made, name) for made in [*small, rest])), name
     assert (found.memory, found.time, found.utilisation) == (rest.memory, rest.time, rest.utilisation)

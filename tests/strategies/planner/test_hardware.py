@@ -31,6 +31,6 @@ def test_hardware_that_cannot_be(changes: dict[str, Any], tmp_path: Path) -> Non
 
 def test_hardware_without_8_bit_units(tmp_path: Path) -> None:
     loaded = yaml.safe_load((ROOT / "configs/hardware/h100.yaml").read_text())
-    loaded["datasheet"]["float8_flops"] = 0
+    loaded["datasheet"]["float8_flops"] = loaded["operation"]["price"] = loaded["measured"]["latency_link"] = 0
     (tmp_path / "h100.yaml").write_text(yaml.safe_dump(loaded))
     plan(["--config", "X", "--hardware", str(tmp_path / "h100.yaml")], lambda _: (small(tmp_path), []))
