@@ -510,7 +510,8 @@ def resolved(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
                 build([*arguments, "--print_config"])
     except SystemExit as end:
         if end.code:
-            raise InputError(mistake.getvalue().strip().removeprefix("error: ")) from end
+            # Warnings of libraries may stand before it.
+            raise InputError(mistake.getvalue().strip().splitlines()[-1].removeprefix("error: ")) from end
     return yaml.safe_load(printed.getvalue()), [] if command is None else [Path(inspect.getfile(command))]
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from commands.scaling_law import scaling_law
+from errors import InputError
 from models.config import DecoderConfig
 from models.flops import matmul_parameters
+from strategies.planner.scaling_laws import require_enough
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY, LENGTH, WINDOWS = 2048, 512, 8
@@ -57,9 +59,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES))
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/isoflop")
     arguments = parser.parse_args()
-    chosen = [(flops, name, steps(SHAPES[name], flops)) for flops in arguments.flops for name in arguments.only]
+    asked = [(flops, name, steps(SHAPES[name], flops)) for flops in arguments.flops for name in arguments.only]
+    chosen = [run for run in asked if 20 <= run[2] <= 5000]
+    try:
+        # Before the first of them is trained.
+        require_enough([name for _, name, _ in chosen], [count for _, _, count in chosen])
+    except InputError as error:
+        parser.error(str(error))
     folders = []
-    for flops, name, count in tqdm([run for run in chosen if 20 <= run[2] <= 5000]):
+    for flops, name, count in tqdm(chosen):
         folders.append(arguments.folder / f"{flops:.0e}-{name}")
         train(folders[-1], SHAPES[name], count)
     metric = "validation/bits_per_byte/all"

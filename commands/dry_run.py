@@ -16,6 +16,7 @@ from commands.plan_tables import short, size, span
 from errors import InputError
 from models.flops import parameters
 from strategies.planner.cost import make_plan
+from strategies.planner.growing_batches import over_batch_sizes
 from strategies.planner.hardware import read_hardware
 from strategies.planner.memory import rank_memory
 from strategies.planner.pipeline_schedule import in_flight
@@ -61,6 +62,7 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
             f"the strategies made {view.built}: the formulas of strategies/planner/parameters.py are out of date"
         )
     plan = make_plan(setup, hardware, saves_asynchronously(configuration), checkpoint_steps(configuration))
+    plan = over_batch_sizes(plan, setup, hardware)
     step = f"step {span(plan.time.total)}, {plan.utilisation:.1%} MFU"
     if setup.sizes.pp > 1:
         step += f"; {setup.schedule} of {setup.microbatches} micro-batches, bubble {plan.time.bubble:.1%}"
@@ -75,12 +77,16 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
 
 
 def _hardware(arguments: list[str]) -> tuple[str | None, list[str]]:
-    if "--hardware" not in arguments:
-        return None, arguments
-    place = arguments.index("--hardware")
-    if place + 1 == len(arguments):
-        raise InputError("--hardware: name a file of configs/hardware")
-    return arguments[place + 1], arguments[:place] + arguments[place + 2 :]
+    name, rest, left = None, [], iter(arguments)
+    for argument in left:
+        option, equals, value = argument.partition("=")
+        if option != "--hardware":
+            rest.append(argument)
+            continue
+        name = value if equals else next(left, "")
+        if not name:
+            raise InputError("--hardware: name a file of configs/hardware")
+    return name, rest
 
 
 def _whole(found: list[View], tp: int, layers: int) -> bool:

@@ -7,22 +7,22 @@ Nothing of the run is built, so that a laptop answers for a cluster in seconds; 
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from commands.plan_setup import checkpoint_steps, number, saves_asynchronously, setup_of
+from commands.plan_overlay import overlay_of, same_step
+from commands.plan_setup import checkpoint_steps, saves_asynchronously, setup_of
 from commands.plan_tables import over_training_lines, plan_table, search_table, size
 from commands.plan_verify import compare_run, comparison_table, hardware_it_ran_on, read_facts
 from errors import InputError
-from strategies.mesh import ARGUMENTS
 from strategies.planner.cost import make_plan
+from strategies.planner.growing_batches import over_batch_sizes
 from strategies.planner.hardware import Hardware, read_hardware
 from strategies.planner.layout_search import search
 from strategies.planner.scaling_laws import BESIROGLU, HOFFMANN
-from strategies.planner.setup import TrainingSetup
 
 FOLDER = Path(__file__).parents[1] / "configs/hardware"
 LAWS = (HOFFMANN, BESIROGLU)
@@ -91,6 +91,7 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
         return
     setup = setup_of(configuration, hardware, given.devices)
     made = make_plan(setup, hardware, saves_asynchronously(configuration), checkpoint_steps(configuration))
+    made = over_batch_sizes(made, setup, hardware)
     if given.json:
         print(json.dumps(made.as_json() | {"hardware": hardware.name, "devices": setup.sizes.world}, indent=1))
     else:
@@ -108,13 +109,12 @@ def hardware_of(given: argparse.Namespace, otherwise: str) -> Hardware:
 def find(given: argparse.Namespace, configuration: dict[str, Any], hardware: Hardware) -> None:
     """Search, print, and write the overlay."""
     setup = setup_of(configuration, hardware, given.devices, accepted=False)
-    # The windows of a step are those of the layout that the configuration has.
-    setup = _same_step(setup, configuration)
+    setup = same_step(setup, configuration, given.devices)
     found = search(setup, hardware, setup.sizes.world)
     if given.json:
         best = [
             {"layout": c.name(), "step_seconds": c.seconds, "memory": asdict(c.memory), "time": asdict(c.time)}
-            | {"overlay": c.setup.overlay(hardware.gpus_per_node)}
+            | {"overlay": overlay_of(c.setup, configuration, hardware.gpus_per_node)}
             for c in found.best
             if c.time is not None
         ]
@@ -129,26 +129,10 @@ def find(given: argparse.Namespace, configuration: dict[str, Any], hardware: Har
         path = Path(given.output)
         path.parent.mkdir(parents=True, exist_ok=True)
         header = f"# Found by plan --search for {setup.sizes.world} x {hardware.name}: {found.best[0].name()}\n"
-        overlay = found.best[0].setup.overlay(hardware.gpus_per_node)
+        overlay = overlay_of(found.best[0].setup, configuration, hardware.gpus_per_node)
         path.write_text(header + yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
         if not given.json:
             print(f"written: {path}")
-
-
-def _same_step(setup: TrainingSetup, configuration: dict[str, Any]) -> TrainingSetup:
-    """Keep the windows of a step when the number of devices is another than the configuration's."""
-    trainer = configuration["trainer"]
-    strategy = trainer.get("strategy")
-    layout = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
-    world = number(trainer.get("devices")) * (trainer.get("num_nodes") or 1)
-    same = 1
-    for axis in ("pp", "cp", "tp"):
-        same *= layout.get(ARGUMENTS[axis]) or 1
-    windows = setup.rows * setup.accumulate * max(1, world // same)
-    if windows % setup.sizes.world == 0:
-        return replace(setup, rows=1, accumulate=windows // setup.sizes.world)
-    # Fewer windows than devices: what is left goes to pipelines and tensor parallelism.
-    return replace(setup, rows=windows, accumulate=1, sizes=replace(setup.sizes, dp_shard=1, pp=setup.sizes.world))
 
 
 def verify(run: Path, given: argparse.Namespace, rest: Sequence[str]) -> None:

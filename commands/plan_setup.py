@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from callbacks.checkpoints import Checkpoints
+from datamodules.numbered import BatchSizeWarmup, NumberedSamples
 from datamodules.tokenizer_files import find_tokenizer, load_tokenizer
 from errors import InputError
 from models.config import DecoderConfig
@@ -29,11 +30,12 @@ def setup_of(
     Args:
         configuration: as `--print_config` gives it.
         hardware: it is for.
-        devices: in place of the configuration's.
+        devices: in place of the configuration's; all there are where it leaves that to the machine.
         accepted: refuse a layout that the strategies refuse; false where a search will choose another.
 
     Raises:
-        InputError: for a model, strategy, optimizer or precision that no formula is for.
+        InputError: for a model, strategy, optimizer or precision that no formula is for, and for batches that the data
+            refuse.
     """
     trainer, model, data = configuration["trainer"], configuration["model"], configuration["data"]
     if model["class_path"] not in MODELS:
@@ -51,12 +53,10 @@ def setup_of(
     if strategy["class_path"] not in STRATEGIES:
         raise InputError(f"trainer.strategy={strategy['class_path']}: plan knows {' and '.join(STRATEGIES)}")
     layout = strategy.get("init_args") or {}
-    world = number(trainer.get("devices")) * (trainer.get("num_nodes") or 1)
+    world = world_of(trainer, devices)
     axes = {axis: layout.get(name) or 1 for axis, name in ARGUMENTS.items()}
     axes["dp_shard"] = layout.get(ARGUMENTS["dp_shard"]) or "auto"
-    if devices is not None and (devices < 1 or devices != world):
-        if devices < 1:
-            raise InputError(f"--devices {devices}: must be at least 1")
+    if devices is not None and devices != world:
         world, axes["dp_shard"] = devices, "auto"
     if not accepted:
         axes = dict.fromkeys(axes, 1) | {"dp_shard": "auto"}
@@ -73,11 +73,13 @@ def setup_of(
     steps = trainer.get("max_steps") or -1
     if steps < 1:
         raise InputError(f"trainer.max_steps={steps}: plan needs the run's length in steps")
+    warmup = data["init_args"].get("batch_size_warmup")
+    samples = NumberedSamples(data["init_args"]["batch_size"], 0, None if warmup is None else BatchSizeWarmup(**warmup))
     setup = TrainingSetup(
         config=config,
         sizes=resolve_sizes(world, **cast(dict[str, Any], axes)),
         sequence_length=data["init_args"]["sequence_length"],
-        rows=data["init_args"]["batch_size"],
+        rows=samples.batch_size,
         accumulate=trainer.get("accumulate_grad_batches") or 1,
         pieces=layout.get("microbatches", 4) if is_pipeline else 1,
         steps=steps,
@@ -89,6 +91,7 @@ def setup_of(
         compiled=layout.get("compile_backend") is not None,
         float8=bool(layout.get("float8")),
         device=hardware.device,
+        smaller=tuple(samples.batch_size_warmup.smaller(samples.batch_size)) if samples.batch_size_warmup else (),
     )
     if accepted and (reason := refusal(setup)) is not None:
         raise InputError(reason)
@@ -115,21 +118,35 @@ def checkpoint_steps(configuration: dict[str, Any]) -> int | None:
     return None
 
 
-def number(devices: Any) -> int:
-    """Devices of a machine.
+def world_of(trainer: dict[str, Any], devices: int | None = None) -> int:
+    """Processes of a run.
+
+    Args:
+        trainer: that part of the configuration.
+        devices: all there are, where the configuration leaves that to the machines it will run on; without, "auto" is
+            one a machine.
 
     Raises:
-        InputError: where the configuration leaves them to the machine it will run on.
+        InputError: for what is no number of processes.
     """
-    if devices in ("auto", None):
-        return 1
-    if isinstance(devices, list):
-        return len(devices)
-    if isinstance(devices, str) and devices.isdigit():
-        devices = int(devices)
-    if not isinstance(devices, int) or devices < 1:
-        raise InputError(f"trainer.devices={devices}: plan needs a number, or give --devices")
-    return devices
+    if devices is not None and devices < 1:
+        raise InputError(f"--devices {devices}: must be at least 1")
+    asked = trainer.get("devices")
+    if asked in ("auto", None, -1, "-1"):
+        if devices is not None:
+            return devices
+        if asked in (-1, "-1"):
+            raise InputError(
+                f"trainer.devices={asked}: all of a machine that is not there, set a number or give plan --devices"
+            )
+        asked = 1
+    if isinstance(asked, list):
+        asked = len(asked)
+    if isinstance(asked, str) and asked.isdigit():
+        asked = int(asked)
+    if not isinstance(asked, int) or asked < 1:
+        raise InputError(f"trainer.devices={asked}: plan needs a number, at least 1")
+    return asked * (trainer.get("num_nodes") or 1)
 
 
 def precision_of(configuration: dict[str, Any], hardware: Hardware) -> str:

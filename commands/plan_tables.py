@@ -1,5 +1,6 @@
 """What `plan` prints: tables of at most 100 columns, numbers with their units."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -55,10 +56,12 @@ def plan_table(setup: TrainingSetup, hardware: Hardware, plan: Plan, laws: Seque
 
 def model_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
     """Parameters and FLOPs."""
+    small = sum(steps for _, steps in setup.smaller)
+    fewer = f", the first {min(small, setup.steps):,} smaller" if small else ""
     return ["model", *rows([
         ("parameters", short(plan.parameters, 4), "all"),
         ("active", short(plan.active, 4), "of them in a token's products"),
-        ("tokens", short(setup.tokens, 4), f"{setup.steps:,} steps of {short(setup.step_tokens, 4)}"),
+        ("tokens", short(setup.tokens, 4), f"{setup.steps:,} steps of {short(setup.step_tokens, 4)}{fewer}"),
         ("6 N D", short(plan.flops_6nd, 4) + "FLOP", "products only"),
         ("training FLOPs", short(plan.flops, 4) + "FLOP", "with causal attention over whole windows"),
     ])]  # fmt: skip
@@ -95,8 +98,10 @@ def time_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
     if setup.sizes.tp > 1:
         parts.append(("tensor parallel", span(time.tensor), f"{size(time.tensor_bytes)} over the {time.tensor_link}"))
     if setup.sizes.data_parallel > 1:
-        remark = f"exposed; {size(time.data_bytes)} over the {time.data_link}"
-        parts.append(("data parallel", span(time.data), remark))
+        sent = {"shards": (time.shard_bytes, time.shard_link), "copies": (time.replicate_bytes, time.replicate_link)}
+        remarks = [f"{size(n)} over the {link}, between {name}" for name, (n, link) in sent.items() if link != "none"]
+        parts.append(("data parallel", span(time.data), f"exposed; {remarks[0]}"))
+        parts += [("", "", f"         {remark}") for remark in remarks[1:]]
     if setup.sizes.pp > 1:
         remark = f"bubble {time.bubble:.1%}; {size(time.pipeline_bytes)} over the {time.pipeline_link}"
         parts.append(("pipeline", span(time.pipeline), remark))
@@ -163,11 +168,11 @@ def search_table(found: Found, hardware: Hardware) -> str:
     lines = [f"{found.tried} layouts that the strategies accept, {size(found.limit)} a device"]
     if not found.best:
         smallest = found.too_large[0]
-        lines.append(f"none fits: the smallest needs {size(smallest.memory.total)}: {smallest.name()}")
-        return "\n".join(line[:COLUMNS] for line in lines)
+        lines += _folded(f"none fits: the smallest needs {size(smallest.memory.total)}: {smallest.name()}", 2)
+        return "\n".join(lines)
     lines.append(f"  {'s/step':>8}{'MFU':>7}{'memory':>11}  layout")
     for candidate in found.best:
-        lines.append(_line(candidate, hardware))
+        lines += _folded(_line(candidate, hardware), 30)
         if candidate is not found.best[0]:
             lines.append(f"  {'':>26}  {why_slower(found.best[0], candidate)}")
     if found.too_large:
@@ -175,13 +180,18 @@ def search_table(found: Found, hardware: Hardware) -> str:
         for candidate in found.too_large[:3]:
             parts = asdict(candidate.memory)
             largest = max(parts, key=lambda name: parts[name])
-            lines.append(f"  {size(candidate.memory.total):>26}  {candidate.name()}")
+            lines += _folded(f"  {size(candidate.memory.total):>26}  {candidate.name()}", 30)
             lines.append(f"  {'':>26}  of it {size(parts[largest])} {largest}")
     if found.refused:
         lines.append("the strategies refuse:")
         reasons = sorted(found.refused.items(), key=lambda item: -item[1])[:3]
-        lines += [f"  {count:>5} x {reason}" for reason, count in reasons]
-    return "\n".join(line[:COLUMNS] for line in lines)
+        lines += [part for reason, count in reasons for part in _folded(f"  {count:>5} x {reason}", 10)]
+    return "\n".join(lines)
+
+
+def _folded(line: str, behind: int) -> list[str]:
+    """In lines of at most 100 columns, later ones behind so many spaces: the end of a reason is how to mend it."""
+    return textwrap.wrap(line, COLUMNS, subsequent_indent=" " * behind)
 
 
 def _line(candidate: Candidate, hardware: Hardware) -> str:

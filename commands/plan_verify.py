@@ -52,7 +52,9 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
     peak = facts["matmul_peak_flops"]
     # What the run measured is what products reach at best, no datasheet's rate.
     hardware = replace(hardware, bf16_flops=peak, float32_flops=peak) if hardware.device == "cpu" else hardware
-    setup = setup_of(configuration, hardware)
+    whole = setup_of(configuration, hardware, facts["devices"])
+    *before, setup = replace(whole, steps=facts["steps"]).phases()
+    warmup = sum(phase.steps for phase in before)
     measured = facts["peak_memory_bytes"]
     if setup.sizes.world != len(measured):
         raise InputError(f"{run}/run.json: {len(measured)} ranks were measured, the configuration has {setup.sizes}")
@@ -62,7 +64,16 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
         name = "peak memory" + (f", pipeline rank {rank}" if setup.sizes.pp > 1 else "")
         most = max(measured[rank * each : (rank + 1) * each])
         found.append(Comparison(name, "MB", rank_memory(setup, rank, hardware.overhead).total / 1e6, most / 1e6))
-    rates = [float(value) for _, _, name, value in read_metrics(run / TABLE) if name == "throughput/tokens_per_second"]
+    rates = [
+        float(value)
+        for step, _, name, value in read_metrics(run / TABLE)
+        if name == "throughput/tokens_per_second" and step > warmup
+    ]
+    if not rates:
+        raise InputError(
+            f"--verify {run}: it logged no throughput after step {warmup}, when its batches had grown to {setup.rows} "
+            "windows: train longer"
+        )
     # The first steps allocate, compile and read.
     rate = statistics.median(rates[1:] or rates)
     seconds = step_time(setup, hardware).total

@@ -5,7 +5,7 @@ is trained here. A family of small runs to begin with: benchmarks/isoflop.py.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,11 @@ def read_point(folder: Path, metric: str, last: float = 0.05) -> Point:
             raise InputError(f"runs={folder}: no {name} in it, name the folder of a finished run with Throughput")
     configuration = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     hardware = read_hardware(Path(__file__).parents[1] / "configs/hardware/cpu.yaml")
-    setup = setup_of(configuration, hardware)
-    steps = json.loads((folder / "run.json").read_text(encoding="utf-8"))["steps"]
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    for name in ("devices", "steps"):
+        if name not in facts:
+            raise InputError(f"runs={folder}: its run.json has no {name}, it did not end: run it again to its end")
+    setup, steps = setup_of(configuration, hardware, facts["devices"]), facts["steps"]
     if steps < setup.steps:
         raise InputError(f"runs={folder}: it ended at step {steps} of {setup.steps}, finish it or leave it out")
     values = [(step, float(value)) for step, _, name, value in read_metrics(folder / TABLE) if name == metric]
@@ -104,4 +107,4 @@ def read_point(folder: Path, metric: str, last: float = 0.05) -> Point:
         loss = sum(value for _, value in values) / len(values)
     else:
         loss = values[-1][1]
-    return Point(matmul_parameters(setup.config), setup.step_tokens * steps, loss)
+    return Point(matmul_parameters(setup.config), replace(setup, steps=steps).tokens, loss)

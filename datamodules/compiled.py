@@ -9,6 +9,7 @@ module around them belong into such files too.
 import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import numba
 import xxhash
@@ -36,6 +37,6 @@ def cache_folder() -> Path:
     return (beside if can_write else Path.home() / ".cache/numba") / f"loops-{sources_digest()}"
 
 
-numba.config.CACHE_DIR = str(cache_folder())
-compiled = functools.partial(numba.njit, cache=True, nogil=True)
+setattr(numba.config, "CACHE_DIR", str(cache_folder()))  # noqa: B010 (set by Numba itself in this way)
+compiled: Any = functools.partial(numba.njit, cache=True, nogil=True)
 """Decorator of a loop."""

@@ -68,6 +68,13 @@ class BatchSizeWarmup:
         sizes = self.sizes(full)
         return sizes[min(step * (len(sizes) - 1) // self.steps, len(sizes) - 1)]
 
+    def smaller(self, full: int) -> list[tuple[int, int]]:
+        """Every size below `full`, ascending, and the optimizer steps that it is kept for."""
+        sizes = self.sizes(full)
+        last = len(sizes) - 1
+        starts = [-(-number * self.steps // max(1, last)) for number in range(last + 1)]
+        return [(size, stop - start) for size, (start, stop) in zip(sizes, itertools.pairwise(starts), strict=False)]
+
 
 class StepKey(NamedTuple):
     """A micro-batch by its samples, and those of the whole optimizer step over all ranks; empty outside training."""

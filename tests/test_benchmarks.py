@@ -1,10 +1,10 @@
-"""The script of GPU figures runs where there is none, small; what fails is recorded and does not end it."""
+"""Scripts of figures: that of GPUs runs where there is none, small; what fails is recorded and does not end it."""
 
 import json
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, isoflop
 
 
 @pytest.mark.parametrize("run", ["ours-float8", "transformers", "generate-ours", "generate-transformers"])
@@ -20,3 +20,13 @@ def test_a_run_that_fails_is_recorded(monkeypatch: pytest.MonkeyPatch, capsys: p
     gpu.main()
     (record,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert "cuda_graphs=true on cpu" in record["failed"]
+
+
+def test_too_few_runs_for_a_law_are_refused_before_one_is_trained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["isoflop", "--flops", "3e11", "1e12", "--only", "32x2", "64x2"])
+    monkeypatch.setattr(isoflop, "train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(SystemExit):
+        isoflop.main()
+    assert "4 runs of 2 sizes and 4 lengths: a scaling law has five" in capsys.readouterr().err

@@ -113,7 +113,7 @@ class DataParallel:
 
     Attributes:
         gathered: bytes of parameters that all-gathers carry.
-        reduced: bytes of gradients, reduce-scattered over shards and all-reduced over replicas.
+        reduced: bytes of gradients reduce-scattered over shards; replicated: all-reduced over replicas.
         gather_block: seconds of one block's all-gather.
         gather_outside: seconds of that of what is in no block.
         reduce_block, reduce_outside: of their gradients, over both axes.
@@ -122,6 +122,7 @@ class DataParallel:
 
     gathered: float
     reduced: float
+    replicated: float
     gather_block: float
     gather_outside: float
     reduce_block: float
@@ -148,7 +149,8 @@ def data_parallel(setup: TrainingSetup, hardware: Hardware, held: RankParameters
     total = held.blocks * block + outside
     return DataParallel(
         gathered=share * (gathers * held.blocks * block + outside_gathers * outside),
-        reduced=(share + copies) * total,
+        reduced=share * total,
+        replicated=copies * total,
         gather_block=gather_seconds(shard, block),
         gather_outside=gather_seconds(shard, outside),
         reduce_block=reduce(block),

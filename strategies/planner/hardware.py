@@ -12,6 +12,9 @@ import yaml
 
 from errors import InputError
 
+MAY_BE_ZERO = {"float8_flops", "overhead", "latency_link", "latency_network", "price", "restart_seconds"}
+"""No 8-bit units, or nothing to wait or pay for; by all others something is divided."""
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -65,13 +68,19 @@ class Hardware:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int | float) and value < 0:
-                raise InputError(f"hardware {self.name}: {field.name}={value} must not be negative")
-            if field.name.endswith("_share") and not 0 < value <= 1:
-                raise InputError(f"hardware {self.name}: {field.name}={value} must lie in (0, 1]")
-        if self.gpus_per_node < 1 or min(self.bf16_flops, self.float32_flops, self.mtbf_hours) <= 0:
-            raise InputError(f"hardware {self.name}: gpus_per_node, FLOP/s and mtbf_hours must be above 0")
+            if field.type not in (int, float):
+                continue
+            value, name = getattr(self, field.name), f"hardware {self.name}: {field.name}"
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise InputError(f"{name}={value!r} must be a number")
+            if field.type is int and not isinstance(value, int):
+                raise InputError(f"{name}={value} must be a whole number without a point")
+            if not value >= 0:
+                raise InputError(f"{name}={value} must not be negative")
+            if not value and field.name not in MAY_BE_ZERO:
+                raise InputError(f"{name}={value} must be above 0: a plan divides by it")
+            if field.name.endswith("_share") and value > 1:
+                raise InputError(f"{name}={value} must lie in (0, 1]")
 
     def peak(self, mixed: bool, float8: bool = False) -> float:
         """FLOP/s of the datasheet that utilisation is measured against."""

@@ -6,6 +6,7 @@ asked with the candidate, so that a new rule there holds here at once.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -100,7 +101,7 @@ def refusal(setup: TrainingSetup) -> str | None:
     strategy.num_nodes, strategy.parallel_devices, strategy.cluster_environment = 1, [None] * sizes.world, None  # type: ignore[list-item]
     trainer = SimpleNamespace(
         lightning_module=SimpleNamespace(config=setup.config),
-        datamodule=SimpleNamespace(batch_sizes=lambda: [setup.rows], sequence_length=setup.sequence_length),
+        datamodule=SimpleNamespace(batch_sizes=lambda: setup.batch_sizes, sequence_length=setup.sequence_length),
         accumulate_grad_batches=setup.accumulate,
     )
     try:
@@ -114,28 +115,36 @@ def candidates(setup: TrainingSetup, hardware: Hardware, devices: int) -> Iterat
     """Layouts of the same optimizer step on a number of devices.
 
     Tensor parallelism stays within a machine, whose link it needs. Micro-batches are powers of two of windows. Data are
-    sharded over all ranks, within a machine with copies over machines (HSDP), or not at all.
+    sharded over all ranks, within a machine with copies over machines (HSDP), or not at all. Smaller batches at first
+    keep the windows of their steps too.
 
     Args:
         setup: the run; its windows a step are kept.
         hardware: gives the size of a machine.
         devices: their number.
     """
-    windows = setup.step_tokens // setup.sequence_length
+    dealt = setup.accumulate * setup.sizes.data_parallel
+    windows = setup.rows * dealt
+    every = math.gcd(*setup.batch_sizes) * dealt
     powers = [2**i for i in range(devices.bit_length()) if devices % 2**i == 0]
     for tp, pp in itertools.product(powers, powers):
-        if tp > hardware.gpus_per_node or tp * pp > devices or pp > setup.config.layers:
+        if tp > hardware.gpus_per_node or devices % (tp * pp) or pp > setup.config.layers:
             continue
-        if windows % (dp := devices // (tp * pp)):
+        if every % (dp := devices // (tp * pp)):
             continue
         for shard in sorted({dp, max(1, hardware.gpus_per_node // tp), 1}, reverse=True):
             if dp % shard or shard > dp:
                 continue
             sizes = MeshSizes(pp, dp // shard, shard, 1, tp)
-            for micro in (1, 2, 4, 8, 16):
-                if windows // dp % micro:
+            # The last is the smallest that leaves every smaller size whole.
+            for micro in sorted({1, 2, 4, 8, 16, windows // every}):
+                count, rest = divmod(windows // dp, micro)
+                # A pipeline cuts the batches itself, and its strategy says which it cannot cut.
+                accumulate = 1 if pp > 1 else count
+                if rest or every % (dp * accumulate):
                     continue
-                yield from _modes(setup, sizes, micro, windows // dp // micro)
+                smaller = tuple((size * dealt // (dp * accumulate), steps) for size, steps in setup.smaller)
+                yield from _modes(replace(setup, smaller=smaller), sizes, micro, count)
 
 
 def _modes(setup: TrainingSetup, sizes: MeshSizes, micro: int, count: int) -> Iterator[TrainingSetup]:
@@ -183,7 +192,8 @@ def search(setup: TrainingSetup, hardware: Hardware, devices: int, limit: float 
         else:
             fitting.append(Candidate(candidate, memory, None))
     if not tried:
-        reason = max(refused, key=lambda r: refused[r]) if refused else "no power of two divides both"
+        among = " and all windows of batch_size_warmup" if setup.smaller else ""
+        reason = max(refused, key=lambda r: refused[r]) if refused else f"no layout's share divides both{among}"
         windows = setup.step_tokens // setup.sequence_length
         raise InputError(
             f"devices={devices} with {windows} windows a step: no layout is accepted, most often because: {reason}"

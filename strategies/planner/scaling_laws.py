@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,12 +119,7 @@ def fit_scaling_law(points: Sequence[Point], name: str = "these runs", delta: fl
     Raises:
         InputError: for fewer than six runs, or all of one size or length.
     """
-    sizes, lengths = {point.parameters for point in points}, {point.tokens for point in points}
-    if len(points) < FEWEST or len(sizes) < 3 or len(lengths) < 3:
-        raise InputError(
-            f"{len(points)} runs of {len(sizes)} sizes and {len(lengths)} lengths: a scaling law has five "
-            f"coefficients, give at least {FEWEST} runs of three sizes and three lengths"
-        )
+    require_enough([point.parameters for point in points], [point.tokens for point in points])
     n, d, losses = (
         torch.tensor([getattr(p, key) for p in points], dtype=torch.float64).log()
         for key in ("parameters", "tokens", "loss")
@@ -139,6 +135,22 @@ def fit_scaling_law(points: Sequence[Point], name: str = "these runs", delta: fl
     assert best is not None
     a, b, e, alpha, beta = best[1].tolist()
     return ScalingLaw(name, math.exp(e), math.exp(a), alpha, math.exp(b), beta)
+
+
+def require_enough(sizes: Sequence[Any], lengths: Sequence[Any]) -> None:
+    """Refuse runs that do not determine a law.
+
+    Args:
+        sizes: of every run's model. lengths: of every run.
+
+    Raises:
+        InputError: for fewer than six runs, or of fewer than three sizes or lengths.
+    """
+    if len(sizes) < FEWEST or len(set(sizes)) < 3 or len(set(lengths)) < 3:
+        raise InputError(
+            f"{len(sizes)} runs of {len(set(sizes))} sizes and {len(set(lengths))} lengths: a scaling law has five "
+            f"coefficients, give at least {FEWEST} runs of three sizes and three lengths"
+        )
 
 
 def _minimise(

@@ -4,7 +4,8 @@ One flat, immutable record that a search can vary with `dataclasses.replace`, at
 Trainer, the strategy and the data are called in YAML.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from models.config import DecoderConfig
@@ -21,7 +22,7 @@ class TrainingSetup:
         config: shape of the decoder.
         sizes: processes along each axis of the mesh.
         sequence_length: tokens in a window.
-        rows: windows in a batch of one rank, as the data hands it out.
+        rows: windows in a batch of one rank, as the data hands it out; with smaller ones at first, the size they reach.
         accumulate: batches accumulated before a step.
         pieces: micro-batches that a pipeline cuts each batch into; 1 without one.
         steps: optimizer steps.
@@ -33,6 +34,8 @@ class TrainingSetup:
         compiled: blocks go through `torch.compile`.
         float8: products of the blocks in 8 bits.
         device: `cuda` or `cpu`: attention and norms keep other tensors.
+        smaller: batches at first (`batch_size_warmup`), ascending: windows of one rank and the optimizer steps that
+            this size is kept for.
     """
 
     config: DecoderConfig
@@ -50,6 +53,7 @@ class TrainingSetup:
     compiled: bool = False
     float8: bool = False
     device: Literal["cuda", "cpu"] = "cuda"
+    smaller: tuple[tuple[int, int], ...] = ()
 
     @property
     def width_bytes(self) -> int:
@@ -73,19 +77,34 @@ class TrainingSetup:
 
     @property
     def step_tokens(self) -> int:
-        """Tokens that all ranks learn from in a step."""
+        """Tokens that all ranks learn from in a step of full size."""
         return self.rows * self.sequence_length * self.accumulate * self.sizes.data_parallel
 
     @property
     def tokens(self) -> int:
-        """Tokens of the whole run."""
-        return self.step_tokens * self.steps
+        """Tokens of the whole run, its smaller first batches among them."""
+        return sum(phase.step_tokens * phase.steps for phase in self.phases())
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Every size of a rank's batch, ascending."""
+        return [*(size for size, _ in self.smaller), self.rows]
+
+    def phases(self) -> Iterator["TrainingSetup"]:
+        """The run as runs of one batch size each, as many as its steps reach, in order."""
+        left = self.steps
+        for size, steps in (*self.smaller, (self.rows, left)):
+            if (taken := min(steps, left)) > 0:
+                yield replace(self, rows=size, steps=taken, smaller=())
+            left -= taken
 
     def overlay(self, gpus_per_node: int) -> dict[str, Any]:
         """The part of a configuration of `fit` that says this layout.
 
+        Every machine runs equally many processes, at most one a GPU, and ranks that share matrix products run on one.
+
         Args:
-            gpus_per_node: processes on a machine.
+            gpus_per_node: GPUs of a machine.
         """
         world = self.sizes.world
         arguments: dict[str, Any] = {
@@ -104,14 +123,22 @@ class TrainingSetup:
                 "stages_per_rank": self.stages_per_rank,
             }
         name = "PipelineParallelStrategy" if self.sizes.pp > 1 else "TensorParallelStrategy"
+        together = self.sizes.tp if self.sizes.tp <= gpus_per_node else 1
+        devices = max(n for n in range(together, gpus_per_node + 1, together) if world % n == 0)
+        data: dict[str, Any] = {"batch_size": self.rows}
+        if self.smaller:
+            # Sizes grow by equal amounts; from the last of them to the full one it may be less.
+            first, second = self.batch_sizes[:2]
+            steps = sum(steps for _, steps in self.smaller)
+            data["batch_size_warmup"] = {"initial": first, "increment": second - first, "steps": steps}
         return {
             "trainer": {
-                "devices": min(world, gpus_per_node),
-                "num_nodes": -(-world // gpus_per_node),
+                "devices": devices,
+                "num_nodes": world // devices,
                 "accumulate_grad_batches": self.accumulate,
                 "strategy": {"class_path": f"strategies.{name}", "init_args": arguments},
             },
-            "data": {"init_args": {"batch_size": self.rows}},
+            "data": {"init_args": data},
         }
 
 

@@ -34,8 +34,8 @@ class StepTime:
         pipeline: idle time of the schedule, waiting for other stages and their messages.
         optimizer: gradient norm, clipping and update.
         bubble: idle over ideal time of the schedule.
-        tensor_bytes, data_bytes, pipeline_bytes: that a rank sends.
-        tensor_link, data_link, pipeline_link: over which.
+        tensor_bytes, shard_bytes, replicate_bytes, pipeline_bytes: that a rank sends along these axes of the mesh.
+        tensor_link, shard_link, replicate_link, pipeline_link: over which.
     """
 
     compute: float
@@ -45,10 +45,12 @@ class StepTime:
     optimizer: float
     bubble: float
     tensor_bytes: float
-    data_bytes: float
+    shard_bytes: float
+    replicate_bytes: float
     pipeline_bytes: float
     tensor_link: str
-    data_link: str
+    shard_link: str
+    replicate_link: str
     pipeline_link: str
 
     @property
@@ -181,7 +183,6 @@ def step_time(setup: TrainingSetup, hardware: Hardware) -> StepTime:
     exchanged = data_parallel(setup, hardware, worst)
     ends = worst.blocks * (sum(tensor_bytes_of_block(setup)))
     stages_sent = sum((s < setup.stages - 1) + (s > 0) for s in worst.stages)
-    dp = group_of(setup, hardware, "dp_shard" if setup.sizes.dp_shard > 1 else "dp_replicate")
     return StepTime(
         compute=working,
         tensor=communicating,
@@ -190,10 +191,12 @@ def step_time(setup: TrainingSetup, hardware: Hardware) -> StepTime:
         optimizer=optimizer_seconds(setup, hardware, worst.shard(setup.sizes.tp, setup.sizes.dp_shard)),
         bubble=share,
         tensor_bytes=ends * sends * (setup.sizes.tp - 1) / setup.sizes.tp,
-        data_bytes=exchanged.gathered + exchanged.reduced,
+        shard_bytes=exchanged.gathered + exchanged.reduced,
+        replicate_bytes=exchanged.replicated,
         pipeline_bytes=stages_sent * sends * hidden_bytes(setup) if setup.sizes.pp > 1 else 0.0,
         tensor_link=tensor_group.link,
-        data_link=dp.link,
+        shard_link=group_of(setup, hardware, "dp_shard").link,
+        replicate_link=group_of(setup, hardware, "dp_replicate").link,
         pipeline_link=group_of(setup, hardware, "pp").link,
     )
 

@@ -78,8 +78,8 @@ SEED = {  # the seed's devices, days and cost
     "1t": ((25_000, math.inf), (90, 183), (1e8, math.inf)),
 }
 MISSED = {"405b": 125.3}
-"""Days. Interleaved 1F1B with full recomputation takes 2.7 % longer than the seed's four months: its layout fits only with
-full recomputation, and zero-bubble schedules do not go with it."""
+"""Days. Interleaved 1F1B with full recomputation takes 2.7 % longer than the seed's four months: its layout fits only
+with full recomputation, and zero-bubble schedules do not go with it."""
 
 
 def shipped(name: str) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def test_the_interval_of_the_size_configurations_loses_little(name: str) -> None
 
 
 def test_the_interval_that_is_priced_is_that_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    """250 steps of the 405B model lose 13 % of its time more than 25: half of 45 minutes at each failure, one in 3 h."""
+    """250 steps of the 405B model lose 13 % more of its time than 25: half of 45 minutes a failure, one in 3 h."""
     loaded = size_configuration("405b")
     days = []
     for steps in (25, 250):
@@ -189,9 +189,15 @@ def test_dry_run_builds_every_rank(capsys: pytest.CaptureFixture[str], tmp_path:
 @pytest.mark.usefixtures("no_process_group")
 def test_dry_run_of_what_does_not_fit_ends_with_status_1(tmp_path: Path) -> None:
     loaded = size_configuration("8b")
-    with pytest.raises(SystemExit) as raised:
-        dry_run(["fit", "--config", "X", "--hardware", "a100_40gb"], lambda _: (loaded, []))
-    assert raised.value.code == 1
+    for name in (["--hardware", "a100_40gb"], ["--hardware=a100_40gb"]):
+        seen: list[list[str]] = []
+        with pytest.raises(SystemExit) as raised:
+            dry_run(["fit", *name, "--config", "X"], lambda rest, seen=seen: (seen.append(rest) or loaded, []))  # type: ignore[misc]
+        assert raised.value.code == 1
+        assert seen == [["fit", "--config", "X"]]
+    for name in (["--hardware"], ["--hardware="]):
+        with pytest.raises(InputError, match="--hardware: name a file"):
+            dry_run(["fit", *name], lambda _: (loaded, []))
 
 
 @pytest.mark.parametrize(
@@ -207,6 +213,8 @@ def test_dry_run_of_what_does_not_fit_ends_with_status_1(tmp_path: Path) -> None
         (["--config", "X"], {"precision": "bf16-true"}, "plan knows bf16-mixed and 32-true"),
         (["--config", "X"], {"max_steps": -1}, "needs the run's length"),
         (["--config", "X"], {"devices": "many"}, "plan needs a number"),
+        (["--config", "X"], {"devices": -1}, "devices=-1: all of a machine that is not there"),
+        (["--config", "X", "--devices", "-2"], {"devices": -1}, "--devices -2: must be at least 1"),
         (["--config", "X"], {"devices": 3, "strategy": {"class_path": "strategies.TensorParallelStrategy",
           "init_args": {"tensor_parallel_size": 2}}}, "does not divide the 3 processes"),
         (["--config", "X"], {"strategy": "ddp"}, "trainer.strategy=ddp: plan knows"),
@@ -217,6 +225,36 @@ def test_mistakes_get_one_line(arguments: list[str], changes: dict[str, Any], me
         plan(arguments, lambda _: (small(tmp_path, **changes), []))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_search_tells_reasons_to_their_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    made = small(tmp_path, accumulate_grad_batches=64)
+    plan(["--config", "X", "--hardware", "h100", "--devices", "8", "--search"], lambda _: (made, []))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= COLUMNS
+    text = " ".join(" ".join(lines).split())
+    assert "once; take full or none, or 1f1b or interleaved_1f1b" in text
+
+
+@pytest.mark.parametrize("search", [[], ["--search"]])
+@pytest.mark.parametrize("devices", [-1, "-1", "auto"])
+def test_devices_of_a_machine_that_is_not_there(
+    devices: Any, search: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = []
+    for number in (devices, 8):
+        made = small(tmp_path, devices=number)
+        plan(["--config", "X", "--hardware", "h100", "--devices", "8", "--json", *search], lambda _, m=made: (m, []))  # type: ignore[misc]
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+
+
+def test_a_mistake_without_what_libraries_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning warns where arguments are given beside those of the process."""
+    monkeypatch.setattr("sys.argv", ["main.py", "fit", "--dry-run"])
+    with pytest.raises(InputError) as raised:
+        resolved(["fit", "--config", str(ROOT / "configs/pretrain/8b.yaml"), "--abacus=1"])
+    assert str(raised.value) == "unrecognized arguments: --abacus=1"
 
 
 @pytest.mark.parametrize(
@@ -264,7 +302,7 @@ def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         chosen["trainer"]["max_steps"] = steps = 50 + 37 * (number % 5) + 400 * (number // 5)
         size = matmul_parameters(setup_of(chosen, read_hardware(ROOT / "configs/hardware/cpu.yaml")).config)
         (folder / "config.yaml").write_text(yaml.safe_dump(chosen))
-        (folder / "run.json").write_text(json.dumps({"steps": steps}))
+        (folder / "run.json").write_text(json.dumps({"steps": steps, "devices": 1}))
         loss = KNOWN.loss(size, steps * 256)
         write_metrics(folder / "metrics.csv", [(step, "0", "train/loss", repr(loss)) for step in (steps - 1, steps)])
     picture = tmp_path / "law.png"
@@ -273,3 +311,25 @@ def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert picture.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(InputError, match="no folder is called so"):
         scaling_law([str(tmp_path / "none-*")])
+
+
+def test_hybrid_sharding_sends_over_two_links(capsys: pytest.CaptureFixture[str]) -> None:
+    """The cluster's layout: parameters within a machine, gradients, an eighth of them a rank, to the others."""
+    loaded = size_configuration("8b")
+    loaded["trainer"] |= {"num_nodes": 16, "accumulate_grad_batches": 4}
+    layout = loaded["trainer"]["strategy"]["init_args"]
+    layout |= {"data_parallel_replicate_size": 16, "data_parallel_shard_size": 8}
+    plan(["--config", "X", "--json"], lambda _: (loaded, []))
+    time = json.loads(capsys.readouterr().out)["time"]
+    assert (time["shard_link"], time["replicate_link"]) == ("link", "network")
+    plan(["--config", "X"], lambda _: (loaded, []))
+    table = capsys.readouterr().out
+    assert "exposed; 238.24 GB over the link, between shards" in table
+    assert "7.53 GB over the network, between copies" in table
+    loaded["trainer"]["num_nodes"], layout["data_parallel_replicate_size"] = 1, 1
+    plan(["--config", "X", "--json"], lambda _: (loaded, []))
+    alone = json.loads(capsys.readouterr().out)["time"]
+    assert (alone["replicate_link"], alone["replicate_bytes"]) == ("none", 0)
+    assert alone["shard_bytes"] == time["shard_bytes"]
+    # A ring sends each rank's eighth of 8.03 billion float32 gradients twice, but for one part of sixteen.
+    assert time["replicate_bytes"] == pytest.approx(8_030_261_248 * 4 / 8 * 2 * 15 / 16)
