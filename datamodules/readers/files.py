@@ -141,7 +141,7 @@ class Files(PathReader):
             yield Document(None, reason="missing_text_key")
             return
         keys = (self.url_key, self.licence_key, self.date_key, self.path_key)
-        about = [key for key in keys if key in schema.names]
+        about = [key for key in keys if key is not None and key in schema.names]
         for batch in batches(list(dict.fromkeys([self.text_key, *about]))):
             texts = _texts(batch.column(batch.schema.names.index(self.text_key)))
             told = [batch.column(batch.schema.names.index(key)) for key in about]

@@ -230,7 +230,7 @@ def depth(html: str) -> int:
 
 def _attributes(tag: str) -> dict[str, str]:
     """Names and values of the attributes of a start tag in lower case; of two with one name the first counts."""
-    found = {}
+    found: dict[str, str] = {}
     for match in _ATTRIBUTE.finditer(tag.lower()):
         found.setdefault(match[1], (match[2] or "").strip("\"'"))
     return found
