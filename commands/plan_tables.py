@@ -19,6 +19,8 @@ PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e
 
 def short(value: float, digits: int = 3) -> str:
     """With a decimal prefix: 405.9G."""
+    # What rounds up to a thousand takes the next prefix.
+    value = float(f"{value:.{digits}g}")
     for size, letter in PREFIXES:
         if abs(value) >= size:
             return f"{value / size:.{digits}g}{letter}" if value / size < 1000 else f"{value / size:.0f}{letter}"

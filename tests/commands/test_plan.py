@@ -13,7 +13,7 @@ from callbacks.metrics_table import write_metrics
 from commands.dry_run import dry_run
 from commands.plan import FOLDER, plan
 from commands.plan_setup import checkpoint_steps, saves_asynchronously, setup_of
-from commands.plan_tables import COLUMNS
+from commands.plan_tables import COLUMNS, short
 from commands.plan_verify import hardware_it_ran_on
 from commands.scaling_law import scaling_law
 from errors import InputError
@@ -225,6 +225,11 @@ def test_mistakes_get_one_line(arguments: list[str], changes: dict[str, Any], me
         plan(arguments, lambda _: (small(tmp_path, **changes), []))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_numbers_that_round_up_to_the_next_prefix() -> None:
+    numbers = {999.8e9: "1T", 999.4e9: "999G", 999.6: "1k", 405.9e9: "406G", 0.0123: "0.0123", 1234e24: "1230Y"}
+    assert {value: short(value) for value in numbers} == numbers
 
 
 def test_a_search_tells_reasons_to_their_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
