@@ -238,7 +238,7 @@ def test_a_search_tells_reasons_to_their_end(capsys: pytest.CaptureFixture[str],
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= COLUMNS
     text = " ".join(" ".join(lines).split())
-    assert "once; take full or none, or 1f1b or interleaved_1f1b" in text
+    assert "recomputes the block each time; take none, or 1f1b or interleaved_1f1b" in text
 
 
 @pytest.mark.parametrize("search", [[], ["--search"]])
