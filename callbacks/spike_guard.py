@@ -166,11 +166,11 @@ class SpikeGuard(lightning.Callback):
         data, folder = trainer.datamodule, Path(trainer.default_root_dir)
         samples = data.samples_of_step(self._first)
         earlier = [e for e in read_spikes(folder) if e["action"] == ROLLED_BACK and e["order"] == data.order()]
-        attempt, reach = 0, data.position_at(max(self._first - 1 - self.steps_before, 0))
+        attempt, reach = 0, 0
         if earlier:
-            first, stop = earlier[-1]["skipped"]
-            if first <= samples[0] < 2 * stop - first:
-                attempt, reach = earlier[-1]["attempt"] + 1, first
+            reach, stop = earlier[-1]["skipped"]
+            if reach <= samples[0] < 2 * stop - reach:
+                attempt = earlier[-1]["attempt"] + 1
         if attempt >= self.rollbacks:
             return {
                 "stop": f"loss spiked again at step {self._first} after going back {attempt} times for this place "
@@ -186,10 +186,14 @@ class SpikeGuard(lightning.Callback):
         far = [path for path in found if checkpoint_step(path) < self._first - attempt * self.steps_before]
         chosen, factor = far[-1] if far else found[0], 2**attempt
         begin = max(self._first - 1 - factor * self.steps_before, checkpoint_step(chosen))
+        first, learned = data.position_at(begin), data.position_at(checkpoint_step(chosen))
+        if attempt and data.skipped.within(reach, learned) == max(learned - reach, 0):
+            # One stretch with what was left out before, unless the checkpoint has learned from samples between.
+            first = min(reach, first)
         return {
             "checkpoint": chosen.name,
             "skipped": [
-                min(reach, data.position_at(begin)) if attempt else data.position_at(begin),
+                first,
                 data.position_at(max(self._first + factor * self.steps_after, step)),
             ],
             "attempt": attempt,
