@@ -167,7 +167,7 @@ def test_waiting_for_a_device_is_computing_and_only_logged_steps_wait(
     main(["fit", "--config", str(config)])
     seconds = read_ledger(tmp_path / "run").seconds
     assert device.given == pytest.approx(40 * 0.06)
-    assert device.given <= seconds[COMPUTE] + 0.01 < 1.2 * device.given
+    assert 0.98 * device.given <= seconds[COMPUTE] < 1.2 * device.given
     assert seconds[OTHER] < 0.2 * device.given
     # After steps 8 and 16, and before those of steps 1 and 20 are saved; not after each of their micro-batches.
     assert device.synchronised == 2 + 2
