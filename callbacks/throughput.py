@@ -130,7 +130,7 @@ class Throughput(lightning.Callback):
         if not self._trained:
             return
         self._memory.end_first_steps()
-        sizes = getattr(getattr(trainer, "datamodule", None), "batch_sizes", list)()
+        sizes: list[int] = getattr(getattr(trainer, "datamodule", None), "batch_sizes", list)()
         measured = {
             "peak_memory_bytes": self._memory.bytes(),
             # Of batches that grow the first say little of the others.
