@@ -2,8 +2,9 @@
 
     python -m benchmarks.plan_memory
 
-A decoder of 31 million parameters, 2 steps of 2 x 128 tokens a rank, one thread a process; every process gives freed
-memory back at once (mallopt), so that its resident set is what its tensors take. Result: plan_memory.json.
+A decoder of 31 million parameters, 2 steps of 2 x 128 tokens a rank, one thread a process; in its first steps a run
+gives freed memory back at once (callbacks.memory), so that its resident set is what its tensors take. Result:
+plan_memory.json.
 """
 
 import json

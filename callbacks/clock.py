@@ -31,6 +31,7 @@ class Clock:
 
     def __init__(self, began: float) -> None:
         self.seconds = dict.fromkeys(PURPOSES, 0.0)
+        self._ever = dict.fromkeys(PURPOSES, 0.0)
         self.base = START
         self.waiting_for = COMMUNICATION
         self._named: list[tuple[str, str]] = []
@@ -45,6 +46,7 @@ class Clock:
         """Book what has passed."""
         now = time.monotonic()
         self.seconds[self.purpose] += now - self._since
+        self._ever[self.purpose] += now - self._since
         self._since = now
 
     def enter(self, name: str, purpose: str) -> None:
@@ -58,6 +60,11 @@ class Clock:
             self.stop()
             self._named.pop()
 
+    def ever(self) -> dict[str, float]:
+        """Everything it ran for since it began, as it ran: nothing taken, nothing moved."""
+        self.stop()
+        return dict(self._ever)
+
     def turn(self, base: str) -> None:
         """Another purpose for whatever has no name."""
         self.stop()
@@ -68,6 +75,15 @@ class Clock:
         seconds = min(max(seconds, 0.0), self.seconds[source])
         self.seconds[source] -= seconds
         self.seconds[target] += seconds
+
+    @contextmanager
+    def device(self) -> Iterator[None]:
+        """Within it the host does nothing but wait for steps that the device was given."""
+        self.enter("device", COMPUTE)
+        try:
+            yield
+        finally:
+            self.leave("device")
 
     @contextmanager
     def watch(self, part: str) -> Iterator[None]:

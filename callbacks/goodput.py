@@ -5,9 +5,11 @@ headings of this ledger (the "goodput" of Google's ML productivity and of MegaSc
 the first process, which waits for the others where they are slower. A journal in the run's folder is only ever appended
 to, so a kill loses nothing but its own last moments, and those are lost work anyway.
 
-On CPUs all headings are measured. On a GPU communication, bubble and input are measured by events on the compute
-stream, computing is what is left of the step; the host is brought level with the device only where a step is logged,
-which reads numbers back anyway. A pipeline's bubble includes what its messages take to travel.
+On CPUs all headings are measured. On a GPU communication and bubble are measured by events on the compute stream,
+computing is what is left of the step, and input and callbacks count as far as the stream stood still. The host is
+brought level with the device only where an optimizer step is logged, which reads numbers back anyway, and before a
+checkpoint or a validation; a callback that waits for the device by itself does so within its `waiting`, which counts
+as computing. A pipeline's bubble includes what its messages take to travel.
 """
 
 import atexit
@@ -80,8 +82,7 @@ class Goodput(lightning.Callback):
 
     def __init__(self) -> None:
         self._began = _began if _began is not None else time.monotonic()
-        self._gap: tuple[Any, Any, float] | None = None
-        self._input = 0.0
+        self._ended: tuple[Any, dict[str, float]] | None = None
         self._clock: Clock | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -94,11 +95,14 @@ class Goodput(lightning.Callback):
         self._step, self._totals = 0, Totals()
         self._device = trainer.strategy.root_device
         self._throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)
-        self._gaps: list[tuple[Any, Any, float]] = []
+        self._gaps: list[tuple[Any, Any, dict[str, float]]] = []
         self._waiting = Waiting(self._clock, self._device)
         self._waiting.install()
         if hasattr(trainer.strategy, "watch"):
             trainer.strategy.watch = self._clock.watch
+        for callback in trainer.callbacks:
+            if hasattr(callback, "waiting"):
+                callback.waiting = self._clock.device
         self._watch_profiler(trainer)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -181,8 +185,6 @@ class Goodput(lightning.Callback):
                     clock.enter(name, purpose)
                 if name == _STEP:
                     self._begin_step(trainer)
-                elif name == _FETCH:
-                    self._input -= time.monotonic()
             start(name)
 
         def stopped(name: str) -> None:
@@ -191,8 +193,6 @@ class Goodput(lightning.Callback):
                 return
             if name == _STEP:
                 self._end_step(trainer)
-            elif name == _FETCH:
-                self._input += time.monotonic()
             clock.leave(name)
             if name == _SAVE:
                 self._book(trainer)
@@ -202,29 +202,29 @@ class Goodput(lightning.Callback):
 
     def _begin_step(self, trainer: Any) -> None:
         self._step = trainer.global_step
-        if self._gap is not None:
+        if self._ended is not None and self._clock is not None:
+            begin, before = self._ended
             end = torch.cuda.Event(enable_timing=True)
             end.record()
-            self._gaps.append((self._gap[0], end, self._input))
-            self._gap = None
-        self._input = 0.0
+            host = {purpose: seconds - before[purpose] for purpose, seconds in self._clock.ever().items()}
+            self._gaps.append((begin, end, host))
+            self._ended = None
 
     def _end_step(self, trainer: Any) -> None:
-        self._step = trainer.global_step
-        if self._device.type != "cuda":
+        stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        if self._device.type != "cuda" or self._clock is None:
             return
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if stepped and trainer.global_step % trainer.log_every_n_steps == 0:
             torch.cuda.synchronize(self._device)
         begin = torch.cuda.Event(enable_timing=True)
         begin.record()
-        self._gap = (begin, None, 0.0)
+        self._ended = begin, self._clock.ever()
 
     def _drain(self) -> None:
         """Let a GPU finish the steps it was given, on their own account."""
         if self._device.type == "cuda" and self._clock is not None:
-            self._clock.enter("drain", COMPUTE)
-            torch.cuda.synchronize(self._device)
-            self._clock.leave("drain")
+            with self._clock.device():
+                torch.cuda.synchronize(self._device)
 
     def _release(self) -> None:
         self._waiting.remove()
@@ -237,11 +237,16 @@ class Goodput(lightning.Callback):
         assert self._clock is not None
         self._waiting.settle()
         while self._gaps and self._gaps[0][1].query():
-            begin, end, waited = self._gaps.pop(0)
-            # The device was busy with the step before while the host waited for input.
-            self._clock.move(INPUT, COMPUTE, waited - begin.elapsed_time(end) / 1000)
+            begin, end, host = self._gaps.pop(0)
+            # So long the device was busy with the step before while the host did something else than wait for it.
+            busy = sum(host.values()) - host[COMPUTE] - begin.elapsed_time(end) / 1000
+            for purpose in (OTHER, INPUT):
+                overlapped = min(max(busy, 0.0), host[purpose])
+                self._clock.move(purpose, COMPUTE, overlapped)
+                busy -= overlapped
         if self._throughput is not None and self._training:
-            done = self._throughput.model_flops(trainer, trainer.lightning_module)
+            with self._clock.device():
+                done = self._throughput.model_flops(trainer, trainer.lightning_module)
         else:
             done = self._flops
         flops, self._flops = done - self._flops, done

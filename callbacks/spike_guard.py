@@ -8,16 +8,17 @@ what they were, so the guard only goes back where that does not help, when the l
 same settings, the one gradient norms, the other losses.
 """
 
+import contextlib
 import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
 
 from callbacks.checkpoints import (
     Checkpoints,
@@ -27,6 +28,7 @@ from callbacks.checkpoints import (
     set_later_checkpoints_aside,
 )
 from callbacks.metrics_table import MetricsTable
+from callbacks.readings import Reading
 from errors import InputError
 from models.spikes import NormHistory, SpikeSkip
 
@@ -71,7 +73,8 @@ class SpikeGuard(lightning.Callback):
         self.patience, self.rollbacks = patience, rollbacks
         self.steps_before, self.steps_after = steps_before, steps_after
         self.history = NormHistory(detection)
-        self._pending: list[_Reading] = []
+        self.waiting: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        self._pending: list[Reading] = []
         self._row = self._first = 0
         self._left_out = 0.0
         self._numbers: dict[str, float] = {}
@@ -97,12 +100,13 @@ class SpikeGuard(lightning.Callback):
         step, data = trainer.global_step, trainer.datamodule
         left_out = getattr(pl_module, "norm_history", None)
         loss = trainer.callback_metrics[LOSS]
-        self._pending.append(_Reading(step, loss, loss.new_zeros(()) if left_out is None else left_out.skipped))
+        reading = Reading(step, loss, loss.new_zeros(()) if left_out is None else left_out.skipped)
+        self._pending.append(reading)
         saver = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))
         validates = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
         saves = step % saver.every_steps == 0 or step in (1, trainer.max_steps)
         # Reading a loss at once would make a GPU wait in every step; what is saved must have been judged.
-        self._judge(trainer, pl_module, 0 if validates or saves or loss.device.type == "cpu" else 1)
+        self._judge(trainer, pl_module, 0 if validates or saves or reading.arrived else 1)
         if step == trainer.global_step == 1:
             saver.save(trainer)  # the run's own interval may be long
         if self._numbers:
@@ -125,7 +129,8 @@ class SpikeGuard(lightning.Callback):
     def _judge(self, trainer: Any, pl_module: Any, unread: int) -> None:
         while len(self._pending) > unread:
             reading = self._pending.pop(0)
-            loss, left_out = reading.values()
+            with self.waiting():
+                loss, left_out = reading.values()
             was_left_out, self._left_out = left_out > self._left_out, left_out
             spike = bool(self.history.is_spike(torch.tensor(loss)))
             if not spike and not was_left_out:
@@ -166,11 +171,11 @@ class SpikeGuard(lightning.Callback):
         data, folder = trainer.datamodule, Path(trainer.default_root_dir)
         samples = data.samples_of_step(self._first)
         earlier = [e for e in read_spikes(folder) if e["action"] == ROLLED_BACK and e["order"] == data.order()]
-        attempt, reach = 0, data.position_at(max(self._first - 1 - self.steps_before, 0))
+        attempt, reach = 0, 0
         if earlier:
-            first, stop = earlier[-1]["skipped"]
-            if first <= samples[0] < 2 * stop - first:
-                attempt, reach = earlier[-1]["attempt"] + 1, first
+            reach, stop = earlier[-1]["skipped"]
+            if reach <= samples[0] < 2 * stop - reach:
+                attempt = earlier[-1]["attempt"] + 1
         if attempt >= self.rollbacks:
             return {
                 "stop": f"loss spiked again at step {self._first} after going back {attempt} times for this place "
@@ -186,39 +191,20 @@ class SpikeGuard(lightning.Callback):
         far = [path for path in found if checkpoint_step(path) < self._first - attempt * self.steps_before]
         chosen, factor = far[-1] if far else found[0], 2**attempt
         begin = max(self._first - 1 - factor * self.steps_before, checkpoint_step(chosen))
+        first, learned = data.position_at(begin), data.position_at(checkpoint_step(chosen))
+        if attempt and data.skipped.within(reach, learned) == max(learned - reach, 0):
+            # One stretch with what was left out before, unless the checkpoint has learned from samples between.
+            first = min(reach, first)
         return {
             "checkpoint": chosen.name,
             "skipped": [
-                min(reach, data.position_at(begin)) if attempt else data.position_at(begin),
+                first,
                 data.position_at(max(self._first + factor * self.steps_after, step)),
             ],
             "attempt": attempt,
             "rollbacks": len(earlier) + 1,
             "order": data.order(),
         }
-
-
-class _Reading:
-    """The loss of a step, and how many steps were left out up to it, on their way from the device."""
-
-    def __init__(self, step: int, loss: Tensor, left_out: Tensor) -> None:
-        self.step = step
-        values = torch.stack((loss.detach().double(), left_out.to(loss.device).double()))
-        self._copied: Any = None
-        if values.device.type == "cuda":
-            self._values = torch.empty(2, dtype=torch.float64, pin_memory=True)
-            self._values.copy_(values, non_blocking=True)
-            self._copied = torch.cuda.Event()
-            self._copied.record()
-        else:
-            self._values = values
-
-    def values(self) -> tuple[float, float]:
-        """Waits for the copy."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        loss, left_out = self._values.tolist()
-        return loss, left_out
 
 
 def return_to(trainer: Any, pl_module: Any, checkpoint: Path) -> None:

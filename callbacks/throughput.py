@@ -6,7 +6,6 @@ little. Time spent in validation is left out, time spent waiting for input is no
 
 import importlib.metadata
 import json
-import os
 import platform
 import sys
 import time
@@ -38,7 +37,8 @@ class Throughput(lightning.Callback):
     """Logs `throughput/{tokens_per_second,model_flops_per_second,share_of_peak}` at the logging interval.
 
     Also writes `run.json` into the run's folder: the hardware, the versions, what was reached, and the peak memory of
-    each rank above what it had before there was a model, see `callbacks.memory`.
+    each rank above what it had before there was a model: of the run, of its first steps' tensors on a CPU, and what the
+    allocator reserved on a GPU, see `callbacks.memory`.
 
     Args:
         peak_flops_per_second: ceiling of one device; null measures it for a second before training.
@@ -78,8 +78,6 @@ class Throughput(lightning.Callback):
             "python": platform.python_version(),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-            # A C library that keeps freed pages makes a process look larger than its tensors.
-            "returns_freed_memory": "MALLOC_MMAP_THRESHOLD_" in os.environ or device.type == "cuda",
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         self._fit_start, self._trained = time.monotonic(), False
@@ -91,6 +89,7 @@ class Throughput(lightning.Callback):
             self._write(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._memory.end_first_steps()
         self._validation_start = time.monotonic()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -101,13 +100,15 @@ class Throughput(lightning.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._trained = True
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped:
+            self._memory.step()
         if "tokens" not in batch:  # prompts, of which their module itself logs how fast they are answered
             return
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.
         window = pl_module.config.sliding_window
         self._pairs = self._pairs + attended_pairs(batch["document_ids"], batch.get("branches"), window)
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not stepped or trainer.global_step % trainer.log_every_n_steps:
             return
         done = self._flops_since(trainer, pl_module)
@@ -128,9 +129,20 @@ class Throughput(lightning.Callback):
         # A run that was complete already keeps the facts of its training.
         if not self._trained:
             return
-        self._facts["peak_memory_bytes"] = _of_every_rank(self._memory.bytes())
+        self._memory.end_first_steps()
+        sizes: list[int] = getattr(getattr(trainer, "datamodule", None), "batch_sizes", list)()
+        measured = {
+            "peak_memory_bytes": self._memory.bytes(),
+            # Of batches that grow the first say little of the others.
+            "first_steps_memory_bytes": self._memory.of_first_steps if len(sizes) < 2 else None,
+            "reserved_memory_bytes": self._memory.reserved(),
+        }
+        self._facts |= {name: _of_every_rank(value) for name, value in measured.items()}
         if trainer.is_global_zero:
             self._write(trainer)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        self._memory.end_first_steps()
 
     def _write(self, trainer: lightning.Trainer) -> None:
         self._facts["seconds_of_last_start"] = round(time.monotonic() - self._fit_start, 1)

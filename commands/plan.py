@@ -146,7 +146,7 @@ def verify(run: Path, given: argparse.Namespace, rest: Sequence[str]) -> None:
         print(json.dumps([asdict(row) | {"difference": row.difference} for row in found], indent=1))
         return
     print(f"{run}: {facts['device']}")
-    print(comparison_table(found, hardware, bool(facts.get("returns_freed_memory"))))
+    print(comparison_table(found, facts))
 
 
 def advise(given: argparse.Namespace) -> None:

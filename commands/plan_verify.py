@@ -19,8 +19,6 @@ from strategies.planner.hardware import Hardware
 from strategies.planner.memory import rank_memory
 from strategies.planner.step_time import model_flops_of_step, step_time
 
-ALLOCATOR = "MALLOC_MMAP_THRESHOLD_"
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -40,6 +38,10 @@ class Comparison:
 def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
     """Peak memory of every pipeline rank, step time and tokens a second.
 
+    Tensors are held against tensors: on a CPU those of the first steps and what a process takes beside them, on a GPU
+    those its allocator counted. What the allocator reserved is a row of its own there, beside the plan with the
+    overhead of the device, which also has what no allocator sees: context and communication.
+
     Args:
         run: a run's folder.
         hardware: it ran on; its rate of products is taken from the run, where that was measured.
@@ -55,15 +57,22 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
     whole = setup_of(configuration, hardware, facts["devices"])
     *before, setup = replace(whole, steps=facts["steps"]).phases()
     warmup = sum(phase.steps for phase in before)
-    measured = facts["peak_memory_bytes"]
+    measured = memory_of(facts)
+    overhead = hardware.overhead if hardware.device == "cpu" else 0.0
+    reserved = facts.get("reserved_memory_bytes") or [None]
     if setup.sizes.world != len(measured):
         raise InputError(f"{run}/run.json: {len(measured)} ranks were measured, the configuration has {setup.sizes}")
     each = len(measured) // setup.sizes.pp
     found = []
     for rank in range(setup.sizes.pp):
-        name = "peak memory" + (f", pipeline rank {rank}" if setup.sizes.pp > 1 else "")
+        of_rank = f", pipeline rank {rank}" if setup.sizes.pp > 1 else ""
         most = max(measured[rank * each : (rank + 1) * each])
-        found.append(Comparison(name, "MB", rank_memory(setup, rank, hardware.overhead).total / 1e6, most / 1e6))
+        planned = rank_memory(setup, rank, overhead).total
+        found.append(Comparison(f"peak memory{of_rank}", "MB", planned / 1e6, most / 1e6))
+        if None not in reserved:
+            most = max(reserved[rank * each : (rank + 1) * each])
+            planned = rank_memory(setup, rank, hardware.overhead).total
+            found.append(Comparison(f"reserved memory{of_rank}", "MB", planned / 1e6, most / 1e6))
     rates = [
         float(value)
         for step, _, name, value in read_metrics(run / TABLE)
@@ -104,6 +113,19 @@ def read_facts(run: Path) -> dict[str, Any]:
     return facts
 
 
+def memory_of(facts: dict[str, Any]) -> list[int]:
+    """Peak of each rank in bytes: of its first steps where freed pages were not in it, else of the whole run."""
+    of_first_steps = facts.get("first_steps_memory_bytes") or [None]
+    peak: list[int] = facts["peak_memory_bytes"] if None in of_first_steps else of_first_steps
+    return peak
+
+
+def counts_freed_memory(facts: dict[str, Any]) -> bool:
+    """Whether the peak of a run holds pages that its C library kept."""
+    counted = facts.get("device_type") != "cpu" or facts.get("returns_freed_memory", False)
+    return not counted and None in (facts.get("first_steps_memory_bytes") or [None])
+
+
 def hardware_it_ran_on(run: Path, facts: dict[str, Any], folder: Path) -> str:
     """Name of the file of `folder` that describes the device of a run.
 
@@ -123,13 +145,12 @@ def hardware_it_ran_on(run: Path, facts: dict[str, Any], folder: Path) -> str:
     return found[0]
 
 
-def comparison_table(found: list[Comparison], hardware: Hardware, returned: bool) -> str:
+def comparison_table(found: list[Comparison], facts: dict[str, Any]) -> str:
     """Predicted and measured beside each other.
 
     Args:
         found: see `compare_run`.
-        hardware: it ran on.
-        returned: whether the run's process gave freed memory back at once.
+        facts: of the run, see `read_facts`.
     """
     lines = [f"  {'':<30}{'predicted':>14}{'measured':>14}{'difference':>12}"]
     lines += [
@@ -137,6 +158,8 @@ def comparison_table(found: list[Comparison], hardware: Hardware, returned: bool
         f"{row.difference:>+11.1%}"
         for row in found
     ]
-    if hardware.device == "cpu" and not returned:
-        lines.append(f"  memory: the C library kept freed pages; run with {ALLOCATOR}=65536 to count tensors alone")
+    if counts_freed_memory(facts):
+        lines.append("  memory: with pages that the C library kept; runs of this version count tensors alone on glibc")
+    if any(row.name.startswith("reserved") for row in found):
+        lines.append("  reserved memory: planned with context and communication, which the allocator does not see")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """What DataModules of numbered samples share: which of them this rank sees, and how many were learned from.
 
 The only state is how far the order was consumed, counted in optimizer steps, because a prefetching loader is always
-ahead of what was learned from, and which stretches of it are left out.
+ahead of what was learned from, what each step up to there consumed, and which stretches of it are left out.
 """
 
 import itertools
@@ -105,6 +105,14 @@ class StepKeys(Sampler[StepKey]):
             yield StepKey(samples, step)
 
 
+class Stretch(NamedTuple):
+    """Optimizer steps in a row with equally many samples each: after `step` of them `sample` was the first to come."""
+
+    step: int
+    sample: int
+    samples_a_step: int
+
+
 class NumberedSamples(lightning.LightningDataModule):
     """Deals sample numbers out to data-parallel ranks and remembers the position in their order.
 
@@ -128,6 +136,7 @@ class NumberedSamples(lightning.LightningDataModule):
         self.batch_size, self.workers, self.batch_size_warmup = batch_size, workers, batch_size_warmup
         self.consumed_samples = self.counted_steps = 0
         self.skipped = SkippedSamples()
+        self.stretches: list[Stretch] = []
 
     def ranks(self) -> tuple[int, int]:
         """This process's data-parallel rank and their number, as the strategy counts them."""
@@ -149,21 +158,48 @@ class NumberedSamples(lightning.LightningDataModule):
         return self.position_at(self.trainer.max_steps)
 
     def position_at(self, step: int) -> int:
-        """First sample number not yet consumed when `step` optimizer steps are completed.
+        """First sample number not yet consumed when `step` optimizer steps are completed, in this start or an earlier.
 
         Args:
-            step: not before the one that the count of this run began with.
+            step: at least 0.
+
+        Raises:
+            InputError: for a step before the checkpoint that this run continues, where that does not say what came
+                before it.
         """
-        assert self.trainer is not None
-        micro_batches = self.ranks()[1] * self.trainer.accumulate_grad_batches
-        steps = range(self.counted_steps, step)
-        return self.skipped.after(self.consumed_samples, sum(map(self.batch_size_of, steps)) * micro_batches)
+        if step < self.counted_steps:
+            stretch = self._stretch_of(step)
+            return self.skipped.after(stretch.sample, (step - stretch.step) * stretch.samples_a_step)
+        samples = sum(map(self._samples_in, range(self.counted_steps, step)))
+        return self.skipped.after(self.consumed_samples, samples)
 
     def samples_of_step(self, step: int) -> list[int]:
         """Samples of the whole optimizer step that made `step` of them complete, over all ranks."""
-        assert self.trainer is not None
-        samples = self.batch_size_of(step - 1) * self.ranks()[1] * self.trainer.accumulate_grad_batches
+        earlier = step <= self.counted_steps
+        samples = self._stretch_of(step - 1).samples_a_step if earlier else self._samples_in(step - 1)
         return self.skipped.take(self.position_at(step - 1), samples)
+
+    def _samples_in(self, step: int) -> int:
+        assert self.trainer is not None
+        return self.batch_size_of(step) * self.ranks()[1] * self.trainer.accumulate_grad_batches
+
+    def _stretch_of(self, step: int) -> Stretch:
+        found = [stretch for stretch in self.stretches if stretch.step <= step]
+        if not found:
+            raise InputError(
+                f"samples of step {step + 1}: the checkpoint of step {self.counted_steps} that this run continues was "
+                "written before checkpoints knew what came before them, set it aside to continue an earlier one"
+            )
+        return found[-1]
+
+    def _stretches_up_to(self, step: int) -> list[Stretch]:
+        """What earlier starts counted and what this one did."""
+        found, first, sample = list(self.stretches), self.counted_steps, self.consumed_samples
+        for samples, steps in itertools.groupby(map(self._samples_in, range(first, step))):
+            found.append(Stretch(first, sample, samples))
+            number = sum(1 for _ in steps)
+            first, sample = first + number, self.skipped.after(sample, number * samples)
+        return found
 
     def origins(self, samples: Sequence[int]) -> list[dict[str, Any]]:
         """What each sample is made of, for people: at least its number."""
@@ -230,6 +266,7 @@ class NumberedSamples(lightning.LightningDataModule):
         return {
             "consumed_samples": self.position(),
             "counted_steps": self.trainer.global_step,
+            "stretches": [list(stretch) for stretch in self._stretches_up_to(self.trainer.global_step)],
             "skipped": [list(pair) for pair in self.skipped.ranges],
             "order": self.order(),
         }
@@ -253,3 +290,4 @@ class NumberedSamples(lightning.LightningDataModule):
             self.skipped.add(first, stop)
         self.consumed_samples = state_dict["consumed_samples"]
         self.counted_steps = state_dict["counted_steps"]
+        self.stretches = [Stretch(*numbers) for numbers in state_dict.get("stretches", ())]

@@ -16,6 +16,7 @@ from callbacks.goodput import LEDGER, Goodput, Totals, read_ledger
 from callbacks.metrics_table import read_metrics
 from callbacks.report import write_report
 from main import main
+from models.language_model import LanguageModel
 from tests.conftest import Configure
 from tests.distributed import Command, forked, run_ranks
 
@@ -100,6 +101,76 @@ def test_a_run_with_validation_and_accumulation_adds_up(configure: Configure, tm
     before = (tmp_path / "run" / LEDGER).read_bytes()
     main(["fit", "--config", str(config)])  # complete already
     assert (tmp_path / "run" / LEDGER).read_bytes() == before
+
+
+class Device:
+    """A stream that works behind the host's back: every micro-batch gives it so many seconds to do."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.free_at, self.given, self.synchronised = seconds, 0.0, 0.0, 0
+
+    def work(self) -> None:
+        self.free_at = max(self.free_at, time.monotonic()) + self.seconds
+        self.given += self.seconds
+
+    def synchronize(self, *_: Any) -> None:
+        self.synchronised += 1
+        time.sleep(max(self.free_at - time.monotonic(), 0.0))
+
+    def event(self, enable_timing: bool = False) -> "Event":
+        return Event(self)
+
+
+class Event:
+    """Happens when the device has done what it was given before."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.record()
+
+    def record(self) -> None:
+        self.at = max(self.device.free_at, time.monotonic())
+
+    def query(self) -> bool:
+        return time.monotonic() >= self.at
+
+    def synchronize(self) -> None:
+        time.sleep(max(self.at - time.monotonic(), 0.0))
+
+    def elapsed_time(self, end: "Event") -> float:
+        return 1000 * (end.at - self.at)
+
+
+def test_waiting_for_a_device_is_computing_and_only_logged_steps_wait(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed to be slower than the host; the spike guard waits for each step but the last."""
+    device, setup, step = Device(0.06), Goodput.setup, LanguageModel.training_step
+
+    def on_the_device(self: Goodput, trainer: Any, pl_module: Any, stage: str) -> None:
+        setup(self, trainer, pl_module, stage)
+        self._device = torch.device("cuda")
+
+    def training_step(self: LanguageModel, batch: dict[str, Any], batch_index: int) -> Any:
+        device.work()
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(Goodput, "setup", on_the_device)
+    monkeypatch.setattr(LanguageModel, "training_step", training_step)
+    monkeypatch.setattr(torch.cuda, "synchronize", device.synchronize)
+    monkeypatch.setattr(torch.cuda, "Event", device.event)
+    monkeypatch.setattr("callbacks.readings.on_its_way", lambda values: (values, device.event()))
+    saver = {"class_path": "callbacks.Checkpoints", "init_args": {"every_steps": 100}}
+    guard = {"class_path": "callbacks.SpikeGuard"}
+    rare = {"val_check_interval": 1000, "log_every_n_steps": 8, "max_steps": 20}
+    config = with_ledger(configure(trainer__callbacks=[guard, saver], **{f"trainer__{k}": v for k, v in rare.items()}))
+    main(["fit", "--config", str(config)])
+    seconds = read_ledger(tmp_path / "run").seconds
+    assert device.given == pytest.approx(40 * 0.06)
+    assert 0.98 * device.given <= seconds[COMPUTE] < 1.2 * device.given
+    assert seconds[OTHER] < 0.2 * device.given
+    # After steps 8 and 16, and before those of steps 1 and 20 are saved; not after each of their micro-batches.
+    assert device.synchronised == 2 + 2
 
 
 def test_a_killed_run_accounts_for_what_it_lost(configure: Configure, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from callbacks.checkpoints import checkpoints
 from callbacks.metrics_table import read_metrics
-from callbacks.spike_guard import JOURNAL, ROLLED_BACK, read_spikes
+from callbacks.spike_guard import JOURNAL, ROLLED_BACK, SpikeGuard, read_spikes
 from main import main
 from models.language_model import LanguageModel
 from strategies.checkpoint import read_checkpoint
@@ -134,10 +134,10 @@ def test_a_second_spike_in_one_place_escalates_then_stops(
     refused(["fit", "--config", str(config)], capsys)
     events = read_spikes(tmp_path / "run")
     assert [event["attempt"] for event in events] == [0, 1]
-    # Step 5 .. 7, then twice as far on either side and all that was left out before.
+    # Steps 5 .. 7, then twice as far on either side of step 5, which had samples 28 .. 31, from the first of step 3.
     assert events[0]["skipped"] == [16, 28]
-    assert events[1]["skipped"][0] == 16
-    assert events[1]["skipped"][1] == 28 + 4 * 3
+    assert (events[1]["step"], events[1]["checkpoint"]) == (5, "step=1.ckpt")
+    assert events[1]["skipped"] == [8, 28 + 4 * 3]
 
 
 def test_a_loss_that_stays_high_is_waited_for_then_left_behind(
@@ -155,6 +155,82 @@ def test_a_loss_that_stays_high_is_waited_for_then_left_behind(
     names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
     assert sum("step=8.ckpt.abandoned" in name for name in names) == 1
     assert max(losses(tmp_path / "run").values()) < 10
+
+
+def killed_when_it_would_go_back(config: Path) -> None:
+    """Train up to the decision, of which nothing is left but the checkpoints before it."""
+
+    class KilledError(Exception):
+        pass
+
+    def die(*_: Any) -> None:
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SpikeGuard, "_go_back", die)
+        with pytest.raises(KilledError):
+            main(["fit", "--config", str(config)])
+
+
+def equals_one_that_never_saw(run: Path, config: Path, other: Path) -> None:
+    other.mkdir()
+    shutil.copy(run / JOURNAL, other)
+    main(["fit", "--config", str(config), f"--trainer.default_root_dir={other}"])
+    assert losses(other) == losses(run)
+
+
+def test_a_row_of_spikes_that_spans_a_resume_is_left_out_from_its_first(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"patience": 2, "detection": {"deviations": 4.0, "window": 8}}
+    config, run = guarded(configure(trainer__max_steps=12), **settings), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        poison(patched, set(range(28, 36)), factor=20.0)  # steps 8 and 9; step 8 is saved within the row
+        killed_when_it_would_go_back(config)
+        assert checkpoints(run / "checkpoints")[-1].name == "step=8.ckpt"
+        main(["fit", "--config", str(config)])
+    events = read_spikes(run)
+    assert [(event["action"], event["step"]) for event in events] == [("watched", 8), (ROLLED_BACK, 8)]
+    assert [sample["sample"] for sample in events[1]["samples"]] == [28, 29, 30, 31]
+    assert (events[1]["checkpoint"], events[1]["skipped"]) == ("step=4.ckpt", [28, 36])
+    assert max(losses(run).values()) < 10
+    equals_one_that_never_saw(run, config, tmp_path / "never-saw")
+
+
+def test_going_back_twice_after_a_resume_reaches_before_it(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"steps_before": 2, "steps_after": 1}
+    config, run = guarded(configure(trainer__max_steps=14), **settings), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        poison(patched, set(range(36, 48)))  # steps 10 to 12
+        killed_when_it_would_go_back(config)
+        main(["fit", "--config", str(config)])  # from step 8
+    events = read_spikes(run)
+    assert [(event["attempt"], event["step"], event["checkpoint"]) for event in events] == [
+        (0, 10, "step=8.ckpt"),
+        (1, 9, "step=4.ckpt"),
+    ]
+    assert events[0]["skipped"] == [32, 44]
+    # Step 9 had samples 44 .. 47 then; four steps before it begins the one after step 4, two after it end at 56.
+    assert events[1]["skipped"] == [16, 56]
+    assert max(losses(run).values()) < 10
+    equals_one_that_never_saw(run, config, tmp_path / "never-saw")
+
+
+def test_what_a_checkpoint_has_learned_from_is_not_said_to_be_left_out(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = guarded(configure(trainer__max_steps=14), steps_after=4), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        poison(patched, {21, 57})
+        main(["fit", "--config", str(config)])
+    events = read_spikes(run)
+    assert [event["attempt"] for event in events] == [0, 1]
+    assert events[0]["skipped"] == [20, 40]
+    assert (events[1]["step"], events[1]["checkpoint"]) == (10, "step=8.ckpt")  # it has learned from 40 .. 51
+    assert events[1]["skipped"][0] == 56
+    equals_one_that_never_saw(run, config, tmp_path / "never-saw")
 
 
 def test_what_spike_skip_leaves_out_is_named_and_not_gone_back_for(

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 import yaml
 
-from callbacks.metrics_table import write_metrics
+from callbacks.metrics_table import TABLE, write_metrics
 from commands.dry_run import dry_run
 from commands.plan import FOLDER, plan
 from commands.plan_setup import checkpoint_steps, saves_asynchronously, setup_of
 from commands.plan_tables import COLUMNS, short
-from commands.plan_verify import hardware_it_ran_on
+from commands.plan_verify import compare_run, hardware_it_ran_on
 from commands.scaling_law import scaling_law
 from errors import InputError
 from main import resolved
 from strategies.planner.cost import make_plan
 from strategies.planner.hardware import read_hardware
 from strategies.planner.layout_search import refusal
+from strategies.planner.memory import rank_memory
 from tests.conftest import ROOT
 from tests.strategies.planner.test_measured_memory import LAYOUTS, configuration
 from tests.strategies.planner.test_scaling_laws import KNOWN, runs
@@ -198,6 +199,43 @@ def test_dry_run_of_what_does_not_fit_ends_with_status_1(tmp_path: Path) -> None
     for name in (["--hardware"], ["--hardware="]):
         with pytest.raises(InputError, match="--hardware: name a file"):
             dry_run(["fit", *name], lambda _: (loaded, []))
+
+
+def finished_run(folder: Path, facts: dict[str, Any]) -> Path:
+    """What a run leaves behind that was planned by `small`."""
+    (folder / "run.json").write_text(json.dumps({"matmul_peak_flops": 5e14, "devices": 1, "steps": 2} | facts))
+    (folder / "config.yaml").write_text(yaml.safe_dump(small(folder)))
+    rates = [[step, "0", "throughput/tokens_per_second", "1e5"] for step in (1, 2)]
+    write_metrics(folder / TABLE, rates)
+    return folder
+
+
+def test_a_gpus_tensors_are_held_against_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As written by an H100: its 3 GB beside tensors are in nothing that its allocator counts."""
+    h100 = read_hardware(FOLDER / "h100.yaml")
+    tensors = rank_memory(setup_of(small(tmp_path), h100)).total
+    measured = {"peak_memory_bytes": [tensors], "reserved_memory_bytes": [tensors + 0.5e9]}
+    run = finished_run(tmp_path, {"device": "NVIDIA H100 80GB HBM3", "device_type": "cuda"} | measured)
+    found = {row.name: row for row in compare_run(run, h100)}
+    assert found["peak memory"].difference == pytest.approx(0)
+    assert found["reserved memory"].measured == pytest.approx((tensors + 0.5e9) / 1e6)
+    assert found["reserved memory"].predicted == pytest.approx((tensors + 3e9) / 1e6)
+    plan(["--verify", str(run)], lambda _: ({}, []))
+    printed = capsys.readouterr().out
+    assert "reserved memory" in printed
+    assert "the C library" not in printed
+
+
+def test_a_cpus_first_steps_are_held_against_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"device": "AMD EPYC x 2 (AVX2)", "device_type": "cpu", "peak_memory_bytes": [900e6]}
+    cpu = read_hardware(FOLDER / "cpu.yaml")
+    for further, expected in (({}, 900), ({"first_steps_memory_bytes": [700e6]}, 700)):
+        run = finished_run(tmp_path, facts | further)
+        found = {row.name: row for row in compare_run(run, cpu)}
+        assert found["peak memory"].measured == expected
+        assert "reserved memory" not in found
+        plan(["--verify", str(run)], lambda _: ({}, []))
+        assert ("pages that the C library kept" in capsys.readouterr().out) == (not further)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The plan's peak memory beside what training a model of 30 million parameters takes, in four layouts."""
 
-import ctypes
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from tests.conftest import ROOT
 from tests.distributed import run_ranks
 
 CPU = read_hardware(ROOT / "configs/hardware/cpu.yaml")
-M_MMAP_THRESHOLD = -3
 SPREAD, PIPELINE = "strategies.TensorParallelStrategy", "strategies.PipelineParallelStrategy"
 LAYOUTS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "single": (1, SPREAD, {}),
@@ -50,8 +48,7 @@ def configuration(folder: Path, world: int, strategy: str, layout: dict[str, Any
 
 
 def train(configuration: dict[str, Any]) -> None:
-    """Train as `fit` would, freed memory given back at once: what is left is tensors."""
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 65_536)
+    """Train as `fit` would."""
     import strategies
     from callbacks import MetricsTable, Throughput
     from datamodules import RandomTokens
