@@ -78,8 +78,8 @@ SEED = {  # the seed's devices, days and cost
     "1t": ((25_000, math.inf), (90, 183), (1e8, math.inf)),
 }
 MISSED = {"405b": 125.3}
-"""Days. Interleaved 1F1B with full recomputation takes 2.7 % longer than the seed's four months: its layout fits only with
-full recomputation, and zero-bubble schedules do not go with it."""
+"""Days. Interleaved 1F1B with full recomputation takes 2.7 % longer than the seed's four months: its layout fits only
+with full recomputation, and zero-bubble schedules do not go with it."""
 
 
 def shipped(name: str) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def test_the_interval_of_the_size_configurations_loses_little(name: str) -> None
 
 
 def test_the_interval_that_is_priced_is_that_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    """250 steps of the 405B model lose 13 % of its time more than 25: half of 45 minutes at each failure, one in 3 h."""
+    """250 steps of the 405B model lose 13 % of its time more than 25: half of 45 minutes at each failure."""
     loaded = size_configuration("405b")
     days = []
     for steps in (25, 250):

@@ -64,7 +64,11 @@ def pipeline(size: int = 2, **arguments: Any) -> PipelineParallelStrategy:
         (pipeline(2, schedule="1f1b", stages_per_rank=2), 2, "schedule 1f1b needs exactly 1"),
         (pipeline(2, schedule="zbv", compile_backend="inductor"), 2, "compile_backend=inductor: schedule zbv cuts"),
         (pipeline(2, schedule="zbv", activation_checkpointing="selective"), 2, "activation_checkpointing=selective"),
-        (pipeline(2, schedule="zbv", activation_checkpointing="full"), 2, "activation_checkpointing=full: schedule zbv"),
+        (
+            pipeline(2, schedule="zbv", activation_checkpointing="full"),
+            2,
+            "activation_checkpointing=full: schedule zbv",
+        ),
         (
             pipeline(2, schedule="interleaved_zero_bubble", activation_checkpointing="full"),
             2,
