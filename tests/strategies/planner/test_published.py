@@ -88,9 +88,10 @@ def llama_3_405b(devices: int) -> TrainingSetup:
 def test_why_llama_3_405b_is_slower_here(devices: int, published: float, planned: tuple[float, ...]) -> None:
     """This project in the authors' mesh reaches 25 and 28 % of the data sheet where they reached 41 and 43 %: a gap of
     39 and 34 %. In turn: they computed no activations again, which fits them and not us (float32 weights and
-    gradients, whole on every rank of a pipeline); their tensor-parallel messages, of half the bytes, were partly
-    hidden, ours wait; and their kernels at these widths may reach the 80 % of the data sheet that products reach at
-    best, where `h100.yaml` was calibrated with an 8B model. All three together overshoot, by 9 and 21 %: the second and third are bounds.
+    gradients, whole on every rank of a pipeline); tensor-parallel messages are float32 here and nothing hides them,
+    the third figure is as if all were hidden; and their kernels at these widths may reach the 80 % of the data sheet
+    that products reach at best, where `h100.yaml` was calibrated with an 8B model. All three together overshoot, by 9
+    and 21 %: the second and third are bounds.
     """
     as_it_runs = llama_3_405b(devices)
     kept = replace(as_it_runs, checkpointing="none")
@@ -258,8 +259,8 @@ GRAND_TETON = replace(H100, memory=96 * 2**30, memory_bandwidth=2.4e12)
 )
 def test_llama_3_8b_of_torchtitan(devices: int, compiled: bool, float8: bool, rate: float, gibibytes: float) -> None:
     """Tokens a second of a GPU and GiB, two windows a rank, selective recomputation (tables 1 and 3). The plan is
-    faster by 15 to 27 %, outside of the tenth, on a data sheet that these cards do not reach. It needs 4 to 12 % more memory
-    on 8 and 12 to 17 % on 128: parameters are gathered in float32 here and in bfloat16 there.
+    faster by 15 to 27 %, outside of the tenth, on a data sheet that these cards do not reach. It needs 4 to 12 % more
+    memory on 8 and 12 to 17 % on 128: parameters are gathered in float32 here and in bfloat16 there.
     """
     setup = TrainingSetup(
         llama("8b"), MeshSizes(dp_shard=devices), 8192, 2, checkpointing="selective", compiled=compiled, float8=float8
