@@ -106,7 +106,7 @@ def split_gradient_bytes(setup: TrainingSetup) -> float:
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
     assert shape.head_width is not None
     qkv = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
-    norms: float = 2 * RESIDUAL * shape.width
+    norms = 2.0 * RESIDUAL * shape.width
     if shape.query_key_norm:
         norms += c * (shape.heads + shape.key_value_heads) * shape.head_width / t
     return c * ((qkv + 2 * shape.hidden_width) / t + 2 * shape.width) + norms

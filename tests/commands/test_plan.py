@@ -123,7 +123,7 @@ def test_the_interval_of_the_size_configurations_loses_little(name: str) -> None
 
 
 def test_the_interval_that_is_priced_is_that_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    """250 steps of the 405B model lose 13 % more of its time than 25: half of 45 minutes a failure, one in 3 h."""
+    """250 steps of the 405B model lose 13 % of its time more than 25: half of 45 minutes at each failure."""
     loaded = size_configuration("405b")
     days = []
     for steps in (25, 250):
