@@ -102,16 +102,17 @@ def judge_ours(folder: Path, family: str) -> dict[str, Any]:
     import daft
     import numpy as np
     import pyarrow.compute
-    from daft import DataType, lit
 
     from datamodules import NearDuplicates
     from datamodules.cleaning.components import connected_components, pairs_in_buckets
+    from datamodules.cleaning.engine import spread
     from datamodules.cleaning.judging import band_column, judge
 
     near = NearDuplicates() if family in ("near_duplicates", "all") else None
-    text = lit(None).cast(DataType.string())
-    unknown = dict.fromkeys(("path", "group", "url", "licence", "date", "reason"), text)
-    piece = daft.read_json(f"{folder}/*.jsonl").with_columns(unknown)
+    table = daft.read_json(f"{folder}/*.jsonl").to_arrow()
+    for name in ("path", "file", "group", "url", "licence", "date", "reason"):
+        table = table.append_column(name, pyarrow.nulls(len(table), pyarrow.large_string()))
+    piece = spread(table)
     bands = [band_column(number) for number in range(near.bands)] if near else []
     judged = judge(piece, "web", our_steps(family), near, None).select("id", "reason", *bands).to_arrow()
     reasons = judged.column("reason").to_pylist()

@@ -131,7 +131,7 @@ def collect(chunks: Sequence[Chunk], readers: Mapping[str, Reader], folder: Path
         return write_pieces(missing[number], readers[missing[number].source], folder, piece_bytes)
 
     # Rows are numbers and the files are in the function: a path need not be text.
-    spread(daft.from_pydict({"chunk": list(range(len(missing)))})).select(read(col("chunk"))).collect()
+    spread(pyarrow.table({"chunk": list(range(len(missing)))})).select(read(col("chunk"))).collect()
 
 
 def write_pieces(chunk: Chunk, reader: Reader, folder: Path, piece_bytes: int) -> int:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import daft
 import numpy as np
 import pyarrow
 import pyarrow.compute
@@ -143,7 +142,7 @@ def finish(piece: Piece, folder: Path, masker: MaskPersonalData | None, cuts: Cu
     final = final.append_column("text", texts)
     for name, taken in lost.items():
         final = final.append_column(f"cut_{name}", pyarrow.array(taken, pyarrow.int64()))
-    write_table(masked_documents(spread(daft.from_arrow(final)), masker).to_arrow(), documents)
+    write_table(masked_documents(spread(final), masker).to_arrow(), documents)
 
     others = ~kept
     gone = table.select([*PROVENANCE, "bytes", "excerpt", "dropped_by", *measured]).filter(others)
@@ -151,7 +150,7 @@ def finish(piece: Piece, folder: Path, masker: MaskPersonalData | None, cuts: Cu
     for name, column in _kept_instead(piece).items():
         gone = gone.append_column(name, column.filter(others))
     excerpt = masked_excerpt(masker or MaskPersonalData(), col("excerpt"))
-    write_table(spread(daft.from_arrow(gone)).with_column("excerpt", excerpt).to_arrow(), dropped)
+    write_table(spread(gone).with_column("excerpt", excerpt).to_arrow(), dropped)
 
 
 def _reasons(piece: Piece, table: pyarrow.Table) -> pyarrow.Array:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import daft
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -140,7 +139,7 @@ def write_judged(
     """Judge a piece on disk into three files of the same rows, unless they are there; arguments as for `judge`."""
     if judged.exists():
         return
-    table = judge(spread(daft.from_arrow(pyarrow.parquet.read_table(piece))), source, steps, near, urls).to_arrow()
+    table = judge(spread(pyarrow.parquet.read_table(piece)), source, steps, near, urls).to_arrow()
     keys = np.empty((len(key_columns(near)), len(table)), dtype=np.uint64)
     for row, name in enumerate(key_columns(near)):
         keys[row] = table.column(name).fill_null(0).to_numpy()
