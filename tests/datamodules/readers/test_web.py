@@ -105,7 +105,7 @@ ZSTD = b"".join(pyarrow.compress(text, codec="zstd", asbytes=True) for text in T
         ("a.warc.gz", GZIP + gzip.compress(b"something else") + b"\0" * 500),
         ("a.warc", PLAIN + b"something else"),
     ],
-    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+    ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_crawl_cut_anywhere_does_not_pass_as_whole(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
@@ -125,7 +125,7 @@ def test_a_crawl_cut_anywhere_does_not_pass_as_whole(tmp_path: Path, name: str, 
         ("a.warc.gz", GZIP + gzip.compress(record("metadata", "http://a/", b"x"))),
         ("a.warc.wet", PLAIN),
     ],
-    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+    ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_whole_crawl_is_not_damaged(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
