@@ -262,8 +262,8 @@ def test_waiting_for_others_is_seen(strategy: str, layout: dict[str, Any], tmp_p
         assert seconds[COMMUNICATION] > 0
         if strategy.startswith("Pipeline"):
             idle = rank["traced"]["schedule"] - rank["traced"]["action"]
-            # What is idle and no waiting is the schedule's own Python.
-            assert 0.5 * idle < seconds[BUBBLE] < 1.02 * idle
+            # What is idle and no waiting is the schedule's own Python, the more the busier the machine.
+            assert 0.3 * idle < seconds[BUBBLE] < 1.02 * idle
         else:
             assert seconds[BUBBLE] == 0
     assert read_ledger(tmp_path).total == pytest.approx(ranks[0]["total"])
