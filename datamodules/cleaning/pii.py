@@ -23,6 +23,7 @@ from datamodules.cleaning.step import Rewrite
 from errors import InputError
 
 MAXIMUM_PASSES = 16
+"""Over a text; the last of them finds nothing, unless what is masked goes on uncovering more."""
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BR")
 """Whose national forms are looked for; numbers with a country code are found of every country."""
 
