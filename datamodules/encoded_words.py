@@ -6,7 +6,6 @@ tokens as the text encoded whole. Costs a table of the words seen, emptied when 
 """
 
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,20 @@ from datamodules.compiled import compiled
 MOST_WORDS, MOST_BYTES = 2**20, 2**26
 """The table is emptied beyond either: about 100 MB with the tokens."""
 
-Encode = Callable[[list[bytes]], list[np.ndarray]]
+Encode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From words to tokens, as `BytePairs` does it."""
 
 
 class EncodedWords:
     """Encodes texts by their words: what lies between two places that no token spans.
 
     Args:
-        encode: words, each as UTF-8, to their token ids.
-        tokens: the text of every token, as UTF-8.
+        encode: words to their tokens.
+        joined: which bytes stand together in a token, of `joined_bytes`.
     """
 
-    def __init__(self, encode: Encode, tokens: Iterable[bytes]) -> None:
-        self._encode, self._joined = encode, joined_bytes(tokens)
+    def __init__(self, encode: Encode, joined: np.ndarray) -> None:
+        self._encode, self._joined = encode, joined
         self._clear()
 
     def _clear(self) -> None:
@@ -72,24 +72,24 @@ class EncodedWords:
         self._count = _insert(
             content, ends, hashes, words, self._slots, self._hashes, self._letters, self._places, before
         )
-        cuts = self._places[before : self._count + 1].tolist()
-        letters = self._letters[cuts[0] : cuts[-1]].tobytes()
-        new = self._encode([letters[a - cuts[0] : b - cuts[0]] for a, b in pairwise(cuts)])
-        joined = np.concatenate(new)
+        places = self._places[before : self._count + 1]
+        tokens, lengths = self._encode(self._letters[places[0] : places[-1]], places - places[0])
         start = int(self._token_places[before])
         self._token_places = _grown(self._token_places, self._count + 1)
-        self._token_places[before + 1 : self._count + 1] = start + np.cumsum([len(tokens) for tokens in new])
-        self._tokens = _grown(self._tokens, start + len(joined))
-        self._tokens[start : start + len(joined)] = joined
+        self._token_places[before + 1 : self._count + 1] = start + np.cumsum(lengths)
+        self._tokens = _grown(self._tokens, start + len(tokens))
+        self._tokens[start : start + len(tokens)] = tokens
 
 
 def joined_bytes(tokens: Iterable[bytes]) -> np.ndarray:
     """Which bytes stand one after the other within a token or within a character, boolean [256, 256]."""
     joined = np.zeros((256, 256), dtype=bool)
     joined[:, 0x80:0xC0] = True  # the second and later bytes of a character
-    for token in tokens:
-        letters = np.frombuffer(token, dtype=np.uint8)
-        joined[letters[:-1], letters[1:]] = True
+    texts = list(tokens)
+    letters = np.frombuffer(b"".join(texts), dtype=np.uint8)
+    within = np.ones(len(letters), dtype=bool)
+    within[np.cumsum([0, *map(len, texts)])[:-1]] = False  # the first of a token follows no other
+    joined[letters[:-1][within[1:]], letters[1:][within[1:]]] = True
     return joined
 
 

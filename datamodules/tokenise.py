@@ -25,7 +25,7 @@ from datamodules.cleaning.engine import use_engine
 from datamodules.parquet_tokens import TokenFile
 from datamodules.shards import ShardRecord, ShardWriter, write_manifest
 from datamodules.stages import written_whole
-from datamodules.tokenizer import SentencePieceTokenizer, Tokenizer
+from datamodules.tokenizer import Tokenizer
 from datamodules.tokenizer_files import find_tokenizer, load_tokenizer
 from errors import InputError
 
@@ -88,12 +88,10 @@ def write_shards(
     records = into / RECORDS
     records.mkdir(exist_ok=True)
     missing = [number for number in range(len(files)) if not _record(records, number).exists()]
-    tasks = min(len(missing), os.cpu_count() or 1)
-    threads = max(1, (os.cpu_count() or 1) // max(tasks, 1))
 
     @daft.func.batch(return_dtype=DataType.struct(OUTCOME), batch_size=1)
     def write(numbers: Series) -> list[dict[str, Any]]:
-        return [_write_file(files[number], number, into, tokenizer, threads) for number in numbers.to_pylist()]
+        return [_write_file(files[number], number, into, tokenizer) for number in numbers.to_pylist()]
 
     sizes = [file.size for file in files]
     done = sum(sizes) - sum(sizes[number] for number in missing)
@@ -117,10 +115,8 @@ def write_shards(
     shutil.rmtree(records)
 
 
-def _write_file(file: DocumentFile | TokenFile, number: int, into: Path, folder: Path, threads: int) -> dict[str, Any]:
+def _write_file(file: DocumentFile | TokenFile, number: int, into: Path, folder: Path) -> dict[str, Any]:
     tokenizer = load_tokenizer(find_tokenizer(folder))
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        tokenizer.threads = threads
     try:
         made = file.write(into, number, tokenizer)
     except InputError as error:

@@ -5,12 +5,14 @@ faster and has no unknown token. SentencePiece's own defaults rewrite text (NFKC
 all of them are off, and the one character it cannot represent, its own space mark U+2581, is escaped.
 """
 
+import functools
 import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import numpy as np
 import pyarrow
 import sentencepiece
 
-from datamodules.encoded_words import EncodedWords
+from datamodules.byte_pairs import BytePairs
+from datamodules.encoded_words import EncodedWords, joined_bytes
 from errors import InputError
 
 SPACE_MARK, ESCAPE, ESCAPED_MARK = "\u2581", "\ue000", "\ue001"
@@ -146,17 +149,13 @@ class Tokenizer(ABC):
 class SentencePieceTokenizer(Tokenizer):
     """A trained SentencePiece model.
 
-    Attributes:
-        threads: that encode a batch; -1 is one a core.
-
     Args:
         model: the serialized model.
 
     Raises:
-        InputError: when it is damaged or rewrites text, as those of Llama 2 and Mistral do.
+        InputError: when it is damaged, no byte-pair encoding with byte fallback, or rewrites text, as those of Llama 2
+            and Mistral do.
     """
-
-    threads = -1
 
     def __init__(self, model: bytes) -> None:
         self.model = model
@@ -168,6 +167,11 @@ class SentencePieceTokenizer(Tokenizer):
         if min(ids) < 0 or self._processor.normalize(" a  b ") != " a  b ".replace(" ", SPACE_MARK):
             raise InputError(
                 f"{TOKENIZER} was not trained here: it lacks a special token or rewrites spaces, take the "
+                "tokenizer.json of the same model"
+            )
+        if not self._merges_in_order():
+            raise InputError(
+                f"{TOKENIZER} was not trained here: it is no byte-pair encoding with a token for every byte, take the "
                 "tokenizer.json of the same model"
             )
         self.bos, self.eos, self.pad = (
@@ -185,22 +189,24 @@ class SentencePieceTokenizer(Tokenizer):
         return ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._processor.encode([_escape(text) for text in texts], num_threads=self.threads)
+        ids: list[list[int]] = self._processor.encode([_escape(text) for text in texts], num_threads=-1)
         return ids
 
     def encode_column(self, texts: pyarrow.Array) -> tuple[np.ndarray, np.ndarray]:
         if self._words is None:
-            pieces = (piece.replace(SPACE_MARK, " ").encode() for piece, _ in self.pieces())
-            self._words = EncodedWords(self._encode_words, pieces)
+            self._words = EncodedWords(*_word_tables(self.model))
         column = texts.cast(pyarrow.large_string())
         content, starts = _buffers(column)
         if any(content.tobytes().find(mark.encode()) >= 0 for mark in (SPACE_MARK, ESCAPE)):
             content, starts = _buffers(pyarrow.array([_escape(text) for text in texts.to_pylist()], column.type))
         return self._words(content, starts)
 
-    def _encode_words(self, words: list[bytes]) -> list[np.ndarray]:
-        encoded: list[np.ndarray] = self._processor.encode(words, return_type="numpy", num_threads=self.threads)
-        return encoded
+    def _merges_in_order(self) -> bool:
+        """Whether it merges pairs in the order of its tokens, as byte-pair encoding does, and knows every byte."""
+        scores = self._processor.get_score(list(range(len(self))))
+        own = [score for score, text in zip(scores, self.texts(), strict=True) if text is not None]
+        in_order = all(first > second == int(second) for first, second in pairwise(own))
+        return in_order and sum(self._processor.is_byte(list(range(len(self))))) == BYTE_PIECES
 
     def decode(self, ids: Iterable[int]) -> str:
         return _unescape(self._processor.decode(list(ids)))
@@ -219,12 +225,35 @@ class SentencePieceTokenizer(Tokenizer):
                 sizes[token] = len(processor.id_to_piece(token).replace(SPACE_MARK, " ").encode())
         return sizes
 
-    def pieces(self) -> list[tuple[str, float]]:
-        """Name and score of every token id; the higher a score, the earlier its merge."""
-        return [(self._processor.id_to_piece(i), self._processor.get_score(i)) for i in range(len(self))]
+    def pieces(self) -> list[str]:
+        """Name of every token id, a space as U+2581; what merges first has the smaller id."""
+        names: list[str] = self._processor.id_to_piece(list(range(len(self))))
+        return names
+
+    def texts(self) -> list[str | None]:
+        """Text of every token id; None for special, control and byte tokens."""
+        ids, processor = list(range(len(self))), self._processor
+        others = zip(processor.is_byte(ids), processor.is_control(ids), processor.is_unknown(ids), strict=True)
+        return [
+            None if any(other) else piece.replace(SPACE_MARK, " ")
+            for piece, other in zip(self.pieces(), others, strict=True)
+        ]
+
+    def byte_ids(self) -> np.ndarray:
+        """Token id of each byte, int32 [256]."""
+        return np.array([self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTE_PIECES)], dtype=np.int32)
 
     def write(self, folder: Path) -> None:
         (folder / TOKENIZER).write_bytes(self.model)
+
+
+@functools.lru_cache(maxsize=2)
+def _word_tables(model: bytes) -> tuple[BytePairs, np.ndarray]:
+    """What encodes words: made once for all files."""
+    tokenizer = SentencePieceTokenizer(model)
+    texts = tokenizer.texts()
+    joined = joined_bytes(text.encode() for text in texts if text is not None)
+    return BytePairs(texts, tokenizer.byte_ids()), joined
 
 
 def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> SentencePieceTokenizer:

@@ -88,16 +88,16 @@ def tokenizer_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     A piece's merges are all its cuts into two pieces; what SentencePiece decides by score, rank decides there.
     """
     pieces = tokenizer.pieces()
-    control, ids = tokenizer.control_ids(), {piece: number for number, (piece, _) in enumerate(pieces)}
-    special = set(control) | {pieces[0][0]}
-    merges: list[tuple[float, int, str, str]] = []
-    for piece, score in pieces:
+    control, ids = tokenizer.control_ids(), {piece: number for number, piece in enumerate(pieces)}
+    special = set(control) | {pieces[0]}
+    merges: list[list[str]] = []
+    for piece in pieces:
         if piece in special or (len(piece) == 6 and piece.startswith("<0x")):
             continue
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
             if left in ids and right in ids and left not in special and right not in special:
-                merges.append((-score, cut, left, right))
+                merges.append([left, right])
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     added = [{"id": ids[name], "content": name, **flags} for name in sorted(special, key=ids.__getitem__)]
     begin = next(name for name, number in control.items() if number == tokenizer.bos)
@@ -140,14 +140,14 @@ def tokenizer_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
         "model": {
             "type": "BPE",
             "dropout": None,
-            "unk_token": pieces[0][0],
+            "unk_token": pieces[0],
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": True,
             "ignore_merges": False,
             "vocab": ids,
-            "merges": [[left, right] for *_, left, right in sorted(merges)],
+            "merges": merges,
         },
     }
 
