@@ -184,24 +184,6 @@ def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, ba
     assert cli.model.config.vocabulary_size == cli.datamodule.vocabulary_size
 
 
-def test_the_overlay_of_raw_sources_instantiates(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    overlay = ROOT / "configs/curation/raw_sources.yaml"
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data/raw/evaluation").mkdir(parents=True)
-    (tmp_path / "data/raw/evaluation/set.jsonl").write_text('{"question": "one two three four five six seven eight"}')
-    data = build(["--config", str(configure()), "--config", str(overlay)], run=False).datamodule
-    assert {name: source.weight for name, source in data.sources.items()} == {
-        "web": 60, "code": 15, "books": 8, "academic": 4, "journals": 1, "wikipedia": 5, "curated": 7
-    }  # fmt: skip
-    assert [type(step).__name__ for step in data.sources["web"].steps][:3] == [
-        "UrlBlocklist",
-        "RepairUnicode",
-        "Language",
-    ]
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
