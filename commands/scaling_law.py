@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from callbacks.metrics_table import TABLE, read_metrics
@@ -18,7 +19,15 @@ from commands.plan_tables import short
 from errors import InputError
 from models.flops import matmul_parameters
 from strategies.planner.hardware import read_hardware
-from strategies.planner.scaling_laws import Point, fit_scaling_law, isoflops, power_law
+from strategies.planner.scaling_laws import (
+    Point,
+    ScalingLaw,
+    equal_compute,
+    fit_scaling_law,
+    isoflops,
+    power_law,
+    resampled_laws,
+)
 
 
 def scaling_law(
@@ -27,6 +36,7 @@ def scaling_law(
     metric: str = "train/loss",
     last: float = 0.05,
     tolerance: float = 0.1,
+    resamples: int = 100,
     as_json: bool = False,
 ) -> None:
     """Fit L(N, D) = E + A / N^alpha + B / D^beta to finished runs, and parabolas to those of equal compute.
@@ -37,6 +47,7 @@ def scaling_law(
         metric: the loss, a name in metrics.csv; nats a token, or bits per byte, whose law has its own E.
         last: share of the run at its end over which a training loss is averaged.
         tolerance: relative, within which runs count as of equal compute.
+        resamples: drawings of the runs with replacement that tell how far the exponents can be trusted; 0 for none.
         as_json: print JSON.
     """
     if not 0 < last <= 1:
@@ -47,6 +58,8 @@ def scaling_law(
     curves = isoflops(points, tolerance)
     draw_scaling_law(Path(output), points, law, curves)
     found: dict[str, Any] = {"law": asdict(law), "isoflops": [asdict(curve) for curve in curves]}
+    found["error"] = sum(abs(law.loss(p.parameters, p.tokens) / p.loss - 1) for p in points) / len(points)
+    found["intervals"] = intervals(resampled_laws(points, law, resamples))
     if len(curves) >= 2:
         found["optimal_parameters"] = power_law([c.flops for c in curves], [c.parameters for c in curves])
     if as_json:
@@ -54,16 +67,31 @@ def scaling_law(
         return
     print(f"{len(points)} runs, {short(min(p.flops for p in points))} to {short(max(p.flops for p in points))}FLOP")
     print(f"  L = {law.e:.3f} + {law.a:.4g} / N^{law.alpha:.3f} + {law.b:.4g} / D^{law.beta:.3f}")
+    print(f"  mean error {found['error']:.2%}")
+    if found["intervals"]:
+        named = ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in found["intervals"].items())
+        print(f"  80 % of {resamples} resamples: {named}")
     for curve in curves:
         by_law, _ = law.optimum(curve.flops)
         print(
             f"  {short(curve.flops)}FLOP: best {short(curve.parameters)} parameters, loss {curve.loss:.3f} (parabola); "
             f"{short(by_law)} by the law"
         )
+    for group in equal_compute(points, tolerance):
+        if not any(group[0] in curve.points for curve in curves):
+            print(f"  {short(group[0].flops)}FLOP: {len(group)} runs, no least loss between their sizes")
     if "optimal_parameters" in found:
         k, p = found["optimal_parameters"]
-        print(f"  parabolas: N_opt = {k:.3g} C^{p:.3f}; law: C^{law.beta / (law.alpha + law.beta):.3f}")
+        print(f"  parabolas: N_opt = {k:.3g} C^{p:.3f}; law: C^{law.exponent:.3f}")
     print(f"picture: {output}")
+
+
+def intervals(laws: list[ScalingLaw]) -> dict[str, tuple[float, float]]:
+    """The middle 80 % of E, of the exponents, and of that of compute in the optimal number of parameters."""
+    if not laws:
+        return {}
+    values = {name: [getattr(law, name) for law in laws] for name in ("e", "alpha", "beta", "exponent")}
+    return {name: (float(np.quantile(found, 0.1)), float(np.quantile(found, 0.9))) for name, found in values.items()}
 
 
 def _matching(pattern: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from errors import InputError
 
@@ -46,8 +47,13 @@ class ScalingLaw:
         with G = (alpha A / beta B)^(1 / (alpha + beta)) (Hoffmann et al. 2022, equation 4).
         """
         ratio = (self.alpha * self.a / (self.beta * self.b)) ** (1 / (self.alpha + self.beta))
-        parameters = ratio * (flops / 6) ** (self.beta / (self.alpha + self.beta))
+        parameters = ratio * (flops / 6) ** self.exponent
         return parameters, flops / 6 / parameters
+
+    @property
+    def exponent(self) -> float:
+        """Of compute in the optimal number of parameters: beta / (alpha + beta)."""
+        return self.beta / (self.alpha + self.beta)
 
     def tokens_for(self, parameters: float, loss: float) -> float:
         """Tokens after which a model of N parameters has a loss; infinite where it never has."""
@@ -120,10 +126,7 @@ def fit_scaling_law(points: Sequence[Point], name: str = "these runs", delta: fl
         InputError: for fewer than six runs, or all of one size or length.
     """
     require_enough([point.parameters for point in points], [point.tokens for point in points])
-    n, d, losses = (
-        torch.tensor([getattr(p, key) for p in points], dtype=torch.float64).log()
-        for key in ("parameters", "tokens", "loss")
-    )
+    n, d, losses = _logarithms(points)
     best: tuple[float, torch.Tensor] | None = None
     # The paper begins from 4,500 places on a grid in the same range; these eight found the same minimum in the tests.
     for alpha, beta, e in itertools.product((0.3, 0.6), (0.3, 0.6), (0.0, 0.7)):
@@ -133,7 +136,38 @@ def fit_scaling_law(points: Sequence[Point], name: str = "these runs", delta: fl
         if math.isfinite(value) and (best is None or value < best[0]):
             best = (value, fitted)
     assert best is not None
-    a, b, e, alpha, beta = best[1].tolist()
+    return _law(name, best[1])
+
+
+def resampled_laws(points: Sequence[Point], law: ScalingLaw, count: int = 100, delta: float = 1e-3) -> list[ScalingLaw]:
+    """Laws of as many runs drawn with replacement, time and again: how far the coefficients are to be trusted
+    (Besiroglu et al. 2024, section 3). Each fit begins from the law of all runs.
+
+    Args:
+        points: finished runs. law: fitted to them.
+        count: of drawings; those with fewer than three sizes or lengths are not counted.
+        delta: as in `fit_scaling_law`.
+    """
+    begin = torch.tensor([math.log(law.a), math.log(law.b), math.log(law.e), law.alpha, law.beta], dtype=torch.float64)
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in tqdm(range(count), desc="resampling the runs", leave=False):
+        drawn = [points[i] for i in torch.randint(len(points), (len(points),), generator=generator).tolist()]
+        if min(len({p.parameters for p in drawn}), len({p.tokens for p in drawn})) >= 3:
+            found.append(_law(law.name, _minimise(begin, *_logarithms(drawn), delta)[0]))
+    return found
+
+
+def _logarithms(points: Sequence[Point]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of parameters, tokens and losses."""
+    n, d, losses = (
+        torch.tensor([getattr(p, key) for p in points], dtype=torch.float64).log()
+        for key in ("parameters", "tokens", "loss")
+    )
+    return n, d, losses
+
+
+def _law(name: str, fitted: torch.Tensor) -> ScalingLaw:
+    a, b, e, alpha, beta = fitted.tolist()
     return ScalingLaw(name, math.exp(e), math.exp(a), alpha, math.exp(b), beta)
 
 
@@ -203,16 +237,8 @@ def isoflops(points: Sequence[Point], tolerance: float = 0.1) -> list[IsoFlop]:
         points: finished runs.
         tolerance: on the compute of a group, relative to its smallest.
     """
-    groups: list[list[Point]] = []
-    for point in sorted(points, key=lambda p: p.flops):
-        if groups and point.flops <= groups[-1][0].flops * (1 + tolerance):
-            groups[-1].append(point)
-        else:
-            groups.append([point])
     found = []
-    for group in groups:
-        if len({p.parameters for p in group}) < 3:
-            continue
+    for group in equal_compute(points, tolerance):
         x, y = np.log10([p.parameters for p in group]), np.array([p.loss for p in group])
         square, linear, constant = (float(value) for value in np.polyfit(x, y, 2))
         lowest = -linear / (2 * square) if square > 0 else math.inf
@@ -221,6 +247,17 @@ def isoflops(points: Sequence[Point], tolerance: float = 0.1) -> list[IsoFlop]:
             flops = float(np.mean([p.flops for p in group]))
             found.append(IsoFlop(flops, tuple(group), (square, linear, constant), 10**lowest, loss))
     return found
+
+
+def equal_compute(points: Sequence[Point], tolerance: float = 0.1) -> list[list[Point]]:
+    """Groups of at least three sizes, whose compute is above the smallest's by no more than the tolerance."""
+    groups: list[list[Point]] = []
+    for point in sorted(points, key=lambda p: p.flops):
+        if groups and point.flops <= groups[-1][0].flops * (1 + tolerance):
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    return [group for group in groups if len({p.parameters for p in group}) >= 3]
 
 
 def power_law(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:

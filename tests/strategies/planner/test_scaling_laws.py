@@ -15,6 +15,7 @@ from strategies.planner.scaling_laws import (
     isoflops,
     over_training,
     power_law,
+    resampled_laws,
 )
 
 KNOWN = ScalingLaw("known", e=1.8, a=450.0, alpha=0.35, b=1800.0, beta=0.37)
@@ -46,6 +47,15 @@ def test_exponents_survive_noise_and_an_outlier() -> None:
     share, known = (x.beta / (x.alpha + x.beta) for x in (law, KNOWN))
     assert share == pytest.approx(known, abs=0.05)
     assert law.e == pytest.approx(KNOWN.e, rel=0.05)
+
+
+def test_resampling_tells_how_far_a_law_can_be_trusted() -> None:
+    exact, noisy = runs(KNOWN), runs(KNOWN, noise=1e-2)
+    (first, second) = (law.exponent for law in resampled_laws(exact, fit_scaling_law(exact), count=2))
+    assert first == pytest.approx(KNOWN.exponent, abs=1e-5) and second == pytest.approx(first, abs=1e-5)
+    found = [law.exponent for law in resampled_laws(noisy, fit_scaling_law(noisy), count=8)]
+    assert min(found) < KNOWN.exponent < max(found)
+    assert 0.02 < max(found) - min(found) < 0.3
 
 
 def test_parabolas_find_the_optimum() -> None:
