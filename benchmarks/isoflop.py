@@ -4,11 +4,14 @@
 
 For every compute each shape trains for as many steps as 6 N D allows, by `python main.py fit` with the quickstart's own
 configuration and a schedule that ends with the run; runs that are finished are not run again. Then
-`main.py scaling_law` fits the parametric law and the parabolas and draws isoflop.png. The defaults take about half an
-hour on two cores; runs are in runs/isoflop.
+`main.py scaling_law` fits the parametric law and the parabolas, draws isoflop.png and records isoflop.json. The defaults
+take about half an hour on two cores; runs are in runs/isoflop.
 """
 
 import argparse
+import contextlib
+import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +42,10 @@ def steps(shape: dict[str, int], flops: float) -> int:
 
 
 def train(folder: Path, shape: dict[str, int], count: int) -> None:
-    """One run, continued where it was left."""
+    """One run, continued where it was left, and left alone where it ended."""
+    record = folder / "run.json"
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("steps") == count:
+        return
     changes = {
         "trainer.default_root_dir": folder,
         "trainer.max_steps": count,
@@ -71,7 +77,11 @@ def main() -> None:
         folders.append(arguments.folder / f"{flops:.0e}-{name}")
         train(folders[-1], SHAPES[name], count)
     metric = "validation/bits_per_byte/all"
-    scaling_law([str(folder) for folder in folders], str(Path(__file__).with_suffix(".png")), metric)
+    here, printed = Path(__file__), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        scaling_law([str(folder) for folder in folders], str(here.with_suffix(".png")), metric, as_json=True)
+    here.with_suffix(".json").write_text(printed.getvalue(), encoding="utf-8")
+    print(printed.getvalue())
 
 
 if __name__ == "__main__":

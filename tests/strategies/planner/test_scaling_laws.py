@@ -51,8 +51,9 @@ def test_exponents_survive_noise_and_an_outlier() -> None:
 
 def test_resampling_tells_how_far_a_law_can_be_trusted() -> None:
     exact, noisy = runs(KNOWN), runs(KNOWN, noise=1e-2)
-    (first, second) = (law.exponent for law in resampled_laws(exact, fit_scaling_law(exact), count=2))
-    assert first == pytest.approx(KNOWN.exponent, abs=1e-5) and second == pytest.approx(first, abs=1e-5)
+    first, second = (law.exponent for law in resampled_laws(exact, fit_scaling_law(exact), count=2))
+    assert first == pytest.approx(KNOWN.exponent, abs=1e-5)
+    assert second == pytest.approx(first, abs=1e-5)
     found = [law.exponent for law in resampled_laws(noisy, fit_scaling_law(noisy), count=8)]
     assert min(found) < KNOWN.exponent < max(found)
     assert 0.02 < max(found) - min(found) < 0.3
