@@ -4,8 +4,8 @@
 
 For every compute each shape trains for as many steps as 6 N D allows, by `python main.py fit` with the quickstart's own
 configuration and a schedule that ends with the run; runs that are finished are not run again. Then
-`main.py scaling_law` fits the parametric law and the parabolas, draws isoflop.png and records isoflop.json. The defaults
-take about half an hour on two cores; runs are in runs/isoflop.
+`main.py scaling_law` fits the parametric law and the parabolas and draws isoflop.png; isoflop.json is its answer. The
+defaults take about half an hour on two cores; runs are in runs/isoflop.
 """
 
 import argparse
