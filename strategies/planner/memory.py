@@ -2,8 +2,8 @@
 
 A sum of everything would count what is never there at once: gradients grow while activations go. So the parts are
 added up as they are at the end of the forward pass, at the beginning of the backward pass and before the update, and
-the largest of the three is the peak. In a pipeline the moments are those after each forward pass of the schedule, and
-after each backward pass to the inputs where the one to the weights comes later.
+the largest of the three is the peak. In a pipeline the moments are those after each action of the schedule, and the end
+of its step.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -162,6 +162,7 @@ def _moments(setup: TrainingSetup) -> list[Memory]:
     # Blocks are gathered one ahead on a GPU; a gathered block is copied out of the buffer it came in.
     ahead = 3 if setup.device == "cuda" else 2
     gathered = WEIGHT * (outside + ahead * block) if sharded else 0.0
+    # Batches are accumulated in whole gradients, which become shards group by group in the last backward pass.
     waiting = GRADIENT * held.whole(sizes.tp) if sharded and setup.accumulate > 1 else 0.0
     # Autocast's cache keeps casts until the step's forward pass ends, kept activations or not.
     # Compiled blocks cast within their own graphs, once more in the backward pass.
@@ -172,7 +173,7 @@ def _moments(setup: TrainingSetup) -> list[Memory]:
     casts_in_backward = casts if setup.checkpointing == "none" else 0.0
     matrix = GRADIENT * _matrix(setup)
     # Gradients of the step before live until the forward pass is over; accumulated ones longer.
-    before = states["gradients"] + waiting
+    before = max(states["gradients"], waiting)
     remaining = before if setup.accumulate > 1 else 0.0
     forward_end = Memory(
         **states | {"gradients": before}, gathered=gathered, casts=casts, activations=activations,
@@ -182,26 +183,26 @@ def _moments(setup: TrainingSetup) -> list[Memory]:
         **states | {"gradients": remaining + reducing}, gathered=gathered, casts=casts_in_backward,
         activations=activations, logits=_logits_kept(setup) + matrix, working=_working(setup, held),
     )  # fmt: skip
+    made = states["gradients"] + (2 * GRADIENT * outside if sharded else matrix)
     backward_end = Memory(
-        **states | {"gradients": before + (2 * GRADIENT * outside if sharded else matrix)}, gathered=gathered,
+        **states | {"gradients": made}, gathered=gathered,
         working=_working(setup, held), activations=setup.microbatch_tokens * block_bytes(setup) + _angles(setup),
     )  # fmt: skip
     return [forward_end, backward_begin, backward_end]
 
 
 def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
-    """The highest of those after each forward pass of the schedule and each backward pass to the inputs.
+    """The highest of those after each action of the schedule, and the end of its step.
 
-    A rank's stages stay gathered for the whole step and their gradients whole until its end (torch's stages reduce
-    once). Each micro-batch in flight has its own casts of the weights where activations are kept, because autocast is
-    entered for every one.
+    A rank's stages stay gathered for the whole step. It begins without gradients; those of a stage are there from its
+    first backward pass on, whole until the end (torch's stages reduce once). Each micro-batch in flight has its own
+    casts of the weights where activations are kept, because autocast is entered for every one.
     """
     held, sizes = rank_parameters(setup, pp_rank), setup.sizes
     states = _states(setup, held)
     whole = held.whole(sizes.tp)
     sharded = sizes.data_parallel > 1
     gathered = WEIGHT * whole if sharded else 0.0
-    gradients = states["gradients"] + (GRADIENT * whole if sharded else 0.0)
     hidden = 4 * setup.microbatch_tokens * setup.config.width / sizes.tp
     last = setup.stages - 1
     # Of every micro-batch, whether it is in flight or not: hidden states into each stage but the first, gradients into
@@ -213,13 +214,20 @@ def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
     angles, head, kept = _angles(setup), setup.microbatch_tokens * head_bytes(setup), _logits_kept(setup)
     loss = _logits_forward(setup)
     split = setup.microbatch_tokens * split_gradient_bytes(setup)
-    common = Memory(
-        **states | {"gradients": gradients}, gathered=gathered, working=_working(setup, held), buffers=buffers
-    )
+    of_stage = {
+        stage: GRADIENT * (
+            count * _block_numbers(setup, held)
+            + sum(p.whole(sizes.tp) for p in held.embedding if stage == 0)
+            + sum(p.whole(sizes.tp) for p in held.head if stage == last)
+        )
+        for stage, count in held.stages.items()
+    }  # fmt: skip
+    common = Memory(**states | {"gradients": 0.0}, gathered=gathered, buffers=buffers)
     moments = []
     for counts in held_by(setup.schedule, sizes.pp, setup.stages_per_rank, setup.microbatches, pp_rank):
-        activations = casts = outputs = logits = 0.0
-        for stage, count, waiting in zip(held.stages, counts.activations, counts.gradients, strict=True):
+        activations = casts = outputs = logits = gradients = 0.0
+        for stage, count, waiting, reached in zip(held.stages, *counts, strict=True):
+            gradients += reached * of_stage[stage]
             activations += waiting * held.stages[stage] * split
             if stage == last:
                 # Of the last norm's result, and of its input.
@@ -231,9 +239,19 @@ def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
             if stage == last and count:
                 activations += count * (head - hidden)
                 logits = (count - 1) * kept + loss
-        moments.append((activations + casts + outputs + logits, activations, casts, outputs, logits))
-    _, activations, casts, outputs, logits = max(moments)
-    return [replace(common, activations=activations, casts=casts, buffers=buffers + outputs, logits=logits)]
+        moments.append(
+            replace(
+                common,
+                gradients=gradients,
+                activations=activations,
+                casts=casts,
+                buffers=buffers + outputs,
+                logits=logits,
+            )
+        )
+    end = states["gradients"] + (GRADIENT * whole if sharded else 0.0)
+    highest = replace(max(moments, key=lambda memory: memory.total), working=_working(setup, held))
+    return [highest, replace(common, gradients=end)]
 
 
 # As published

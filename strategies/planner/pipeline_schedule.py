@@ -177,22 +177,24 @@ class Held(NamedTuple):
         activations: between their forward pass and the end of their backward pass.
         gradients: whose backward pass to the inputs is done and that to the weights is not: torch keeps the graph and
             the gradients of every product's result between them (`stage_backward_input`).
+        reached: whether a backward pass has made gradients of the stage's weights; a step begins without.
     """
 
     activations: tuple[int, ...]
     gradients: tuple[int, ...]
+    reached: tuple[bool, ...]
 
 
 @functools.lru_cache(maxsize=65_536)
 def held(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, rank: int) -> frozenset[Held]:
-    """What a rank holds after its forward passes and its backward passes to inputs: every combination that occurs.
+    """What a rank holds after its forward and backward passes: every combination that occurs.
 
     A whole backward pass lets go of it, or that to the weights where a schedule does it apart. The first stage of all
     has no inputs' gradients to make: torch leaves all of its backward pass to that to the weights.
     """
     mine = [stage for stage in range(ranks * stages_per_rank) if owner(schedule, stage, ranks) == rank]
     place = {stage: index for index, stage in enumerate(mine)}
-    activations, gradients = [0] * len(mine), [0] * len(mine)
+    activations, gradients, reached = [0] * len(mine), [0] * len(mine), [False] * len(mine)
     moments = set()
     for action in order(schedule, ranks, stages_per_rank, microbatches)[rank]:
         index, apart = place[action.stage], int(action.stage > 0)
@@ -203,8 +205,8 @@ def held(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, ran
         else:
             activations[index] -= 1
             gradients[index] -= apart if action.kind == "W" else 0
-        if action.kind in "FI":
-            moments.add(Held(tuple(activations), tuple(gradients)))
+            reached[index] = True
+        moments.add(Held(tuple(activations), tuple(gradients), tuple(reached)))
     return frozenset(moments)
 
 

@@ -1,10 +1,11 @@
-"""Peak memory as `plan` predicts it and as training takes it, by layout, on a CPU.
+"""Peak memory and step time as `plan --verify` finds them predicted and measured, by layout, on a CPU.
 
-    python -m benchmarks.plan_memory
+    python -m benchmarks.plan_verify
 
-A decoder of 31 million parameters, 2 steps of 2 x 128 tokens a rank, one thread a process; in its first steps a run
-gives freed memory back at once (callbacks.memory), so that its resident set is what its tensors take. Result:
-plan_memory.json.
+A decoder of 31 million parameters, ten steps of 2 x 128 tokens a rank, one thread a process; in its first two steps a
+run gives freed memory back at once (callbacks.memory), so that its resident set is what its tensors take. What products
+reach is measured by each run; ranks beyond the number of cores share them, which no plan knows. Result:
+plan_verify.json.
 """
 
 import json
@@ -38,16 +39,14 @@ def main() -> None:
     ).items():
         with tempfile.TemporaryDirectory() as folder:
             chosen = configuration(Path(folder), world, strategy, layout)
-            chosen["trainer"] |= trainer
-            run_ranks(world, train, chosen, timeout=900)
+            chosen["trainer"] |= {"max_steps": 10, **trainer}
+            run_ranks(world, train, chosen, None, timeout=900)
             (Path(folder) / "config.yaml").write_text(yaml.safe_dump(chosen))
             for row in compare_run(Path(folder), CPU):
-                if row.name.startswith("peak memory"):
-                    rows.append(
-                        {"layout": name + row.name.removeprefix("peak memory")}
-                        | {"predicted_megabytes": round(row.predicted), "measured_megabytes": round(row.measured)}
-                        | {"difference": round(row.difference, 3)}
-                    )
+                if row.name.startswith(("peak memory", "step time")):
+                    figures = {"predicted": row.predicted, "measured": row.measured, "difference": row.difference}
+                    rows.append({"layout": name, "quantity": f"{row.name} ({row.unit})"})
+                    rows[-1] |= {key: float(f"{value:.3g}") for key, value in figures.items()}
                     print(json.dumps(rows[-1]), flush=True)
     RESULT.write_text(json.dumps({"rows": rows, "torch": torch.__version__}, indent=1) + "\n", encoding="utf-8")
 
