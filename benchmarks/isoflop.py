@@ -1,6 +1,6 @@
 """Which size learns most from a given compute? Small decoders on the quickstart's text, and the law through them.
 
-    python -m benchmarks.isoflop --flops 1e12 3e12 1e13
+    python -m benchmarks.isoflop --flops 3e11 1e12 3e12
 
 For every compute each shape trains for as many steps as 6 N D allows, by `python main.py fit` with the quickstart's own
 configuration and a schedule that ends with the run; runs that are finished are not run again. Then
@@ -25,7 +25,7 @@ from models.flops import matmul_parameters
 from strategies.planner.scaling_laws import require_enough
 
 ROOT = Path(__file__).resolve().parent.parent
-VOCABULARY, LENGTH, WINDOWS = 2048, 512, 8
+VOCABULARY, LENGTH, WINDOWS = 2048, 512, 2
 SHAPES = {
     f"{width}x{layers}": {
         "width": width, "layers": layers, "heads": width // 32, "key_value_heads": width // 32,
@@ -36,7 +36,7 @@ SHAPES = {
 
 
 def steps(shape: dict[str, int], flops: float) -> int:
-    """Optimizer steps of 8 windows that 6 N D allows."""
+    """Optimizer steps of 2 windows that 6 N D allows."""
     config = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **shape)
     return round(flops / (6 * matmul_parameters(config) * LENGTH * WINDOWS))
 
@@ -50,6 +50,8 @@ def train(folder: Path, shape: dict[str, int], count: int) -> None:
         "trainer.default_root_dir": folder,
         "trainer.max_steps": count,
         "trainer.val_check_interval": 2 * count,
+        "trainer.accumulate_grad_batches": 1,
+        "data.init_args.batch_size": WINDOWS,
         "model.init_args.schedule.init_args.warmup_steps": max(1, count // 20),
         **{f"model.init_args.decoder.{name}": value for name, value in shape.items()},
     }
@@ -61,7 +63,7 @@ def train(folder: Path, shape: dict[str, int], count: int) -> None:
 def main() -> None:
     """Every size of every compute that has between 20 and 5,000 steps, then the law."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flops", type=float, nargs="+", default=[1e12, 3e12, 1e13])
+    parser.add_argument("--flops", type=float, nargs="+", default=[3e11, 1e12, 3e12])
     parser.add_argument("--only", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES))
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/isoflop")
     arguments = parser.parse_args()
