@@ -26,6 +26,7 @@ from strategies.planner.scaling_laws import require_enough
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY, LENGTH, WINDOWS = 2048, 512, 2
+METRIC = "validation/bits_per_byte/all"
 SHAPES = {
     f"{width}x{layers}": {
         "width": width, "layers": layers, "heads": width // 32, "key_value_heads": width // 32,
@@ -43,13 +44,14 @@ def steps(shape: dict[str, int], flops: float) -> int:
 
 def train(folder: Path, shape: dict[str, int], count: int) -> None:
     """One run, continued where it was left, and left alone where it ended."""
-    record = folder / "run.json"
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("steps") == count:
+    record, table = folder / "run.json", folder / "metrics.csv"
+    ended = record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("steps") == count
+    if ended and METRIC in table.read_text(encoding="utf-8"):
         return
     changes = {
         "trainer.default_root_dir": folder,
         "trainer.max_steps": count,
-        "trainer.val_check_interval": 2 * count,
+        "trainer.val_check_interval": count,
         "trainer.accumulate_grad_batches": 1,
         "data.init_args.batch_size": WINDOWS,
         "model.init_args.schedule.init_args.warmup_steps": max(1, count // 20),
@@ -78,10 +80,9 @@ def main() -> None:
     for flops, name, count in tqdm(chosen):
         folders.append(arguments.folder / f"{flops:.0e}-{name}")
         train(folders[-1], SHAPES[name], count)
-    metric = "validation/bits_per_byte/all"
     here, printed = Path(__file__), io.StringIO()
     with contextlib.redirect_stdout(printed):
-        scaling_law([str(folder) for folder in folders], str(here.with_suffix(".png")), metric, as_json=True)
+        scaling_law([str(folder) for folder in folders], str(here.with_suffix(".png")), METRIC, as_json=True)
     here.with_suffix(".json").write_text(printed.getvalue(), encoding="utf-8")
     print(printed.getvalue())
 

@@ -84,6 +84,7 @@ class Goodput(lightning.Callback):
         self._began = _began if _began is not None else time.monotonic()
         self._ended: tuple[Any, dict[str, float]] | None = None
         self._clock: Clock | None = None
+        self._started = self._training = False
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit":

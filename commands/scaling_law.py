@@ -59,7 +59,8 @@ def scaling_law(
     draw_scaling_law(Path(output), points, law, curves)
     found: dict[str, Any] = {"law": asdict(law), "isoflops": [asdict(curve) for curve in curves]}
     found["error"] = sum(abs(law.loss(p.parameters, p.tokens) / p.loss - 1) for p in points) / len(points)
-    found["intervals"] = intervals(resampled_laws(points, law, resamples))
+    laws = resampled_laws(points, law, resamples)
+    found["intervals"] = intervals(laws)
     if len(curves) >= 2:
         found["optimal_parameters"] = power_law([c.flops for c in curves], [c.parameters for c in curves])
     if as_json:
@@ -70,7 +71,7 @@ def scaling_law(
     print(f"  mean error {found['error']:.2%}")
     if found["intervals"]:
         named = ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in found["intervals"].items())
-        print(f"  80 % of {resamples} resamples: {named}")
+        print(f"  80 % of {len(laws)} resamples: {named}")
     for curve in curves:
         by_law, _ = law.optimum(curve.flops)
         print(

@@ -26,6 +26,8 @@ from errors import InputError
 
 SPACE_MARK, ESCAPE, ESCAPED_MARK = "\u2581", "\ue000", "\ue001"
 BYTE_PIECES = 256
+REWRITTEN = " a  b \ufb01\u2460\u3000A"
+"""What one rule of SentencePiece or another rewrites: spaces, compatible characters, capitals."""
 TOKENIZER = "tokenizer.model"
 """Name of a serialized model in a folder of a run or of prepared data."""
 
@@ -164,15 +166,15 @@ class SentencePieceTokenizer(Tokenizer):
         except RuntimeError as error:
             raise InputError(f"{TOKENIZER} is no SentencePiece model or is damaged") from error
         ids = [self._processor.bos_id(), self._processor.eos_id(), self._processor.pad_id()]
-        if min(ids) < 0 or self._processor.normalize(" a  b ") != " a  b ".replace(" ", SPACE_MARK):
+        if min(ids) < 0 or self._processor.normalize(REWRITTEN) != REWRITTEN.replace(" ", SPACE_MARK):
             raise InputError(
-                f"{TOKENIZER} was not trained here: it lacks a special token or rewrites spaces, take the "
+                f"{TOKENIZER} was not trained here: it lacks a special token or rewrites text, take the "
                 "tokenizer.json of the same model"
             )
         if not self._merges_in_order():
             raise InputError(
-                f"{TOKENIZER} was not trained here: it is no byte-pair encoding with a token for every byte, take the "
-                "tokenizer.json of the same model"
+                f"{TOKENIZER} was not trained here: it is no byte-pair encoding with a token for every byte and the "
+                "space, or has symbols of its own, take the tokenizer.json of the same model"
             )
         self.bos, self.eos, self.pad = (
             self._processor.bos_id(),
@@ -202,11 +204,14 @@ class SentencePieceTokenizer(Tokenizer):
         return self._words(content, starts)
 
     def _merges_in_order(self) -> bool:
-        """Whether it merges pairs in the order of its tokens, as byte-pair encoding does, and knows every byte."""
-        scores = self._processor.get_score(list(range(len(self))))
-        own = [score for score, text in zip(scores, self.texts(), strict=True) if text is not None]
-        in_order = all(first > second == int(second) for first, second in pairwise(own))
-        return in_order and sum(self._processor.is_byte(list(range(len(self))))) == BYTE_PIECES
+        """Whether it merges pairs in the order of its tokens, as byte-pair encoding does, all of them in use, and knows
+        every byte and the space, whose mark would be spelled in bytes else.
+        """
+        ids, texts = list(range(len(self))), self.texts()
+        own = [score for score, text in zip(self._processor.get_score(ids), texts, strict=True) if text is not None]
+        in_order = all(first > second and second.is_integer() for first, second in pairwise(own))
+        known = sum(self._processor.is_byte(ids)) == BYTE_PIECES and " " in texts
+        return in_order and known and not any(self._processor.is_unused(ids))
 
     def decode(self, ids: Iterable[int]) -> str:
         return _unescape(self._processor.decode(list(ids)))
@@ -278,6 +283,7 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> Senten
             allow_whitespace_only_pieces=True,
             max_sentence_length=4 * SENTENCE_CHARACTERS,
             control_symbols=settings.control_tokens,
+            required_chars=SPACE_MARK,  # however rare: it has no other token
             unk_id=0,
             bos_id=1,
             eos_id=2,

@@ -240,17 +240,14 @@ def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
                 activations += count * (head - hidden)
                 logits = (count - 1) * kept + loss
         moments.append(
-            replace(
-                common,
-                gradients=gradients,
-                activations=activations,
-                casts=casts,
-                buffers=buffers + outputs,
-                logits=logits,
-            )
+            (gradients + activations + casts + outputs + logits, gradients, activations, casts, outputs, logits)
         )
+    _, gradients, activations, casts, outputs, logits = max(moments)
+    highest = replace(
+        common, gradients=gradients, activations=activations, casts=casts, buffers=buffers + outputs, logits=logits,
+        working=_working(setup, held),
+    )  # fmt: skip
     end = states["gradients"] + (GRADIENT * whole if sharded else 0.0)
-    highest = replace(max(moments, key=lambda memory: memory.total), working=_working(setup, held))
     return [highest, replace(common, gradients=end)]
 
 

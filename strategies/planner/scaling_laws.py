@@ -145,7 +145,7 @@ def resampled_laws(points: Sequence[Point], law: ScalingLaw, count: int = 100, d
 
     Args:
         points: finished runs. law: fitted to them.
-        count: of drawings; those with fewer than three sizes or lengths are not counted.
+        count: of drawings; those with fewer than three sizes or lengths, or without a finite fit, are left out.
         delta: as in `fit_scaling_law`.
     """
     begin = torch.tensor([math.log(law.a), math.log(law.b), math.log(law.e), law.alpha, law.beta], dtype=torch.float64)
@@ -153,7 +153,9 @@ def resampled_laws(points: Sequence[Point], law: ScalingLaw, count: int = 100, d
     for _ in tqdm(range(count), desc="resampling the runs", leave=False):
         drawn = [points[i] for i in torch.randint(len(points), (len(points),), generator=generator).tolist()]
         if min(len({p.parameters for p in drawn}), len({p.tokens for p in drawn})) >= 3:
-            found.append(_law(law.name, _minimise(begin, *_logarithms(drawn), delta)[0]))
+            fitted, value = _minimise(begin, *_logarithms(drawn), delta)
+            if math.isfinite(value) and float(fitted.abs().max()) < 100:
+                found.append(_law(law.name, fitted))
     return found
 
 

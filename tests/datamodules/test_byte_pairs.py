@@ -4,6 +4,7 @@ from io import BytesIO
 from itertools import pairwise
 
 import numpy as np
+import pyarrow
 import pytest
 import sentencepiece
 from hypothesis import example, given, settings
@@ -79,13 +80,34 @@ def test_a_character_that_is_no_token_can_be_part_of_one(tokens: list[str | None
     assert encode(BytePairs(tokens, BYTES), words) == [naive(tokens, word) for word in words]
 
 
-@pytest.mark.parametrize("options", [{"model_type": "unigram"}, {"model_type": "bpe", "byte_fallback": False}])
-def test_a_model_that_merges_no_pairs_is_refused(options: dict[str, object]) -> None:
+def test_a_rare_space_has_a_token_of_its_own() -> None:
+    """The trainer leaves out characters below 0.05 % of a corpus."""
+    texts = ["".join(chr(0x4E00 + (7 * i + j * j) % 300) for j in range(200)) for i in range(60)]
+    tokenizer = train_tokenizer(texts, TokenizerSettings(vocabulary_size=620))
+    text = "\u4e00 \u4e01 a"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode_column(pyarrow.array([text]))[0].tolist() == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"model_type": "unigram"}, "no byte-pair encoding with a token for every byte"),
+        ({"byte_fallback": False}, "no byte-pair encoding with a token for every byte"),
+        ({"user_defined_symbols": ["func"]}, "symbols of its own"),
+        ({"normalization_rule_name": "nmt_nfkc"}, "rewrites text"),
+        ({"normalization_rule_name": "nmt_nfkc_cf"}, "rewrites text"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(options: dict[str, object], why: str) -> None:
     model = BytesIO()
+    defaults = {
+        "model_type": "bpe", "byte_fallback": True, "vocab_size": 380, "hard_vocab_limit": False,
+        "normalization_rule_name": "identity",
+    }  # fmt: skip
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS), model_writer=model, normalization_rule_name="identity", add_dummy_prefix=False,
-        remove_extra_whitespaces=False, pad_id=3, minloglevel=2,
-        **{"byte_fallback": True, "vocab_size": 400, "hard_vocab_limit": False, **options},
+        sentence_iterator=iter(TEXTS), model_writer=model, add_dummy_prefix=False, remove_extra_whitespaces=False,
+        pad_id=3, minloglevel=2, **{**defaults, **options},
     )  # fmt: skip
-    with pytest.raises(InputError, match="no byte-pair encoding with a token for every byte"):
+    with pytest.raises(InputError, match=why):
         SentencePieceTokenizer(model.getvalue())
