@@ -110,6 +110,7 @@ def _encode(
     letters: np.ndarray, places: np.ndarray, characters: np.ndarray, merges: np.ndarray,
     byte_tokens: np.ndarray, count: int,
 ) -> Any:  # fmt: skip
+    """Tokens of all words and the number of each; tokens from `count` on are characters, spelled in bytes."""
     longest = 1
     for word in range(len(places) - 1):
         longest = max(longest, places[word + 1] - places[word])

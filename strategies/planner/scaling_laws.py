@@ -154,7 +154,7 @@ def resampled_laws(points: Sequence[Point], law: ScalingLaw, count: int = 100, d
         drawn = [points[i] for i in torch.randint(len(points), (len(points),), generator=generator).tolist()]
         if min(len({p.parameters for p in drawn}), len({p.tokens for p in drawn})) >= 3:
             fitted, value = _minimise(begin, *_logarithms(drawn), delta)
-            if math.isfinite(value) and float(fitted.abs().max()) < 100:
+            if math.isfinite(value) and bool(fitted.exp().isfinite().all()):
                 found.append(_law(law.name, fitted))
     return found
 
