@@ -3,17 +3,20 @@
     python -m benchmarks.isoflop --flops 3e11 1e12 3e12
 
 For every compute each shape trains for as many steps as 6 N D allows, by `python main.py fit` with the quickstart's own
-configuration and a schedule that ends with the run; runs that are finished are not run again. Then
-`main.py scaling_law` fits the parametric law and the parabolas and draws isoflop.png; isoflop.json is its answer. The
-defaults take about half an hour on two cores; runs are in runs/isoflop.
+configuration, a schedule that ends with the run and the learning rate that the width wants: with one rate for all, the
+narrowest wins at any compute. Runs that are finished are not run again. Then `main.py scaling_law` fits the parametric
+law and the parabolas and draws isoflop.png; isoflop.json is its answer. The defaults take about half an hour on two
+cores; runs are in runs/isoflop.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,19 +30,28 @@ from strategies.planner.scaling_laws import require_enough
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY, LENGTH, WINDOWS = 2048, 512, 2
 METRIC = "validation/bits_per_byte/all"
+TOKENS_A_PARAMETER = (1, 128)
+"""Runs are made between them: Hoffmann et al. 2022 find 20 best, and only near the best the loss is a parabola."""
 SHAPES = {
     f"{width}x{layers}": {
-        "width": width, "layers": layers, "heads": width // 32, "key_value_heads": width // 32,
+        "width": width, "layers": layers, "heads": heads, "key_value_heads": heads,
         "hidden_width": 8 * round(width / 3),
     }
-    for width, layers in ((32, 2), (64, 2), (64, 4), (96, 4), (128, 4), (192, 4), (192, 6), (256, 6))
+    for width, layers, heads in ((16, 2, 1), (24, 2, 1), (32, 2, 1), (48, 2, 2), (64, 2, 2), (64, 4, 2), (96, 4, 4))
 }  # fmt: skip
 
 
-def steps(shape: dict[str, int], flops: float) -> int:
-    """Optimizer steps of 2 windows that 6 N D allows."""
-    config = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **shape)
-    return round(flops / (6 * matmul_parameters(config) * LENGTH * WINDOWS))
+def learning_rate(width: int) -> float:
+    """In inverse proportion to the width (Yang et al. 2022, table 8), 3e-3 at 32."""
+    return 3e-3 * 32 / width
+
+
+def steps(shape: dict[str, int], flops: float) -> tuple[int, float]:
+    """Optimizer steps of 2 windows that 6 N D allows, and tokens a parameter."""
+    config = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **shape)  # type: ignore[arg-type]
+    parameters = matmul_parameters(config)
+    count = round(flops / (6 * parameters * LENGTH * WINDOWS))
+    return count, count * LENGTH * WINDOWS / parameters
 
 
 def train(folder: Path, shape: dict[str, int], count: int) -> None:
@@ -54,32 +66,50 @@ def train(folder: Path, shape: dict[str, int], count: int) -> None:
         "trainer.val_check_interval": count,
         "trainer.accumulate_grad_batches": 1,
         "data.init_args.batch_size": WINDOWS,
+        "model.init_args.optimizer.init_args.learning_rate": learning_rate(shape["width"]),
         "model.init_args.schedule.init_args.warmup_steps": max(1, count // 20),
         **{f"model.init_args.decoder.{name}": value for name, value in shape.items()},
     }
-    arguments = [f"--{name}={value}" for name, value in changes.items()]
-    command = [sys.executable, str(ROOT / "main.py"), "fit", "--config", str(ROOT / "configs/quickstart.yaml")]
-    subprocess.run([*command, *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    call("fit", *(f"--{name}={value}" for name, value in changes.items()))
+
+
+def call(subcommand: str, *arguments: str) -> None:
+    """One of main.py's with the quickstart's configuration, on one thread: so small, a second one is of no use."""
+    command = [sys.executable, str(ROOT / "main.py"), subcommand, "--config", str(ROOT / "configs/quickstart.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    answer = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if answer.returncode:
+        raise SystemExit(f"{subcommand} {' '.join(arguments)}: status {answer.returncode}\n{answer.stderr[-2000:]}")
 
 
 def main() -> None:
-    """Every size of every compute that has between 20 and 5,000 steps, then the law."""
+    """Every size of every compute, as many at once as there are cores, then the law."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flops", type=float, nargs="+", default=[3e11, 1e12, 3e12])
     parser.add_argument("--only", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES))
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/isoflop")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at once")
     arguments = parser.parse_args()
-    asked = [(flops, name, steps(SHAPES[name], flops)) for flops in arguments.flops for name in arguments.only]
-    chosen = [run for run in asked if 20 <= run[2] <= 5000]
+    least, most = TOKENS_A_PARAMETER
+    chosen = {
+        arguments.folder / f"{flops:.0e}-{name}": (SHAPES[name], steps(SHAPES[name], flops)[0])
+        for flops in arguments.flops
+        for name in arguments.only
+        if least <= steps(SHAPES[name], flops)[1] <= most
+    }
     try:
         # Before the first of them is trained.
-        require_enough([name for _, name, _ in chosen], [count for _, _, count in chosen])
+        require_enough([tuple(shape.values()) for shape, _ in chosen.values()], [count for _, count in chosen.values()])
     except InputError as error:
         parser.error(str(error))
-    folders = []
-    for flops, name, count in tqdm(chosen):
-        folders.append(arguments.folder / f"{flops:.0e}-{name}")
-        train(folders[-1], SHAPES[name], count)
+    call("prepare")
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        # The longest first, so that none is left alone at the end.
+        ordered = sorted(chosen.items(), key=lambda run: -run[1][1])
+        running = [pool.submit(train, folder, shape, count) for folder, (shape, count) in ordered]
+        for done in tqdm(as_completed(running), total=len(running)):
+            done.result()
+    folders = list(chosen)
     here, printed = Path(__file__), io.StringIO()
     with contextlib.redirect_stdout(printed):
         scaling_law([str(folder) for folder in folders], str(here.with_suffix(".png")), METRIC, as_json=True)

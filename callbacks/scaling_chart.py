@@ -20,6 +20,7 @@ def draw_scaling_law(path: Path, points: Sequence[Any], law: Any, curves: Sequen
         curves: parabolas, each with `flops`, `points`, `coefficients`, `parameters` and `loss`.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -39,6 +40,9 @@ def draw_scaling_law(path: Path, points: Sequence[Any], law: Any, curves: Sequen
     if others:
         left.scatter([p.parameters for p in others], [p.loss for p in others], color="0.6", s=14, label="other runs")
     left.set(xscale="log", xlabel="parameters", ylabel="loss", title="parabolas and their minima; dotted: the law")
+    left.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    left.xaxis.set_major_formatter(EngFormatter(sep=""))
+    left.xaxis.set_minor_formatter(NullFormatter())
     if curves or others:
         left.legend(fontsize=8)
     measured = np.array([point.loss for point in points])

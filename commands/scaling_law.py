@@ -53,7 +53,8 @@ def scaling_law(
     if not 0 < last <= 1:
         raise InputError(f"last={last}: must lie in (0, 1]")
     folders = [Path(name) for pattern in runs for name in _matching(pattern)]
-    points = [read_point(folder, metric, last) for folder in folders]
+    # Sorted: drawings go by number, and the answer is that of the runs whatever their order.
+    points = sorted((read_point(folder, metric, last) for folder in folders), key=lambda p: (p.parameters, p.tokens))
     law = fit_scaling_law(points)
     curves = isoflops(points, tolerance)
     draw_scaling_law(Path(output), points, law, curves)

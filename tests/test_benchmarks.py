@@ -25,7 +25,7 @@ def test_a_run_that_fails_is_recorded(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_too_few_runs_for_a_law_are_refused_before_one_is_trained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["isoflop", "--flops", "3e11", "1e12", "--only", "32x2", "64x2"])
+    monkeypatch.setattr("sys.argv", ["isoflop", "--flops", "3e11", "1e12", "--only", "24x2", "32x2"])
     monkeypatch.setattr(isoflop, "train", lambda *_: pytest.fail("trained"))
     with pytest.raises(SystemExit):
         isoflop.main()
