@@ -4,8 +4,9 @@
 
 One thread a process, float32, the shapes of the decoder of 31 million parameters that `benchmarks.plan_verify` trains.
 Products and attention alone, then a whole block, whose remainder is what only reads and writes, and the update of the
-optimizer; all-gathers and all-reduces between two processes over gloo. Medians of several repeats; shares are of the
-best square product found just before and of the bandwidths in the file. Result: cpu_shares.json.
+optimizer; all-gathers and reduce-scatters between two processes over gloo, and what DTensor's dispatch adds to a block.
+Medians of several repeats; shares are of the best square product found just before and of the bandwidths in the file.
+Result: cpu_shares.json.
 """
 
 import json
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn import functional
 
 from commands.plan_setup import setup_of
@@ -25,6 +28,7 @@ from models.decoder import DecoderBlock
 from models.flops import measured_matmul_peak
 from models.optim import AdamW
 from strategies.planner.step_time import block_flops, block_traffic
+from strategies.plans import block_plan
 from tests.distributed import run_ranks
 from tests.strategies.planner.test_measured_memory import CPU, configuration
 
@@ -119,10 +123,32 @@ def messages() -> tuple[float, float]:
     return latency, statistics.mean(len(large) * 4 / (duration - latency) for duration in times)
 
 
+def dispatch() -> float:
+    """Seconds that a tensor-parallel block takes longer than a plain one where there is next to nothing to compute, two
+    tokens, without the eight exchanges of its forward and backward pass.
+    """
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    shape = setup_of(configuration(Path(), 1, "strategies.TensorParallelStrategy", {}), CPU).config
+    layout = AttentionLayout.causal(torch.zeros(1, 2, dtype=torch.long), shape, torch.float32)
+    small = torch.randn(1, 1, shape.width)
+
+    def block_seconds(block: nn.Module, tokens: int) -> float:
+        x = torch.randn(1, tokens, shape.width, requires_grad=True)
+        return seconds(lambda: block(x, layout).sum().backward(), 100)
+
+    plain = block_seconds(DecoderBlock(shape), 2)
+    cut = parallelize_module(DecoderBlock(shape), init_device_mesh("cpu", (2,)), block_plan())
+    whole = torch.empty(2, 1, shape.width)
+    exchange = seconds(lambda: torch.distributed.all_gather_into_tensor(whole, small), 200)
+    return block_seconds(cut, 1) - plain - 8 * exchange
+
+
 def main() -> None:
     """Measure, print and record."""
     found = compute_shares()
     (latency, bandwidth), *_ = run_ranks(2, messages)
+    found["tensor_dispatch"] = max(run_ranks(2, dispatch))
     found |= {"link_share": bandwidth / CPU.link_bandwidth, "latency_link": latency}
     rounded = {name: float(f"{value:.2g}") for name, value in found.items()}
     print(json.dumps(rounded, indent=1))

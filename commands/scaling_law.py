@@ -31,7 +31,7 @@ from strategies.planner.scaling_laws import (
 
 
 def scaling_law(
-    runs: list[str],
+    runs: list[str] | str,
     output: str = "scaling_law.png",
     metric: str = "train/loss",
     last: float = 0.05,
@@ -42,7 +42,7 @@ def scaling_law(
     """Fit L(N, D) = E + A / N^alpha + B / D^beta to finished runs, and parabolas to those of equal compute.
 
     Args:
-        runs: folders; `*` in a name stands for anything.
+        runs: folder or folders; `*` in a name stands for anything.
         output: picture to write.
         metric: the loss, a name in metrics.csv; nats a token, or bits per byte, whose law has its own E.
         last: share of the run at its end over which a training loss is averaged.
@@ -52,7 +52,9 @@ def scaling_law(
     """
     if not 0 < last <= 1:
         raise InputError(f"last={last}: must lie in (0, 1]")
-    folders = [Path(name) for pattern in runs for name in _matching(pattern)]
+    patterns = [runs] if isinstance(runs, str) else runs
+    # A run that two patterns match counts once.
+    folders = dict.fromkeys(Path(name) for pattern in patterns for name in _matching(pattern))
     # Sorted: drawings go by number, and the answer is that of the runs whatever their order.
     points = sorted((read_point(folder, metric, last) for folder in folders), key=lambda p: (p.parameters, p.tokens))
     law = fit_scaling_law(points)

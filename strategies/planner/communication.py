@@ -83,12 +83,12 @@ def tensor_bytes_of_block(setup: TrainingSetup) -> tuple[float, float]:
     return forward, forward + again
 
 
-def tensor_seconds_of_block(setup: TrainingSetup, group: Group) -> tuple[float, float]:
-    """Seconds of those, forward and backward; nothing hides them: products wait for their input."""
+def tensor_seconds_of_block(setup: TrainingSetup, hardware: Hardware) -> tuple[float, float]:
+    """Seconds of those and of dispatch, forward and backward; nothing hides them: products wait for their input."""
     forward, backward = tensor_bytes_of_block(setup)
     if not forward:
         return 0.0, 0.0
-    one = gather_seconds(group, forward / 4) * 4
+    one = gather_seconds(group_of(setup, hardware, "tp"), forward / 4) * 4 + hardware.tensor_dispatch / 2
     return one, one * backward / forward
 
 

@@ -12,7 +12,9 @@ import yaml
 
 from errors import InputError
 
-MAY_BE_ZERO = {"float8_flops", "overhead", "latency_link", "latency_network", "price", "restart_seconds"}
+MAY_BE_ZERO = {
+    "float8_flops", "overhead", "latency_link", "latency_network", "tensor_dispatch", "price", "restart_seconds",
+}  # fmt: skip
 """No 8-bit units, or nothing to wait or pay for; by all others something is divided."""
 
 
@@ -35,6 +37,8 @@ class Hardware:
             that are not pinned, as an asynchronous checkpoint does it.
         storage_bandwidth: bytes that a device's share of a checkpoint is written with.
         matmul_share, attention_share, memory_share, link_share, network_share: of these rates that are reached.
+        tensor_dispatch: seconds of DTensor's Python in a tensor-parallel block's forward and backward pass; 0 where a
+            device's kernels hide it, as long as they take longer.
         mtbf_hours: of one device, its host and its share of the network: hours between interruptions of a run.
         price: of a device for an hour, in the currency of whoever asks.
         restart_seconds: from an interruption to the next step.
@@ -61,6 +65,7 @@ class Hardware:
     memory_share: float
     link_share: float
     network_share: float
+    tensor_dispatch: float
     mtbf_hours: float
     price: float
     restart_seconds: float

@@ -29,7 +29,7 @@ class StepTime:
 
     Attributes:
         compute: kernels of the stages, recomputation included.
-        tensor: exposed tensor-parallel communication.
+        tensor: exposed tensor-parallel communication, and its dispatch where no kernel hides it.
         data: exposed gathers of parameters and reductions of gradients.
         pipeline: idle time of the schedule, waiting for other stages and their messages.
         optimizer: gradient norm, clipping and update.
@@ -152,7 +152,7 @@ def step_time(setup: TrainingSetup, hardware: Hardware) -> StepTime:
     layers = layers_of_stages(setup)
     tensor_group = group_of(setup, hardware, "tp")
     forward, backward = block_seconds(setup, hardware)
-    tensor_forward, tensor_backward = tensor_seconds_of_block(setup, tensor_group)
+    tensor_forward, tensor_backward = tensor_seconds_of_block(setup, hardware)
     head = head_seconds(setup, hardware)
     if setup.sizes.tp > 1:
         # The last hidden states gathered, their gradient reduced.
@@ -204,7 +204,7 @@ def step_time(setup: TrainingSetup, hardware: Hardware) -> StepTime:
 def least_seconds(setup: TrainingSetup, hardware: Hardware) -> float:
     """Seconds below which no step of a layout can be: kernels and tensor-parallel messages of the average rank."""
     forward, backward = block_seconds(setup, hardware)
-    tensor = sum(tensor_seconds_of_block(setup, group_of(setup, hardware, "tp")))
+    tensor = sum(tensor_seconds_of_block(setup, hardware))
     blocks = setup.config.layers * (forward + backward + tensor)
     return setup.microbatches * (blocks + head_seconds(setup, hardware)) / setup.sizes.pp
 

@@ -349,9 +349,12 @@ def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         loss = KNOWN.loss(size, steps * 256)
         write_metrics(folder / "metrics.csv", [(step, "0", "train/loss", repr(loss)) for step in (steps - 1, steps)])
     picture = tmp_path / "law.png"
-    scaling_law([str(tmp_path / "run-*")], output=str(picture), resamples=2)
+    scaling_law(str(tmp_path / "run-*"), output=str(picture), resamples=2)
     assert "20 runs" in capsys.readouterr().out
     assert picture.read_bytes()[:4] == b"\x89PNG"
+    # Named twice, it is still one run.
+    scaling_law([str(tmp_path / "run-*"), str(tmp_path / "run-1")], output=str(picture), resamples=0)
+    assert "20 runs" in capsys.readouterr().out
     with pytest.raises(InputError, match="no folder is called so"):
         scaling_law([str(tmp_path / "none-*")])
 
