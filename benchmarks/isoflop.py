@@ -13,12 +13,14 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import yaml
 from tqdm import tqdm
 
 from commands.scaling_law import scaling_law
@@ -56,17 +58,26 @@ def steps(shape: dict[str, int], flops: float) -> tuple[int, float]:
 
 def train(folder: Path, shape: dict[str, int], count: int) -> None:
     """One run, continued where it was left, and left alone where it ended."""
-    record, table = folder / "run.json", folder / "metrics.csv"
-    ended = record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("steps") == count
-    if ended and METRIC in table.read_text(encoding="utf-8"):
-        return
+    rate = learning_rate(shape["width"])
+    if (folder / "config.yaml").is_file():
+        saved = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        model = saved["model"]["init_args"]
+        found = (saved["trainer"]["max_steps"], model["optimizer"]["init_args"]["learning_rate"])
+        if found != (count, rate) or any(model["decoder"][name] != value for name, value in shape.items()):
+            raise InputError(
+                f"{folder}: it holds another run, of {found[0]} steps at {found[1]}: give another --folder"
+            )
+        record, table = folder / "run.json", folder / "metrics.csv"
+        ended = record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("steps") == count
+        if ended and table.is_file() and METRIC in table.read_text(encoding="utf-8"):
+            return
     changes = {
         "trainer.default_root_dir": folder,
         "trainer.max_steps": count,
         "trainer.val_check_interval": count,
         "trainer.accumulate_grad_batches": 1,
         "data.init_args.batch_size": WINDOWS,
-        "model.init_args.optimizer.init_args.learning_rate": learning_rate(shape["width"]),
+        "model.init_args.optimizer.init_args.learning_rate": rate,
         "model.init_args.schedule.init_args.warmup_steps": max(1, count // 20),
         **{f"model.init_args.decoder.{name}": value for name, value in shape.items()},
     }
@@ -91,8 +102,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at once")
     arguments = parser.parse_args()
     least, most = TOKENS_A_PARAMETER
+    for flops in arguments.flops:
+        if not 0 < flops < math.inf:
+            parser.error(f"--flops {flops}: must be a number of FLOPs above 0, as 1e12")
+    if arguments.jobs < 1:
+        parser.error(f"--jobs {arguments.jobs}: must be at least 1")
     chosen = {
-        arguments.folder / f"{flops:.0e}-{name}": (SHAPES[name], steps(SHAPES[name], flops)[0])
+        arguments.folder / f"{flops:.3g}-{name}": (SHAPES[name], steps(SHAPES[name], flops)[0])
         for flops in arguments.flops
         for name in arguments.only
         if least <= steps(SHAPES[name], flops)[1] <= most
@@ -101,14 +117,20 @@ def main() -> None:
         # Before the first of them is trained.
         require_enough([tuple(shape.values()) for shape, _ in chosen.values()], [count for _, count in chosen.values()])
     except InputError as error:
-        parser.error(str(error))
+        parser.error(f"{error}; left were those with {least} to {most} tokens a parameter")
     call("prepare")
-    with ThreadPoolExecutor(arguments.jobs) as pool:
+    pool = ThreadPoolExecutor(arguments.jobs)
+    try:
         # The longest first, so that none is left alone at the end.
         ordered = sorted(chosen.items(), key=lambda run: -run[1][1])
         running = [pool.submit(train, folder, shape, count) for folder, (shape, count) in ordered]
         for done in tqdm(as_completed(running), total=len(running)):
             done.result()
+    except InputError as error:
+        parser.error(str(error))
+    finally:
+        # Where one fails, those that wait for their turn are not begun.
+        pool.shutdown(cancel_futures=True)
     folders = list(chosen)
     here, printed = Path(__file__), io.StringIO()
     with contextlib.redirect_stdout(printed):

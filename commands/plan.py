@@ -6,6 +6,7 @@ Nothing of the run is built, so that a laptop answers for a cluster in seconds; 
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -75,9 +76,13 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
     """
     given, rest = parser().parse_known_args(arguments)
     if given.budget is not None:
+        _refuse_beside(f"--budget {given.budget:g}", given, rest, ("budget", "json"))
         advise(given)
         return
     if given.verify is not None:
+        _refuse_beside(
+            f"--verify {given.verify}", given, [], ("verify", "json", "hardware", "price", "mtbf_hours", "memory_limit")
+        )
         verify(Path(given.verify), given, rest)
         return
     if not rest:
@@ -96,6 +101,13 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
         print(json.dumps(made.as_json() | {"hardware": hardware.name, "devices": setup.sizes.world}, indent=1))
     else:
         print(plan_table(setup, hardware, made, LAWS))
+
+
+def _refuse_beside(said: str, given: argparse.Namespace, rest: Sequence[str], used: Sequence[str]) -> None:
+    """Refuse what would be read and then not used."""
+    unused = [f"--{name}" for name, value in vars(given).items() if value not in (None, False) and name not in used]
+    if unused or rest:
+        raise InputError(f"plan {said}: does not use {' '.join([*unused, *rest])}, leave that out")
 
 
 def hardware_of(given: argparse.Namespace, otherwise: str) -> Hardware:
@@ -151,7 +163,7 @@ def verify(run: Path, given: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def advise(given: argparse.Namespace) -> None:
     """What to train with a compute budget."""
-    if not given.budget > 0:
+    if not 0 < given.budget < math.inf:
         raise InputError(f"--budget {given.budget}: must be a number of FLOPs above 0, as 1e24")
     if given.json:
         found = {}

@@ -50,7 +50,7 @@ def plan_table(setup: TrainingSetup, hardware: Hardware, plan: Plan, laws: Seque
     lines = [f"{setup.sizes.world} x {hardware.name}: {setup.sizes}", ""]
     lines += model_lines(setup, plan)
     lines += ["", *memory_lines(setup, hardware, plan.rank, plan.memory, plan.limit)]
-    lines += ["", *time_lines(setup, plan)]
+    lines += ["", *time_lines(setup, hardware, plan)]
     lines += ["", *cost_lines(setup, hardware, plan)]
     lines += ["", *advice_lines(plan.active, setup.tokens, plan.flops_6nd, laws)]
     return "\n".join(lines)
@@ -93,12 +93,14 @@ def memory_lines(setup: TrainingSetup, hardware: Hardware, rank: int, memory: Me
     return [f"memory of the worst rank{where}", *rows([*body, total])]
 
 
-def time_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
+def time_lines(setup: TrainingSetup, hardware: Hardware, plan: Plan) -> list[str]:
     """Seconds of a step by part."""
     time = plan.time
     parts = [("compute", span(time.compute), "kernels, recomputation included")]
     if setup.sizes.tp > 1:
-        parts.append(("tensor parallel", span(time.tensor), f"{size(time.tensor_bytes)} over the {time.tensor_link}"))
+        remark = f"{size(time.tensor_bytes)} over the {time.tensor_link}"
+        remark += ", and DTensor's dispatch" if hardware.tensor_dispatch else ""
+        parts.append(("tensor parallel", span(time.tensor), remark))
     if setup.sizes.data_parallel > 1:
         sent = {"shards": (time.shard_bytes, time.shard_link), "copies": (time.replicate_bytes, time.replicate_link)}
         remarks = [f"{size(n)} over the {link}, between {name}" for name, (n, link) in sent.items() if link != "none"]

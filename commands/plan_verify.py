@@ -4,7 +4,6 @@ Only what a run wrote itself is believed (`run.json`, `metrics.csv`, its saved c
 month on another machine can be held against today's formulas.
 """
 
-import json
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 
 from callbacks.metrics_table import TABLE, read_metrics
 from commands.plan_setup import setup_of
+from commands.run_facts import read_run_facts
 from errors import InputError
 from strategies.planner.hardware import Hardware
 from strategies.planner.memory import rank_memory
@@ -102,11 +102,9 @@ def read_facts(run: Path) -> dict[str, Any]:
     Raises:
         InputError: when the folder holds no finished run, or one whose memory or throughput was not recorded.
     """
-    for name in ("run.json", "config.yaml", TABLE):
-        if not (run / name).is_file():
-            raise InputError(f"--verify {run}: no {name} in it, name the folder of a finished run with Throughput")
-    facts: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    if not facts.get("peak_memory_bytes") or None in facts["peak_memory_bytes"]:
+    needed = ("peak_memory_bytes", "matmul_peak_flops", "steps", "devices")
+    facts = read_run_facts(run, f"--verify {run}", needed)
+    if not facts["peak_memory_bytes"] or None in facts["peak_memory_bytes"]:
         raise InputError(f"--verify {run}: its run.json has no peak_memory_bytes, it did not end or ran elsewhere")
     if not any(row[2] == "throughput/tokens_per_second" for row in read_metrics(run / TABLE)):
         raise InputError(f"--verify {run}: it logged no throughput, train for more than log_every_n_steps steps")

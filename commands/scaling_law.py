@@ -16,6 +16,7 @@ from callbacks.metrics_table import TABLE, read_metrics
 from callbacks.scaling_chart import draw_scaling_law
 from commands.plan_setup import setup_of
 from commands.plan_tables import short
+from commands.run_facts import read_run_facts
 from errors import InputError
 from models.flops import matmul_parameters
 from strategies.planner.hardware import read_hardware
@@ -43,7 +44,7 @@ def scaling_law(
 
     Args:
         runs: folder or folders; `*` in a name stands for anything.
-        output: picture to write.
+        output: picture to write, PNG.
         metric: the loss, a name in metrics.csv; nats a token, or bits per byte, whose law has its own E.
         last: share of the run at its end over which a training loss is averaged.
         tolerance: relative, within which runs count as of equal compute.
@@ -52,9 +53,15 @@ def scaling_law(
     """
     if not 0 < last <= 1:
         raise InputError(f"last={last}: must lie in (0, 1]")
+    if not 0 <= tolerance < 1:
+        raise InputError(f"tolerance={tolerance}: must lie in [0, 1)")
+    if resamples < 0:
+        raise InputError(f"resamples={resamples}: must not be negative, 0 draws none")
+    if Path(output).suffix != ".png":
+        raise InputError(f"output={output}: a PNG picture is written, give a name that ends in .png")
     patterns = [runs] if isinstance(runs, str) else runs
     # A run that two patterns match counts once.
-    folders = dict.fromkeys(Path(name) for pattern in patterns for name in _matching(pattern))
+    folders = {Path(name).resolve(): Path(name) for pattern in patterns for name in _matching(pattern)}.values()
     # Sorted: drawings go by number, and the answer is that of the runs whatever their order.
     points = sorted((read_point(folder, metric, last) for folder in folders), key=lambda p: (p.parameters, p.tokens))
     law = fit_scaling_law(points)
@@ -99,9 +106,11 @@ def intervals(laws: list[ScalingLaw]) -> dict[str, tuple[float, float]]:
 
 
 def _matching(pattern: str) -> list[str]:
-    found = sorted(str(path) for path in Path().glob(pattern)) if "*" in pattern and pattern[0] != "/" else [pattern]
-    if "*" in pattern and pattern[0] == "/":
-        found = sorted(str(path) for path in Path("/").glob(pattern[1:]))
+    """Folders that a pattern stands for, or the one it names."""
+    if "*" not in pattern:
+        return [pattern]
+    root = Path("/") if pattern[0] == "/" else Path()
+    found = sorted(str(path) for path in root.glob(pattern.lstrip("/")) if path.is_dir())
     if not found:
         raise InputError(f"runs={pattern}: no folder is called so")
     return found
@@ -119,15 +128,9 @@ def read_point(folder: Path, metric: str, last: float = 0.05) -> Point:
     Raises:
         InputError: for a folder without a finished run.
     """
-    for name in ("run.json", "config.yaml", TABLE):
-        if not (folder / name).is_file():
-            raise InputError(f"runs={folder}: no {name} in it, name the folder of a finished run with Throughput")
+    facts = read_run_facts(folder, f"runs={folder}", ("devices", "steps"))
     configuration = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     hardware = read_hardware(Path(__file__).parents[1] / "configs/hardware/cpu.yaml")
-    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for name in ("devices", "steps"):
-        if name not in facts:
-            raise InputError(f"runs={folder}: its run.json has no {name}, it did not end: run it again to its end")
     setup, steps = setup_of(configuration, hardware, facts["devices"]), facts["steps"]
     if steps < setup.steps:
         raise InputError(f"runs={folder}: it ended at step {steps} of {setup.steps}, finish it or leave it out")

@@ -30,3 +30,8 @@ def test_too_few_runs_for_a_law_are_refused_before_one_is_trained(
     with pytest.raises(SystemExit):
         isoflop.main()
     assert "4 runs of 2 sizes and 4 lengths: a scaling law has five" in capsys.readouterr().err
+    for arguments, refusal in ((["--flops", "nan"], "--flops nan: must be"), (["--jobs", "0"], "--jobs 0: must be")):
+        monkeypatch.setattr("sys.argv", ["isoflop", *arguments])
+        with pytest.raises(SystemExit):
+            isoflop.main()
+        assert refusal in capsys.readouterr().err

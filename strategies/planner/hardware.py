@@ -4,6 +4,7 @@ Two numbers for everything, because a plan made of datasheets alone promises hal
 of a program's kernels, not of a whole training run: idle time and exposed communication are counted apart.
 """
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,10 @@ MAY_BE_ZERO = {
     "float8_flops", "overhead", "latency_link", "latency_network", "tensor_dispatch", "price", "restart_seconds",
 }  # fmt: skip
 """No 8-bit units, or nothing to wait or pay for; by all others something is divided."""
+
+
+PARTS = ("datasheet", "measured", "operation", "sources")
+"""Of a file, beside `name` and `device`."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,16 @@ class Hardware:
     sources: dict[str, str]
 
     def __post_init__(self) -> None:
+        if self.device not in ("cuda", "cpu"):
+            raise InputError(f"hardware {self.name}: device={self.device} must be cuda or cpu")
         for field in fields(self):
             if field.type not in (int, float):
                 continue
             value, name = getattr(self, field.name), f"hardware {self.name}: {field.name}"
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise InputError(f"{name}={value!r} must be a number")
+            if not math.isfinite(value):
+                raise InputError(f"{name}={value} must be a finite number")
             if field.type is int and not isinstance(value, int):
                 raise InputError(f"{name}={value} must be a whole number without a point")
             if not value >= 0:
@@ -109,10 +118,25 @@ def read_hardware(path: Path, **changes: Any) -> Hardware:
         raise InputError(f"hardware={path}: no such file, take one of {', '.join(known) or 'configs/hardware'}")
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        parts = {k: v for part in ("datasheet", "measured", "operation") for k, v in found.pop(part).items()}
-        numbers = {k: float(v) if isinstance(v, str) and k not in ("name", "device") else v for k, v in parts.items()}
-        return Hardware(**found, **numbers | {k: v for k, v in changes.items() if v is not None})
-    except (TypeError, KeyError, AttributeError, ValueError, yaml.YAMLError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"hardware={path}: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"hardware={path}: {' '.join(str(error).split())}") from error
+    for part in PARTS:
+        if not isinstance(found, dict) or not isinstance(found.get(part), dict):
+            raise InputError(f"hardware={path}: it has no {part}, copy a file of configs/hardware and change that")
+    values = {key: value for key, value in found.items() if key not in PARTS} | {"sources": found["sources"]}
+    for part in PARTS[:-1]:
+        values |= {key: _number(value) for key, value in found[part].items()}
+    wanted = {field.name for field in fields(Hardware)}
+    if missing := ", ".join(sorted(wanted - values.keys())):
+        raise InputError(f"hardware={path}: no {missing} in it, add it as the files of configs/hardware have it")
+    if unknown := ", ".join(sorted(str(key) for key in values.keys() - wanted)):
+        raise InputError(f"hardware={path}: {unknown} is nothing that a plan reads, take it out")
+    return Hardware(**values | {key: value for key, value in changes.items() if value is not None})
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e9 for text; other text is refused by the name it stands under."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

@@ -243,11 +243,14 @@ def test_a_cpus_first_steps_are_held_against_tensors(tmp_path: Path, capsys: pyt
     [
         ([], {}, "give --config FILE"),
         (["--budget", "-1"], {}, "--budget -1.0: must be"),
+        (["--budget", "inf"], {}, "--budget inf: must be"),
+        (["--budget", "1e21", "--search", "--prize", "3"], {}, "does not use --search --prize 3, leave that out"),
+        (["--verify", "X", "--output", "x"], {}, "does not use --output, leave that out"),
         (["--config", "X", "--output", "y"], {}, "add --search"),
         (["--config", "X", "--hardware", "abacus"], {}, "no such file, take one of a100_40gb"),
         (["--config", "X", "--devices", "0"], {}, "--devices 0: must be at least 1"),
         (["--config", "X", "--price", "-3"], {}, "price=-3.0 must not be negative"),
-        (["--verify", "nowhere"], {}, "no run.json in it"),
+        (["--verify", "nowhere"], {}, "no folder is called so"),
         (["--config", "X"], {"precision": "bf16-true"}, "plan knows bf16-mixed and 32-true"),
         (["--config", "X"], {"max_steps": -1}, "needs the run's length"),
         (["--config", "X"], {"devices": "many"}, "plan needs a number"),
@@ -357,6 +360,13 @@ def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert "20 runs" in capsys.readouterr().out
     with pytest.raises(InputError, match="no folder is called so"):
         scaling_law([str(tmp_path / "none-*")])
+    for wrong, rule in (
+        ({"tolerance": -1.0}, "lie in"),
+        ({"resamples": -1}, "negative"),
+        ({"output": "law.foo"}, "png"),
+    ):
+        with pytest.raises(InputError, match=rule):
+            scaling_law([str(tmp_path / "run-*")], **wrong)
 
 
 def test_hybrid_sharding_sends_over_two_links(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from callbacks.metrics_table import write_metrics
-from commands.plan_verify import Comparison, compare_run
+from commands.plan_verify import Comparison, compare_run, read_facts
 from commands.scaling_law import read_point
 from errors import InputError
 from strategies.planner.hardware import read_hardware
@@ -27,6 +27,24 @@ def test_tokens_of_a_run_by_what_it_saw(devices: Any, tmp_path: Path) -> None:
     assert read_point(tmp_path, "train/loss").tokens == (4 * 2 + 6 * 4) * 128
     (tmp_path / "run.json").write_text(json.dumps({"steps": 10}))
     with pytest.raises(InputError, match=r"run\.json has no devices"):
+        read_point(tmp_path, "train/loss")
+
+
+@pytest.mark.parametrize(
+    ("content", "refusal"),
+    [
+        ('{"steps": 1, ', "its run.json is damaged"),
+        ("[]", "its run.json is damaged"),
+        ('{"devices": 1, "peak_memory_bytes": [1], "matmul_peak_flops": 1.0}', "its run.json has no steps"),
+    ],
+)
+def test_damaged_facts_get_one_line(tmp_path: Path, content: str, refusal: str) -> None:
+    for name in ("config.yaml", "metrics.csv"):
+        (tmp_path / name).touch()
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=refusal):
+        read_facts(tmp_path)
+    with pytest.raises(InputError, match=refusal):
         read_point(tmp_path, "train/loss")
 
 

@@ -1,0 +1,37 @@
+"""What a finished run wrote of itself, `run.json`, for the commands that compare runs with a plan or a law."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from callbacks.metrics_table import TABLE
+from errors import InputError
+
+
+def read_run_facts(folder: Path, said: str, needed: Sequence[str]) -> dict[str, Any]:
+    """The contents of `run.json`.
+
+    Args:
+        folder: of the run.
+        said: what names the folder in a refusal, as `--verify runs/a`.
+        needed: names without which there is nothing to compare.
+
+    Raises:
+        InputError: when the folder holds no finished run, or one whose facts are damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{said}: no folder is called so, name that of a finished run with Throughput")
+    for name in ("run.json", "config.yaml", TABLE):
+        if not (folder / name).is_file():
+            raise InputError(f"{said}: no {name} in it, name the folder of a finished run with Throughput")
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{said}: its run.json is damaged ({error}), run it again to its end") from error
+    if not isinstance(facts, dict):
+        raise InputError(f"{said}: its run.json is damaged (no object but {facts!r}), run it again to its end")
+    for name in needed:
+        if facts.get(name) is None:
+            raise InputError(f"{said}: its run.json has no {name}, it did not end or ran elsewhere: run it to its end")
+    return facts
