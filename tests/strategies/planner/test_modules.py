@@ -95,7 +95,8 @@ def live_bytes() -> int:
         kind = type(thing)
         if issubclass(kind, Tensor) and not issubclass(kind, FakeTensor) and thing.device.type == "cpu":
             storage = thing.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+            # By identity: compilation also leaves storages whose address must not be asked for.
+            storages[storage._cdata] = storage.nbytes()
     return sum(storages.values())
 
 
