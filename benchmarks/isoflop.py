@@ -3,8 +3,8 @@
     python -m benchmarks.isoflop --flops 3e11 1e12 3e12
 
 For every compute each shape trains for as many steps as 6 N D allows, by `python main.py fit` with the quickstart's own
-configuration, a schedule that ends with the run and the learning rate that the width wants: with one rate for all, the
-narrowest wins at any compute. Runs that are finished are not run again. Then `main.py scaling_law` fits the parametric
+configuration, a schedule that ends with the run and a learning rate that follows the width: with one rate for all, the
+wider ones learn less than they can. Runs that are finished are not run again. Then `main.py scaling_law` fits the parametric
 law and the parabolas and draws isoflop.png; isoflop.json is its answer. The defaults take about half an hour on two
 cores; runs are in runs/isoflop.
 """
@@ -44,7 +44,7 @@ SHAPES = {
 
 
 def learning_rate(width: int) -> float:
-    """In inverse proportion to the width (Yang et al. 2022, table 8), 3e-3 at 32."""
+    """In inverse proportion to the width, 3e-3 at 32; Yang et al. 2022, table 8, so for matrices between hidden states."""
     return 3e-3 * 32 / width
 
 
@@ -108,7 +108,7 @@ def main() -> None:
     if arguments.jobs < 1:
         parser.error(f"--jobs {arguments.jobs}: must be at least 1")
     chosen = {
-        arguments.folder / f"{flops:.3g}-{name}": (SHAPES[name], steps(SHAPES[name], flops)[0])
+        arguments.folder / f"{flops:g}-{name}": (SHAPES[name], steps(SHAPES[name], flops)[0])
         for flops in arguments.flops
         for name in arguments.only
         if least <= steps(SHAPES[name], flops)[1] <= most
