@@ -4,9 +4,9 @@
 
 For every compute each shape trains for as many steps as 6 N D allows, by `python main.py fit` with the quickstart's own
 configuration, a schedule that ends with the run and a learning rate that follows the width: with one rate for all, the
-wider ones learn less than they can. Runs that are finished are not run again. Then `main.py scaling_law` fits the parametric
-law and the parabolas and draws isoflop.png; isoflop.json is its answer. The defaults take about half an hour on two
-cores; runs are in runs/isoflop.
+wider ones learn less than they can. Runs that are finished are not run again. Then `main.py scaling_law` fits the
+parametric law and the parabolas and draws isoflop.png; isoflop.json is its answer. The defaults take about half an hour
+on two cores; runs are in runs/isoflop.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SHAPES = {
 
 
 def learning_rate(width: int) -> float:
-    """In inverse proportion to the width, 3e-3 at 32; Yang et al. 2022, table 8, so for matrices between hidden states."""
+    """In inverse proportion to the width, 3e-3 at 32 (Yang et al. 2022, table 8, for matrices between hidden states)."""
     return 3e-3 * 32 / width
 
 
