@@ -44,7 +44,7 @@ SHAPES = {
 
 
 def learning_rate(width: int) -> float:
-    """In inverse proportion to the width, 3e-3 at 32 (Yang et al. 2022, table 8, for matrices between hidden states)."""
+    """Inverse to the width, 3e-3 at 32 (Yang et al. 2022, table 8: of matrices between hidden states)."""
     return 3e-3 * 32 / width
 
 
