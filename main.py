@@ -29,34 +29,34 @@ from jsonargparse import ActionConfigFile, Namespace, auto_cli, auto_parser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from alignment.reward_score import RewardModelScore
+from alignment.rewards.reward_model_score import RewardModelScore
 from callbacks.checkpoints import checkpoint_step, latest_checkpoint, set_later_checkpoints_aside
-from callbacks.data_report import write_data_report
 from callbacks.goodput import begin_run
 from callbacks.metrics_table import rewind_metrics
 from callbacks.report import write_report
-from commands.compare import compare_models
+from callbacks.reports.data_report import write_data_report
+from commands.classifier import train_classifier
+from commands.compare.command import compare_models
 from commands.constitution import constitution
 from commands.convert import convert
-from commands.dry_run import dry_run
 from commands.evaluate import evaluate
-from commands.plan import plan
-from commands.recipe import recipe
+from commands.layout_parity import compare
+from commands.plan.command import plan
+from commands.plan.dry_run import dry_run
+from commands.recipe.command import recipe
 from commands.scaling_law import scaling_law
-from commands.train_classifier import train_classifier
-from datamodules.balance import MIXTURE, format_mixture
-from datamodules.megatron import export_megatron
+from common.errors import InputError
+from datamodules.mixing.balance import MIXTURE, format_mixture
 from datamodules.pretraining import PretrainingData
-from datamodules.tokenizer_files import TEMPLATE, find_tokenizer, load_tokenizer
-from errors import InputError
+from datamodules.shards.megatron_export import export_megatron
+from datamodules.tokenization.files import TEMPLATE, find_tokenizer, load_tokenizer
 from models.decoder import Decoder
 from models.flops import has_bf16_matrix_units
-from models.generation import generate
+from models.inference.generation import generate
+from models.inference.sampling import Sampling
 from models.language_model import LanguageModel
-from models.sampling import Sampling
-from strategies.checkpoint import read_checkpoint
-from strategies.parity import compare
-from strategies.stored_weights import StoredWeights
+from models.weights.single_file import read_checkpoint
+from models.weights.source import StoredWeights
 
 
 class Trainer(lightning.Trainer):

@@ -1,24 +1,24 @@
-from alignment.advantages import GAE, GroupRelative, LeaveOneOut, ReinforcePlusPlus
-from alignment.ai_preferences import Preferences
-from alignment.code_execution import CodeTests, Limits
-from alignment.critique import Revisions
-from alignment.divergence import AdaptiveKL, FixedKL, KLPenalty
-from alignment.endpoint import EndpointJudge
-from alignment.judge import DecoderJudge
-from alignment.losses import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalisedDPO, RobustDPO, SimPO
-from alignment.minibatches import Updates
-from alignment.policy import PreferencePolicy
-from alignment.policy_gradient import Surrogate
-from alignment.ppo import PPO
-from alignment.ppo_metrics import Alarms
-from alignment.reward_ensemble import RewardEnsemble
-from alignment.reward_model import RewardModel
-from alignment.reward_score import RewardModelScore
-from alignment.rewards import OverlongPenalty, WeightedSum
-from alignment.rollout import DecoderEngine
-from alignment.verifiable import Arithmetic, ExactMatch, LeadingMatch, Pattern
-from alignment.vllm_engine import VLLMEngine
-from alignment.word_overlap import WordOverlap
+from alignment.constitutional.ai_feedback import Preferences
+from alignment.constitutional.endpoint_judge import EndpointJudge
+from alignment.constitutional.judge import DecoderJudge
+from alignment.constitutional.revisions import Revisions
+from alignment.preferences.losses import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalisedDPO, RobustDPO, SimPO
+from alignment.preferences.preference_policy import PreferencePolicy
+from alignment.preferences.reward_ensemble import RewardEnsemble
+from alignment.preferences.reward_model import RewardModel
+from alignment.reinforcement.advantages import GAE, GroupRelative, LeaveOneOut, ReinforcePlusPlus
+from alignment.reinforcement.engines.vllm import VLLMEngine
+from alignment.reinforcement.kl import AdaptiveKL, FixedKL, KLPenalty
+from alignment.reinforcement.metrics import Alarms
+from alignment.reinforcement.minibatches import Updates
+from alignment.reinforcement.policy_loss import Surrogate
+from alignment.reinforcement.ppo import PPO
+from alignment.reinforcement.rollouts import DecoderEngine
+from alignment.rewards.base import OverlongPenalty, WeightedSum
+from alignment.rewards.code_tests import CodeTests, Limits
+from alignment.rewards.reward_model_score import RewardModelScore
+from alignment.rewards.rouge import WordOverlap
+from alignment.rewards.verifiable import Arithmetic, ExactMatch, LeadingMatch, Pattern
 
 __all__ = [
     "DPO",

@@ -29,7 +29,7 @@ from models import AdamW, LanguageModel
 from models.decoder import DecoderConfig
 from models.flops import parameters
 from strategies import TensorParallelStrategy
-from strategies.blocks import ActivationCheckpointing
+from strategies.parallel.activation_checkpointing import ActivationCheckpointing
 
 VOCABULARY, BATCH, LENGTH = 8192, 8, 1024
 SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "hidden_width": 1376}

@@ -57,12 +57,12 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
     import lightning
 
     from alignment import DPO, PreferencePolicy
-    from datamodules.examples import Examples
-    from datamodules.instructions import InstructionData, PackedConversations
-    from datamodules.numbered import NumberedSamples
+    from datamodules.conversations.example_store import Examples
     from datamodules.preferences import PairBatches, PreferenceData
+    from datamodules.resumable import NumberedSamples
+    from datamodules.sft import InstructionData, PackedConversations
     from models import AdamW, LanguageModel
-    from models.optim import Schedule
+    from models.optimizers.adamw import Schedule
     from strategies import TensorParallelStrategy
 
     class Constant(Schedule):

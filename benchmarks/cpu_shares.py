@@ -22,14 +22,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn import functional
 
-from commands.plan_setup import setup_of
+from commands.plan.setup import setup_of
 from models.attention import AttentionLayout, attend
 from models.decoder import DecoderBlock
 from models.flops import measured_matmul_peak
-from models.optim import AdamW
+from models.optimizers.adamw import AdamW
+from strategies.parallel.tensor_parallel_plan import block_plan
 from strategies.planner.step_time import block_flops, block_traffic
-from strategies.plans import block_plan
-from tests.distributed import run_ranks
+from tests.helpers.distributed import run_ranks
 from tests.strategies.planner.test_measured_memory import CPU, configuration
 
 REPEATS = 30

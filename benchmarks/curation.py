@@ -103,10 +103,10 @@ def judge_ours(folder: Path, family: str) -> dict[str, Any]:
     import numpy as np
     import pyarrow.compute
 
+    from common.daft_engine import spread
     from datamodules import NearDuplicates
-    from datamodules.cleaning.components import connected_components, pairs_in_buckets
-    from datamodules.cleaning.engine import spread
-    from datamodules.cleaning.judging import band_column, judge
+    from datamodules.curation.deduplication.connected_components import connected_components, pairs_in_buckets
+    from datamodules.curation.passes.filter import band_column, judge
 
     near = NearDuplicates() if family in ("near_duplicates", "all") else None
     table = daft.read_json(f"{folder}/*.jsonl").to_arrow()

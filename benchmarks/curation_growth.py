@@ -100,7 +100,7 @@ def prepare_documents(texts: Path, into: Path) -> None:
     """The stages of `prepare` on the made-up corpus with the rules of web text."""
     from datamodules import Files, GopherQuality, GopherRepetition, Length, NearDuplicates, Source
     from datamodules.prepare import prepare
-    from datamodules.tokenizer import TokenizerSettings
+    from datamodules.tokenization.sentencepiece import TokenizerSettings
 
     rules = [Length(), GopherQuality(), GopherRepetition()]
     sources = {"web": Source(Files([str(texts)]), rules)}

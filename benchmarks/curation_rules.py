@@ -76,8 +76,8 @@ def compare_rules(folder: Path) -> dict[str, Any]:
     from datatrove.data import Document
     from datatrove.utils.text import split_into_words
 
-    from datamodules.cleaning.step import COMPARISONS
-    from datamodules.cleaning.words import words_of
+    from datamodules.curation.filters.base import COMPARISONS
+    from datamodules.curation.words.split import words_of
 
     rules = single_rules()
     texts = [

@@ -25,11 +25,11 @@ sys.path.insert(0, str(ROOT))
 
 from commands.convert import convert  # noqa: E402
 from commands.evaluate import score_file  # noqa: E402
-from datamodules.questions import question  # noqa: E402
-from datamodules.rows import DocstringRows  # noqa: E402
-from datamodules.tokenizer_files import find_tokenizer, load_tokenizer  # noqa: E402
+from datamodules.conversations.multiple_choice import question  # noqa: E402
+from datamodules.conversations.rows import DocstringRows  # noqa: E402
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer  # noqa: E402
 from models.decoder import Decoder, materialise  # noqa: E402
-from strategies.stored_weights import StoredWeights  # noqa: E402
+from models.weights.source import StoredWeights  # noqa: E402
 
 WINDOW = 512
 

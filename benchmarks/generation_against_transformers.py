@@ -32,7 +32,7 @@ def times(who: str, precision: str, repeats: int) -> list[float]:
     prompts = torch.randint(VOCABULARY, (BATCH, PROMPT), generator=torch.Generator().manual_seed(0))
     if who == "ours":
         from models.decoder import DecoderConfig, build_decoder
-        from models.generation import generate
+        from models.inference.generation import generate
 
         decoder = build_decoder(DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **SHAPE)).to(dtype)
 

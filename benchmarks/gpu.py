@@ -28,7 +28,7 @@ from datamodules.random_tokens import RandomWindows
 from models import AdamW, LanguageModel
 from models.decoder import DecoderConfig, build_decoder
 from models.flops import measured_matmul_peak, parameters, training_flops
-from models.generation import generate
+from models.inference.generation import generate
 from strategies import TensorParallelStrategy
 
 OUTPUT = Path(__file__).with_suffix(".json")

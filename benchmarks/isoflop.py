@@ -24,7 +24,7 @@ import yaml
 from tqdm import tqdm
 
 from commands.scaling_law import scaling_law
-from errors import InputError
+from common.errors import InputError
 from models.config import DecoderConfig
 from models.flops import matmul_parameters
 from strategies.planner.scaling_laws import require_enough

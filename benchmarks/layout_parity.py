@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from tests.distributed import run_ranks
-from tests.layouts import train
+from tests.helpers.distributed import run_ranks
+from tests.helpers.layouts import train
 from tests.strategies.test_layouts import CONTINUED, LAYOUTS
 
 STEPS = 20

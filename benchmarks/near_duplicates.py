@@ -29,8 +29,12 @@ from matplotlib import pyplot
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from datamodules.cleaning.components import best_of_components, connected_components, pairs_in_buckets  # noqa: E402
-from datamodules.cleaning.minhash import NearDuplicates, estimated_similarity, probability_found  # noqa: E402
+from datamodules.curation.deduplication.connected_components import (  # noqa: E402
+    best_of_components,
+    connected_components,
+    pairs_in_buckets,
+)
+from datamodules.curation.deduplication.minhash import NearDuplicates, estimated_similarity, probability_found  # noqa: E402
 
 SIMILARITIES = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 BACKGROUND = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tests.distributed import run_ranks
+from tests.helpers.distributed import run_ranks
 
 STEPS, WARMUP, MICROBATCHES, ROWS, LENGTH = 8, 2, 8, 2, 256
 SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "interleaved_zero_bubble", "zbv")

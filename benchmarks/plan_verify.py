@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import yaml
 
-from commands.plan_verify import compare_run
-from tests.distributed import run_ranks
+from commands.plan.verify import compare_run
+from tests.helpers.distributed import run_ranks
 from tests.strategies.planner.test_measured_memory import CPU, LAYOUTS, PIPELINE, SPREAD, configuration, train
 
 FURTHER: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {

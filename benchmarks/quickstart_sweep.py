@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from models.decoder import DecoderConfig, build_decoder  # noqa: E402
 from models.flops import parameters  # noqa: E402
 from models.losses import linear_cross_entropy  # noqa: E402
-from models.optim import AdamW  # noqa: E402
+from models.optimizers.adamw import AdamW  # noqa: E402
 
 SHAPES: dict[str, dict[str, int]] = {
     "96x4": {"width": 96, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 256},

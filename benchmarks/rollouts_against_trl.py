@@ -32,9 +32,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from alignment import GAE, PPO, FixedKL, GroupRelative, KLPenalty, LeaveOneOut, Updates
-from alignment.rewards import Answer, Reward
+from alignment.rewards.base import Answer, Reward
 from benchmarks.training_against_peers import Constant
-from datamodules.numbered import NumberedSamples, StepKey
+from datamodules.resumable import NumberedSamples, StepKey
 from models import AdamW
 from models.decoder import Decoder, DecoderConfig, build_decoder
 from strategies import TensorParallelStrategy

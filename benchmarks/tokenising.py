@@ -72,9 +72,9 @@ def write_tokenizers(folder: Path, vocabulary_size: int) -> None:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    from datamodules.tokenise import sample_texts
-    from datamodules.tokenizer import TokenizerSettings, train_tokenizer
-    from datamodules.tokenizer_files import write_hugging_face_tokenizer
+    from datamodules.shards.write import sample_texts
+    from datamodules.tokenization.files import write_hugging_face_tokenizer
+    from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
 
     sample = list(sample_texts(sorted((folder / "text").iterdir()), None, 16_000_000))
     tokenizer = train_tokenizer(sample, TokenizerSettings(vocabulary_size=vocabulary_size))
@@ -98,8 +98,8 @@ def write_tokenizers(folder: Path, vocabulary_size: int) -> None:
 
 def ours(folder: Path, into: Path) -> tuple[float, int]:
     """Seconds and tokens."""
-    from datamodules.shards import open_shards
-    from datamodules.tokenise import DocumentFile, write_shards
+    from datamodules.shards.format import open_shards
+    from datamodules.shards.write import DocumentFile, write_shards
 
     def run(text: Path, shards: Path) -> None:
         shards.mkdir()

@@ -13,7 +13,7 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.preemption import StopRequest
-from errors import InputError
+from common.errors import InputError
 
 _NAME = re.compile(r"step=(\d+)\.ckpt")
 

@@ -24,7 +24,8 @@ from typing import Any
 import lightning
 import torch
 
-from callbacks.clock import (
+from callbacks.throughput import Throughput
+from callbacks.wait_clock import (
     BUBBLE,
     CHECKPOINT,
     COMMUNICATION,
@@ -38,7 +39,6 @@ from callbacks.clock import (
     Clock,
     Waiting,
 )
-from callbacks.throughput import Throughput
 
 LEDGER = "goodput.jsonl"
 HEADINGS = {

@@ -15,14 +15,14 @@ from typing import Any
 import lightning
 import numpy as np
 
-from callbacks.data_report import flat_numbers, sections
 from callbacks.goodput import HEADINGS, Totals, read_ledger
 from callbacks.metrics_table import TABLE, read_metrics
-from callbacks.pages import template, write_page
-from callbacks.rollout_charts import frontier, rollout_charts
+from callbacks.reports.data_report import flat_numbers, sections
+from callbacks.reports.pages import template, write_page
+from callbacks.reports.rollout_charts import frontier, rollout_charts
 from callbacks.samples import read_samples
 from callbacks.spike_guard import read_spikes
-from errors import InputError
+from common.errors import InputError
 
 PAGE = "report.html"
 DATA, RELIABILITY = "data.json", "reliability.json"

@@ -5,7 +5,7 @@ from typing import Any
 import lightning
 
 from callbacks.samples import write_samples
-from errors import InputError
+from common.errors import InputError
 
 
 class RolloutSamples(lightning.Callback):

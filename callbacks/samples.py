@@ -7,9 +7,9 @@ from typing import Any
 import lightning
 from lightning.pytorch.loggers import WandbLogger
 
-from errors import InputError
-from models.generation import generate
-from models.sampling import Sampling
+from common.errors import InputError
+from models.inference.generation import generate
+from models.inference.sampling import Sampling
 
 
 class Samples(lightning.Callback):
@@ -20,7 +20,7 @@ class Samples(lightning.Callback):
     Args:
         prompts: texts to continue.
         new_tokens: tokens to add at most.
-        temperature, top_p: see `models.sampling.Sampling`.
+        temperature, top_p: see `models.inference.sampling.Sampling`.
         seed: of the sampling, the same at every validation.
     """
 

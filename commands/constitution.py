@@ -1,6 +1,6 @@
 """The command `constitution`: revisions to fine-tune on and preferences to learn from, made by a model and principles.
 
-The stages themselves are in `alignment.critique` and `alignment.ai_preferences`; between the two belongs a `fit`, so
+The stages themselves are in `alignment.constitutional.revisions` and `alignment.constitutional.ai_feedback`; between the two belongs a `fit`, so
 that the pairs come from the model that the revisions taught.
 """
 
@@ -16,21 +16,21 @@ from typing import Any, cast
 import torch
 import yaml
 
-from alignment.ai_preferences import Preferences
-from alignment.constitution import Constitution, read_constitution
-from alignment.critique import Revisions
-from alignment.interview import Interview, Sample, Stage
-from alignment.judge import Judge, LoadedModel
-from alignment.records import Records, costs, json_lines, write_whole
-from datamodules.chat import ChatTemplate
-from datamodules.conversations import Unusable, instruction, preference, question
-from datamodules.questions import question_batches
-from datamodules.rows import Row, Rows
-from datamodules.stages import fingerprint
-from datamodules.tokenizer_files import find_tokenizer, load_tokenizer, own_template
-from errors import InputError
+from alignment.constitutional.ai_feedback import Preferences
+from alignment.constitutional.constitution import Constitution, read_constitution
+from alignment.constitutional.judge import Judge, LoadedModel
+from alignment.constitutional.llm_calls import Interview, Sample, Stage
+from alignment.constitutional.record_log import Records, costs, json_lines, write_whole
+from alignment.constitutional.revisions import Revisions
+from common.artifacts import fingerprint
+from common.errors import InputError
+from datamodules.conversations.chat_template import ChatTemplate
+from datamodules.conversations.multiple_choice import question_batches
+from datamodules.conversations.row_formats import Unusable, instruction, preference, question
+from datamodules.conversations.rows import Row, Rows
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
 from models.decoder import Decoder, materialise
-from strategies.stored_weights import StoredWeights
+from models.weights.source import StoredWeights
 
 ROWS, SUMMARY = "rows.jsonl", "summary.json"
 

@@ -6,20 +6,20 @@ from typing import Literal
 
 import torch
 
-from datamodules.chat import read_template
-from datamodules.tokenizer_files import (
+from common.errors import InputError
+from datamodules.conversations.chat_template import read_template
+from datamodules.tokenization.files import (
     TEMPLATE,
     find_tokenizer,
     load_tokenizer,
     own_template,
     write_hugging_face_tokenizer,
 )
-from errors import InputError
 from models.decoder import Decoder
-from models.hugging_face import to_hugging_face
-from strategies.checkpoint import write_safetensors
-from strategies.hugging_face_folder import write_hugging_face_folder
-from strategies.stored_weights import StoredWeights
+from models.weights.hugging_face_folder import write_hugging_face_folder
+from models.weights.hugging_face_names import to_hugging_face
+from models.weights.single_file import write_safetensors
+from models.weights.source import StoredWeights
 
 
 def convert(

@@ -12,19 +12,19 @@ from typing import Any, cast
 import torch
 import yaml
 
-from datamodules.conversations import Unusable
-from datamodules.questions import Question, encode, question, question_batches, text_windows
+from common.errors import InputError
+from datamodules.conversations.multiple_choice import Question, encode, question, question_batches, text_windows
+from datamodules.conversations.row_formats import Unusable
+from datamodules.conversations.rows import FileRows, Row
 from datamodules.readers import Files
-from datamodules.rows import FileRows, Row
-from datamodules.tokenizer import Tokenizer
-from datamodules.tokenizer_files import (
+from datamodules.tokenization.files import (
     find_tokenizer,
     load_tokenizer,
 )
-from errors import InputError
+from datamodules.tokenization.sentencepiece import Tokenizer
 from models.decoder import Decoder, materialise
-from models.evaluation import accuracies, log_likelihoods
-from strategies.stored_weights import StoredWeights
+from models.inference.likelihood import accuracies, log_likelihoods
+from models.weights.source import StoredWeights
 
 
 def evaluate(

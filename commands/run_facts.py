@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.metrics_table import TABLE
-from errors import InputError
+from common.errors import InputError
 
 
 def read_run_facts(folder: Path, said: str, needed: Sequence[str]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import numpy as np
 import yaml
 
 from callbacks.metrics_table import TABLE, read_metrics
-from callbacks.scaling_chart import draw_scaling_law
-from commands.plan_setup import setup_of
-from commands.plan_tables import short
+from callbacks.reports.scaling_chart import draw_scaling_law
+from commands.plan.setup import setup_of
+from commands.plan.tables import short
 from commands.run_facts import read_run_facts
-from errors import InputError
+from common.errors import InputError
 from models.flops import matmul_parameters
 from strategies.planner.hardware import read_hardware
 from strategies.planner.scaling_laws import (

@@ -1,23 +1,23 @@
-from datamodules.balance import Balance
-from datamodules.cleaning.c4 import C4Lines, C4Page
-from datamodules.cleaning.classifier import QualityClassifier
-from datamodules.cleaning.code_quality import CodeQuality
-from datamodules.cleaning.decontaminate import Decontaminate
-from datamodules.cleaning.fineweb import FineWebQuality
-from datamodules.cleaning.gopher import GopherQuality, GopherRepetition
-from datamodules.cleaning.language import Language
-from datamodules.cleaning.length import Length
-from datamodules.cleaning.lines import RepeatedLines
-from datamodules.cleaning.minhash import NearDuplicates
-from datamodules.cleaning.normalize import RepairUnicode
-from datamodules.cleaning.pii import MaskPersonalData
-from datamodules.cleaning.pipeline import Source
-from datamodules.cleaning.substring import RepeatedSpans
-from datamodules.cleaning.toxicity import ToxicityClassifier, WordList
-from datamodules.cleaning.url_blocklist import UrlBlocklist
-from datamodules.cleaning.url_duplicates import UrlDuplicates
-from datamodules.instructions import InstructionData
-from datamodules.parquet_tokens import ParquetTokens
+from datamodules.conversations.rows import DocstringRows, FileRows
+from datamodules.conversations.synthetic_tasks import ArgumentRows, ArithmeticRows, BracketRows
+from datamodules.curation.deduplication.minhash import NearDuplicates
+from datamodules.curation.deduplication.repeated_lines import RepeatedLines
+from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
+from datamodules.curation.deduplication.url import UrlDuplicates
+from datamodules.curation.filters.c4 import C4Lines, C4Page
+from datamodules.curation.filters.code_quality import CodeQuality
+from datamodules.curation.filters.decontaminate import Decontaminate
+from datamodules.curation.filters.fineweb import FineWebQuality
+from datamodules.curation.filters.gopher import GopherQuality, GopherRepetition
+from datamodules.curation.filters.language import Language
+from datamodules.curation.filters.length import Length
+from datamodules.curation.filters.normalize import RepairUnicode
+from datamodules.curation.filters.quality_classifier import QualityClassifier
+from datamodules.curation.filters.toxicity import ToxicityClassifier, WordList
+from datamodules.curation.filters.url_blocklist import UrlBlocklist
+from datamodules.curation.personal_data.mask import MaskPersonalData
+from datamodules.curation.pipeline import Source
+from datamodules.mixing.balance import Balance
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
 from datamodules.prompts import PromptData
@@ -37,8 +37,8 @@ from datamodules.readers import (
     Readmes,
     WikipediaDump,
 )
-from datamodules.rows import DocstringRows, FileRows
-from datamodules.tasks import ArgumentRows, ArithmeticRows, BracketRows
+from datamodules.sft import InstructionData
+from datamodules.shards.parquet_tokens import ParquetTokens
 
 __all__ = [
     "ArgumentRows",

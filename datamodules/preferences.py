@@ -13,16 +13,16 @@ import torch
 import xxhash
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.aligned import AlignmentData
-from datamodules.chat import Encoded
-from datamodules.conversations import Unusable, opening, preference
-from datamodules.examples import Example, Examples
-from datamodules.mixture import PADDING
-from datamodules.numbered import EpochOrder, StepKey
-from datamodules.packing import fill_row, lay_out_pair, stack
-from datamodules.rows import Row, Rows
-from datamodules.stages import run_stage, verified, write_checksums
-from errors import InputError
+from common.artifacts import run_stage, verified, write_checksums
+from common.errors import InputError
+from datamodules.conversation_data import AlignmentData
+from datamodules.conversations.chat_template import Encoded
+from datamodules.conversations.example_store import Example, Examples
+from datamodules.conversations.packing import fill_row, lay_out_pair, stack
+from datamodules.conversations.row_formats import Unusable, opening, preference
+from datamodules.conversations.rows import Row, Rows
+from datamodules.mixing.mixture import PADDING
+from datamodules.resumable import EpochOrder, StepKey
 
 ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, which tensor parallelism cuts along the sequence."""

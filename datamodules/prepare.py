@@ -13,9 +13,11 @@ from typing import Any
 import xxhash
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.cleaning.finishing import DOCUMENTS
-from datamodules.cleaning.minhash import NearDuplicates
-from datamodules.cleaning.pipeline import (
+from common.artifacts import checksummed, fingerprint, run_stage, source_fingerprint, verified, write_checksums
+from common.errors import InputError
+from datamodules.curation.deduplication.minhash import NearDuplicates
+from datamodules.curation.passes.write import DOCUMENTS
+from datamodules.curation.pipeline import (
     SUMMARY,
     TIMINGS,
     Curation,
@@ -24,17 +26,15 @@ from datamodules.cleaning.pipeline import (
     cleaning_fingerprint,
     list_inputs,
 )
-from datamodules.cleaning.summary import format_table
-from datamodules.parquet_tokens import ParquetTokens, TokenFile
+from datamodules.curation.reports.summary import format_table
 from datamodules.readers import provenance_name
-from datamodules.stages import checksummed, fingerprint, run_stage, source_fingerprint, verified, write_checksums
-from datamodules.tokenise import DocumentFile, sample_texts, write_shards
-from datamodules.tokenizer import Tokenizer, TokenizerSettings, train_tokenizer
-from datamodules.tokenizer_files import find_tokenizer, load_tokenizer
-from errors import InputError
+from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
+from datamodules.shards.write import DocumentFile, sample_texts, write_shards
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer
+from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings, train_tokenizer
 
-_TOKENIZER_SOURCES = ("tokenizer.py", "hugging_face_tokenizer.py", "tokenise.py")
-_SHARDS_SOURCES = ("shards.py", "tokenise.py", "encoded_words.py", "parquet_tokens.py")
+_TOKENIZER_SOURCES = ("tokenization/sentencepiece.py", "tokenization/hugging_face.py", "shards/write.py")
+_SHARDS_SOURCES = ("shards/format.py", "shards/write.py", "tokenization/word_cache.py", "shards/parquet_tokens.py")
 
 
 @dataclass(frozen=True)

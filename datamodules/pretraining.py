@@ -11,23 +11,23 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.balance import Balance, mixture_report
-from datamodules.cleaning.explain import documents_by_id, explain, format_examples
-from datamodules.cleaning.lines import RepeatedLines
-from datamodules.cleaning.minhash import NearDuplicates
-from datamodules.cleaning.pii import MaskPersonalData
-from datamodules.cleaning.pipeline import Curation, Source
-from datamodules.cleaning.step import CleaningStep
-from datamodules.cleaning.substring import RepeatedSpans
-from datamodules.cleaning.summary import format_table
-from datamodules.cleaning.url_duplicates import UrlDuplicates
-from datamodules.mixture import EvenlySpread, Mixture, PackedWindows, WindowedSource
-from datamodules.numbered import BatchSizeWarmup, NumberedSamples
+from common.errors import InputError
+from datamodules.curation.deduplication.minhash import NearDuplicates
+from datamodules.curation.deduplication.repeated_lines import RepeatedLines
+from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
+from datamodules.curation.deduplication.url import UrlDuplicates
+from datamodules.curation.filters.base import CleaningStep
+from datamodules.curation.personal_data.mask import MaskPersonalData
+from datamodules.curation.pipeline import Curation, Source
+from datamodules.curation.reports.explain import documents_by_id, explain, format_examples
+from datamodules.curation.reports.summary import format_table
+from datamodules.mixing.balance import Balance, mixture_report
+from datamodules.mixing.mixture import EvenlySpread, Mixture, PackedWindows, WindowedSource
 from datamodules.prepare import Prepared, prepare, prepare_documents, read_summary
-from datamodules.shards import Shard, open_shards
-from datamodules.tokenizer import Tokenizer, TokenizerSettings
-from datamodules.tokenizer_files import find_tokenizer, load_tokenizer, restore
-from errors import InputError
+from datamodules.resumable import BatchSizeWarmup, NumberedSamples
+from datamodules.shards.format import Shard, open_shards
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer, restore
+from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings
 
 
 class PretrainingData(NumberedSamples):

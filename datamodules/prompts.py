@@ -10,12 +10,12 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.aligned import AlignmentData
-from datamodules.conversations import Unusable, opening, question
-from datamodules.examples import SPLITS, Example, Examples
-from datamodules.numbered import EpochOrder, StepKey
-from datamodules.rows import Row, Rows
-from errors import InputError
+from common.errors import InputError
+from datamodules.conversation_data import AlignmentData
+from datamodules.conversations.example_store import SPLITS, Example, Examples
+from datamodules.conversations.row_formats import Unusable, opening, question
+from datamodules.conversations.rows import Row, Rows
+from datamodules.resumable import EpochOrder, StepKey
 
 
 class PromptBatches(Dataset[dict[str, Any]]):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.mixture import PADDING, ignore_labels
-from datamodules.numbered import BatchSizeWarmup, NumberedSamples
-from errors import InputError
+from common.errors import InputError
+from datamodules.mixing.mixture import PADDING, ignore_labels
+from datamodules.resumable import BatchSizeWarmup, NumberedSamples
 
 
 class RandomWindows(Dataset[dict[str, Any]]):

@@ -1,7 +1,7 @@
 from models.decoder import Decoder, DecoderConfig
 from models.language_model import LanguageModel
-from models.muon import Muon
-from models.optim import AdamW, Cosine, WarmupStableDecay
-from models.spikes import SpikeSkip
+from models.optimizers.adamw import AdamW, Cosine, WarmupStableDecay
+from models.optimizers.muon import Muon
+from models.optimizers.skip_step import SpikeSkip
 
 __all__ = ["AdamW", "Cosine", "Decoder", "DecoderConfig", "LanguageModel", "Muon", "SpikeSkip", "WarmupStableDecay"]

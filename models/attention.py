@@ -3,7 +3,7 @@
 Several documents share a packed sequence, so causal attention needs a second rule: same document only. A document may
 branch: several answers follow one prompt, each sees the prompt and itself. Two forms of these rules give the same
 numbers and neither holds a mask of all pairs. On a CPU documents of like length are computed together
-(`models.sequences`, `models.blockwise_attention`); elsewhere FlexAttention looks at blocks (`models.block_masks`), one
+(`models.attention_kernels.packed_documents`, `models.attention_kernels.cpu`); elsewhere FlexAttention looks at blocks (`models.attention_kernels.flex`), one
 kernel whatever the documents, which has to be compiled.
 
 Shape suffixes: B batch, T time, C model width, H query heads, K key/value heads, D head width, N = B * T.
@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
-from models.block_masks import attend_blocks, document_block_mask
-from models.blockwise_attention import blockwise_attention
-from models.cache import KeyValueCache
+from models.attention_kernels.cpu import blockwise_attention
+from models.attention_kernels.flex import attend_blocks, document_block_mask
+from models.attention_kernels.packed_documents import Sequences, changes
 from models.config import DecoderConfig
+from models.kv_cache import KeyValueCache
 from models.layers import RMSNorm, rotary_angles, rotate
-from models.sequences import Sequences, changes
 
 
 def positions_in_documents(document_ids_BT: Tensor, branches_BT: Tensor | None = None) -> Tensor:

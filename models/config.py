@@ -7,7 +7,7 @@ file a family would cost the same defect in five places.
 from dataclasses import dataclass
 from typing import Literal
 
-from errors import InputError
+from common.errors import InputError
 from models.lora import LoRA
 
 

@@ -14,13 +14,13 @@ import xxhash
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from errors import InputError
+from common.errors import InputError
 from models.attention import Attention, AttentionLayout
-from models.cache import KeyValueCache
 from models.config import DecoderConfig
-from models.experts import SparseFeedForward
+from models.kv_cache import KeyValueCache
 from models.layers import RMSNorm, SwiGLU, compute_dtype
 from models.lora import add_lora
+from models.mixture_of_experts import SparseFeedForward
 
 
 class DecoderBlock(nn.Module):

@@ -13,13 +13,13 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from errors import InputError
+from common.errors import InputError
+from models.bits_per_byte import BitsPerByte
 from models.decoder import Decoder, DecoderConfig, Stored, auxiliary_loss, materialise
 from models.lora import LoRA
 from models.losses import IGNORE, linear_cross_entropy, token_negative_log_likelihood
-from models.metrics import BitsPerByte
-from models.optim import OptimizerFactory, Schedule, scale_gradients
-from models.spikes import NormHistory, SpikeSkip
+from models.optimizers.adamw import OptimizerFactory, Schedule, scale_gradients
+from models.optimizers.skip_step import NormHistory, SpikeSkip
 
 Batch = dict[str, Any]
 """`tokens`, `labels`, `document_ids`, `label_bytes` [B, T]; `sample` [B], its number in the order; `source`, a name."""

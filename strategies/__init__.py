@@ -1,4 +1,4 @@
-from strategies.checkpoint import AtomicCheckpointIO
+from models.weights.single_file import AtomicCheckpointIO
 from strategies.pipeline_parallel import PipelineParallelStrategy
 from strategies.tensor_parallel import TensorParallelStrategy
 

@@ -27,9 +27,9 @@ from torch.distributed.pipelining import (
 )
 from torch.distributed.tensor import DTensor
 
-from errors import InputError
-from strategies.gradients import gradient_norm, settle_gradients
-from strategies.stages import layer_costs, prune, split_layers, stage_view
+from common.errors import InputError
+from strategies.parallel.gradient_norm import gradient_norm, settle_gradients
+from strategies.parallel.pipeline_stages import layer_costs, prune, split_layers, stage_view
 from strategies.tensor_parallel import TensorParallelStrategy
 
 Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "interleaved_zero_bubble", "zbv"]

@@ -22,16 +22,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from errors import InputError
+from common.errors import InputError
 from models.decoder import Decoder
-from strategies.blocks import ActivationCheckpointing, checkpoint_activations, compile_block
-from strategies.float8 import refuse_without_units, use_float8_products
-from strategies.gathering import gathered
-from strategies.gradients import gradient_norm
-from strategies.launcher import Launcher
-from strategies.mesh import MeshSizes, check_divisible, make_mesh, resolve_sizes
-from strategies.plans import apply_tensor_parallel
-from strategies.sharded_checkpoint import Saver, load_rest, load_tensors, remove, require_whole, stored_tensors
+from models.weights.sharded_folder import Saver, load_rest, load_tensors, remove, require_whole, stored_tensors
+from strategies.parallel.activation_checkpointing import ActivationCheckpointing, checkpoint_activations, compile_block
+from strategies.parallel.float8 import refuse_without_units, use_float8_products
+from strategies.parallel.gradient_norm import gradient_norm
+from strategies.parallel.launcher import Launcher
+from strategies.parallel.mesh import MeshSizes, check_divisible, make_mesh, resolve_sizes
+from strategies.parallel.tensor_parallel_plan import apply_tensor_parallel
+from strategies.parallel.unshard import gathered
 
 CONTRACT = ("tok_embeddings", "layers", "norm", "output")
 """Names of the sub-modules by which a strategy knows a model."""
@@ -54,7 +54,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
         context_parallel_size: reserved, must be 1.
         activation_checkpointing: what the backward pass computes again: none, selective (all but products), full.
         compile_backend: backend of `torch.compile` for each block, "inductor" for speed; null runs eagerly.
-        float8: matrix products of the blocks in 8-bit floating point, see `strategies.float8`.
+        float8: matrix products of the blocks in 8-bit floating point, see `strategies.parallel.float8`.
         asynchronous_checkpoints: write checkpoints while training goes on, at the price of a copy in memory.
         process_group_backend: null takes nccl on GPUs and gloo on CPUs.
         timeout_seconds: how long a collective may wait for another rank.
@@ -259,7 +259,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
                     part.reshard()
 
     def gathered(self, model: Decoder) -> AbstractContextManager[Decoder]:
-        """A model with whole weights, for running it without the other ranks, see `strategies.gathering`."""
+        """A model with whole weights, for running it without the other ranks, see `strategies.parallel.unshard`."""
         return gathered(model)
 
     def gradient_norm(self, parameters: Iterable[nn.Parameter] | None = None) -> Tensor:

@@ -15,10 +15,10 @@ from callbacks.metrics_table import read_metrics
 from main import build, main
 from models.config import DecoderConfig
 from models.decoder import build_decoder
-from strategies.checkpoint import write_safetensors
-from strategies.stored_weights import StoredWeights
+from models.weights.single_file import write_safetensors
+from models.weights.source import StoredWeights
 from tests.conftest import ROOT, Configure
-from tests.distributed import Command
+from tests.helpers.distributed import Command
 
 Rows = list[tuple[str, str, str]]
 

@@ -4,7 +4,7 @@ from datamodules.readers.arxiv import ArxivSources
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash
 from datamodules.readers.books import Books
 from datamodules.readers.code import CodeFiles
-from datamodules.readers.crawl import CommonCrawl
+from datamodules.readers.common_crawl import CommonCrawl
 from datamodules.readers.files import Files, is_blank, parse_json
 from datamodules.readers.html import HtmlFiles, html_to_text, looks_like_html
 from datamodules.readers.hugging_face import HuggingFaceFolder

@@ -11,13 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, cast
 
-from datamodules.document import Document, text_or_reason, unless_surrogates
-from datamodules.downloads import is_url, local_copy, place, remote_files
+from common.errors import InputError
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import DAMAGE, RefusedError, limited, open_bounded, read_whole, tar_members
-from datamodules.readers.latex import flatten, main_file, paper
+from datamodules.readers.document import Document, text_or_reason, unless_surrogates
+from datamodules.readers.formats.bounded_streams import (
+    DAMAGE,
+    RefusedError,
+    limited,
+    open_bounded,
+    read_whole,
+    tar_members,
+)
+from datamodules.readers.formats.downloads import is_url, local_copy, place, remote_files
+from datamodules.readers.formats.latex import flatten, main_file, paper
 from datamodules.readers.paths import PathReader
-from errors import InputError
 
 _SOURCES = (".tex", ".ltx", ".sty")
 _PAPER = re.compile(r"\\document(?:class|style)\b")

@@ -14,8 +14,8 @@ from typing import Any
 
 import xxhash
 
-from datamodules.document import Document
-from errors import InputError
+from common.errors import InputError
+from datamodules.readers.document import Document
 
 
 @dataclass(frozen=True)

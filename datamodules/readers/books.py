@@ -15,12 +15,12 @@ from datetime import datetime
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
-from datamodules.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import RefusedError, open_bounded, read_whole, zip_member
+from datamodules.readers.document import Document, text_or_reason, unless_surrogates
+from datamodules.readers.formats.bounded_streams import RefusedError, open_bounded, read_whole, zip_member
+from datamodules.readers.formats.xml import parse_xml
 from datamodules.readers.html import creative_commons, decode_html, html_to_text
 from datamodules.readers.paths import PathReader
-from datamodules.readers.xml import parse_xml
 
 HEADER_LINES = 600
 """Lines within which the header ends, as in the `gutenberg` package's strip_headers."""

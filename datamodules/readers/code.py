@@ -9,13 +9,13 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from datamodules.document import Document, text_or_reason
-from datamodules.downloads import is_url, local_copy, remote_files
+from common.errors import InputError
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import open_bounded, read_whole
-from datamodules.readers.generated import VENDORED_FOLDERS, why_not_written
-from datamodules.readers.languages import LANGUAGES, language_of
-from datamodules.readers.licences import (
+from datamodules.readers.document import Document, text_or_reason
+from datamodules.readers.formats.bounded_streams import open_bounded, read_whole
+from datamodules.readers.formats.downloads import is_url, local_copy, remote_files
+from datamodules.readers.formats.generated_code import VENDORED_FOLDERS, why_not_written
+from datamodules.readers.formats.licenses import (
     PERMISSIVE_LICENCES,
     declared_licence,
     is_allowed,
@@ -23,8 +23,8 @@ from datamodules.readers.licences import (
     licence_of_folder,
     nearest_licence_files,
 )
+from datamodules.readers.formats.programming_languages import LANGUAGES, language_of
 from datamodules.readers.paths import PathReader
-from errors import InputError
 
 _OWN_FOLDERS = frozenset({".git", ".hg", ".svn"})
 

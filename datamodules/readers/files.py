@@ -15,10 +15,10 @@ from typing import IO, Any, cast
 import pyarrow
 import pyarrow.parquet
 
-from datamodules.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import bounded_lines, open_bounded, read_whole
-from datamodules.readers.parquet import ROWS_IN_BATCH, parquet_batches
+from datamodules.readers.document import Document, text_or_reason, unless_surrogates
+from datamodules.readers.formats.bounded_streams import bounded_lines, open_bounded, read_whole
+from datamodules.readers.formats.parquet import ROWS_IN_BATCH, parquet_batches
 from datamodules.readers.paths import PathReader
 
 TOO_LARGE = Document(None, reason="too_large")

@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from datamodules.document import Document, text_or_reason, unless_surrogates
+from common.errors import InputError
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import RefusedError, open_bounded, read_whole
-from datamodules.readers.nesting import MAXIMUM_DEPTH, depth
+from datamodules.readers.document import Document, text_or_reason, unless_surrogates
+from datamodules.readers.formats.bounded_streams import RefusedError, open_bounded, read_whole
+from datamodules.readers.formats.html_depth import MAXIMUM_DEPTH, depth
 from datamodules.readers.paths import PathReader
-from errors import InputError
 
 Extractor = Literal["resiliparse", "trafilatura"]
 

@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow
 import yaml
 
-from datamodules.document import Document
-from datamodules.downloads import is_url, local_copy, remote_files
-from datamodules.readers.arrow import check_expansion
+from common.errors import InputError
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import uncompressed_name
+from datamodules.readers.document import Document
 from datamodules.readers.files import Files, sliced
-from errors import InputError
+from datamodules.readers.formats.arrow import check_expansion
+from datamodules.readers.formats.bounded_streams import uncompressed_name
+from datamodules.readers.formats.downloads import is_url, local_copy, remote_files
 
 _ALIASES = {
     "train": ("train", "training"),

@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from sysconfig import get_path
 
-from datamodules.document import Document, text_or_reason, unless_surrogates
+from common.errors import InputError
 from datamodules.readers.base import InputFile, Reader, provenance_name
-from datamodules.readers.bounded import RefusedError
+from datamodules.readers.document import Document, text_or_reason, unless_surrogates
+from datamodules.readers.formats.bounded_streams import RefusedError
 from datamodules.readers.html import html_to_text, looks_like_html
-from errors import InputError
 
 
 class InstalledFiles(Reader):

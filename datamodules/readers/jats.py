@@ -7,12 +7,12 @@ are dropped, as in The Pile's PubMed Central (Gao et al. 2020, appendix C.2).
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
-from datamodules.document import Document, unless_surrogates
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import RefusedError, open_bounded, read_whole, tar_members
+from datamodules.readers.document import Document, unless_surrogates
+from datamodules.readers.formats.bounded_streams import RefusedError, open_bounded, read_whole, tar_members
+from datamodules.readers.formats.xml import parse_xml, text_of
 from datamodules.readers.html import creative_commons
 from datamodules.readers.paths import PathReader
-from datamodules.readers.xml import parse_xml, text_of
 
 _LEFT_OUT = frozenset({
     "table-wrap", "table", "fig", "fig-group", "ref-list", "supplementary-material",

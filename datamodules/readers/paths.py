@@ -9,11 +9,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from datamodules.document import Document
-from datamodules.downloads import copy_of, is_url, place, remote_files
+from common.errors import InputError
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name
-from datamodules.readers.bounded import COMPRESSIONS, DAMAGE, RefusedError, uncompressed_name
-from errors import InputError
+from datamodules.readers.document import Document
+from datamodules.readers.formats.bounded_streams import COMPRESSIONS, DAMAGE, RefusedError, uncompressed_name
+from datamodules.readers.formats.downloads import copy_of, is_url, place, remote_files
 
 
 class PathReader(Reader):

@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from mwparserfromhell.parser import ParserError
 
-from datamodules.document import Document, unless_surrogates
 from datamodules.readers.base import InputFile
-from datamodules.readers.bounded import MALFORMED, RefusedError, open_bounded
+from datamodules.readers.document import Document, unless_surrogates
+from datamodules.readers.formats.bounded_streams import MALFORMED, RefusedError, open_bounded
+from datamodules.readers.formats.wikitext import plain_text
+from datamodules.readers.formats.xml import feed, new_parser
 from datamodules.readers.paths import PathReader
-from datamodules.readers.wikitext import plain_text
-from datamodules.readers.xml import feed, new_parser
 
 LICENCE = "CC-BY-SA-4.0"
 """Of all Wikimedia text since June 2023 (terms of use, section 7)."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from strategies.planner.hardware import Hardware
-from strategies.planner.parameters import RankParameters
-from strategies.planner.setup import TrainingSetup
+from strategies.planner.parameter_counts import RankParameters
+from strategies.planner.training_setup import TrainingSetup
 
 Link = Literal["none", "link", "network"]
 AXIS_ORDER = ("tp", "cp", "dp_shard", "dp_replicate", "pp")
-"""From neighbouring ranks outwards, see `strategies.mesh.AXES`."""
+"""From neighbouring ranks outwards, see `strategies.parallel.mesh.AXES`."""
 
 
 @dataclass(frozen=True)

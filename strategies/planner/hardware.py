@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from errors import InputError
+from common.errors import InputError
 
 MAY_BE_ZERO = {
     "float8_flops", "overhead", "latency_link", "latency_network", "tensor_dispatch", "price", "restart_seconds",

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from errors import InputError
-from strategies.blocks import ActivationCheckpointing
-from strategies.mesh import MeshSizes
+from common.errors import InputError
+from strategies.parallel.activation_checkpointing import ActivationCheckpointing
+from strategies.parallel.mesh import MeshSizes
 from strategies.pipeline_parallel import ZERO_BUBBLE, PipelineParallelStrategy, Schedule
 from strategies.planner.hardware import Hardware
-from strategies.planner.memory import Memory, worst_rank
-from strategies.planner.setup import TrainingSetup
+from strategies.planner.peak_memory import Memory, worst_rank
 from strategies.planner.step_time import StepTime, least_seconds, step_time
+from strategies.planner.training_setup import TrainingSetup
 from strategies.tensor_parallel import TensorParallelStrategy
 
 MODES: tuple[ActivationCheckpointing, ...] = ("none", "selective", "full")

@@ -7,7 +7,7 @@ clusters, which makes the plan a little pessimistic about the number and optimis
 import math
 from dataclasses import dataclass
 
-from errors import InputError
+from common.errors import InputError
 
 
 @dataclass(frozen=True)

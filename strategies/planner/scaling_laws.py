@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from errors import InputError
+from common.errors import InputError
 
 FEWEST = 6
 """Runs below which five coefficients are not to be had."""

@@ -18,9 +18,9 @@ from strategies.planner.communication import (
     transfer_seconds,
 )
 from strategies.planner.hardware import Hardware
-from strategies.planner.parameters import layers_of_stages, rank_parameters
-from strategies.planner.pipeline_schedule import Times, bubble, busiest, replay
-from strategies.planner.setup import TrainingSetup
+from strategies.planner.parameter_counts import layers_of_stages, rank_parameters
+from strategies.planner.schedule_simulation import Times, bubble, busiest, replay
+from strategies.planner.training_setup import TrainingSetup
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def block_seconds(setup: TrainingSetup, hardware: Hardware) -> tuple[float, floa
     """
     products, attention = block_flops(setup)
     rate = hardware.peak(setup.mixed, setup.float8)
-    # Gradients of weights stay in bfloat16 (`strategies.float8`): a third of the products of a step.
+    # Gradients of weights stay in bfloat16 (`strategies.parallel.float8`): a third of the products of a step.
     plain = hardware.peak(setup.mixed) * hardware.matmul_share
     fast = rate * hardware.matmul_share
     attention_seconds = attention / (hardware.peak(setup.mixed) * hardware.attention_share)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from callbacks.checkpoints import Checkpoints, checkpoint_step, latest_checkpoint
-from errors import InputError
+from common.errors import InputError
 
 
 def test_latest_is_by_number_and_ignores_partial_files(tmp_path: Path) -> None:

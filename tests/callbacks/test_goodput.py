@@ -11,14 +11,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbacks.clock import BUBBLE, COMMUNICATION, COMPUTE, LOST, OTHER, PURPOSES, START, Clock
 from callbacks.goodput import LEDGER, Goodput, Totals, read_ledger
 from callbacks.metrics_table import read_metrics
 from callbacks.report import write_report
+from callbacks.wait_clock import BUBBLE, COMMUNICATION, COMPUTE, LOST, OTHER, PURPOSES, START, Clock
 from main import main
 from models.language_model import LanguageModel
 from tests.conftest import Configure
-from tests.distributed import Command, forked, run_ranks
+from tests.helpers.distributed import Command, forked, run_ranks
 
 
 def with_ledger(path: Path, **trainer: Any) -> Path:
@@ -159,7 +159,7 @@ def test_waiting_for_a_device_is_computing_and_only_logged_steps_wait(
     monkeypatch.setattr(LanguageModel, "training_step", training_step)
     monkeypatch.setattr(torch.cuda, "synchronize", device.synchronize)
     monkeypatch.setattr(torch.cuda, "Event", device.event)
-    monkeypatch.setattr("callbacks.readings.on_its_way", lambda values: (values, device.event()))
+    monkeypatch.setattr("callbacks.async_scalars.on_its_way", lambda values: (values, device.event()))
     saver = {"class_path": "callbacks.Checkpoints", "init_args": {"every_steps": 100}}
     guard = {"class_path": "callbacks.SpikeGuard"}
     rare = {"val_check_interval": 1000, "log_every_n_steps": 8, "max_steps": 20}
@@ -209,7 +209,7 @@ def keep_ledger(folder: str, strategy: str, layout: dict[str, Any]) -> dict[str,
     """Train as one of two ranks; what the ledger says, the wall clock, and a trace of the schedule beside it."""
     import strategies
     from datamodules import RandomTokens
-    from tests.layouts import Record, language_model, trainer
+    from tests.helpers.layouts import Record, language_model, trainer
 
     began = time.monotonic()
     goodput = Goodput()

@@ -15,9 +15,9 @@ from callbacks.metrics_table import read_metrics
 from callbacks.spike_guard import JOURNAL, ROLLED_BACK, SpikeGuard, read_spikes
 from main import main
 from models.language_model import LanguageModel
-from strategies.checkpoint import read_checkpoint
+from models.weights.single_file import read_checkpoint
 from tests.conftest import Configure, tiny_configuration, write_corpus
-from tests.distributed import run_ranks
+from tests.helpers.distributed import run_ranks
 from tests.test_command_line import refused
 
 GUARD = {"class_path": "callbacks.SpikeGuard", "init_args": {"steps_before": 0, "steps_after": 0}}
@@ -287,7 +287,7 @@ def guard_ranks(folder: str, world: int, strategy: str, layout: dict[str, Any], 
     import strategies
     from callbacks import Checkpoints, SpikeGuard
     from datamodules import RandomTokens
-    from tests.layouts import Record, language_model, trainer
+    from tests.helpers.layouts import Record, language_model, trainer
 
     record = Record()
     module: Any = language_model()

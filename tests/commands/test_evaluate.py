@@ -10,14 +10,14 @@ import torch
 import transformers
 import yaml
 
-from datamodules.chat import ChatTemplate
-from datamodules.conversations import Unusable
-from datamodules.questions import encode, question
-from datamodules.tokenizer import Tokenizer
-from datamodules.tokenizer_files import find_tokenizer, load_tokenizer
+from datamodules.conversations.chat_template import ChatTemplate
+from datamodules.conversations.multiple_choice import encode, question
+from datamodules.conversations.row_formats import Unusable
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer
+from datamodules.tokenization.sentencepiece import Tokenizer
 from main import main
 from models.decoder import Decoder, materialise
-from strategies.stored_weights import StoredWeights
+from models.weights.source import StoredWeights
 
 HELLASWAG = {
     "activity_label": "Baking", "ctx_a": "A cook stirs.", "ctx_b": "the dough", "label": "1",
@@ -81,8 +81,8 @@ def test_questions_are_answered_by_the_likeliest_choice(
 
 
 def test_likelihoods_equal_naive_ones(base_run: Path, tokenizer: Tokenizer, decoder: Decoder) -> None:
-    from datamodules.questions import question_batches
-    from models.evaluation import log_likelihoods
+    from datamodules.conversations.multiple_choice import question_batches
+    from models.inference.likelihood import log_likelihoods
 
     encoded = [encode(question(row), tokenizer) for row in (HELLASWAG, ARC, BLIMP, PLAIN)]
     for tokens in (8, 10_000):

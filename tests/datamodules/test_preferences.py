@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import InputError
 from datamodules import DocstringRows, FileRows, InstructionData, PreferenceData
-from datamodules.chat import Encoded
-from datamodules.mixture import GlobalBatches
-from datamodules.numbered import EpochOrder, StepKeys
+from datamodules.conversations.chat_template import Encoded
+from datamodules.mixing.mixture import GlobalBatches
 from datamodules.preferences import shorten
-from datamodules.tokenizer import TokenizerSettings, train_tokenizer
-from datamodules.tokenizer_files import load_tokenizer
-from errors import InputError
+from datamodules.resumable import EpochOrder, StepKeys
+from datamodules.tokenization.files import load_tokenizer
+from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
 from tests.conftest import sentences
 
 

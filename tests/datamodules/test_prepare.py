@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.cleaning.pipeline import Source
+from common.artifacts import verified, write_checksums
+from common.errors import InputError
+from datamodules.curation.pipeline import Source
 from datamodules.prepare import Prepared, prepare
 from datamodules.readers import Files
-from datamodules.shards import open_shards
-from datamodules.stages import verified, write_checksums
-from datamodules.tokenizer import TokenizerSettings
-from errors import InputError
+from datamodules.shards.format import open_shards
+from datamodules.tokenization.sentencepiece import TokenizerSettings
 from tests.conftest import sentences
 
 

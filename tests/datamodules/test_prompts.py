@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from common.errors import InputError
 from datamodules import FileRows, PreferenceData, PromptData
-from datamodules.conversations import Unusable, question
-from datamodules.examples import Example, Examples, split_of, write_examples
-from datamodules.tokenizer import TokenizerSettings, train_tokenizer
-from datamodules.tokenizer_files import load_tokenizer
-from errors import InputError
+from datamodules.conversations.example_store import Example, Examples, split_of, write_examples
+from datamodules.conversations.row_formats import Unusable, question
+from datamodules.tokenization.files import load_tokenizer
+from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
 from tests.conftest import sentences
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.attention import attend, attend_each_sequence, attended_pairs, positions_in_documents
-from models.block_masks import attend_blocks, document_block_mask
-from models.blockwise_attention import blockwise_attention
+from models.attention_kernels.cpu import blockwise_attention
+from models.attention_kernels.flex import attend_blocks, document_block_mask
+from models.attention_kernels.packed_documents import Sequences
 from models.decoder import Decoder, DecoderConfig, build_decoder
-from models.sequences import Sequences
 
 CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from errors import InputError
+from common.errors import InputError
 from models.decoder import DecoderConfig, build_decoder
 from models.flops import parameters
 

@@ -11,7 +11,7 @@ import pytest
 from callbacks.checkpoints import checkpoint_step, latest_checkpoint
 from main import main
 from tests.conftest import Configure
-from tests.distributed import Command, run_ranks
+from tests.helpers.distributed import Command, run_ranks
 from tests.test_command_line import Rows, learned
 
 STEPS = 20

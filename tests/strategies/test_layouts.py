@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from models import SpikeSkip
-from tests.distributed import run_ranks
-from tests.layouts import stop_early, train
+from tests.helpers.distributed import run_ranks
+from tests.helpers.layouts import stop_early, train
 
 SPREAD, PIPELINE = "TensorParallelStrategy", "PipelineParallelStrategy"
 LAYOUTS: dict[str, tuple[int, str, dict[str, Any]]] = {
@@ -190,7 +190,7 @@ def test_early_stopping_best_checkpoint_and_testing_work(layout: str, tmp_path: 
 
 
 def test_asynchronous_saving_writes_the_weights_of_its_step(tmp_path: Path) -> None:
-    from strategies.checkpoint import read_checkpoint
+    from models.weights.single_file import read_checkpoint
 
     for layout, asynchronous in (("fsdp2", False), ("fsdp2", True)):
         extra = {"asynchronous_checkpoints": asynchronous}

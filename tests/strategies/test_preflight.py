@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from errors import InputError
+from common.errors import InputError
 from main import main
 from models.config import DecoderConfig, Experts
 from strategies import PipelineParallelStrategy, TensorParallelStrategy
-from strategies.mesh import MeshSizes, resolve_sizes
-from strategies.stages import layer_costs, split_layers
+from strategies.parallel.mesh import MeshSizes, resolve_sizes
+from strategies.parallel.pipeline_stages import layer_costs, split_layers
 from tests.conftest import Configure
 
 SHAPE = {"vocabulary_size": 66, "width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48}

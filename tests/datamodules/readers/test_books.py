@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from datamodules.readers import Books
 from datamodules.readers.books import GUTENBERG_LICENCE, iso_date, strip_gutenberg
-from tests.datamodules.readers.reading import outcomes, read_all
+from tests.helpers.reading import outcomes, read_all
 
 HEADER = (
     "The Project Gutenberg eBook of Emma\n\nThis ebook is for the use of anyone anywhere.\n\nTitle: Emma\n\n"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import InputError
 from datamodules.readers import CodeFiles
-from datamodules.readers.generated import why_not_written
-from datamodules.readers.licences import declared_licence, is_allowed, licence_of_text
-from errors import InputError
-from tests.datamodules.readers.reading import read_all
+from datamodules.readers.formats.generated_code import why_not_written
+from datamodules.readers.formats.licenses import declared_licence, is_allowed, licence_of_text
+from tests.helpers.reading import read_all
 
 MIT = (
     "MIT License\n\nPermission is hereby granted, free of charge, to any person obtaining a copy of this software ...\n"

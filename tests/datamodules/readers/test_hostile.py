@@ -21,12 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.cleaning.chunks import read_file
-from datamodules.document import Document
+from common.errors import InputError
+from datamodules.curation.passes.collect import read_file
 from datamodules.readers import ArxivSources, Books, Files, HuggingFaceFolder, InputFile, Reader, bounded, parquet
-from datamodules.readers.bounded import RefusedError, bounded_lines, limited, open_bounded, read_whole
-from errors import InputError
-from tests.datamodules.readers.reading import outcomes, read_all
+from datamodules.readers.document import Document
+from datamodules.readers.formats.bounded_streams import RefusedError, bounded_lines, limited, open_bounded, read_whole
+from tests.helpers.reading import outcomes, read_all
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])

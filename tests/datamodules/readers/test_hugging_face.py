@@ -7,9 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from common.errors import InputError
 from datamodules.readers import HuggingFaceFolder
-from errors import InputError
-from tests.datamodules.readers.reading import outcomes, read_all
+from tests.helpers.reading import outcomes, read_all
 
 
 def write_arrow(path: Path, table: pyarrow.Table) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from datamodules.readers import ArxivSources, JatsArticles, latex
 from datamodules.readers.arxiv import arxiv_number
-from datamodules.readers.latex import definitions, expand, paper, strip_comments
-from tests.datamodules.readers.reading import outcomes, read_all
+from datamodules.readers.formats.latex import definitions, expand, paper, strip_comments
+from tests.helpers.reading import outcomes, read_all
 
 MAIN = r"""\documentclass{article}
 \usepackage{own}

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from datamodules.document import Document, text_or_reason
+from common.errors import InputError
 from datamodules.readers import (
     Docstrings,
     Files,
@@ -26,7 +26,7 @@ from datamodules.readers import (
     html_to_text,
     looks_like_html,
 )
-from errors import InputError
+from datamodules.readers.document import Document, text_or_reason
 
 
 def read_all(reader: Files) -> list[Document]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-import datamodules.downloads
-from datamodules.downloads import place, remote_files
+import datamodules.readers.formats.downloads
+from common.errors import InputError
 from datamodules.readers import CodeFiles, Files
-from errors import InputError
-from tests.datamodules.readers.reading import outcomes
+from datamodules.readers.formats.downloads import place, remote_files
+from tests.helpers.reading import outcomes
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_without_a_folder_no_copy_is_kept(tmp_path: Path, store: str, monkeypatc
 
 def test_a_store_that_fails_is_asked_again(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = []
-    download = datamodules.downloads._download
+    download = datamodules.readers.formats.downloads._download
 
     def fails_once(url: str, into: Path) -> None:
         attempts.append(url)
@@ -69,15 +69,15 @@ def test_a_store_that_fails_is_asked_again(tmp_path: Path, store: str, monkeypat
             raise OSError("slow down")
         download(url, into)
 
-    monkeypatch.setattr(datamodules.downloads, "_download", fails_once)
-    monkeypatch.setattr(datamodules.downloads.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(datamodules.readers.formats.downloads, "_download", fails_once)
+    monkeypatch.setattr(datamodules.readers.formats.downloads.time, "sleep", lambda seconds: None)
     assert outcomes(Files([f"{store}/a"], downloads=str(tmp_path))) == ["a/1.txt", "a/2.txt"]
     assert len(attempts) == 4
 
     def fails(url: str, into: Path) -> None:
         raise OSError("slow down")
 
-    monkeypatch.setattr(datamodules.downloads, "_download", fails)
+    monkeypatch.setattr(datamodules.readers.formats.downloads, "_download", fails)
     with pytest.raises(InputError, match="cannot be downloaded \\(slow down\\)"):
         outcomes(Files([f"{store}/b"], downloads=str(tmp_path)))
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from resiliparse.parse.html import HTMLTree
 
-from datamodules.document import Document
+from common.errors import InputError
 from datamodules.readers import CommonCrawl, HtmlFiles, crawl
+from datamodules.readers.document import Document
+from datamodules.readers.formats.html_depth import MAXIMUM_DEPTH, depth
 from datamodules.readers.html import creative_commons, decode_html, page_licence
-from datamodules.readers.nesting import MAXIMUM_DEPTH, depth
-from errors import InputError
-from tests.datamodules.readers.reading import outcomes, read_all
+from tests.helpers.reading import outcomes, read_all
 
 SHARED = Path(__file__).parents[4] / "shared/data/crawl.warc.gz"
 BODY = "<p>" + "The main text of this page has a sentence or two, and goes on for a while. " * 3 + "</p>"

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from mwparserfromhell.parser import ParserError
 
 from datamodules.readers import WikipediaDump, wikipedia
-from datamodules.readers.bounded import RefusedError
-from datamodules.readers.wikitext import MAXIMUM_BACKTRACKING, plain_text, unclosed
-from tests.datamodules.readers.reading import outcomes, read_all
+from datamodules.readers.formats.bounded_streams import RefusedError
+from datamodules.readers.formats.wikitext import MAXIMUM_BACKTRACKING, plain_text, unclosed
+from tests.helpers.reading import outcomes, read_all
 
 HEADER = (
     '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="de"><siteinfo><sitename>W</sitename>'

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from commands.plan import plan
-from errors import InputError
-from tests.commands.test_plan import small
+from commands.plan.command import plan
+from common.errors import InputError
+from tests.commands.plan.test_plan import small
 from tests.conftest import ROOT
 
 

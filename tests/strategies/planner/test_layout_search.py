@@ -6,14 +6,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from errors import InputError
+from common.errors import InputError
 from models.config import DecoderConfig, Experts
-from strategies.mesh import MeshSizes
+from strategies.parallel.mesh import MeshSizes
 from strategies.planner.hardware import read_hardware
 from strategies.planner.layout_search import MODES, candidates, refusal, search, why_slower
-from strategies.planner.memory import worst_rank
-from strategies.planner.setup import TrainingSetup
+from strategies.planner.peak_memory import worst_rank
 from strategies.planner.step_time import least_seconds, step_time
+from strategies.planner.training_setup import TrainingSetup
 from tests.conftest import ROOT
 from tests.strategies.test_preflight import pipeline, preflight
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from commands.plan_setup import setup_of
-from commands.plan_verify import compare_run, hardware_it_ran_on
+from commands.plan.setup import setup_of
+from commands.plan.verify import compare_run, hardware_it_ran_on
 from strategies.planner.hardware import read_hardware
-from strategies.planner.memory import rank_memory
+from strategies.planner.peak_memory import rank_memory
 from tests.conftest import ROOT
-from tests.distributed import run_ranks
+from tests.helpers.distributed import run_ranks
 
 CPU = read_hardware(ROOT / "configs/hardware/cpu.yaml")
 SPREAD, PIPELINE = "strategies.TensorParallelStrategy", "strategies.PipelineParallelStrategy"

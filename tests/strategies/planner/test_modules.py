@@ -19,18 +19,18 @@ from models.attention import AttentionLayout, attended_pairs
 from models.config import DecoderConfig, Experts
 from models.decoder import build_decoder
 from models.flops import matmul_parameters
-from strategies.blocks import checkpoint_activations
-from strategies.mesh import MeshSizes
+from strategies.parallel.activation_checkpointing import checkpoint_activations
+from strategies.parallel.mesh import MeshSizes
+from strategies.parallel.tensor_parallel_plan import apply_tensor_parallel
 from strategies.pipeline_parallel import PipelineParallelStrategy
-from strategies.planner.activations import block_bytes, split_gradient_bytes
+from strategies.planner.activation_memory import block_bytes, split_gradient_bytes
 from strategies.planner.communication import tensor_bytes_of_block
-from strategies.planner.memory import rank_memory
-from strategies.planner.parameters import block_parameters
-from strategies.planner.pipeline_schedule import held, in_flight, order, owner
-from strategies.planner.rank_views import views
-from strategies.planner.setup import TrainingSetup
+from strategies.planner.meta_ranks import views
+from strategies.planner.parameter_counts import block_parameters
+from strategies.planner.peak_memory import rank_memory
+from strategies.planner.schedule_simulation import held, in_flight, order, owner
 from strategies.planner.step_time import block_flops, model_flops_of_step
-from strategies.plans import apply_tensor_parallel
+from strategies.planner.training_setup import TrainingSetup
 
 pytestmark = pytest.mark.usefixtures("no_process_group")
 

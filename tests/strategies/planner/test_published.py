@@ -9,16 +9,16 @@ import yaml
 
 from models.config import DecoderConfig
 from models.flops import palm_flops_a_token, parameters
-from strategies.mesh import MeshSizes
-from strategies.planner.activations import korthikanti_layer_bytes
-from strategies.planner.cost import make_plan
+from strategies.parallel.mesh import MeshSizes
+from strategies.planner.activation_memory import korthikanti_layer_bytes
 from strategies.planner.hardware import read_hardware
-from strategies.planner.memory import zero_bytes
-from strategies.planner.pipeline_schedule import Times, bubble, bubble_formula
+from strategies.planner.peak_memory import zero_bytes
+from strategies.planner.plan import make_plan
 from strategies.planner.reliability import daly_interval, run_mtbf, young_interval
 from strategies.planner.scaling_laws import BESIROGLU, HOFFMANN
-from strategies.planner.setup import TrainingSetup
+from strategies.planner.schedule_simulation import Times, bubble, bubble_formula
 from strategies.planner.step_time import korthikanti_flops, narayanan_days
+from strategies.planner.training_setup import TrainingSetup
 from tests.conftest import ROOT
 
 THEIRS, ELSEWHERE = 0.02, 0.1

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from errors import InputError
+from common.errors import InputError
 from strategies.planner.reliability import Saving, lost_share, reliability
 
 

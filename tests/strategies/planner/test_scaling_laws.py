@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from errors import InputError
+from common.errors import InputError
 from strategies.planner.scaling_laws import (
     BESIROGLU,
     HOFFMANN,

@@ -1,0 +1,86 @@
+"""The best of several answers: what a reward can give without any training, and data to train on (rejection sampling).
+
+Costs n answers a prompt each time it is asked; its divergence from the policy is known without a sample, so that it is
+the yardstick for how much reward a nat should buy (Gao et al. 2022; Touvron et al. 2023, Llama 2, section 3.2.3).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignment.reinforcement.experience import answers_for_rewards, scores_of
+from alignment.reinforcement.kl import best_of_n_divergence
+from alignment.reinforcement.rollouts import RolloutEngine, roll_out
+from alignment.rewards.base import Answer, Reward
+from common.errors import InputError
+from models.decoder import Decoder
+from models.inference.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best answer to each prompt.
+
+    Attributes:
+        answers: one a prompt.
+        scores: float32 [prompts], of these answers.
+        mean: float32 [prompts], of all answers that were drawn to each prompt.
+        divergence: bound in nats on how far the best answers' distribution is from the policy's.
+    """
+
+    answers: list[Answer]
+    scores: Tensor
+    mean: Tensor
+    divergence: float
+
+
+def best_of_n(scores_A: Tensor, n: int) -> Tensor:
+    """Places of the best of every n neighbouring answers, the first of equals, int64 [prompts].
+
+    Raises:
+        InputError: where the answers are no multiple of n.
+    """
+    if n < 1 or len(scores_A) % n:
+        raise InputError(f"n={n}: {len(scores_A)} answers are no multiple of it, draw n to each prompt")
+    by_prompt = scores_A.view(-1, n)
+    is_best = (by_prompt == by_prompt.amax(1, keepdim=True)).int()
+    return is_best.argmax(1) + torch.arange(len(by_prompt), device=scores_A.device) * n
+
+
+def rejection_sampling(
+    engine: RolloutEngine,
+    policy: Decoder,
+    reward: Reward,
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    *,
+    n: int,
+    new_tokens: int,
+    sampling: Sampling,
+    stop: Collection[int],
+) -> Best:
+    """Draw n answers to every prompt and keep the one that the reward likes best.
+
+    Args:
+        engine, policy: who decodes, and with which weights.
+        reward: prepared.
+        prompts, rows: token ids, and the row of data behind each.
+        tokenizer: decodes answers for the reward.
+        n: answers to each prompt.
+        new_tokens, sampling, stop: see `models.inference.generation.generate`.
+
+    Raises:
+        InputError: for n below 1.
+    """
+    divergence = best_of_n_divergence(n)
+    rollouts = roll_out(
+        engine, policy, prompts, range(len(prompts)), n, new_tokens=new_tokens, sampling=sampling, stop=stop
+    )
+    answers = answers_for_rewards(rollouts, rows, tokenizer)
+    scores = scores_of(reward, answers, "reward")
+    best = best_of_n(scores, n)
+    return Best([answers[place] for place in best.tolist()], scores[best], scores.view(-1, n).mean(1), divergence)

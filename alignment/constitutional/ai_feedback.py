@@ -1,0 +1,239 @@
+"""Pairs of answers, and how sure a model is which one keeps a principle better: preferences without people.
+
+The feedback of Bai et al. 2022, "Constitutional AI", section 4.1: a multiple-choice question, and the normalised
+probabilities of (A) and (B) as a soft label. Models like one letter better than the other, so every pair is shown in
+both orders, worked examples turned round as well, and log-odds are averaged: whatever adds to them for a letter's sake
+cancels exactly, at twice the price.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from alignment.constitutional.constitution import BETTER, WORSE, Constitution, Principle
+from alignment.constitutional.judge import Messages
+from alignment.constitutional.llm_calls import Interview, Question, Sample, Stage, kept, provenance
+from common.errors import InputError
+
+LETTERS = ("(A)", "(B)")
+THINK = "Let us think about it step by step."
+DECIDE = "So which one is it? Answer with (A) or (B) only."
+ANSWER = "Answer with (A) or (B) only."
+SPEAKERS = {"user": "Human", "assistant": "Assistant"}
+
+
+class Asking(NamedTuple):
+    """One showing of a pair."""
+
+    sample: Sample
+    principle: Principle
+    turned: bool
+    """Whether the first answer is shown as (B)."""
+
+    def purpose(self, what: str) -> str:
+        """What it is asked for, as a name."""
+        return f"{what} {self.principle.name} {'BA' if self.turned else 'AB'}"
+
+
+def ask_comparison(prompt: Messages, answers: Sequence[str], question: str, turned: bool, thinking: bool) -> Messages:
+    """The conversation and both answers as one question."""
+    said = "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {turn['content']}" for turn in prompt)
+    first, second = reversed(answers) if turned else answers
+    text = (
+        f"Consider the following conversation between a human and an assistant:\n\n{said}\n\n{question}\n\nOptions:\n"
+        f"{LETTERS[0]} {first}\n{LETTERS[1]} {second}\n\n{THINK if thinking else ANSWER}"
+    )
+    return [{"role": "user", "content": text}]
+
+
+def ask_decision(asked: Messages, reasoning: str) -> Messages:
+    """The same gone on from a chain of thought to the decision."""
+    return [*asked, {"role": "assistant", "content": reasoning}, {"role": "user", "content": DECIDE}]
+
+
+def examples_name(turned: bool, thinking: bool) -> str:
+    """Name of the worked examples shown before a question."""
+    return f"comparisons{' with reasoning' * thinking} {'BA' if turned else 'AB'}"
+
+
+def worked_comparisons(constitution: Constitution, turned: bool, thinking: bool) -> Messages:
+    """The worked examples as a conversation; the better answer is (A) and (B) in turn, when turned (B) and (A)."""
+    messages: Messages = []
+    for number, example in enumerate(constitution.comparisons):
+        is_second = turned ^ (number % 2 == 1)
+        better, worse = LETTERS[is_second], LETTERS[not is_second]
+        question = constitution[example.principle].comparison
+        prompt = [{"role": "user", "content": example.prompt}]
+        asked = ask_comparison(prompt, (example.better, example.worse), question, is_second, thinking)
+        if thinking:
+            asked = ask_decision(asked, example.reasoning.replace(BETTER, better).replace(WORSE, worse))
+        messages += [*asked, {"role": "assistant", "content": better}]
+    return messages
+
+
+def log_odds_of_first(log_probabilities: Sequence[float], turned: bool) -> float:
+    """log p / (1 - p) that the first answer is better, of the letters' log-probabilities."""
+    first, second = reversed(log_probabilities) if turned else log_probabilities
+    return first - second
+
+
+def soft_label(log_odds: Sequence[Sequence[float]], clamp: float | None) -> float:
+    """Probability that the first answer is better.
+
+    Log-odds of both orders are averaged, then the probabilities of all principles, as an ensemble of judges.
+
+    Args:
+        log_odds: of the first answer, for each principle in both orders.
+        clamp: the probability is held between 1 - clamp and clamp; None leaves it.
+    """
+    probability = sum(sigmoid(sum(orders) / len(orders)) for orders in log_odds) / len(log_odds)
+    return probability if clamp is None else min(max(probability, 1 - clamp), clamp)
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)) without overflow."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+@dataclass(frozen=True)
+class Preferences(Stage):
+    """Rows for a reward model or a policy: `prompt`, `chosen`, `rejected`, `preference_probability`.
+
+    Args:
+        principles_a_pair: different ones each pair is judged by; the paper takes one at random.
+        chain_of_thought: let the judge reason before it decides; its word is then nearly certain whatever it says, so
+            that labels are clamped.
+        clamp: largest probability of a label after reasoning; 0.6, and so 0.4 for the other answer, is the paper's.
+
+    Raises:
+        InputError: for a number of principles or a probability that cannot be.
+    """
+
+    name: ClassVar[str] = "preferences"
+    principles_a_pair: int = 1
+    chain_of_thought: bool = False
+    clamp: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.principles_a_pair < 1 or not 0.5 < self.clamp <= 1:
+            raise InputError(
+                f"preferences.principles_a_pair={self.principles_a_pair}, clamp={self.clamp}: need at least 1, and "
+                "0.5 < clamp <= 1"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """All of them."""
+        return asdict(self)
+
+    def examples(self, constitution: Constitution) -> dict[str, Messages]:
+        """The worked comparisons of both orders."""
+        thinking = self.chain_of_thought
+        return {
+            examples_name(turned, thinking): worked_comparisons(constitution, turned, thinking)
+            for turned in (False, True)
+        }
+
+    def make(self, samples: Sequence[Sample], constitution: Constitution, interview: Interview) -> list[dict[str, Any]]:
+        """Answer every prompt twice with the model `generator`; let `judge` say which answer is better.
+
+        Returns:
+            A record a sample: `sample`, `dropped`, `prompt`, `answers`, `probability` (that the first is better),
+            `judgements` (`principle`, `log_odds` of the first answer in both orders, `position_bias`, by how much (A)
+            is liked for being (A)), `calls`.
+        """
+        asking = kept(samples)
+        both = interview.complete(
+            "generator",
+            [Question(sample, f"answer {number}", sample.prompt) for sample in asking for number in (1, 2)],
+        )
+        answers = {
+            sample.number: [answer.text for answer in both[2 * place : 2 * place + 2]]
+            for place, sample in enumerate(asking)
+        }
+        for sample in kept(samples):
+            if answers[sample.number][0] == answers[sample.number][1]:
+                sample.dropped = "equal_answers"
+        askings = [
+            Asking(sample, principle, turned)
+            for sample in kept(samples)
+            for principle in constitution.draw(interview.seed, sample.number, "comparison", self.principles_a_pair)
+            for turned in (False, True)
+        ]
+        log_odds: dict[int, dict[str, list[float]]] = {sample.number: {} for sample in samples}
+        asked = self._reasoned(askings, answers, interview)
+        verdicts = interview.choose(
+            "judge",
+            [
+                Question(a.sample, a.purpose("comparison"), messages, examples_name(a.turned, self.chain_of_thought))
+                for a, messages in asked
+            ],
+            LETTERS,
+        )
+        for (a, _), values in zip(asked, verdicts, strict=True):
+            if values:
+                orders = log_odds[a.sample.number].setdefault(a.principle.name, [])
+                orders.append(log_odds_of_first(values, a.turned))
+        return [self._record(sample, answers.get(sample.number, []), log_odds[sample.number]) for sample in samples]
+
+    def _reasoned(
+        self, askings: list[Asking], answers: dict[int, list[str]], interview: Interview
+    ) -> list[tuple[Asking, Messages]]:
+        """What is asked of each pair up to the letter, with the judge's reasoning where it is to reason."""
+        thinking = self.chain_of_thought
+        asked = [
+            (a, ask_comparison(a.sample.prompt, answers[a.sample.number], a.principle.comparison, a.turned, thinking))
+            for a in askings
+        ]
+        if not thinking:
+            return asked
+        reasonings = interview.complete(
+            "judge",
+            [
+                Question(a.sample, a.purpose("reasoning"), messages, examples_name(a.turned, thinking))
+                for a, messages in asked
+            ],
+        )
+        return [
+            (a, ask_decision(messages, reasoning.text))
+            for (a, messages), reasoning in zip(asked, reasonings, strict=True)
+            if a.sample.dropped is None
+        ]
+
+    def _record(self, sample: Sample, answers: list[str], log_odds: dict[str, list[float]]) -> dict[str, Any]:
+        if sample.dropped:
+            return sample.record()
+        judgements = [
+            {"principle": name, "log_odds": orders, "position_bias": (orders[0] - orders[1]) / 2}
+            for name, orders in log_odds.items()
+        ]
+        label = soft_label(list(log_odds.values()), self.clamp if self.chain_of_thought else None)
+        return sample.record(answers=answers, probability=label, judgements=judgements)
+
+    def rows(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The pair of a record, the likelier answer chosen, with the principles it was judged by."""
+        if record["dropped"]:
+            return
+        probability = record["probability"]
+        chosen, rejected = record["answers"] if probability >= 0.5 else reversed(record["answers"])
+        row = {"prompt": record["prompt"], "chosen": chosen, "rejected": rejected}
+        row["preference_probability"] = max(probability, 1 - probability)
+        row["principles"] = [judgement["principle"] for judgement in record["judgements"]]
+        yield row | provenance(record)
+
+    def describe(self, records: Iterable[dict[str, Any]]) -> dict[str, float]:
+        """How sure labels are, how much (A) is liked for being (A), and for how many judgements that decides."""
+        labels: list[float] = []
+        judgements: list[dict[str, Any]] = []
+        for record in records:
+            if not record["dropped"]:
+                labels.append(max(record["probability"], 1 - record["probability"]))
+                judgements += record["judgements"]
+        if not labels:
+            return {}
+        contradicting = sum(first * second < 0 for first, second in (made["log_odds"] for made in judgements))
+        return {
+            "mean_label": sum(labels) / len(labels),
+            "position_bias": sum(made["position_bias"] for made in judgements) / len(judgements),
+            "decided_by_position": contradicting / len(judgements),
+        }

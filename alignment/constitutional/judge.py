@@ -1,0 +1,276 @@
+"""Models that are asked: for a text that answers a conversation, or which of a few answers they hold likely.
+
+One interface for a model of ours and for one behind an endpoint (`alignment.constitutional.endpoint_judge`), so that critiques and
+preferences do not care who is asked. A request carries the number of its draws, never a position in a stream of random
+numbers: what is asked beside it, before it or again after a kill changes nothing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from common.errors import InputError
+from models.decoder import Decoder
+from models.inference.generation import generate
+from models.inference.likelihood import log_likelihoods
+from models.inference.sampling import Sampling
+
+Messages = list[dict[str, Any]]
+"""A conversation: dictionaries with `role` (system, user, assistant) and `content`, text."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One thing asked.
+
+    Attributes:
+        messages: end with what is to be answered.
+        number: of its draws, below 2^63; equal requests with different numbers are different samples.
+    """
+
+    messages: Messages
+    number: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A text in answer.
+
+    Attributes:
+        text: without the stop token.
+        finish: `stop` where it ended by itself, `length` where no room was left, `refused` where nothing was asked
+            because it cannot be; `text` is the reason then.
+        prompt_tokens, completion_tokens: computed or paid for.
+    """
+
+    text: str
+    finish: Literal["stop", "length", "refused"]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How likely each option is as the answer.
+
+    Attributes:
+        log_probabilities: in nats, one an option; empty where there is no verdict.
+        reason: why there is none.
+        prompt_tokens, completion_tokens: computed or paid for.
+    """
+
+    log_probabilities: tuple[float, ...]
+    reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A language model with what turns messages into its tokens and back.
+
+    Attributes:
+        decoder: on the device where it computes.
+        tokenizer: has `encode`, `decode`, `control_ids`, `eos` and `pad`.
+        template: has `encode` and `encode_prompt`, of messages; raises InputError for what it cannot write down.
+        question_batches: makes batches for `models.inference.likelihood.log_likelihoods` of (context, answer) pairs.
+        identity: changes with the weights, JSON-able.
+    """
+
+    decoder: Decoder
+    tokenizer: Any
+    template: Any
+    question_batches: Callable[..., Any]
+    identity: Any
+
+
+OpenModel = Callable[[str, str | None, torch.dtype], LoadedModel]
+"""Opens the model at a path with a chat template, or its own where that is None, in a precision."""
+
+
+class Judge(ABC):
+    """A model that is asked."""
+
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+    """Of a million tokens, in any currency."""
+
+    def prepare(self, open_model: OpenModel, journal: Path) -> None:  # noqa: B027 (some need nothing)
+        """Load or open what is needed, before the first question.
+
+        Args:
+            open_model: opens models of ours.
+            journal: file for answers that are not yet in the records, for those who pay for them.
+        """
+
+    def commit(self) -> None:  # noqa: B027 (some need nothing)
+        """All answers so far are in the records: none will be asked for again."""
+
+    @abstractmethod
+    def identity(self) -> Any:
+        """Which model answers and how, JSON-able, known once prepared: the same identity gives the same answers."""
+
+    @abstractmethod
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """A text in answer to each request, in their order."""
+
+    @abstractmethod
+    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[Verdict]:
+        """How likely each option is as the whole answer to each request, in their order."""
+
+
+class DecoderJudge(Judge):
+    """A language model of ours, or a Hugging Face folder of a family that the decoder knows.
+
+    Args:
+        init_from: a run's folder, a checkpoint, a file that `convert` wrote, or a Hugging Face folder.
+        chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the model's own, else ChatML.
+        new_tokens: of an answer, at most.
+        max_prompt_tokens: longer conversations are refused, for a model has seen none; null refuses none.
+        temperature, top_p: of the sampling; 1 and 1 are Bai et al.'s (2022).
+        stop: texts that end an answer, for models that go on with the other's turn; what follows is computed in vain.
+        slots: answers decoded together.
+        batch_tokens: whose likelihood is computed at once.
+        dtype: of the weights and of what is computed.
+        prompt_price, completion_price: of a million tokens, in any currency, to lay beside an endpoint's.
+
+    Raises:
+        InputError: for sizes below 1 or an empty stop.
+    """
+
+    def __init__(
+        self,
+        init_from: str,
+        chat_template: str | None = None,
+        new_tokens: int = 256,
+        max_prompt_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        stop: list[str] | None = None,
+        slots: int = 32,
+        batch_tokens: int = 4096,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        prompt_price: float = 0.0,
+        completion_price: float = 0.0,
+    ) -> None:
+        sizes = {"new_tokens": new_tokens, "slots": slots, "batch_tokens": batch_tokens}
+        if max_prompt_tokens is not None:
+            sizes["max_prompt_tokens"] = max_prompt_tokens
+        require_sizes(sizes, stop)
+        require_prices(prompt_price, completion_price)
+        self.init_from, self.chat_template = init_from, chat_template
+        self.new_tokens, self.max_prompt_tokens, self.stop = new_tokens, max_prompt_tokens, stop or []
+        self.sampling = Sampling(temperature=temperature, top_p=top_p)
+        self.slots, self.batch_tokens, self.dtype = slots, batch_tokens, dtype
+        self.prompt_price, self.completion_price = prompt_price, completion_price
+
+    def prepare(self, open_model: OpenModel, journal: Path) -> None:
+        """Load the weights."""
+        self.model = open_model(self.init_from, self.chat_template, getattr(torch, self.dtype))
+        self.stop_tokens = stop_tokens(self.model.tokenizer, self.model.template)
+
+    def identity(self) -> Any:
+        """The weights, the template and the sampling; sizes of batches too, which change the last digits of a sum."""
+        names = ("new_tokens", "max_prompt_tokens", "stop", "slots", "batch_tokens", "dtype")
+        settings = {name: getattr(self, name) for name in names}
+        settings |= {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
+        return {"weights": self.model.identity, "chat_template": self.model.template.source, **settings}
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """A text in answer to each request, in their order."""
+        prompts = [self._prompt(request) for request in requests]
+        asked = {number: prompt for number, prompt in enumerate(prompts) if isinstance(prompt, list)}
+        generated = generate(
+            self.model.decoder,
+            list(asked.values()),
+            new_tokens=self.new_tokens,
+            sampling=self.sampling,
+            stop=self.stop_tokens,
+            slots=self.slots,
+            rows=[requests[number].number for number in asked],
+        )
+        completions = [Completion(str(prompt), "refused") for prompt in prompts]
+        for number, answer in zip(asked, generated, strict=True):
+            tokens = answer.tokens[:-1] if answer.finish == "stop" else answer.tokens
+            whole = self.model.tokenizer.decode(tokens)
+            text = cut_at(whole, self.stop)
+            finish = answer.finish if text == whole else "stop"
+            completions[number] = Completion(text, finish, len(prompts[number]), len(answer.tokens))
+        return completions
+
+    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[Verdict]:
+        """How likely each option is as the beginning of the answer, in the tokens that the template makes of it.
+
+        What the options' tokens have in common at their beginning counts for neither.
+        """
+        prompts = [self._prompt(request) for request in requests]
+        encoded = [answer_tokens(self.model.template, option, self.stop_tokens) for option in options]
+        shared = [tokens[0] for tokens in takewhile(lambda tokens: len({*tokens}) == 1, zip(*encoded, strict=False))]
+        answers = [tokens[len(shared) :] for tokens in encoded]
+        if not all(answers):
+            raise InputError(f"options {', '.join(options)}: one is the beginning of another, take other words")
+        contexts = [[*prompt, *shared] for prompt in prompts if isinstance(prompt, list)]
+        longest = max(map(len, contexts), default=0) + max(map(len, answers))
+        batches = self.model.question_batches(
+            [[(context, answer) for answer in answers] for context in contexts],
+            self.batch_tokens,
+            self.model.tokenizer.pad,
+            longest,
+        )
+        found = iter(log_likelihoods(self.model.decoder, batches, len(contexts) * len(options), show_progress=False))
+        return [
+            Verdict(tuple(next(found) for _ in options), prompt_tokens=len(prompt) + len(shared))
+            if isinstance(prompt, list)
+            else Verdict((), reason=prompt)
+            for prompt in prompts
+        ]
+
+    def _prompt(self, request: Request) -> list[int] | str:
+        """Token ids up to where the answer begins, or why there are none."""
+        try:
+            ids: list[int] = self.model.template.encode_prompt(request.messages)
+        except InputError as refusal:
+            return f"refused_by_template: {str(refusal)[:80]}"
+        if self.max_prompt_tokens is not None and len(ids) > self.max_prompt_tokens:
+            return "prompt_too_long"
+        return ids or "empty_prompt"
+
+
+def stop_tokens(tokenizer: Any, template: Any) -> set[int]:
+    """End of text, and whatever control token the template puts behind an answer."""
+    control = set(tokenizer.control_ids().values())
+    return {tokenizer.eos} | (control & set(answer_tokens(template, "!", ())))
+
+
+def answer_tokens(template: Any, text: str, stop: Collection[int]) -> list[int]:
+    """Token ids of an answer as the template writes it, the same whatever it answers, up to a stop token."""
+    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
+    _, answer = template.encode(talk).prompt_and_answer()
+    return list(takewhile(lambda token: token not in stop, answer))
+
+
+def cut_at(text: str, stop: Sequence[str]) -> str:
+    """A text up to the first of these, or all of it."""
+    found = [place for place in map(text.find, stop) if place >= 0]
+    return text[: min(found, default=len(text))]
+
+
+def require_sizes(sizes: dict[str, int], stop: Sequence[str] | None) -> None:
+    """Refuse sizes below 1 and an empty text to stop at."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name}={size}: must be at least 1")
+    if stop and not all(stop):
+        raise InputError("stop holds an empty text, which would end every answer at once: leave it out")
+
+
+def require_prices(prompt: float, completion: float) -> None:
+    """Refuse prices that are none."""
+    for name, price in (("prompt_price", prompt), ("completion_price", completion)):
+        if not 0 <= price < float("inf"):
+            raise InputError(f"{name}={price}: must be a number, not negative")

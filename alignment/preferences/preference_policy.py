@@ -1,0 +1,274 @@
+"""The policy of DPO and its family: the language model's module with a loss over pairs of answers.
+
+A batch is so many pairs in one row without padding; a prompt is computed once for both answers. The reference's
+log-probabilities are computed once before training, the cheapest and the default; on line by a second, frozen model; or
+by the policy itself with its adapter off.
+"""
+
+from contextlib import nullcontext
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from alignment.preferences.losses import Pairs, PreferenceLoss, expected_loss
+from alignment.preferences.precomputed_reference import open_stored, precompute
+from alignment.preferences.reward_model import refuse_z_loss, require_pairs
+from common.errors import InputError
+from models.decoder import Decoder, auxiliary_loss, materialise
+from models.language_model import Batch, LanguageModel
+from models.lora import lora_disabled
+from models.losses import IGNORE, token_divergence, token_log_probabilities
+
+Reference = Literal["precomputed", "online", "adapter_off"]
+
+
+class PreferencePolicy(LanguageModel):
+    """A language model that learns which of two answers is preferred, as far as the labels are sure of it.
+
+    Args:
+        loss: one of `alignment.preferences.losses`.
+        reference: where the reference's log-probabilities come from: `precomputed` from the initial weights before
+            training and stored; `online`, by a frozen copy of the initial weights; `adapter_off`, by the policy
+            without its LoRA adapter. Ignored by losses without a reference.
+        further: arguments of `LanguageModel`.
+
+    Raises:
+        InputError: for a reference that cannot be.
+    """
+
+    whole_rows = True
+    """The loss needs all pairs of a row together: a pipeline, which cuts batches by rows, has one to cut."""
+
+    def __init__(self, loss: PreferenceLoss, reference: Reference = "precomputed", **further: Any) -> None:
+        super().__init__(**further)
+        refuse_z_loss(self)
+        self.preference_loss, self.reference = loss, reference
+        self.reference_decoder: Decoder | None = None
+        self.reference_key: str | None = None
+        self._key_in_checkpoint: str | None = None
+        self.means = nn.ModuleDict()
+        self._step: dict[str, Tensor] = {}
+        if loss.needs_reference and reference == "adapter_off" and self.config.lora is None:
+            raise InputError(
+                "reference=adapter_off: there is no adapter, give model.init_args.lora or take precomputed"
+            )
+
+    @property
+    def needs_precomputed(self) -> bool:
+        """Whether batches bring the reference's log-probabilities."""
+        return self.preference_loss.needs_reference and self.reference == "precomputed"
+
+    def preflight(self, trainer: Any) -> None:
+        """Refuse data without pairs."""
+        super().preflight(trainer)
+        require_pairs(self, trainer)
+        if self.preference_loss.needs_reference and self.reference == "adapter_off":
+            stored = cast(Any, self.stored)
+            if stored is not None and stored.config.get("lora") is not None:
+                raise InputError(
+                    f"reference=adapter_off: init_from={stored.path} holds an adapter already, without which it is "
+                    "another model; merge it by `main.py convert`, or take precomputed or online"
+                )
+
+    def setup(self, stage: str) -> None:
+        """Ask the data for what the loss needs."""
+        super().setup(stage)
+        if self.preference_loss.needs_divergence:
+            cast(Any, self.trainer).datamodule.use_unrelated_answers()
+
+    def make_metrics(self) -> None:
+        """Means over held-out pairs, by name."""
+
+    def configure_model(self) -> None:
+        """The policy, and its reference where it is kept."""
+        super().configure_model()
+        if self.preference_loss.needs_reference and self.reference == "online" and self.reference_decoder is None:
+            with torch.device("meta"):
+                self.reference_decoder = Decoder(self.config).requires_grad_(False)
+            if torch.get_default_device().type != "meta":
+                self.materialise(self.reference_decoder, self.device)
+
+    def materialise(self, part: nn.Module, device: torch.device) -> None:
+        """Policy and reference begin with the same weights."""
+        reference = self.reference_decoder
+        if reference is not None and any(module is part for module in reference.modules()):
+            materialise(reference, device, self.initial_seed, part, self.initial_weight)
+        else:
+            super().materialise(part, device)
+
+    def on_fit_start(self) -> None:
+        """Compute what the reference says of every pair, before a checkpoint is loaded over the initial weights."""
+        if self.needs_precomputed:
+            self._same_reference(precompute(self))
+
+    def on_validation_start(self) -> None:
+        """A command that only evaluates takes what training stored."""
+        if self.needs_precomputed and self.reference_key is None:
+            self._same_reference(open_stored(self))
+
+    def on_test_start(self) -> None:
+        self.on_validation_start()
+
+    def _same_reference(self, key: str | None = None) -> None:
+        """Refuse to go on with margins measured against another model than before."""
+        self.reference_key = key or self.reference_key
+        if self.reference_key and self._key_in_checkpoint and self.reference_key != self._key_in_checkpoint:
+            raise InputError(
+                f"the checkpoint was trained against reference {self._key_in_checkpoint}, init_from and precision now "
+                f"give {self.reference_key}: restore them, or train anew with another trainer.default_root_dir"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reference_key"] = self.reference_key
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._key_in_checkpoint = checkpoint.get("reference_key")
+        self._same_reference()
+
+    # Log-probabilities
+
+    def answer_log_probabilities(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """log pi(answer | prompt) of every answer of the batch, [A]."""
+        return self._sum_by_answer(cast(Decoder, self.decoder), hidden, batch)
+
+    def _sum_by_answer(self, decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
+        learned = batch["labels"] != IGNORE
+        tokens = token_log_probabilities(hidden[learned], decoder.output.weight, batch["labels"][learned])
+        return tokens.new_zeros(len(batch["lengths"])).index_add(0, batch["answers"][learned], tokens)
+
+    @torch.no_grad()
+    def reference_log_probabilities(self, batch: Batch) -> Tensor | None:
+        """The same under the reference, or None where the loss has none."""
+        if not self.preference_loss.needs_reference:
+            return None
+        if self.reference == "precomputed":
+            return cast(Tensor, batch["reference"])
+        decoder, hidden = self._reference_hidden(batch)
+        return self._sum_by_answer(decoder, hidden, batch)
+
+    def _reference_hidden(self, batch: Batch) -> tuple[Decoder, Tensor]:
+        # A copy of the initial weights keeps the adapter it began with.
+        decoder = cast(Decoder, self.reference_decoder or self.decoder)
+        with lora_disabled(decoder) if decoder is self.decoder else nullcontext():
+            return decoder, decoder(batch["tokens"], batch["document_ids"], branches_BT=batch["branches"])
+
+    def pairs(self, batch: Batch, policy: Tensor, reference: Tensor | None) -> Pairs:
+        """Log-probabilities by pair."""
+        each = len(batch["lengths"]) // len(batch["example"])
+        chosen, rejected, *unrelated = policy.view(-1, each).unbind(1)
+        chosen_length, rejected_length, *_ = batch["lengths"].view(-1, each).unbind(1)
+        divergence, probability = None, batch.get("probabilities")
+        if reference is None:
+            return Pairs(chosen, rejected, chosen_length, rejected_length, probability=probability)
+        if unrelated:
+            ratios = (unrelated[0].detach() - reference.view(-1, each)[:, 2])[batch["example"] >= 0]
+            total = torch.stack((ratios.sum(), ratios.new_tensor(len(ratios))))
+            total = cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
+            divergence = (total[0] / total[1].clamp(min=1)).clamp(min=0)
+        by_pair = reference.view(-1, each)
+        return Pairs(
+            chosen, rejected, chosen_length, rejected_length, by_pair[:, 0], by_pair[:, 1], divergence, probability
+        )
+
+    # Steps
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The mean over the batch's pairs; every batch holds equally many."""
+        reference = self.reference_log_probabilities(batch)
+        pairs = self.pairs(batch, self(batch, self.answer_log_probabilities), reference)
+        loss = expected_loss(self.preference_loss, pairs).mean()
+        auxiliary = auxiliary_loss(cast(Decoder, self.decoder))
+        loss = loss if auxiliary is None else loss + auxiliary
+        self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
+        for name, values in self.describe(pairs).items():
+            mean = values.float().mean() / self.trainer.accumulate_grad_batches
+            self._step[name] = self._step.get(name, torch.zeros((), device=self.device)) + mean
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        self.log_dict({f"train/{name}": value for name, value in self._step.items()}, sync_dist=True)
+        self._step = {}
+
+    @torch.no_grad()
+    def describe(self, pairs: Pairs) -> dict[str, Tensor]:
+        """What is watched, a value a pair. Chosen answers are known to lose probability while rejected ones lose more:
+        both are here.
+        """
+        chosen, rejected = self.preference_loss.rewards(pairs)
+        described = {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/margin": chosen - rejected,
+            # A tie, as before the first step, is half a hit: 0 margin is chance.
+            "rewards/accuracy": (chosen > rejected).float() + (chosen == rejected).float() / 2,
+            "log_probabilities/chosen": pairs.chosen,
+            "log_probabilities/rejected": pairs.rejected,
+            "lengths/chosen": pairs.chosen_length,
+            "lengths/rejected": pairs.rejected_length,
+            "preferred_by_likelihood": (pairs.chosen > pairs.rejected).float(),
+        }
+        if pairs.reference_chosen is not None:
+            log_ratios = pairs.log_ratios
+            described |= {"log_ratios/chosen": log_ratios[0], "log_ratios/rejected": log_ratios[1]}
+        if pairs.divergence is not None:
+            described["divergence"] = pairs.divergence.expand_as(chosen)
+        return {name: value.detach() for name, value in described.items()}
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        real = batch["example"] >= 0
+        reference = self.reference_log_probabilities(batch)
+        pairs = self.pairs(batch, self(batch, self.answer_log_probabilities), reference)
+        for name, values in ({"loss": expected_loss(self.preference_loss, pairs)} | self.describe(pairs)).items():
+            self._mean(name).update(values[real])
+        if reference is not None and self.reference != "precomputed":
+            self._mean("kl_a_token").update(*self.divergence_from_reference(batch, real))
+
+    def _mean(self, name: str) -> MeanMetric:
+        key = name.replace(".", "_")
+        if key not in self.means:
+            self.means[key] = MeanMetric().to(self.device)
+        return cast(MeanMetric, self.means[key])
+
+    def divergence_from_reference(self, batch: Batch, real: Tensor) -> tuple[Tensor, Tensor]:
+        """KL(policy || reference) of the next token at every place of the real answers, in nats, and the weight of
+        each.
+        """
+        each = len(batch["lengths"]) // len(batch["example"])
+        answer = batch["answers"].clamp(min=0)
+        learned = (batch["labels"] != IGNORE) & real[answer // each] & (answer % each < 2)
+        reference, reference_hidden = self._reference_hidden(batch)
+
+        def divergence(hidden: Tensor, batch: Batch) -> Tensor:
+            policy = cast(Decoder, self.decoder)
+            return token_divergence(
+                hidden[learned], policy.output.weight, reference_hidden[learned], reference.output.weight
+            )
+
+        values = self(batch, divergence)
+        return values, torch.ones_like(values)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_means("validation")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_means("test")
+
+    def _log_means(self, stage: str) -> None:
+        for name, metric in self.means.items():
+            self.log(f"{stage}/{name}", cast(MeanMetric, metric))
+
+    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """Log-probabilities of every pair, for whoever writes them down."""
+        each = len(batch["lengths"]) // len(batch["example"])
+        real = batch["example"] >= 0
+        policy = self(batch, self.answer_log_probabilities).view(-1, each)[real]
+        return {
+            "sample": batch["sample"][real].tolist(),
+            "chosen": policy[:, 0].tolist(),
+            "rejected": policy[:, 1].tolist(),
+        }

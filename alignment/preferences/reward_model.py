@@ -1,0 +1,123 @@
+"""The reward model: a decoder with one output, read where an answer ends, trained on which of two answers is better.
+
+A score is read at the answer's own last token, never at a fixed column, so that padding and packing cannot move it.
+Only differences of scores are learned; a centring term can hold their level near zero.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from alignment.preferences.losses import bradley_terry
+from alignment.preferences.pair_evaluation import PairEvaluation, describe
+from common.errors import InputError
+from models.decoder import Decoder, DecoderConfig, auxiliary_loss
+from models.language_model import Batch, LanguageModel
+
+
+class RewardModel(PairEvaluation, LanguageModel):
+    """Scores answers; trained by Bradley and Terry's model of comparisons, on soft labels where the data has them.
+
+    Args:
+        decoder: shape of the model, that of `init_from` where one is given; its output becomes a single row.
+        use_margin: subtract each pair's margin within the sigmoid, where the data has margins (Llama 2).
+        centring: weight of the term that holds scores near zero; 0.01 is Eisenstein et al.'s (2023).
+        further: arguments of `LanguageModel`. `initial_seed` draws the scalar output: members of an ensemble differ
+            by it and by the data's seed.
+
+    Raises:
+        InputError: for a negative weight.
+    """
+
+    whole_rows = True
+    has_scalar_output = True
+
+    def __init__(
+        self,
+        decoder: DecoderConfig | None = None,
+        use_margin: bool = False,
+        centring: float = 0.0,
+        **further: Any,
+    ) -> None:
+        scalar = replace(decoder, scalar_output=True, tied_embeddings=False) if decoder is not None else None
+        super().__init__(decoder=scalar, **further)
+        refuse_z_loss(self)
+        if not 0 <= centring < math.inf:
+            raise InputError(f"centring={centring}: must be a number, not negative")
+        self.use_margin, self.centring = use_margin, centring
+        self._step: dict[str, Tensor] = {}
+
+    def preflight(self, trainer: Any) -> None:
+        """Refuse data without pairs."""
+        super().preflight(trainer)
+        require_pairs(self, trainer)
+
+    def setup(self, stage: str) -> None:
+        """Refuse margins that the data does not have."""
+        super().setup(stage)
+        if self.use_margin and not cast(Any, self.trainer).datamodule.has_margins:
+            raise InputError(
+                "use_margin=true: no pair has a `margin`, or `score_chosen` and `score_rejected`; leave it out"
+            )
+
+    def initial_weight(self, name: str) -> Tensor | None:
+        """The trunk's from `init_from`; the output too, where that is a reward model."""
+        source = cast(Any, self.stored)
+        if source is None or (name == "output.weight" and not source.config.get("scalar_output")):
+            return None
+        return super().initial_weight(name)
+
+    def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Score of every answer at its last token, float32 [A]."""
+        return answer_scores(cast(Decoder, self.decoder), hidden, batch)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The mean over the batch's pairs; every batch holds equally many."""
+        chosen, rejected = self.pair_scores(batch)
+        loss = self.pair_losses(chosen, rejected, batch).mean()
+        auxiliary = auxiliary_loss(cast(Decoder, self.decoder))
+        loss = loss if auxiliary is None else loss + auxiliary
+        share = 1 / self.trainer.accumulate_grad_batches
+        self.step_loss = self.step_loss + loss.detach() * share
+        for name, values in describe(chosen.detach(), rejected.detach()).items():
+            self._step[name] = self._step.get(name, torch.zeros((), device=self.device)) + values.mean() * share
+        return loss
+
+    def pair_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores of the chosen and of the rejected answers, [P] each."""
+        scores = self(batch, self.scores).view(len(batch["example"]), -1)
+        return scores[:, 0], scores[:, 1]
+
+    def pair_losses(self, chosen: Tensor, rejected: Tensor, batch: Batch) -> Tensor:
+        """Bradley-Terry loss of each pair, [P]."""
+        margin = batch["margins"] if self.use_margin else 0.0
+        return bradley_terry(chosen, rejected, margin, self.centring, batch.get("probabilities"))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        self.log_dict({f"train/{name}": value for name, value in self._step.items()}, sync_dist=True)
+        self._step = {}
+
+
+def answer_scores(decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
+    """The scalar output at the last token of every answer, float32 [A]."""
+    weight = decoder.output.weight
+    whole = weight.to_local() if isinstance(weight, DTensor) else weight
+    return nn.functional.linear(hidden.flatten(0, 1)[batch["ends"]], whole).squeeze(-1).float()
+
+
+def require_pairs(module: Any, trainer: Any) -> None:
+    """Refuse data without pairs."""
+    data = getattr(trainer, "datamodule", None)
+    if data is not None and not hasattr(data, "every_pair"):
+        raise InputError(f"{type(module).__name__} learns from pairs: take datamodules.PreferenceData for data")
+
+
+def refuse_z_loss(module: LanguageModel) -> None:
+    """Refuse a term of next-token prediction where nothing is predicted."""
+    if module.z_loss:
+        raise InputError(f"z_loss={module.z_loss}: {type(module).__name__} has no next-token loss, leave it at 0")

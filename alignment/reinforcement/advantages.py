@@ -1,0 +1,243 @@
+"""How much better each token was than expected: pure functions of rewards, and one class an estimator, chosen in YAML.
+
+An estimator sees a reward a token and the values of a critic where it asks for one; whether a divergence was taken off
+those rewards, and what is done with the advantages, is not its business. Statistics over a batch are over all tokens of
+all ranks, by token and never rank by rank: callers hand in how sums are added up.
+
+Shape suffixes: T tokens of all answers, one answer after another; A answers, those to one prompt side by side; G
+answers to a prompt.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.errors import InputError
+
+Reduce = Callable[[Tensor], Tensor]
+"""A tensor of sums over this rank's data to the same over all ranks."""
+
+
+def alone(sums: Tensor) -> Tensor:
+    """The reduction where there is one rank."""
+    return sums
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """What an estimator may look at.
+
+    Attributes:
+        rewards: float [T], a reward a token; an answer's score is on its last one.
+        lengths: int64 [A], tokens of every answer.
+        group: answers to each prompt.
+        values: [T], a critic's expectation before each token of what is still to come, where there is a critic.
+    """
+
+    rewards: Tensor
+    lengths: Tensor
+    group: int = 1
+    values: Tensor | None = None
+
+
+class Estimate(NamedTuple):
+    """Advantages [T], and the returns [T] that a critic is to learn, where there is one."""
+
+    advantages: Tensor
+    returns: Tensor | None = None
+
+
+class Advantage(ABC):
+    """An estimator of advantages."""
+
+    needs_values: ClassVar[bool] = False
+    needs_groups: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
+        """An advantage a token, without gradient."""
+
+
+@dataclass(frozen=True)
+class GAE(Advantage):
+    """A_t = sum_k (gamma lambda)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t (Schulman et al. 2016, eq. 16).
+
+    The return is A_t + V_t. Nothing follows the last token, also where an answer ended for lack of room.
+
+    Args:
+        gamma: discount a token; 1 is everyone's for answers (Ziegler et al. 2019; Ouyang et al. 2022).
+        lambda_: 0.95, as there; 1 gives the return less the value.
+        whiten: bring advantages to mean 0 and variance 1 over the batch.
+
+    Raises:
+        InputError: for a factor that is not in [0, 1].
+    """
+
+    needs_values: ClassVar[bool] = True
+    gamma: float = 1.0
+    lambda_: float = 0.95
+    whiten: bool = True
+
+    def __post_init__(self) -> None:
+        require_share(gamma=self.gamma, lambda_=self.lambda_)
+
+    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
+        values, lengths = rewarded.values, rewarded.lengths
+        assert values is not None
+        advantages = generalised_advantages(rewarded.rewards, values, lengths, self.gamma, self.lambda_)
+        returns = advantages + values
+        return Estimate(whiten(advantages, reduce) if self.whiten else advantages, returns)
+
+
+@dataclass(frozen=True)
+class GroupRelative(Advantage):
+    """GRPO: an answer's reward less the mean of those to the same prompt, over their standard deviation (Shao et al.
+    2024, section 4.1.2), the same for each of its tokens.
+
+    Args:
+        divide_by_std: false leaves the division out, which gives questions that are too easy or too hard no larger
+            weight (Dr.GRPO: Liu et al. 2025, section 3.1).
+        epsilon: added to the standard deviation; 1e-4 is TRL's.
+
+    Raises:
+        InputError: for a negative epsilon.
+    """
+
+    needs_groups: ClassVar[bool] = True
+    divide_by_std: bool = True
+    epsilon: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon < math.inf:
+            raise InputError(f"advantage.epsilon={self.epsilon}: must be a number, not negative")
+
+    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
+        rewards = by_prompt(rewarded)
+        advantages = rewards - rewards.mean(1, keepdim=True)
+        if self.divide_by_std:
+            advantages = advantages / (rewards.std(1, keepdim=True) + self.epsilon)
+        return to_tokens(advantages, rewarded)
+
+
+@dataclass(frozen=True)
+class LeaveOneOut(Advantage):
+    """RLOO: an answer's reward less the mean of the other answers' to the same prompt (Ahmadian et al. 2024, section
+    3.3; Kool et al. 2019), the same for each of its tokens.
+
+    Args:
+        whiten: bring advantages to mean 0 and variance 1 over the batch; not in the paper.
+    """
+
+    needs_groups: ClassVar[bool] = True
+    whiten: bool = False
+
+    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
+        rewards = by_prompt(rewarded)
+        others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+        estimate = to_tokens(rewards - others, rewarded)
+        return Estimate(whiten(estimate.advantages, reduce)) if self.whiten else estimate
+
+
+@dataclass(frozen=True)
+class ReinforcePlusPlus(Advantage):
+    """REINFORCE++: the rewards still to come, brought to mean 0 and variance 1 over the whole batch (Hu 2025, section
+    3.2): neither a critic nor groups. The divergence belongs into the rewards, with k1.
+
+    Args:
+        gamma: discount a token.
+
+    Raises:
+        InputError: for a discount that is not in [0, 1].
+    """
+
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_share(gamma=self.gamma)
+
+    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
+        return Estimate(whiten(discounted_sums(rewarded.rewards, self.gamma, rewarded.lengths), reduce))
+
+
+def generalised_advantages(
+    rewards_T: Tensor, values_T: Tensor, lengths_A: Tensor, gamma: float, lambda_: float
+) -> Tensor:
+    """GAE of every answer by itself, [T], see `GAE`; not whitened."""
+    is_last = torch.zeros_like(values_T, dtype=torch.bool)
+    is_last[lengths_A.cumsum(0) - 1] = True
+    following = values_T.roll(-1).masked_fill(is_last, 0)
+    return discounted_sums(rewards_T + gamma * following - values_T, gamma * lambda_, lengths_A)
+
+
+def discounted_sums(x_T: Tensor, factor: float, lengths_A: Tensor) -> Tensor:
+    """sum_k factor^k x_{t+k} up to the end of each answer, [T].
+
+    By doubling: what reaches 2 n tokens ahead is what reaches n ahead, here and n tokens on. That is log2(longest)
+    additions over all tokens instead of one a token.
+    """
+    answers, reach, sums = answer_of(lengths_A), 1, x_T
+    longest = int(lengths_A.max()) if len(lengths_A) else 0
+    while reach < longest:
+        ahead = sums[reach:] * (answers[reach:] == answers[:-reach])
+        sums = torch.cat((sums[:-reach] + factor**reach * ahead, sums[-reach:]))
+        reach *= 2
+    return sums
+
+
+def whiten(values_T: Tensor, reduce: Reduce = alone, shift_mean: bool = True) -> Tensor:
+    """Variance 1 over all ranks' values, and mean 0 where `shift_mean`; otherwise the mean stays what it was.
+
+    Advantages are shifted; rewards are not, or every answer would on average be worth nothing (Ziegler et al. 2019,
+    `whiten` of their code: the variance is the unbiased one, 1e-8 is added to it).
+
+    Args:
+        values_T: of this rank, any shape; it may be empty here, not everywhere.
+        reduce: adds sums up over the ranks.
+        shift_mean: see above.
+    """
+    wide = values_T.double()
+    count, total = reduce(torch.stack((wide.new_tensor(wide.numel()), wide.sum())))
+    mean = total / count
+    variance = reduce((wide - mean).square().sum()) / (count - 1).clamp(min=1)
+    whitened = (wide - mean) * (variance + 1e-8).rsqrt()
+    return (whitened if shift_mean else whitened + mean).to(values_T.dtype)
+
+
+def answer_of(lengths_A: Tensor) -> Tensor:
+    """Number of the answer that each token belongs to, int64 [T]."""
+    return torch.repeat_interleave(torch.arange(len(lengths_A), device=lengths_A.device), lengths_A)
+
+
+def sum_by_answer(values_T: Tensor, lengths_A: Tensor) -> Tensor:
+    """Sum over the tokens of every answer, [A]."""
+    return values_T.new_zeros(len(lengths_A)).index_add(0, answer_of(lengths_A), values_T)
+
+
+def by_prompt(rewarded: Rewarded) -> Tensor:
+    """Rewards of whole answers, [prompts, G]."""
+    return sum_by_answer(rewarded.rewards, rewarded.lengths).view(-1, rewarded.group)
+
+
+def to_tokens(advantages: Tensor, rewarded: Rewarded) -> Estimate:
+    """Every token of an answer has the answer's advantage."""
+    return Estimate(advantages.flatten()[answer_of(rewarded.lengths)])
+
+
+def equal_groups(scores_A: Tensor, group: int) -> Tensor:
+    """Answers to prompts all of whose answers score the same, boolean [A]: they teach nothing relative to each other,
+    and DAPO leaves them out (Yu et al. 2025, section 3.2).
+    """
+    scores = scores_A.view(-1, group)
+    return (scores == scores[:, :1]).all(1, keepdim=True).expand_as(scores).flatten()
+
+
+def require_share(**values: float) -> None:
+    """Refuse factors that are not in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise InputError(f"advantage.{name}={value}: must lie in [0, 1]")

@@ -1,0 +1,138 @@
+"""Which answers an update learns from, and in which pieces they go through the models.
+
+Both are functions of sample numbers and sizes alone. An answer's minibatch does not depend on which rank holds it, so
+that any number of ranks makes the same updates; pieces have a budget of tokens instead of answers, because short
+answers and long ones cost differently, and every rank runs equally many, because ranks that share parameters run in
+step.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import xxhash
+from torch import Tensor
+
+from alignment.reinforcement.advantages import Reduce
+from alignment.reinforcement.rollouts import Rollouts
+from common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Updates:
+    """How a batch of rollouts is learned from.
+
+    Args:
+        epochs: passes over the batch; 4 is TRL's for PPO and Ziegler et al.'s (2019), GRPO takes 1.
+        minibatches: updates a pass.
+        microbatch_tokens: tokens, prompts and answers together, that go through a model at once.
+        max_gradient_norm: of the actor and of the critic, each by itself; null clips nothing.
+        target_kl: no further update once the policy has gone further than 1.5 times this from the one that drew the
+            answers, in nats a token (Spinning Up: 0.01 to 0.05); the first is always made. Null never stops.
+
+    Raises:
+        InputError: for a value out of its range.
+    """
+
+    epochs: int = 4
+    minibatches: int = 1
+    microbatch_tokens: int = 8192
+    max_gradient_norm: float | None = 1.0
+    target_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "minibatches", "microbatch_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"updates.{name}={getattr(self, name)}: must be at least 1")
+        for name in ("max_gradient_norm", "target_kl"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"updates.{name}={value}: must be above 0, or null")
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """An update's answers.
+
+    Attributes:
+        pieces: numbers of this rank's answers, in parts that go through the models one by one; some may be empty.
+        tokens, answers: their numbers over all ranks.
+    """
+
+    pieces: list[list[int]]
+    tokens: float
+    answers: float
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rank has an answer to learn from."""
+        return not self.answers
+
+
+def deal(
+    rollouts: Rollouts, kept: Tensor, updates: Updates, seed: int, epoch: int, reduce: Reduce, most: Reduce
+) -> list[Minibatch]:
+    """The minibatches of an epoch.
+
+    Args:
+        rollouts: this rank's answers.
+        kept: boolean [A], those that are learned from.
+        updates: number of minibatches, size of their pieces.
+        seed, epoch: of who is in which.
+        reduce, most: add sums up over the ranks; take the largest of all ranks' counts.
+    """
+    dealt: list[list[int]] = [[] for _ in range(updates.minibatches)]
+    for number, is_kept in enumerate(kept.tolist()):
+        if is_kept:
+            position = rollouts.samples[number] * rollouts.group + number % rollouts.group
+            dealt[minibatch_of(position, updates.minibatches, seed, epoch)].append(number)
+    lengths = rollouts.lengths
+    counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in dealt]
+    totals = reduce(torch.tensor(counts, dtype=torch.float64, device=kept.device)).tolist()
+    cut = [pieces(rollouts, chosen, updates.microbatch_tokens) for chosen in dealt]
+    longest = most(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
+    return [
+        Minibatch([*parts, *[[]] * (many - len(parts))], *total)
+        for parts, many, total in zip(cut, longest, totals, strict=True)
+    ]
+
+
+def minibatch_of(position: int, minibatches: int, seed: int, epoch: int) -> int:
+    """Number of the minibatch that the answer with a global position (sample number times group plus place) is in.
+
+    Every run of `minibatches` neighbouring answers is dealt out in an order of its own, anew each epoch: minibatches
+    are equally large, random, and nobody has to know all answers.
+    """
+    block, place = divmod(position, minibatches)
+
+    def key(minibatch: int) -> int:
+        return xxhash.xxh3_64_intdigest(f"{epoch}/{block}/{minibatch}".encode(), seed=seed)
+
+    return sorted(range(minibatches), key=key)[place]
+
+
+def pieces(rollouts: Rollouts, chosen: Iterable[int], budget: int) -> list[list[int]]:
+    """Parts of a batch that go through a model one by one.
+
+    Args:
+        rollouts: the answers.
+        chosen: numbers of those that are to be cut.
+        budget: tokens of a piece at most; an answer that alone has more is a piece by itself.
+
+    Returns:
+        The chosen numbers, each once, those to one prompt together where they fit.
+    """
+    bundles = rollouts.bundles(chosen, budget)
+    sizes = [rollouts.size(bundle) for bundle in bundles]
+    found: list[list[int]] = []
+    room: list[int] = []
+    # First fit, the largest first, which also puts those of like size together.
+    for bundle, size in sorted(zip(bundles, sizes, strict=True), key=lambda pair: (-pair[1], pair[0])):
+        fitting = next((place for place, free in enumerate(room) if free >= size), None)
+        if fitting is None:
+            found.append([])
+            room.append(budget)
+            fitting = len(found) - 1
+        found[fitting] += bundle
+        room[fitting] -= size
+    return found

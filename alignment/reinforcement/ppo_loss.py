@@ -1,0 +1,103 @@
+"""The loss of a piece of a minibatch: what actor and critic learn from it.
+
+Actor and critic share a backward pass and nothing else. Counts are over the whole minibatch of all ranks, so the loss
+of a minibatch is the sum over its pieces, wherever they were computed.
+
+Shape suffixes: T tokens of the piece's answers; A answers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignment.reinforcement.experience import Experience, critic_values
+from alignment.reinforcement.kl import KLPenalty, estimate
+from alignment.reinforcement.metrics import Sums
+from alignment.reinforcement.minibatches import Minibatch
+from alignment.reinforcement.policy_loss import (
+    Surrogate,
+    clipped_value_loss,
+    importance_weights,
+    is_clipped,
+    token_weights,
+)
+from models.decoder import Decoder, auxiliary_loss
+from models.losses import token_log_probabilities_and_entropies
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised.
+
+    Attributes:
+        surrogate: of the policy.
+        divergence: where it is part of the loss.
+        value_clip: see `clipped_value_loss`.
+        temperature: at which the answers were drawn: the policy is the tempered one, on both sides of every ratio.
+        longest: tokens an answer can have.
+    """
+
+    surrogate: Surrogate
+    divergence: KLPenalty | None
+    value_clip: float | None
+    temperature: float
+    longest: int
+
+    def __call__(
+        self,
+        actor: Decoder,
+        critic: Decoder | None,
+        experience: Experience,
+        minibatch: Minibatch,
+        piece: list[int],
+        sums: Sums,
+    ) -> Tensor:
+        """This piece's part of the loss, a scalar.
+
+        Args:
+            actor, critic: the models.
+            experience: of the whole batch of rollouts.
+            minibatch: whose piece it is.
+            piece: its answers; none on a rank that only takes part in gathering the weights.
+            sums: what is watched is added to them.
+        """
+        packed = experience.rollouts.pack(piece or [0], experience.advantages.device)
+        at, counts = packed.source, float(bool(piece))
+        hidden_TC = packed.hidden(actor) / self.temperature
+        new, entropy = token_log_probabilities_and_entropies(hidden_TC, actor.output.weight, packed.targets)
+        if experience.fills_old and piece:
+            experience.old[at] = new.detach().float()
+        old = new.detach() if experience.fills_old else experience.old[at]
+        advantages, log_ratio, surrogate = experience.advantages[at], new - old, self.surrogate
+        losses = surrogate(log_ratio, advantages)
+        if surrogate.importance_cap is not None:
+            losses = losses * importance_weights(old, experience.sampled[at], surrogate.importance_cap)
+        if self.divergence is not None and self.divergence.place == "loss":
+            assert experience.reference is not None
+            spent = estimate(self.divergence.estimator, new - experience.reference[at])
+            losses = losses + self.divergence.coefficient * spent
+        if surrogate.entropy_weight:
+            losses = losses - surrogate.entropy_weight * entropy
+        counted = (minibatch.tokens, minibatch.answers, self.longest)
+        loss = counts * (token_weights(surrogate.aggregation, packed.lengths, *counted) * losses).sum()
+        sums.add_part("loss", loss, 1 / len(minibatch.pieces))
+        weights = torch.full_like(old, counts)
+        sums.add("entropy", entropy, weights)
+        sums.add("clip_fraction", is_clipped(log_ratio, advantages, *surrogate.bounds), weights)
+        # From the policy that drew the answers, whose samples they are.
+        sums.add("update_kl", estimate("k3", old - new), weights)
+        if critic is not None:
+            assert experience.values is not None
+            assert experience.returns is not None
+            values = critic_values(critic, packed)
+            errors = clipped_value_loss(values, experience.values[at], experience.returns[at], self.value_clip)
+            value_loss = counts * (token_weights("token_mean", packed.lengths, *counted) * errors).sum()
+            sums.add_part("critic/loss", value_loss, 1 / len(minibatch.pieces))
+            loss = loss + value_loss
+        # By tokens, as the rest: a mean over all pieces of all ranks, in which an idle one has no part.
+        share = counts * len(at) / minibatch.tokens
+        for model in (actor, critic):
+            if model is not None and (auxiliary := auxiliary_loss(model)) is not None:
+                loss = loss + share * auxiliary
+        return loss

@@ -1,0 +1,122 @@
+"""What an answer is worth: one interface for reward models, checkable answers, programs that run, and sums of them.
+
+A reward sees whole answers, never tokens in the middle of one, and gives one number each; where in the answer that
+number is placed is the learner's business. It is a function of the answer alone, so that an answer is worth the same
+whatever it was drawn together with.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to one prompt.
+
+    Attributes:
+        prompt: token ids of the prompt.
+        tokens: token ids of the answer, with the stop token where one was drawn.
+        text: the answer decoded, without the stop token.
+        finish: `stop` where a stop token was drawn, `length` where no room was left.
+        row: the row of data that the prompt came from: `prompt`, often `answer`.
+    """
+
+    prompt: Sequence[int]
+    tokens: Sequence[int]
+    text: str
+    finish: Literal["stop", "length"]
+    row: Mapping[str, Any]
+
+
+class Reward(ABC):
+    """A number for every answer."""
+
+    def prepare(self, device: torch.device) -> None:  # noqa: B027 (most rewards have nothing to load)
+        """Load what scoring needs, such as a reward model, once and before the first answer."""
+
+    def check(self, row: Mapping[str, Any]) -> None:  # noqa: B027 (most rewards read nothing of it)
+        """Refuse a row of data that answers to it could not be scored with.
+
+        Raises:
+            InputError: naming what is missing.
+        """
+
+    def members(self) -> Iterator["Reward"]:
+        """The rewards that this one is made of; itself where it is made of none."""
+        yield self
+
+    @abstractmethod
+    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+        """Float32 [A] on the CPU, in the order of the answers."""
+
+
+class WeightedSum(Reward):
+    """Several rewards as one: the sum of each times its weight.
+
+    Args:
+        rewards: at least one.
+        weights: as many; by default 1 each. A negative weight makes a reward a penalty.
+
+    Raises:
+        InputError: for no rewards, another number of weights, or a weight that is no number.
+    """
+
+    def __init__(self, rewards: list[Reward], weights: list[float] | None = None) -> None:
+        weights = [1.0] * len(rewards) if weights is None else weights
+        if not rewards or len(weights) != len(rewards):
+            raise InputError(f"weights={weights}: give one for each of {len(rewards)} rewards, at least one")
+        if not all(math.isfinite(weight) for weight in weights):
+            raise InputError(f"weights={weights}: must be numbers")
+        self.rewards, self.weights = rewards, weights
+
+    def prepare(self, device: torch.device) -> None:
+        """Load what the parts need."""
+        for reward in self.rewards:
+            reward.prepare(device)
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Refuse a row that any part refuses."""
+        for reward in self.rewards:
+            reward.check(row)
+
+    def members(self) -> Iterator[Reward]:
+        """The parts, those of sums within sums too."""
+        for reward in self.rewards:
+            yield from reward.members()
+
+    def parts(self, answers: Sequence[Answer]) -> Tensor:
+        """What each reward says before it is weighed, float32 [rewards, A]."""
+        return torch.stack([reward(answers) for reward in self.rewards])
+
+    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+        return torch.tensor(self.weights) @ self.parts(answers)
+
+
+class OverlongPenalty(Reward):
+    """0 up to `longest - cushion` tokens, then falling linearly to -1 at `longest` and beyond (Yu et al. 2025, DAPO,
+    section 3.4, eq. 13, "soft overlong punishment").
+
+    Args:
+        longest: tokens of an answer, its stop token included; the sampler's limit.
+        cushion: tokens before it in which the penalty grows; the paper's are 20,480 and 4,096.
+
+    Raises:
+        InputError: for a cushion that is not within the length.
+    """
+
+    def __init__(self, longest: int, cushion: int) -> None:
+        if not 0 < cushion <= longest:
+            raise InputError(f"cushion={cushion}: must lie between 1 and longest={longest}")
+        self.longest, self.cushion = longest, cushion
+
+    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+        lengths = torch.tensor([len(answer.tokens) for answer in answers], dtype=torch.float32)
+        return ((self.longest - self.cushion - lengths) / self.cushion).clamp(-1, 0)

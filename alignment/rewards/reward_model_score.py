@@ -1,0 +1,180 @@
+"""A reward model's score as a reward, read where it was trained to be read: at the last token of the whole answer.
+
+Answers are scored as token ids, never decoded and encoded again, which need not give the same ids. Those to one prompt
+are branches behind it, as pairs are in training, so that it is computed once; the price is that the model sees the
+policy's own spelling of a text, which it may never have been trained on.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from alignment.rewards.base import Answer, Reward
+from common.errors import InputError
+from models.decoder import Decoder, DecoderConfig, materialise
+
+ROUND_TO = 64
+"""Rows are padded to a multiple of this many tokens, so that there are few shapes to compile kernels for."""
+
+
+class RewardModelScore(Reward):
+    """(score - shift) / scale by a trained `RewardModel`.
+
+    The model's prompts and answers have to be written in the template it was trained with. An answer that ended by
+    itself is scored at the end-of-text token, which is added where the sampler stopped before it (ChatML's answers end
+    in `<|im_end|>` and that token); one that ended by its length is scored at its last token.
+
+    Args:
+        init_from: the reward model: its run, a checkpoint or a file that `convert` wrote.
+        shift, scale: make scores comparable: mean and standard deviation on a reference set (`measure`), such as the
+            fine-tuned model's own answers (mean: Stiennon et al. 2020, section 3.4 and appendix).
+        precision: of the weights and the computation.
+        on_cpu: keep the model on the CPU, whatever the policy is on.
+        batch_tokens: tokens computed together at most, unless one prompt and answer alone have more.
+
+    Raises:
+        InputError: for a scale that cannot divide; for weights that are no reward model's.
+    """
+
+    def __init__(
+        self,
+        init_from: str,
+        shift: float = 0.0,
+        scale: float = 1.0,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        on_cpu: bool = False,
+        batch_tokens: int = 8192,
+    ) -> None:
+        if not 0 < scale < math.inf or not math.isfinite(shift):
+            raise InputError(f"shift={shift}, scale={scale}: must be numbers, scale above 0")
+        if batch_tokens < 1:
+            raise InputError(f"batch_tokens={batch_tokens}: must be at least 1")
+        self.init_from, self.shift, self.scale = init_from, shift, scale
+        self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+        self.on_cpu, self.batch_tokens = on_cpu, batch_tokens
+        self.stored: Any = None
+        self.end: int | None = None
+        self.decoder: Decoder | None = None
+
+    def begin_from(self, stored: Any, end: int) -> None:
+        """Take the weights of `init_from`, which whoever may open files has opened.
+
+        Args:
+            stored: has `whole_config()`, and `merged(name)` for every parameter of the decoder.
+            end: the tokenizer's end-of-text token.
+
+        Raises:
+            InputError: when they are no reward model's.
+        """
+        config: DecoderConfig = stored.whole_config()
+        if not config.scalar_output:
+            raise InputError(
+                f"reward.init_from: {self.init_from} is no reward model, train it with alignment.RewardModel"
+            )
+        if not 0 <= end < config.vocabulary_size:
+            raise InputError(
+                f"reward.init_from: {self.init_from} has {config.vocabulary_size} token ids, this data's end of text "
+                f"is {end}: take a reward model of the same tokenizer"
+            )
+        self.stored, self.end = stored, end
+
+    def prepare(self, device: torch.device) -> None:
+        """Load the model, once."""
+        if self.decoder is not None:
+            return
+        if self.stored is None:
+            raise InputError(f"reward.init_from={self.init_from}: its weights were not opened, call begin_from first")
+        with torch.device("meta"):
+            decoder = Decoder(self.stored.whole_config())
+        decoder = decoder.requires_grad_(False).to(self.dtype).eval()
+        materialise(decoder, torch.device("cpu") if self.on_cpu else device, 0, stored=self.stored.merged)
+        self.decoder = decoder
+
+    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+        return (self.scores(answers) - self.shift) / self.scale
+
+    def measure(self, answers: Sequence[Answer]) -> tuple[float, float]:
+        """Mean and standard deviation of the scores of a reference set, for `shift` and `scale`."""
+        deviation, mean = torch.std_mean(self.scores(answers).double(), correction=0)
+        return mean.item(), deviation.item()
+
+    @torch.no_grad()
+    def scores(self, answers: Sequence[Answer]) -> Tensor:
+        """The model's own scores, float32 [A] on the CPU.
+
+        Raises:
+            InputError: for token ids that the model does not have.
+        """
+        if self.decoder is None:
+            raise InputError(f"reward.init_from={self.init_from}: it is not loaded, call prepare first")
+        sequences = [(tuple(answer.prompt), self._whole(answer)) for answer in answers]
+        scores = torch.empty(len(answers))
+        for numbers in self._batches(sequences):
+            scores[numbers] = self._score([sequences[number] for number in numbers])
+        return scores
+
+    def _whole(self, answer: Answer) -> list[int]:
+        """An answer's tokens as they were in training."""
+        tokens, most = list(answer.tokens), max((*answer.prompt, *answer.tokens), default=-1)
+        assert self.decoder is not None
+        if most >= self.decoder.config.vocabulary_size:
+            raise InputError(
+                f"reward.init_from: {self.init_from} has {self.decoder.config.vocabulary_size} token ids, an answer "
+                f"has id {most}: take a reward model of the same tokenizer"
+            )
+        if not answer.prompt:
+            raise InputError("an answer has no prompt: a reward model scores answers to something")
+        if answer.finish == "stop" and self.end is not None and tokens[-1:] != [self.end]:
+            tokens.append(self.end)
+        return tokens
+
+    def _batches(self, sequences: Sequence[tuple[tuple[int, ...], list[int]]]) -> Iterator[list[int]]:
+        """Numbers of answers to compute together: those to one prompt are neighbours."""
+        place: dict[tuple[int, ...], int] = {}
+        for prompt, _ in sequences:
+            place.setdefault(prompt, len(place))
+        batch: list[int] = []
+        tokens = 0
+        for number in sorted(range(len(sequences)), key=lambda number: place[sequences[number][0]]):
+            prompt, answer = sequences[number]
+            is_branch = bool(batch) and sequences[batch[-1]][0] == prompt
+            size = len(answer) + (1 if is_branch else len(prompt))
+            if batch and tokens + size > self.batch_tokens:
+                yield batch
+                batch, tokens, size = [], 0, len(prompt) + len(answer)
+            batch.append(number)
+            tokens += size
+        if batch:
+            yield batch
+
+    def _score(self, sequences: Sequence[tuple[tuple[int, ...], list[int]]]) -> Tensor:
+        """Scores of answers of which those to one prompt are neighbours, float32 [A] on the CPU."""
+        assert self.decoder is not None
+        tokens: list[int] = []
+        documents: list[int] = []
+        branches: list[int] = []
+        ends: list[int] = []
+        last: tuple[int, ...] | None = None
+        branch = document = 0
+        for prompt, answer in sequences:
+            # A branch begins with a copy of the prompt's last token, as `PreferenceData` lays pairs out.
+            parts = [(list(prompt[:-1]), 0)] if prompt != last else []
+            branch, document = (branch + 1, document) if prompt == last else (1, document + 1)
+            for part, which in [*parts, ([prompt[-1], *answer], branch)]:
+                tokens += part
+                documents += [document] * len(part)
+                branches += [which] * len(part)
+            ends.append(len(tokens) - 1)
+            last = prompt
+        padding = -len(tokens) % ROUND_TO
+        tokens, branches = tokens + [0] * padding, branches + [0] * padding
+        documents += [document + 1] * padding
+        device = self.decoder.output.weight.device
+        rows = (torch.tensor(row, device=device)[None] for row in (tokens, documents, branches))
+        tokens_BT, document_ids_BT, branches_BT = rows
+        hidden_TC = self.decoder(tokens_BT, document_ids_BT, branches_BT=branches_BT)[0]
+        last_AC = hidden_TC[torch.tensor(ends, device=device)]
+        return nn.functional.linear(last_AC, self.decoder.output.weight).squeeze(-1).float().cpu()

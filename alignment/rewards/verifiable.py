@@ -1,0 +1,252 @@
+"""Rewards that a rule decides: the very answer, a pattern, a number.
+
+What is checked is text against the row the prompt came from, by rules simple enough to be read here; whether the rule
+means what was wanted is not checked by anything, and a policy finds the difference. An answer that cannot be read is
+wrong, never an error; a row that cannot be read is an error, found before training by `check`.
+"""
+
+import itertools
+import math
+import string
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Literal
+
+import regex
+import torch
+from torch import Tensor
+
+from alignment.rewards.base import Answer, Reward
+from common.errors import InputError
+
+Normalisation = Literal["none", "whitespace", "squad"]
+
+_NUMBER = regex.compile(
+    r"(?<![\p{L}\p{N}_.])"  # no part of a name or of a longer number
+    r"(?:(?<![\p{L}\p{N}_.)\]])[-+\u2212])?"  # after a number or a bracket it would be an operator
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]++)(?:\.[0-9]++)?+"
+    r"(?:[eE][-+]?[0-9]{1,2}+|/[0-9]++(?:\.[0-9]++)?+)?+"
+    r"(?!\.?[0-9]|[eE][-+]?[0-9])"
+)
+LONGEST_NUMBER = 64
+"""Characters of a number; what is longer is none, so that no answer costs more than reading it."""
+FINAL = "####"
+"""What the final answer stands behind in GSM8K."""
+
+
+class Verified(Reward):
+    """An answer is right or wrong.
+
+    Args:
+        right, wrong: what either is worth.
+
+    Raises:
+        InputError: where right is not worth more than wrong.
+    """
+
+    def __init__(self, right: float = 1.0, wrong: float = 0.0) -> None:
+        if not -math.inf < wrong < right < math.inf:
+            raise InputError(f"right={right}, wrong={wrong}: must be numbers, that of right answers the larger one")
+        self.right, self.wrong = right, wrong
+
+    @abstractmethod
+    def is_right(self, answer: Answer) -> bool:
+        """Whether an answer is."""
+
+    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+        return torch.tensor([self.right if self.is_right(answer) else self.wrong for answer in answers])
+
+
+class ExactMatch(Verified):
+    """The answer is what the row says, or one of what it says where that is a list.
+
+    Args:
+        answer_key: where the row says it: text, a number, or a list of them.
+        normalise: what is made of both before they are compared. `none` compares them as they are; `whitespace` takes
+            any run of it for one space and none at the ends; `squad` also ignores case, ASCII punctuation and English
+            articles (Rajpurkar et al. 2016, section 6.1, as in the evaluation script).
+        right, wrong: see `Verified`.
+    """
+
+    def __init__(
+        self,
+        answer_key: str = "answer",
+        normalise: Normalisation = "whitespace",
+        right: float = 1.0,
+        wrong: float = 0.0,
+    ) -> None:
+        super().__init__(right, wrong)
+        self.answer_key, self.normalise = answer_key, normalise
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Refuse a row without an answer."""
+        self._accepted(row)
+
+    def is_right(self, answer: Answer) -> bool:
+        return normalised(answer.text, self.normalise) in self._accepted(answer.row)
+
+    def _accepted(self, row: Mapping[str, Any]) -> list[str]:
+        value = value_of(row, self.answer_key)
+        values = value if isinstance(value, list) else [value]
+        if not values or any(isinstance(one, bool) or not isinstance(one, str | int | float) for one in values):
+            raise InputError(
+                f"{self.answer_key}={value!r:.100}: ExactMatch compares with text, a number or a list of them"
+            )
+        return [normalised(str(one), self.normalise) for one in values]
+
+
+class LeadingMatch(ExactMatch):
+    """Share of words that are right up to the first wrong one: 1 for the very answer, and for nothing else.
+
+    Where answers are long and the policy weak, exact answers are too rare to learn from; what was right before the
+    first mistake tells it apart from what was wrong from the start. Divided by the longer of the two, so that neither
+    stopping early nor going on is rewarded.
+
+    Args:
+        answer_key, normalise: see `ExactMatch`.
+    """
+
+    def __init__(self, answer_key: str = "answer", normalise: Normalisation = "whitespace") -> None:
+        super().__init__(answer_key, normalise)
+
+    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+        return torch.tensor([self._share(answer) for answer in answers])
+
+    def _share(self, answer: Answer) -> float:
+        said = normalised(answer.text, self.normalise).split()
+        return max(leading_share(said, accepted.split()) for accepted in self._accepted(answer.row))
+
+
+class Pattern(Verified):
+    """A regular expression is found in the answer.
+
+    Backtracking can take time exponential in the answer's length, and a policy may write such answers, so a search
+    that takes longer than `seconds` of this process's CPU time counts as finding nothing (`timed_out` counts them).
+
+    Args:
+        pattern: in the syntax of Python's `re`, of which that of the package `regex` is a superset; `(?s)`, `(?i)` and
+            so on within it.
+        whole: the pattern has to match all of the answer.
+        seconds: see above.
+        right, wrong: see `Verified`.
+
+    Raises:
+        InputError: for a pattern that is none, or no time.
+    """
+
+    def __init__(
+        self, pattern: str, whole: bool = False, seconds: float = 0.1, right: float = 1.0, wrong: float = 0.0
+    ) -> None:
+        super().__init__(right, wrong)
+        try:
+            compiled = regex.compile(pattern)
+        except regex.error as error:
+            raise InputError(f"pattern={pattern}: no regular expression ({error})") from error
+        if not 0 < seconds < math.inf:
+            raise InputError(f"seconds={seconds}: must be a number above 0")
+        self.find = compiled.fullmatch if whole else compiled.search
+        self.seconds, self.timed_out = seconds, 0
+
+    def is_right(self, answer: Answer) -> bool:
+        try:
+            return self.find(answer.text, timeout=self.seconds) is not None
+        except TimeoutError:
+            self.timed_out += 1
+            return False
+
+
+class Arithmetic(Verified):
+    """The last number of the answer is the row's (Cobbe et al. 2021, GSM8K).
+
+    Where a text holds `####`, as GSM8K's solutions do, the number is the first behind the last one of them. Numbers are
+    read exactly, as fractions: `-1,234.50`, `3/4`, `6e23`; nothing is evaluated.
+
+    Args:
+        answer_key: where the row holds the number, or a text in which it is the last one.
+        tolerance: difference that is still right: relative above 1, absolute below.
+        needs_mark: an answer without `####` is wrong.
+        right, wrong: see `Verified`.
+
+    Raises:
+        InputError: for a negative tolerance.
+    """
+
+    def __init__(
+        self,
+        answer_key: str = "answer",
+        tolerance: float = 0.0,
+        needs_mark: bool = False,
+        right: float = 1.0,
+        wrong: float = 0.0,
+    ) -> None:
+        super().__init__(right, wrong)
+        if not 0 <= tolerance < math.inf:
+            raise InputError(f"tolerance={tolerance}: must be a number, not negative")
+        self.answer_key, self.tolerance, self.needs_mark = answer_key, Fraction(tolerance), needs_mark
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Refuse a row without a number."""
+        self._gold(row)
+
+    def is_right(self, answer: Answer) -> bool:
+        found = None if self.needs_mark and FINAL not in answer.text else final_number(answer.text)
+        gold = self._gold(answer.row)
+        return found is not None and abs(found - gold) <= self.tolerance * max(Fraction(1), abs(gold))
+
+    def _gold(self, row: Mapping[str, Any]) -> Fraction:
+        value = value_of(row, self.answer_key)
+        found = None if isinstance(value, bool) else final_number(str(value))
+        if found is None:
+            raise InputError(f"{self.answer_key}={value!r:.100}: no number is in it, which Arithmetic compares with")
+        return found
+
+
+def final_number(text: str) -> Fraction | None:
+    """The first number behind the last `####`, or the last number where there is no such mark; None for no number."""
+    parts = text.rsplit(FINAL, 1)
+    found = [value for match in _NUMBER.finditer(parts[-1]) if (value := number(match[0])) is not None]
+    if not found:
+        return None
+    return found[0] if len(parts) > 1 else found[-1]
+
+
+def number(spelled: str) -> Fraction | None:
+    """The exact value of one number as text; None for what is too long or divided by 0."""
+    if len(spelled) > LONGEST_NUMBER:
+        return None
+    above, _, below = spelled.replace(",", "").replace("\u2212", "-").partition("/")
+    divisor = Fraction(below or 1)
+    return Fraction(Decimal(above)) / divisor if divisor else None
+
+
+_ARTICLES = regex.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalised(text: str, how: Normalisation) -> str:
+    """Text as it is compared, see `ExactMatch`."""
+    if how == "none":
+        return text
+    if how == "squad":
+        text = _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION))
+    return " ".join(text.split())
+
+
+def leading_share(said: Sequence[str], wanted: Sequence[str]) -> float:
+    """Equal words up to the first difference, over the larger number of words; 1 where there are none."""
+    right = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(said, wanted, strict=False))
+    most = max(len(said), len(wanted))
+    return sum(1 for _ in right) / most if most else 1.0
+
+
+def value_of(row: Mapping[str, Any], key: str) -> Any:
+    """What a row holds under a key.
+
+    Raises:
+        InputError: when it holds nothing there.
+    """
+    if row.get(key) is None:
+        raise InputError(f"a row has no {key!r}, only {', '.join(map(str, row))}: name the key that a reward reads")
+    return row[key]

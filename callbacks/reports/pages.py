@@ -1,0 +1,32 @@
+"""Templates and files of all pages: what a template is given is escaped, and a page appears whole or not at all."""
+
+import functools
+from pathlib import Path
+
+import jinja2
+
+
+@functools.cache
+def template(name: str) -> jinja2.Template:
+    """A page's template; what it is given is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    return environment.get_template(name)
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page in one step."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.rename(path)
+    return path
+
+
+def shown(text: str) -> str:
+    """Text with control characters made visible: HTML has no way to hold them."""
+    return "".join(c if c in "\n\t" or (c >= " " and c != "\x7f") else f"\\x{ord(c):02x}" for c in text)

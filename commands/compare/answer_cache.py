@@ -1,0 +1,69 @@
+"""What models answered, kept until all have: a comparison that was stopped goes on with the next model.
+
+A file a model, named by a fingerprint of all that its content is a function of, so that nothing has to be refused; with
+the result there, all of them go, because no fingerprint knows of edited source.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignment.constitutional.record_log import write_whole
+from alignment.rewards.base import Answer
+from common.artifacts import fingerprint
+from datamodules.conversations.rows import Row
+from datamodules.tokenization.sentencepiece import Tokenizer
+
+Made = tuple[list[Answer], tuple[Tensor, Tensor]]
+"""Answers of a model, and both estimates of their divergence, see `alignment.comparison.side_by_side.divergence`."""
+
+
+class ComparedAnswers:
+    """Answers by model in a folder.
+
+    Args:
+        folder: made where it is not there.
+        prompts: one an answer: token ids and the row they come from.
+        tokenizer: decodes answers.
+    """
+
+    def __init__(self, folder: Path, prompts: Sequence[tuple[list[int], Row]], tokenizer: Tokenizer) -> None:
+        self.folder, self.prompts, self.tokenizer = folder, prompts, tokenizer
+        self._prompts = fingerprint([ids for ids, _ in prompts])
+
+    def get(self, identity: Any, make: Callable[[], Made]) -> Made:
+        """What was made of this identity before, or is made now.
+
+        Args:
+            identity: all that answers to these prompts are a function of, JSON-able.
+            make: answers and divergences.
+        """
+        path = self.folder / f"{fingerprint(identity, self._prompts)}.json"
+        if path.exists():
+            return self._read(json.loads(path.read_text(encoding="utf-8")))
+        answers, divergences = make()
+        kept = {
+            "tokens": [list(one.tokens) for one in answers],
+            "finish": [one.finish for one in answers],
+            "divergences": [values.tolist() for values in divergences],
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, [json.dumps(kept).encode()])
+        return answers, divergences
+
+    def forget(self) -> None:
+        """Remove the folder, once all is in the result."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self, kept: dict[str, Any]) -> Made:
+        each = zip(self.prompts, kept["tokens"], kept["finish"], strict=True)
+        answers = [
+            Answer(prompt, tokens, self.tokenizer.decode(tokens), finish, row) for (prompt, row), tokens, finish in each
+        ]
+        exact, sampled = (torch.tensor(values, dtype=torch.float64) for values in kept["divergences"])
+        return answers, (exact, sampled)

@@ -1,0 +1,297 @@
+"""`main.py compare`: models side by side, on the same held-out prompts.
+
+Models are in memory one at a time, beside the reference; every prompt gets the same random numbers from each, so that
+differences are of the models. A reward model that a policy was trained against prefers that policy: the gold beside it
+shows how far that goes.
+"""
+
+import functools
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import xxhash
+from torch import Tensor
+from tqdm import tqdm
+
+from alignment.comparison.side_by_side import SideBySide, divergence
+from alignment.rewards.base import Answer, Reward
+from alignment.rewards.reward_model_score import RewardModelScore
+from callbacks.reports.comparison_report import ANSWERS, COMPARISON, write_comparison_report
+from commands.compare.answer_cache import ComparedAnswers, Made
+from common.errors import InputError
+from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
+from datamodules.conversations.example_store import split_of
+from datamodules.conversations.row_formats import Unusable, opening, question
+from datamodules.conversations.rows import FileRows, Row, Rows
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
+from datamodules.tokenization.sentencepiece import Tokenizer
+from models.decoder import Decoder, materialise
+from models.inference.generation import generate
+from models.inference.sampling import Sampling
+from models.weights.source import StoredWeights
+
+KEPT = "by_model"
+"""Folder below the output with what each model answered."""
+Prompt = tuple[list[int], Row]
+"""Token ids of a prompt, and the row it came from."""
+
+
+def compare_models(
+    models: dict[str, str],
+    prompts: Rows | list[str],
+    output: str,
+    reference: str | None = None,
+    reward_model: str | None = None,
+    gold: Reward | None = None,
+    chat_template: str | None = None,
+    held_out_fraction: float = 0.05,
+    split_seed: int = 0,
+    limit: int | None = 128,
+    samples: int = 1,
+    longest_prompt: int = 512,
+    new_tokens: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    slots: int = 32,
+    batch_tokens: int = 4096,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> None:
+    """Compare models on the same prompts: win rates by a reward model and a gold, divergence from one of them, samples.
+
+    Args:
+        models: name -> a run's folder, a checkpoint, a file that `convert` wrote, or a Hugging Face folder.
+        prompts: files of rows with `prompt`, `messages` or a preference; or a class of rows, as data takes them.
+        output: folder for `comparison.json`, `answers.jsonl` and a page. What each model answered is kept there until
+            all have: a comparison that is killed and started again goes on with the next model.
+        reference: name of the model that the others are held against; by default the first.
+        reward_model: run of a reward model.
+        gold: a reward that can be checked, by class_path.
+        chat_template: see the data of fine-tuning; null takes the reference's own.
+        held_out_fraction: share of rows taken, those that training with this `validation_fraction` held out; 1 for a
+            file that nothing was trained on.
+        split_seed: of that choice.
+        limit: prompts, chosen by a hash; null for all.
+        samples: answers to each prompt. With several, also what the best of them by the reward model, or else by the
+            gold, are worth: rejection sampling, whose divergence is known.
+        longest_prompt: prompts of more tokens are left out, and counted.
+        new_tokens: of an answer at most.
+        temperature: of sampling, and of the distributions whose divergence is measured.
+        seed: of sampling.
+        slots: answers generated together.
+        batch_tokens: scored at once.
+        precision: of the weights in memory.
+    """
+    check(models, held_out_fraction, temperature, limit=limit, samples=samples, longest_prompt=longest_prompt,
+          new_tokens=new_tokens, slots=slots, batch_tokens=batch_tokens)  # fmt: skip
+    first = reference or next(iter(models))
+    if first not in models:
+        raise InputError(f"reference={first}: no such model, take one of {', '.join(models)}")
+    judges: dict[str, Reward] = {} if gold is None else {"gold": gold}
+    if reward_model is not None:
+        judges = {"reward": RewardModelScore(reward_model, precision=precision, batch_tokens=batch_tokens)} | judges
+    if not judges:
+        raise InputError("nothing to compare by: give --reward_model or --gold")
+    stored = {name: StoredWeights(Path(path)) for name, path in models.items()}
+    tokenizer = shared_tokenizer({name: weights.path for name, weights in stored.items()} | reward_models(judges))
+    for name, weights in stored.items():
+        if weights.config.get("scalar_output"):
+            raise InputError(f"models: {name}={weights.path} is a reward model, which writes no text")
+        if (rows := weights.config["vocabulary_size"]) != (expected := stored[first].config["vocabulary_size"]):
+            raise InputError(f"models: {name} has {rows} token ids, {first} {expected}: a divergence needs as many")
+    for judge in judges.values():
+        open_weights(judge, tokenizer)
+    template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
+    source = prompts if isinstance(prompts, Rows) else FileRows(prompts)
+    asked, left_out = held_out_prompts(source, template, held_out_fraction, split_seed, limit, longest_prompt)
+    for judge in judges.values():
+        for _, row in asked:
+            judge.check(row)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    assert device is not None
+    sampling = Sampling(temperature=temperature, seed=seed)
+
+    asked_often = [prompt for prompt in asked for _ in range(samples)]
+    kept = ComparedAnswers(Path(output) / KEPT, asked_often, tokenizer)
+    settings: dict[str, Any] = {"samples": samples, "new_tokens": new_tokens, "temperature": temperature, "seed": seed}
+    sizes = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
+    base: Decoder | None = None
+    answers: dict[str, list[Answer]] = {}
+    divergences: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def make(name: str) -> Made:
+        nonlocal base
+        base = base or load(stored[first], device, precision)
+        decoder = base if name == first else load(stored[name], device, precision)
+        given = answer(decoder, tokenizer, asked_often, new_tokens, sampling, slots, name)
+        return given, divergence(decoder, base, given, temperature, batch_tokens)
+
+    for name in models:
+        identity = [stored[name].identity, stored[first].identity, settings, sizes]
+        answers[name], divergences[name] = kept.get(identity, functools.partial(make, name))
+    base = None
+    scores: dict[str, dict[str, Tensor]] = {}
+    for kind, judge in judges.items():
+        judge.prepare(device)
+        scores[kind] = {name: judge(given).float() for name, given in answers.items()}
+    found = SideBySide(first, answers, scores, divergences, samples)
+    settings = {"prompts": len(asked)} | settings | {"reference": first, "reward_model": reward_model}
+    settings |= {"left_out": dict(left_out)}
+    settings |= {"gold": type(gold).__name__ if gold is not None else None, "runs": models}
+    write(Path(output), found, settings, asked)
+    kept.forget()
+
+
+def check(models: dict[str, str], held_out_fraction: float, temperature: float, **sizes: int | None) -> None:
+    """Refuse what cannot be compared, before anything is loaded."""
+    if len(models) < 2:
+        raise InputError(f"models: {', '.join(models) or 'none'}: name at least two, --models.NAME=RUN")
+    if not 0 < held_out_fraction <= 1:
+        raise InputError(f"held_out_fraction={held_out_fraction}: must lie above 0 and be at most 1")
+    if not temperature > 0:
+        raise InputError(f"temperature={temperature}: a divergence is an expectation over samples, give more than 0")
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value}: must be at least 1")
+
+
+def reward_models(judges: dict[str, Reward]) -> dict[str, Path]:
+    """Where the reward models within judges are stored."""
+    members = [(kind, member) for kind, judge in judges.items() for member in judge.members()]
+    return {kind: Path(member.init_from) for kind, member in members if isinstance(member, RewardModelScore)}
+
+
+def open_weights(judge: Reward, tokenizer: Tokenizer) -> None:
+    """Give the reward models within a judge their weights."""
+    for member in judge.members():
+        if isinstance(member, RewardModelScore):
+            member.begin_from(StoredWeights(Path(member.init_from)), tokenizer.eos)
+
+
+def shared_tokenizer(paths: dict[str, Path]) -> Tokenizer:
+    """The tokenizer that all have: probabilities of tokens cannot be compared over two."""
+    found = {name: load_tokenizer(find_tokenizer(path)) for name, path in paths.items()}
+    (first, tokenizer), *others = found.items()
+    if differing := [name for name, other in others if other.model != tokenizer.model]:
+        raise InputError(f"{differing[0]} has another tokenizer than {first}: compare models of one tokenizer")
+    return tokenizer
+
+
+def load(stored: StoredWeights, device: torch.device, precision: str) -> Decoder:
+    """A decoder with its adapter merged."""
+    with torch.device("meta"):
+        decoder = Decoder(stored.whole_config()).to(getattr(torch, precision))
+    materialise(decoder, device, 0, stored=stored.merged)
+    return decoder.eval().requires_grad_(False)
+
+
+# Prompts and answers
+
+
+def held_out_prompts(
+    rows: Rows, template: ChatTemplate, fraction: float, seed: int, limit: int | None, longest: int
+) -> tuple[list[Prompt], Counter[str]]:
+    """Different prompts that training held out, in the order of a hash, and how many rows were left out for what.
+
+    Raises:
+        InputError: when none is left.
+    """
+    found: dict[int, Prompt] = {}
+    left_out: Counter[str] = Counter()
+    for row in tqdm(rows.rows(), desc="prompts", unit=" rows"):
+        try:
+            if isinstance(row, str):
+                raise Unusable(row)
+            messages = question(row)
+            if split_of(str(row.get("group") or opening(messages)), fraction, seed) != "validation":
+                continue
+            ids = template.encode_prompt(messages)
+            if not 0 < len(ids) <= longest:
+                raise Unusable("longer_than_longest_prompt" if ids else "empty_prompt")
+        except TemplateRefusalError:
+            left_out["refused_by_template"] += 1
+        except Unusable as reason:
+            left_out[str(reason)] += 1
+        else:
+            found.setdefault(xxhash.xxh3_64_intdigest(json.dumps(ids).encode()), (ids, row))
+    if not found:
+        raise InputError(f"prompts: none is held out ({dict(left_out)}): give more rows, or held_out_fraction=1")
+    return [found[key] for key in sorted(found)[:limit]], left_out
+
+
+def answer(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    prompts: list[Prompt],
+    new_tokens: int,
+    sampling: Sampling,
+    slots: int,
+    name: str,
+) -> list[Answer]:
+    """An answer to each prompt; equal prompts get different ones."""
+    results: list[Answer] = []
+    # In pieces, so that something is seen to happen; a row's number keeps its answer the same.
+    for start in tqdm(range(0, len(prompts), 4 * slots), desc=f"{name} answers", unit=" batches"):
+        piece = prompts[start : start + 4 * slots]
+        ids, numbers = [prompt for prompt, _ in piece], range(start, start + len(piece))
+        new = generate(
+            decoder, ids, new_tokens=new_tokens, sampling=sampling, stop=[tokenizer.eos], slots=slots, rows=numbers
+        )
+        for (prompt, row), one in zip(piece, new, strict=True):
+            results.append(Answer(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))
+    return results
+
+
+# Results
+
+
+def write(output: Path, found: SideBySide, settings: dict[str, Any], asked: list[Prompt], shown: int = 8) -> None:
+    """The numbers, every answer, and the page; a table for the terminal."""
+    output.mkdir(parents=True, exist_ok=True)
+    rows = {
+        name: [answered(found, name, number) for number in range(len(found.answers[name]))] for name in found.answers
+    }
+    with (output / ANSWERS).open("w", encoding="utf-8") as file:
+        for name, of_model in rows.items():
+            file.writelines(json.dumps({"model": name, **row}, ensure_ascii=False) + "\n" for row in of_model)
+    results: dict[str, Any] = {
+        "settings": settings,
+        "models": {name: found.of_model(name) for name in found.answers},
+        "win_rates": found.against_each_other(),
+        "samples": [
+            {"prompt": said(row), "answers": {name: rows[name][number * found.samples] for name in rows}}
+            for number, (_, row) in enumerate(asked[:shown])
+        ],
+    }
+    temporary = output / f"{COMPARISON}.partial"
+    temporary.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.rename(output / COMPARISON)
+    print(table(results))
+    print(f"report: {write_comparison_report(output)}")
+
+
+def answered(found: SideBySide, name: str, number: int) -> dict[str, Any]:
+    """One answer and what is known of it."""
+    one = found.answers[name][number]
+    row: dict[str, Any] = {"prompt": number // found.samples, "text": one.text, "finish": one.finish}
+    row |= {"tokens": len(one.tokens), "kl": float(found.divergences[name][0][number])}
+    return row | {judge: float(by_model[name][number]) for judge, by_model in found.scores.items()}
+
+
+def said(row: Row) -> str:
+    """A prompt as text."""
+    return "\n".join(cast(str, message["content"]) for message in question(row))
+
+
+def table(results: dict[str, Any]) -> str:
+    """Lines for the terminal: every number and the ends of its interval."""
+    models = results["models"]
+    columns = [key for key, value in next(iter(models.values())).items() if isinstance(value, dict)]
+    lines = [["", *columns]]
+    for name, numbers in models.items():
+        intervals = [numbers[column] for column in columns]
+        lines.append([name, *(f"{i['value']:.3g} ({i['low']:.3g} to {i['high']:.3g})" for i in intervals)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)

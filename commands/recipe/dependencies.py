@@ -1,0 +1,182 @@
+"""What a stage's result is a function of, as far as can be seen before it runs.
+
+The resolved configuration, the files it names, the source that its classes import, and the fingerprints of the stages
+before. Left out is what only watches (loggers, callbacks of `callbacks`), and of source the comments and docstrings: a
+better sentence must not cost a week of training. What is installed is not looked at, nor are classes of other projects.
+"""
+
+import ast
+import functools
+import importlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from common.artifacts import checksum, fingerprint
+
+ROOT = Path(__file__).parents[2]
+WATCHING = re.compile(r"(config|resume|trainer\.(logger|log_every_n_steps|enable_\w+))\b.*")
+"""Keys that change nothing about what a stage makes."""
+WRITTEN = {"default_root_dir", "folder", "downloads", "save_dir", "output"}
+"""Keys that name what a stage writes: not read for the fingerprint."""
+SMALL = 2**26
+"""Bytes up to which a file's content counts; a larger one's size and time of change have to do."""
+
+Flat = dict[str, Any]
+"""A configuration by dotted names: `trainer.max_steps`, `data.init_args.rows.init_args.paths.0`."""
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """What a stage's result is a function of; `needs` are fingerprints by stage."""
+
+    configuration: Flat
+    files: dict[str, str]
+    sources: dict[str, str]
+    needs: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits."""
+        return fingerprint(asdict(self))
+
+    def since(self, before: "MadeOf") -> str:
+        """What has changed, in words."""
+        old, new = before.configuration, self.configuration
+        changed = [
+            f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)
+        ]
+        for older, newer in ((before.files, self.files), (before.sources, self.sources)):
+            changed += [f"{key} changed" for key in sorted({*older, *newer}) if older.get(key) != newer.get(key)]
+        changed += [f"{name} is made anew" for name, key in self.needs.items() if before.needs.get(name) != key]
+        return "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+
+
+def flatten(value: Any, name: str = "") -> Flat:
+    """Dotted names and the scalars they stand for; callbacks that only watch are left out."""
+    if isinstance(value, dict):
+        pairs = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list):
+        kept = [item for item in value if not (name == "trainer.callbacks" and watches(item))]
+        pairs = [(str(number), item) for number, item in enumerate(kept)]
+    else:
+        # YAML knows dates, JSON does not.
+        return {name: value if isinstance(value, str | int | float | None) else str(value)}
+    flat: Flat = {}
+    for key, item in pairs:
+        flat |= flatten(item, f"{name}.{key}" if name else key)
+    return flat
+
+
+def watches(callback: Any) -> bool:
+    """Whether a callback is one of this project's, which never change what is learned."""
+    return isinstance(callback, dict) and str(callback.get("class_path", "")).startswith("callbacks.")
+
+
+def files_of(flat: Flat, outputs: Iterable[Path]) -> dict[str, str]:
+    """Files and folders that a configuration names and no stage makes, with what tells when they change."""
+    outputs = list(outputs)
+    found = {}
+    for key, value in flat.items():
+        last = next((part for part in reversed(key.split(".")) if not part.isdigit()), "")
+        if not isinstance(value, str) or last in WRITTEN or not 0 < len(value) < 1024 or "\n" in value:
+            continue
+        path = Path(value).expanduser()
+        if path.exists() and not any(is_below(value, output) for output in outputs):
+            found[value] = identity(path)
+    return found
+
+
+def identity(path: Path) -> str:
+    """Changes with a file, or with any file of a folder."""
+    if path.is_dir():
+        below = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        return fingerprint(
+            [[str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns] for file in below]
+        )
+    stat = path.stat()
+    return checksum(path) if stat.st_size <= SMALL else fingerprint(stat.st_size, stat.st_mtime_ns)
+
+
+def is_below(value: str, folder: Path) -> bool:
+    """Whether a path is a folder or within it, by its name alone."""
+    path, above = os.path.abspath(value), os.path.abspath(folder)
+    return path == above or path.startswith(above + os.sep)
+
+
+def sources_of(flat: Flat, modules: list[Path]) -> dict[str, str]:
+    """Fingerprints of the source that a configuration's classes import, and of the packages' templates."""
+    named = {str(value) for key, value in flat.items() if key.endswith("class_path")}
+    found = import_closure([*modules, *filter(None, map(source_of_class, sorted(named)))])
+    templates = {template for path in found for template in path.parent.glob("templates/*.jinja")}
+    return {
+        str(path.relative_to(ROOT)): meaning(path) if path in found else checksum(path)
+        for path in sorted(found | templates)
+    }
+
+
+def source_of_class(class_path: str) -> Path | None:
+    """The file of this project that defines a class; None for what is installed."""
+    module, _, name = class_path.rpartition(".")
+    if not module or module_file(module.split(".")[0]) is None:
+        return None
+    defined = getattr(importlib.import_module(module), name)
+    return module_file(defined.__module__)
+
+
+def module_file(name: str) -> Path | None:
+    """The file of a module of this project, or None."""
+    path = ROOT.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def import_closure(files: Iterable[Path]) -> set[Path]:
+    """These files and all of this project that they import, directly or not."""
+    found: set[Path] = set()
+    waiting = list(files)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += imported(path)
+    return found
+
+
+@functools.cache
+def imported(path: Path) -> list[Path]:
+    """Files of this project that a file imports, but for callbacks, which only watch."""
+    return [
+        file
+        for name in imported_names(path.read_text(encoding="utf-8"))
+        if not name.startswith("callbacks") and (file := module_file(name)) is not None
+    ]
+
+
+def imported_names(source: str) -> Iterator[str]:
+    """Dotted names that may be modules."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@functools.cache
+def meaning(path: Path) -> str:
+    """Fingerprint of what a source file does: comments, docstrings and layout do nothing."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [line for line in body if not is_text(line)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return xxhash.xxh3_64_hexdigest(ast.unparse(tree).encode())[:12]
+
+
+def is_text(node: ast.AST) -> bool:
+    """Whether a statement is nothing but a string."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,69 @@
+"""Where Daft's plans run: on the cores of this machine or on a Ray cluster.
+
+Results pass through the driver in both cases, which writes them: one place decides names and order. On a cluster its
+network and compression are the limit, some hundreds of megabytes a second.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import os
+from typing import Literal
+
+import daft
+import pyarrow
+from daft import DataFrame
+from daft.exceptions import DaftCoreException
+from daft.runners import get_or_create_runner
+
+from common.errors import InputError
+
+PARTS_A_CORE = 4
+"""So that one part of long texts does not keep the others waiting for its core."""
+LEAST_ROWS = 16
+
+
+def use_engine(engine: Literal["native", "ray"]) -> None:
+    """Let Daft run on one engine for the rest of this process.
+
+    Raises:
+        InputError: when Ray is not installed, or Daft has already run on the other engine.
+    """
+    if engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise InputError(
+            "engine=ray: Ray is not installed, pip install 'lightning-language-models[ray]' or take native"
+        )
+    if engine == "ray":
+        # Fails where there is a runner, which is asked for its name below.
+        with contextlib.suppress(DaftCoreException):
+            daft.set_runner_ray(os.environ.get("RAY_ADDRESS"), noop_if_initialized=True)
+    if (other := get_or_create_runner().name) != engine:
+        raise InputError(f"engine={engine}: this process already runs Daft on {other}, start another one")
+
+
+def workers() -> int:
+    """How many tasks the engine runs at once; on one machine Daft spreads every plan over the cores by itself."""
+    if get_or_create_runner().name == "ray":
+        import ray
+
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return 1
+
+
+def spread(table: pyarrow.Table) -> DataFrame:
+    """The rows of a table in their order, in as many parts as keep all workers or cores busy.
+
+    Plans follow each other: two in flight at once end Daft's actor on Ray (0.7.26), so a plan has to fill the cluster.
+    On one machine a table in memory is one part to Daft, which a function of ours sees as one batch on one core; its
+    own setting for smaller ones (`default_morsel_size`) made the same plan six times slower.
+    """
+    if workers() > 1:
+        return daft.from_arrow(table).into_partitions(workers())
+    parts = max(1, min(len(table) // LEAST_ROWS, PARTS_A_CORE * cores()))
+    bounds = [len(table) * part // parts for part in range(parts + 1)]
+    return daft.from_arrow([table.slice(a, b - a) for a, b in itertools.pairwise(bounds)])
+
+
+def cores() -> int:
+    """That this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

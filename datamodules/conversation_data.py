@@ -1,0 +1,143 @@
+"""What the data of fine-tuning, of preferences and of prompts share: a tokenizer that exists already, a template,
+examples on disk.
+"""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+
+from common.artifacts import fingerprint, run_stage, source_fingerprint
+from common.errors import InputError
+from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
+from datamodules.conversations.example_store import Example, Examples, read_summary, write_examples
+from datamodules.conversations.row_formats import Unusable
+from datamodules.conversations.rows import Row, Rows
+from datamodules.resumable import NumberedSamples
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore
+from datamodules.tokenization.sentencepiece import Tokenizer
+
+_SOURCES = (
+    "conversation_data.py", "conversations/chat_template.py", "conversations/row_formats.py", "readers/document.py",
+    "conversations/example_store.py", "tokenization/hugging_face.py", "sft.py", "preferences.py", "prompts.py",
+    "readers/base.py", "readers/formats/bounded_streams.py", "readers/files.py", "readers/installed.py",
+    "readers/paths.py", "conversations/rows.py", "conversations/synthetic_tasks.py", "tokenization/sentencepiece.py",
+)  # fmt: skip
+
+
+class AlignmentData(NumberedSamples):
+    """Examples made of rows with a trained tokenizer.
+
+    Args:
+        folder: where prepared examples are kept; reused when the inputs and settings are the same.
+        rows: where examples come from.
+        tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
+        chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the tokenizer's own, else ChatML.
+        batch_size: samples in a micro-batch of one rank.
+        validation_fraction: share of groups held out: a row's `group`, else what is said before the first answer.
+        seed: of the order.
+        split_seed: of the choice of what is held out; members of an ensemble share it.
+        workers: processes that read ahead; 0 reads in the training process.
+
+    Raises:
+        InputError: for a size that cannot work, or no tokenizer.
+    """
+
+    name: str
+    """What the examples are, in the names of folders and metrics."""
+
+    def __init__(
+        self,
+        folder: str,
+        rows: Rows,
+        tokenizer: str | None,
+        chat_template: str | None,
+        batch_size: int,
+        validation_fraction: float,
+        seed: int,
+        split_seed: int,
+        workers: int,
+    ) -> None:
+        super().__init__(batch_size, workers)
+        if not 0 < validation_fraction < 1:
+            raise InputError(f"validation_fraction={validation_fraction}: must lie between 0 and 1")
+        for name, value in (("seed", seed), ("split_seed", split_seed)):
+            if not 0 <= value < 2**63:
+                raise InputError(f"{name}={value}: must lie between 0 and 2^63")
+        if tokenizer is None:
+            raise InputError("no tokenizer: give model.init_args.init_from, or name one in data.init_args.tokenizer")
+        path = find_tokenizer(Path(tokenizer))
+        if chat_template is None:
+            chat_template = own_template(path) or "chatml"
+        self.folder, self.rows = Path(folder), rows
+        self.tokenizer = load_tokenizer(path)
+        self.template = ChatTemplate(chat_template, self.tokenizer)
+        self.vocabulary_size = len(self.tokenizer)
+        self.validation_fraction, self.seed, self.split_seed = validation_fraction, seed, split_seed
+        self.source_names = [self.name]
+        self.prepared: Path | None = None
+
+    @abstractmethod
+    def convert(self, row: Row) -> Example:
+        """The example a row holds; raises `Unusable` with the reason where it holds none."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What `convert` depends on beside the tokenizer and the template."""
+
+    def _convert(self, row: Row) -> Example:
+        try:
+            return self.convert(row)
+        except TemplateRefusalError as refusal:
+            raise Unusable(f"refused_by_template: {str(refusal)[:80]}") from refusal
+
+    def prepare_data(self) -> None:
+        """Make the examples if they are not on disk (Lightning calls this on one process a node)."""
+        self.run_stages()
+
+    def run_stages(self) -> Path:
+        """Folder of the prepared examples, made if it is not there."""
+        if self.prepared is None:
+            key = fingerprint(
+                self.rows.identity(),
+                xxhash.xxh3_64_hexdigest(self.tokenizer.model),
+                self.template.source,
+                self.settings(),
+                self.validation_fraction,
+                self.split_seed,
+                source_fingerprint(*_SOURCES),
+            )
+
+            def make(into: Path) -> None:
+                write_examples(
+                    into, self.rows.rows(), self._convert, self.validation_fraction, self.split_seed,
+                    self.vocabulary_size,
+                )  # fmt: skip
+
+            self.prepared = run_stage(self.folder, self.name, key, make)
+        return self.prepared
+
+    def setup(self, stage: str) -> None:
+        """Open and verify the examples."""
+        folder = self.run_stages()
+        self.examples = {split: Examples(folder, split) for split in ("train", "validation")}
+
+    def summary(self) -> dict[str, Any]:
+        """What became of the rows."""
+        return read_summary(self.run_stages())
+
+    def order(self) -> dict[str, Any]:
+        """The examples and the order's seed."""
+        return {"examples": self.run_stages().name, "seed": self.seed}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and the tokenizer itself, without which the weights mean nothing."""
+        return super().state_dict() | {
+            "tokenizer": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
+        }
+
+    def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
+        """The tokenizer a checkpoint was trained with."""
+        return restore(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))

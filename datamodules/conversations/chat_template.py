@@ -1,0 +1,223 @@
+"""Chat templates: from messages to token ids, and which of them are learned.
+
+A template is Jinja, as the ecosystem writes it, and its output is a string; tokens are what counts. Encoding that
+string whole would let a user's text forge control tokens, and would merge pieces across the place where generation
+begins. So the string is cut at control tokens and at the edges of the answers, and each piece between is encoded
+alone: exactly what a model sees when it answers, at the price of now and then one token more.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.sandbox
+
+from common.errors import InputError
+from datamodules.tokenization.sentencepiece import Tokenizer
+
+Messages = list[dict[str, Any]]
+"""A conversation: dictionaries with `role` (system, user, assistant, tool) and `content`, text."""
+
+BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
+"""Marks around an answer in a template's output, and what hides them and control tokens in messages' own text."""
+
+_HIDDEN = {"0": ESCAPE, "1": BEGIN, "2": END, "3": ""}
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Generation(jinja2.ext.Extension):
+    """`{% generation %}...{% endgeneration %}` around what the model is to say, as in Hugging Face's templates."""
+
+    tags = {"generation"}  # noqa: RUF012 (Jinja's own name for it)
+
+    def parse(self, parser: Any) -> Any:
+        """A call to `_mark` around the block."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Any) -> str:
+        return f"{BEGIN}{caller()}{END}"
+
+
+class TemplateRefusalError(InputError):
+    """A template cannot write a conversation down."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a conversation.
+
+    Attributes:
+        ids: of all of it.
+        trained: which of them a model is to learn.
+        last_answer: where the last answer begins; the length where there is none.
+    """
+
+    ids: list[int]
+    trained: list[bool]
+    last_answer: int
+
+    def prompt_and_answer(self) -> tuple[list[int], list[int]]:
+        """Everything before the last answer, and the last answer."""
+        return self.ids[: self.last_answer], self.ids[self.last_answer :]
+
+
+class ChatTemplate:
+    """A chat template bound to a tokenizer.
+
+    Args:
+        template: `chatml`, `plain`, `transcript`, or the path of a Jinja file or of a `tokenizer_config.json` that
+            holds one. A template without generation blocks is rendered once more for each answer, to see where it
+            begins.
+        tokenizer: its control tokens are what the template's own text may turn into.
+
+    Raises:
+        InputError: for a file that is absent or no Jinja, or a control token that the tokenizer lacks.
+    """
+
+    def __init__(self, template: str, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.source = tokenizer, read_template(template)
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+        )
+        environment.globals["raise_exception"] = _raise
+        self._marked = re.search(r"{%-?\s*generation\s*-?%}", self.source) is not None
+        try:
+            self._template = environment.from_string(self.source)
+        except jinja2.TemplateSyntaxError as error:
+            raise InputError(f"chat template {template}, line {error.lineno}: {error.message}") from error
+        self.control = tokenizer.control_ids()
+        lacking = sorted({*re.findall(r"<\|\w+\|>", self.source)} - {*self.control})
+        if lacking:
+            raise InputError(
+                f"chat template {template} writes {', '.join(lacking)}, no control token of the tokenizer: add it to "
+                "tokenizer.control_tokens and train anew, or take another template"
+            )
+        # The longest first: one control token may begin like another.
+        names = sorted(self.control, key=len, reverse=True)
+        self._controls = re.compile("|".join(map(re.escape, names)))
+        self._edges = re.compile(f"({BEGIN}|{END}|{'|'.join(map(re.escape, names))})")
+
+    def encode(self, messages: Messages) -> Encoded:
+        """A whole conversation: one beginning-of-text token, and after the last answer one end-of-text token, learned.
+
+        What the template writes after the last answer is left out: nobody reads it.
+
+        Raises:
+            TemplateRefusalError: when the template cannot take the messages.
+        """
+        ids, trained, answer = self._encode(
+            self._render(messages) if self._marked else self._rendered_by_answer(messages)
+        )
+        if True in trained:
+            last = len(trained) - trained[::-1].index(True)
+            ids, trained = ids[:last], trained[:last]
+            if ids[-1] != self.tokenizer.eos:
+                ids.append(self.tokenizer.eos)
+                trained.append(True)
+        before = len(ids)
+        ids, trained = self._begin(ids, trained)
+        return Encoded(ids, trained, min(answer + len(ids) - before, len(ids)))
+
+    def encode_prompt(self, messages: Messages) -> list[int]:
+        """A conversation up to where an answer is to be generated."""
+        text = self._render(messages, add_generation_prompt=True)
+        ids, trained, _ = self._encode(text)
+        return self._begin(ids, trained)[0]
+
+    def _begin(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
+        """With exactly one beginning-of-text token in front where texts have one, written by the template or not."""
+        beginning, written = self.tokenizer.beginning, 0
+        while beginning and ids[written : written + 1] == beginning:
+            written += 1
+        return [*beginning, *ids[written:]], [*([False] * len(beginning)), *trained[written:]]
+
+    def _render(self, messages: Messages, add_generation_prompt: bool = False) -> str:
+        hidden = [
+            {key: self._hide(value) if isinstance(value, str) else value for key, value in message.items()}
+            for message in messages
+        ]
+        try:
+            return self._template.render(
+                messages=hidden,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=self._name(self.tokenizer.bos),
+                eos_token=self._name(self.tokenizer.eos),
+            )
+        except Exception as error:  # a template is a program: it may raise anything
+            raise TemplateRefusalError(f"the chat template refuses a conversation: {error}") from error
+
+    def _rendered_by_answer(self, messages: Messages) -> str:
+        """The output with marks put around each answer: what the answer adds to the output before it."""
+        text = ""
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render(messages[:number], add_generation_prompt=True)
+            after = self._render(messages[: number + 1])
+            plain = text.replace(BEGIN, "").replace(END, "")
+            if not after.startswith(before) or not before.startswith(plain):
+                raise TemplateRefusalError(
+                    "the chat template writes earlier turns differently once an answer follows: put "
+                    "{% generation %} and {% endgeneration %} around what the assistant says"
+                )
+            answer = after[len(before) :]
+            text += before[len(plain) :] + BEGIN + answer.rstrip() + END + answer[len(answer.rstrip()) :]
+        return text
+
+    def _hide(self, text: str) -> str:
+        for digit in "012":
+            text = text.replace(_HIDDEN[digit], f"{ESCAPE}{digit}")
+        return self._controls.sub(lambda match: f"{match[0][0]}{ESCAPE}3{match[0][1:]}", text)
+
+    def _name(self, token: int | None) -> str:
+        return next((name for name, number in self.control.items() if number == token), "")
+
+    def _encode(self, rendered: str) -> tuple[list[int], list[bool], int]:
+        """Ids, which are learned, and where the last answer begins."""
+        ids: list[int] = []
+        trained: list[bool] = []
+        inside, answer = False, None
+        for piece in self._edges.split(rendered):
+            if piece in (BEGIN, END):
+                inside = piece == BEGIN
+                answer = len(ids) if inside else answer
+                continue
+            if piece in self.control:
+                new = [self.control[piece]]
+            else:
+                new = self.tokenizer.encode(re.sub(f"{ESCAPE}([0-3])", lambda match: _HIDDEN[match[1]], piece))
+            ids += new
+            trained += [inside] * len(new)
+        return ids, trained, len(ids) if answer is None else answer
+
+
+def read_template(template_name: str) -> str:
+    """The Jinja source of a template given by name or path.
+
+    Raises:
+        InputError: when there is no such file, or it is no text.
+    """
+    is_known = "/" not in template_name and "." not in template_name
+    path = TEMPLATES / f"{template_name}.jinja" if is_known else Path(template_name)
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+        raise InputError(f"chat_template={template_name}: neither one of {known} nor a file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        template = json.loads(text)["chat_template"] if path.suffix == ".json" else text
+        if isinstance(template, list):  # several, by name
+            template = next(one["template"] for one in template if one["name"] == "default")
+    except (UnicodeDecodeError, KeyError, ValueError, StopIteration) as error:
+        raise InputError(f"chat_template={template_name}: holds no template in UTF-8 ({error!r})") from error
+    return str(template)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)

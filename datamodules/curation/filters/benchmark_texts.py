@@ -1,0 +1,93 @@
+"""Texts of evaluation sets, each with the file and row it stands in, whatever the set calls its fields.
+
+Knowing every benchmark's fields would find fewer texts that do not matter and miss those of the next benchmark: so
+every string counts unless fields are named.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from common.errors import InputError
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
+COMPRESSIONS = (".gz", ".zst", ".bz2")
+
+
+def evaluation_files(paths: list[str]) -> list[Path]:
+    """The files named, and those of known suffixes below the folders named, in order.
+
+    Raises:
+        InputError: for a path that does not exist, holds no such file, or is of another format.
+    """
+    found: list[Path] = []
+    for entry in paths:
+        root = Path(entry).expanduser()
+        if not root.exists():
+            raise InputError(f"path {entry} does not exist: correct it in the configuration")
+        files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
+        readable = [path for path in files if _suffix(path) in SUFFIXES]
+        if not readable:
+            raise InputError(f"path {entry} holds no file ending in {', '.join(SUFFIXES)}: name or convert the files")
+        found += readable
+    return found
+
+
+def evaluation_texts(path: Path, keys: list[str] | None) -> Iterator[tuple[int, str]]:
+    """Number of the row, from 1, and text; every string value of the row, at any depth, or those under given keys.
+
+    A row is a line of JSONL, an element of a JSON array (another value is one row), a row of Parquet; a text file is
+    one text, so that words run on over its line ends, and one row.
+
+    Raises:
+        InputError: for a file that cannot be read.
+    """
+    try:
+        for number, row in enumerate(_rows(path), start=1):
+            for text in _strings(row, keys, wanted=keys is None):
+                yield number, text
+    except (ValueError, OSError, RecursionError, pyarrow.ArrowException) as error:
+        raise InputError(f"evaluation set {path} cannot be read ({error}): repair it or leave it out") from error
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    return Path(name).suffix
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    suffix = _suffix(path)
+    if suffix == ".parquet":
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024):
+                yield from batch.to_pylist()
+        return
+    with pyarrow.input_stream(str(path), compression="detect") as stream:
+        content = stream.read().decode("utf-8-sig")
+    if suffix == ".jsonl":
+        # Not splitlines(): JSON strings may hold other line ends than line feeds.
+        yield from (json.loads(line) for line in content.split("\n") if line.strip())
+    elif suffix == ".json":
+        value = json.loads(content)
+        yield from value if isinstance(value, list) else [value]
+    else:
+        yield content
+
+
+def _strings(value: Any, keys: list[str] | None, wanted: bool) -> Iterator[str]:
+    """Strings within a value; below a wanted key everything is wanted."""
+    if isinstance(value, str):
+        if wanted:
+            yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _strings(inner, keys, wanted or (keys is not None and key in keys))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _strings(inner, keys, wanted)

@@ -1,0 +1,106 @@
+"""FineWeb's quality rules (Penedo et al. 2024, section 3.6): what lists, menus and boilerplate have too much of."""
+
+import numpy as np
+from daft import Expression
+
+from common.compiled import compiled
+from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.gopher import WordKind
+from datamodules.curation.filters.measurements import active, longest, measurements
+from datamodules.curation.words.characters import SPACE, TERMINAL, bits_at
+from datamodules.curation.words.repetition import add_to_set, slots_for, spread
+from datamodules.curation.words.split import Words, empty_words, split_words
+from datamodules.curation.words.tables import HASH_FACTOR, HASH_START, Rules, splitting_rules
+
+MEASURES = ("terminal_lines", "short_lines", "characters_in_repeated_lines", "line_feeds_per_word")
+
+
+@compiled
+def _measure_lines(
+    content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules, short_line: int, count_words: bool
+) -> np.ndarray:
+    values = np.zeros((len(offsets) - 1, 4), dtype=np.float64)
+    for row in range(len(offsets) - 1):
+        text = content[offsets[row] : offsets[row + 1]]
+        size, feeds, characters = len(text), 0, 0
+        for byte in text:
+            feeds += byte == 10
+            characters += byte & 0xC0 != 0x80
+        table = np.zeros(slots_for(feeds + 1), dtype=np.uint64)
+        lines, terminal, short, repeated, place = 0, 0, 0, 0, 0
+        while place < size:
+            key, length, is_blank, last = HASH_START, 0, True, 0
+            while place < size and text[place] != 10:
+                last, width = bits_at(text, place, rules.characters)
+                for offset in range(width):
+                    key = (key ^ np.uint64(text[place + offset])) * HASH_FACTOR
+                is_blank &= last & SPACE > 0
+                length += 1
+                place += width
+            place += 1
+            if is_blank:
+                continue
+            lines += 1
+            terminal += last & TERMINAL > 0
+            short += length <= short_line
+            if not add_to_set(table, spread(key)):
+                repeated += length
+        values[row, 0], values[row, 1] = terminal / max(lines, 1), short / max(lines, 1)
+        values[row, 2] = repeated / max(characters - feeds, 1)
+        if count_words:
+            values[row, 3] = feeds / max(split_words(text, words, rules), 1)
+    return values
+
+
+class FineWebQuality(Rule):
+    """The three rules that FineWeb adds to C4's and Gopher's, and a fourth of its code.
+
+    Blank lines do not count. The paper drops a share of terminal lines of at most 0.12, of short lines of at least 0.67
+    and of repeated characters of at least 0.1; its code (datatrove 0.10), which made the data set, drops less than
+    0.12, more than 0.67 and more than 0.01, and is followed here.
+
+    Args:
+        minimum_terminal_lines: share of lines that end in a terminal mark of any script.
+        maximum_short_lines: share of lines of at most `short_line` characters.
+        maximum_repeated_characters: share of characters in lines that equal an earlier one; the paper's is 0.1.
+        maximum_line_feeds_per_word: 0.3 in the code; not in the paper.
+        short_line: characters.
+        words: as in `GopherQuality`.
+
+    Every maximum and minimum may be null, which turns its rule off.
+    """
+
+    def __init__(
+        self,
+        minimum_terminal_lines: float | None = 0.12,
+        maximum_short_lines: float | None = 0.67,
+        maximum_repeated_characters: float | None = 0.01,
+        maximum_line_feeds_per_word: float | None = 0.3,
+        short_line: int = 30,
+        words: WordKind = "english",
+    ) -> None:
+        self.minimum_terminal_lines, self.maximum_short_lines = minimum_terminal_lines, maximum_short_lines
+        self.maximum_repeated_characters = maximum_repeated_characters
+        self.maximum_line_feeds_per_word = maximum_line_feeds_per_word
+        self.short_line, self.words = short_line, words
+
+    def measures(self, text: Expression) -> dict[str, Expression]:
+        """Shares of terminal lines, of short lines and of characters in repeated lines; line feeds to words."""
+        return measurements(text, MEASURES, self.measure)
+
+    def measure(self, content: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """`MEASURES` of texts in one buffer, float64 [texts, 4]."""
+        count_words = self.maximum_line_feeds_per_word is not None
+        words = empty_words(longest(offsets) if count_words else 0)
+        return _measure_lines(content, offsets, words, splitting_rules(self.words), self.short_line, count_words)
+
+    def limits(self) -> dict[str, Limit]:
+        """`fineweb_...`."""
+        return active(
+            {
+                "fineweb_few_terminal_lines": ("terminal_lines", "<", self.minimum_terminal_lines),
+                "fineweb_short_lines": ("short_lines", ">", self.maximum_short_lines),
+                "fineweb_repeated_lines": ("characters_in_repeated_lines", ">", self.maximum_repeated_characters),
+                "fineweb_line_feeds": ("line_feeds_per_word", ">", self.maximum_line_feeds_per_word),
+            }
+        )

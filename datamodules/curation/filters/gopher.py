@@ -1,0 +1,279 @@
+"""Gopher's rules (Rae et al. 2021, appendix A1.1 and table A1): quality and repetition.
+
+The paper leaves open what a word, a line and a repeated character are; where it does, the code that FineWeb was made
+with (datatrove 0.10) is followed, since the thresholds were tried with it. Every limit may be null, which turns it off.
+"""
+
+from typing import Literal
+
+import numpy as np
+from daft import Expression
+
+from common.compiled import compiled
+from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.measurements import active, longest, measurements
+from datamodules.curation.words.characters import LINE_END, SPACE, bits_at, decode
+from datamodules.curation.words.repetition import (
+    duplicate_n_grams,
+    duplicate_parts,
+    rolling,
+    slots_for,
+    top_n_gram,
+)
+from datamodules.curation.words.split import HAS_LETTER, HAS_NO_SYMBOL, Words, empty_words, split_words
+from datamodules.curation.words.tables import Rules, hash_bytes, splitting_rules
+
+WordKind = Literal["english", "whitespace"]
+QUALITY = (
+    "words", "mean_word_length", "hashes_per_word", "ellipses_per_word", "bullet_lines", "ellipsis_lines",
+    "alphabetic_words", "stop_words",
+)  # fmt: skip
+TOP_SIZES, DUPLICATE_SIZES = (2, 3, 4), (5, 6, 7, 8, 9, 10)
+PARTS = ("duplicate_lines", "duplicate_line_characters", "duplicate_paragraphs", "duplicate_paragraph_characters")
+REPETITION = (
+    *PARTS,
+    *(f"top_{size}_gram" for size in TOP_SIZES),
+    *(f"duplicate_{size}_grams" for size in DUPLICATE_SIZES),
+)
+
+
+@compiled
+def _measure_lines(text: np.ndarray, table: np.ndarray, bullets: np.ndarray) -> tuple[int, int, int, int, int]:
+    """Hashes, ellipses, lines, lines that begin with a bullet, lines that end in an ellipsis."""
+    hashes, ellipses, lines, bullet_lines, ellipsis_lines = 0, 0, 0, 0, 0
+    place, size = 0, len(text)
+    while place < size:
+        lines += 1
+        is_first, ends, dots = True, False, 0
+        while place < size:
+            bits, width = bits_at(text, place, table)
+            if bits & LINE_END:
+                is_return = text[place] == 13
+                place += width
+                if is_return and place < size and text[place] == 10:
+                    place += 1
+                break
+            code, _ = decode(text, place)
+            place += width
+            if code == 46:
+                dots += 1
+            else:
+                ellipses += dots // 3
+                dots = 0
+            if bits & SPACE:
+                continue
+            if is_first:
+                for bullet in bullets:
+                    bullet_lines += code == bullet
+                is_first = False
+            ends = dots >= 3 or code == 0x2026
+            ellipses += code == 0x2026
+            hashes += code == 35
+        ellipses += dots // 3
+        ellipsis_lines += ends
+    return hashes, ellipses, lines, bullet_lines, ellipsis_lines
+
+
+@compiled
+def _measure_quality(
+    content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules, stop_words: np.ndarray, bullets: np.ndarray
+) -> np.ndarray:
+    values = np.zeros((len(offsets) - 1, 8), dtype=np.float64)
+    for row in range(len(offsets) - 1):
+        text = content[offsets[row] : offsets[row + 1]]
+        count = split_words(text, words, rules)
+        proper, characters, alphabetic = 0, 0, 0
+        found = np.zeros(len(stop_words), dtype=np.int64)
+        for index in range(count):
+            kind = words.kinds[index]
+            alphabetic += kind & HAS_LETTER > 0
+            if kind & HAS_NO_SYMBOL:
+                proper += 1
+                characters += words.characters[index]
+                if words.characters[index] <= 4:
+                    for which in range(len(stop_words)):
+                        found[which] |= words.hashes[index] == stop_words[which]
+        hashes, ellipses, lines, bullet_lines, ellipsis_lines = _measure_lines(text, rules.characters, bullets)
+        values[row, 0] = proper
+        values[row, 1] = characters / max(proper, 1)
+        values[row, 2], values[row, 3] = hashes / max(count, 1), ellipses / max(count, 1)
+        values[row, 4], values[row, 5] = bullet_lines / max(lines, 1), ellipsis_lines / max(lines, 1)
+        values[row, 6] = alphabetic / max(count, 1)
+        values[row, 7] = found.sum()
+    return values
+
+
+@compiled
+def _measure_repetition(content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules) -> np.ndarray:
+    values = np.zeros((len(offsets) - 1, 13), dtype=np.float64)
+    for row in range(len(offsets) - 1):
+        text = content[offsets[row] : offsets[row + 1]]
+        start, stop, characters = 0, len(text), 0
+        for byte in text:
+            characters += byte & 0xC0 != 0x80
+        if characters == 0:
+            continue
+        parts, repeated, length = duplicate_parts(text, 0, len(text), 1)
+        values[row, 0], values[row, 1] = repeated / parts, length / characters
+        # Paragraphs are those of the text without white space around it.
+        while start < stop:
+            bits, size = bits_at(text, start, rules.characters)
+            if not bits & SPACE:
+                break
+            start += size
+        while stop > start:
+            before = stop - 1
+            while text[before] & 0xC0 == 0x80:
+                before -= 1
+            if not bits_at(text, before, rules.characters)[0] & SPACE:
+                break
+            stop = before
+        parts, repeated, length = duplicate_parts(text, start, stop, 2)
+        values[row, 2], values[row, 3] = repeated / parts, length / characters
+        count = split_words(text, words, rules)
+        sums, table = rolling(words.hashes, count), np.zeros(slots_for(count), dtype=np.uint64)
+        ends = np.zeros(count + 1, dtype=np.int64)
+        for index in range(count):
+            ends[index + 1] = ends[index] + words.characters[index]
+        for size in range(2, 5):
+            values[row, 2 + size] = top_n_gram(sums, ends, size, table) / characters
+        for size in range(5, 11):
+            values[row, 2 + size] = duplicate_n_grams(sums, ends, size, table) / characters
+    return values
+
+
+class GopherQuality(Rule):
+    """Quality rules of Rae et al. 2021, appendix A1.1, with their thresholds.
+
+    Taken from datatrove where the paper is silent: words are those of an English tokeniser, and the ones that consist
+    of punctuation count for shares of words but neither as words nor for their mean length; stop words are compared as
+    written, in lower case, and are distinct ones; empty lines are lines.
+
+    Args:
+        minimum_words, maximum_words: words in a document.
+        minimum_mean_word_length, maximum_mean_word_length: characters.
+        maximum_symbols_per_word: of '#' and of the ellipsis, each.
+        maximum_bullet_lines: share of lines that start with a bullet.
+        maximum_ellipsis_lines: share of lines that end in an ellipsis.
+        minimum_alphabetic_words: share of words with a letter.
+        minimum_stop_words: how many of `STOP_WORDS` occur.
+        bullets: characters that are bullets, datatrove's; "•‣◦▪*-" takes more.
+        words: "english" splits punctuation and contractions off; "whitespace" does not, for technical text in which
+            every bracket would count as a word without a letter.
+    """
+
+    STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+    def __init__(
+        self,
+        minimum_words: int | None = 50,
+        maximum_words: int | None = 100_000,
+        minimum_mean_word_length: float | None = 3.0,
+        maximum_mean_word_length: float | None = 10.0,
+        maximum_symbols_per_word: float | None = 0.1,
+        maximum_bullet_lines: float | None = 0.9,
+        maximum_ellipsis_lines: float | None = 0.3,
+        minimum_alphabetic_words: float | None = 0.8,
+        minimum_stop_words: int | None = 2,
+        bullets: str = "•-",
+        words: WordKind = "english",
+    ) -> None:
+        self.minimum_words, self.maximum_words = minimum_words, maximum_words
+        self.minimum_mean_word_length = minimum_mean_word_length
+        self.maximum_mean_word_length = maximum_mean_word_length
+        self.maximum_symbols_per_word = maximum_symbols_per_word
+        self.maximum_bullet_lines, self.maximum_ellipsis_lines = maximum_bullet_lines, maximum_ellipsis_lines
+        self.minimum_alphabetic_words, self.minimum_stop_words = minimum_alphabetic_words, minimum_stop_words
+        self.bullets, self.words = bullets, words
+
+    def measures(self, text: Expression) -> dict[str, Expression]:
+        """Words, mean word length, shares of symbols, bullet lines, ellipsis lines and alphabetic words, stop words."""
+        return measurements(text, QUALITY, self.measure)
+
+    def measure(self, content: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """`QUALITY` of texts in one buffer, float64 [texts, 8]."""
+        stop_words = np.array([_hash_text(word) for word in self.STOP_WORDS], dtype=np.uint64)
+        bullets = np.array([ord(bullet) for bullet in self.bullets], dtype=np.int64)
+        rules = splitting_rules(self.words)
+        return _measure_quality(content, offsets, empty_words(longest(offsets)), rules, stop_words, bullets)
+
+    def limits(self) -> dict[str, Limit]:
+        """One reason a threshold, `gopher_...`."""
+        return active(
+            {
+                "gopher_too_few_words": ("words", "<", self.minimum_words),
+                "gopher_too_many_words": ("words", ">", self.maximum_words),
+                "gopher_short_words": ("mean_word_length", "<", self.minimum_mean_word_length),
+                "gopher_long_words": ("mean_word_length", ">", self.maximum_mean_word_length),
+                "gopher_hashes": ("hashes_per_word", ">", self.maximum_symbols_per_word),
+                "gopher_ellipses": ("ellipses_per_word", ">", self.maximum_symbols_per_word),
+                "gopher_bullet_lines": ("bullet_lines", ">", self.maximum_bullet_lines),
+                "gopher_ellipsis_lines": ("ellipsis_lines", ">", self.maximum_ellipsis_lines),
+                "gopher_few_alphabetic_words": ("alphabetic_words", "<", self.minimum_alphabetic_words),
+                "gopher_few_stop_words": ("stop_words", "<", self.minimum_stop_words),
+            }
+        )
+
+
+def _hash_text(text: str) -> int:
+    raw = np.frombuffer(text.encode(), dtype=np.uint8)
+    return int(hash_bytes(raw, 0, len(raw)))
+
+
+class GopherRepetition(Rule):
+    """Repetition rules of Rae et al. 2021, table A1, with their thresholds.
+
+    Lines are parted by line feeds, paragraphs by empty lines. Shares of characters are of all characters of the text,
+    white space included. Taken from datatrove: the first occurrence of a repeated line or n-gram does not count as a
+    repetition (the paper counts "all duplicate n-grams", which reads either way); a top n-gram's characters include the
+    spaces between its words, those of duplicate n-grams do not.
+
+    Args:
+        maximum_duplicate_lines, maximum_duplicate_paragraphs: share of lines / paragraphs that repeat an earlier one.
+        maximum_duplicate_line_characters, maximum_duplicate_paragraph_characters: share of characters in those.
+        maximum_top_n_grams: share of characters in the most frequent 2-, 3- and 4-gram of words.
+        maximum_duplicate_n_grams: share of characters in repeated 5- to 10-grams of words, overlaps counted once.
+        words: as in `GopherQuality`.
+    """
+
+    def __init__(
+        self,
+        maximum_duplicate_lines: float | None = 0.30,
+        maximum_duplicate_paragraphs: float | None = 0.30,
+        maximum_duplicate_line_characters: float | None = 0.20,
+        maximum_duplicate_paragraph_characters: float | None = 0.20,
+        maximum_top_n_grams: tuple[float | None, float | None, float | None] = (0.20, 0.18, 0.16),
+        maximum_duplicate_n_grams: tuple[
+            float | None, float | None, float | None, float | None, float | None, float | None
+        ] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
+        words: WordKind = "english",
+    ) -> None:
+        self.maximum_duplicate_lines = maximum_duplicate_lines
+        self.maximum_duplicate_paragraphs = maximum_duplicate_paragraphs
+        self.maximum_duplicate_line_characters = maximum_duplicate_line_characters
+        self.maximum_duplicate_paragraph_characters = maximum_duplicate_paragraph_characters
+        self.maximum_top_n_grams = list(maximum_top_n_grams)
+        self.maximum_duplicate_n_grams = list(maximum_duplicate_n_grams)
+        self.words = words
+
+    def measures(self, text: Expression) -> dict[str, Expression]:
+        """Shares of repeated lines and paragraphs, by number and by characters, and of repeated n-grams."""
+        return measurements(text, REPETITION, self.measure)
+
+    def measure(self, content: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """`REPETITION` of texts in one buffer, float64 [texts, 13]."""
+        return _measure_repetition(content, offsets, empty_words(longest(offsets)), splitting_rules(self.words))
+
+    def limits(self) -> dict[str, Limit]:
+        """One reason a threshold, `gopher_...`."""
+        top = zip(TOP_SIZES, self.maximum_top_n_grams, strict=True)
+        repeated = zip(DUPLICATE_SIZES, self.maximum_duplicate_n_grams, strict=True)
+        maxima = {
+            "duplicate_paragraphs": self.maximum_duplicate_paragraphs,
+            "duplicate_paragraph_characters": self.maximum_duplicate_paragraph_characters,
+            "duplicate_lines": self.maximum_duplicate_lines,
+            "duplicate_line_characters": self.maximum_duplicate_line_characters,
+            **{f"top_{size}_gram": most for size, most in top},
+            **{f"duplicate_{size}_grams": most for size, most in repeated},
+        }
+        return active({f"gopher_{name}": (name, ">", most) for name, most in maxima.items()})

@@ -1,0 +1,36 @@
+"""How long a document is: the cheapest rule, and therefore the first of every source."""
+
+import daft
+from daft import Expression, lit
+from daft.functions import length, length_bytes
+
+from datamodules.curation.filters.base import Limit, Rule
+
+
+class Length(Rule):
+    """Documents of a useful length.
+
+    Args:
+        minimum_characters: shorter ones are dropped as `too_short`; FineWeb's code takes none below a few sentences,
+            200 characters are about that.
+        maximum_characters: longer ones are dropped as `too_long`; 1,000,000 is The Stack's bound of 1 MB a file.
+    """
+
+    def __init__(self, minimum_characters: int = 200, maximum_characters: int = 1_000_000) -> None:
+        self.minimum_characters, self.maximum_characters = minimum_characters, maximum_characters
+
+    def measures(self, text: Expression) -> dict[str, Expression]:
+        """Characters."""
+        return {"characters": length(text)}
+
+    def limits(self) -> dict[str, Limit]:
+        """`too_short`, `too_long`."""
+        return {
+            "too_short": Limit("characters", "<", self.minimum_characters),
+            "too_long": Limit("characters", ">", self.maximum_characters),
+        }
+
+
+def bytes_of(text: Expression) -> Expression:
+    """Bytes of UTF-8, 0 for no text."""
+    return length_bytes(text).cast(daft.DataType.int64()).fill_null(lit(0).cast(daft.DataType.int64()))

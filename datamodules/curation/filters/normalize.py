@@ -1,0 +1,99 @@
+"""Text in one canonical form, before anything is measured or compared.
+
+What may carry meaning stays: typographic quotes, ligatures and HTML entities are not simplified, in code and in
+documents about text they are the matter itself. Only an encoding that was plainly read as another is put right.
+"""
+
+import unicodedata
+from typing import Any
+
+import daft
+import ftfy
+from daft import DataType, Expression, Series
+from daft.functions import regexp_replace
+from ftfy.badness import is_bad
+
+from datamodules.curation.filters.base import Rewrite
+
+
+@daft.func.batch(return_dtype=DataType.string())
+def _nfc(texts: Series) -> list[str | None]:
+    return [
+        text if text is None or text.isascii() else unicodedata.normalize("NFC", text) for text in texts.to_pylist()
+    ]
+
+
+class Normalize(Rewrite):
+    """Unicode NFC, line feeds for all line ends, no control characters, no blanks at line ends, one final line feed.
+
+    Indentation and blank lines inside stay: in code they carry meaning.
+    """
+
+    def rewrite(self, text: Expression) -> Expression:
+        """The normalised text."""
+        text = regexp_replace(_nfc(text), r"\r\n?", "\n")
+        text = regexp_replace(text, r"[\x00-\x08\x0b-\x1f\x7f\u{feff}]", "")
+        text = regexp_replace(text, r"[ \t]+\n", "\n")
+        return regexp_replace(text, r"\s*\z", "\n")
+
+
+ENCODING_ONLY = ftfy.TextFixerConfig(
+    unescape_html=False,
+    remove_terminal_escapes=False,
+    fix_latin_ligatures=False,
+    fix_character_width=False,
+    uncurl_quotes=False,
+    fix_line_breaks=False,
+    fix_surrogates=False,
+    remove_control_chars=False,
+    normalization=None,
+    # An explanation of every repair would be kept, and nobody asks for it.
+    explain=False,
+)
+"""Of what ftfy can do, the repair of wrong decoding alone; the rest would change text that is as it was written."""
+LONGEST_LINE = 100_000
+"""Characters of a line looked at as one: the repair reads a piece once for every encoding and every layer of damage."""
+
+
+def repair_unicode(text: str) -> tuple[str, int]:
+    """The text with wrongly decoded lines repaired, and how many those were.
+
+    Lines are repaired one by one: a page that mixes sound and damaged lines keeps the sound ones as they are.
+    """
+    if text.isascii() or not is_bad(text):
+        return text, 0
+    # Only here: the other signs that end a line are among those that wrong decoding makes.
+    lines = text.split("\n")
+    repaired = 0
+    for number, line in enumerate(lines):
+        if line.isascii() or not is_bad(line):
+            continue
+        pieces = [line[start : start + LONGEST_LINE] for start in range(0, len(line), LONGEST_LINE)]
+        lines[number] = "".join(ftfy.fix_encoding(piece, ENCODING_ONLY) for piece in pieces)
+        repaired += lines[number] != line
+    return "\n".join(lines), repaired
+
+
+@daft.func.batch(return_dtype=DataType.struct({"text": DataType.string(), "repaired_lines": DataType.int64()}))
+def _repaired(texts: Series) -> list[dict[str, Any]]:
+    rows = []
+    for text in texts.to_pylist():
+        new, lines = (None, 0) if text is None else repair_unicode(text)
+        rows.append({"text": new, "repaired_lines": lines})
+    return rows
+
+
+class RepairUnicode(Rewrite):
+    """Repairs text that was decoded as another encoding than its own ("donâ€™t" was "don’t"), with ftfy (Speer 2019).
+
+    Only lines that ftfy's heuristic of unlikely sequences marks are touched, so that sound text costs one search and
+    ASCII nothing. What cannot be decoded any more stays as it is.
+    """
+
+    def rewrite(self, text: Expression) -> Expression:
+        """The repaired text."""
+        return self.repaired(text).get("text")
+
+    def repaired(self, text: Expression) -> Expression:
+        """A struct of `text` and `repaired_lines` (int64), for a caller that counts."""
+        return _repaired(text)

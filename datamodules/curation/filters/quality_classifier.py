@@ -1,0 +1,175 @@
+"""A learned judgement of a text: logistic regression over its words and pairs of words, as a rule.
+
+Linear on hashed features, as DCLM's fastText classifier (Li et al. 2024, section 4.4): it knows no word order beyond
+pairs, and judges megabytes a second a core where FineWeb-Edu's encoder (Penedo et al. 2024) needs an accelerator.
+`main.py classifier` trains one.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import daft
+import numpy as np
+import numpy.typing as npt
+from daft import DataType, Expression, Series
+from safetensors.numpy import load_file
+
+from common.artifacts import CHECKSUMS, verified
+from common.compiled import compiled
+from common.errors import InputError
+from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.words.utf8_buffers import utf8_buffers
+
+WEIGHTS, DESCRIPTION = "weights.safetensors", "classifier.json"
+
+
+@compiled
+def mixed(value: np.uint64) -> np.uint64:
+    """The finaliser of MurmurHash3: every bit of the input moves every bit of the result."""
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xFF51AFD7ED558CCD)
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ (value >> np.uint64(33))
+
+
+@compiled
+def hashed_features(
+    content: np.ndarray, start: int, end: int, words: int, counts: np.ndarray, touched: np.ndarray
+) -> int:
+    """Counts of the hashed words and pairs of neighbouring words of one text.
+
+    A word is a run of ASCII letters, lower-cased, and digits, or of characters beyond ASCII as they are.
+
+    Args:
+        content: uint8 [total], UTF-8.
+        start: first byte of the text.
+        end: behind its last byte.
+        words: looked at, from the beginning.
+        counts: int32 [buckets], a power of two; zero before, the counts after.
+        touched: int64 [2 * words], receives the buckets that are no longer zero, in the order of the text.
+
+    Returns:
+        How many buckets were touched.
+    """
+    within = np.uint64(len(counts) - 1)
+    offset, prime = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+    found, seen = 0, 0
+    previous, current = np.uint64(0), offset
+    inside = False
+    for position in range(start, end + 1):
+        byte = content[position] if position < end else np.uint8(32)
+        if 65 <= byte <= 90:
+            byte = np.uint8(byte + 32)
+        if byte >= 128 or 97 <= byte <= 122 or 48 <= byte <= 57:
+            current = (current ^ np.uint64(byte)) * prime  # FNV-1a
+            inside = True
+        elif inside:
+            word = mixed(current)
+            for pair in range(2 if seen else 1):
+                feature = mixed(previous * prime + word) if pair else word
+                bucket = np.int64(feature & within)
+                if counts[bucket] == 0:
+                    touched[found] = bucket
+                    found += 1
+                counts[bucket] += 1
+            previous, current, inside = word, offset, False
+            seen += 1
+            if seen == words:
+                break
+    return found
+
+
+@compiled
+def logits_of(content: np.ndarray, places: np.ndarray, words: int, weights: np.ndarray, bias: float) -> np.ndarray:
+    """Logits float64 [texts]; arguments as in `hashed_features`, weights float32 [buckets]."""
+    counts = np.zeros(len(weights), dtype=np.int32)
+    touched = np.zeros(2 * words, dtype=np.int64)
+    logits = np.zeros(len(places) - 1)
+    for text in range(len(places) - 1):
+        found = hashed_features(content, places[text], places[text + 1], words, counts, touched)
+        total, squares = 0.0, 0.0
+        for bucket in touched[:found]:
+            value = 1.0 + np.log(counts[bucket])
+            total += value * weights[bucket]
+            squares += value * value
+            counts[bucket] = 0
+        logits[text] = bias + (total / np.sqrt(squares) if found else 0.0)
+    return logits
+
+
+def sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """1 / (1 + exp(-logits)), without overflow."""
+    result: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -logits))
+    return result
+
+
+@functools.lru_cache(maxsize=4)
+def load_weights(folder: str, checksum: str) -> np.ndarray:
+    """Weights of a classifier, float32 [buckets]; the checksum is that of the file the caller means."""
+    weights: np.ndarray = load_file(verified(Path(folder) / WEIGHTS))["weights"]
+    return weights
+
+
+class LearnedRule(Rule):
+    """A classifier of `main.py classifier` as a rule; subclasses say which side of the threshold is dropped.
+
+    Attributes:
+        folder: of the classifier.
+        threshold: probability at which documents are dropped.
+        words: looked at of each document.
+        bias: of the logit.
+        checksum: of the weights, so that a classifier trained again makes the documents anew.
+    """
+
+    measure: str
+    """Name of the measurement."""
+
+    def __init__(self, folder: str, threshold: float | None) -> None:
+        path = Path(folder)
+        if not (path / DESCRIPTION).is_file():
+            raise InputError(f"folder={folder} holds no {DESCRIPTION}: train one with main.py classifier")
+        description = json.loads(verified(path / DESCRIPTION).read_text(encoding="utf-8"))
+        self.folder = folder
+        self.threshold = description["threshold"] if threshold is None else threshold
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold {self.threshold} of {folder}: a probability lies between 0 and 1")
+        self.words, self.bias = description["words"], description["bias"]
+        self.checksum = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))[WEIGHTS]
+        load_weights(folder, self.checksum)
+
+    def measures(self, text: Expression) -> dict[str, Expression]:
+        """The probability that a text is of the positive class; null for no text."""
+        folder, digest, words, bias = self.folder, self.checksum, self.words, self.bias
+
+        @daft.func.batch(return_dtype=DataType.float64())
+        def score(texts: Series) -> list[float | None]:
+            content, places = utf8_buffers(texts)
+            scores = sigmoid(logits_of(content, places, words, load_weights(folder, digest), bias)).tolist()
+            return [None if absent else value for absent, value in zip(texts.is_null(), scores, strict=True)]
+
+        return {self.measure: score(text)}
+
+
+class QualityClassifier(LearnedRule):
+    """Keeps what a classifier finds like its positive examples (DCLM: Li et al. 2024, section 4.4).
+
+    Measures `quality_score`, by which the best of several duplicates is chosen as well.
+
+    Args:
+        folder: of a classifier that `main.py classifier` trained.
+        minimum: documents scored lower are dropped; null takes the threshold chosen in training.
+
+    Raises:
+        InputError: when there is no classifier, it is damaged, or `minimum` is no probability.
+    """
+
+    measure = "quality_score"
+
+    def __init__(self, folder: str, minimum: float | None = None) -> None:
+        super().__init__(folder, minimum)
+
+    def limits(self) -> dict[str, Limit]:
+        """`low_quality`."""
+        return {"low_quality": Limit(self.measure, "<", self.threshold)}

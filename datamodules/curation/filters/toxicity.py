@@ -1,0 +1,114 @@
+"""Offensive text: by a list of words, as C4 did, or by a classifier.
+
+A list is crude (Dodge et al. 2021 show whom C4's leaves out), so neither list nor classifier comes with the project:
+both name what their user means by offensive.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import daft
+from daft import Expression, lit
+from daft.functions import lower, regexp_count, when
+
+from common.artifacts import checksum
+from common.errors import InputError
+from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.quality_classifier import LearnedRule
+
+WORDS_A_PATTERN = 500
+"""Alternatives in one expression; a list of any length becomes several, since Rust bounds the size of each."""
+
+
+def read_words(paths: Sequence[str]) -> list[str]:
+    """Words and phrases of some files, one a line, lower-cased, sorted and each once."""
+    return sorted(
+        {
+            " ".join(line.lower().split())
+            for path in paths
+            for line in Path(path).read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        }
+    )
+
+
+def escaped(word: str) -> str:
+    """A word as an expression in Rust's syntax; white space in a phrase is any."""
+    return (
+        "".join(
+            r"\s+"
+            if character == " "
+            else character
+            if character.isalnum() or ord(character) > 127
+            else f"\\{character}"
+            for character in word.replace("<", "\x00").replace(">", "\x01")
+        )
+        .replace("\\\x00", "<")
+        .replace("\\\x01", ">")
+    )
+
+
+class WordList(Rule):
+    """Drops documents with words of a list (C4: Raffel et al. 2020, section 2.2, a page with any of them).
+
+    Args:
+        paths: files with a word or phrase a line, like LDNOOBW's (List of Dirty, Naughty, Obscene and Otherwise Bad
+            Words), which C4 took.
+        maximum_share: listed words to words; above it a document is dropped. 0 drops at the first, as C4.
+        whole_words: count a word only between characters that are no letters or digits; false for languages written
+            without spaces, as in C4's multilingual version.
+
+    Raises:
+        InputError: when a file is missing, the lists are empty, or the share is none.
+    """
+
+    def __init__(self, paths: Sequence[str], maximum_share: float = 0.0, whole_words: bool = True) -> None:
+        self.paths, self.maximum_share, self.whole_words = list(paths), maximum_share, whole_words
+        if not 0 <= maximum_share < 1:
+            raise InputError(f"maximum_share={maximum_share}: must be at least 0 and below 1")
+        for path in self.paths:
+            if not Path(path).is_file():
+                raise InputError(f"paths: {path} is no file, give a list with a word a line")
+        if not read_words(self.paths):
+            raise InputError(f"paths={self.paths} hold no word, name a list or leave the rule out")
+        # Part of the fingerprint: the same name may hold other words tomorrow.
+        self.checksums = [checksum(Path(path)) for path in self.paths]
+
+    def measures(self, text: Expression) -> dict[str, Expression]:
+        """Listed words to words, 0 for a text without words."""
+        lowered, words = lower(text), read_words(self.paths)
+        listed: Expression = lit(0)
+        for start in range(0, len(words), WORDS_A_PATTERN):
+            # Longest first: alternatives are tried in order.
+            chosen = sorted(words[start : start + WORDS_A_PATTERN], key=lambda word: (-len(word), word))
+            alternatives = "|".join(map(escaped, chosen))
+            pattern = rf"\b(?:{alternatives})\b" if self.whole_words else alternatives
+            listed = listed + regexp_count(lowered, pattern)
+        number = regexp_count(text, r"\S+")
+        share = listed.cast(daft.DataType.float64()) / number.cast(daft.DataType.float64())
+        return {"listed_words": when(number > lit(0), share).otherwise(lit(0.0))}
+
+    def limits(self) -> dict[str, Limit]:
+        """`listed_words`."""
+        return {"listed_words": Limit("listed_words", ">", self.maximum_share)}
+
+
+class ToxicityClassifier(LearnedRule):
+    """Drops what a classifier finds like its positive examples, which here are what nobody wants.
+
+    Args:
+        folder: of a classifier that `main.py classifier` trained with offensive text as positive.
+        maximum: documents scored higher are dropped; null takes the threshold chosen in training.
+
+    Raises:
+        InputError: when there is no classifier, it is damaged, or `maximum` is no probability.
+    """
+
+    measure = "toxicity_score"
+
+    def __init__(self, folder: str, maximum: float | None = None) -> None:
+        super().__init__(folder, maximum)
+
+    def limits(self) -> dict[str, Limit]:
+        """`toxic`."""
+        return {"toxic": Limit(self.measure, ">", self.threshold)}

@@ -1,0 +1,194 @@
+"""What becomes of a document by itself: every step of its source on one piece of a chunk, as one Daft plan.
+
+All measurements stay beside each document, also of those it was not dropped for, and so do the hashes by which
+documents are compared later: some 800 bytes a document on disk until the stage is done, so that decisions about pairs
+read columns of numbers and no text.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from daft import DataFrame, DataType, Expression, col, lit
+from daft.functions import coalesce, hash, left, length_bytes, regexp, when
+
+from common.artifacts import written_whole
+from common.daft_engine import spread
+from common.errors import InputError
+from datamodules.curation.deduplication.exact import text_key
+from datamodules.curation.deduplication.minhash import NearDuplicates
+from datamodules.curation.deduplication.url import UrlDuplicates
+from datamodules.curation.filters.base import CleaningStep, Rule
+from datamodules.curation.filters.normalize import Normalize
+
+EXCERPT_CHARACTERS = 200
+MASKING_MARGIN = 320
+"""Characters kept behind an excerpt until it is masked, so that the cut halves no address: the longest e-mail."""
+KEYS = ("id", "size", "text_key", "group_key", "url_key")
+READING = -1
+"""Number of the step that drops what could not be read."""
+
+
+def band_column(band: int) -> str:
+    """Name of the column of a band's keys."""
+    return f"band_{band:02}"
+
+
+def loose_column(band: int) -> str:
+    """Name of the column of the keys of a band of half as many rows."""
+    return f"loose_{band:02}"
+
+
+def judge(
+    piece: DataFrame,
+    source: str,
+    steps: Sequence[CleaningStep],
+    near: NearDuplicates | None,
+    urls: UrlDuplicates | None,
+) -> DataFrame:
+    """Lazily judge a piece.
+
+    Args:
+        piece: columns of `chunks.RAW_SCHEMA`.
+        source: its name.
+        steps: of the source, without the normalisation that always comes first.
+        near: near-duplicate removal, or None for no signatures.
+        urls: duplicates by URL, or None for no keys of URLs.
+
+    Returns:
+        One row a document in the order of the piece: what it was read as, `source`, `excerpt` (unmasked, with a
+        margin), `text` (null once dropped), `reason` (null while kept), `dropped_by` (number of the step, counted
+        from the normalisation), `size` (bytes after all steps, 0 once dropped), `size_N` (bytes after the rewrite N,
+        null where dropped before), `measured_NAME` (null where dropped before), the columns of `key_columns`, and
+        `signature` where there are near-duplicates to find.
+    """
+    df = piece.with_columns(
+        {
+            "source": lit(source),
+            "excerpt": left(col("text"), EXCERPT_CHARACTERS + MASKING_MARGIN),
+            "dropped_by": when(~col("reason").is_null(), lit(READING)),
+        }
+    )
+    for number, step in enumerate([Normalize(), *steps]):
+        alive = col("reason").is_null()
+        if isinstance(step, Rule):
+            measures = step.measures(col("text"))
+            df = df.with_columns({f"measured_{name}": when(alive, value) for name, value in measures.items()})
+            drops = step.drops({name: col(f"measured_{name}") for name in measures})
+            reasons = [when(drop, lit(reason)) for reason, drop in drops.items()]
+        else:
+            df = df.with_column("text", when(alive, step.rewrite(col("text"))))
+            df = df.with_column(f"size_{number}", when(alive, length_bytes(col("text")).cast(DataType.int64())))
+            reasons = [when(~regexp(col("text"), r"\S"), lit("empty"))]
+        if not reasons:
+            continue
+        df = df.with_column("reason", coalesce(col("reason"), *reasons))
+        # A dropped text is let go: what follows has nothing to compute on it.
+        df = df.with_columns(
+            {
+                "text": when(col("reason").is_null(), col("text")),
+                "dropped_by": coalesce(col("dropped_by"), when(~col("reason").is_null(), lit(number))),
+            }
+        )
+    kept: dict[str, Expression] = {
+        "size": length_bytes(col("text")).cast(DataType.int64()).fill_null(lit(0).cast(DataType.int64())),
+        "dropped_by": col("dropped_by").cast(DataType.int32()),
+        "text_key": text_key(col("text")),
+        "group_key": hash(col("group")),
+        "url_key": urls.key(col("url")) if urls else lit(0).cast(DataType.uint64()),
+    }
+    df = df.with_columns(kept)
+    if near is not None:
+        # Dropped documents have the signature of no text, which nobody reads: slices of null lists are an error in
+        # Daft, and Parquet cannot read null lists of a fixed size back.
+        signature = near.signature(col("text").fill_null(lit(""))).cast(DataType.list(DataType.uint32()))
+        df = df.with_column("signature", signature)
+        bands = {band_column(n): key for n, key in enumerate(near.band_keys(col("signature")))}
+        loose = {loose_column(n): key for n, key in enumerate(near.band_keys(col("signature"), near.rows // 2))}
+        df = df.with_columns(bands | loose)
+    return df
+
+
+def key_columns(near: NearDuplicates | None) -> list[str]:
+    """Columns of numbers by which documents are compared, in the order in which they are stored."""
+    bands = near.bands if near else 0
+    return [*KEYS, *map(band_column, range(bands)), *map(loose_column, range(2 * bands))]
+
+
+def keys_of(judged: Path) -> Path:
+    """File of the keys of a judged piece: uint64 [columns, documents], mapped into memory a column at a time."""
+    return judged.with_suffix(".keys.npy")
+
+
+def signatures_of(judged: Path) -> Path:
+    """File of its signatures, uint32 [documents, hashes]."""
+    return judged.with_suffix(".signatures.npy")
+
+
+def write_judged(
+    piece: Path,
+    judged: Path,
+    source: str,
+    steps: Sequence[CleaningStep],
+    near: NearDuplicates | None,
+    urls: UrlDuplicates | None,
+) -> None:
+    """Judge a piece on disk into three files of the same rows, unless they are there; arguments as for `judge`."""
+    if judged.exists():
+        return
+    table = judge(spread(pyarrow.parquet.read_table(piece)), source, steps, near, urls).to_arrow()
+    keys = np.empty((len(key_columns(near)), len(table)), dtype=np.uint64)
+    for row, name in enumerate(key_columns(near)):
+        keys[row] = table.column(name).fill_null(0).to_numpy()
+    with written_whole(keys_of(judged)) as partial, partial.open("wb") as file:
+        np.save(file, keys)
+    if near is not None:
+        flat = table.column("signature").combine_chunks().flatten().to_numpy()
+        signatures = flat.reshape(-1, near.bands * near.rows)
+        with written_whole(signatures_of(judged)) as partial, partial.open("wb") as file:
+            np.save(file, signatures)
+        table = table.drop_columns("signature")
+    # Last: it says that the piece is done.
+    write_table(table.drop_columns([name for name in key_columns(near) if name not in ("id", "size")]), judged)
+
+
+def write_table(table: pyarrow.Table, path: Path) -> None:
+    """Write rows in their order, as a whole or not at all; Daft's own writer names its files at random."""
+    with written_whole(path) as partial:
+        pyarrow.parquet.write_table(table, partial, row_group_size=4096, compression="zstd", compression_level=1)
+
+
+def describe_steps(source: str, steps: Sequence[CleaningStep]) -> list[dict[str, Any]]:
+    """What each step of a source is and drops for, in order, for reports.
+
+    Returns:
+        A dictionary a step with `step` (its class), `about` (first line of its docstring, which names the paper),
+        `measures` and `limits`: reason -> measure, comparison, threshold.
+
+    Raises:
+        InputError: when two rules give one name to what they measure.
+    """
+    described: list[dict[str, Any]] = []
+    seen: dict[str, str] = {}
+    for step in [Normalize(), *steps]:
+        name = type(step).__name__
+        measures = list(step.measures(col("text"))) if isinstance(step, Rule) else []
+        limits = step.limits() if isinstance(step, Rule) else {}
+        for measure in measures:
+            if measure in seen:
+                raise InputError(
+                    f"sources.{source}.steps: {seen[measure]} and {name} both measure {measure!r}: leave one out"
+                )
+            seen[measure] = name
+        described.append(
+            {
+                "step": name,
+                "about": (type(step).__doc__ or "").strip().partition("\n")[0],
+                "measures": measures,
+                "limits": {reason: vars(limit) for reason, limit in limits.items()},
+            }
+        )
+    return described

@@ -1,0 +1,83 @@
+"""The validation split: whole groups of related documents go to one side.
+
+Drawing documents independently is one line, and lets a near-copy of a training document into validation, where it
+looks like understanding.
+"""
+
+import numpy as np
+
+from common.compiled import compiled
+
+
+def choose_validation(
+    sources: np.ndarray, sizes: np.ndarray, components: np.ndarray, fraction: float, seed: int
+) -> np.ndarray:
+    """Which documents are held out.
+
+    Components are taken in a pseudo-random order as long as they fit into the budget of every source they touch; one
+    larger than what is left of a budget is trained on. A source of at least two components holds out at least one.
+
+    Args:
+        sources: name or number of each document's source.
+        sizes: its bytes; 0 for a document that is dropped and counts for nothing.
+        components: label of its connected component, integers: the order is drawn from it.
+        fraction: share of each source's bytes to hold out.
+        seed: of the order.
+
+    Returns:
+        boolean [documents].
+    """
+    names, source_index = np.unique(sources, return_inverse=True)
+    labels, component_index = np.unique(components, return_inverse=True)
+    # Only the pairs of component and source that there are: a table of all would grow with the number of sources.
+    pairs, pair_index = np.unique(component_index * len(names) + source_index, return_inverse=True)
+    pair_components, pair_sources = np.divmod(pairs, len(names))
+    pair_sizes = np.zeros(len(pairs), dtype=np.int64)
+    np.add.at(pair_sizes, pair_index, sizes)
+    starts = np.searchsorted(pair_components, np.arange(len(labels) + 1))
+    totals = np.add.reduceat(pair_sizes, starts[:-1])
+    budget = np.zeros(len(names), dtype=np.int64)
+    np.add.at(budget, pair_sources, pair_sizes)
+    order = np.argsort(pseudo_random(labels, seed), kind="stable")
+    order = order[totals[order] > 0]
+    held_out = _fill(starts, pair_sources, pair_sizes, order, budget * fraction)
+    for source in range(len(names)):
+        touches = np.zeros(len(labels), dtype=bool)
+        touches[pair_components[(pair_sources == source) & (pair_sizes > 0)]] = True
+        own = order[touches[order]]
+        if len(own) >= 2 and not held_out[own].any():
+            held_out[own[np.argmin(totals[own])]] = True
+    return held_out[component_index] & (sizes > 0)
+
+
+def pseudo_random(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al. 2014) of numbers and a seed, uint64: the same on every machine."""
+    mixed = numbers.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@compiled
+def _fill(
+    starts: np.ndarray, sources: np.ndarray, sizes: np.ndarray, order: np.ndarray, budget: np.ndarray
+) -> np.ndarray:
+    """Take each component, in order, that fits into what is left of every source's budget.
+
+    Args:
+        starts: of each component's pairs with sources, int64 [components + 1].
+        sources, sizes: of each pair, int64.
+        order: of the components.
+        budget: of each source, float64.
+    """
+    left = budget.copy()
+    taken = np.zeros(len(starts) - 1, dtype=np.bool_)
+    for component in order:
+        fits = True
+        for pair in range(starts[component], starts[component + 1]):
+            fits &= sizes[pair] <= left[sources[pair]]
+        if fits:
+            taken[component] = True
+            for pair in range(starts[component], starts[component + 1]):
+                left[sources[pair]] -= sizes[pair]
+    return taken

@@ -1,0 +1,190 @@
+"""The second pass over the pieces: what repeats is cut, personal data masked, and every document written to its place.
+
+A document changes here only by what the whole corpus said about it. Kept and dropped documents of a piece are two
+files that are written whole or not at all, so that an interrupted run continues with the next.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+from daft import DataFrame, DataType, Expression, col, lit
+from daft.functions import left, length, length_bytes, regexp_replace, when
+
+from common.daft_engine import spread
+from datamodules.curation.deduplication.repeated_lines import RepeatedLines
+from datamodules.curation.deduplication.repeated_text import RepeatedText
+from datamodules.curation.passes.deduplicate import NEAR, REASONS, Decisions
+from datamodules.curation.passes.filter import EXCERPT_CHARACTERS, MASKING_MARGIN, write_table
+from datamodules.curation.personal_data.mask import MaskPersonalData
+
+DOCUMENTS, DROPPED = "documents", "dropped"
+PROVENANCE = ("id", "source", "path", "group", "url", "licence", "date")
+REPEATED = "repeated"
+"""Reason of documents of which nothing is left when what repeats is cut."""
+
+
+@dataclass
+class Piece:
+    """A judged piece and what was decided about its documents.
+
+    Attributes:
+        number: position among all pieces.
+        source: its source's name.
+        judged: its file.
+        decisions: about all documents.
+    """
+
+    number: int
+    source: str
+    judged: Path
+    decisions: Decisions
+
+    @property
+    def here(self) -> slice:
+        """Its documents among all."""
+        return slice(int(self.decisions.bounds[self.number]), int(self.decisions.bounds[self.number + 1]))
+
+    @property
+    def ordinals(self) -> np.ndarray:
+        """Places of its documents in the corpus."""
+        return np.arange(self.here.start, self.here.stop)
+
+    def read(self, columns: list[str] | None = None) -> pyarrow.Table:
+        """Its documents."""
+        return pyarrow.parquet.read_table(self.judged, columns=columns)
+
+    def kept(self, table: pyarrow.Table) -> np.ndarray:
+        """Which of them are left, boolean."""
+        return (self.decisions.reason[self.here] == 0) & table.column("reason").is_null().to_numpy()
+
+
+Cuts = Mapping[str, tuple[RepeatedText, Path]]
+"""Name -> what cuts and the folder of what it found, in the order in which they are applied."""
+ALL = "all"
+"""Folder of what is compared over all sources."""
+
+
+def find_repetitions(pieces: Sequence[Piece], finders: Mapping[str, RepeatedText], folder: Path) -> Cuts:
+    """Find what repeats among the documents that are left; each finder sees what those before it leave.
+
+    Args:
+        pieces: in order.
+        finders: name -> finder, in order.
+        folder: for what they write down.
+    """
+    found: dict[str, tuple[RepeatedText, Path]] = {}
+    for name, finder in finders.items():
+        for piece in pieces:
+            into = folder / name / _compared_within(finder, piece)
+            into.mkdir(parents=True, exist_ok=True)
+            table = piece.read(["text", "reason"])
+            kept = piece.kept(table)
+            texts, _ = cut(piece, table.column("text").filter(kept), piece.ordinals[kept], found)
+            finder.spill(texts, piece.ordinals[kept], into, f"{piece.number:05}")
+        for into in sorted(path for path in (folder / name).glob("*") if path.is_dir()):
+            finder.merge(into).replace(into.with_suffix(REPEATED_SUFFIX))
+        found[name] = finder, folder / name
+    return found
+
+
+REPEATED_SUFFIX = ".repeated"
+
+
+def _compared_within(finder: RepeatedText, piece: Piece) -> str:
+    """Lines count by source, spans over all."""
+    return piece.source if isinstance(finder, RepeatedLines) else ALL
+
+
+def cut(piece: Piece, texts: Any, ordinals: np.ndarray, cuts: Cuts) -> tuple[pyarrow.Array, dict[str, np.ndarray]]:
+    """Texts of a piece without what repeats, and the characters that each cut took from each, int64."""
+    lost = {}
+    for name, (finder, folder) in cuts.items():
+        repeated = (folder / _compared_within(finder, piece)).with_suffix(REPEATED_SUFFIX)
+        texts, lost[name] = finder.cut(texts, ordinals, repeated)
+    return texts, lost
+
+
+def finish(piece: Piece, folder: Path, masker: MaskPersonalData | None, cuts: Cuts) -> None:
+    """Write `documents/NNNNN.parquet` and `dropped/NNNNN.parquet` of a piece, unless they are there.
+
+    Args:
+        piece: which one.
+        folder: of the stage.
+        masker: masks personal data, or None to keep it. Excerpts of dropped documents are always masked: they are
+            shown to people.
+        cuts: from `find_repetitions`.
+    """
+    documents = folder / DOCUMENTS / f"{piece.number:05}.parquet"
+    dropped = folder / DROPPED / f"{piece.number:05}.parquet"
+    if documents.exists() and dropped.exists():
+        return
+    table = piece.read()
+    measured = [name for name in table.column_names if name.startswith("measured_")]
+    kept, reasons = piece.kept(table), _reasons(piece, table)
+    texts, lost = cut(piece, table.column("text").filter(kept), piece.ordinals[kept], cuts)
+    if cuts:
+        emptied = ~pyarrow.compute.match_substring_regex(texts, r"\S").to_numpy(zero_copy_only=False)
+        left_over = np.flatnonzero(kept)[~emptied]
+        kept[np.flatnonzero(kept)[emptied]] = False
+        texts = texts.filter(~emptied)
+        lost = {name: taken[~emptied] for name, taken in lost.items()}
+    else:
+        left_over = np.flatnonzero(kept)
+    split = np.where(piece.decisions.held_out[piece.here][left_over], "validation", "train")
+    final = table.select([*PROVENANCE, *measured]).take(left_over)
+    final = final.append_column("split", pyarrow.array(split, pyarrow.large_string()))
+    final = final.append_column("text", texts)
+    for name, taken in lost.items():
+        final = final.append_column(f"cut_{name}", pyarrow.array(taken, pyarrow.int64()))
+    write_table(masked_documents(spread(final), masker).to_arrow(), documents)
+
+    others = ~kept
+    gone = table.select([*PROVENANCE, "bytes", "excerpt", "dropped_by", *measured]).filter(others)
+    gone = gone.append_column("reason", reasons.filter(others).fill_null(REPEATED))
+    for name, column in _kept_instead(piece).items():
+        gone = gone.append_column(name, column.filter(others))
+    excerpt = masked_excerpt(masker or MaskPersonalData(), col("excerpt"))
+    write_table(spread(gone).with_column("excerpt", excerpt).to_arrow(), dropped)
+
+
+def _reasons(piece: Piece, table: pyarrow.Table) -> pyarrow.Array:
+    names = pyarrow.array([reason or None for reason in REASONS], pyarrow.large_string())
+    return pyarrow.compute.coalesce(
+        table.column("reason").combine_chunks().cast(pyarrow.large_string()),
+        names.take(pyarrow.array(piece.decisions.reason[piece.here])),
+    )
+
+
+def _kept_instead(piece: Piece) -> dict[str, pyarrow.Array]:
+    """Ids of the documents that duplicates were dropped for, and how similar near-duplicates are to them."""
+    decisions, here = piece.decisions, piece.here
+    other = decisions.ids[decisions.duplicate_of[here]]
+    near = decisions.reason[here] == REASONS.index(NEAR)
+    return {
+        "duplicate_of": pyarrow.array(other, pyarrow.uint64(), mask=decisions.reason[here] == 0),
+        "similarity": pyarrow.array(decisions.similarity[here], pyarrow.float32(), mask=~near),
+    }
+
+
+def masked_documents(df: DataFrame, masker: MaskPersonalData | None) -> DataFrame:
+    """Documents with personal data masked, `masked_KIND` counted and `bytes` of the text as it now is."""
+    if masker is not None:
+        df = df.with_column("masked", masker.masked(col("text")))
+        counted = {f"masked_{kind}": col("masked").get(kind) for kind in masker.kinds}
+        df = df.with_columns({"text": col("masked").get("text"), **counted}).exclude("masked")
+    return df.with_column("bytes", length_bytes(col("text")).cast(DataType.int64()))
+
+
+def masked_excerpt(masker: MaskPersonalData, excerpt: Expression) -> Expression:
+    """What may be shown of an excerpt that was cut with a margin."""
+    masked = masker.rewrite(excerpt)
+    # Placeholders are shorter: the end, where the cut may have halved an address, can move into view.
+    is_cut = length(excerpt) == lit(EXCERPT_CHARACTERS + MASKING_MARGIN)
+    whole = when(is_cut, regexp_replace(masked, rf"\S{{0,{MASKING_MARGIN}}}\z", "")).otherwise(masked)
+    return left(whole, EXCERPT_CHARACTERS)

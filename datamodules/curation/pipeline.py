@@ -1,0 +1,288 @@
+"""Collects the documents of all sources, cleans them, and says of every one what became of it.
+
+Three passes over chunks of bounded size: each document by itself (`chunks`, `judging`), all of them beside each other
+as columns of numbers (`decisions`), and each text as it is written (`finishing`). Chunks cost a copy of the text on
+disk between the passes and buy that memory does not grow with the corpus and that a killed run continues.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
+
+import daft
+import pyarrow.compute
+import pyarrow.parquet
+from tqdm import tqdm
+
+from common.artifacts import fingerprint, source_fingerprint, write_checksums
+from common.daft_engine import use_engine, workers
+from common.errors import InputError
+from datamodules.curation.deduplication.minhash import NearDuplicates
+from datamodules.curation.deduplication.repeated_lines import RepeatedLines
+from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
+from datamodules.curation.deduplication.repeated_text import RepeatedText
+from datamodules.curation.deduplication.url import UrlDuplicates
+from datamodules.curation.filters.base import CleaningStep
+from datamodules.curation.passes.collect import Chunk, chunk_files, collect
+from datamodules.curation.passes.deduplicate import decide
+from datamodules.curation.passes.filter import describe_steps, write_judged
+from datamodules.curation.passes.write import DOCUMENTS, DROPPED, Piece, find_repetitions, finish
+from datamodules.curation.personal_data.mask import MaskPersonalData
+from datamodules.curation.reports.step_throughput import step_rates
+from datamodules.curation.reports.stopwatch import Clock
+from datamodules.curation.reports.summary import summarise
+from datamodules.readers import InputFile, Reader, provenance_name
+
+SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+SUMMARY, TIMINGS = "cleaning.json", "timings.json"
+WORK = "work"
+"""Folder inside an unfinished stage for what is removed at its end."""
+
+
+@dataclass
+class Source:
+    """A named source of text, as an entry of `sources` in YAML.
+
+    Args:
+        reader: where its documents come from.
+        steps: rules and rewrites in order; normalisation is always first and need not be named.
+        weight: share of training samples drawn from it, on any positive scale.
+
+    Raises:
+        InputError: for a weight that is not positive.
+    """
+
+    reader: Reader
+    steps: list[CleaningStep] = field(default_factory=list)
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise InputError(f"weight={self.weight}: must be above 0, or leave the source out")
+
+
+@dataclass
+class Curation:
+    """What cleaning does to all sources alike, and how it is run.
+
+    Args:
+        steps: rules and rewrites applied to every source, after its own.
+        url_duplicates: of documents from one URL only the newest is kept; None keeps all.
+        repeated_lines: cuts lines that many documents of a source share; None keeps them.
+        repeated_spans: cuts spans of words that occurred before; None keeps them.
+        personal_data: masks personal data in what is kept; None keeps it.
+        engine: `native` uses the cores of this machine for all but reading, which is Python's own work and takes one;
+            `ray` uses the cluster that `RAY_ADDRESS` names, or else all cores of this machine for reading too. The
+            result is the same.
+        chunk_megabytes: input files read together, and text held at a time.
+
+    Raises:
+        InputError: for a chunk that holds nothing.
+    """
+
+    steps: list[CleaningStep] = field(default_factory=list)
+    url_duplicates: UrlDuplicates | None = field(default_factory=UrlDuplicates)
+    repeated_lines: RepeatedLines | None = None
+    repeated_spans: RepeatedSpans | None = None
+    personal_data: MaskPersonalData | None = field(default_factory=MaskPersonalData)
+    engine: Literal["native", "ray"] = "native"
+    chunk_megabytes: float = 64.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.chunk_megabytes < float("inf"):
+            raise InputError(f"chunk_megabytes={self.chunk_megabytes}: must be a number above 0, 64 is usual")
+
+    @property
+    def repetitions(self) -> dict[str, RepeatedText]:
+        """What cuts repetitions, by name, in the order in which they are applied."""
+        found = {"repeated_lines": self.repeated_lines, "repeated_spans": self.repeated_spans}
+        return {name: finder for name, finder in found.items() if finder is not None}
+
+    @property
+    def masked_kinds(self) -> list[str]:
+        """Kinds of personal data that are masked."""
+        return self.personal_data.kinds if self.personal_data else []
+
+    def settings(self) -> list[Any]:
+        """For the fingerprint: all but the engine, which changes nothing."""
+        parts = (self.url_duplicates, *self.repetitions.values(), self.personal_data)
+        return [_described(self.steps), [part and _described([part]) for part in parts], self.chunk_megabytes]
+
+
+def _described(steps: Iterable[Any]) -> list[Any]:
+    return [[type(step).__name__, vars(step)] for step in steps]
+
+
+def list_inputs(sources: Mapping[str, Source]) -> dict[str, list[InputFile]]:
+    """Files of every source.
+
+    Raises:
+        InputError: when a path is missing or a source has no file, or a name that files and metrics cannot bear.
+    """
+    for name in sources:
+        if not SOURCE_NAME.fullmatch(name) or name == "all":
+            raise InputError(
+                f"sources.{name!r}: files and metrics are named after a source and 'all' means every one, "
+                "give a name of ASCII letters, digits, '_' and '-'"
+            )
+    inputs = {name: source.reader.files() for name, source in sources.items()}
+    for name, files in inputs.items():
+        if not files:
+            raise InputError(f"source {name}: its reader found no file to read: widen its settings or leave it out")
+    return inputs
+
+
+def cleaning_fingerprint(
+    sources: Mapping[str, Source],
+    inputs: Mapping[str, list[InputFile]],
+    near_duplicates: NearDuplicates | None,
+    validation_fraction: float,
+    seed: int,
+    curation: Curation,
+) -> str:
+    """Fingerprint of all that decides the clean documents: input files, settings and the rules' own source code."""
+    described = {
+        name: [
+            source.reader.settings(),
+            _described(source.steps),
+            sorted([provenance_name(file.name), file.size, file.changed] for file in inputs[name]),
+        ]
+        for name, source in sources.items()
+    }
+    near = near_duplicates.settings() if near_duplicates else None
+    here = Path(__file__).parents[1]
+    files = [*here.glob("readers/**/*.py"), *here.glob("curation/**/*.py")]
+    names = {file.relative_to(here).as_posix() for file in files} - {
+        "curation/reports/explain.py",
+        "curation/reports/stopwatch.py",
+        "curation/reports/step_throughput.py",
+    }
+    code = source_fingerprint(*sorted(names))
+    return fingerprint(described, near, validation_fraction, seed, curation.settings(), code, daft.__version__)
+
+
+def clean(
+    sources: Mapping[str, Source],
+    inputs: Mapping[str, list[InputFile]],
+    folder: Path,
+    near_duplicates: NearDuplicates | None,
+    validation_fraction: float,
+    seed: int,
+    curation: Curation | None = None,
+) -> dict[str, Any]:
+    """Collect and clean into `documents/NNNNN.parquet`, `dropped/NNNNN.parquet` and `cleaning.json`.
+
+    Args:
+        sources: readers and steps by name.
+        inputs: files of each source, from `list_inputs`.
+        folder: empty, or what an interrupted run with the same fingerprint left; the caller makes the result appear
+            at once.
+        near_duplicates: near-duplicate removal over all sources, or None.
+        validation_fraction: share of each source's bytes held out.
+        seed: of the split.
+        curation: what is done to all sources alike; by default `Curation()`.
+
+    Returns:
+        The summary, as written to `cleaning.json`, with the seconds of `timings.json`.
+
+    Raises:
+        InputError: when no document is left, a step is there twice or Ray is not installed.
+    """
+    curation = curation or Curation()
+    clock, work = Clock(), folder / WORK
+    steps = {name: [*sources[name].steps, *curation.steps] for name in sorted(sources)}
+    described = {name: describe_steps(name, own) for name, own in steps.items()}
+    use_engine(curation.engine)
+    for path in (work / "raw", work / "judged", folder / DOCUMENTS, folder / DROPPED):
+        path.mkdir(parents=True, exist_ok=True)
+
+    key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
+    size = int(curation.chunk_megabytes * 1e6)
+
+    readers = {name: source.reader for name, source in sources.items()}
+
+    def read_ahead(some: Sequence[Chunk]) -> None:
+        """Have the workers read a chunk each."""
+        unread = [chunk for chunk in some if chunk.pieces(work / "judged") is None]
+        with clock.measure("collect", sum(chunk.size for chunk in unread)):
+            collect(unread, readers, work / "raw", size)
+
+    rates: dict[str, list[dict[str, Any]]] = {}
+
+    def judge_pieces(chunk: Chunk) -> list[Path]:
+        """The judged pieces of a chunk, made if they are not there."""
+        judged = chunk.pieces(work / "judged")
+        if judged is not None:
+            return judged
+        name, raw = chunk.source, chunk.pieces(work / "raw") or []
+        judged = [chunk.piece(work / "judged", number) for number in range(len(raw))]
+        for before, after in zip(raw, judged, strict=True):
+            with clock.measure(f"judge {name}", _text_bytes(before)):
+                write_judged(before, after, name, steps[name], near=near_duplicates, urls=curation.url_duplicates)
+        if raw and name not in rates:
+            rates[name] = step_rates(raw[0], steps[name])
+        chunk.finish(work / "judged", len(raw))
+        for path in [*raw, work / "raw" / f"{chunk.name}.json"]:
+            path.unlink()
+        return judged
+
+    chunks = chunk_files(inputs, size, key)
+    by_chunk: list[list[Path]] = []
+    with _progress("cleaning", sum(chunk.size for chunk in chunks)) as progress:
+        for start in range(0, len(chunks), workers()):
+            some = chunks[start : start + workers()]
+            read_ahead(some)
+            for chunk in some:
+                by_chunk.append(judge_pieces(chunk))
+                progress.update(chunk.size)
+    judged = [path for paths in by_chunk for path in paths]
+    owners = [chunk.source for chunk, paths in zip(chunks, by_chunk, strict=True) for _ in paths]
+    total = sum(map(_text_bytes, judged))
+    with clock.measure("duplicates and split", total):
+        decisions = decide(judged, owners, near_duplicates, validation_fraction, seed)
+    if decisions is None:
+        reasons = {reason for path in judged for reason in _reasons(path)}
+        raise InputError(f"no document is left after cleaning; dropped as: {', '.join(sorted(reasons)) or 'none read'}")
+
+    pieces = [Piece(n, source, path, decisions) for n, (source, path) in enumerate(zip(owners, judged, strict=True))]
+    with clock.measure("repetitions", total):
+        cuts = find_repetitions(pieces, curation.repetitions, work)
+
+    with _progress("writing", total) as progress:
+        for piece in pieces:
+            size = _text_bytes(piece.judged)
+            with clock.measure("mask and write", size):
+                finish(piece, folder, curation.personal_data, cuts)
+            progress.update(size)
+    with clock.measure("summary", total):
+        summary = summarise(described, pieces, folder, curation.masked_kinds, list(curation.repetitions))
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    timings = clock.summary() | {"step_rates": rates}
+    (folder / TIMINGS).write_text(json.dumps(timings, indent=1), encoding="utf-8")
+    shutil.rmtree(work)
+    for leftover in folder.glob("*/.*.partial"):
+        leftover.unlink()
+    written = sorted(path.relative_to(folder).as_posix() for path in folder.glob("d*/*.parquet"))
+    write_checksums(folder, *written, SUMMARY)
+    return summary | timings
+
+
+def _progress(name: str, size: int) -> tqdm:
+    return tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None)
+
+
+def _text_bytes(path: Path) -> int:
+    """Bytes of the texts of a piece as they were read."""
+    return int(pyarrow.compute.sum(pyarrow.parquet.read_table(path, columns=["bytes"]).column(0)).as_py() or 0)
+
+
+def _reasons(path: Path) -> list[str]:
+    column = pyarrow.parquet.read_table(path, columns=["reason"]).column(0)
+    return [reason for reason in column.unique().to_pylist() if reason]

@@ -1,0 +1,48 @@
+"""The largest groups of duplicates: what a corpus repeats most."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from datamodules.curation.passes.deduplicate import rows_at
+from datamodules.curation.passes.write import Piece
+
+CLUSTERS, MEMBERS = 20, 20
+
+
+def largest_clusters(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+    """Groups that were reduced to one document, the largest first.
+
+    Returns:
+        At most `CLUSTERS` of `size` (with the one kept), `id` and `path` of the one kept, and `paths` of at most
+        `MEMBERS` of those dropped, in the order of the corpus.
+    """
+    if not pieces:
+        return []
+    decisions = pieces[0].decisions
+    kept = final_document(decisions.duplicate_of)
+    dropped = np.flatnonzero(decisions.reason > 0)
+    roots, counts = np.unique(kept[dropped], return_counts=True)
+    chosen = np.lexsort((roots, -counts))[:CLUSTERS]
+    members = {int(roots[index]): dropped[kept[dropped] == roots[index]][:MEMBERS] for index in chosen}
+    wanted = np.unique(np.concatenate([np.array(list(members), dtype=np.int64), *members.values()]))
+    paths = rows_at([piece.judged for piece in pieces], decisions.bounds, wanted, ["path"])["path"]
+    path_of = dict(zip(wanted.tolist(), paths, strict=True))
+    return [
+        {
+            "size": int(counts[index]) + 1,
+            "id": int(decisions.ids[roots[index]]),
+            "path": path_of[int(roots[index])],
+            "paths": [path_of[position] for position in members[int(roots[index])].tolist()],
+        }
+        for index in chosen
+    ]
+
+
+def final_document(duplicate_of: np.ndarray) -> np.ndarray:
+    """The document that is kept in the end: an exact duplicate may be one of a near-duplicate."""
+    final = duplicate_of
+    while (final != duplicate_of[final]).any():
+        final = duplicate_of[final]
+    return final

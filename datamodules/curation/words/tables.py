@@ -1,0 +1,92 @@
+"""What splitting words looks up: kinds of characters, special strings by their hash, units of measurement.
+
+Flat arrays and an open hash table, because compiled loops know no dictionary that costs nothing to pass.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common.compiled import compiled
+from datamodules.curation.words.characters import character_table
+from datamodules.curation.words.english import special_cases
+
+UNITS = (
+    "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa "
+    "mbar mb MB kb KB gb GB tb TB T G M K %"
+)
+HASH_START, HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+SLOTS = 1 << 13
+
+
+class Rules(NamedTuple):
+    """What splitting looks up.
+
+    Attributes:
+        characters: bits of each code point, uint32 (`character_table`).
+        keys: hashes of special strings, uint64 [slots], 0 where a slot is free.
+        cuts: where each is cut, in bytes from its begin, uint8 [slots, 3]; 0 for no cut.
+        longest: bytes of the longest special string that begins with a byte, uint8 [256].
+        units: hashes of units of measurement, uint64.
+        english: whether punctuation is split off at all; else white space alone parts words.
+    """
+
+    characters: np.ndarray
+    keys: np.ndarray
+    cuts: np.ndarray
+    longest: np.ndarray
+    units: np.ndarray
+    english: bool
+
+
+@functools.cache
+def splitting_rules(words: str) -> Rules:
+    """Rules for `words`, "english" or "whitespace"."""
+    keys, cuts = np.zeros(SLOTS, dtype=np.uint64), np.zeros((SLOTS, 3), dtype=np.uint8)
+    longest = np.zeros(256, dtype=np.uint8)
+    for case, parts in special_cases().items():
+        raw = case.encode()
+        longest[raw[0]] = max(longest[raw[0]], len(raw))
+        key = _hash_of(raw)
+        slot = int(key) % SLOTS
+        while keys[slot]:
+            slot = (slot + 1) % SLOTS
+        keys[slot] = key
+        places = np.cumsum([len(part.encode()) for part in parts])[:-1]
+        cuts[slot, : len(places)] = places
+    units = np.array([_hash_of(unit.encode()) for unit in UNITS.split()], dtype=np.uint64)
+    return Rules(character_table(), keys, cuts, longest, units, words == "english")
+
+
+def _hash_of(raw: bytes) -> np.uint64:
+    # Compiled, it gives a Python number.
+    return np.uint64(hash_bytes(np.frombuffer(raw, dtype=np.uint8), 0, len(raw)))
+
+
+@compiled
+def hash_bytes(text: np.ndarray, start: int, stop: int) -> np.uint64:
+    """FNV-1a of 64 bits."""
+    value = HASH_START
+    for place in range(start, stop):
+        value = (value ^ np.uint64(text[place])) * HASH_FACTOR
+    return value
+
+
+@compiled
+def find_special(rules: Rules, key: np.uint64) -> int:
+    """Slot of a special string by its hash, -1 for none."""
+    slot: Any = np.int64(key & np.uint64(SLOTS - 1))
+    while rules.keys[slot] != 0:
+        if rules.keys[slot] == key:
+            return slot
+        slot = (slot + 1) & (SLOTS - 1)
+    return -1
+
+
+@compiled
+def is_special(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
+    """Whether bytes are a special string."""
+    if start >= stop or stop - start > rules.longest[text[start]]:
+        return False
+    return find_special(rules, hash_bytes(text, start, stop)) >= 0

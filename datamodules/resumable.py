@@ -1,0 +1,293 @@
+"""What DataModules of numbered samples share: which of them this rank sees, and how many were learned from.
+
+The only state is how far the order was consumed, counted in optimizer steps, because a prefetching loader is always
+ahead of what was learned from, what each step up to there consumed, and which stretches of it are left out.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import lightning
+import xxhash
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from common.errors import InputError
+from datamodules.mixing.mixture import PADDING, Batches, GlobalBatches, permute
+from datamodules.mixing.skipped_samples import SkippedSamples
+
+
+class EpochOrder:
+    """Sample number to item: all items once an epoch, in a new pseudo-random order each time.
+
+    Args:
+        items: their number.
+        seed: of all orders.
+    """
+
+    def __init__(self, items: int, seed: int) -> None:
+        self.items, self.seed = items, seed
+
+    def __getitem__(self, sample: int) -> int:
+        epoch, position = divmod(sample, self.items)
+        return permute(position, self.items, xxhash.xxh3_64_intdigest(f"epoch/{epoch}".encode(), seed=self.seed))
+
+
+@dataclass(frozen=True)
+class BatchSizeWarmup:
+    """Batches that begin small and grow: early gradients agree with each other, so few samples tell the direction
+    (McCandlish et al. 2018). GPT-3 grew its batch over the first billions of tokens (Brown et al. 2020, section 2.3).
+
+    Args:
+        initial: windows in a micro-batch at first.
+        increment: windows added each time; every size is kept for equally many steps, as in Megatron-LM.
+        steps: optimizer steps until the full size.
+
+    Raises:
+        InputError: for a value out of its range.
+    """
+
+    initial: int
+    increment: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        if min(self.initial, self.increment, self.steps) < 1:
+            raise InputError(
+                f"batch_size_warmup: initial={self.initial}, increment={self.increment}, steps={self.steps}: all must "
+                "be at least 1"
+            )
+
+    def sizes(self, full: int) -> list[int]:
+        """Every size there is on the way to `full`, ascending."""
+        return [*range(self.initial, full, self.increment), full]
+
+    def size(self, step: int, full: int) -> int:
+        """Windows in a micro-batch of optimizer step number `step`."""
+        sizes = self.sizes(full)
+        return sizes[min(step * (len(sizes) - 1) // self.steps, len(sizes) - 1)]
+
+    def smaller(self, full: int) -> list[tuple[int, int]]:
+        """Every size below `full`, ascending, and the optimizer steps that it is kept for."""
+        sizes = self.sizes(full)
+        last = len(sizes) - 1
+        starts = [-(-number * self.steps // max(1, last)) for number in range(last + 1)]
+        return [(size, stop - start) for size, (start, stop) in zip(sizes, itertools.pairwise(starts), strict=False)]
+
+
+class StepKey(NamedTuple):
+    """A micro-batch by its samples, and those of the whole optimizer step over all ranks; empty outside training."""
+
+    samples: list[int]
+    step: Sequence[int]
+
+
+class StepKeys(Sampler[StepKey]):
+    """Names with every micro-batch the samples of its optimizer step, so that losses can be divided by what is in it.
+
+    Args:
+        batches: of this rank, beginning with a step.
+        samples_a_step: over all ranks and accumulated batches.
+    """
+
+    def __init__(self, batches: GlobalBatches, samples_a_step: int) -> None:
+        self.batches, self.samples_a_step = batches, samples_a_step
+
+    def __iter__(self) -> Iterator[StepKey]:
+        first, taken, skipped = self.batches.start(), 0, self.batches.skipped
+        for samples in self.batches:
+            if taken == self.samples_a_step:
+                first, taken = skipped.after(first, taken), 0
+            if taken == 0:
+                step = skipped.take(first, self.samples_a_step)
+            taken += len(samples) * self.batches.ranks
+            yield StepKey(samples, step)
+
+
+class Stretch(NamedTuple):
+    """Optimizer steps in a row with equally many samples each: after `step` of them `sample` was the first to come."""
+
+    step: int
+    sample: int
+    samples_a_step: int
+
+
+class NumberedSamples(lightning.LightningDataModule):
+    """Deals sample numbers out to data-parallel ranks and remembers the position in their order.
+
+    Args:
+        batch_size: windows in a micro-batch of one rank.
+        workers: processes that read ahead; 0 reads in the training process.
+        batch_size_warmup: smaller batches at first; null for none.
+    """
+
+    def __init__(self, batch_size: int, workers: int, batch_size_warmup: BatchSizeWarmup | None = None) -> None:
+        super().__init__()
+        if batch_size_warmup is not None and batch_size_warmup.initial > batch_size:
+            raise InputError(
+                f"batch_size_warmup.initial={batch_size_warmup.initial}: larger than batch_size={batch_size}, which "
+                "it grows to"
+            )
+        if batch_size < 1 or workers < 0:
+            raise InputError(
+                f"batch_size={batch_size}, workers={workers}: need at least 1 window and no negative number"
+            )
+        self.batch_size, self.workers, self.batch_size_warmup = batch_size, workers, batch_size_warmup
+        self.consumed_samples = self.counted_steps = 0
+        self.skipped = SkippedSamples()
+        self.stretches: list[Stretch] = []
+
+    def ranks(self) -> tuple[int, int]:
+        """This process's data-parallel rank and their number, as the strategy counts them."""
+        shares = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return (shares["rank"], shares["num_replicas"]) if shares else (0, 1)
+
+    def order(self) -> dict[str, Any]:
+        """What the order of samples depends on; a checkpoint is continued with the same."""
+        return {}
+
+    def position(self) -> int:
+        """First sample number not yet consumed by a completed optimizer step."""
+        return self.consumed_samples if self.trainer is None else self.position_at(self.trainer.global_step)
+
+    def samples_of_run(self) -> int | None:
+        """First sample number not consumed when trainer.max_steps is reached, None where it is not set."""
+        if self.trainer is None or self.trainer.max_steps < 1:
+            return None
+        return self.position_at(self.trainer.max_steps)
+
+    def position_at(self, step: int) -> int:
+        """First sample number not yet consumed when `step` optimizer steps are completed, in this start or an earlier.
+
+        Args:
+            step: at least 0.
+
+        Raises:
+            InputError: for a step before the checkpoint that this run continues, where that does not say what came
+                before it.
+        """
+        if step < self.counted_steps:
+            stretch = self._stretch_of(step)
+            return self.skipped.after(stretch.sample, (step - stretch.step) * stretch.samples_a_step)
+        samples = sum(map(self._samples_in, range(self.counted_steps, step)))
+        return self.skipped.after(self.consumed_samples, samples)
+
+    def samples_of_step(self, step: int) -> list[int]:
+        """Samples of the whole optimizer step that made `step` of them complete, over all ranks."""
+        earlier = step <= self.counted_steps
+        samples = self._stretch_of(step - 1).samples_a_step if earlier else self._samples_in(step - 1)
+        return self.skipped.take(self.position_at(step - 1), samples)
+
+    def _samples_in(self, step: int) -> int:
+        assert self.trainer is not None
+        return self.batch_size_of(step) * self.ranks()[1] * self.trainer.accumulate_grad_batches
+
+    def _stretch_of(self, step: int) -> Stretch:
+        found = [stretch for stretch in self.stretches if stretch.step <= step]
+        if not found:
+            raise InputError(
+                f"samples of step {step + 1}: the checkpoint of step {self.counted_steps} that this run continues was "
+                "written before checkpoints knew what came before them, set it aside to continue an earlier one"
+            )
+        return found[-1]
+
+    def _stretches_up_to(self, step: int) -> list[Stretch]:
+        """What earlier starts counted and what this one did."""
+        found, first, sample = list(self.stretches), self.counted_steps, self.consumed_samples
+        for samples, steps in itertools.groupby(map(self._samples_in, range(first, step))):
+            found.append(Stretch(first, sample, samples))
+            number = sum(1 for _ in steps)
+            first, sample = first + number, self.skipped.after(sample, number * samples)
+        return found
+
+    def origins(self, samples: Sequence[int]) -> list[dict[str, Any]]:
+        """What each sample is made of, for people: at least its number."""
+        return [{"sample": sample} for sample in samples]
+
+    def batch_size_of(self, step: int) -> int:
+        """Windows in each micro-batch of an optimizer step."""
+        warmup = self.batch_size_warmup
+        return self.batch_size if warmup is None else warmup.size(step, self.batch_size)
+
+    def batch_sizes(self) -> list[int]:
+        """Every size a micro-batch has in training."""
+        warmup = self.batch_size_warmup
+        return [self.batch_size] if warmup is None else warmup.sizes(self.batch_size)
+
+    def _coming_batch_sizes(self) -> Iterator[int]:
+        first, accumulated = (
+            (self.trainer.global_step, self.trainer.accumulate_grad_batches) if self.trainer else (0, 1)
+        )
+        for step in itertools.count(first):
+            yield from itertools.repeat(self.batch_size_of(step), accumulated)
+
+    def training_batches(self) -> GlobalBatches:
+        """Endless batches of sample numbers from the first one not yet consumed."""
+        return GlobalBatches(self.position, self._coming_batch_sizes, *self.ranks(), self.skipped)
+
+    def evaluation_batches(self, groups: list[list[int]]) -> list[list[int]]:
+        """Batches over each group of samples once, all of one size and equally many a rank, filled up with padding.
+
+        Ranks that share parameters or layers run every forward pass together, with tensors of one shape.
+        """
+        rank, ranks = self.ranks()
+        batches = [group[i : i + self.batch_size] for group in groups for i in range(0, len(group), self.batch_size)]
+        batches += [[]] * (-len(batches) % ranks)
+        return [batch + [PADDING] * (self.batch_size - len(batch)) for batch in batches[rank::ranks]]
+
+    def training_keys(self) -> StepKeys:
+        """The same batches, each with the samples of its step."""
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return StepKeys(self.training_batches(), self.batch_size * self.ranks()[1] * accumulated)
+
+    def evaluation_keys(self, samples: int) -> list[StepKey]:
+        """Batches over samples 0 .. `samples` - 1 once."""
+        return [StepKey(batch, range(0)) for batch in self.evaluation_batches([list(range(samples))])]
+
+    def loader(self, windows: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
+        """A loader of whole batches, each named by its list of sample numbers."""
+        return self.batch_loader(Batches(windows), batches)
+
+    def batch_loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
+        """A loader over a data set whose items are whole batches."""
+        return DataLoader(
+            dataset,
+            sampler=batches,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=False,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Samples consumed by completed optimizer steps; earlier steps may have had another batch size."""
+        assert self.trainer is not None
+        return {
+            "consumed_samples": self.position(),
+            "counted_steps": self.trainer.global_step,
+            "stretches": [list(stretch) for stretch in self._stretches_up_to(self.trainer.global_step)],
+            "skipped": [list(pair) for pair in self.skipped.ranges],
+            "order": self.order(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where the checkpoint stopped.
+
+        Raises:
+            InputError: when the data is no longer what the checkpoint was trained on, or what it says is left out is
+                no stretch of samples.
+        """
+        saved, mine = state_dict.get("order", {}), self.order()
+        differing = [f"{key} {saved.get(key)} -> {mine[key]}" for key in mine if saved.get(key) != mine[key]]
+        if differing:
+            raise InputError(
+                f"the checkpoint was trained on other data ({'; '.join(differing)}): restore the inputs and settings, "
+                "or train anew with another trainer.default_root_dir"
+            )
+        # What was found to be bad since the checkpoint stays left out.
+        for first, stop in SkippedSamples(state_dict.get("skipped", ())).ranges:
+            self.skipped.add(first, stop)
+        self.consumed_samples = state_dict["consumed_samples"]
+        self.counted_steps = state_dict["counted_steps"]
+        self.stretches = [Stretch(*numbers) for numbers in state_dict.get("stretches", ())]

@@ -1,0 +1,136 @@
+"""Tokenizers of the Hugging Face ecosystem, read from `tokenizer.json`.
+
+Text that spells a control token stays text here, as with this project's own tokenizer; transformers would turn it into
+the control token. Which token begins, ends and pads a text stands in `tokenizer_config.json` beside it; whether texts
+have the first, its post-processor says.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import InputError
+from datamodules.tokenization.sentencepiece import SPACE_MARK, Tokenizer
+
+JSON, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """A tokenizer of the `tokenizers` library.
+
+    Args:
+        model: JSON of `tokenizer`, the text of `tokenizer.json`, and the ids `bos`, `eos`, `pad`.
+
+    Raises:
+        InputError: when the library is not installed or the text is none of its tokenizers.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise InputError(f"{JSON} needs the tokenizers package: pip install -e '.[huggingface]'") from error
+        self.model = model
+        described = json.loads(model)
+        self._json: str = described["tokenizer"]
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(self._json)
+        except Exception as error:  # the library raises nothing more particular
+            raise InputError(f"{JSON} cannot be read ({error})") from error
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.bos, self.eos, self.pad = described["bos"], described["eos"], described["pad"]
+        self._begins = self.bos in self._tokenizer.encode("", add_special_tokens=True).ids
+
+    @classmethod
+    def load(cls, path: Path) -> "HuggingFaceTokenizer":
+        """From `tokenizer.json` and what lies beside it.
+
+        Raises:
+            InputError: when a file is damaged or no end-of-text token is named.
+        """
+        settings = path.with_name(SETTINGS)
+        try:
+            text = path.read_text(encoding="utf-8")
+            named = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+            ids = {token["content"]: token["id"] for token in json.loads(text).get("added_tokens", [])}
+            bos, eos, pad = (_id(named.get(f"{name}_token"), ids) for name in ("bos", "eos", "pad"))
+        except (UnicodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise InputError(f"{path} or {SETTINGS} beside it is damaged ({error})") from error
+        if eos is None:
+            raise InputError(f"{settings} names no eos_token that {path.name} holds: add it")
+        return cls(json.dumps({"tokenizer": text, "bos": bos, "eos": eos, "pad": eos if pad is None else pad}).encode())
+
+    @property
+    def beginning(self) -> list[int]:
+        """The beginning-of-text token where the tokenizer writes it; SmolLM's and GPT-2's only name one."""
+        return super().beginning if self._begins else []
+
+    def __len__(self) -> int:
+        return int(max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def control_ids(self) -> dict[str, int]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
+    def token_bytes(self) -> np.ndarray:
+        sizes = np.zeros(len(self), dtype=np.int32)
+        is_byte_level = "ByteLevel" in _types(json.loads(self._json).get("decoder"))
+        control, added = set(self.control_ids().values()), self._tokenizer.get_added_tokens_decoder()
+        for token, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
+            if number in control:
+                continue
+            if number in added:
+                sizes[number] = len(token.encode())
+            elif is_byte_level:
+                sizes[number] = len(token)  # a character for each byte
+            elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+                sizes[number] = 1
+            else:
+                sizes[number] = len(token.replace(SPACE_MARK, " ").encode())
+        return sizes
+
+    def write(self, folder: Path) -> None:
+        (folder / JSON).write_text(self._json, encoding="utf-8")
+        ids = {f"{name}_token": getattr(self, name) for name in ("bos", "eos", "pad")}
+        described = {
+            name: str(self._tokenizer.id_to_token(number)) for name, number in ids.items() if number is not None
+        }
+        (folder / SETTINGS).write_text(json.dumps(settings_of(described), indent=2) + "\n", encoding="utf-8")
+
+
+def settings_of(special: dict[str, str], template: str | None = None) -> dict[str, Any]:
+    """What `tokenizer_config.json` says of a tokenizer that is all in `tokenizer.json`."""
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **special,
+    }
+    return settings if template is None else settings | {"chat_template": template}
+
+
+def _id(token: Any, ids: dict[str, int]) -> int | None:
+    """A special token is named by its text, or by an object that holds it."""
+    return ids.get(token["content"] if isinstance(token, dict) else token) if token else None
+
+
+def _types(part: Any) -> set[str]:
+    """Types of all parts of a description."""
+    if isinstance(part, dict):
+        return {part.get("type", "")}.union(*map(_types, part.values()))
+    return set().union(*map(_types, part)) if isinstance(part, list) else set()

@@ -1,0 +1,140 @@
+"""Optimizers and learning-rate schedules as small factories that YAML swaps by class_path.
+
+A factory sees named parameters, which a plain optimizer class does not: grouping by name or shape stays here and
+out of the LightningModule. Schedules are pure functions of (step, total steps), so that a resumed run recomputes
+them instead of trusting saved state.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from common.errors import InputError
+
+
+class OptimizerFactory(ABC):
+    """Makes an optimizer for a model's named parameters."""
+
+    @abstractmethod
+    def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        """The optimizer over every parameter that requires a gradient."""
+
+
+def check_adam(learning_rate: float, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
+    """Refuse what AdamW cannot take.
+
+    Raises:
+        InputError: with the value and the rule.
+    """
+    if not 0 < learning_rate < math.inf:
+        raise InputError(f"learning_rate={learning_rate}: must be a number above 0")
+    if not all(0 <= beta < 1 for beta in betas) or not (epsilon >= 0 and weight_decay >= 0):
+        raise InputError(
+            f"betas={betas}, epsilon={epsilon}, weight_decay={weight_decay}: betas must lie in [0, 1), "
+            "the others not below 0"
+        )
+
+
+class AdamW(OptimizerFactory):
+    """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only.
+
+    Vectors (norm gains, biases) are not decayed: pulling a gain to zero is no regulariser (GPT-2, Llama).
+
+    Args:
+        learning_rate: peak learning rate.
+        betas: decay of the first and second moment; (0.9, 0.95) is Llama's.
+        epsilon: added to the root of the second moment.
+        weight_decay: decoupled decay of matrices; 0.1 is Llama's.
+        fused: PyTorch's single-kernel update.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 3e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.1,
+        fused: bool = True,
+    ) -> None:
+        check_adam(learning_rate, betas, epsilon, weight_decay)
+        self.learning_rate, self.betas, self.epsilon = learning_rate, betas, epsilon
+        self.weight_decay, self.fused = weight_decay, fused
+
+    def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.AdamW:
+        """One group of decayed matrices and one of undecayed vectors."""
+        trained = [parameter for _, parameter in parameters if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        # A group may be empty in a process that holds a part of the model; all processes then have the same groups.
+        return torch.optim.AdamW(
+            groups,
+            lr=self.learning_rate,
+            betas=self.betas,
+            eps=self.epsilon,
+            fused=self.fused,
+        )
+
+
+@torch.no_grad()
+def scale_gradients(parameters: Iterable[nn.Parameter], factor: torch.Tensor) -> None:
+    """Multiply every gradient by a scalar tensor in place, without reading it back from the device."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in gradients], factor)
+
+
+class Schedule(ABC):
+    """A factor on the peak learning rate at each step.
+
+    Args:
+        warmup_steps: steps of linear rise from 1 / warmup_steps to 1.
+        final_fraction: the factor at the last step.
+    """
+
+    def __init__(self, warmup_steps: int, final_fraction: float) -> None:
+        if warmup_steps < 0:
+            raise InputError(f"warmup_steps={warmup_steps}: must not be negative")
+        if not 0 <= final_fraction <= 1:
+            raise InputError(f"final_fraction={final_fraction}: must lie in [0, 1]")
+        self.warmup_steps, self.final_fraction = warmup_steps, final_fraction
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """Factor for the update number `step` (from 0) out of `total_steps`."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps + 1) / max(total_steps - self.warmup_steps, 1)
+        return self.after_warmup(min(progress, 1.0))
+
+    @abstractmethod
+    def after_warmup(self, progress: float) -> float:
+        """Factor at `progress` in (0, 1] of the steps after warm-up."""
+
+
+class Cosine(Schedule):
+    """Half a cosine from 1 to `final_fraction` (Loshchilov & Hutter 2017); a tenth is Chinchilla's choice."""
+
+    def __init__(self, warmup_steps: int = 100, final_fraction: float = 0.1) -> None:
+        super().__init__(warmup_steps, final_fraction)
+
+    def after_warmup(self, progress: float) -> float:
+        """1 at the start, `final_fraction` at the end."""
+        return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class WarmupStableDecay(Schedule):
+    """Constant, then a linear fall over the last `decay_fraction` (Hu et al. 2024; Hägele et al. 2024 take 0.2)."""
+
+    def __init__(self, warmup_steps: int = 100, decay_fraction: float = 0.2, final_fraction: float = 0.0) -> None:
+        super().__init__(warmup_steps, final_fraction)
+        if not 0 < decay_fraction <= 1:
+            raise InputError(f"decay_fraction={decay_fraction}: must lie in (0, 1]")
+        self.decay_fraction = decay_fraction
+
+    def after_warmup(self, progress: float) -> float:
+        """1 until the decay begins, `final_fraction` at the end."""
+        return 1 - (1 - self.final_fraction) * max(0.0, 1 - (1 - progress) / self.decay_fraction)

@@ -1,0 +1,143 @@
+"""Folders as the Hugging Face ecosystem keeps models: `config.json`, tensors in one or more safetensors files.
+
+Tensors are read and written one at a time, so that a model of any size passes through the memory of one of them and of
+one file; the writer knows all sizes before it reads the first tensor.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from common.errors import InputError
+from models.config import DecoderConfig
+from models.weights.hugging_face_names import from_hugging_face, hugging_face_names
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+SHARD_BYTES = 5_000_000_000
+"""Largest file, transformers' default."""
+
+
+class HuggingFaceFolder:
+    """The tensors of a folder, by their names in this project's decoder.
+
+    Args:
+        path: holds `config.json` and safetensors files.
+
+    Raises:
+        InputError: for a family this decoder cannot be, or files that are absent or damaged.
+
+    Attributes:
+        config: the shape.
+        positions: longest text the model is meant for, None where the configuration does not say.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            described = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+            self.config: DecoderConfig = from_hugging_face(described)
+            self.positions: int | None = described.get("max_position_embeddings")
+            self._file_of = self._files()
+        except (OSError, UnicodeError, json.JSONDecodeError, SafetensorError) as error:
+            raise InputError(f"{path} is no Hugging Face checkpoint in safetensors files ({error})") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path / CONFIG} lacks {error} or holds something else there") from error
+
+    def _files(self) -> dict[str, Path]:
+        if (self.path / INDEX).is_file():
+            index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            files = {name: self.path / file for name, file in index.items()}
+            if missing := sorted({file.name for file in files.values() if not file.is_file()}):
+                raise InputError(f"{self.path} lacks {', '.join(missing)}: download it again")
+            return files
+        with safe_open(self.path / SINGLE, "pt") as file:
+            return dict.fromkeys(file.keys(), self.path / SINGLE)
+
+    def __call__(self, name: str) -> torch.Tensor | None:
+        """A decoder's parameter, whole, on the CPU; None where it is not stored."""
+        theirs = hugging_face_names(name, self.config)
+        if not all(one in self._file_of for one in theirs):
+            return None
+        tensors = []
+        for one in theirs:
+            with safe_open(self._file_of[one], "pt") as file:
+                tensors.append(file.get_tensor(one))
+        return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+
+
+def is_hugging_face_folder(path: Path) -> bool:
+    """Whether a path is a folder of that kind."""
+    return path.is_dir() and (path / CONFIG).is_file()
+
+
+def write_hugging_face_folder(
+    folder: Path,
+    shape: DecoderConfig,
+    config: dict[str, Any],
+    sizes: Iterable[tuple[str, torch.Size]],
+    read: Callable[[str], torch.Tensor],
+    dtype: torch.dtype,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a model; files appear under their names when they are whole, `config.json` the last.
+
+    Args:
+        folder: made where it is not there.
+        shape: of the decoder.
+        config: what goes into `config.json`.
+        sizes: name in this project's decoder and shape of every tensor.
+        read: gives a tensor by that name.
+        dtype: of the tensors written.
+        shard_bytes: of a file, at most, unless one tensor alone is larger.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[list[str]] = []
+    free = total = 0
+    for name, whole_size in sizes:
+        size = whole_size.numel() * dtype.itemsize
+        if not shards or size > free:
+            shards.append([])
+            free = shard_bytes
+        shards[-1].append(name)
+        free -= size
+        total += size
+    index: dict[str, str] = {}
+    with tqdm(total=total, desc=f"writing {folder}", unit="B", unit_scale=True) as progress:
+        for number, names in enumerate(shards):
+            file = SINGLE if len(shards) == 1 else f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+            tensors: dict[str, torch.Tensor] = {}
+            for name in names:
+                theirs, whole = hugging_face_names(name, shape), read(name).to(dtype)
+                # Of a slice, safetensors would write all that it was cut from.
+                parts = [whole] if len(theirs) == 1 else [part.clone() for part in whole]
+                tensors |= {one: part.contiguous() for one, part in zip(theirs, parts, strict=True)}
+            temporary = folder / f".{file}.partial"
+            save_file(tensors, temporary, metadata={"format": "pt"})
+            temporary.rename(folder / file)
+            index |= dict.fromkeys(tensors, file)
+            progress.update(sum(tensor.nbytes for tensor in tensors.values()))
+    if len(shards) > 1:
+        described = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
+        _write_json(folder / INDEX, described)
+    else:
+        (folder / INDEX).unlink(missing_ok=True)
+    # Files of a model that was here before would be read in place of these, or beside them.
+    for stale in [folder / SINGLE, *folder.glob("model-*-of-*.safetensors")]:
+        if stale.name not in index.values():
+            stale.unlink(missing_ok=True)
+    special = {
+        key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None
+    }
+    _write_json(folder / GENERATION, special)
+    _write_json(folder / CONFIG, config)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

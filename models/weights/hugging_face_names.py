@@ -1,0 +1,225 @@
+"""Configurations and parameter names of Hugging Face checkpoints, both ways.
+
+A model is described to the ecosystem by `config.json` and the names of its tensors. Rotary halves, grouped heads and
+the gated feed-forward layer are laid out here as there, so that a tensor is renamed and never permuted. What a family
+cannot say is refused rather than left out.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from common.errors import InputError
+from models.config import DecoderConfig, Experts, RotaryScaling
+
+TOP = {
+    "tok_embeddings.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+BLOCK = {
+    "attention_norm": "input_layernorm",
+    "attention.wq": "self_attn.q_proj",
+    "attention.wk": "self_attn.k_proj",
+    "attention.wv": "self_attn.v_proj",
+    "attention.wo": "self_attn.o_proj",
+    "attention.q_norm": "self_attn.q_norm",
+    "attention.k_norm": "self_attn.k_norm",
+    "feed_forward_norm": "post_attention_layernorm",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "feed_forward.w3": "mlp.up_proj",
+}
+EXPERTS = {
+    "mixtral": ("block_sparse_moe.gate.weight", "block_sparse_moe.experts.{}.{}.weight", ("w1", "w2", "w3")),
+    "qwen3_moe": ("mlp.gate.weight", "mlp.experts.{}.{}.weight", ("gate_proj", "down_proj", "up_proj")),
+}
+"""Name of the router, of an expert's matrices, and of w1, w2, w3 there."""
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
+
+
+def hugging_face_names(name: str, config: DecoderConfig) -> list[str]:
+    """Names in a Hugging Face checkpoint of what a decoder's parameter holds: one, or one an expert."""
+    if name in TOP:
+        return [TOP[name]]
+    layers, index, *inside = name.split(".")
+    path, _, kind = ".".join(inside).rpartition(".")
+    if layers == "layers" and config.experts is not None and path in ("feed_forward", "feed_forward.router"):
+        router, expert, matrices = EXPERTS[_family(config)]
+        if path == "feed_forward.router":
+            return [f"model.layers.{index}.{router}"]
+        matrix = matrices[("w1", "w2", "w3").index(kind)]
+        return [f"model.layers.{index}.{expert.format(number, matrix)}" for number in range(config.experts.count)]
+    if layers != "layers" or path not in BLOCK:
+        raise InputError(f"{name} has no name in Hugging Face checkpoints: merge adapters first, or leave it out")
+    return [f"model.layers.{index}.{BLOCK[path]}.{kind}"]
+
+
+def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
+    """The shape that a `config.json` describes.
+
+    Raises:
+        InputError: for a family, or a property of one, that this decoder has not.
+    """
+    family = config.get("model_type")
+    if family not in ARCHITECTURES:
+        raise InputError(f"model_type={family}: this decoder can be {', '.join(ARCHITECTURES)}")
+    _refuse(config, family)
+    return DecoderConfig(
+        vocabulary_size=config["vocab_size"],
+        width=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
+        hidden_width=config["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
+        head_width=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+        norm_epsilon=config.get("rms_norm_eps", 1e-6),
+        tied_embeddings=config.get("tie_word_embeddings", False),
+        initial_std=config.get("initializer_range", 0.02),
+        query_key_value_bias=family == "qwen2",
+        query_key_norm=family in ("qwen3", "qwen3_moe"),
+        sliding_window=config.get("sliding_window") if family in ("mistral", "mixtral") else None,
+        experts=_experts(config, family),
+        **_rotary(config),
+    )
+
+
+def _experts(config: dict[str, Any], family: str) -> Experts | None:
+    if family not in EXPERTS:
+        return None
+    count = config.get("num_local_experts", config.get("num_experts"))
+    return Experts(
+        count=int(count),  # type: ignore[arg-type]
+        active=config["num_experts_per_tok"],
+        normalise=family == "mixtral" or config.get("norm_topk_prob", False),
+        balance_weight=config.get("router_aux_loss_coef", 0.001),
+    )
+
+
+def _refuse(config: dict[str, Any], family: str) -> None:
+    """What this decoder has not; a key that is absent has its family's default, which it has."""
+    required = {
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "use_sliding_window": False,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "quantization_config": None,
+    }
+    if family == "qwen2":
+        required.pop("attention_bias")
+    for key, value in required.items():
+        if config.get(key, value) != value:
+            raise InputError(f"config.json: {key}={config[key]}, this decoder has {value}")
+
+
+def _rotary(config: dict[str, Any]) -> dict[str, Any]:
+    """Base and scaling; transformers 5 writes both into `rope_parameters`."""
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    theta = given.get("rope_theta", config.get("rope_theta", 10_000.0))
+    kind = given.get("rope_type", given.get("type", "default"))
+    if given.get("partial_rotary_factor", 1.0) != 1.0:
+        raise InputError("config.json: partial_rotary_factor, this decoder turns heads whole")
+    if kind == "default":
+        return {"rope_theta": float(theta), "rope_scaling": None}
+    if kind == "linear":
+        scaling = RotaryScaling("linear", float(given["factor"]))
+    elif kind == "llama3":
+        scaling = RotaryScaling(
+            "llama3",
+            float(given["factor"]),
+            float(given["low_freq_factor"]),
+            float(given["high_freq_factor"]),
+            int(given["original_max_position_embeddings"]),
+        )
+    else:
+        raise InputError(f"config.json: rope_type={kind}, this decoder has default, linear and llama3")
+    return {"rope_theta": float(theta), "rope_scaling": scaling}
+
+
+def to_hugging_face(
+    config: DecoderConfig, positions: int, dtype: str, special: dict[str, int | None]
+) -> dict[str, Any]:
+    """The `config.json` of the family that has this shape.
+
+    Args:
+        config: of the decoder, without adapters.
+        positions: longest text the model is meant for.
+        dtype: of the tensors, as `bfloat16`.
+        special: `bos_token_id`, `eos_token_id` and `pad_token_id`, None for one that there is not.
+
+    Raises:
+        InputError: for a shape that is no family's.
+    """
+    family = _family(config)
+    written: dict[str, Any] = {
+        "architectures": [ARCHITECTURES[family]],
+        "model_type": family,
+        "vocab_size": config.vocabulary_size,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.key_value_heads,
+        "head_dim": config.head_width,
+        "intermediate_size": config.hidden_width,
+        "hidden_act": "silu",
+        "max_position_embeddings": positions,
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rope_theta,
+        "initializer_range": config.initial_std,
+        "tie_word_embeddings": config.tied_embeddings,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "use_cache": True,
+        "torch_dtype": dtype,
+        **special,
+    }
+    if family in ("mistral", "mixtral"):
+        written["sliding_window"] = config.sliding_window
+    if (experts := config.experts) is not None:
+        written |= {"num_experts_per_tok": experts.active, "router_aux_loss_coef": experts.balance_weight}
+        if family == "mixtral":
+            written["num_local_experts"] = experts.count
+        else:
+            written |= {"num_experts": experts.count, "norm_topk_prob": experts.normalise, "decoder_sparse_step": 1}
+            written |= {"moe_intermediate_size": config.hidden_width, "mlp_only_layers": []}
+    if family == "llama":
+        written["mlp_bias"] = False
+    elif family == "qwen2":
+        written.pop("attention_bias")
+    if (scaling := config.rope_scaling) is not None:
+        written["rope_scaling"] = {"rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.kind == "llama3":
+            written["rope_scaling"] |= {
+                "low_freq_factor": scaling.low_frequency_factor,
+                "high_freq_factor": scaling.high_frequency_factor,
+                "original_max_position_embeddings": scaling.original_positions,
+            }
+    return written
+
+
+def _family(config: DecoderConfig) -> str:
+    if config.scalar_output or config.lora is not None:
+        raise InputError("Hugging Face has no name for this model: a scalar output and adapters stay in this project")
+    switches = {
+        "mistral": config.sliding_window is not None,
+        "qwen2": config.query_key_value_bias,
+        "qwen3": config.query_key_norm,
+    }
+    chosen = {family for family, on in switches.items() if on}
+    if config.experts is not None:
+        if chosen <= {"mistral"} and config.experts.normalise:
+            return "mixtral"
+        if chosen == {"qwen3"}:
+            return "qwen3_moe"
+        chosen.add("mixtral")
+    if len(chosen) > 1:
+        raise InputError(f"no family of Hugging Face joins what {' and '.join(sorted(chosen))} have: {asdict(config)}")
+    return chosen.pop() if chosen else "llama"

@@ -1,0 +1,320 @@
+"""Checkpoints as folders that every process writes its part of, and that any layout reads.
+
+torch's distributed checkpoint stores each tensor under the parameter's name, whole or in pieces, and cuts what a
+process asks for out of the pieces; nothing in a folder says how many processes wrote it. Around it: the folder has no
+name before every byte is on disk, each file has a checksum beside it, and no file is unpickled freely.
+"""
+
+import os
+import pickle
+import shutil
+import threading
+import warnings
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed
+import torch.distributed.checkpoint as dcp
+import xxhash
+from torch import Tensor
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.tensor import DTensor
+
+from common.errors import InputError
+
+METADATA = ".metadata"
+"""DCP's index of the folder; a folder without one is no checkpoint."""
+
+TRAINER = "trainer.pt"
+"""Everything but tensors of the model and the optimizer: counters, data position, tokenizer, schedules."""
+
+CHECKSUM = ".xxh3"
+
+_INDEX = "torch.distributed.checkpoint.metadata"
+_PARTS = {
+    *((_INDEX, name) for name in ("Metadata", "MetadataIndex", "StorageMeta", "TensorProperties")),
+    *((_INDEX, name) for name in ("TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata")),
+    (_INDEX, "_MEM_FORMAT_ENCODING"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    *(("torch", name) for name in ("Size", "device")),
+    ("torch.serialization", "_get_layout"),
+    ("builtins", "set"),
+    ("pathlib", "PosixPath"),
+}
+"""What an index is made of, by exact name: a module's prefix would let in all that the module itself imported."""
+
+
+def checksum(path: Path) -> str:
+    """Hash of a file's bytes."""
+    digest = xxhash.xxh3_64()
+    with path.open("rb") as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def seal(path: Path) -> None:
+    """Put a file's checksum beside it and both on disk."""
+    sidecar = path.with_name(path.name + CHECKSUM)
+    sidecar.write_text(checksum(path), encoding="ascii")
+    for name in (path, sidecar):
+        _synchronise(name)
+
+
+def _synchronise(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def damaged_files(folder: Path, share: int = 0, shares: int = 1) -> list[str]:
+    """Names of files that do not match their checksum or lack one, among every `shares`-th file from `share`."""
+    files = sorted(p for p in folder.iterdir() if p.suffix != CHECKSUM)
+    wrong = []
+    for path in files[share::shares]:
+        sidecar = path.with_name(path.name + CHECKSUM)
+        if not sidecar.exists() or sidecar.read_text(encoding="ascii") != checksum(path):
+            wrong.append(path.name)
+    return wrong
+
+
+class _Writer(FileSystemWriter):
+    """Writes a checksum beside each file of a process, and beside the index."""
+
+    def write_data(self, plan: Any, planner: Any) -> Any:
+        written = super().write_data(plan, planner)
+        for name in {result.storage_data.relative_path for result in written.wait()}:
+            seal(Path(self.path) / name)
+        return written
+
+    def finish(self, metadata: Metadata, results: Any) -> None:
+        super().finish(metadata, results)
+        seal(Path(self.path) / METADATA)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds the classes that an index is made of, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_dtype or (module, name) in _PARTS:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint's index")
+
+
+class _Reader(FileSystemReader):
+    """Reads the index without running what it might contain."""
+
+    def read_metadata(self, *arguments: Any, **keywords: Any) -> Metadata:
+        path = Path(self.path) / METADATA
+        try:
+            with path.open("rb") as file:
+                metadata = _Unpickler(file).load()
+            if not isinstance(metadata, Metadata):
+                raise pickle.UnpicklingError(f"it holds a {type(metadata).__name__}")
+        except (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"checkpoint {path.parent} has no readable index ({error})") from error
+        metadata.storage_meta = metadata.storage_meta or dcp.StorageMeta()  # type: ignore[attr-defined]
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+def _rank_and_size() -> tuple[int, int]:
+    if torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _barrier() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def require_whole(folder: Path) -> None:
+    """Refuse a folder that is no checkpoint or whose bytes changed; every process verifies its share.
+
+    Raises:
+        InputError: names the damaged files, on all processes alike.
+    """
+    if not (folder / METADATA).is_file() or not (folder / TRAINER).is_file():
+        raise InputError(f"checkpoint {folder} does not exist or lacks {METADATA} or {TRAINER}: check the path")
+    rank, size = _rank_and_size()
+    wrong: list[Any] = [damaged_files(folder, rank, size)]
+    if size > 1:
+        gathered: list[Any] = [None] * size
+        torch.distributed.all_gather_object(gathered, wrong[0])
+        wrong = gathered
+    names = sorted(name for part in wrong for name in part)
+    if names:
+        raise InputError(
+            f"checkpoint {folder} is damaged ({', '.join(names)}): delete it to continue from the one before"
+        )
+
+
+def load_rest(folder: Path) -> dict[str, Any]:
+    """Everything but the tensors, unpickled without code."""
+    return require_parts(load_without_code(folder / TRAINER), folder)
+
+
+def load_without_code(path: Path, map_location: Any = None) -> Any:
+    """Unpickle tensors and plain values only.
+
+    Raises:
+        InputError: when the file is of another kind or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"checkpoint {path} holds something else than tensors and plain values ({first})") from error
+
+
+def require_parts(checkpoint: Any, path: Path) -> dict[str, Any]:
+    """Refuse a file that is no checkpoint of a run of this project."""
+    parts = ("pytorch-lightning_version", "global_step", "decoder_config")
+    missing = [part for part in parts if not isinstance(checkpoint, dict) or part not in checkpoint]
+    if missing:
+        raise InputError(f"checkpoint {path} lacks {', '.join(missing)}: it was not written by `fit`")
+    return dict(checkpoint)
+
+
+def stored_tensors(folder: Path) -> dict[str, TensorStorageMetadata]:
+    """Name -> global shape and dtype of every tensor in a checkpoint."""
+    entries = _Reader(folder).read_metadata().state_dict_metadata
+    return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+
+
+def load_tensors(folder: Path, tensors: dict[str, Tensor], alone: bool = False) -> None:
+    """Fill tensors in place, each process those it names, as whole tensors or as the shards of DTensors.
+
+    Args:
+        folder: a checkpoint.
+        tensors: by their names in it.
+        alone: do not wait for the other processes, which read something else.
+
+    Raises:
+        InputError: when the checkpoint lacks a name or holds another shape under it.
+    """
+    stored = stored_tensors(folder)
+    for name, tensor in tensors.items():
+        shape = tuple(stored[name].size) if name in stored else None
+        if shape != tuple(tensor.shape):
+            raise InputError(
+                f"checkpoint {folder} holds {name} with shape {shape}, this model needs {tuple(tensor.shape)}: "
+                "restore the configuration it was trained with"
+            )
+    alone = alone or not torch.distributed.is_initialized()
+    _fill(folder, tensors, alone)
+
+
+def _fill(folder: Path, tensors: dict[str, Tensor], alone: bool) -> None:
+    with warnings.catch_warnings():
+        # It was asked for.
+        warnings.filterwarnings("ignore", message=".*the intent is to load in a single process")
+        dcp.load(cast(dict[str, Any], tensors), storage_reader=_Reader(folder), no_dist=alone)
+
+
+def read_whole(folder: Path) -> dict[str, Any]:
+    """A checkpoint in one process: the rest, and `state_dict` with every parameter by name."""
+    require_whole(folder)
+    checkpoint = load_rest(folder)
+    tensors = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in stored_tensors(folder).items()
+        if name.startswith("model.")
+    }
+    _fill(folder, tensors, alone=True)
+    checkpoint["state_dict"] = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    return checkpoint
+
+
+class Saver:
+    """Saves folders, one after another, in the calling thread or behind the training's back.
+
+    Args:
+        asynchronous: copy the tensors, go on training and write meanwhile; a save waits for the one before.
+    """
+
+    def __init__(self, asynchronous: bool = False) -> None:
+        self.asynchronous = asynchronous
+        self._thread: threading.Thread | None = None
+        self._result: Future[None] = Future()
+        self._group: torch.distributed.ProcessGroup | None = None
+
+    def save(self, folder: Path, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
+        """Write a checkpoint; the folder gets its name when all processes' bytes are on disk.
+
+        Args:
+            folder: final name.
+            tensors: what this process holds, whole tensors or DTensors, by name.
+            rest: everything else, written by the first process.
+        """
+        self.wait()
+        partial = folder.with_name(f".{folder.name}.partial")
+        rank, size = _rank_and_size()
+        if rank == 0:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            for leftover in [*folder.parent.glob(".*.partial"), *folder.parent.glob(".*.removed")]:
+                remove(leftover)
+            partial.mkdir()
+            torch.save(rest, partial / TRAINER)
+            seal(partial / TRAINER)
+        _barrier()
+        if self.asynchronous:
+            if size > 1 and self._group is None:
+                self._group = torch.distributed.new_group(backend="gloo")
+            copies = {name: _copy_to_cpu(tensor) for name, tensor in tensors.items()}
+            self._result = Future()
+            self._thread = threading.Thread(target=self._write, args=(folder, partial, copies), name="checkpoint")
+            self._thread.start()
+        else:
+            self._write_in(folder, partial, tensors)
+
+    def wait(self) -> None:
+        """Until the save under way is whole; an error in it is raised here."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            self._result.result()
+
+    def _write(self, folder: Path, partial: Path, tensors: dict[str, Tensor]) -> None:
+        try:
+            self._write_in(folder, partial, tensors)
+        except Exception as error:  # handed to whoever waits
+            self._result.set_exception(error)
+        else:
+            self._result.set_result(None)
+
+    def _write_in(self, folder: Path, partial: Path, tensors: dict[str, Tensor]) -> None:
+        alone = not torch.distributed.is_initialized()
+        writer = _Writer(partial, sync_files=True)
+        dcp.save(cast(dict[str, Any], tensors), storage_writer=writer, process_group=self._group, no_dist=alone)
+        if _rank_and_size()[0] == 0:
+            _synchronise(partial)
+            remove(folder)
+            partial.rename(folder)
+            _synchronise(folder.parent)
+        if not alone:
+            torch.distributed.barrier(self._group)
+
+
+def _copy_to_cpu(tensor: Tensor) -> Tensor:
+    if isinstance(tensor, DTensor):
+        # `DTensor.from_local` would move the copy back to the mesh's device.
+        local = tensor.to_local().detach().to("cpu", copy=True)
+        return cast(Tensor, DTensor(local, tensor._spec, requires_grad=False))
+    return tensor.detach().to("cpu", copy=True)
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint folder so that a kill in the middle leaves none under its name."""
+    if folder.exists():
+        hidden = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.removed")
+        if hidden != folder:
+            folder.rename(hidden)
+        shutil.rmtree(hidden)

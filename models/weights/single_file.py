@@ -1,0 +1,80 @@
+"""Checkpoint files that are either whole or absent, for Lightning's own strategies, and reading any checkpoint whole.
+
+`torch.save` straight to the final name is simpler, but a kill or a power cut in the middle leaves half a file
+under a name that the next run trusts. Here the bytes are on disk before the name exists.
+"""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from safetensors.torch import save_file
+
+from common.errors import InputError
+from models.weights.sharded_folder import load_without_code, read_whole, require_parts
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Single-file checkpoints: temporary name, fsync, rename; verified and unpickled without code on load."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint so that `path` never names a partial file, not even after a power cut."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.partial")
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint, always with `weights_only=True`.
+
+        Raises:
+            InputError: when the file is missing or its bytes do not match their checksums.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"checkpoint {path} does not exist: check the path, or train first")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except zipfile.BadZipFile as error:
+            damaged = str(error)
+        if damaged:
+            raise InputError(f"checkpoint {path} is damaged ({damaged}): delete it to continue from the one before")
+        return require_parts(load_without_code(path, map_location), path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete a checkpoint that is no longer wanted."""
+        Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of any layout in one process, with every parameter whole under `state_dict`.
+
+    Raises:
+        InputError: when it is missing or damaged.
+    """
+    path = Path(path)
+    return read_whole(path) if path.is_dir() else AtomicCheckpointIO().load_checkpoint(path)
+
+
+def write_safetensors(tensors: dict[str, torch.Tensor], config: dict[str, Any], path: Path) -> None:
+    """Write parameters by name, their decoder's configuration as JSON in the header's metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    save_file(tensors, temporary, metadata={"decoder_config": json.dumps(config)})
+    temporary.rename(path)

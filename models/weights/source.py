@@ -1,0 +1,109 @@
+"""Weights to begin with, one tensor at a time: a process never holds more of them than it is about to place.
+
+Reading every tensor whole and keeping a part costs more bytes from the disk than each process reading its own part, and
+lets any kind of file begin any layout.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from common.errors import InputError
+from models.config import DecoderConfig
+from models.lora import LoRA, merged
+from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder
+from models.weights.sharded_folder import load_rest, load_tensors, require_whole, stored_tensors
+from models.weights.single_file import AtomicCheckpointIO
+
+
+class StoredWeights:
+    """The decoder in a run, a checkpoint or a converted file, read one tensor at a time.
+
+    Args:
+        path: a checkpoint of any layout, a file that `convert` wrote, a Hugging Face folder, or a run's folder, whose
+            newest checkpoint is taken.
+
+    Raises:
+        InputError: when there is none or it is damaged.
+
+    Attributes:
+        config: the decoder's configuration.
+        identity: changes with the weights.
+        positions: longest text the model is meant for, None where that is not stored.
+    """
+
+    PREFIX = "decoder."
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise InputError(f"init_from={path} does not exist: train that run first, or name another")
+        if (path / "checkpoints").is_dir():
+            # Checkpoints are called step=N.ckpt; whoever saves them knows no more either.
+            found = sorted((path / "checkpoints").glob("step=*.ckpt"), key=lambda p: int(p.stem.split("=")[1]))
+            if not found:
+                raise InputError(f"init_from={path}: the run holds no checkpoint yet")
+            path = found[-1]
+        self.path = path
+        self._read: Callable[[str], torch.Tensor | None]
+        self._names: set[str] | None = None
+        self.positions: int | None = None
+        if is_hugging_face_folder(path):
+            folder = HuggingFaceFolder(path)
+            self.config, self._read = asdict(folder.config), lambda name: folder(name.removeprefix(self.PREFIX))
+            self.positions = folder.positions
+        elif path.is_dir():
+            require_whole(path)
+            self.config, names = load_rest(path)["decoder_config"], stored_tensors(path)
+            self._names = {name.removeprefix("model.") for name in names if name.startswith("model.")}
+            self._read = self._read_sharded
+        elif path.suffix == ".safetensors":
+            self._open_safetensors()
+        else:
+            checkpoint = AtomicCheckpointIO().load_checkpoint(path)
+            self.config, tensors = checkpoint["decoder_config"], checkpoint["state_dict"]
+            self._names, self._read = set(tensors), tensors.__getitem__
+        sizes = [path.stat()] if path.is_file() else [file.stat() for file in sorted(path.iterdir())]
+        self.identity = [str(path), [[stat.st_size, stat.st_mtime_ns] for stat in sizes]]
+
+    def _open_safetensors(self) -> None:
+        try:
+            self._file = safe_open(self.path, "pt")
+            self.config = json.loads((self._file.metadata() or {})["decoder_config"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise InputError(f"init_from={self.path} was not written by convert or is damaged ({error})") from error
+        self._names, self._read = set(self._file.keys()), self._file.get_tensor
+
+    def _read_sharded(self, name: str) -> torch.Tensor:
+        entry = stored_tensors(self.path)[f"model.{name}"]
+        tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
+        load_tensors(self.path, {f"model.{name}": tensor}, alone=True)
+        return tensor
+
+    def __call__(self, name: str) -> torch.Tensor | None:
+        """A decoder's parameter by its name, whole, on the CPU; None where it is not stored."""
+        name = f"{self.PREFIX}{name}"
+        return self._read(name) if self._names is None or name in self._names else None
+
+    def merged(self, name: str) -> torch.Tensor:
+        """The same with its adapter added, if it has one.
+
+        Raises:
+            InputError: when it is not stored.
+        """
+        weight = self(name)
+        if weight is None:
+            raise InputError(f"{self.path} lacks {name}: it is no whole model")
+        adapter = self.config.get("lora")
+        factors = [self(name.removesuffix("weight") + factor) for factor in ("lora_a", "lora_b")] if adapter else []
+        if not factors or factors[0] is None or factors[1] is None:
+            return weight
+        lora = LoRA(**self.config["lora"])
+        return merged(weight, factors[0], factors[1], lora.alpha / lora.rank)
+
+    def whole_config(self) -> DecoderConfig:
+        """The shape once adapters are added."""
+        return DecoderConfig(**self.config | {"lora": None})

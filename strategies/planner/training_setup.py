@@ -1,0 +1,147 @@
+"""What a plan is made from: the shape of the model, the mesh, the batch, and how a step is computed.
+
+One flat, immutable record that a search can vary with `dataclasses.replace`, at the price of naming again what the
+Trainer, the strategy and the data are called in YAML.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from models.config import DecoderConfig
+from strategies.parallel.activation_checkpointing import ActivationCheckpointing
+from strategies.parallel.mesh import ARGUMENTS, MeshSizes
+from strategies.pipeline_parallel import ONE_STAGE, Schedule
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """A run, as far as its cost is concerned.
+
+    Attributes:
+        config: shape of the decoder.
+        sizes: processes along each axis of the mesh.
+        sequence_length: tokens in a window.
+        rows: windows in a batch of one rank, as the data hands it out; with smaller ones at first, the size they reach.
+        accumulate: batches accumulated before a step.
+        pieces: micro-batches that a pipeline cuts each batch into; 1 without one.
+        steps: optimizer steps.
+        mixed: matrix products in bfloat16 under autocast; false computes all in float32.
+        optimizer: AdamW keeps two moments of every parameter, Muon one of the blocks' matrices.
+        checkpointing: what the backward pass computes again.
+        schedule: of the pipeline.
+        stages_per_rank: stages a process holds.
+        compiled: blocks go through `torch.compile`.
+        float8: products of the blocks in 8 bits.
+        device: `cuda` or `cpu`: attention and norms keep other tensors.
+        smaller: batches at first (`batch_size_warmup`), ascending: windows of one rank and the optimizer steps that
+            this size is kept for.
+    """
+
+    config: DecoderConfig
+    sizes: MeshSizes
+    sequence_length: int
+    rows: int
+    accumulate: int = 1
+    pieces: int = 1
+    steps: int = 1
+    mixed: bool = True
+    optimizer: Literal["AdamW", "Muon"] = "AdamW"
+    checkpointing: ActivationCheckpointing = "none"
+    schedule: Schedule = "1f1b"
+    stages_per_rank: int = 1
+    compiled: bool = False
+    float8: bool = False
+    device: Literal["cuda", "cpu"] = "cuda"
+    smaller: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def width_bytes(self) -> int:
+        """Bytes of a number in matrix products."""
+        return 2 if self.mixed else 4
+
+    @property
+    def stages(self) -> int:
+        """Stages of the whole pipeline."""
+        return self.sizes.pp * self.stages_per_rank
+
+    @property
+    def microbatches(self) -> int:
+        """Micro-batches of a rank in a step: a pipeline folds accumulated batches into one schedule."""
+        return self.pieces * self.accumulate
+
+    @property
+    def microbatch_tokens(self) -> int:
+        """Tokens of a micro-batch."""
+        return self.rows // self.pieces * self.sequence_length
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens that all ranks learn from in a step of full size."""
+        return self.rows * self.sequence_length * self.accumulate * self.sizes.data_parallel
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole run, its smaller first batches among them."""
+        return sum(phase.step_tokens * phase.steps for phase in self.phases())
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Every size of a rank's batch, ascending."""
+        return [*(size for size, _ in self.smaller), self.rows]
+
+    def phases(self) -> Iterator["TrainingSetup"]:
+        """The run as runs of one batch size each, as many as its steps reach, in order."""
+        left = self.steps
+        for size, steps in (*self.smaller, (self.rows, left)):
+            if (taken := min(steps, left)) > 0:
+                yield replace(self, rows=size, steps=taken, smaller=())
+            left -= taken
+
+    def overlay(self, gpus_per_node: int) -> dict[str, Any]:
+        """The part of a configuration of `fit` that says this layout.
+
+        Every machine runs equally many processes, at most one a GPU, and ranks that share matrix products run on one.
+
+        Args:
+            gpus_per_node: GPUs of a machine.
+        """
+        world = self.sizes.world
+        arguments: dict[str, Any] = {
+            ARGUMENTS["tp"]: self.sizes.tp,
+            ARGUMENTS["dp_shard"]: self.sizes.dp_shard,
+            ARGUMENTS["dp_replicate"]: self.sizes.dp_replicate,
+            "activation_checkpointing": self.checkpointing,
+            "compile_backend": "inductor" if self.compiled else None,
+            "float8": self.float8,
+        }
+        if self.sizes.pp > 1:
+            arguments |= {
+                ARGUMENTS["pp"]: self.sizes.pp,
+                "schedule": self.schedule,
+                "microbatches": self.pieces,
+                "stages_per_rank": self.stages_per_rank,
+            }
+        name = "PipelineParallelStrategy" if self.sizes.pp > 1 else "TensorParallelStrategy"
+        together = self.sizes.tp if self.sizes.tp <= gpus_per_node else 1
+        devices = max(n for n in range(together, gpus_per_node + 1, together) if world % n == 0)
+        data: dict[str, Any] = {"batch_size": self.rows}
+        if self.smaller:
+            # Sizes grow by equal amounts; from the last of them to the full one it may be less.
+            first, second = self.batch_sizes[:2]
+            steps = sum(steps for _, steps in self.smaller)
+            data["batch_size_warmup"] = {"initial": first, "increment": second - first, "steps": steps}
+        return {
+            "trainer": {
+                "devices": devices,
+                "num_nodes": world // devices,
+                "accumulate_grad_batches": self.accumulate,
+                "strategy": {"class_path": f"strategies.{name}", "init_args": arguments},
+            },
+            "data": {"init_args": data},
+        }
+
+
+def stages_of(schedule: str, asked: int | None) -> int:
+    """Stages a process holds where the configuration says so or leaves it to the schedule."""
+    return asked or (1 if schedule in ONE_STAGE else 2)

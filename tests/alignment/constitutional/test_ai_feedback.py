@@ -1,0 +1,144 @@
+"""Soft labels of a scripted judge whose right answers are known, a bias towards a letter injected and cancelled."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignment.constitutional.ai_feedback import DECIDE, Preferences, log_odds_of_first, soft_label
+from alignment.constitutional.constitution import Constitution, Principle, WorkedComparison
+from alignment.constitutional.judge import Completion, Request, Verdict
+from alignment.constitutional.llm_calls import Interview, Sample
+from common.errors import InputError
+from tests.helpers.scripted_judge import SCALE, ScriptedJudge, quality
+
+LAW = Constitution(
+    tuple(Principle(name, "Critique.", "Revise.", f"Which is {name}?") for name in ("kind", "true", "short")),
+    (),
+    (WorkedComparison("kind", "Q", "good", "bad", "{better} beats {worse}"),) * 2,
+)
+
+
+def preferred(stage: Preferences, count: int = 40, judge: ScriptedJudge | None = None) -> list[dict[str, Any]]:
+    judge = judge or ScriptedJudge()
+    samples = [Sample(number, [{"role": "user", "content": f"Prompt {number}"}]) for number in range(count)]
+    interview = Interview({"generator": judge, "judge": judge}, stage.examples(LAW), seed=5)
+    return stage.make(samples, LAW, interview)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("bias", [0.0, 3.0, -8.0])
+@pytest.mark.parametrize("principles", [1, 3])
+def test_labels_are_right_and_a_bias_cancels(bias: float, principles: int) -> None:
+    """One order alone would be wrong for every pair once the bias is larger than what there is to see."""
+    stage = Preferences(principles_a_pair=principles)
+    records = preferred(stage, judge=ScriptedJudge(bias=bias))
+    alone = 0
+    for record in records:
+        first, second = map(quality, record["answers"])
+        assert record["probability"] == pytest.approx(sigmoid(SCALE * (first - second)), abs=1e-9)
+        assert len(record["judgements"]) == principles
+        for judgement in record["judgements"]:
+            assert judgement["position_bias"] == pytest.approx(bias, abs=1e-9)
+            alone += (judgement["log_odds"][0] > 0) == (first > second)
+        (row,) = stage.rows(record)
+        assert quality(row["chosen"]) > quality(row["rejected"])  # label accuracy 100 %
+        assert row["preference_probability"] == pytest.approx(sigmoid(SCALE * abs(first - second)), abs=1e-9)
+        assert row["principles"] == [p.name for p in LAW.draw(5, record["sample"], "comparison", principles)]
+    described = stage.describe(records)
+    assert described["position_bias"] == pytest.approx(bias, abs=1e-9)
+    assert described["decided_by_position"] == (1.0 if abs(bias) > SCALE else described["decided_by_position"])
+    if abs(bias) > SCALE:
+        assert 0.2 < alone / (len(records) * principles) < 0.8  # a coin
+
+
+def test_every_request_is_in_its_record_in_both_orders() -> None:
+    judge, stage = ScriptedJudge(), Preferences(chain_of_thought=True)
+    records = preferred(stage, count=8, judge=judge)
+    examples = stage.examples(LAW)
+    recorded = {}
+    for record in records:
+        first, second = record["answers"]
+        assert [call["purpose"].split()[0] for call in record["calls"]] == [
+            "answer", "answer", "reasoning", "reasoning", "comparison", "comparison",
+        ]  # fmt: skip
+        for call in record["calls"]:
+            turned = call["purpose"].endswith("BA")
+            shown = examples[call["examples"]] if "examples" in call else []
+            recorded[call["number"]] = [*shown, *call["messages"]]
+            if "examples" in call:
+                options = (second, first) if turned else (first, second)
+                assert "(A) {}\n(B) {}\n".format(*options) in call["messages"][0]["content"]
+                assert call["examples"].endswith("BA") == turned
+            if "log_probabilities" in call:
+                assert call["options"] == ["(A)", "(B)"]
+                assert call["messages"][1]["content"].startswith("I reason about it")
+                assert call["messages"][2]["content"] == DECIDE
+    assert recorded == {request.number: request.messages for request in judge.asked}
+    assert len(recorded) == len(judge.asked)
+
+
+@pytest.mark.parametrize("clamp", [0.6, 0.75])
+def test_labels_are_clamped_after_reasoning_only(clamp: float) -> None:
+    sure = preferred(Preferences(chain_of_thought=False, clamp=clamp))
+    clamped = preferred(Preferences(chain_of_thought=True, clamp=clamp))
+    assert max(max(r["probability"], 1 - r["probability"]) for r in sure) > clamp
+    for record in clamped:
+        first, second = map(quality, record["answers"])
+        free = sigmoid(SCALE * (first - second))
+        assert record["probability"] == pytest.approx(min(max(free, 1 - clamp), clamp), abs=1e-9)
+    assert {clamp, 1 - clamp} <= {round(r["probability"], 12) for r in clamped}
+
+
+log_odds = st.floats(-800, 800)
+
+
+@given(
+    truths=st.lists(log_odds, min_size=1, max_size=4),
+    bias=st.floats(-100, 100),
+    clamp=st.one_of(st.none(), st.floats(0.51, 1)),
+)
+def test_a_label_is_a_probability_that_turns_round_with_its_answers(
+    truths: list[float], bias: float, clamp: float | None
+) -> None:
+    asked = [[truth + bias, truth - bias] for truth in truths]
+    label = soft_label(asked, clamp)
+    assert label == pytest.approx(soft_label([[truth] for truth in truths], clamp), abs=1e-9)
+    assert 0 <= label <= 1
+    assert soft_label([[-x for x in orders] for orders in asked], clamp) == pytest.approx(1 - label, abs=1e-9)
+    if clamp is not None:
+        assert 1 - clamp <= label <= clamp
+
+
+def test_log_odds_of_the_first_answer() -> None:
+    assert log_odds_of_first((-1.0, -3.0), turned=False) == 2.0
+    assert log_odds_of_first((-1.0, -3.0), turned=True) == -2.0
+
+
+def test_pairs_without_a_difference_or_a_verdict_are_dropped() -> None:
+    class Same(ScriptedJudge):
+        def _complete(self, request: Request) -> Completion:
+            return Completion("Same.", "stop", 1, 1)
+
+    class Silent(ScriptedJudge):
+        def choose(self, requests: Any, options: Any) -> list[Verdict]:
+            found = super().choose(requests, options)
+            return [Verdict((), "no_letter") if place % 5 == 0 else verdict for place, verdict in enumerate(found)]
+
+    same = preferred(Preferences(), judge=Same())
+    assert {record["dropped"] for record in same} == {"equal_answers"}
+    assert all(len(record["calls"]) == 2 for record in same)
+    silent = preferred(Preferences(), judge=Silent())
+    assert {record["dropped"] for record in silent} == {None, "comparison: no_letter"}
+    assert all(not list(Preferences().rows(record)) for record in silent if record["dropped"])
+
+
+def test_impossible_settings_are_refused() -> None:
+    for settings in ({"principles_a_pair": 0}, {"clamp": 0.5}, {"clamp": 1.1}):
+        with pytest.raises(InputError, match="principles_a_pair=|clamp="):
+            Preferences(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,298 @@
+"""Log-probabilities against a naive computation, the first loss of a fresh policy, and resuming in the middle."""
+
+import itertools
+import math
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from alignment import DPO, PreferencePolicy
+from callbacks.metrics_table import read_metrics
+from datamodules.preferences import PairBatches
+from datamodules.resumable import StepKey
+from main import main
+from models import AdamW, Cosine, DecoderConfig
+from models.decoder import build_decoder
+from tests.alignment.conftest import Align
+from tests.test_command_line import learned, refused
+
+CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
+
+
+class MadeUp:
+    """Pairs of random tokens, in place of `Examples`."""
+
+    def __init__(self, count: int) -> None:
+        generator = np.random.default_rng(0)
+        self.pairs = [
+            [generator.integers(4, 48, size=size) for size in generator.integers(1, 12, size=3)] for _ in range(count)
+        ]
+        self.margins, self.probabilities = np.zeros(count, dtype=np.float32), np.ones(count, dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def segments(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(tokens, np.ones(len(tokens), dtype=bool)) for tokens in self.pairs[number]]
+
+
+@pytest.fixture(scope="module")
+def policy() -> PreferencePolicy:
+    module = PreferencePolicy(DPO(), optimizer=AdamW(), schedule=Cosine(), decoder=CONFIG)
+    module.decoder = build_decoder(CONFIG, seed=3).double()
+    with torch.no_grad():
+        for parameter in module.decoder.parameters():
+            parameter.mul_(8 if parameter.ndim == 2 else 1)
+    return module
+
+
+def naive(policy: PreferencePolicy, prompt: np.ndarray, answer: np.ndarray) -> float:
+    """log pi(answer | prompt), a row of its own, all logits at once."""
+    assert policy.decoder is not None
+    tokens = torch.from_numpy(np.concatenate((prompt, answer)))[None]
+    scores = policy.decoder.output(policy.decoder(tokens))[0].log_softmax(-1).detach()
+    return sum(float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(answer.tolist()))
+
+
+@pytest.mark.parametrize("samples", [[0], [3, 1], [5, 0, 7, 2, 2], list(range(8))], ids=str)
+def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePolicy, samples: list[int]) -> None:
+    """Whatever shares the batch, and in whatever order; prompt tokens never count."""
+    examples: Any = MadeUp(8)
+    for unrelated in (False, True):
+        batches = PairBatches(examples, pad=3)
+        batches.unrelated = unrelated
+        batch = batches[StepKey(samples, range(0))]
+        found = policy(batch, policy.answer_log_probabilities)
+        answers = [(examples.pairs[n][0], answer) for n in samples for answer in batches.answers(n)]
+        assert len(answers) == len(samples) * (3 if unrelated else 2)
+        assert found.tolist() == pytest.approx([naive(policy, *pair) for pair in answers], abs=1e-6)
+        assert batch["lengths"].tolist() == [len(answer) for _, answer in answers]
+        assert batch["tokens"].flatten()[batch["ends"]].tolist() == [int(answer[-1]) for _, answer in answers]
+
+
+def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy) -> None:
+    """KTO's divergence, the KL of every next token of both answers, and what `predict` gives."""
+    examples: Any = MadeUp(6)
+    batches, samples = PairBatches(examples, pad=3), [4, 1, 5]
+    batches.unrelated = True
+    batch = batches[StepKey(samples, range(0))]
+    other = build_decoder(CONFIG, seed=5).double()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(8 if parameter.ndim == 2 else 1)
+    policy.reference_decoder, policy.reference = other, "online"
+    policy.trainer = cast(Any, SimpleNamespace(strategy=SimpleNamespace(reduce=lambda x, reduce_op: x)))
+    try:
+        reference = policy.reference_log_probabilities(batch)
+        made = policy.pairs(batch, policy(batch, policy.answer_log_probabilities), reference)
+        values, _ = policy.divergence_from_reference(batch, batch["example"] >= 0)
+        predicted = policy.predict_step(batch, 0)
+    finally:
+        policy.reference_decoder, policy.reference, policy._trainer = None, "precomputed", None
+
+    twin = SimpleNamespace(decoder=other)
+    ratios, divergences = [], []
+    for number in samples:
+        prompt, *own = examples.pairs[number]
+        third = batches.unrelated_answer(number)
+        ratios.append(naive(policy, prompt, third) - naive(cast(Any, twin), prompt, third))
+        for answer in own:
+            tokens = torch.from_numpy(np.concatenate((prompt, answer)))[None]
+            p, q = (
+                model.output(model(tokens))[0, len(prompt) - 1 : -1].log_softmax(-1).detach()
+                for model in (cast(Any, policy.decoder), other)
+            )
+            divergences += (p.exp() * (p - q)).sum(-1).tolist()
+    assert made.divergence is not None
+    assert made.divergence.item() == pytest.approx(max(0.0, sum(ratios) / 3), abs=1e-9)
+    assert sum(ratios) > 0  # else nothing was compared
+    assert values.tolist() == pytest.approx(divergences, abs=1e-6)
+    for place, side in enumerate(("chosen", "rejected"), start=1):
+        by_hand = [naive(policy, examples.pairs[n][0], examples.pairs[n][place]) for n in samples]
+        assert predicted[side] == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_which_answer_comes_first_does_not_matter(policy: PreferencePolicy) -> None:
+    examples: Any = MadeUp(4)
+    forward = policy(PairBatches(examples, 3)[StepKey([0, 1, 2, 3], range(0))], policy.answer_log_probabilities)
+    for pair in examples.pairs:
+        pair[1], pair[2] = pair[2], pair[1]
+    backward = policy(PairBatches(examples, 3)[StepKey([0, 1, 2, 3], range(0))], policy.answer_log_probabilities)
+    torch.testing.assert_close(forward.view(-1, 2).flip(1), backward.view(-1, 2), rtol=0, atol=1e-10)
+
+
+def metrics(run: Path) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for _, _, name, value in read_metrics(run / "metrics.csv"):
+        found.setdefault(name, []).append(float(value))
+    return found
+
+
+def dpo(**more: Any) -> dict[str, Any]:
+    return {"model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.DPO"}, **more}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"reference": "online"}, {"reference": "adapter_off", "lora": {"rank": 4}}],
+    ids=["precomputed", "online", "adapter_off"],
+)
+def test_a_fresh_policy_begins_at_log_two_and_learns(align: Align, tmp_path: Path, more: dict[str, Any]) -> None:
+    main(["fit", "--config", str(align(dpo(**more), max_steps=12))])
+    found = metrics(tmp_path / "run")
+    assert found["train/loss"][0] == pytest.approx(math.log(2), abs=1e-6)
+    assert found["train/rewards/margin"][0] == pytest.approx(0, abs=1e-5)
+    assert found["train/loss"][-1] < 0.6
+    assert found["validation/rewards/accuracy"][-1] > 0.8
+    if more:
+        assert 0 < found["validation/kl_a_token"][-1] < 5
+    # Only what is trained has moved.
+    assert found["validation/log_ratios/rejected"][-1] < found["validation/log_ratios/chosen"][-1]
+
+
+@pytest.mark.parametrize("reference", ["precomputed", "online"])
+def test_a_policy_that_begins_with_an_adapter_is_its_own_reference(
+    align: Align, tmp_path: Path, reference: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The adapter that the first stage trained belongs to the reference; then evaluation takes what was stored."""
+    first = align({"lora": {"rank": 4}}, default_root_dir=str(tmp_path / "first"))
+    main(["fit", "--config", str(first)])
+    config = align(dpo(init_from=str(tmp_path / "first"), reference=reference), max_steps=2)
+    main(["fit", "--config", str(config)])
+    found = metrics(tmp_path / "run")
+    assert found["train/loss"][0] == pytest.approx(math.log(2), abs=1e-6)
+    assert found["train/rewards/margin"][0] == pytest.approx(0, abs=1e-5)
+    off = align(dpo(init_from=str(tmp_path / "first"), reference="adapter_off"))
+    assert "holds an adapter already" in refused(["fit", "--config", off], capsys)
+
+
+def test_evaluation_takes_the_reference_that_training_stored(
+    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(align(dpo()))
+    main(["fit", "--config", config])
+    last = metrics(tmp_path / "run")["validation/loss"][-1]
+    for command in ("validate", "test"):
+        capsys.readouterr()
+        main([command, "--config", config])
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "/loss" in line)
+        assert float(line.split("│")[2]) == pytest.approx(last, abs=1e-6)
+    (stored,) = (tmp_path / "data").glob("reference-*")
+    shutil.rmtree(stored)
+    assert "nothing is stored for these pairs" in refused(["test", "--config", config], capsys)
+
+
+def test_a_run_goes_on_with_the_reference_it_began_with(
+    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = str(tmp_path / "tuned")
+    main(["fit", "--config", str(align({}, default_root_dir=tuned, max_steps=2))])
+    main(["fit", "--config", str(align(dpo(), max_steps=2))])
+    main(["fit", "--config", str(align(dpo(init_from=tuned), default_root_dir=str(tmp_path / "b"), max_steps=2))])
+    changed = align(dpo(init_from=tuned), max_steps=4)
+    assert "was trained against reference" in refused(["fit", "--config", changed], capsys)
+
+
+def test_experts_are_balanced_and_nothing_is_ignored(
+    align: Align, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The experts' own loss is part of what is learned; a loss of next-token prediction has no place here."""
+    shape = {"vocabulary_size": 512, "width": 16, "layers": 1, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
+    for settings in (dpo(), {"model_class": "alignment.RewardModel"}):
+        losses = []
+        for weight in (0.0, 10.0):
+            experts = {"count": 4, "active": 2, "balance_weight": weight}
+            run = tmp_path / f"{settings['model_class']}-{weight}"
+            changes = {"init_from": None, "decoder": shape | {"experts": experts}}
+            config = align(settings | changes, {"tokenizer": str(base_run)}, max_steps=2, default_root_dir=str(run))
+            main(["fit", "--config", str(config)])
+            losses.append(metrics(run)["train/gradient_norm"][0])
+        assert losses[1] > 1.1 * losses[0]
+        assert "z_loss=0.5" in refused(["fit", "--config", align(settings | {"z_loss": 0.5})], capsys)
+
+
+def test_references_agree(align: Align, tmp_path: Path) -> None:
+    curves = []
+    for reference in ("precomputed", "online"):
+        config = align(dpo(reference=reference), default_root_dir=str(tmp_path / reference))
+        main(["fit", "--config", str(config)])
+        curves.append(metrics(tmp_path / reference)["train/loss"])
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["IPO", "KTO", "ORPO"])
+def test_other_losses_train(align: Align, tmp_path: Path, name: str) -> None:
+    main(["fit", "--config", str(align(dpo(loss={"class_path": f"alignment.{name}"}), max_steps=3))])
+    found = metrics(tmp_path / "run")
+    assert len(found["train/loss"]) == 3
+    assert all(map(math.isfinite, itertools.chain(*found.values())))
+    assert found["train/gradient_norm"][0] > 0
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+def test_resuming_in_the_middle_of_an_epoch_changes_nothing(
+    align: Align, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = str(align(dpo(), max_steps=8))
+    main(["fit", "--config", config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
+    step = PreferencePolicy.training_step
+
+    def die(self: Any, batch: Any, index: int) -> Any:
+        if self.trainer.global_step == 5:
+            raise KilledError
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PreferencePolicy, "training_step", die)
+        with pytest.raises(KilledError):
+            main(["fit", "--config", config])
+    main(["fit", "--config", config])
+    assert learned(tmp_path / "run") == learned(tmp_path / "whole")
+
+
+def test_what_is_stored_of_the_reference_is_checked(
+    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(align(dpo(), max_steps=2))
+    main(["fit", "--config", config])
+    (folder,) = (tmp_path / "data").glob("reference-*")
+    again = ["fit", "--config", config, f"--trainer.default_root_dir={tmp_path / 'again'}"]
+    values = np.load(folder / "validation.npy")
+    np.save(folder / "validation.npy", values - 1)
+    assert "damaged" in refused(again, capsys)
+    from common.artifacts import write_checksums
+
+    write_checksums(folder, "train.npy", "validation.npy")
+    assert "differ by 1 nats" in refused(again, capsys)
+
+
+def test_mistakes_get_one_line(align: Align, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    fit = ["fit", "--config"]
+    assert "there is no adapter" in refused([*fit, align(dpo(reference="adapter_off"))], capsys)
+    assert "loss.beta=-1" in refused(
+        [*fit, align(dpo(loss={"class_path": "alignment.DPO", "init_args": {"beta": -1}}))], capsys
+    )
+    config = yaml.safe_load(align(dpo()).read_text())
+    config["data"] = {"class_path": "datamodules.RandomTokens", "init_args": {"vocabulary_size": 512}}
+    (tmp_path / "random.yaml").write_text(yaml.safe_dump(config))
+    assert "learns from pairs" in refused([*fit, tmp_path / "random.yaml"], capsys)
+    assert "no tokenizer.model or tokenizer.json there" in refused(
+        [*fit, align(dpo(), {"tokenizer": str(tmp_path)})], capsys
+    )
+    assert "does not exist" in refused([*fit, align(dpo(init_from=str(tmp_path / "none.ckpt")))], capsys)
+    pipeline = {"class_path": "strategies.PipelineParallelStrategy", "init_args": {"pipeline_parallel_size": 2}}
+    assert "in a pipeline" in refused([*fit, align(dpo(), strategy=pipeline, devices=2)], capsys)
+    assert "lora in a pipeline" in refused([*fit, align({"lora": {"rank": 2}}, strategy=pipeline, devices=2)], capsys)
+    (tmp_path / "empty.jsonl").write_text('{"text": "no pair"}\n{broken\n')
+    rows = {"class_path": "datamodules.FileRows", "init_args": {"paths": [str(tmp_path / "empty.jsonl")]}}
+    line = refused([*fit, align(dpo(), {"rows": rows})], capsys)
+    assert "2 rows leave no example for train (dropped: missing_keys 1, invalid_json 1)" in line

@@ -1,0 +1,177 @@
+"""An answer's score is that of the answer alone, read where training read it, whatever is scored beside it."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignment import OverlongPenalty, RewardModel, RewardModelScore, WeightedSum
+from alignment.rewards.base import Answer
+from common.errors import InputError
+from datamodules import PreferenceData
+from datamodules.conversations.rows import FileRows
+from datamodules.preferences import PairBatches
+from datamodules.resumable import StepKey
+from datamodules.tokenization.files import load_tokenizer
+from main import main, open_reward_models
+from models import AdamW, Cosine, DecoderConfig
+from models.decoder import Decoder, build_decoder
+from models.weights.source import StoredWeights
+from tests.alignment.conftest import Align
+from tests.alignment.preferences.test_preference_policy import MadeUp
+
+CONFIG = DecoderConfig(
+    vocabulary_size=48,
+    width=32,
+    layers=2,
+    heads=4,
+    key_value_heads=2,
+    hidden_width=48,
+    scalar_output=True,
+    tied_embeddings=False,
+)
+END = 2
+
+
+class Weights:
+    """Stored weights that are in memory."""
+
+    def __init__(self, config: DecoderConfig, seed: int = 1) -> None:
+        self.config, self.decoder = config, build_decoder(config, seed)
+
+    def whole_config(self) -> DecoderConfig:
+        return self.config
+
+    def merged(self, name: str) -> torch.Tensor:
+        return self.decoder.get_parameter(name).detach()
+
+
+WEIGHTS = Weights(CONFIG)
+
+
+def reward(**settings: Any) -> RewardModelScore:
+    made = RewardModelScore("run", **settings)
+    made.begin_from(WEIGHTS, END)
+    made.prepare(torch.device("cpu"))
+    return made
+
+
+def alone(decoder: Decoder, tokens: list[int]) -> float:
+    with torch.no_grad():
+        return float(decoder.output(decoder(torch.tensor([tokens])))[0, -1])
+
+
+def answer(prompt: list[int], tokens: list[int], finish: Any = "stop") -> Answer:
+    return Answer(prompt, tokens, "", finish, {})
+
+
+PROMPTS = st.lists(st.lists(st.integers(3, 47), min_size=1, max_size=6), min_size=1, max_size=3, unique_by=tuple)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), prompts=PROMPTS, batch_tokens=st.integers(1, 80))
+def test_scores_are_those_of_each_answer_alone(data: Any, prompts: list[list[int]], batch_tokens: int) -> None:
+    drawn = data.draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(prompts),
+                st.lists(st.integers(3, 47), max_size=6),
+                st.sampled_from(["stop", "stopped before its end", "length"]),
+            ),
+            max_size=8,
+        )
+    )
+    answers, expected = [], []
+    for prompt, tokens, how in drawn:
+        tokens = [*tokens, END] if how == "stop" else tokens
+        answers.append(answer(prompt, tokens, "length" if how == "length" else "stop"))
+        expected.append(alone(WEIGHTS.decoder, [*prompt, *tokens, *([END] if how.endswith("end") else [])]))
+    scores = reward(batch_tokens=batch_tokens)(answers)
+    assert scores.shape == (len(drawn),)
+    assert scores.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_scores_are_those_of_training() -> None:
+    """The layout of pairs, read by the module that trains."""
+    examples = MadeUp(6)
+    model = RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine())
+    model.decoder = WEIGHTS.decoder
+    pairs = [[side.tolist() for side in pair] for pair in examples.pairs]
+    for pair in examples.pairs:
+        for place in (1, 2):
+            pair[place] = torch.tensor([*pair[place].tolist(), END]).numpy()
+    batch = PairBatches(cast(Any, examples), pad=3)[StepKey(list(range(6)), range(0))]
+    with torch.no_grad():
+        expected = model(batch, model.scores).tolist()
+    answers = [answer(prompt, side) for prompt, *sides in pairs for side in sides]
+    assert reward()(answers).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_shift_and_scale_make_a_reference_set_standard() -> None:
+    answers = [answer([5, 6], [7 + number]) for number in range(30)]
+    mean, deviation = reward().measure(answers)
+    standard = reward(shift=mean, scale=deviation)(answers)
+    assert standard.mean().item() == pytest.approx(0, abs=1e-5)
+    assert standard.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+    whole = reward()(answers)
+    torch.testing.assert_close(reward(precision="bfloat16")(answers), whole, atol=0.1, rtol=0)
+    assert whole.dtype == torch.float32
+    assert not whole.requires_grad
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    for wrong in ({"scale": 0}, {"shift": float("nan")}, {"batch_tokens": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            RewardModelScore("run", **wrong)
+    with pytest.raises(InputError, match="no reward model"):
+        RewardModelScore("run").begin_from(Weights(DecoderConfig(48, 32, 1, 2, 2, 48)), END)
+    with pytest.raises(InputError, match="end of text is 48"):
+        RewardModelScore("run").begin_from(WEIGHTS, 48)
+    with pytest.raises(InputError, match="were not opened"):
+        RewardModelScore("run").prepare(torch.device("cpu"))
+    with pytest.raises(InputError, match="not loaded"):
+        RewardModelScore("run")([answer([5], [6])])
+    with pytest.raises(InputError, match="has id 48: take a reward model of the same tokenizer"):
+        reward()([answer([5], [48])])
+    with pytest.raises(InputError, match="has no prompt"):
+        reward()([answer([], [5])])
+
+
+def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
+    align: Align, tmp_path: Path, pairs_file: Path, base_run: Path, hugging_face_tokenizer: Path
+) -> None:
+    """An adapter is merged, the template's ending is the one of training, and other tokenizers are refused."""
+    settings = {"model_class": "alignment.RewardModel", "lora": {"rank": 2}}
+    config = align(settings, {"max_tokens": 512}, max_steps=2)
+    configuration = yaml.safe_load(config.read_text())
+    main(["fit", "--config", str(config)])
+    pairs = PreferenceData(
+        configuration["data"]["init_args"]["folder"], FileRows([str(pairs_file)]), str(base_run), "chatml",
+        max_tokens=512, validation_fraction=0.2,
+    )  # fmt: skip
+    pairs.setup("fit")
+    stored = StoredWeights(tmp_path / "run")
+    trained = RewardModel(DecoderConfig(**stored.config), optimizer=AdamW(), schedule=Cosine())
+    trained.stored = stored
+    trained.configure_model()
+    batch = next(iter(pairs.val_dataloader()))
+    with torch.no_grad():
+        expected = trained(batch, trained.scores).tolist()
+    score = RewardModelScore(str(tmp_path / "run"))
+    open_reward_models(WeightedSum([OverlongPenalty(9, 3), score]), pairs)
+    score.prepare(torch.device("cpu"))
+    score.prepare(torch.device("cpu"))
+    answers = []
+    for number in batch["example"].tolist():
+        prompt, *sides = (tokens.tolist() for tokens, _ in pairs.examples["validation"].segments(number))
+        assert all(side[-1] == pairs.tokenizer.eos for side in sides)
+        # A sampler may stop at the token before: ChatML's own end of a turn.
+        answers += [answer(prompt, side[:-1]) for side in sides]
+    assert score(answers).tolist() == pytest.approx(expected, abs=1e-5)
+    pairs.tokenizer = load_tokenizer(hugging_face_tokenizer / "tokenizer.json")
+    with pytest.raises(InputError, match="another tokenizer than the data's"):
+        open_reward_models(score, pairs)

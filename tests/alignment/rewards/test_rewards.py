@@ -1,0 +1,166 @@
+"""What rules say of answers, and what is made of several rewards."""
+
+import re
+import time
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignment import Arithmetic, ExactMatch, LeadingMatch, OverlongPenalty, Pattern, WeightedSum
+from alignment.rewards.base import Answer
+from alignment.rewards.verifiable import LONGEST_NUMBER, final_number, normalised
+from common.errors import InputError
+
+
+def answer(text: str, tokens: int = 3, **row: Any) -> Answer:
+    return Answer([1, 2], list(range(tokens)), text, "stop", {"prompt": "?"} | row)
+
+
+def test_the_very_answer_is_right_and_another_is_wrong() -> None:
+    answers = [
+        answer(" ) ]\n", answer=") ]"),
+        answer(")]", answer=") ]"),
+        answer("7", answer=7),
+        answer("", answer="a"),
+    ]
+    assert ExactMatch()(answers).tolist() == [1, 0, 1, 0]
+    assert ExactMatch(normalise="none", right=2, wrong=-1)(answers).tolist() == [-1, -1, 2, -1]
+    several = [answer(text, accepted=["Paris", "city of Paris"]) for text in ("The  City of Paris!", "Rome", "paris.")]
+    assert ExactMatch("accepted", "squad")(several).tolist() == [1, 0, 1]
+    assert ExactMatch("accepted")(several).tolist() == [0, 0, 0]
+    assert ExactMatch()(several[:0]).shape == (0,)
+
+
+def test_words_before_the_first_mistake_count() -> None:
+    reward = LeadingMatch()
+    row = {"answer": "> ] )"}
+    texts = ["> ] )", " >  ]\n)", "> ] }", "> ]", "> ] ) )", "] ] )", ""]
+    found = reward([answer(text, **row) for text in texts])
+    torch.testing.assert_close(found, torch.tensor([1, 1, 2 / 3, 2 / 3, 3 / 4, 0, 0]))
+    assert reward([answer("b a", answer=["a", "b c"])]).tolist() == [0.5]
+    assert reward([answer("", answer="")]).tolist() == [1.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(max_size=40), how=st.sampled_from(["none", "whitespace", "squad"]))
+def test_normalisation_of_what_is_normalised_changes_nothing(text: str, how: Any) -> None:
+    once = normalised(text, how)
+    assert normalised(once, how) == once
+    assert how == "none" or once == once.strip()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [({}, "a row has no 'answer', only prompt"), ({"answer": None}, "has no"), ({"answer": []}, "compares with text"),
+     ({"answer": True}, "compares with text"), ({"answer": ["a", {}]}, "compares with text")],
+)  # fmt: skip
+def test_rows_without_an_answer_are_refused(row: dict[str, Any], message: str) -> None:
+    for ask in (lambda: ExactMatch().check({"prompt": "?"} | row), lambda: ExactMatch()([answer("a", **row)])):
+        with pytest.raises(InputError, match=message):
+            ask()
+
+
+def test_patterns() -> None:
+    answers = [answer("<think>a\nb</think> 4"), answer("4"), answer("")]
+    assert Pattern(r"(?s)<think>.*</think>")(answers).tolist() == [1, 0, 0]
+    assert Pattern(r"\d", whole=True)(answers).tolist() == [0, 1, 0]
+    for wrong in ({"pattern": "("}, {"pattern": "a", "seconds": 0}, {"pattern": "a", "right": 0}):
+        with pytest.raises(InputError):
+            Pattern(**wrong)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pattern=st.sampled_from([r"^\d+$", r"a.?b", r"(?i)yes\b", r"[^\s]{3,}", r"(x|y)+z?$"]),
+    text=st.text(alphabet="abxyzYES 019\n"),
+)
+def test_patterns_are_those_of_re(pattern: str, text: str) -> None:
+    for whole, find in ((False, re.search), (True, re.fullmatch)):
+        assert Pattern(pattern, whole)([answer(text)]).item() == (find(pattern, text) is not None)
+
+
+def test_backtracking_without_end_finds_nothing_soon() -> None:
+    reward = Pattern(r"(a+)+$", seconds=0.05)
+    start = time.process_time()
+    assert reward([answer("a" * 5000 + "!"), answer("aaa")]).tolist() == [0, 1]
+    assert reward.timed_out == 1
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("So 3 + 4 = 7.", 7), ("5-3", 3), ("(5)-3", 3), ("is -3", -3), ("is \u22123", -3), ("=+2", 2), ("12 km", 12),
+        ("$1,234.50!", "1234.5"), ("3/4 of it", "3/4"), ("1/0", None), ("2.50/0.5", 5), ("6.02e23", "602e21"),
+        ("1e-3x", "1/1000"), ("1e999", None), ("x2 v1.2.3 a_4", None), ("1,2,3", 3), ("1,234,567", 1234567),
+        ("long #### 42 and 7", 42), ("#### no", None), ("1 #### 2 #### 3", 3), ("9" * 65, None), ("\u0664", None),
+        ("", None), ("none", None),
+    ],
+)  # fmt: skip
+def test_final_numbers(text: str, value: Any) -> None:
+    assert final_number(text) == (None if value is None else Fraction(value))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    value=st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12, places=3),
+    before=st.text(alphabet="ab 1.,=()"),
+    grouped=st.booleans(),
+)
+def test_a_number_is_read_whatever_stands_before_it(value: Decimal, before: str, grouped: bool) -> None:
+    spelled = f"{value:,.3f}" if grouped else f"{value:.3f}"
+    assert final_number(f"{before} is {spelled}.") == Fraction(value)
+    assert final_number(f"{before} #### {spelled} {before}") == Fraction(value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet="0123456789.,-+/eE# x"))
+def test_no_text_is_an_error_and_no_number_is_too_long(text: str) -> None:
+    found = final_number(text)
+    assert found is None or abs(found) < 10 ** (LONGEST_NUMBER + 100)
+    # Read again from its own exact spelling it is the same.
+    assert found is None or len(str(found)) > LONGEST_NUMBER or final_number(f"= {found}") == found
+
+
+@pytest.mark.parametrize("text", ["1,111" * 8000, "1" * 50000, "1e" * 9000, "1/" * 9000, "1-" * 9000, "1.1" * 9000])
+def test_numbers_without_end_are_read_in_no_time(text: str) -> None:
+    start = time.process_time()
+    final_number(text)
+    assert time.process_time() - start < 1
+
+
+def test_arithmetic() -> None:
+    gold = "6 * 7 is 42, so she has\n#### 1,042"
+    answers = [answer("1042", answer=gold), answer("#### 1042.0 dollars", answer=gold), answer("1043", answer=gold)]
+    answers += [answer("none", answer=1), answer("0.3", answer=0.3), answer("3", answer=3)]
+    assert Arithmetic()(answers).tolist() == [1, 1, 0, 0, 1, 1]
+    assert Arithmetic(tolerance=0.001)(answers).tolist() == [1, 1, 1, 0, 1, 1]
+    assert Arithmetic(needs_mark=True)(answers).tolist() == [0, 1, 0, 0, 0, 0]
+    for value in ("none", True, None, []):
+        with pytest.raises(InputError, match="answer"):
+            Arithmetic().check({"answer": value})
+    with pytest.raises(InputError, match="tolerance=-1"):
+        Arithmetic(tolerance=-1)
+
+
+def test_a_sum_weighs_its_parts() -> None:
+    answers = [answer("4", tokens, answer=4) for tokens in (5, 9, 12, 20)]
+    overlong = OverlongPenalty(longest=12, cushion=4)
+    assert overlong(answers).tolist() == [0, -0.25, -1, -1]
+    both = WeightedSum([ExactMatch(), WeightedSum([overlong, Pattern("5")])], [2, 0.5])
+    assert both(answers).tolist() == [2, 2 - 0.125, 1.5, 1.5]
+    assert both(answers).dtype == torch.float32
+    assert [type(member).__name__ for member in both.members()] == ["ExactMatch", "OverlongPenalty", "Pattern"]
+    with pytest.raises(InputError, match="no 'answer'"):
+        both.check({"prompt": "?"})
+    for rewards, weights in (([], None), ([overlong], [1.0, 2.0]), ([overlong], [float("nan")])):
+        with pytest.raises(InputError, match="weights="):
+            WeightedSum(rewards, weights)
+    for longest, cushion in ((4, 0), (4, 5)):
+        with pytest.raises(InputError, match="cushion"):
+            OverlongPenalty(longest, cushion)

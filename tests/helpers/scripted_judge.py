@@ -1,0 +1,70 @@
+"""A judge whose right answers are known: every answer says how good it is, and comparisons are of that."""
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from alignment.constitutional.judge import Completion, Judge, Request, Verdict
+
+SCALE = 4.0
+"""Log-odds of two answers whose quality differs by 1."""
+
+
+def quality(text: str) -> float:
+    """How good an answer says it is."""
+    (found,) = re.findall(r"quality (0\.\d+)", text)
+    return float(found)
+
+
+class ScriptedJudge(Judge):
+    """Answers by rule.
+
+    Args:
+        bias: added to the log-odds of (A), whatever stands there.
+        seconds: that every call takes.
+        empty: share of answers that are empty, by their numbers.
+    """
+
+    def __init__(self, bias: float = 0.0, seconds: float = 0.0, empty: float = 0.0, prompt_price: float = 0.0) -> None:
+        self.bias, self.seconds, self.empty, self.prompt_price = bias, seconds, empty, prompt_price
+        self.asked: list[Request] = []
+        self.commits = 0
+
+    def identity(self) -> Any:
+        return {"scripted": self.bias}
+
+    def commit(self) -> None:
+        self.commits += 1
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        return [self._complete(request) for request in requests]
+
+    def _complete(self, request: Request) -> Completion:
+        time.sleep(self.seconds)
+        self.asked.append(request)
+        last = request.messages[-1]["content"]
+        if request.number % 1000 < 1000 * self.empty:
+            return Completion(" \n", "stop", 7, 1)
+        if "step by step" in last:
+            text = f"I reason about it, number {request.number}."
+        elif last.startswith("Critique"):
+            text = f"It could be better ({last})."
+        elif last.startswith("Revise"):
+            text = f"{request.messages[-4]['content']} | {last}"
+        else:
+            text = f" Näh: of quality 0.{request.number % 10**6:06d} "
+        return Completion(text, "stop", len(request.messages), len(text))
+
+    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[Verdict]:
+        assert list(options) == ["(A)", "(B)"]
+        verdicts = []
+        for request in requests:
+            time.sleep(self.seconds)
+            self.asked.append(request)
+            asked = next(m["content"] for m in request.messages[::-1] if "\n\nOptions:\n" in m["content"])
+            first, second = asked.split("\n(A) ")[1].split("\n(B) ")
+            log_odds = SCALE * (quality(first) - quality(second)) + self.bias
+            verdicts.append(Verdict((-math.log1p(math.exp(-log_odds)), -math.log1p(math.exp(log_odds))), "", 5, 1))
+        return verdicts
