@@ -98,7 +98,7 @@ def compare_rules(folder: Path) -> dict[str, Any]:
         step = next(made for made, _ in (mine for _, mine in rules.values()) if type(made).__name__ == kind)
         content = kept_texts if lined else texts
         names = [limit.measure for limit in step.limits().values()]
-        from datamodules.cleaning import c4, fineweb, gopher
+        from datamodules.curation.filters import c4, fineweb, gopher
 
         order = {
             "GopherQuality": gopher.QUALITY, "GopherRepetition": gopher.REPETITION, "FineWebQuality": fineweb.MEASURES,

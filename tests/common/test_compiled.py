@@ -24,7 +24,8 @@ def test_an_edit_of_a_called_function_compiles_its_callers_anew(tmp_path: Path) 
     package = tmp_path / "datamodules"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "compiled.py").write_bytes((ROOT / "common/compiled.py").read_bytes())
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common/compiled.py").write_bytes((ROOT / "common/compiled.py").read_bytes())
     (package / "outer.py").write_text(OUTER)
 
     def result(number: int) -> str:

@@ -134,7 +134,7 @@ def files_in(folder: Path) -> int:
 def test_an_interrupted_run_does_not_judge_again(
     texts: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datamodules.cleaning import pipeline
+    from datamodules.curation import pipeline
 
     judged: list[Path] = []
     original = pipeline.write_judged
@@ -176,7 +176,7 @@ def test_chunks_and_listing_order_change_nothing(
 
 def test_a_changed_input_is_never_mixed_with_old_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(tmp_path / "texts")
-    from datamodules.cleaning import pipeline
+    from datamodules.curation import pipeline
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "decide", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))

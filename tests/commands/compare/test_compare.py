@@ -17,7 +17,7 @@ from alignment import WordOverlap
 from alignment.comparison.intervals import bootstrap, wilson, wins
 from alignment.comparison.side_by_side import divergence, packed
 from alignment.rewards.base import Answer, Reward
-from commands import compare
+from commands.compare import command as compare
 from common.errors import InputError
 from main import main
 from models.config import DecoderConfig

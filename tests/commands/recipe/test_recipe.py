@@ -18,7 +18,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commands import recipe
+from commands.recipe import command as recipe
 from commands.recipe.command import read_records, run_recipe
 from commands.recipe.dependencies import MadeOf, files_of, flatten, import_closure, meaning, sources_of
 from commands.recipe.plan import Stage, as_argument, make_plan

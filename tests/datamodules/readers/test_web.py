@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from resiliparse.parse.html import HTMLTree
 
 from common.errors import InputError
-from datamodules.readers import CommonCrawl, HtmlFiles, crawl
+from datamodules.readers import CommonCrawl, HtmlFiles
+from datamodules.readers import common_crawl as crawl
 from datamodules.readers.document import Document
 from datamodules.readers.formats.html_depth import MAXIMUM_DEPTH, depth
 from datamodules.readers.html import creative_commons, decode_html, page_licence

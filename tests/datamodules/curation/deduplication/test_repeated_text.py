@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow
 import pytest
-from datamodules.cleaning import spill
+from datamodules.curation.deduplication import external_sort as spill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
