@@ -152,7 +152,7 @@ class Trainer(lightning.Trainer):
         model: LanguageModel,
         datamodule: PretrainingData,
         prompt: str = "",
-        new_tokens: int = 128,
+        max_new_tokens: int = 128,
         samples: int = 1,
         temperature: float = 0.8,
         top_k: int = 0,
@@ -169,7 +169,7 @@ class Trainer(lightning.Trainer):
             model: the LightningModule.
             datamodule: knows where a checkpoint keeps the tokenizer.
             prompt: text to continue.
-            new_tokens: tokens to add at most.
+            max_new_tokens: tokens to add at most.
             samples: continuations to print.
             temperature: 0 takes the most likely token.
             top_k: sample from this many tokens; 0 is all.
@@ -195,7 +195,9 @@ class Trainer(lightning.Trainer):
         prompts = [prompt_ids] * samples
         stop = [tokenizer.eos]
         for number, new in enumerate(
-            generate(decoder, prompts, new_tokens=new_tokens, sampling=sampling, stop=stop, cuda_graphs=cuda_graphs)
+            generate(
+                decoder, prompts, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, cuda_graphs=cuda_graphs
+            )
         ):
             print(f"--- {number + 1} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *new.tokens]))
 
@@ -301,7 +303,7 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
-            "--precision_without_bf16_units",
+            "--fallback_precision",
             type=Literal["32-true"] | None,
             default=None,
             help="precision to take instead of a bf16 one on a device that has no bfloat16 matrix units, where "
@@ -399,7 +401,7 @@ class CommandLine(LightningCLI):
             raise (input_error_behind(error) or InputError(f"trainer: {error}")) from error
 
     def _choose_precision(self, config: Any) -> None:
-        instead, asked = config.precision_without_bf16_units, config.trainer.precision
+        instead, asked = config.fallback_precision, config.trainer.precision
         on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
         device = torch.device("cpu") if on_cpu else cast(torch.device, torch.accelerator.current_accelerator())
         if instead and str(asked).startswith("bf16") and not has_bf16_matrix_units(device):

@@ -2,23 +2,28 @@ from alignment.constitutional.ai_feedback import Preferences
 from alignment.constitutional.endpoint_judge import EndpointJudge
 from alignment.constitutional.judge import DecoderJudge
 from alignment.constitutional.revisions import Revisions
-from alignment.preferences.losses import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalisedDPO, RobustDPO, SimPO
+from alignment.preferences.losses import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalizedDPO, RobustDPO, SimPO
 from alignment.preferences.preference_policy import PreferencePolicy
 from alignment.preferences.reward_ensemble import RewardEnsemble
 from alignment.preferences.reward_model import RewardModel
-from alignment.reinforcement.advantages import GAE, GroupRelative, LeaveOneOut, ReinforcePlusPlus
+from alignment.reinforcement.advantages import (
+    GAE,
+    BatchNormalizedAdvantage,
+    GroupRelativeAdvantage,
+    LeaveOneOutAdvantage,
+)
 from alignment.reinforcement.engines.vllm import VLLMEngine
 from alignment.reinforcement.kl import AdaptiveKL, FixedKL, KLPenalty
 from alignment.reinforcement.metrics import Alarms
-from alignment.reinforcement.minibatches import Updates
-from alignment.reinforcement.policy_loss import Surrogate
+from alignment.reinforcement.minibatches import PPOUpdates
+from alignment.reinforcement.policy_loss import ClippedPolicyLoss
 from alignment.reinforcement.ppo import PPO
 from alignment.reinforcement.rollouts import DecoderEngine
 from alignment.rewards.base import OverlongPenalty, WeightedSum
 from alignment.rewards.code_tests import CodeTests, Limits
 from alignment.rewards.reward_model_score import RewardModelScore
-from alignment.rewards.rouge import WordOverlap
-from alignment.rewards.verifiable import Arithmetic, ExactMatch, LeadingMatch, Pattern
+from alignment.rewards.rouge import RougeN
+from alignment.rewards.verifiable import Arithmetic, ExactMatch, Pattern, PrefixMatch
 
 __all__ = [
     "DPO",
@@ -30,6 +35,8 @@ __all__ = [
     "AdaptiveKL",
     "Alarms",
     "Arithmetic",
+    "BatchNormalizedAdvantage",
+    "ClippedPolicyLoss",
     "CodeTests",
     "ConservativeDPO",
     "DecoderEngine",
@@ -37,26 +44,24 @@ __all__ = [
     "EndpointJudge",
     "ExactMatch",
     "FixedKL",
-    "GroupRelative",
+    "GroupRelativeAdvantage",
     "KLPenalty",
-    "LeadingMatch",
-    "LeaveOneOut",
-    "LengthNormalisedDPO",
+    "LeaveOneOutAdvantage",
+    "LengthNormalizedDPO",
     "Limits",
     "OverlongPenalty",
+    "PPOUpdates",
     "Pattern",
     "PreferencePolicy",
     "Preferences",
-    "ReinforcePlusPlus",
+    "PrefixMatch",
     "Revisions",
     "RewardEnsemble",
     "RewardModel",
     "RewardModelScore",
     "RobustDPO",
+    "RougeN",
     "SimPO",
-    "Surrogate",
-    "Updates",
     "VLLMEngine",
     "WeightedSum",
-    "WordOverlap",
 ]

@@ -32,7 +32,7 @@ from strategies import TensorParallelStrategy
 from strategies.parallel.activation_checkpointing import ActivationCheckpointing
 
 VOCABULARY, BATCH, LENGTH = 8192, 8, 1024
-SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "hidden_width": 1376}
+SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "feed_forward_width": 1376}
 OUTPUT = Path(__file__).with_suffix(".json")
 
 

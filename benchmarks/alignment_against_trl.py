@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 VOCABULARY, PROMPT, BATCH = 6400, 64, 8
-SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "hidden_width": 1376}
+SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "feed_forward_width": 1376}
 EOS, PAD, LEARNING_RATE = 2, 3, 1e-5
 OUTPUT = Path(__file__).with_suffix(".json")
 
@@ -59,8 +59,8 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
     from alignment import DPO, PreferencePolicy
     from datamodules.conversations.example_store import Examples
     from datamodules.preferences import PairBatches, PreferenceData
-    from datamodules.resumable import NumberedSamples
-    from datamodules.sft import InstructionData, PackedConversations
+    from datamodules.resumable import ResumableDataModule
+    from datamodules.sft import PackedConversations, SFTData
     from models import AdamW, LanguageModel
     from models.optimizers.adamw import Schedule
     from strategies import TensorParallelStrategy
@@ -93,7 +93,7 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
 
     class MadeUpPairs(PreferenceData):
         def __init__(self) -> None:
-            NumberedSamples.__init__(self, BATCH, workers=0)
+            ResumableDataModule.__init__(self, BATCH, workers=0)
             self.folder, self.source_names, self.vocabulary_size = folder, ["pairs"], VOCABULARY
             self.prepared = folder / "preferences-made-up"
 
@@ -105,9 +105,9 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
             self.validation_dataset = PairBatches(self.examples["validation"], PAD)
             self.tokenizer = type("Pad", (), {"pad": PAD})()
 
-    class MadeUpConversations(InstructionData):
+    class MadeUpConversations(SFTData):
         def __init__(self) -> None:
-            NumberedSamples.__init__(self, 1, workers=0)
+            ResumableDataModule.__init__(self, 1, workers=0)
             self.sequence_length, self.source_names, self.vocabulary_size = 0, ["instructions"], VOCABULARY
 
         def prepare_data(self) -> None: ...
@@ -182,7 +182,7 @@ def run_trl(task: str, precision: str, steps: int, folder: Path, precomputed: bo
     config = decoder_config()
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCABULARY, hidden_size=config.width, intermediate_size=config.hidden_width,
+            vocab_size=VOCABULARY, hidden_size=config.width, intermediate_size=config.feed_forward_width,
             num_hidden_layers=config.layers, num_attention_heads=config.heads, attention_bias=False,
             num_key_value_heads=config.key_value_heads, rms_norm_eps=config.norm_epsilon, tie_word_embeddings=False,
             rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},

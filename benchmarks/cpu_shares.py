@@ -66,7 +66,7 @@ def compute_shares() -> dict[str, float]:
     flops, attention_flops = block_flops(setup)
     keys = shape.key_value_heads * shape.head_width
     sizes = [(shape.width, shape.width), (shape.width, keys), (shape.width, keys), (shape.width, shape.width)]
-    sizes += [(shape.width, shape.hidden_width)] * 2 + [(shape.hidden_width, shape.width)]
+    sizes += [(shape.width, shape.feed_forward_width)] * 2 + [(shape.feed_forward_width, shape.width)]
     products = sum(
         seconds(
             forward_and_backward(

@@ -98,12 +98,12 @@ def peak_memory(process: int) -> float:
 
 def prepare_documents(texts: Path, into: Path) -> None:
     """The stages of `prepare` on the made-up corpus with the rules of web text."""
-    from datamodules import Files, GopherQuality, GopherRepetition, Length, NearDuplicates, Source
+    from datamodules import Files, GopherQuality, GopherRepetition, Length, NearDuplicates, TextSource
     from datamodules.prepare import prepare
     from datamodules.tokenization.sentencepiece import TokenizerSettings
 
     rules = [Length(), GopherQuality(), GopherRepetition()]
-    sources = {"web": Source(Files([str(texts)]), rules)}
+    sources = {"web": TextSource(Files([str(texts)]), rules)}
     print("start", flush=True)
     prepare(into, sources, NearDuplicates(), 0.001, TokenizerSettings(vocabulary_size=2048), 0)
 

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 VOCABULARY, BATCH, PROMPT, NEW = 8192, 32, 64, 128
-SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "hidden_width": 1376}
+SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "feed_forward_width": 1376}
 RUNS = ("ours", "transformers")
 OUTPUT = Path(__file__).with_suffix(".json")
 
@@ -37,14 +37,14 @@ def times(who: str, precision: str, repeats: int) -> list[float]:
         decoder = build_decoder(DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **SHAPE)).to(dtype)
 
         def run() -> int:
-            results = generate(decoder.eval(), prompts.tolist(), new_tokens=NEW)
+            results = generate(decoder.eval(), prompts.tolist(), max_new_tokens=NEW)
             return sum(len(result.tokens) for result in results)
 
     else:
         from transformers import LlamaConfig, LlamaForCausalLM
 
         config = LlamaConfig(
-            vocab_size=VOCABULARY, hidden_size=SHAPE["width"], intermediate_size=SHAPE["hidden_width"],
+            vocab_size=VOCABULARY, hidden_size=SHAPE["width"], intermediate_size=SHAPE["feed_forward_width"],
             num_hidden_layers=SHAPE["layers"], num_attention_heads=SHAPE["heads"], tie_word_embeddings=False,
             num_key_value_heads=SHAPE["key_value_heads"], max_position_embeddings=PROMPT + NEW,
         )  # fmt: skip

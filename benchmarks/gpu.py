@@ -37,14 +37,14 @@ DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
 SHAPES: dict[str, dict[str, Any]] = {
     "1.1b": {
         "vocabulary_size": 32000, "width": 2048, "layers": 22, "heads": 32, "key_value_heads": 4,
-        "hidden_width": 5632, "tied_embeddings": False,
+        "feed_forward_width": 5632, "tied_embeddings": False,
     },
     "8b-layers": {
         "vocabulary_size": 32000, "width": 4096, "layers": 4, "heads": 32, "key_value_heads": 8,
-        "hidden_width": 14336, "tied_embeddings": False,
+        "feed_forward_width": 14336, "tied_embeddings": False,
     },
     "toy": {
-        "vocabulary_size": 512, "width": 64, "layers": 2, "heads": 4, "key_value_heads": 2, "hidden_width": 128,
+        "vocabulary_size": 512, "width": 64, "layers": 2, "heads": 4, "key_value_heads": 2, "feed_forward_width": 128,
         "tied_embeddings": False,
     },
 }  # fmt: skip
@@ -93,11 +93,16 @@ def llama(config: DecoderConfig, length: int, device: torch.device) -> Any:
     with device:
         return LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=config.vocabulary_size, hidden_size=config.width, intermediate_size=config.hidden_width,
-                num_hidden_layers=config.layers, num_attention_heads=config.heads, tie_word_embeddings=False,
-                num_key_value_heads=config.key_value_heads, max_position_embeddings=length,
+                vocab_size=config.vocabulary_size,
+                hidden_size=config.width,
+                intermediate_size=config.feed_forward_width,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                tie_word_embeddings=False,
+                num_key_value_heads=config.key_value_heads,
+                max_position_embeddings=length,
             )
-        )  # fmt: skip
+        )
 
 
 def train_ours(run: str, config: DecoderConfig, device: torch.device, size: dict[str, int]) -> float:
@@ -154,7 +159,7 @@ def seconds_of_generation(run: str, config: DecoderConfig, device: torch.device,
     else:
         decoder = build_decoder(config, device=device).to(torch.bfloat16).eval()
         graphs = run == "generate-ours-graphs"
-        calls = [lambda: generate(decoder, prompts.tolist(), new_tokens=size["new"], cuda_graphs=graphs)] * 2
+        calls = [lambda: generate(decoder, prompts.tolist(), max_new_tokens=size["new"], cuda_graphs=graphs)] * 2
     elapsed = 0.0
     for call in calls:
         start = now(device)

@@ -37,7 +37,7 @@ TOKENS_A_PARAMETER = (1, 128)
 SHAPES = {
     f"{width}x{layers}": {
         "width": width, "layers": layers, "heads": heads, "key_value_heads": heads,
-        "hidden_width": 8 * round(width / 3),
+        "feed_forward_width": 8 * round(width / 3),
     }
     for width, layers, heads in ((16, 2, 1), (24, 2, 1), (32, 2, 1), (48, 2, 2), (64, 2, 2), (64, 4, 2), (96, 4, 4))
 }  # fmt: skip

@@ -64,7 +64,13 @@ def trace(schedule: str) -> list[list[Action]]:
             actions.clear()
 
     config = DecoderConfig(
-        vocabulary_size=1024, width=256, layers=8, heads=4, key_value_heads=2, hidden_width=704, tied_embeddings=False
+        vocabulary_size=1024,
+        width=256,
+        layers=8,
+        heads=4,
+        key_value_heads=2,
+        feed_forward_width=704,
+        tied_embeddings=False,
     )
     trainer = lightning.Trainer(
         accelerator="cpu",

@@ -30,12 +30,12 @@ from models.losses import linear_cross_entropy  # noqa: E402
 from models.optimizers.adamw import AdamW  # noqa: E402
 
 SHAPES: dict[str, dict[str, int]] = {
-    "96x4": {"width": 96, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 256},
-    "128x4": {"width": 128, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 352},
-    "128x6": {"width": 128, "layers": 6, "heads": 4, "key_value_heads": 2, "hidden_width": 352},
-    "192x4": {"width": 192, "layers": 4, "heads": 6, "key_value_heads": 2, "hidden_width": 512},
-    "192x6": {"width": 192, "layers": 6, "heads": 6, "key_value_heads": 2, "hidden_width": 512},
-    "256x4": {"width": 256, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 704},
+    "96x4": {"width": 96, "layers": 4, "heads": 4, "key_value_heads": 2, "feed_forward_width": 256},
+    "128x4": {"width": 128, "layers": 4, "heads": 4, "key_value_heads": 2, "feed_forward_width": 352},
+    "128x6": {"width": 128, "layers": 6, "heads": 4, "key_value_heads": 2, "feed_forward_width": 352},
+    "192x4": {"width": 192, "layers": 4, "heads": 6, "key_value_heads": 2, "feed_forward_width": 512},
+    "192x6": {"width": 192, "layers": 6, "heads": 6, "key_value_heads": 2, "feed_forward_width": 512},
+    "256x4": {"width": 256, "layers": 4, "heads": 4, "key_value_heads": 2, "feed_forward_width": 704},
 }
 VOCABULARIES = {"v1k": 1024, "v2k": 2048, "v4k": 4096}
 CANDIDATES = {

@@ -31,16 +31,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from alignment import GAE, PPO, FixedKL, GroupRelative, KLPenalty, LeaveOneOut, Updates
+from alignment import GAE, PPO, FixedKL, GroupRelativeAdvantage, KLPenalty, LeaveOneOutAdvantage, PPOUpdates
 from alignment.rewards.base import Answer, Reward
 from benchmarks.training_against_peers import Constant
-from datamodules.resumable import NumberedSamples, StepKey
+from datamodules.resumable import ResumableDataModule, StepBatch
 from models import AdamW
 from models.decoder import Decoder, DecoderConfig, build_decoder
 from strategies import TensorParallelStrategy
 
 VOCABULARY, PROMPT, NEW, ANSWERS, GROUP, PPO_EPOCHS = 6400, 32, 64, 32, 4, 4
-SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "hidden_width": 1376}
+SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "feed_forward_width": 1376}
 CONFIG = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **SHAPE)
 SCALAR = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, scalar_output=True, **SHAPE)
 EOS, PAD, LEARNING_RATE = 2, 3, 1e-6
@@ -95,13 +95,13 @@ class ModelScore(Reward):
 class Prompts(Dataset[dict[str, Any]]):
     """Batches of prompts."""
 
-    def __getitem__(self, key: StepKey) -> dict[str, Any]:
+    def __getitem__(self, key: StepBatch) -> dict[str, Any]:
         prompts = [prompt(sample) for sample in key.samples]
         rows = [{"prompt": ""} for _ in prompts]
         return {"prompts": prompts, "rows": rows, "sample": torch.tensor(key.samples), "source": "prompts"}
 
 
-class PromptNumbers(NumberedSamples):
+class PromptNumbers(ResumableDataModule):
     """An endless stream of prompts."""
 
     def __init__(self, batch_size: int) -> None:
@@ -133,16 +133,25 @@ def run_ours(task: str, steps: int, precision: str, folder: Path) -> dict[str, A
     """Train by the project's own modules."""
     settings: dict[str, Any] = {
         "optimizer": AdamW(LEARNING_RATE, weight_decay=0.0), "schedule": Constant(0, 1.0), "decoder": CONFIG,
-        "new_tokens": NEW,
+        "max_new_tokens": NEW,
     }  # fmt: skip
     if task == "grpo":
-        module = PPO(EvenShare(), GroupRelative(), updates=Updates(epochs=1), answers=GROUP, reference=None, **settings)
+        module = PPO(
+            EvenShare(),
+            GroupRelativeAdvantage(),
+            updates=PPOUpdates(epochs=1),
+            answers=GROUP,
+            reference=None,
+            **settings,
+        )
     elif task == "rloo":
         divergence = KLPenalty(FixedKL(0.05))
-        module = PPO(EvenShare(), LeaveOneOut(), divergence, updates=Updates(epochs=1), answers=GROUP, **settings)
+        module = PPO(
+            EvenShare(), LeaveOneOutAdvantage(), divergence, updates=PPOUpdates(epochs=1), answers=GROUP, **settings
+        )
     else:
         divergence = KLPenalty(FixedKL(0.05))
-        module = PPO(ModelScore(), GAE(), divergence, updates=Updates(epochs=PPO_EPOCHS), **settings)
+        module = PPO(ModelScore(), GAE(), divergence, updates=PPOUpdates(epochs=PPO_EPOCHS), **settings)
     record = Record()
     trainer = lightning.Trainer(
         default_root_dir=folder, accelerator="cpu", devices=1, strategy=TensorParallelStrategy(), max_steps=steps,
@@ -171,7 +180,7 @@ def run_trl(task: str, steps: int, precision: str, folder: Path) -> dict[str, An
         tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", padding_side="left"
     )
     llama = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=CONFIG.width, intermediate_size=CONFIG.hidden_width,
+        vocab_size=VOCABULARY, hidden_size=CONFIG.width, intermediate_size=CONFIG.feed_forward_width,
         num_hidden_layers=CONFIG.layers, num_attention_heads=CONFIG.heads, tie_word_embeddings=False,
         num_key_value_heads=CONFIG.key_value_heads, bos_token_id=1, eos_token_id=EOS, pad_token_id=PAD,
     )  # fmt: skip

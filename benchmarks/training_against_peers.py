@@ -33,7 +33,7 @@ from models.decoder import DecoderConfig
 from models.optimizers.adamw import Schedule
 from strategies import TensorParallelStrategy
 
-SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "hidden_width": 1376}
+SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "feed_forward_width": 1376}
 BATCH, LENGTH, LEARNING_RATE, WARM = 8, 512, 1e-4, 3
 RUNS = ("ours", "ours-compiled", "transformers", "transformers-compiled", "litgpt", "litgpt-compiled")
 OUTPUT = Path(__file__).with_suffix(".json")
@@ -107,7 +107,7 @@ def transformers_llama(vocabulary: int) -> tuple[torch.nn.Module, Callable[..., 
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=SHAPE["width"], intermediate_size=SHAPE["hidden_width"],
+        vocab_size=vocabulary, hidden_size=SHAPE["width"], intermediate_size=SHAPE["feed_forward_width"],
         num_hidden_layers=SHAPE["layers"], num_attention_heads=SHAPE["heads"], tie_word_embeddings=False,
         num_key_value_heads=SHAPE["key_value_heads"], max_position_embeddings=LENGTH, use_cache=False,
     )  # fmt: skip
@@ -129,7 +129,7 @@ def litgpt_llama(vocabulary: int) -> tuple[torch.nn.Module, Callable[..., torch.
         block_size=LENGTH, n_layer=SHAPE["layers"], n_embd=SHAPE["width"], n_head=SHAPE["heads"], bias=False,
         n_query_groups=SHAPE["key_value_heads"], vocab_size=vocabulary, padded_vocab_size=vocabulary,
         rotary_percentage=1.0, norm_class_name="RMSNorm", mlp_class_name="LLaMAMLP", parallel_residual=False,
-        intermediate_size=SHAPE["hidden_width"],
+        intermediate_size=SHAPE["feed_forward_width"],
     )  # fmt: skip
 
     def loss_of(forward: Any, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

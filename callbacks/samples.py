@@ -19,7 +19,7 @@ class Samples(lightning.Callback):
 
     Args:
         prompts: texts to continue.
-        new_tokens: tokens to add at most.
+        max_new_tokens: tokens to add at most.
         temperature, top_p: see `models.inference.sampling.Sampling`.
         seed: of the sampling, the same at every validation.
     """
@@ -27,14 +27,14 @@ class Samples(lightning.Callback):
     def __init__(
         self,
         prompts: list[str],
-        new_tokens: int = 64,
+        max_new_tokens: int = 64,
         temperature: float = 0.7,
         top_p: float = 0.95,
         seed: int = 0,
     ) -> None:
         if not prompts:
             raise InputError("prompts is empty: name at least one text to continue, or leave the callback out")
-        self.prompts, self.new_tokens = prompts, new_tokens
+        self.prompts, self.max_new_tokens = prompts, max_new_tokens
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self._last: list[dict[str, Any]] = []
 
@@ -62,7 +62,7 @@ class Samples(lightning.Callback):
         prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.before_text]
         sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed)
         (new,) = generate(
-            pl_module.decoder, [prompt_ids], new_tokens=self.new_tokens, sampling=sampling, stop=[tokenizer.eos]
+            pl_module.decoder, [prompt_ids], max_new_tokens=self.max_new_tokens, sampling=sampling, stop=[tokenizer.eos]
         )
         whole: str = tokenizer.decode([*prompt_ids, *new.tokens])
         return whole[len(prompt) :]

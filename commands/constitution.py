@@ -1,7 +1,7 @@
 """The command `constitution`: revisions to fine-tune on and preferences to learn from, made by a model and principles.
 
-The stages themselves are in `alignment.constitutional.revisions` and `alignment.constitutional.ai_feedback`; between the two belongs a `fit`, so
-that the pairs come from the model that the revisions taught.
+The stages themselves are in `alignment.constitutional.revisions` and `alignment.constitutional.ai_feedback`; between
+the two belongs a `fit`, so that the pairs come from the model that the revisions taught.
 """
 
 import functools

@@ -75,7 +75,7 @@ def make_twin(configuration: dict[str, Any], steps: int, largest_axis: int = 2) 
         "heads": tensor * min(groups, 2),
         "width": tensor * min(groups, 2) * HEAD_WIDTH,
         "head_width": HEAD_WIDTH,
-        "hidden_width": 24 * tensor,
+        "feed_forward_width": 24 * tensor,
         "layers": max(2, stages),
         "vocabulary_size": 64 * tensor,
     }

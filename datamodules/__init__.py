@@ -16,7 +16,7 @@ from datamodules.curation.filters.quality_classifier import QualityClassifier
 from datamodules.curation.filters.toxicity import ToxicityClassifier, WordList
 from datamodules.curation.filters.url_blocklist import UrlBlocklist
 from datamodules.curation.personal_data.mask import MaskPersonalData
-from datamodules.curation.pipeline import Source
+from datamodules.curation.pipeline import TextSource
 from datamodules.mixing.balance import Balance
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData
@@ -32,12 +32,12 @@ from datamodules.readers import (
     HtmlFiles,
     HuggingFaceFolder,
     JatsArticles,
-    Licences,
+    Licenses,
     PythonSources,
     Readmes,
     WikipediaDump,
 )
-from datamodules.sft import InstructionData
+from datamodules.sft import SFTData
 from datamodules.shards.parquet_tokens import ParquetTokens
 
 __all__ = [
@@ -62,11 +62,10 @@ __all__ = [
     "GopherRepetition",
     "HtmlFiles",
     "HuggingFaceFolder",
-    "InstructionData",
     "JatsArticles",
     "Language",
     "Length",
-    "Licences",
+    "Licenses",
     "MaskPersonalData",
     "NearDuplicates",
     "ParquetTokens",
@@ -80,7 +79,8 @@ __all__ = [
     "RepairUnicode",
     "RepeatedLines",
     "RepeatedSpans",
-    "Source",
+    "SFTData",
+    "TextSource",
     "ToxicityClassifier",
     "UrlBlocklist",
     "UrlDuplicates",

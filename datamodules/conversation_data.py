@@ -15,7 +15,7 @@ from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusa
 from datamodules.conversations.example_store import Example, Examples, read_summary, write_examples
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import Row, Rows
-from datamodules.resumable import NumberedSamples
+from datamodules.resumable import ResumableDataModule
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore
 from datamodules.tokenization.sentencepiece import Tokenizer
 
@@ -27,7 +27,7 @@ _SOURCES = (
 )  # fmt: skip
 
 
-class AlignmentData(NumberedSamples):
+class ConversationDataModule(ResumableDataModule):
     """Examples made of rows with a trained tokenizer.
 
     Args:

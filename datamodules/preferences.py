@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.artifacts import run_stage, verified, write_checksums
 from common.errors import InputError
-from datamodules.conversation_data import AlignmentData
+from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.chat_template import Encoded
 from datamodules.conversations.example_store import Example, Examples
 from datamodules.conversations.packing import fill_row, lay_out_pair, stack
 from datamodules.conversations.row_formats import Unusable, opening, preference
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.mixture import PADDING
-from datamodules.resumable import EpochOrder, StepKey
+from datamodules.resumable import EpochOrder, StepBatch
 
 ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, which tensor parallelism cuts along the sequence."""
@@ -77,7 +77,7 @@ class PairBatches(Dataset[dict[str, Any]]):
             "more prompts, or another loss"
         )
 
-    def __getitem__(self, key: StepKey) -> dict[str, Any]:
+    def __getitem__(self, key: StepBatch) -> dict[str, Any]:
         """One row [1, T] and its pairs.
 
         Returns:
@@ -116,7 +116,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         return batch
 
 
-class PreferenceData(AlignmentData):
+class PreferenceData(ConversationDataModule):
     """Pairs of a chosen and a rejected answer.
 
     Args:

@@ -20,8 +20,8 @@ from datamodules.curation.passes.write import DOCUMENTS
 from datamodules.curation.pipeline import (
     SUMMARY,
     TIMINGS,
-    Curation,
-    Source,
+    CurationConfig,
+    TextSource,
     clean,
     cleaning_fingerprint,
     list_inputs,
@@ -63,12 +63,12 @@ def load_verified(folder: Path) -> Tokenizer:
 
 def prepare(
     folder: Path,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, TextSource],
     near_duplicates: NearDuplicates | None,
     validation_fraction: float,
     tokenizer: TokenizerSettings | Tokenizer,
     seed: int,
-    curation: Curation | None = None,
+    curation: CurationConfig | None = None,
 ) -> Prepared:
     """Run the stages that are not on disk yet.
 
@@ -79,13 +79,13 @@ def prepare(
         validation_fraction: share of each source's bytes held out.
         tokenizer: how the tokenizer is trained, or one that there is.
         seed: of the validation split.
-        curation: what cleaning does to all sources alike; by default `Curation()`.
+        curation: what cleaning does to all sources alike; by default `CurationConfig()`.
 
     Raises:
         InputError: for a missing path, an empty corpus, a vocabulary the corpus cannot fill, a full disk or a damaged
             stage.
     """
-    curation = curation or Curation()
+    curation = curation or CurationConfig()
     tokens = {name: source for name, source in sources.items() if isinstance(source.reader, ParquetTokens)}
     text = {name: source for name, source in sources.items() if name not in tokens}
     token_files = _token_files(tokens, validation_fraction, tokenizer, seed)
@@ -123,7 +123,7 @@ def prepare(
 
 
 def _token_files(
-    sources: Mapping[str, Source], validation_fraction: float, tokenizer: TokenizerSettings | Tokenizer, seed: int
+    sources: Mapping[str, TextSource], validation_fraction: float, tokenizer: TokenizerSettings | Tokenizer, seed: int
 ) -> list[TokenFile]:
     """The files of sources that are tokens already."""
     files = []
@@ -143,14 +143,14 @@ def _token_files(
 
 def prepare_documents(
     folder: Path,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, TextSource],
     near_duplicates: NearDuplicates | None,
     validation_fraction: float,
     seed: int,
-    curation: Curation | None = None,
+    curation: CurationConfig | None = None,
 ) -> Path:
     """Folder of the first stage alone, made if it is not there; arguments as for `prepare`."""
-    inputs, curation = list_inputs(sources), curation or Curation()
+    inputs, curation = list_inputs(sources), curation or CurationConfig()
     key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
 
     def make_documents(into: Path) -> None:

@@ -18,19 +18,19 @@ from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.curation.deduplication.url import UrlDuplicates
 from datamodules.curation.filters.base import CleaningStep
 from datamodules.curation.personal_data.mask import MaskPersonalData
-from datamodules.curation.pipeline import Curation, Source
+from datamodules.curation.pipeline import CurationConfig, TextSource
 from datamodules.curation.reports.explain import documents_by_id, explain, format_examples
 from datamodules.curation.reports.summary import format_table
 from datamodules.mixing.balance import Balance, mixture_report
-from datamodules.mixing.mixture import EvenlySpread, Mixture, PackedWindows, WindowedSource
+from datamodules.mixing.mixture import EvaluationOrder, Mixture, PackedWindows, WindowedSource
 from datamodules.prepare import Prepared, prepare, prepare_documents, read_summary
-from datamodules.resumable import BatchSizeWarmup, NumberedSamples
+from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
 from datamodules.shards.format import Shard, open_shards
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, restore
 from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings
 
 
-class PretrainingData(NumberedSamples):
+class PretrainingData(ResumableDataModule):
     """Collects, cleans, tokenises, packs and mixes text.
 
     Args:
@@ -64,7 +64,7 @@ class PretrainingData(NumberedSamples):
     def __init__(
         self,
         folder: str,
-        sources: dict[str, Source],
+        sources: dict[str, TextSource],
         tokenizer: TokenizerSettings | str,
         sequence_length: int = 512,
         batch_size: int = 8,
@@ -104,7 +104,7 @@ class PretrainingData(NumberedSamples):
         else:
             self.tokenizer_source, self.vocabulary_size = tokenizer, tokenizer.vocabulary_size
         self.sequence_length = sequence_length
-        self.curation = Curation(
+        self.curation = CurationConfig(
             steps or [], url_duplicates, repeated_lines, repeated_spans, personal_data, engine, chunk_megabytes
         )
         self.near_duplicates, self.validation_fraction = near_duplicates, validation_fraction
@@ -171,7 +171,7 @@ class PretrainingData(NumberedSamples):
             name: WindowedSource(shards.get(("validation", name), []), self.sequence_length, keep_partial=True)
             for name in self.sources
         }
-        self.validation_order = EvenlySpread(
+        self.validation_order = EvaluationOrder(
             {name: len(source) for name, source in held_out.items()}, self.validation_windows
         )
         self.source_names = [name for name, source in held_out.items() if len(source)]

@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
-from datamodules.conversation_data import AlignmentData
+from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.example_store import SPLITS, Example, Examples
 from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import Row, Rows
-from datamodules.resumable import EpochOrder, StepKey
+from datamodules.resumable import EpochOrder, StepBatch
 
 
 class PromptBatches(Dataset[dict[str, Any]]):
@@ -33,7 +33,7 @@ class PromptBatches(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, key: StepKey) -> dict[str, Any]:
+    def __getitem__(self, key: StepBatch) -> dict[str, Any]:
         """`prompts`, token ids that end where an answer begins; `rows`, the rows they come from; `sample`, int64 [B],
         numbers that no other prompt of the run has, -1 for a prompt that only fills the batch; `source`.
         """
@@ -47,7 +47,7 @@ class PromptBatches(Dataset[dict[str, Any]]):
         }
 
 
-class PromptData(AlignmentData):
+class PromptData(ConversationDataModule):
     """Prompts, and what their answers are checked against.
 
     The position in the order counts batches, not optimizer steps: a batch is learned from in as many of these as the
@@ -56,7 +56,7 @@ class PromptData(AlignmentData):
     Args:
         folder: where prepared prompts are kept; reused when the inputs and settings are the same.
         rows: where prompts come from: `prompt` and whatever a reward needs; rows of `datamodules.PreferenceData` and
-            `datamodules.InstructionData` do too.
+            `datamodules.SFTData` do too.
         tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
         chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
         max_prompt_tokens: a longer prompt is dropped: half a question has another answer.

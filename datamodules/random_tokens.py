@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
 from datamodules.mixing.mixture import PADDING, ignore_labels
-from datamodules.resumable import BatchSizeWarmup, NumberedSamples
+from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
 
 
 class RandomWindows(Dataset[dict[str, Any]]):
@@ -36,7 +36,7 @@ class RandomWindows(Dataset[dict[str, Any]]):
         return ignore_labels(window) if sample == PADDING else window
 
 
-class RandomTokens(NumberedSamples):
+class RandomTokens(ResumableDataModule):
     """An endless stream of random windows, and a few others for validation.
 
     Args:

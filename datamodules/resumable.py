@@ -14,7 +14,7 @@ import xxhash
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.errors import InputError
-from datamodules.mixing.mixture import PADDING, Batches, GlobalBatches, permute
+from datamodules.mixing.mixture import PADDING, BatchDataset, DistributedBatchSampler, permute
 from datamodules.mixing.skipped_samples import SkippedSamples
 
 
@@ -76,14 +76,14 @@ class BatchSizeWarmup:
         return [(size, stop - start) for size, (start, stop) in zip(sizes, itertools.pairwise(starts), strict=False)]
 
 
-class StepKey(NamedTuple):
+class StepBatch(NamedTuple):
     """A micro-batch by its samples, and those of the whole optimizer step over all ranks; empty outside training."""
 
     samples: list[int]
     step: Sequence[int]
 
 
-class StepKeys(Sampler[StepKey]):
+class StepBatchSampler(Sampler[StepBatch]):
     """Names with every micro-batch the samples of its optimizer step, so that losses can be divided by what is in it.
 
     Args:
@@ -91,10 +91,10 @@ class StepKeys(Sampler[StepKey]):
         samples_a_step: over all ranks and accumulated batches.
     """
 
-    def __init__(self, batches: GlobalBatches, samples_a_step: int) -> None:
+    def __init__(self, batches: DistributedBatchSampler, samples_a_step: int) -> None:
         self.batches, self.samples_a_step = batches, samples_a_step
 
-    def __iter__(self) -> Iterator[StepKey]:
+    def __iter__(self) -> Iterator[StepBatch]:
         first, taken, skipped = self.batches.start(), 0, self.batches.skipped
         for samples in self.batches:
             if taken == self.samples_a_step:
@@ -102,10 +102,10 @@ class StepKeys(Sampler[StepKey]):
             if taken == 0:
                 step = skipped.take(first, self.samples_a_step)
             taken += len(samples) * self.batches.ranks
-            yield StepKey(samples, step)
+            yield StepBatch(samples, step)
 
 
-class Stretch(NamedTuple):
+class BatchSizeSegment(NamedTuple):
     """Optimizer steps in a row with equally many samples each: after `step` of them `sample` was the first to come."""
 
     step: int
@@ -113,7 +113,7 @@ class Stretch(NamedTuple):
     samples_a_step: int
 
 
-class NumberedSamples(lightning.LightningDataModule):
+class ResumableDataModule(lightning.LightningDataModule):
     """Deals sample numbers out to data-parallel ranks and remembers the position in their order.
 
     Args:
@@ -136,7 +136,7 @@ class NumberedSamples(lightning.LightningDataModule):
         self.batch_size, self.workers, self.batch_size_warmup = batch_size, workers, batch_size_warmup
         self.consumed_samples = self.counted_steps = 0
         self.skipped = SkippedSamples()
-        self.stretches: list[Stretch] = []
+        self.stretches: list[BatchSizeSegment] = []
 
     def ranks(self) -> tuple[int, int]:
         """This process's data-parallel rank and their number, as the strategy counts them."""
@@ -183,7 +183,7 @@ class NumberedSamples(lightning.LightningDataModule):
         assert self.trainer is not None
         return self.batch_size_of(step) * self.ranks()[1] * self.trainer.accumulate_grad_batches
 
-    def _stretch_of(self, step: int) -> Stretch:
+    def _stretch_of(self, step: int) -> BatchSizeSegment:
         found = [stretch for stretch in self.stretches if stretch.step <= step]
         if not found:
             raise InputError(
@@ -192,11 +192,11 @@ class NumberedSamples(lightning.LightningDataModule):
             )
         return found[-1]
 
-    def _stretches_up_to(self, step: int) -> list[Stretch]:
+    def _stretches_up_to(self, step: int) -> list[BatchSizeSegment]:
         """What earlier starts counted and what this one did."""
         found, first, sample = list(self.stretches), self.counted_steps, self.consumed_samples
         for samples, steps in itertools.groupby(map(self._samples_in, range(first, step))):
-            found.append(Stretch(first, sample, samples))
+            found.append(BatchSizeSegment(first, sample, samples))
             number = sum(1 for _ in steps)
             first, sample = first + number, self.skipped.after(sample, number * samples)
         return found
@@ -222,9 +222,9 @@ class NumberedSamples(lightning.LightningDataModule):
         for step in itertools.count(first):
             yield from itertools.repeat(self.batch_size_of(step), accumulated)
 
-    def training_batches(self) -> GlobalBatches:
+    def training_batches(self) -> DistributedBatchSampler:
         """Endless batches of sample numbers from the first one not yet consumed."""
-        return GlobalBatches(self.position, self._coming_batch_sizes, *self.ranks(), self.skipped)
+        return DistributedBatchSampler(self.position, self._coming_batch_sizes, *self.ranks(), self.skipped)
 
     def evaluation_batches(self, groups: list[list[int]]) -> list[list[int]]:
         """Batches over each group of samples once, all of one size and equally many a rank, filled up with padding.
@@ -236,18 +236,18 @@ class NumberedSamples(lightning.LightningDataModule):
         batches += [[]] * (-len(batches) % ranks)
         return [batch + [PADDING] * (self.batch_size - len(batch)) for batch in batches[rank::ranks]]
 
-    def training_keys(self) -> StepKeys:
+    def training_keys(self) -> StepBatchSampler:
         """The same batches, each with the samples of its step."""
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
-        return StepKeys(self.training_batches(), self.batch_size * self.ranks()[1] * accumulated)
+        return StepBatchSampler(self.training_batches(), self.batch_size * self.ranks()[1] * accumulated)
 
-    def evaluation_keys(self, samples: int) -> list[StepKey]:
+    def evaluation_keys(self, samples: int) -> list[StepBatch]:
         """Batches over samples 0 .. `samples` - 1 once."""
-        return [StepKey(batch, range(0)) for batch in self.evaluation_batches([list(range(samples))])]
+        return [StepBatch(batch, range(0)) for batch in self.evaluation_batches([list(range(samples))])]
 
     def loader(self, windows: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
         """A loader of whole batches, each named by its list of sample numbers."""
-        return self.batch_loader(Batches(windows), batches)
+        return self.batch_loader(BatchDataset(windows), batches)
 
     def batch_loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
         """A loader over a data set whose items are whole batches."""
@@ -290,4 +290,4 @@ class NumberedSamples(lightning.LightningDataModule):
             self.skipped.add(first, stop)
         self.consumed_samples = state_dict["consumed_samples"]
         self.counted_steps = state_dict["counted_steps"]
-        self.stretches = [Stretch(*numbers) for numbers in state_dict.get("stretches", ())]
+        self.stretches = [BatchSizeSegment(*numbers) for numbers in state_dict.get("stretches", ())]

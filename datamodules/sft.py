@@ -11,13 +11,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
-from datamodules.conversation_data import AlignmentData
+from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.example_store import Example, Examples
 from datamodules.conversations.packing import Part, fill_row, lay_out_conversation, pack, stack
 from datamodules.conversations.row_formats import Unusable, instruction, opening
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.mixture import PADDING, ignore_labels
-from datamodules.resumable import EpochOrder, StepKey
+from datamodules.resumable import EpochOrder, StepBatch
 
 
 class PackedConversations(Dataset[dict[str, Any]]):
@@ -54,7 +54,7 @@ class PackedConversations(Dataset[dict[str, Any]]):
         row = fill_row(conversations, self.length, self.pad)
         return row | {"label_bytes": np.where(row["labels"] < 0, 0, self.token_bytes[row["labels"]])}
 
-    def __getitem__(self, key: StepKey) -> dict[str, Any]:
+    def __getitem__(self, key: StepBatch) -> dict[str, Any]:
         rows = [self.row(self.row_of(max(sample, 0))) for sample in key.samples]
         rows = [ignore_labels(row) if s == PADDING else row for s, row in zip(key.samples, rows, strict=True)]
         batch = stack(rows) | {"sample": torch.tensor(key.samples), "source": "instructions", "few_labels": True}
@@ -65,7 +65,7 @@ class PackedConversations(Dataset[dict[str, Any]]):
         return batch
 
 
-class InstructionData(AlignmentData):
+class SFTData(ConversationDataModule):
     """Conversations whose assistant turns are learned.
 
     Args:

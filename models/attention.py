@@ -3,8 +3,8 @@
 Several documents share a packed sequence, so causal attention needs a second rule: same document only. A document may
 branch: several answers follow one prompt, each sees the prompt and itself. Two forms of these rules give the same
 numbers and neither holds a mask of all pairs. On a CPU documents of like length are computed together
-(`models.attention_kernels.packed_documents`, `models.attention_kernels.cpu`); elsewhere FlexAttention looks at blocks (`models.attention_kernels.flex`), one
-kernel whatever the documents, which has to be compiled.
+(`models.attention_kernels.packed_documents`, `models.attention_kernels.cpu`); elsewhere FlexAttention looks at blocks
+(`models.attention_kernels.flex`), one kernel whatever the documents, which has to be compiled.
 
 Shape suffixes: B batch, T time, C model width, H query heads, K key/value heads, D head width, N = B * T.
 """

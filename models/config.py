@@ -85,8 +85,8 @@ class DecoderConfig:
         layers: number of blocks.
         heads: query heads.
         key_value_heads: key/value heads; must divide `heads` (grouped-query attention).
-        hidden_width: inner width of the feed-forward layer, of each expert where there are several; Llama takes about
-            8/3 of the width.
+        feed_forward_width: inner width of the feed-forward layer, of each expert where there are several; Llama takes
+            about 8/3 of the width.
         head_width: width of one head; by default width / heads.
         rope_theta: base of the rotary wavelengths (Su et al. 2021).
         rope_scaling: stretches them for longer contexts than were trained.
@@ -109,7 +109,7 @@ class DecoderConfig:
     layers: int = 6
     heads: int = 4
     key_value_heads: int = 2
-    hidden_width: int = 704
+    feed_forward_width: int = 704
     head_width: int | None = None
     rope_theta: float = 10_000.0
     rope_scaling: RotaryScaling | None = None
@@ -124,7 +124,7 @@ class DecoderConfig:
     lora: LoRA | None = None
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary_size", "width", "layers", "heads", "key_value_heads", "hidden_width"):
+        for name in ("vocabulary_size", "width", "layers", "heads", "key_value_heads", "feed_forward_width"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
         if self.heads % self.key_value_heads:

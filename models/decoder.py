@@ -32,7 +32,7 @@ class DecoderBlock(nn.Module):
         self.attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
         self.feed_forward = (
-            SwiGLU(config.width, config.hidden_width) if config.experts is None else SparseFeedForward(config)
+            SwiGLU(config.width, config.feed_forward_width) if config.experts is None else SparseFeedForward(config)
         )
 
     def forward(

@@ -19,7 +19,7 @@ def matmul_parameters(config: DecoderConfig) -> int:
     assert config.head_width is not None
     query_and_output = 2 * config.width * config.heads * config.head_width
     key_and_value = 2 * config.width * config.key_value_heads * config.head_width
-    feed_forward = 3 * config.width * config.hidden_width
+    feed_forward = 3 * config.width * config.feed_forward_width
     if config.experts is not None:
         feed_forward = config.experts.active * feed_forward + config.width * config.experts.count
     blocks = config.layers * (query_and_output + key_and_value + feed_forward)
@@ -37,7 +37,13 @@ def parameters(config: DecoderConfig) -> int:
     input_embedding = 0 if config.tied_embeddings else config.width * config.vocabulary_size
     idle = 0
     if config.experts is not None:
-        idle = config.layers * (config.experts.count - config.experts.active) * 3 * config.width * config.hidden_width
+        idle = (
+            config.layers
+            * (config.experts.count - config.experts.active)
+            * 3
+            * config.width
+            * config.feed_forward_width
+        )
     return matmul_parameters(config) + idle + vectors + input_embedding
 
 

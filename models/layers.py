@@ -37,14 +37,14 @@ class SwiGLU(nn.Module):
 
     Args:
         width: model width C.
-        hidden_width: inner width F; Llama takes about 8/3 C.
+        feed_forward_width: inner width F; Llama takes about 8/3 C.
     """
 
-    def __init__(self, width: int, hidden_width: int) -> None:
+    def __init__(self, width: int, feed_forward_width: int) -> None:
         super().__init__()
-        self.w1 = nn.Linear(width, hidden_width, bias=False)
-        self.w2 = nn.Linear(hidden_width, width, bias=False)
-        self.w3 = nn.Linear(width, hidden_width, bias=False)
+        self.w1 = nn.Linear(width, feed_forward_width, bias=False)
+        self.w2 = nn.Linear(feed_forward_width, width, bias=False)
+        self.w3 = nn.Linear(width, feed_forward_width, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(x_BTC)) * self.w3(x_BTC))

@@ -30,9 +30,9 @@ class SparseFeedForward(nn.Module):
         assert config.experts is not None
         self.experts, count = config.experts, config.experts.count
         self.router = nn.Linear(config.width, count, bias=False)
-        self.w1 = nn.Parameter(torch.empty(count, config.hidden_width, config.width))
-        self.w2 = nn.Parameter(torch.empty(count, config.width, config.hidden_width))
-        self.w3 = nn.Parameter(torch.empty(count, config.hidden_width, config.width))
+        self.w1 = nn.Parameter(torch.empty(count, config.feed_forward_width, config.width))
+        self.w2 = nn.Parameter(torch.empty(count, config.width, config.feed_forward_width))
+        self.w3 = nn.Parameter(torch.empty(count, config.feed_forward_width, config.width))
         self.auxiliary_loss: Tensor | None = None
 
     def forward(self, x_BTC: Tensor) -> Tensor:

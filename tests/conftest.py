@@ -72,14 +72,14 @@ def tiny_configuration(folder: Path) -> dict[str, Any]:
         "logger": [{"class_path": "callbacks.MetricsTable"}],
         "callbacks": [
             {"class_path": "callbacks.Throughput", "init_args": {"peak_flops_per_second": 1e11}},
-            {"class_path": "callbacks.Samples", "init_args": {"prompts": ["Ba"], "new_tokens": 8}},
+            {"class_path": "callbacks.Samples", "init_args": {"prompts": ["Ba"], "max_new_tokens": 8}},
             {"class_path": "callbacks.Predictions"},
             {"class_path": "callbacks.Checkpoints", "init_args": {"every_steps": 4}},
             {"class_path": "callbacks.Report"},
         ],
     }
     configuration["model"]["init_args"]["decoder"] = {
-        "width": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "hidden_width": 64,
+        "width": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward_width": 64,
     }  # fmt: skip
     configuration["model"]["init_args"]["schedule"]["init_args"]["warmup_steps"] = 2
     configuration["data"]["init_args"] |= {

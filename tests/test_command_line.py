@@ -114,7 +114,7 @@ def test_every_command_works_on_a_trained_run(
     assert len(rates) == 4
     assert all(0 < rate < 1 for rate in rates)
     capsys.readouterr()
-    main(["generate", "--config", config, "--prompt", "Ba", "--new_tokens", "5", "--samples", "2"])
+    main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "5", "--samples", "2"])
     assert capsys.readouterr().out.count("Ba") >= 2
     for command in ("validate", "test", "predict", "report"):
         main([command, "--config", config])
@@ -214,7 +214,7 @@ def test_a_checkpoint_is_validated_beside_the_callbacks_of_the_quickstart(
         (["--trainer.devices", "-1"], "trainer: `devices`"),
         (["--trainer.precision", "64-true"], "precision='64-true'"),
         (["--ckpt_path", "nowhere/step=3.ckpt"], "ckpt_path=nowhere/step=3.ckpt does not exist"),
-        (["--precision_without_bf16_units", "half"], "precision_without_bf16_units"),
+        (["--fallback_precision", "half"], "fallback_precision"),
         (["--model.class_path", "models.Nothing"], "models.Nothing"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
@@ -267,7 +267,7 @@ def test_a_damaged_shard_or_checkpoint_stops_the_run(
 def test_bfloat16_learns_what_float32_learns(configure: Configure, tmp_path: Path) -> None:
     config = configure(trainer__max_steps=6)
     for precision in ("32-true", "bf16-mixed"):
-        chosen = [f"--trainer.precision={precision}", "--precision_without_bf16_units=null"]
+        chosen = [f"--trainer.precision={precision}", "--fallback_precision=null"]
         main(["fit", "--config", str(config), *chosen, f"--trainer.default_root_dir={tmp_path / precision}"])
     exact, rounded = (
         [float(value) for _, name, value in learned(tmp_path / precision) if name == "train/loss"]

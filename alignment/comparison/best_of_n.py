@@ -59,7 +59,7 @@ def rejection_sampling(
     tokenizer: Any,
     *,
     n: int,
-    new_tokens: int,
+    max_new_tokens: int,
     sampling: Sampling,
     stop: Collection[int],
 ) -> Best:
@@ -71,14 +71,14 @@ def rejection_sampling(
         prompts, rows: token ids, and the row of data behind each.
         tokenizer: decodes answers for the reward.
         n: answers to each prompt.
-        new_tokens, sampling, stop: see `models.inference.generation.generate`.
+        max_new_tokens, sampling, stop: see `models.inference.generation.generate`.
 
     Raises:
         InputError: for n below 1.
     """
     divergence = best_of_n_divergence(n)
     rollouts = roll_out(
-        engine, policy, prompts, range(len(prompts)), n, new_tokens=new_tokens, sampling=sampling, stop=stop
+        engine, policy, prompts, range(len(prompts)), n, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop
     )
     answers = answers_for_rewards(rollouts, rows, tokenizer)
     scores = scores_of(reward, answers, "reward")

@@ -52,7 +52,7 @@ class EndpointJudge(Judge):
         api: `chat`, or `completions` for base models, which get the conversation as a transcript of Human and
             Assistant.
         api_key_variable: environment variable that holds the key; null where none is needed.
-        new_tokens: of an answer, at most.
+        max_new_tokens: of an answer, at most.
         temperature, top_p: of the sampling.
         stop: texts that end an answer; at most four are allowed by OpenAI.
         votes: 0 reads letters' probabilities from log-probabilities; else the letter is asked for so many times, and
@@ -77,7 +77,7 @@ class EndpointJudge(Judge):
         model: str,
         api: Literal["chat", "completions"] = "chat",
         api_key_variable: str | None = None,
-        new_tokens: int = 512,
+        max_new_tokens: int = 512,
         temperature: float = 1.0,
         top_p: float = 1.0,
         stop: list[str] | None = None,
@@ -93,7 +93,7 @@ class EndpointJudge(Judge):
         prompt_price: float = 0.0,
         completion_price: float = 0.0,
     ) -> None:
-        sizes = {"new_tokens": new_tokens, "concurrency": concurrency, "top_logprobs": top_logprobs}
+        sizes = {"max_new_tokens": max_new_tokens, "concurrency": concurrency, "top_logprobs": top_logprobs}
         require_sizes(sizes, stop)
         require_prices(prompt_price, completion_price)
         if not re.match(r"https?://[^/]", base_url):
@@ -118,7 +118,12 @@ class EndpointJudge(Judge):
         self.settings: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
         if stop:
             self.settings["stop"] = stop
-        self.new_tokens, self.votes, self.top_logprobs, self.further = new_tokens, votes, top_logprobs, further or {}
+        self.max_new_tokens, self.votes, self.top_logprobs, self.further = (
+            max_new_tokens,
+            votes,
+            top_logprobs,
+            further or {},
+        )
         self.connection: dict[str, Any] = {
             "concurrency": concurrency, "requests_per_minute": requests_per_minute, "timeout_seconds": timeout_seconds,
             "retries": retries, "first_wait_seconds": first_wait_seconds, "longest_wait_seconds": longest_wait_seconds,
@@ -143,7 +148,7 @@ class EndpointJudge(Judge):
 
     def identity(self) -> Any:
         """Server, model and sampling."""
-        names = ("base_url", "model", "api", "new_tokens", "votes", "top_logprobs", "further")
+        names = ("base_url", "model", "api", "max_new_tokens", "votes", "top_logprobs", "further")
         return {name: getattr(self, name) for name in names} | self.settings
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
@@ -161,8 +166,8 @@ class EndpointJudge(Judge):
             count_votes(answers[place : place + self.votes], letters) for place in range(0, len(answers), self.votes)
         ]
 
-    def _complete(self, request: Request, new_tokens: int | None = None) -> Completion:
-        body = self._body(request, new_tokens or self.new_tokens) | self.settings
+    def _complete(self, request: Request, max_new_tokens: int | None = None) -> Completion:
+        body = self._body(request, max_new_tokens or self.max_new_tokens) | self.settings
         try:
             answer = self._ask(body)
         except _UnanswerableError as refusal:
@@ -191,10 +196,10 @@ class EndpointJudge(Judge):
             )
         return Verdict(letter_log_probabilities(places, letters), "no_letter", *_usage(answer))
 
-    def _body(self, request: Request, new_tokens: int) -> dict[str, Any]:
+    def _body(self, request: Request, max_new_tokens: int) -> dict[str, Any]:
         # Below 2^31, which every server can hold.
         seed = request.number % 2**31
-        body: dict[str, Any] = {"model": self.model, "max_tokens": new_tokens, "seed": seed}
+        body: dict[str, Any] = {"model": self.model, "max_tokens": max_new_tokens, "seed": seed}
         if self.api == "chat":
             body["messages"] = request.messages
         else:

@@ -1,8 +1,8 @@
 """Models that are asked: for a text that answers a conversation, or which of a few answers they hold likely.
 
-One interface for a model of ours and for one behind an endpoint (`alignment.constitutional.endpoint_judge`), so that critiques and
-preferences do not care who is asked. A request carries the number of its draws, never a position in a stream of random
-numbers: what is asked beside it, before it or again after a kill changes nothing.
+One interface for a model of ours and for one behind an endpoint (`alignment.constitutional.endpoint_judge`), so that
+critiques and preferences do not care who is asked. A request carries the number of its draws, never a position in a
+stream of random numbers: what is asked beside it, before it or again after a kill changes nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -130,7 +130,7 @@ class DecoderJudge(Judge):
     Args:
         init_from: a run's folder, a checkpoint, a file that `convert` wrote, or a Hugging Face folder.
         chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the model's own, else ChatML.
-        new_tokens: of an answer, at most.
+        max_new_tokens: of an answer, at most.
         max_prompt_tokens: longer conversations are refused, for a model has seen none; null refuses none.
         temperature, top_p: of the sampling; 1 and 1 are Bai et al.'s (2022).
         stop: texts that end an answer, for models that go on with the other's turn; what follows is computed in vain.
@@ -147,7 +147,7 @@ class DecoderJudge(Judge):
         self,
         init_from: str,
         chat_template: str | None = None,
-        new_tokens: int = 256,
+        max_new_tokens: int = 256,
         max_prompt_tokens: int | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -158,13 +158,13 @@ class DecoderJudge(Judge):
         prompt_price: float = 0.0,
         completion_price: float = 0.0,
     ) -> None:
-        sizes = {"new_tokens": new_tokens, "slots": slots, "batch_tokens": batch_tokens}
+        sizes = {"max_new_tokens": max_new_tokens, "slots": slots, "batch_tokens": batch_tokens}
         if max_prompt_tokens is not None:
             sizes["max_prompt_tokens"] = max_prompt_tokens
         require_sizes(sizes, stop)
         require_prices(prompt_price, completion_price)
         self.init_from, self.chat_template = init_from, chat_template
-        self.new_tokens, self.max_prompt_tokens, self.stop = new_tokens, max_prompt_tokens, stop or []
+        self.max_new_tokens, self.max_prompt_tokens, self.stop = max_new_tokens, max_prompt_tokens, stop or []
         self.sampling = Sampling(temperature=temperature, top_p=top_p)
         self.slots, self.batch_tokens, self.dtype = slots, batch_tokens, dtype
         self.prompt_price, self.completion_price = prompt_price, completion_price
@@ -176,7 +176,7 @@ class DecoderJudge(Judge):
 
     def identity(self) -> Any:
         """The weights, the template and the sampling; sizes of batches too, which change the last digits of a sum."""
-        names = ("new_tokens", "max_prompt_tokens", "stop", "slots", "batch_tokens", "dtype")
+        names = ("max_new_tokens", "max_prompt_tokens", "stop", "slots", "batch_tokens", "dtype")
         settings = {name: getattr(self, name) for name in names}
         settings |= {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
         return {"weights": self.model.identity, "chat_template": self.model.template.source, **settings}
@@ -188,7 +188,7 @@ class DecoderJudge(Judge):
         generated = generate(
             self.model.decoder,
             list(asked.values()),
-            new_tokens=self.new_tokens,
+            max_new_tokens=self.max_new_tokens,
             sampling=self.sampling,
             stop=self.stop_tokens,
             slots=self.slots,

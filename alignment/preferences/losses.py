@@ -148,7 +148,7 @@ class IPO(DPO):
 
 
 @dataclass
-class LengthNormalisedDPO(DPO):
+class LengthNormalizedDPO(DPO):
     """DPO of log-ratios a token, so that length is no reward (Lambert et al. 2024, Tulu 3).
 
     Args:
@@ -262,11 +262,11 @@ def bradley_terry(
     chosen: Tensor,
     rejected: Tensor,
     margin: Tensor | float = 0.0,
-    centring: float = 0.0,
+    center_rewards: float = 0.0,
     probability: Tensor | None = None,
 ) -> Tensor:
-    """-log sigmoid(chosen - rejected - margin) + centring (chosen + rejected)^2 (Bradley & Terry 1952; margin:
-    Touvron et al. 2023, Llama 2, eq. 2; centring: Eisenstein et al. 2023).
+    """-log sigmoid(chosen - rejected - margin) + center_rewards (chosen + rejected)^2 (Bradley & Terry 1952; margin:
+    Touvron et al. 2023, Llama 2, eq. 2; center_rewards: Eisenstein et al. 2023).
 
     With soft labels the first term is its expectation, the cross-entropy -p log sigmoid(chosen - rejected - margin)
     - (1 - p) log sigmoid(rejected - chosen - margin) (Bai et al. 2022, Constitutional AI, section 4.1).
@@ -274,7 +274,7 @@ def bradley_terry(
     Args:
         chosen, rejected: scores, [P].
         margin: by how much chosen should be ahead.
-        centring: weight of the term that holds scores near zero, which comparisons alone leave free.
+        center_rewards: weight of the term that holds scores near zero, which comparisons alone leave free.
         probability: p, that chosen is the better one, [P]; None is 1.
 
     Returns:
@@ -283,7 +283,7 @@ def bradley_terry(
     ranking = -F.logsigmoid(chosen - rejected - margin)
     if probability is not None:
         ranking = probability * ranking - (1 - probability) * F.logsigmoid(rejected - chosen - margin)
-    return ranking + centring * (chosen + rejected).square()
+    return ranking + center_rewards * (chosen + rejected).square()
 
 
 def log1mexp(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Several reward models as one, because a policy finds what a single one is wrong about.
 
-Members are runs that differ by their seeds. Scores of different models agree on a level only as far as the centring
-term of training held them there: train members with it before taking their minimum. All members are in memory and each
-costs a forward pass.
+Members are runs that differ by their seeds. Scores of different models agree on a level only as far as the
+center_rewards term of training held them there: train members with it before taking their minimum. All members are in
+memory and each costs a forward pass.
 """
 
 from typing import Any, Literal, cast

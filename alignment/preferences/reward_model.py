@@ -1,7 +1,7 @@
 """The reward model: a decoder with one output, read where an answer ends, trained on which of two answers is better.
 
 A score is read at the answer's own last token, never at a fixed column, so that padding and packing cannot move it.
-Only differences of scores are learned; a centring term can hold their level near zero.
+Only differences of scores are learned; a center_rewards term can hold their level near zero.
 """
 
 import math
@@ -25,7 +25,7 @@ class RewardModel(PairEvaluation, LanguageModel):
     Args:
         decoder: shape of the model, that of `init_from` where one is given; its output becomes a single row.
         use_margin: subtract each pair's margin within the sigmoid, where the data has margins (Llama 2).
-        centring: weight of the term that holds scores near zero; 0.01 is Eisenstein et al.'s (2023).
+        center_rewards: weight of the term that holds scores near zero; 0.01 is Eisenstein et al.'s (2023).
         further: arguments of `LanguageModel`. `initial_seed` draws the scalar output: members of an ensemble differ
             by it and by the data's seed.
 
@@ -40,15 +40,15 @@ class RewardModel(PairEvaluation, LanguageModel):
         self,
         decoder: DecoderConfig | None = None,
         use_margin: bool = False,
-        centring: float = 0.0,
+        center_rewards: float = 0.0,
         **further: Any,
     ) -> None:
         scalar = replace(decoder, scalar_output=True, tied_embeddings=False) if decoder is not None else None
         super().__init__(decoder=scalar, **further)
         refuse_z_loss(self)
-        if not 0 <= centring < math.inf:
-            raise InputError(f"centring={centring}: must be a number, not negative")
-        self.use_margin, self.centring = use_margin, centring
+        if not 0 <= center_rewards < math.inf:
+            raise InputError(f"center_rewards={center_rewards}: must be a number, not negative")
+        self.use_margin, self.center_rewards = use_margin, center_rewards
         self._step: dict[str, Tensor] = {}
 
     def preflight(self, trainer: Any) -> None:
@@ -95,7 +95,7 @@ class RewardModel(PairEvaluation, LanguageModel):
     def pair_losses(self, chosen: Tensor, rejected: Tensor, batch: Batch) -> Tensor:
         """Bradley-Terry loss of each pair, [P]."""
         margin = batch["margins"] if self.use_margin else 0.0
-        return bradley_terry(chosen, rejected, margin, self.centring, batch.get("probabilities"))
+        return bradley_terry(chosen, rejected, margin, self.center_rewards, batch.get("probabilities"))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)

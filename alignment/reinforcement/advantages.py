@@ -95,7 +95,7 @@ class GAE(Advantage):
 
 
 @dataclass(frozen=True)
-class GroupRelative(Advantage):
+class GroupRelativeAdvantage(Advantage):
     """GRPO: an answer's reward less the mean of those to the same prompt, over their standard deviation (Shao et al.
     2024, section 4.1.2), the same for each of its tokens.
 
@@ -125,7 +125,7 @@ class GroupRelative(Advantage):
 
 
 @dataclass(frozen=True)
-class LeaveOneOut(Advantage):
+class LeaveOneOutAdvantage(Advantage):
     """RLOO: an answer's reward less the mean of the other answers' to the same prompt (Ahmadian et al. 2024, section
     3.3; Kool et al. 2019), the same for each of its tokens.
 
@@ -144,7 +144,7 @@ class LeaveOneOut(Advantage):
 
 
 @dataclass(frozen=True)
-class ReinforcePlusPlus(Advantage):
+class BatchNormalizedAdvantage(Advantage):
     """REINFORCE++: the rewards still to come, brought to mean 0 and variance 1 over the whole batch (Hu 2025, section
     3.2): neither a critic nor groups. The divergence belongs into the rewards, with k1.
 

@@ -23,8 +23,8 @@ class AnswerEvaluation(ActorCritic):
     """Rewards, the engine that decodes, and validation, test and prediction.
 
     Args:
-        reward, gold, engine, new_tokens, sampling, validation_sampling, stop: see `PPO`.
-        microbatch_tokens: see `Updates`.
+        reward, gold, engine, max_new_tokens, sampling, validation_sampling, stop: see `PPO`.
+        microbatch_tokens: see `PPOUpdates`.
         further: arguments of `ActorCritic`.
 
     Raises:
@@ -36,7 +36,7 @@ class AnswerEvaluation(ActorCritic):
         reward: Reward,
         gold: Reward | None,
         engine: RolloutEngine | None,
-        new_tokens: int,
+        max_new_tokens: int,
         sampling: Sampling,
         validation_sampling: Sampling | None,
         stop: list[str] | None,
@@ -49,10 +49,10 @@ class AnswerEvaluation(ActorCritic):
                 f"sampling.temperature={sampling.temperature}, repetition_penalty={sampling.repetition_penalty}: what "
                 "learns is the policy that draws, which needs a temperature above 0 and knows no penalty"
             )
-        if new_tokens < 1:
-            raise InputError(f"new_tokens={new_tokens}: must be at least 1")
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens={max_new_tokens}: must be at least 1")
         self.reward, self.gold, self.engine = reward, gold, engine or DecoderEngine()
-        self.new_tokens, self.sampling = new_tokens, sampling
+        self.max_new_tokens, self.sampling = max_new_tokens, sampling
         self.validation_sampling = validation_sampling or sampling
         self.stop_names, self.microbatch_tokens = stop or [], microbatch_tokens
         self.means = nn.ModuleDict()
@@ -113,7 +113,7 @@ class AnswerEvaluation(ActorCritic):
         with whole(self.trainer.strategy, cast(Decoder, self.decoder)) as policy:
             return roll_out(
                 self.engine, policy, batch["prompts"], batch["sample"].tolist(), answers,
-                new_tokens=self.new_tokens, sampling=sampling, stop=self.stop_tokens,
+                max_new_tokens=self.max_new_tokens, sampling=sampling, stop=self.stop_tokens,
             )  # fmt: skip
 
     def passes(self, rollouts: Rollouts) -> Passes:

@@ -66,17 +66,17 @@ class Scoring:
     Args:
         advantage: the estimator.
         divergence: what going away from the reference costs; null for nothing.
-        missing_stop_penalty: taken off the score of an answer that ended for lack of room. It is the answer that is
+        missing_eos_penalty: taken off the score of an answer that ended for lack of room. It is the answer that is
             asked for a stop token, not its prompt, which may be full of them.
         whiten_rewards: bring rewards a token to variance 1 over the batch, their mean left alone.
-        drop_equal_groups: learn nothing from prompts whose answers all score the same.
+        drop_zero_variance_groups: learn nothing from prompts whose answers all score the same.
     """
 
     advantage: Advantage
     divergence: KLPenalty | None
-    missing_stop_penalty: float
+    missing_eos_penalty: float
     whiten_rewards: bool
-    drop_equal_groups: bool
+    drop_zero_variance_groups: bool
 
     @property
     def reward_costs_divergence(self) -> bool:
@@ -96,7 +96,7 @@ class Scoring:
             reduce: adds sums up over the ranks.
         """
         lengths = rollouts.lengths.to(scores_A.device)
-        scores_A = scores_A - self.missing_stop_penalty * (~rollouts.stopped.to(scores_A.device))
+        scores_A = scores_A - self.missing_eos_penalty * (~rollouts.stopped.to(scores_A.device))
         rewards = token_rewards(scores_A, lengths)
         if self.reward_costs_divergence:
             assert self.divergence is not None
@@ -106,7 +106,7 @@ class Scoring:
             rewards = whiten(rewards, reduce, shift_mean=False)
         estimated = self.advantage(Rewarded(rewards, lengths, rollouts.group, values_T), reduce)
         kept = torch.ones_like(scores_A, dtype=torch.bool)
-        if self.drop_equal_groups:
+        if self.drop_zero_variance_groups:
             kept = ~equal_groups(scores_A, rollouts.group)
         return estimated.advantages, estimated.returns, kept
 

@@ -19,7 +19,7 @@ from common.errors import InputError
 
 
 @dataclass(frozen=True)
-class Updates:
+class PPOUpdates:
     """How a batch of rollouts is learned from.
 
     Args:
@@ -70,7 +70,7 @@ class Minibatch:
 
 
 def deal(
-    rollouts: Rollouts, kept: Tensor, updates: Updates, seed: int, epoch: int, reduce: Reduce, most: Reduce
+    rollouts: Rollouts, kept: Tensor, updates: PPOUpdates, seed: int, epoch: int, reduce: Reduce, most: Reduce
 ) -> list[Minibatch]:
     """The minibatches of an epoch.
 

@@ -20,7 +20,7 @@ Aggregation = Literal["token_mean", "sequence_mean", "constant_length"]
 
 
 @dataclass(frozen=True)
-class Surrogate:
+class ClippedPolicyLoss:
     """PPO's objective and what is added to it.
 
     Args:
@@ -96,7 +96,7 @@ def token_weights(
     """What each token's loss is multiplied by before all are added up, float32 [T].
 
     Args:
-        aggregation: see `Surrogate`.
+        aggregation: see `ClippedPolicyLoss`.
         lengths_A: tokens of this part's answers, int64.
         tokens, answers: numbers of both in the whole minibatch, over all ranks.
         longest: tokens an answer can have.

@@ -19,8 +19,8 @@ from alignment.reinforcement.evaluation import AnswerEvaluation
 from alignment.reinforcement.experience import Experience, Scoring, log_probabilities
 from alignment.reinforcement.kl import KLPenalty
 from alignment.reinforcement.metrics import Alarms, Sums, describe
-from alignment.reinforcement.minibatches import Minibatch, Updates, deal
-from alignment.reinforcement.policy_loss import Surrogate
+from alignment.reinforcement.minibatches import Minibatch, PPOUpdates, deal
+from alignment.reinforcement.policy_loss import ClippedPolicyLoss
 from alignment.reinforcement.ppo_loss import Objective
 from alignment.reinforcement.rollouts import MOST_ANSWERS, RolloutEngine, Rollouts
 from alignment.rewards.base import Reward
@@ -36,13 +36,13 @@ class PPO(AnswerEvaluation):
 
     Args:
         reward: what answers are worth.
-        advantage: one of `alignment.reinforcement.advantages`: `GAE` with its critic is PPO, `GroupRelative` is GRPO, `LeaveOneOut`
-            RLOO.
+        advantage: one of `alignment.reinforcement.advantages`: `GAE` with its critic is PPO, `GroupRelativeAdvantage`
+            is GRPO, `LeaveOneOutAdvantage` RLOO.
         divergence: what going away from the reference costs; null for nothing.
         surrogate: the policy's objective.
         updates: how often and in which parts a batch is learned from.
         answers: drawn to each prompt; advantages within groups need several.
-        new_tokens: of an answer, at most.
+        max_new_tokens: of an answer, at most.
         sampling: how tokens are drawn. Filters leave ratios over the whole vocabulary, as the trainer knows them.
         stop: names of control tokens that end an answer, beside the tokenizer's end of text.
         engine: who decodes; null takes `DecoderEngine`.
@@ -50,10 +50,11 @@ class PPO(AnswerEvaluation):
             al. 2022).
         reference, reference_precision, reference_on_cpu, critic_init_from, critic_optimizer: see `ActorCritic`.
         value_clip: how far the critic may move in a batch, 0.2 as in Stiennon et al.'s code; null for any.
-        whiten_rewards: see `alignment.reinforcement.experience.Scoring`; off in TRL and in Ziegler et al.'s (2019) defaults for text.
-        missing_stop_penalty: off the score of an answer without a stop token; 1 is TRL's examples', 0 is none.
-        drop_equal_groups: see `alignment.reinforcement.experience.Scoring`. Others are not drawn in their place (DAPO's dynamic
-            sampling): a batch of which nothing is left makes no update and counts as a step.
+        whiten_rewards: see `alignment.reinforcement.experience.Scoring`; off in TRL and in Ziegler et al.'s (2019)
+            defaults for text.
+        missing_eos_penalty: off the score of an answer without a stop token; 1 is TRL's examples', 0 is none.
+        drop_zero_variance_groups: see `alignment.reinforcement.experience.Scoring`. Others are not drawn in their place
+            (DAPO's dynamic sampling): a batch of which nothing is left makes no update and counts as a step.
         validation_sampling: how held-out prompts are answered; null as in training.
         alarms: limits of what is watched.
         further: arguments of `LanguageModel`.
@@ -67,10 +68,10 @@ class PPO(AnswerEvaluation):
         reward: Reward,
         advantage: Advantage,
         divergence: KLPenalty | None = None,
-        surrogate: Surrogate = Surrogate(),
-        updates: Updates = Updates(),
+        surrogate: ClippedPolicyLoss = ClippedPolicyLoss(),
+        updates: PPOUpdates = PPOUpdates(),
         answers: int = 1,
-        new_tokens: int = 64,
+        max_new_tokens: int = 64,
         sampling: Sampling = Sampling(),
         stop: list[str] | None = None,
         engine: RolloutEngine | None = None,
@@ -82,8 +83,8 @@ class PPO(AnswerEvaluation):
         critic_optimizer: OptimizerFactory | None = None,
         value_clip: float | None = 0.2,
         whiten_rewards: bool = False,
-        missing_stop_penalty: float = 0.0,
-        drop_equal_groups: bool = False,
+        missing_eos_penalty: float = 0.0,
+        drop_zero_variance_groups: bool = False,
         validation_sampling: Sampling | None = None,
         alarms: Alarms = Alarms(),
         **further: Any,
@@ -92,7 +93,7 @@ class PPO(AnswerEvaluation):
             reward=reward,
             gold=gold,
             engine=engine,
-            new_tokens=new_tokens,
+            max_new_tokens=max_new_tokens,
             sampling=sampling,
             validation_sampling=validation_sampling,
             stop=stop,
@@ -108,21 +109,21 @@ class PPO(AnswerEvaluation):
         self.automatic_optimization = False
         if not 1 <= answers <= MOST_ANSWERS:
             raise InputError(f"answers={answers}: must lie between 1 and {MOST_ANSWERS}")
-        if (advantage.needs_groups or drop_equal_groups) and answers < 2:
+        if (advantage.needs_groups or drop_zero_variance_groups) and answers < 2:
             raise InputError(
-                f"answers={answers}: {'drop_equal_groups' if drop_equal_groups else type(advantage).__name__} compares "
+                f"answers={answers}: {'drop_zero_variance_groups' if drop_zero_variance_groups else type(advantage).__name__} compares "
                 "answers to one prompt, draw at least 2"
             )
         if divergence is not None and reference is None:
             raise InputError("divergence without a reference: take reference=online, or leave divergence out")
-        if not 0 <= missing_stop_penalty < math.inf or (value_clip is not None and not value_clip > 0):
+        if not 0 <= missing_eos_penalty < math.inf or (value_clip is not None and not value_clip > 0):
             raise InputError(
-                f"missing_stop_penalty={missing_stop_penalty}, value_clip={value_clip}: must be numbers, not negative, "
+                f"missing_eos_penalty={missing_eos_penalty}, value_clip={value_clip}: must be numbers, not negative, "
                 "value_clip above 0 or null"
             )
         self.updates, self.answers, self.alarms, self.divergence = updates, answers, alarms, divergence
-        self.scoring = Scoring(advantage, divergence, missing_stop_penalty, whiten_rewards, drop_equal_groups)
-        self.objective = Objective(surrogate, divergence, value_clip, sampling.temperature, new_tokens)
+        self.scoring = Scoring(advantage, divergence, missing_eos_penalty, whiten_rewards, drop_zero_variance_groups)
+        self.objective = Objective(surrogate, divergence, value_clip, sampling.temperature, max_new_tokens)
         self.latest: Experience | None = None
 
     # A batch of rollouts

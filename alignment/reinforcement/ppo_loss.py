@@ -16,7 +16,7 @@ from alignment.reinforcement.kl import KLPenalty, estimate
 from alignment.reinforcement.metrics import Sums
 from alignment.reinforcement.minibatches import Minibatch
 from alignment.reinforcement.policy_loss import (
-    Surrogate,
+    ClippedPolicyLoss,
     clipped_value_loss,
     importance_weights,
     is_clipped,
@@ -38,7 +38,7 @@ class Objective:
         longest: tokens an answer can have.
     """
 
-    surrogate: Surrogate
+    surrogate: ClippedPolicyLoss
     divergence: KLPenalty | None
     value_clip: float | None
     temperature: float

@@ -159,7 +159,7 @@ class RolloutEngine(ABC):
         policy: Decoder,
         prompts: Sequence[Sequence[int]],
         *,
-        new_tokens: int,
+        max_new_tokens: int,
         sampling: Sampling,
         stop: Collection[int],
         rows: Sequence[int],
@@ -192,16 +192,22 @@ class DecoderEngine(RolloutEngine):
         policy: Decoder,
         prompts: Sequence[Sequence[int]],
         *,
-        new_tokens: int,
+        max_new_tokens: int,
         sampling: Sampling,
         stop: Collection[int],
         rows: Sequence[int],
     ) -> list[Generated]:
         with weights_cast_once(policy.tok_embeddings.weight.device.type):
             return generate(
-                policy, prompts, new_tokens=new_tokens, sampling=sampling, stop=stop, slots=self.slots, rows=rows,
+                policy,
+                prompts,
+                max_new_tokens=max_new_tokens,
+                sampling=sampling,
+                stop=stop,
+                slots=self.slots,
+                rows=rows,
                 cuda_graphs=self.cuda_graphs,
-            )  # fmt: skip
+            )
 
 
 @contextmanager
@@ -238,7 +244,7 @@ def roll_out(
     samples: Sequence[int],
     group: int,
     *,
-    new_tokens: int,
+    max_new_tokens: int,
     sampling: Sampling,
     stop: Collection[int],
 ) -> Rollouts:
@@ -249,11 +255,11 @@ def roll_out(
         prompts: token ids.
         samples: number of each prompt's sample; with the place among its answers and the seed it names the draw.
         group: answers to each prompt.
-        new_tokens, sampling, stop: see `models.inference.generation.generate`.
+        max_new_tokens, sampling, stop: see `models.inference.generation.generate`.
     """
     repeated = [prompt for prompt in prompts for _ in range(group)]
     numbers = [sample for sample in samples for _ in range(group)]
     places = list(range(group)) * len(samples)
     rows = [max(sample, 0) * MOST_ANSWERS + place for sample, place in zip(numbers, places, strict=True)]
-    answers = engine.generate(policy, repeated, new_tokens=new_tokens, sampling=sampling, stop=stop, rows=rows)
+    answers = engine.generate(policy, repeated, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, rows=rows)
     return Rollouts(repeated, answers, numbers, group)

@@ -16,7 +16,7 @@ from alignment.rewards.base import Answer, Reward
 from common.errors import InputError
 
 
-class WordOverlap(Reward):
+class RougeN(Reward):
     """F1 of the n-grams that an answer and its row's answer share: ROUGE-N (Lin 2004, section 2) with recall and
     precision weighed equally. Words are runs of letters and digits, in lower case.
 

@@ -36,7 +36,7 @@ FINAL = "####"
 """What the final answer stands behind in GSM8K."""
 
 
-class Verified(Reward):
+class VerifiableReward(Reward):
     """An answer is right or wrong.
 
     Args:
@@ -59,7 +59,7 @@ class Verified(Reward):
         return torch.tensor([self.right if self.is_right(answer) else self.wrong for answer in answers])
 
 
-class ExactMatch(Verified):
+class ExactMatch(VerifiableReward):
     """The answer is what the row says, or one of what it says where that is a list.
 
     Args:
@@ -67,7 +67,7 @@ class ExactMatch(Verified):
         normalise: what is made of both before they are compared. `none` compares them as they are; `whitespace` takes
             any run of it for one space and none at the ends; `squad` also ignores case, ASCII punctuation and English
             articles (Rajpurkar et al. 2016, section 6.1, as in the evaluation script).
-        right, wrong: see `Verified`.
+        right, wrong: see `VerifiableReward`.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ExactMatch(Verified):
         return [normalised(str(one), self.normalise) for one in values]
 
 
-class LeadingMatch(ExactMatch):
+class PrefixMatch(ExactMatch):
     """Share of words that are right up to the first wrong one: 1 for the very answer, and for nothing else.
 
     Where answers are long and the policy weak, exact answers are too rare to learn from; what was right before the
@@ -119,7 +119,7 @@ class LeadingMatch(ExactMatch):
         return max(leading_share(said, accepted.split()) for accepted in self._accepted(answer.row))
 
 
-class Pattern(Verified):
+class Pattern(VerifiableReward):
     """A regular expression is found in the answer.
 
     Backtracking can take time exponential in the answer's length, and a policy may write such answers, so a search
@@ -130,7 +130,7 @@ class Pattern(Verified):
             so on within it.
         whole: the pattern has to match all of the answer.
         seconds: see above.
-        right, wrong: see `Verified`.
+        right, wrong: see `VerifiableReward`.
 
     Raises:
         InputError: for a pattern that is none, or no time.
@@ -157,7 +157,7 @@ class Pattern(Verified):
             return False
 
 
-class Arithmetic(Verified):
+class Arithmetic(VerifiableReward):
     """The last number of the answer is the row's (Cobbe et al. 2021, GSM8K).
 
     Where a text holds `####`, as GSM8K's solutions do, the number is the first behind the last one of them. Numbers are
@@ -167,7 +167,7 @@ class Arithmetic(Verified):
         answer_key: where the row holds the number, or a text in which it is the last one.
         tolerance: difference that is still right: relative above 1, absolute below.
         needs_mark: an answer without `####` is wrong.
-        right, wrong: see `Verified`.
+        right, wrong: see `VerifiableReward`.
 
     Raises:
         InputError: for a negative tolerance.

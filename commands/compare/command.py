@@ -52,7 +52,7 @@ def compare_models(
     limit: int | None = 128,
     samples: int = 1,
     longest_prompt: int = 512,
-    new_tokens: int = 64,
+    max_new_tokens: int = 64,
     temperature: float = 1.0,
     seed: int = 0,
     slots: int = 32,
@@ -77,7 +77,7 @@ def compare_models(
         samples: answers to each prompt. With several, also what the best of them by the reward model, or else by the
             gold, are worth: rejection sampling, whose divergence is known.
         longest_prompt: prompts of more tokens are left out, and counted.
-        new_tokens: of an answer at most.
+        max_new_tokens: of an answer at most.
         temperature: of sampling, and of the distributions whose divergence is measured.
         seed: of sampling.
         slots: answers generated together.
@@ -85,7 +85,7 @@ def compare_models(
         precision: of the weights in memory.
     """
     check(models, held_out_fraction, temperature, limit=limit, samples=samples, longest_prompt=longest_prompt,
-          new_tokens=new_tokens, slots=slots, batch_tokens=batch_tokens)  # fmt: skip
+          max_new_tokens=max_new_tokens, slots=slots, batch_tokens=batch_tokens)  # fmt: skip
     first = reference or next(iter(models))
     if first not in models:
         raise InputError(f"reference={first}: no such model, take one of {', '.join(models)}")
@@ -115,7 +115,12 @@ def compare_models(
 
     asked_often = [prompt for prompt in asked for _ in range(samples)]
     kept = ComparedAnswers(Path(output) / KEPT, asked_often, tokenizer)
-    settings: dict[str, Any] = {"samples": samples, "new_tokens": new_tokens, "temperature": temperature, "seed": seed}
+    settings: dict[str, Any] = {
+        "samples": samples,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+    }
     sizes = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
     base: Decoder | None = None
     answers: dict[str, list[Answer]] = {}
@@ -125,7 +130,7 @@ def compare_models(
         nonlocal base
         base = base or load(stored[first], device, precision)
         decoder = base if name == first else load(stored[name], device, precision)
-        given = answer(decoder, tokenizer, asked_often, new_tokens, sampling, slots, name)
+        given = answer(decoder, tokenizer, asked_often, max_new_tokens, sampling, slots, name)
         return given, divergence(decoder, base, given, temperature, batch_tokens)
 
     for name in models:
@@ -225,7 +230,7 @@ def answer(
     decoder: Decoder,
     tokenizer: Tokenizer,
     prompts: list[Prompt],
-    new_tokens: int,
+    max_new_tokens: int,
     sampling: Sampling,
     slots: int,
     name: str,
@@ -237,7 +242,13 @@ def answer(
         piece = prompts[start : start + 4 * slots]
         ids, numbers = [prompt for prompt, _ in piece], range(start, start + len(piece))
         new = generate(
-            decoder, ids, new_tokens=new_tokens, sampling=sampling, stop=[tokenizer.eos], slots=slots, rows=numbers
+            decoder,
+            ids,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop=[tokenizer.eos],
+            slots=slots,
+            rows=numbers,
         )
         for (prompt, row), one in zip(piece, new, strict=True):
             results.append(Answer(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))

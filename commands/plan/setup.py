@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from callbacks.checkpoints import Checkpoints
 from common.errors import InputError
-from datamodules.resumable import BatchSizeWarmup, NumberedSamples
+from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from models.config import DecoderConfig
 from strategies.parallel.mesh import ARGUMENTS, resolve_sizes
@@ -79,7 +79,9 @@ def setup_of(
     if steps < 1:
         raise InputError(f"trainer.max_steps={steps}: plan needs the run's length in steps")
     warmup = data["init_args"].get("batch_size_warmup")
-    samples = NumberedSamples(data["init_args"]["batch_size"], 0, None if warmup is None else BatchSizeWarmup(**warmup))
+    samples = ResumableDataModule(
+        data["init_args"]["batch_size"], 0, None if warmup is None else BatchSizeWarmup(**warmup)
+    )
     setup = TrainingSetup(
         config=config,
         sizes=resolve_sizes(world, **cast(dict[str, Any], axes)),
@@ -157,7 +159,7 @@ def world_of(trainer: dict[str, Any], devices: int | None = None) -> int:
 def precision_of(configuration: dict[str, Any], hardware: Hardware) -> str:
     """The precision that the run would take on this hardware."""
     asked = str(configuration["trainer"].get("precision") or "32-true")
-    instead = configuration.get("precision_without_bf16_units")
+    instead = configuration.get("fallback_precision")
     if instead and asked.startswith("bf16") and hardware.bf16_flops < hardware.float32_flops:
         asked = instead
     asked = {"32": "32-true", "bf16": "bf16-mixed"}.get(asked, asked)

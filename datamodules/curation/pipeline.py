@@ -47,7 +47,7 @@ WORK = "work"
 
 
 @dataclass
-class Source:
+class TextSource:
     """A named source of text, as an entry of `sources` in YAML.
 
     Args:
@@ -69,7 +69,7 @@ class Source:
 
 
 @dataclass
-class Curation:
+class CurationConfig:
     """What cleaning does to all sources alike, and how it is run.
 
     Args:
@@ -120,7 +120,7 @@ def _described(steps: Iterable[Any]) -> list[Any]:
     return [[type(step).__name__, vars(step)] for step in steps]
 
 
-def list_inputs(sources: Mapping[str, Source]) -> dict[str, list[InputFile]]:
+def list_inputs(sources: Mapping[str, TextSource]) -> dict[str, list[InputFile]]:
     """Files of every source.
 
     Raises:
@@ -140,12 +140,12 @@ def list_inputs(sources: Mapping[str, Source]) -> dict[str, list[InputFile]]:
 
 
 def cleaning_fingerprint(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, TextSource],
     inputs: Mapping[str, list[InputFile]],
     near_duplicates: NearDuplicates | None,
     validation_fraction: float,
     seed: int,
-    curation: Curation,
+    curation: CurationConfig,
 ) -> str:
     """Fingerprint of all that decides the clean documents: input files, settings and the rules' own source code."""
     described = {
@@ -169,13 +169,13 @@ def cleaning_fingerprint(
 
 
 def clean(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, TextSource],
     inputs: Mapping[str, list[InputFile]],
     folder: Path,
     near_duplicates: NearDuplicates | None,
     validation_fraction: float,
     seed: int,
-    curation: Curation | None = None,
+    curation: CurationConfig | None = None,
 ) -> dict[str, Any]:
     """Collect and clean into `documents/NNNNN.parquet`, `dropped/NNNNN.parquet` and `cleaning.json`.
 
@@ -187,7 +187,7 @@ def clean(
         near_duplicates: near-duplicate removal over all sources, or None.
         validation_fraction: share of each source's bytes held out.
         seed: of the split.
-        curation: what is done to all sources alike; by default `Curation()`.
+        curation: what is done to all sources alike; by default `CurationConfig()`.
 
     Returns:
         The summary, as written to `cleaning.json`, with the seconds of `timings.json`.
@@ -195,7 +195,7 @@ def clean(
     Raises:
         InputError: when no document is left, a step is there twice or Ray is not installed.
     """
-    curation = curation or Curation()
+    curation = curation or CurationConfig()
     clock, work = Clock(), folder / WORK
     steps = {name: [*sources[name].steps, *curation.steps] for name in sorted(sources)}
     described = {name: describe_steps(name, own) for name, own in steps.items()}

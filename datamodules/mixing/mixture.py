@@ -216,7 +216,7 @@ def slots_of(weights: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
     return slots
 
 
-class EvenlySpread:
+class EvaluationOrder:
     """A fixed, finite order for evaluation: up to `most` windows of each source, spread evenly over it.
 
     Args:
@@ -286,7 +286,7 @@ def ignore_labels(window: dict[str, Any]) -> dict[str, Any]:
     return window | nothing
 
 
-class GlobalBatches(Sampler[list[int]]):
+class DistributedBatchSampler(Sampler[list[int]]):
     """Endless batches of sample numbers for one of several data-parallel ranks.
 
     Sample numbers are dealt out to ranks in turn, so that the set of samples in a global batch does not depend on
@@ -317,7 +317,7 @@ class GlobalBatches(Sampler[list[int]]):
             first = self.skipped.after(first, batch_size * self.ranks)
 
 
-class Batches(Dataset[dict[str, Any]]):
+class BatchDataset(Dataset[dict[str, Any]]):
     """Batches by their list of sample numbers: what a DataLoader's sampler yields is the batch's whole identity."""
 
     def __init__(self, windows: Dataset[dict[str, Any]]) -> None:

@@ -49,7 +49,7 @@ class Files(PathReader):
         max_megabytes: see `Reader`.
         downloads: see `PathReader`.
         url_key: key or column of the address, taken where it is there.
-        licence_key: of the licence.
+        license_key: of the licence.
         date_key: of the date.
         maximum_document_megabytes: see `PathReader`; of a JSON file that is one value, or of a row of JSON lines, all
             keys count.
@@ -66,14 +66,14 @@ class Files(PathReader):
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
         url_key: str = "url",
-        licence_key: str = "license",
+        license_key: str = "license",
         date_key: str = "date",
         maximum_document_megabytes: float = 64,
         path_key: str | None = None,
     ) -> None:
         super().__init__(paths, max_megabytes, downloads, maximum_document_megabytes)
         self.path_key = path_key
-        self.text_key, self.url_key, self.licence_key, self.date_key = text_key, url_key, licence_key, date_key
+        self.text_key, self.url_key, self.license_key, self.date_key = text_key, url_key, license_key, date_key
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """One document a JSON line or object, a Parquet row or a text file; what cannot be read has a reason."""
@@ -124,7 +124,7 @@ class Files(PathReader):
         return replace(
             document,
             url=_told(row.get(self.url_key)),
-            licence=_told(row.get(self.licence_key)),
+            licence=_told(row.get(self.license_key)),
             date=_told(row.get(self.date_key)),
             file=_told(row.get(self.path_key)) if self.path_key else None,
         )
@@ -140,7 +140,7 @@ class Files(PathReader):
         if self.text_key not in schema.names:
             yield Document(None, reason="missing_text_key")
             return
-        keys = (self.url_key, self.licence_key, self.date_key, self.path_key)
+        keys = (self.url_key, self.license_key, self.date_key, self.path_key)
         about = [key for key in keys if key is not None and key in schema.names]
         for batch in batches(list(dict.fromkeys([self.text_key, *about]))):
             texts = _texts(batch.column(batch.schema.names.index(self.text_key)))

@@ -47,7 +47,7 @@ class HuggingFaceFolder(Files):
         max_megabytes: see `Reader`.
         downloads: see `PathReader`.
         url_key: see `Files`.
-        licence_key: see `Files`.
+        license_key: see `Files`.
         date_key: see `Files`.
         maximum_document_megabytes: see `PathReader`.
         path_key: see `Files`.
@@ -64,7 +64,7 @@ class HuggingFaceFolder(Files):
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
         url_key: str = "url",
-        licence_key: str = "license",
+        license_key: str = "license",
         date_key: str = "date",
         maximum_document_megabytes: float = 64,
         path_key: str | None = None,
@@ -75,7 +75,7 @@ class HuggingFaceFolder(Files):
             max_megabytes,
             downloads,
             url_key,
-            licence_key,
+            license_key,
             date_key,
             maximum_document_megabytes,
             path_key,

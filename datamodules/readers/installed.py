@@ -165,7 +165,7 @@ class Readmes(InstalledFiles):
                 yield Document(None, reason=str(refused))
 
 
-class Licences(InstalledFiles):
+class Licenses(InstalledFiles):
     """Licence, copying and notice files of distributions."""
 
     def wants(self, name: str) -> bool:

@@ -51,7 +51,7 @@ def generate(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
     *,
-    new_tokens: int,
+    max_new_tokens: int,
     sampling: Sampling = Sampling(),
     stop: Collection[int] = (),
     slots: int = 32,
@@ -63,7 +63,7 @@ def generate(
     Args:
         decoder: the model, on any device.
         prompts: token ids, at least one each, without padding; see `unpadded`.
-        new_tokens: tokens to add at most.
+        max_new_tokens: tokens to add at most.
         sampling: how they are drawn.
         stop: token ids that end a row.
         slots: rows decoded together; a finished one gives its place to the next prompt.
@@ -79,12 +79,12 @@ def generate(
     """
     if not all(len(prompt) for prompt in prompts):
         raise InputError("prompt is empty: give at least one token, the beginning-of-text token will do")
-    if new_tokens < 0 or slots < 1:
-        raise InputError(f"new_tokens={new_tokens}, slots={slots}: need new_tokens >= 0 and slots >= 1")
+    if max_new_tokens < 0 or slots < 1:
+        raise InputError(f"max_new_tokens={max_new_tokens}, slots={slots}: need max_new_tokens >= 0 and slots >= 1")
     results = [Generated([], [], "length") for _ in prompts]
-    if not prompts or not new_tokens:
+    if not prompts or not max_new_tokens:
         return results
-    run = _Run(decoder, prompts, results, new_tokens, sampling, frozenset(stop), slots, rows, cuda_graphs)
+    run = _Run(decoder, prompts, results, max_new_tokens, sampling, frozenset(stop), slots, rows, cuda_graphs)
     while run.prompts_of or run.waiting:
         run.admit()
         run.step()
@@ -99,7 +99,7 @@ class _Run:
         decoder: Decoder,
         prompts: Sequence[Sequence[int]],
         results: list[Generated],
-        new_tokens: int,
+        max_new_tokens: int,
         sampling: Sampling,
         stop: frozenset[int],
         slots: int,
@@ -107,12 +107,12 @@ class _Run:
         cuda_graphs: bool,
     ) -> None:
         self.decoder, self.prompts, self.results = decoder, prompts, results
-        self.new_tokens, self.sampling, self.stop = new_tokens, sampling, stop
+        self.max_new_tokens, self.sampling, self.stop = max_new_tokens, sampling, stop
         self.rows = list(range(len(prompts))) if rows is None else list(rows)
         # The longest first: those admitted together are alike, and the last ones to finish are short.
         self.waiting = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         self.slots = min(slots, len(prompts))
-        capacity = max(map(len, prompts)) + new_tokens
+        capacity = max(map(len, prompts)) + max_new_tokens
         self.cache = KeyValueCache(decoder.config, self.slots, capacity, decoder.tok_embeddings.weight)
         self.graphs = DecodeGraphs(decoder, self.cache) if cuda_graphs else None
         self.prompts_of: list[int] = []
@@ -175,7 +175,7 @@ class _Run:
             token = self.last[slot]
             result.tokens.append(token)
             result.log_probabilities.append(value)
-            if token in self.stop or len(result.tokens) == self.new_tokens:
+            if token in self.stop or len(result.tokens) == self.max_new_tokens:
                 result.finish = "stop" if token in self.stop else "length"
                 finished.append(slot)
         for slot in reversed(finished):

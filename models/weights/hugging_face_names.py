@@ -77,7 +77,7 @@ def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
         layers=config["num_hidden_layers"],
         heads=config["num_attention_heads"],
         key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
-        hidden_width=config["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
+        feed_forward_width=config["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
         head_width=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
         norm_epsilon=config.get("rms_norm_eps", 1e-6),
         tied_embeddings=config.get("tie_word_embeddings", False),
@@ -168,7 +168,7 @@ def to_hugging_face(
         "num_attention_heads": config.heads,
         "num_key_value_heads": config.key_value_heads,
         "head_dim": config.head_width,
-        "intermediate_size": config.hidden_width,
+        "intermediate_size": config.feed_forward_width,
         "hidden_act": "silu",
         "max_position_embeddings": positions,
         "rms_norm_eps": config.norm_epsilon,
@@ -189,7 +189,7 @@ def to_hugging_face(
             written["num_local_experts"] = experts.count
         else:
             written |= {"num_experts": experts.count, "norm_topk_prob": experts.normalise, "decoder_sparse_step": 1}
-            written |= {"moe_intermediate_size": config.hidden_width, "mlp_only_layers": []}
+            written |= {"moe_intermediate_size": config.feed_forward_width, "mlp_only_layers": []}
     if family == "llama":
         written["mlp_bias"] = False
     elif family == "qwen2":

@@ -106,7 +106,9 @@ def check_divisible(config: Any, sequence_length: int | None, sizes: MeshSizes) 
         raise InputError(
             f"tensor_parallel_size={sizes.tp}: experts are not cut, spread them with data_parallel_shard_size"
         )
-    divided = {name: getattr(config, name) for name in ("heads", "key_value_heads", "hidden_width", "vocabulary_size")}
+    divided = {
+        name: getattr(config, name) for name in ("heads", "key_value_heads", "feed_forward_width", "vocabulary_size")
+    }
     if sequence_length is not None:
         divided["sequence_length"] = sequence_length
     for name, value in divided.items():

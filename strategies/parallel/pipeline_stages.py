@@ -21,7 +21,7 @@ def layer_costs(config: Any, sequence_length: int) -> list[float]:
     """
     products = 2 * config.width * config.head_width * (2 * config.heads + 2 * config.key_value_heads)
     attention = 4 * config.heads * config.head_width * sequence_length / 2
-    block = products + attention + 6 * config.width * config.hidden_width
+    block = products + attention + 6 * config.width * config.feed_forward_width
     return [0.0, *[block] * config.layers, 2.0 * config.width * config.vocabulary_size]
 
 

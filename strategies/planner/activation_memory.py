@@ -19,9 +19,9 @@ def block_bytes(setup: TrainingSetup, mode: ActivationCheckpointing | None = Non
 
     none: both norms' (input, rstd), attention's (q, k, v, y), the gated layer's four, and the inputs of the products,
     which autocast casts once for each product: 3 into attention, 2 into the gated layer. Full: the block's input.
-    Selective: that and the results of the products (`strategies.parallel.activation_checkpointing`), with experts those of the router and of each
-    active expert.
-    Compiled: an estimate of what inductor's partitioner keeps: elementwise results are made again.
+    Selective: that and the results of the products (`strategies.parallel.activation_checkpointing`), with experts those
+    of the router and of each active expert. Compiled: an estimate of what inductor's partitioner keeps: elementwise
+    results are made again.
 
     Args:
         setup: the run.
@@ -37,7 +37,7 @@ def block_bytes(setup: TrainingSetup, mode: ActivationCheckpointing | None = Non
     if mode == "selective":
         qkv = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
         # Row-parallel products are kept whole, before their sum over ranks is cut along the sequence.
-        feed_forward = 2 * shape.hidden_width / t + shape.width
+        feed_forward = 2 * shape.feed_forward_width / t + shape.width
         if shape.experts is not None:
             feed_forward = shape.experts.active * feed_forward + shape.experts.count
         return block_input + c * (qkv / t + shape.width + feed_forward)
@@ -74,7 +74,7 @@ def feed_forward_bytes(setup: TrainingSetup) -> float:
     weighted; and of the router four float32 numbers an expert.
     """
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
-    gated = (2 if setup.compiled else 4) * c * shape.hidden_width / t
+    gated = (2 if setup.compiled else 4) * c * shape.feed_forward_width / t
     if shape.experts is None:
         return gated
     copies = 2 * c if setup.mixed else RESIDUAL
@@ -94,7 +94,7 @@ def working_bytes(setup: TrainingSetup) -> float:
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
     assert shape.head_width is not None
     active = 1 if shape.experts is None else shape.experts.active
-    gated = 3 * c * shape.hidden_width * active / t
+    gated = 3 * c * shape.feed_forward_width * active / t
     attention = c * (2 * shape.heads + 2 * shape.key_value_heads) * shape.head_width / t
     return max(gated, attention) + 2 * RESIDUAL * shape.width
 
@@ -109,7 +109,7 @@ def split_gradient_bytes(setup: TrainingSetup) -> float:
     norms = 2.0 * RESIDUAL * shape.width
     if shape.query_key_norm:
         norms += c * (shape.heads + shape.key_value_heads) * shape.head_width / t
-    return c * ((qkv + 2 * shape.hidden_width) / t + 2 * shape.width) + norms
+    return c * ((qkv + 2 * shape.feed_forward_width) / t + 2 * shape.width) + norms
 
 
 # As published

@@ -1,6 +1,7 @@
 """How many numbers of the model each rank holds, tensor by tensor, since shards are padded tensor by tensor.
 
-The list repeats what the modules build and `strategies.parallel.tensor_parallel_plan` cuts; `fit --dry-run` and a test hold it against them.
+The list repeats what the modules build and `strategies.parallel.tensor_parallel_plan` cuts; `fit --dry-run` and a test
+hold it against them.
 """
 
 import functools
@@ -41,7 +42,7 @@ def block_parameters(config: DecoderConfig) -> list[Cut]:
     """Of one block."""
     assert config.head_width is not None
     queries, keys = config.heads * config.head_width, config.key_value_heads * config.head_width
-    width, hidden = config.width, config.hidden_width
+    width, hidden = config.width, config.feed_forward_width
     found = [
         Cut((width,)),
         Cut((queries, width), 0, True),

@@ -14,14 +14,14 @@ from torch.distributed.pipelining.schedules import PipelineScheduleMulti
 
 from strategies.pipeline_parallel import _SCHEDULES, ONE_STAGE
 
-Kind = Literal["F", "B", "I", "W"]
+PersonalDataKind = Literal["F", "B", "I", "W"]
 """Forward; whole backward; backward to the inputs; backward to the weights."""
 
 
 class Action(NamedTuple):
     """One thing a rank does."""
 
-    kind: Kind
+    kind: PersonalDataKind
     stage: int
     microbatch: int
 

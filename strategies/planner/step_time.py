@@ -78,7 +78,7 @@ def block_flops(setup: TrainingSetup) -> tuple[float, float]:
     active = 1 if shape.experts is None else shape.experts.active
     router = 0 if shape.experts is None else shape.width * shape.experts.count
     attention = 2 * shape.width * shape.head_width * (shape.heads + shape.key_value_heads)
-    parameters = attention + 3 * active * shape.width * shape.hidden_width + router
+    parameters = attention + 3 * active * shape.width * shape.feed_forward_width + router
     pairs = attended_pairs(setup) * (setup.microbatch_tokens // setup.sequence_length)
     return 2.0 * parameters * setup.microbatch_tokens / t, 4.0 * shape.heads * shape.head_width * pairs / t
 
@@ -94,7 +94,7 @@ def block_traffic(setup: TrainingSetup) -> float:
     assert shape.head_width is not None
     active = 1 if shape.experts is None else shape.experts.active
     turned = (shape.heads + shape.key_value_heads) * shape.head_width / t
-    gated = active * shape.hidden_width / t
+    gated = active * shape.feed_forward_width / t
     if setup.compiled:
         a_token = 2 * 6 * shape.width / t + 2 * c * turned + 3 * c * gated + 20 * shape.width / t
     else:

@@ -52,7 +52,7 @@ def align(base_run: Path, pairs_file: Path, tmp_path: Path) -> Align:
                 } | model,
             },
             "data": {
-                "class_path": "datamodules.InstructionData" if instructions else "datamodules.PreferenceData",
+                "class_path": "datamodules.SFTData" if instructions else "datamodules.PreferenceData",
                 "init_args": {
                     "folder": str(tmp_path / "data"), "chat_template": "chatml", "batch_size": 4,
                     "validation_fraction": 0.2,

@@ -43,7 +43,7 @@ def test_a_fine_tuned_run_begins_the_next_stage(
 ) -> None:
     config = str(align({}))
     main(["fit", "--config", config])
-    main(["generate", "--config", config, "--prompt", "Ba", "--new_tokens", "4"])
+    main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "4"])
     main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "tuned.safetensors")])
     expected = read_checkpoint(tmp_path / "run/checkpoints/step=6.ckpt")["state_dict"]
     for start in (tmp_path / "run", tmp_path / "run/checkpoints/step=6.ckpt", tmp_path / "tuned.safetensors"):
@@ -78,7 +78,14 @@ def test_an_adapter_trains_alone_and_merges(align: Align, tmp_path: Path, base_r
 
 
 def test_an_adapter_begins_as_nothing_and_can_be_switched_off() -> None:
-    shape = {"vocabulary_size": 32, "width": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
+    shape = {
+        "vocabulary_size": 32,
+        "width": 16,
+        "layers": 2,
+        "heads": 2,
+        "key_value_heads": 1,
+        "feed_forward_width": 24,
+    }
     base = build_decoder(DecoderConfig(**shape))
     adapted = build_decoder(DecoderConfig(**shape, lora=LoRA(rank=2)))
     tokens = torch.randint(32, (2, 9))
@@ -121,7 +128,7 @@ MODULES: dict[str, dict[str, Any]] = {
         "model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.DPO"}, "reference": "online"
     },
     "kto": {"model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.KTO"}},
-    "reward": {"model_class": "alignment.RewardModel", "centring": 0.01},
+    "reward": {"model_class": "alignment.RewardModel", "center_rewards": 0.01},
 }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny language model with a tokenizer beside it."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer = train_tokenizer([sentences(i, 40) for i in range(20)], TokenizerSettings(vocabulary_size=400))
-    shape = {"width": 32, "layers": 2, "heads": 2, "key_value_heads": 2, "hidden_width": 48}
+    shape = {"width": 32, "layers": 2, "heads": 2, "key_value_heads": 2, "feed_forward_width": 48}
     config = DecoderConfig(vocabulary_size=len(tokenizer), **shape)
     decoder = build_decoder(config)
     tensors = {f"decoder.{name}": 3 * p.detach() for name, p in decoder.named_parameters()}
@@ -154,7 +154,10 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def decoder_judge(model: Path, **settings: Any) -> dict[str, Any]:
-    return {"class_path": "alignment.DecoderJudge", "init_args": {"init_from": str(model), "new_tokens": 10} | settings}
+    return {
+        "class_path": "alignment.DecoderJudge",
+        "init_args": {"init_from": str(model), "max_new_tokens": 10} | settings,
+    }
 
 
 def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Align, tmp_path: Path) -> None:
@@ -177,7 +180,7 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Ali
     main(["convert", "--input", str(model), "--output", str(tmp_path / "hugging-face")])
     for start in (model, tmp_path / "hugging-face"):
         replayed(out, {"generator": ("chatml", []), "judge": ("transcript", ["\n\nHuman:"])}, start)
-    rounded = DecoderJudge(str(model), "chatml", new_tokens=4, dtype="bfloat16")
+    rounded = DecoderJudge(str(model), "chatml", max_new_tokens=4, dtype="bfloat16")
     rounded.prepare(LanguageModels(), tmp_path)
     assert {parameter.dtype for parameter in rounded.model.decoder.parameters()} == {torch.bfloat16}
     assert rounded.complete([Request([{"role": "user", "content": "Ba"}], 1)])[0].completion_tokens > 0
@@ -198,7 +201,7 @@ def replayed(out: Path, settings: dict[str, tuple[str, list[str]]], model: Path)
     """What the records say was asked, asked again, is answered as they say."""
     judges, models = {}, LanguageModels()
     for name, (template, stop) in settings.items():
-        judges[name] = DecoderJudge(str(model), template, new_tokens=10, stop=stop)
+        judges[name] = DecoderJudge(str(model), template, max_new_tokens=10, stop=stop)
         judges[name].prepare(models, Path("unused"))
     assert judges["generator"].model.decoder is judges["judge"].model.decoder
     for stage in ("revisions", "preferences"):

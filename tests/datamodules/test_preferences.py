@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from datamodules import DocstringRows, FileRows, InstructionData, PreferenceData
+from datamodules import DocstringRows, FileRows, PreferenceData, SFTData
 from datamodules.conversations.chat_template import Encoded
-from datamodules.mixing.mixture import GlobalBatches
+from datamodules.mixing.mixture import DistributedBatchSampler
 from datamodules.preferences import shorten
-from datamodules.resumable import EpochOrder, StepKeys
+from datamodules.resumable import EpochOrder, StepBatchSampler
 from datamodules.tokenization.files import load_tokenizer
 from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
 from tests.conftest import sentences
@@ -141,7 +141,7 @@ def test_prompts_never_part(tokenizer_file: Path, tmp_path: Path, form: str) -> 
 
 def test_packed_conversations_hold_every_label_once(tokenizer_file: Path, tmp_path: Path) -> None:
     rows = [{"prompt": f"p {i}", "response": "answer " * (1 + i % 7)} for i in range(40)]
-    conversations = data(InstructionData, tokenizer_file, rows, tmp_path, sequence_length=96)
+    conversations = data(SFTData, tokenizer_file, rows, tmp_path, sequence_length=96)
     conversations.setup("fit")
     packed, examples = conversations.train_rows, conversations.examples["train"]
     found: list[int] = []
@@ -160,7 +160,10 @@ def test_orders_and_steps() -> None:
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
     # Two ranks, batches of 2, 3 of them accumulated, from sample 5 on.
-    keys = [iter(StepKeys(GlobalBatches(lambda: 5, lambda: itertools.repeat(2), rank, 2), 12)) for rank in range(2)]
+    keys = [
+        iter(StepBatchSampler(DistributedBatchSampler(lambda: 5, lambda: itertools.repeat(2), rank, 2), 12))
+        for rank in range(2)
+    ]
     for step in range(2):
         seen = []
         for _ in range(3):
@@ -199,7 +202,7 @@ def test_a_common_system_message_makes_no_common_group(tokenizer_file: Path, tmp
         {"messages": [system, {"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": f"a {i}"}]}
         for i in range(30)
     ]
-    conversations = data(InstructionData, tokenizer_file, rows, tmp_path, sequence_length=96)
+    conversations = data(SFTData, tokenizer_file, rows, tmp_path, sequence_length=96)
     conversations.setup("fit")
     assert all(conversations.summary()["kept"].values())
 

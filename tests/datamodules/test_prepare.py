@@ -8,7 +8,7 @@ import pytest
 
 from common.artifacts import verified, write_checksums
 from common.errors import InputError
-from datamodules.curation.pipeline import Source
+from datamodules.curation.pipeline import TextSource
 from datamodules.prepare import Prepared, prepare
 from datamodules.readers import Files
 from datamodules.shards.format import open_shards
@@ -18,7 +18,7 @@ from tests.conftest import sentences
 
 def prepare_in(folder: Path) -> Prepared:
     # The texts stand where they were written, whichever copy of the data is used: their place is in its fingerprint.
-    sources = {"text": Source(Files([str(folder.parent / "texts")]))}
+    sources = {"text": TextSource(Files([str(folder.parent / "texts")]))}
     return prepare(folder, sources, None, 0.1, TokenizerSettings(vocabulary_size=400), 0)
 
 

@@ -24,7 +24,7 @@ from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.curation.filters.gopher import GopherQuality
 from datamodules.curation.filters.length import Length
 from datamodules.curation.passes.collect import RAW_SCHEMA, chunk_files, write_pieces
-from datamodules.curation.pipeline import Curation, Source
+from datamodules.curation.pipeline import CurationConfig, TextSource
 from datamodules.prepare import document_files, prepare_documents, read_summary
 from datamodules.readers import Files, InputFile
 from tests.conftest import sentences
@@ -56,10 +56,10 @@ def clean_into(
     engine: Literal["native", "ray"] = "native",
 ) -> Path:
     sources = {
-        name: Source(Reversed([str(texts / name)]) if reverse else Files([str(texts / name)]), [Length(100)])
+        name: TextSource(Reversed([str(texts / name)]) if reverse else Files([str(texts / name)]), [Length(100)])
         for name in (("stories", "notes") if reverse else ("notes", "stories"))
     }
-    curation = Curation(
+    curation = CurationConfig(
         [GopherQuality(minimum_stop_words=0)],
         repeated_lines=RepeatedLines(most=3),
         repeated_spans=RepeatedSpans(20),

@@ -7,7 +7,7 @@ import numpy as np
 from daft import col
 from hypothesis import strategies as st
 
-from datamodules.curation.filters.base import Rule
+from datamodules.curation.filters.base import Filter
 from tests.conftest import sentences
 
 PLAIN = sentences(1, 40) + " The house of the people that have to be with us and more."
@@ -30,13 +30,13 @@ def in_buffer(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(raw), dtype=np.uint8), np.cumsum([0, *map(len, raw)])
 
 
-def measured(rule: Rule, texts: list[str], path: str = "a.py") -> list[dict[str, Any]]:
+def measured(rule: Filter, texts: list[str], path: str = "a.py") -> list[dict[str, Any]]:
     """The measurements of each text."""
     df = daft.from_pydict({"text": texts, "file": [path] * len(texts)})
     return df.select(*(value.alias(name) for name, value in rule.measures(col("text")).items())).to_pylist()
 
 
-def first_reason(rule: Rule, text: str, path: str = "a.py") -> str | None:
+def first_reason(rule: Filter, text: str, path: str = "a.py") -> str | None:
     """Why a text is dropped, or None."""
     df = daft.from_pydict({"text": [text], "file": [path]})
     df = df.with_columns(rule.measures(col("text")))

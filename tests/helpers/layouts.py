@@ -49,7 +49,14 @@ def language_model(
 ) -> LanguageModel:
     """Four layers, grouped-query attention, weight decay, a schedule: whatever a layout could get wrong."""
     factory = {"AdamW": AdamW, "Muon": Muon}[optimizer](learning_rate)
-    shape = {"width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48, "vocabulary_size": 64}
+    shape = {
+        "width": 32,
+        "layers": 4,
+        "heads": 4,
+        "key_value_heads": 2,
+        "feed_forward_width": 48,
+        "vocabulary_size": 64,
+    }
     config = DecoderConfig(**{**shape, **changes})
     return LanguageModel(factory, Cosine(warmup_steps=2), config, z_loss=1e-3, spike_skip=spike_skip)
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alignment import GAE, PPO, FixedKL, KLPenalty, Updates
+from alignment import GAE, PPO, FixedKL, KLPenalty, PPOUpdates
 from alignment.rewards.base import Answer, Reward
 from datamodules.mixing.mixture import PADDING
-from datamodules.resumable import NumberedSamples, StepKey
+from datamodules.resumable import ResumableDataModule, StepBatch
 from models import AdamW, Cosine, DecoderConfig
 from models.inference.sampling import Sampling
 
 EOS, WANTED = 2, 7
-CONFIG = DecoderConfig(vocabulary_size=16, width=16, layers=2, heads=2, key_value_heads=1, hidden_width=24)
+CONFIG = DecoderConfig(vocabulary_size=16, width=16, layers=2, heads=2, key_value_heads=1, feed_forward_width=24)
 
 
 class Letters:
@@ -37,7 +37,7 @@ class Letters:
 class PromptBatches(Dataset[dict[str, Any]]):
     """Random prompts of 1 to 6 tokens, a function of the sample's number."""
 
-    def __getitem__(self, key: StepKey) -> dict[str, Any]:
+    def __getitem__(self, key: StepBatch) -> dict[str, Any]:
         prompts = []
         for sample in key.samples:
             generator = np.random.default_rng([7, max(sample, 0)])
@@ -46,7 +46,7 @@ class PromptBatches(Dataset[dict[str, Any]]):
         return {"prompts": prompts, "rows": rows, "sample": torch.tensor(key.samples), "source": "prompts"}
 
 
-class TinyPrompts(NumberedSamples):
+class TinyPrompts(ResumableDataModule):
     """Prompts in the format of `datamodules.PromptData`."""
 
     def __init__(self, batch_size: int = 4, validation_prompts: int = 5) -> None:
@@ -91,11 +91,11 @@ def ppo(**changes: Any) -> PPO:
         "gold": Length(),
         "advantage": GAE(),
         "divergence": KLPenalty(FixedKL(0.05)),
-        "updates": Updates(epochs=2, minibatches=2, microbatch_tokens=40),
+        "updates": PPOUpdates(epochs=2, minibatches=2, microbatch_tokens=40),
         "answers": 2,
-        "new_tokens": 6,
+        "max_new_tokens": 6,
         "sampling": Sampling(temperature=0.9, seed=1),
-        "missing_stop_penalty": 0.1,
+        "missing_eos_penalty": 0.1,
         "optimizer": AdamW(1e-2, weight_decay=0.0),
         "schedule": Cosine(warmup_steps=0),
         "decoder": CONFIG,

@@ -13,7 +13,7 @@ from models.attention_kernels.flex import attend_blocks, document_block_mask
 from models.attention_kernels.packed_documents import Sequences
 from models.decoder import Decoder, DecoderConfig, build_decoder
 
-CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
+CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def test_bad_shapes_are_refused(changes: dict[str, int], named: str) -> None:
 
 
 def test_weights_depend_on_seed_and_name_only() -> None:
-    shape = {"vocabulary_size": 32, "width": 16, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
+    shape = {"vocabulary_size": 32, "width": 16, "heads": 2, "key_value_heads": 1, "feed_forward_width": 24}
     deep, shallow, other = (
         build_decoder(DecoderConfig(layers=4, **shape), 7),
         build_decoder(DecoderConfig(layers=2, **shape), 7),
@@ -39,7 +39,14 @@ def test_weights_depend_on_seed_and_name_only() -> None:
 
 
 def test_tied_embeddings_share_storage() -> None:
-    shape = {"vocabulary_size": 32, "width": 16, "layers": 1, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
+    shape = {
+        "vocabulary_size": 32,
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "key_value_heads": 1,
+        "feed_forward_width": 24,
+    }
     tied, untied = (build_decoder(DecoderConfig(tied_embeddings=value, **shape)) for value in (True, False))
     assert tied.output.weight is tied.tok_embeddings.weight
     assert untied.output.weight is not untied.tok_embeddings.weight

@@ -8,9 +8,9 @@ from models.decoder import Decoder, DecoderConfig
 from models.flops import matmul_parameters, measured_matmul_peak, parameters, training_flops
 
 CONFIGS = [
-    DecoderConfig(vocabulary_size=96, width=64, layers=3, heads=4, key_value_heads=2, hidden_width=96),
+    DecoderConfig(vocabulary_size=96, width=64, layers=3, heads=4, key_value_heads=2, feed_forward_width=96),
     DecoderConfig(
-        vocabulary_size=96, width=64, layers=2, heads=2, key_value_heads=1, hidden_width=80, head_width=16,
+        vocabulary_size=96, width=64, layers=2, heads=2, key_value_heads=1, feed_forward_width=80, head_width=16,
         tied_embeddings=False,
     ),
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from models.flops import matmul_parameters, parameters
 from models.mixture_of_experts import SparseFeedForward
 
 SHAPE: dict[str, Any] = {
-    "vocabulary_size": 32, "width": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "hidden_width": 12,
+    "vocabulary_size": 32, "width": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward_width": 12,
 }  # fmt: skip
 
 

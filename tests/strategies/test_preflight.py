@@ -16,7 +16,7 @@ from strategies.parallel.mesh import MeshSizes, resolve_sizes
 from strategies.parallel.pipeline_stages import layer_costs, split_layers
 from tests.conftest import Configure
 
-SHAPE = {"vocabulary_size": 66, "width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "hidden_width": 48}
+SHAPE = {"vocabulary_size": 66, "width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48}
 
 
 def preflight(
@@ -139,7 +139,9 @@ def test_stages_are_balanced(layers: int, stages: int, head: float) -> None:
 
 
 def test_a_large_head_takes_layers_from_the_last_stage() -> None:
-    config = DecoderConfig(vocabulary_size=32_000, width=64, layers=8, heads=4, key_value_heads=2, hidden_width=176)
+    config = DecoderConfig(
+        vocabulary_size=32_000, width=64, layers=8, heads=4, key_value_heads=2, feed_forward_width=176
+    )
     first, last = split_layers(layer_costs(config, 128), 2)
     assert len(first) > len(last)
 

@@ -19,7 +19,7 @@ COMPARISONS: dict[str, Callable[[Expression, Expression], Expression]] = {
 
 
 @dataclass(frozen=True)
-class Limit:
+class Threshold:
     """When a measurement drops a document.
 
     Attributes:
@@ -37,7 +37,7 @@ class Limit:
         return COMPARISONS[self.comparison](measured.cast(daft.DataType.float64()), lit(float(self.threshold)))
 
 
-class Rule(ABC):
+class Filter(ABC):
     """Measures a text and holds the measurements against limits."""
 
     @abstractmethod
@@ -49,7 +49,7 @@ class Rule(ABC):
         """
 
     @abstractmethod
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """Reason -> the limit that drops for it. The first that applies is the one reported."""
 
     def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
@@ -57,7 +57,7 @@ class Rule(ABC):
         return {reason: limit.drops(measured[limit.measure]) for reason, limit in self.limits().items()}
 
 
-class Rewrite(ABC):
+class Transform(ABC):
     """Changes the text."""
 
     @abstractmethod
@@ -65,4 +65,4 @@ class Rewrite(ABC):
         """The new text, an expression over the text column."""
 
 
-CleaningStep = Rule | Rewrite
+CleaningStep = Filter | Transform

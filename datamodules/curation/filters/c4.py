@@ -18,11 +18,11 @@ from daft.functions import lower, regexp, when
 
 from common.compiled import compiled
 from common.errors import InputError
-from datamodules.curation.filters.base import Limit, Rewrite, Rule
+from datamodules.curation.filters.base import Filter, Threshold, Transform
 from datamodules.curation.filters.measurements import active, longest, measurements
 from datamodules.curation.words.characters import LINE_END, SPACE, bits_at, previous
-from datamodules.curation.words.split import ENDS_SENTENCE, IS_PUNCTUATION, Words, empty_words, split_words
-from datamodules.curation.words.tables import Rules, splitting_rules
+from datamodules.curation.words.split import ENDS_SENTENCE, IS_PUNCTUATION, WordSpans, empty_words, split_words
+from datamodules.curation.words.tables import SplitterTables, splitting_rules
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
 NOTICES = (
@@ -180,7 +180,7 @@ def _keep_lines(
 
 @compiled
 def _measure_pages(
-    content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules, placeholder: np.ndarray
+    content: np.ndarray, offsets: np.ndarray, words: WordSpans, rules: SplitterTables, placeholder: np.ndarray
 ) -> np.ndarray:
     values = np.zeros((len(offsets) - 1, 3), dtype=np.float64)
     ends = np.array([len(placeholder)])
@@ -213,7 +213,7 @@ def _joined(patterns: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(raw), dtype=np.uint8), np.cumsum([len(pattern) for pattern in raw])
 
 
-class C4Lines(Rewrite):
+class C4Lines(Transform):
     """Line rules of Raffel et al. 2020: keeps lines that end like a sentence, and takes citations out of them.
 
     A line is kept if it ends in a terminal mark and not in "...", has enough words, no word that is too long, and
@@ -253,7 +253,7 @@ class C4Lines(Rewrite):
         )
 
 
-class C4Page(Rule):
+class C4Page(Filter):
     """Page rules of Raffel et al. 2020.
 
     Sentences are counted as datatrove does, line by line: a new one begins at a word behind a terminal mark that is a
@@ -297,7 +297,7 @@ class C4Page(Rule):
         words = empty_words(longest(offsets))
         return _measure_pages(content, offsets, words, splitting_rules("english"), placeholder)
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`c4_...`."""
         return active(
             {

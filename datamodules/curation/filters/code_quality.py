@@ -10,7 +10,7 @@ from daft import Expression, col, lit
 from daft.functions import left, lower, regexp, regexp_extract, when
 
 from common.compiled import compiled
-from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.measurements import active, measurements
 from datamodules.curation.words.characters import ALPHABETIC, ALPHANUMERIC, LINE_END, bits_at, character_table
 from datamodules.readers.formats.generated_code import (
@@ -74,7 +74,7 @@ def _measure_code(
     return values
 
 
-class CodeQuality(Rule):
+class CodeQuality(Filter):
     """Rules for source code, as The Stack and StarCoder apply them after Codex (Chen et al. 2021, section 3.1).
 
     What a note says that a file was generated is this project's own, see `readers.generated`, where all that holds for
@@ -141,7 +141,7 @@ class CodeQuality(Rule):
         """`MEASURES` of texts in one buffer, float64 [texts, 7]."""
         return _measure_code(content, offsets, character_table(), *MARKS)
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`code_...`."""
         return active(
             {

@@ -18,7 +18,7 @@ from daft import DataType, Expression, Series
 from common.compiled import compiled
 from common.errors import InputError
 from datamodules.curation.deduplication.word_hashes import in_batches, window_hashes, word_hashes
-from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.benchmark_texts import evaluation_files, evaluation_texts
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
@@ -46,7 +46,7 @@ class Hit:
     words: str
 
 
-class Decontaminate(Rule):
+class Decontaminate(Filter):
     """Drops documents that share 13 words in a row with an evaluation set (Brown et al. 2020, appendix C: GPT-3).
 
     Words are those of `word_hashes`, so that letter case, punctuation and layout count on neither side. Evaluation
@@ -109,9 +109,9 @@ class Decontaminate(Rule):
         measured = contaminated(text)
         return {name: measured.get(name) for name in FIELDS}
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`contaminated`."""
-        return {"contaminated": Limit("contaminated_ngrams", ">", self.most)}
+        return {"contaminated": Threshold("contaminated_ngrams", ">", self.most)}
 
     def hits(self, text: str) -> list[Hit]:
         """The rows of evaluation sets that a text overlaps, those with most n-grams first.

@@ -4,20 +4,25 @@ import numpy as np
 from daft import Expression
 
 from common.compiled import compiled
-from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.gopher import WordKind
 from datamodules.curation.filters.measurements import active, longest, measurements
 from datamodules.curation.words.characters import SPACE, TERMINAL, bits_at
 from datamodules.curation.words.repetition import add_to_set, slots_for, spread
-from datamodules.curation.words.split import Words, empty_words, split_words
-from datamodules.curation.words.tables import HASH_FACTOR, HASH_START, Rules, splitting_rules
+from datamodules.curation.words.split import WordSpans, empty_words, split_words
+from datamodules.curation.words.tables import HASH_FACTOR, HASH_START, SplitterTables, splitting_rules
 
 MEASURES = ("terminal_lines", "short_lines", "characters_in_repeated_lines", "line_feeds_per_word")
 
 
 @compiled
 def _measure_lines(
-    content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules, short_line: int, count_words: bool
+    content: np.ndarray,
+    offsets: np.ndarray,
+    words: WordSpans,
+    rules: SplitterTables,
+    short_line: int,
+    count_words: bool,
 ) -> np.ndarray:
     values = np.zeros((len(offsets) - 1, 4), dtype=np.float64)
     for row in range(len(offsets) - 1):
@@ -52,7 +57,7 @@ def _measure_lines(
     return values
 
 
-class FineWebQuality(Rule):
+class FineWebQuality(Filter):
     """The three rules that FineWeb adds to C4's and Gopher's, and a fourth of its code.
 
     Blank lines do not count. The paper drops a share of terminal lines of at most 0.12, of short lines of at least 0.67
@@ -94,7 +99,7 @@ class FineWebQuality(Rule):
         words = empty_words(longest(offsets) if count_words else 0)
         return _measure_lines(content, offsets, words, splitting_rules(self.words), self.short_line, count_words)
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`fineweb_...`."""
         return active(
             {

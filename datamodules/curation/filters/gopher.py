@@ -10,7 +10,7 @@ import numpy as np
 from daft import Expression
 
 from common.compiled import compiled
-from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.measurements import active, longest, measurements
 from datamodules.curation.words.characters import LINE_END, SPACE, bits_at, decode
 from datamodules.curation.words.repetition import (
@@ -20,8 +20,8 @@ from datamodules.curation.words.repetition import (
     slots_for,
     top_n_gram,
 )
-from datamodules.curation.words.split import HAS_LETTER, HAS_NO_SYMBOL, Words, empty_words, split_words
-from datamodules.curation.words.tables import Rules, hash_bytes, splitting_rules
+from datamodules.curation.words.split import HAS_LETTER, HAS_NO_SYMBOL, WordSpans, empty_words, split_words
+from datamodules.curation.words.tables import SplitterTables, hash_bytes, splitting_rules
 
 WordKind = Literal["english", "whitespace"]
 QUALITY = (
@@ -76,7 +76,12 @@ def _measure_lines(text: np.ndarray, table: np.ndarray, bullets: np.ndarray) -> 
 
 @compiled
 def _measure_quality(
-    content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules, stop_words: np.ndarray, bullets: np.ndarray
+    content: np.ndarray,
+    offsets: np.ndarray,
+    words: WordSpans,
+    rules: SplitterTables,
+    stop_words: np.ndarray,
+    bullets: np.ndarray,
 ) -> np.ndarray:
     values = np.zeros((len(offsets) - 1, 8), dtype=np.float64)
     for row in range(len(offsets) - 1):
@@ -104,7 +109,9 @@ def _measure_quality(
 
 
 @compiled
-def _measure_repetition(content: np.ndarray, offsets: np.ndarray, words: Words, rules: Rules) -> np.ndarray:
+def _measure_repetition(
+    content: np.ndarray, offsets: np.ndarray, words: WordSpans, rules: SplitterTables
+) -> np.ndarray:
     values = np.zeros((len(offsets) - 1, 13), dtype=np.float64)
     for row in range(len(offsets) - 1):
         text = content[offsets[row] : offsets[row + 1]]
@@ -142,7 +149,7 @@ def _measure_repetition(content: np.ndarray, offsets: np.ndarray, words: Words, 
     return values
 
 
-class GopherQuality(Rule):
+class GopherQuality(Filter):
     """Quality rules of Rae et al. 2021, appendix A1.1, with their thresholds.
 
     Taken from datatrove where the paper is silent: words are those of an English tokeniser, and the ones that consist
@@ -197,7 +204,7 @@ class GopherQuality(Rule):
         rules = splitting_rules(self.words)
         return _measure_quality(content, offsets, empty_words(longest(offsets)), rules, stop_words, bullets)
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """One reason a threshold, `gopher_...`."""
         return active(
             {
@@ -220,7 +227,7 @@ def _hash_text(text: str) -> int:
     return int(hash_bytes(raw, 0, len(raw)))
 
 
-class GopherRepetition(Rule):
+class GopherRepetition(Filter):
     """Repetition rules of Rae et al. 2021, table A1, with their thresholds.
 
     Lines are parted by line feeds, paragraphs by empty lines. Shares of characters are of all characters of the text,
@@ -264,7 +271,7 @@ class GopherRepetition(Rule):
         """`REPETITION` of texts in one buffer, float64 [texts, 13]."""
         return _measure_repetition(content, offsets, empty_words(longest(offsets)), splitting_rules(self.words))
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """One reason a threshold, `gopher_...`."""
         top = zip(TOP_SIZES, self.maximum_top_n_grams, strict=True)
         repeated = zip(DUPLICATE_SIZES, self.maximum_duplicate_n_grams, strict=True)

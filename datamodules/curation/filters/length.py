@@ -4,10 +4,10 @@ import daft
 from daft import Expression, lit
 from daft.functions import length, length_bytes
 
-from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.base import Filter, Threshold
 
 
-class Length(Rule):
+class Length(Filter):
     """Documents of a useful length.
 
     Args:
@@ -23,11 +23,11 @@ class Length(Rule):
         """Characters."""
         return {"characters": length(text)}
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`too_short`, `too_long`."""
         return {
-            "too_short": Limit("characters", "<", self.minimum_characters),
-            "too_long": Limit("characters", ">", self.maximum_characters),
+            "too_short": Threshold("characters", "<", self.minimum_characters),
+            "too_long": Threshold("characters", ">", self.maximum_characters),
         }
 
 

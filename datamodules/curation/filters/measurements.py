@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow
 from daft import DataType, Expression, Series
 
-from datamodules.curation.filters.base import Limit
+from datamodules.curation.filters.base import Threshold
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
 
@@ -35,10 +35,10 @@ def measurements(
     return {name: measured.get(name) for name in names}
 
 
-def active(limits: dict[str, tuple[str, str, float | None]]) -> dict[str, Limit]:
+def active(limits: dict[str, tuple[str, str, float | None]]) -> dict[str, Threshold]:
     """The limits whose threshold is not None: null in a configuration turns a rule off."""
     return {
-        reason: Limit(measure, comparison, threshold)  # type: ignore[arg-type]
+        reason: Threshold(measure, comparison, threshold)  # type: ignore[arg-type]
         for reason, (measure, comparison, threshold) in limits.items()
         if threshold is not None
     }

@@ -13,7 +13,7 @@ from daft import DataType, Expression, Series
 from daft.functions import regexp_replace
 from ftfy.badness import is_bad
 
-from datamodules.curation.filters.base import Rewrite
+from datamodules.curation.filters.base import Transform
 
 
 @daft.func.batch(return_dtype=DataType.string())
@@ -23,7 +23,7 @@ def _nfc(texts: Series) -> list[str | None]:
     ]
 
 
-class Normalize(Rewrite):
+class Normalize(Transform):
     """Unicode NFC, line feeds for all line ends, no control characters, no blanks at line ends, one final line feed.
 
     Indentation and blank lines inside stay: in code they carry meaning.
@@ -83,7 +83,7 @@ def _repaired(texts: Series) -> list[dict[str, Any]]:
     return rows
 
 
-class RepairUnicode(Rewrite):
+class RepairUnicode(Transform):
     """Repairs text that was decoded as another encoding than its own ("donâ€™t" was "don’t"), with ftfy (Speer 2019).
 
     Only lines that ftfy's heuristic of unlikely sequences marks are touched, so that sound text costs one search and

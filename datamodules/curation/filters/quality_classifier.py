@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from common.artifacts import CHECKSUMS, verified
 from common.compiled import compiled
 from common.errors import InputError
-from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "classifier.json"
@@ -112,7 +112,7 @@ def load_weights(folder: str, checksum: str) -> np.ndarray:
     return weights
 
 
-class LearnedRule(Rule):
+class LearnedFilter(Filter):
     """A classifier of `main.py classifier` as a rule; subclasses say which side of the threshold is dropped.
 
     Attributes:
@@ -152,7 +152,7 @@ class LearnedRule(Rule):
         return {self.measure: score(text)}
 
 
-class QualityClassifier(LearnedRule):
+class QualityClassifier(LearnedFilter):
     """Keeps what a classifier finds like its positive examples (DCLM: Li et al. 2024, section 4.4).
 
     Measures `quality_score`, by which the best of several duplicates is chosen as well.
@@ -170,6 +170,6 @@ class QualityClassifier(LearnedRule):
     def __init__(self, folder: str, minimum: float | None = None) -> None:
         super().__init__(folder, minimum)
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`low_quality`."""
-        return {"low_quality": Limit(self.measure, "<", self.threshold)}
+        return {"low_quality": Threshold(self.measure, "<", self.threshold)}

@@ -13,8 +13,8 @@ from daft.functions import lower, regexp_count, when
 
 from common.artifacts import checksum
 from common.errors import InputError
-from datamodules.curation.filters.base import Limit, Rule
-from datamodules.curation.filters.quality_classifier import LearnedRule
+from datamodules.curation.filters.base import Filter, Threshold
+from datamodules.curation.filters.quality_classifier import LearnedFilter
 
 WORDS_A_PATTERN = 500
 """Alternatives in one expression; a list of any length becomes several, since Rust bounds the size of each."""
@@ -48,7 +48,7 @@ def escaped(word: str) -> str:
     )
 
 
-class WordList(Rule):
+class WordList(Filter):
     """Drops documents with words of a list (C4: Raffel et al. 2020, section 2.2, a page with any of them).
 
     Args:
@@ -88,12 +88,12 @@ class WordList(Rule):
         share = listed.cast(daft.DataType.float64()) / number.cast(daft.DataType.float64())
         return {"listed_words": when(number > lit(0), share).otherwise(lit(0.0))}
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`listed_words`."""
-        return {"listed_words": Limit("listed_words", ">", self.maximum_share)}
+        return {"listed_words": Threshold("listed_words", ">", self.maximum_share)}
 
 
-class ToxicityClassifier(LearnedRule):
+class ToxicityClassifier(LearnedFilter):
     """Drops what a classifier finds like its positive examples, which here are what nobody wants.
 
     Args:
@@ -109,6 +109,6 @@ class ToxicityClassifier(LearnedRule):
     def __init__(self, folder: str, maximum: float | None = None) -> None:
         super().__init__(folder, maximum)
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`toxic`."""
-        return {"toxic": Limit(self.measure, ">", self.threshold)}
+        return {"toxic": Threshold(self.measure, ">", self.threshold)}

@@ -18,7 +18,7 @@ from daft import DataType, Expression, Series, col
 
 from common.artifacts import checksum
 from common.errors import InputError
-from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.base import Filter, Threshold
 
 LONGEST_PATH = 32
 """Parts of a path, and labels of a host, that are compared with entries; a longer address is one of a kind."""
@@ -72,7 +72,7 @@ def candidates(url: str) -> Iterator[str]:
         yield whole
 
 
-class UrlBlocklist(Rule):
+class UrlBlocklist(Filter):
     """Drops documents by where they were published, as RefinedWeb (Penedo et al. 2023, appendix G.1) and FineWeb do.
 
     Looks at the column `url`; a document without one is kept. Lists are not part of this project: UT1's
@@ -143,10 +143,10 @@ class UrlBlocklist(Rule):
         found = look_up(col("url"))
         return {name: found.get(name) for name in FIELDS}
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         """`url_listed`, `url_word`, `url_soft_words`."""
         return {
-            "url_listed": Limit("url_listed", ">", 0),
-            "url_word": Limit("url_words", ">", 0),
-            "url_soft_words": Limit("url_soft_words", ">", self.maximum_soft_words),
+            "url_listed": Threshold("url_listed", ">", 0),
+            "url_word": Threshold("url_words", ">", 0),
+            "url_soft_words": Threshold("url_soft_words", ">", self.maximum_soft_words),
         }

@@ -21,7 +21,7 @@ from common.errors import InputError
 from datamodules.curation.deduplication.exact import text_key
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.url import UrlDuplicates
-from datamodules.curation.filters.base import CleaningStep, Rule
+from datamodules.curation.filters.base import CleaningStep, Filter
 from datamodules.curation.filters.normalize import Normalize
 
 EXCERPT_CHARACTERS = 200
@@ -74,7 +74,7 @@ def judge(
     )
     for number, step in enumerate([Normalize(), *steps]):
         alive = col("reason").is_null()
-        if isinstance(step, Rule):
+        if isinstance(step, Filter):
             measures = step.measures(col("text"))
             df = df.with_columns({f"measured_{name}": when(alive, value) for name, value in measures.items()})
             drops = step.drops({name: col(f"measured_{name}") for name in measures})
@@ -175,8 +175,8 @@ def describe_steps(source: str, steps: Sequence[CleaningStep]) -> list[dict[str,
     seen: dict[str, str] = {}
     for step in [Normalize(), *steps]:
         name = type(step).__name__
-        measures = list(step.measures(col("text"))) if isinstance(step, Rule) else []
-        limits = step.limits() if isinstance(step, Rule) else {}
+        measures = list(step.measures(col("text"))) if isinstance(step, Filter) else []
+        limits = step.limits() if isinstance(step, Filter) else {}
         for measure in measures:
             if measure in seen:
                 raise InputError(

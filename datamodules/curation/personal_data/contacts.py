@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 import phonenumbers
 
 from common.errors import InputError
-from datamodules.curation.personal_data.kind import Announced, Kind, Span, lower_case, matches, without_overlaps
+from datamodules.curation.personal_data.kind import (
+    Announced,
+    PersonalDataKind,
+    Span,
+    lower_case,
+    matches,
+    without_overlaps,
+)
 
 LETTERS = r"A-Za-z\u00c0-\u024f\u0370-\u052f"
 """Latin, Greek and Cyrillic: scripts that part words by spaces, so that a match never swallows the words before it."""
@@ -97,7 +104,7 @@ def find_phone_numbers(regions: Sequence[str]) -> Callable[[str], Iterator[Span]
     return find
 
 
-def phone_number(regions: Sequence[str]) -> Kind:
+def phone_number(regions: Sequence[str]) -> PersonalDataKind:
     """Telephone numbers: international ones, and the national forms of regions.
 
     Raises:
@@ -107,11 +114,13 @@ def phone_number(regions: Sequence[str]) -> Kind:
         raise InputError(f"phone_regions={unknown}: give ISO 3166 codes like US or GB")
     forms = r"\+[0-9][0-9 .()\-]{6}|\([0-9]{3}\) ?[0-9]{3}|[0-9]{3}[.\-][0-9]{3}[.\-][0-9]{4}"
     candidate = f"{forms}|{Announced(PHONE_WORDS, NATIONAL, bool).candidate}"
-    return Kind(candidate, "<PHONE_NUMBER>", find_phone_numbers(regions))
+    return PersonalDataKind(candidate, "<PHONE_NUMBER>", find_phone_numbers(regions))
 
 
 CONTACTS = {
-    "email": Kind(r"[\w.%+\-]@[\w\-]+\.", "<EMAIL>", matches(EMAIL, is_mail)),
-    "ip_address": Kind(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", "<IP_ADDRESS>", matches(IPV4, is_public)),
-    "ip_address_v6": Kind(r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:", "<IP_ADDRESS>", matches(IPV6, is_public)),
+    "email": PersonalDataKind(r"[\w.%+\-]@[\w\-]+\.", "<EMAIL>", matches(EMAIL, is_mail)),
+    "ip_address": PersonalDataKind(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", "<IP_ADDRESS>", matches(IPV4, is_public)),
+    "ip_address_v6": PersonalDataKind(
+        r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:", "<IP_ADDRESS>", matches(IPV6, is_public)
+    ),
 }

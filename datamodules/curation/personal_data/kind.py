@@ -13,7 +13,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Kind:
+class PersonalDataKind:
     """A kind of personal data.
 
     Attributes:

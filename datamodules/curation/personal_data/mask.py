@@ -16,9 +16,9 @@ from daft.functions import regexp, to_list
 from pyarrow import compute
 
 from common.errors import InputError
-from datamodules.curation.filters.base import Rewrite
+from datamodules.curation.filters.base import Transform
 from datamodules.curation.personal_data.contacts import CONTACTS, phone_number
-from datamodules.curation.personal_data.kind import Kind
+from datamodules.curation.personal_data.kind import PersonalDataKind
 from datamodules.curation.personal_data.numbers import NATIONAL_IDS, NUMBERS, national_id
 from datamodules.curation.personal_data.secrets import SECRETS
 
@@ -28,7 +28,7 @@ PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BR")
 """Whose national forms are looked for; numbers with a country code are found of every country."""
 
 
-def kinds_for(phone_regions: Sequence[str], id_countries: Sequence[str]) -> dict[str, Kind]:
+def kinds_for(phone_regions: Sequence[str], id_countries: Sequence[str]) -> dict[str, PersonalDataKind]:
     """Every kind by name, in the order they are masked in: the more particular form first.
 
     Raises:
@@ -41,7 +41,7 @@ def kinds_for(phone_regions: Sequence[str], id_countries: Sequence[str]) -> dict
 KINDS = kinds_for(PHONE_REGIONS, tuple(NATIONAL_IDS))
 
 
-def mask(text: str, names: Sequence[str], kinds: Mapping[str, Kind] = KINDS) -> tuple[str, dict[str, int]]:
+def mask(text: str, names: Sequence[str], kinds: Mapping[str, PersonalDataKind] = KINDS) -> tuple[str, dict[str, int]]:
     """The text with personal data replaced, and how many of each kind were found.
 
     Args:
@@ -63,7 +63,7 @@ def mask(text: str, names: Sequence[str], kinds: Mapping[str, Kind] = KINDS) -> 
     return text, counts
 
 
-def _mask_kind(text: str, kind: Kind) -> tuple[str, int]:
+def _mask_kind(text: str, kind: PersonalDataKind) -> tuple[str, int]:
     pieces: list[str] = []
     last = 0
     for start, end in kind.find(text):
@@ -72,7 +72,7 @@ def _mask_kind(text: str, kind: Kind) -> tuple[str, int]:
     return ("".join([*pieces, text[last:]]), len(pieces) // 2) if pieces else (text, 0)
 
 
-class MaskPersonalData(Rewrite):
+class MaskPersonalData(Transform):
     """Replaces personal data and credentials by placeholders: <EMAIL>, <PHONE_NUMBER>, <API_KEY> and so on.
 
     Private, loopback and documentation addresses stay: they identify nobody.

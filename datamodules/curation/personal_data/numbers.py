@@ -25,7 +25,14 @@ from stdnum.se import personnummer
 from stdnum.us import itin, ssn
 
 from common.errors import InputError
-from datamodules.curation.personal_data.kind import Announced, Kind, Span, lower_case, matches, without_overlaps
+from datamodules.curation.personal_data.kind import (
+    Announced,
+    PersonalDataKind,
+    Span,
+    lower_case,
+    matches,
+    without_overlaps,
+)
 
 CARD = re.compile(r"(?<![\w.+\-/])(?:\d{4}([ \-])\d{4}(?:\1\d{4}(?!\d))+|\d{4}([ \-])\d{6}\2\d{4,5})(?![\w\-]|\.\d)")
 """Groups as they are printed; of four digits as many as follow each other, since a table has more than one card."""
@@ -181,7 +188,7 @@ NATIONAL_IDS: dict[str, tuple[Announced | Particular, ...]] = {
 """ISO 3166 code -> identifiers with check digits or ranges, validated by python-stdnum."""
 
 
-def national_id(countries: Sequence[str]) -> Kind:
+def national_id(countries: Sequence[str]) -> PersonalDataKind:
     """Identifiers of some countries.
 
     Raises:
@@ -198,12 +205,12 @@ def national_id(countries: Sequence[str]) -> Kind:
     forms = [identifier.candidate for identifier in chosen if isinstance(identifier, Particular)]
     words = tuple(word for one in chosen if isinstance(one, Announced) for word in one.words)
     sieves = [*forms, *([Announced(words, "", bool).candidate] if words else [])]
-    return Kind("|".join(sieves), "<NATIONAL_ID>", find)
+    return PersonalDataKind("|".join(sieves), "<NATIONAL_ID>", find)
 
 
 NUMBERS = {
-    "iban": Kind(rf"(?:{IBAN_COUNTRIES})[0-9]{{2}} ?[A-Z0-9]{{4}} ?[A-Z0-9]{{4}}", "<IBAN>", find_ibans),
-    "credit_card": Kind(
+    "iban": PersonalDataKind(rf"(?:{IBAN_COUNTRIES})[0-9]{{2}} ?[A-Z0-9]{{4}} ?[A-Z0-9]{{4}}", "<IBAN>", find_ibans),
+    "credit_card": PersonalDataKind(
         r"[0-9]{4}[ \-](?:[0-9]{4}[ \-][0-9]{4}[ \-]|[0-9]{6}[ \-])[0-9]{4}|" + ANNOUNCED_CARD.candidate,
         "<CREDIT_CARD>",
         find_cards,

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from datamodules.curation.personal_data.kind import Kind, Span, without_overlaps
+from datamodules.curation.personal_data.kind import PersonalDataKind, Span, without_overlaps
 
 API_KEYS = {
     "AWS access key": r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}",
@@ -106,7 +106,7 @@ def find_private_keys(text: str) -> Iterator[Span]:
 
 
 SECRETS = {
-    "api_key": Kind(
+    "api_key": PersonalDataKind(
         r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}|gh[pousr]_[A-Za-z0-9]{8}|github_pat_|gl(?:pat|dt|rt|ptt|soat)-|xox[abeoprs]"
         r"|xapp-[0-9]|hooks\.slack\.com|AIza[A-Za-z0-9_\-]{8}|GOCSPX-|ya29\.|[sr]k_(?:live|test)_|whsec_|T3BlbkFJ|sk-ant-"
         r"|(?:hf|api_org)_[A-Za-z]{34}|npm_[A-Za-z0-9]{36}|pypi-AgEI|SG\.[A-Za-z0-9_\-]{22}\.|key-[0-9a-f]{32}"
@@ -115,5 +115,5 @@ SECRETS = {
         "<API_KEY>",
         find_keys,
     ),
-    "private_key": Kind(r"PRIVATE KEY", "<PRIVATE_KEY>", find_private_keys),
+    "private_key": PersonalDataKind(r"PRIVATE KEY", "<PRIVATE_KEY>", find_private_keys),
 }

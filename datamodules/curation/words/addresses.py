@@ -8,7 +8,7 @@ from datamodules.curation.words.characters import (
     LOWER,
     bits_at,
 )
-from datamodules.curation.words.tables import Rules
+from datamodules.curation.words.tables import SplitterTables
 
 
 @compiled
@@ -20,7 +20,7 @@ def _is_host_byte(byte: int) -> bool:
 
 
 @compiled
-def is_host(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
+def is_host(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -> bool:
     """Whether bytes are a host or an address of IPv4, with or without a port and a path."""
     place = start
     labels, numbers = 0, 0
@@ -61,7 +61,7 @@ def is_host(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
 
 
 @compiled
-def is_url(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
+def is_url(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -> bool:
     """Whether bytes are a URL, with or without a scheme, or an e-mail address."""
     begin, place = start, start
     while place < stop - 2:

@@ -22,13 +22,13 @@ from datamodules.curation.words.characters import (
     decode,
     previous,
 )
-from datamodules.curation.words.tables import Rules, hash_bytes
+from datamodules.curation.words.tables import SplitterTables, hash_bytes
 
 LONGEST_UNIT = 5
 
 
 @compiled
-def prefix_size(text: np.ndarray, start: int, stop: int, rules: Rules) -> int:
+def prefix_size(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -> int:
     """Bytes to split off in front, 0 for none."""
     bits, size = bits_at(text, start, rules.characters)
     if bits & (AFFIX | PREFIX):
@@ -50,7 +50,7 @@ def prefix_size(text: np.ndarray, start: int, stop: int, rules: Rules) -> int:
 
 
 @compiled
-def suffix_size(text: np.ndarray, start: int, stop: int, rules: Rules) -> int:
+def suffix_size(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -> int:
     """Bytes to split off at the end, 0 for none."""
     if start >= stop:
         return 0
@@ -107,7 +107,7 @@ def suffix_size(text: np.ndarray, start: int, stop: int, rules: Rules) -> int:
 
 
 @compiled
-def infix_size(text: np.ndarray, place: int, stop: int, before: int, rules: Rules) -> int:
+def infix_size(text: np.ndarray, place: int, stop: int, before: int, rules: SplitterTables) -> int:
     """Bytes of the infix that begins at a place, 0 for none; `before`: bits of the character before it."""
     byte = text[place]
     bits, size = bits_at(text, place, rules.characters)

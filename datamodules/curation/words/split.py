@@ -34,7 +34,7 @@ from datamodules.curation.words.characters import (
 from datamodules.curation.words.tables import (
     HASH_FACTOR,
     HASH_START,
-    Rules,
+    SplitterTables,
     find_special,
     hash_bytes,
     is_special,
@@ -45,7 +45,7 @@ HAS_LETTER, HAS_NO_SYMBOL, ENDS_SENTENCE, IS_PUNCTUATION = 1, 2, 4, 8
 """Kinds of words: with a letter; with a character that is no punctuation; one terminal mark; punctuation throughout."""
 
 
-class Words(NamedTuple):
+class WordSpans(NamedTuple):
     """The words of one text, in arrays that are used again for the next; the first `count` entries hold.
 
     Attributes:
@@ -62,9 +62,9 @@ class Words(NamedTuple):
     kinds: np.ndarray
 
 
-def empty_words(size: int) -> Words:
+def empty_words(size: int) -> WordSpans:
     """Room for the words of any text of up to `size` bytes; memory is touched only for words that there are."""
-    return Words(
+    return WordSpans(
         np.empty(size + 1, dtype=np.int32),
         np.empty(size + 1, dtype=np.int32),
         np.empty(size + 1, dtype=np.uint64),
@@ -74,7 +74,7 @@ def empty_words(size: int) -> Words:
 
 
 @compiled
-def describe(text: np.ndarray, words: Words, index: int, rules: Rules) -> None:
+def describe(text: np.ndarray, words: WordSpans, index: int, rules: SplitterTables) -> None:
     """Fill in what follows from a word's bytes."""
     start: Any = np.int64(words.starts[index])
     stop: Any = np.int64(words.stops[index])
@@ -102,7 +102,7 @@ def describe(text: np.ndarray, words: Words, index: int, rules: Rules) -> None:
 
 
 @compiled
-def add_word(words: Words, count: int, start: int, stop: int) -> int:
+def add_word(words: WordSpans, count: int, start: int, stop: int) -> int:
     """Append a word if it has any bytes; the new count."""
     if stop <= start:
         return count
@@ -111,7 +111,7 @@ def add_word(words: Words, count: int, start: int, stop: int) -> int:
 
 
 @compiled
-def add_special(words: Words, count: int, start: int, stop: int, slot: int, rules: Rules) -> int:
+def add_special(words: WordSpans, count: int, start: int, stop: int, slot: int, rules: SplitterTables) -> int:
     """Append the parts of a special string."""
     begin = start
     for cut in rules.cuts[slot]:
@@ -123,7 +123,7 @@ def add_special(words: Words, count: int, start: int, stop: int, slot: int, rule
 
 
 @compiled
-def split_chunk(text: np.ndarray, start: int, stop: int, words: Words, count: int, rules: Rules) -> int:
+def split_chunk(text: np.ndarray, start: int, stop: int, words: WordSpans, count: int, rules: SplitterTables) -> int:
     """Append the words between two white spaces; the new count."""
     # Suffixes come to light in reverse: their starts wait at the far end of the array. A chunk has no more words than
     # bytes, so that the two ends never meet.
@@ -166,7 +166,7 @@ def split_chunk(text: np.ndarray, start: int, stop: int, words: Words, count: in
 
 
 @compiled
-def split_infixes(text: np.ndarray, start: int, stop: int, words: Words, count: int, rules: Rules) -> int:
+def split_infixes(text: np.ndarray, start: int, stop: int, words: WordSpans, count: int, rules: SplitterTables) -> int:
     """Append a chunk without affixes, cut at its infixes unless it is a URL; the new count."""
     first_count, begin, place, before = count, start, start, 0
     while place < stop:
@@ -189,7 +189,7 @@ def split_infixes(text: np.ndarray, start: int, stop: int, words: Words, count: 
 
 
 @compiled
-def join_specials(text: np.ndarray, words: Words, first: int, count: int, rules: Rules) -> int:
+def join_specials(text: np.ndarray, words: WordSpans, first: int, count: int, rules: SplitterTables) -> int:
     """Make neighbours of one chunk that spell a special string together that string's parts; the new count."""
     target, index = first, first
     while index < count:
@@ -220,7 +220,7 @@ def join_specials(text: np.ndarray, words: Words, first: int, count: int, rules:
 
 
 @compiled
-def split_words(text: np.ndarray, words: Words, rules: Rules) -> int:
+def split_words(text: np.ndarray, words: WordSpans, rules: SplitterTables) -> int:
     """Find the words of a text; how many there are.
 
     Args:
@@ -266,7 +266,7 @@ def split_words(text: np.ndarray, words: Words, rules: Rules) -> int:
 
 
 @compiled
-def _spans(text: np.ndarray, words: Words, rules: Rules) -> np.ndarray:
+def _spans(text: np.ndarray, words: WordSpans, rules: SplitterTables) -> np.ndarray:
     count = split_words(text, words, rules)
     spans = np.empty((count, 2), dtype=np.int64)
     for index in range(count):

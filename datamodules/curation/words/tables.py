@@ -20,7 +20,7 @@ HASH_START, HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3
 SLOTS = 1 << 13
 
 
-class Rules(NamedTuple):
+class SplitterTables(NamedTuple):
     """What splitting looks up.
 
     Attributes:
@@ -41,7 +41,7 @@ class Rules(NamedTuple):
 
 
 @functools.cache
-def splitting_rules(words: str) -> Rules:
+def splitting_rules(words: str) -> SplitterTables:
     """Rules for `words`, "english" or "whitespace"."""
     keys, cuts = np.zeros(SLOTS, dtype=np.uint64), np.zeros((SLOTS, 3), dtype=np.uint8)
     longest = np.zeros(256, dtype=np.uint8)
@@ -56,7 +56,7 @@ def splitting_rules(words: str) -> Rules:
         places = np.cumsum([len(part.encode()) for part in parts])[:-1]
         cuts[slot, : len(places)] = places
     units = np.array([_hash_of(unit.encode()) for unit in UNITS.split()], dtype=np.uint64)
-    return Rules(character_table(), keys, cuts, longest, units, words == "english")
+    return SplitterTables(character_table(), keys, cuts, longest, units, words == "english")
 
 
 def _hash_of(raw: bytes) -> np.uint64:
@@ -74,7 +74,7 @@ def hash_bytes(text: np.ndarray, start: int, stop: int) -> np.uint64:
 
 
 @compiled
-def find_special(rules: Rules, key: np.uint64) -> int:
+def find_special(rules: SplitterTables, key: np.uint64) -> int:
     """Slot of a special string by its hash, -1 for none."""
     slot: Any = np.int64(key & np.uint64(SLOTS - 1))
     while rules.keys[slot] != 0:
@@ -85,7 +85,7 @@ def find_special(rules: Rules, key: np.uint64) -> int:
 
 
 @compiled
-def is_special(text: np.ndarray, start: int, stop: int, rules: Rules) -> bool:
+def is_special(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -> bool:
     """Whether bytes are a special string."""
     if start >= stop or stop - start > rules.longest[text[start]]:
         return False

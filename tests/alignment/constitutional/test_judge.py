@@ -17,7 +17,7 @@ from models.config import DecoderConfig
 from models.decoder import Decoder, build_decoder
 from tests.conftest import sentences
 
-SHAPE = {"width": 32, "layers": 2, "heads": 4, "key_value_heads": 2, "hidden_width": 48}
+SHAPE = {"width": 32, "layers": 2, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48}
 TALKS: list[Messages] = [
     [{"role": "user", "content": "Bade kiro"}],
     [{"role": "user", "content": "Bade kiro bas. " * 9}],
@@ -78,7 +78,7 @@ def test_likelihoods_of_options_equal_one_naive_pass_an_option(
 
 
 def test_an_answer_depends_on_its_number_and_on_nothing_beside_it(decoder: Decoder, tokenizer: Tokenizer) -> None:
-    judge = prepared(decoder, tokenizer, "chatml", new_tokens=12, slots=2)
+    judge = prepared(decoder, tokenizer, "chatml", max_new_tokens=12, slots=2)
     requests = [Request(talk, number) for talk in TALKS for number in (5, 2**62 + 1)]
     together = judge.complete(requests)
     assert [judge.complete([request])[0] for request in requests[::-1]] == together[::-1]
@@ -105,9 +105,9 @@ def test_answers_end_where_the_template_ends_them(decoder: Decoder, tokenizer: T
 
 
 def test_a_stop_text_ends_an_answer(decoder: Decoder, tokenizer: Tokenizer) -> None:
-    free = prepared(decoder, tokenizer, "plain", new_tokens=40).complete([Request(TALKS[0], 1)])[0]
+    free = prepared(decoder, tokenizer, "plain", max_new_tokens=40).complete([Request(TALKS[0], 1)])[0]
     stop = free.text[10:12]
-    held = prepared(decoder, tokenizer, "plain", new_tokens=40, stop=[stop]).complete([Request(TALKS[0], 1)])[0]
+    held = prepared(decoder, tokenizer, "plain", max_new_tokens=40, stop=[stop]).complete([Request(TALKS[0], 1)])[0]
     assert (held.text, held.finish) == (free.text[: free.text.index(stop)], "stop")
     assert held.completion_tokens == free.completion_tokens  # computed in vain
 
@@ -121,7 +121,7 @@ def test_transcripts_are_those_of_hh(tokenizer: Tokenizer) -> None:
 
 
 def test_what_cannot_be_asked_is_refused_alone(decoder: Decoder, tokenizer: Tokenizer) -> None:
-    judge = prepared(decoder, tokenizer, "chatml", max_prompt_tokens=40, new_tokens=4)
+    judge = prepared(decoder, tokenizer, "chatml", max_prompt_tokens=40, max_new_tokens=4)
     requests = [Request(talk, number) for number, talk in enumerate(TALKS)]
     completions, verdicts = judge.complete(requests), judge.choose(requests, ("(A)", "(B)"))
     assert [completion.finish == "refused" for completion in completions] == [False, True, False]
@@ -138,9 +138,12 @@ def test_what_cannot_be_asked_is_refused_alone(decoder: Decoder, tokenizer: Toke
 
 def test_impossible_settings_are_refused() -> None:
     for settings, named in (
-        ({"new_tokens": 0}, "new_tokens=0"), ({"slots": 0}, "slots=0"), ({"max_prompt_tokens": 0}, "max_prompt_tokens"),
-        ({"stop": ["x", ""]}, "stop holds an empty text"), ({"prompt_price": -1.0}, "prompt_price=-1"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"slots": 0}, "slots=0"),
+        ({"max_prompt_tokens": 0}, "max_prompt_tokens"),
+        ({"stop": ["x", ""]}, "stop holds an empty text"),
+        ({"prompt_price": -1.0}, "prompt_price=-1"),
         ({"temperature": -1.0}, "temperature=-1"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(InputError, match=named):
             DecoderJudge("model", **settings)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalisedDPO, RobustDPO, SimPO
+from alignment import DPO, IPO, KTO, ORPO, ConservativeDPO, LengthNormalizedDPO, RobustDPO, SimPO
 from alignment.preferences.losses import Pairs, PreferenceLoss, bradley_terry, expected_loss, log1mexp
 from common.errors import InputError
 
@@ -43,7 +43,7 @@ def odds(x: float) -> float:
             (-0.75 * math.log(sigmoid(1)) + 0.25 * math.log(sigmoid(-1))) / 0.5,
         ),
         (IPO(beta=0.1), 25.0),
-        (LengthNormalisedDPO(beta=5), -math.log(sigmoid(5 * (6 / 4 + 4 / 5)))),
+        (LengthNormalizedDPO(beta=5), -math.log(sigmoid(5 * (6 / 4 + 4 / 5)))),
         (SimPO(beta=2, gamma=1), -math.log(sigmoid(2 * (-14 / 4 + 24 / 5) - 1))),
         (ORPO(weight=0.1), 14 / 4 - 0.1 * math.log(sigmoid(odds(-14 / 4) - odds(-24 / 5)))),
         (KTO(beta=0.1), ((1 - sigmoid(0.1 * 5.5)) + (1 - sigmoid(0.1 * 4.5))) / 2),
@@ -66,7 +66,7 @@ def test_a_policy_equal_to_its_reference_has_no_margin() -> None:
     assert IPO(beta=0.5)(same).item() == 1.0
 
 
-ALL = [DPO(), ConservativeDPO(), RobustDPO(), IPO(), LengthNormalisedDPO(), SimPO(), ORPO(), KTO()]
+ALL = [DPO(), ConservativeDPO(), RobustDPO(), IPO(), LengthNormalizedDPO(), SimPO(), ORPO(), KTO()]
 
 
 @pytest.mark.parametrize("loss", ALL, ids=lambda loss: type(loss).__name__)
@@ -90,14 +90,14 @@ def test_bradley_terry() -> None:
     two, zero = torch.tensor(2.0), torch.tensor(0.0)
     assert bradley_terry(two, zero).item() == pytest.approx(0.1269280, abs=1e-6)
     assert bradley_terry(two, zero, margin=2.0).item() == pytest.approx(math.log(2), abs=1e-6)
-    assert bradley_terry(two, zero, centring=0.01).item() == pytest.approx(0.1669280, abs=1e-6)
+    assert bradley_terry(two, zero, center_rewards=0.01).item() == pytest.approx(0.1669280, abs=1e-6)
 
 
 def test_soft_labels_of_bradley_terry_equal_a_cross_entropy_by_hand() -> None:
     generator = torch.Generator().manual_seed(0)
     chosen, rejected = torch.randn(2, 50, generator=generator, dtype=torch.float64) * 3
     probability = torch.rand(50, generator=generator, dtype=torch.float64)
-    found = bradley_terry(chosen, rejected, margin=0.3, centring=0.01, probability=probability)
+    found = bradley_terry(chosen, rejected, margin=0.3, center_rewards=0.01, probability=probability)
     for c, r, p, loss in zip(*(x.tolist() for x in (chosen, rejected, probability, found)), strict=True):
         by_hand = -p * math.log(sigmoid(c - r - 0.3)) - (1 - p) * math.log(sigmoid(r - c - 0.3)) + 0.01 * (c + r) ** 2
         assert loss == pytest.approx(by_hand, abs=1e-12)

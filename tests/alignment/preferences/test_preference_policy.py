@@ -15,14 +15,14 @@ import yaml
 from alignment import DPO, PreferencePolicy
 from callbacks.metrics_table import read_metrics
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepKey
+from datamodules.resumable import StepBatch
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import build_decoder
 from tests.alignment.conftest import Align
 from tests.test_command_line import learned, refused
 
-CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
+CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
 
 class MadeUp:
@@ -67,7 +67,7 @@ def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePoli
     for unrelated in (False, True):
         batches = PairBatches(examples, pad=3)
         batches.unrelated = unrelated
-        batch = batches[StepKey(samples, range(0))]
+        batch = batches[StepBatch(samples, range(0))]
         found = policy(batch, policy.answer_log_probabilities)
         answers = [(examples.pairs[n][0], answer) for n in samples for answer in batches.answers(n)]
         assert len(answers) == len(samples) * (3 if unrelated else 2)
@@ -81,7 +81,7 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
     examples: Any = MadeUp(6)
     batches, samples = PairBatches(examples, pad=3), [4, 1, 5]
     batches.unrelated = True
-    batch = batches[StepKey(samples, range(0))]
+    batch = batches[StepBatch(samples, range(0))]
     other = build_decoder(CONFIG, seed=5).double()
     with torch.no_grad():
         for parameter in other.parameters():
@@ -120,10 +120,10 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
 
 def test_which_answer_comes_first_does_not_matter(policy: PreferencePolicy) -> None:
     examples: Any = MadeUp(4)
-    forward = policy(PairBatches(examples, 3)[StepKey([0, 1, 2, 3], range(0))], policy.answer_log_probabilities)
+    forward = policy(PairBatches(examples, 3)[StepBatch([0, 1, 2, 3], range(0))], policy.answer_log_probabilities)
     for pair in examples.pairs:
         pair[1], pair[2] = pair[2], pair[1]
-    backward = policy(PairBatches(examples, 3)[StepKey([0, 1, 2, 3], range(0))], policy.answer_log_probabilities)
+    backward = policy(PairBatches(examples, 3)[StepBatch([0, 1, 2, 3], range(0))], policy.answer_log_probabilities)
     torch.testing.assert_close(forward.view(-1, 2).flip(1), backward.view(-1, 2), rtol=0, atol=1e-10)
 
 
@@ -203,7 +203,14 @@ def test_experts_are_balanced_and_nothing_is_ignored(
     align: Align, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The experts' own loss is part of what is learned; a loss of next-token prediction has no place here."""
-    shape = {"vocabulary_size": 512, "width": 16, "layers": 1, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
+    shape = {
+        "vocabulary_size": 512,
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "key_value_heads": 1,
+        "feed_forward_width": 24,
+    }
     for settings in (dpo(), {"model_class": "alignment.RewardModel"}):
         losses = []
         for weight in (0.0, 10.0):

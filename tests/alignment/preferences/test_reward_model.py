@@ -14,7 +14,7 @@ from alignment import RewardEnsemble, RewardModel
 from alignment.preferences.calibration import Calibration
 from callbacks.metrics_table import read_metrics
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepKey
+from datamodules.resumable import StepBatch
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import build_decoder
@@ -22,7 +22,7 @@ from tests.alignment.conftest import Align
 from tests.alignment.preferences.test_preference_policy import MadeUp
 from tests.test_command_line import refused
 
-CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
+CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
 
 @pytest.mark.parametrize("samples", [[0], [5, 0, 7], list(range(8))], ids=str)
@@ -30,7 +30,7 @@ def test_scores_are_those_of_each_answer_alone(samples: list[int]) -> None:
     examples: Any = MadeUp(8)
     model = RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine())
     model.decoder = build_decoder(model.config).double()
-    batch = PairBatches(examples, pad=3)[StepKey(samples, range(0))]
+    batch = PairBatches(examples, pad=3)[StepBatch(samples, range(0))]
     expected = []
     for number in samples:
         prompt, *answers = examples.pairs[number]
@@ -80,7 +80,9 @@ def test_soft_labels_reach_the_loss(align: Align, tmp_path: Path, module: str) -
 def test_margins_are_subtracted_where_asked_for(
     align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    batch = PairBatches(cast(Any, MadeUp(4)), pad=3)[StepKey([0, 1], range(0))] | {"margins": torch.tensor([1.0, 0.5])}
+    batch = PairBatches(cast(Any, MadeUp(4)), pad=3)[StepBatch([0, 1], range(0))] | {
+        "margins": torch.tensor([1.0, 0.5])
+    }
     chosen, rejected = torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.5])
     for use_margin, margins in ((True, [1.0, 0.5]), (False, [0.0, 0.0])):
         model = RewardModel(CONFIG, use_margin, optimizer=AdamW(), schedule=Cosine())
@@ -126,7 +128,7 @@ def test_metrics_and_predictions_equal_a_computation_by_hand() -> None:
     batches = PairBatches(examples, pad=3)
     predicted: dict[str, list[float]] = {"chosen": [], "rejected": []}
     for samples in ([0, 1, 2], [3, 4], [5, 6, 7]):
-        batch = batches[StepKey(samples, range(0))]
+        batch = batches[StepBatch(samples, range(0))]
         model.validation_step(batch, 0)
         for side, scores in predicted.items():
             scores += model.predict_step(batch, 0)[side]
@@ -146,7 +148,7 @@ def test_seeds_make_an_ensemble(align: Align, tmp_path: Path, capsys: pytest.Cap
     """Members begin with one trunk and different outputs; together they are tested as one model."""
     runs = [str(tmp_path / f"member-{seed}") for seed in (0, 1)]
     for seed, run in enumerate(runs):
-        model = {"model_class": "alignment.RewardModel", "initial_seed": seed, "centring": 0.01}
+        model = {"model_class": "alignment.RewardModel", "initial_seed": seed, "center_rewards": 0.01}
         main(["fit", "--config", str(align(model, {"seed": seed}, default_root_dir=run))])
     together = yaml.safe_load(align({"model_class": "alignment.RewardEnsemble"}).read_text())
     together["model"]["init_args"] = {"init_from": runs, "combine": "pessimistic"}
@@ -168,7 +170,7 @@ def test_an_ensemble_combines_the_scores_of_its_members(combine: Any) -> None:
     ensemble = RewardEnsemble(["a", "b", "c"], combine, penalty=2.0, decoder=config)
     ensemble.make_metrics()
     ensemble.members = torch.nn.ModuleList(build_decoder(config, seed=seed).double() for seed in range(3))
-    batch = PairBatches(cast(Any, MadeUp(4)), pad=3)[StepKey(list(range(4)), range(0))]
+    batch = PairBatches(cast(Any, MadeUp(4)), pad=3)[StepBatch(list(range(4)), range(0))]
     each = []
     for decoder in ensemble.members:
         alone = RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine())

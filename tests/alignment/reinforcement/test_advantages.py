@@ -11,9 +11,9 @@ from torch import Tensor
 
 from alignment.reinforcement.advantages import (
     GAE,
-    GroupRelative,
-    LeaveOneOut,
-    ReinforcePlusPlus,
+    BatchNormalizedAdvantage,
+    GroupRelativeAdvantage,
+    LeaveOneOutAdvantage,
     Rewarded,
     discounted_sums,
     equal_groups,
@@ -94,7 +94,11 @@ def scores(group: int, prompts: int, seed: int = 3) -> tuple[Tensor, Rewarded]:
     return score, Rewarded(rewards, lengths, group)
 
 
-@pytest.mark.parametrize("estimator", [GroupRelative(), GroupRelative(divide_by_std=False), LeaveOneOut()], ids=str)
+@pytest.mark.parametrize(
+    "estimator",
+    [GroupRelativeAdvantage(), GroupRelativeAdvantage(divide_by_std=False), LeaveOneOutAdvantage()],
+    ids=str,
+)
 def test_groups_are_compared_with_themselves(estimator: Any) -> None:
     score, rewarded = scores(group=4, prompts=3)
     by_hand = []
@@ -103,7 +107,7 @@ def test_groups_are_compared_with_themselves(estimator: Any) -> None:
         mean = sum(group) / 4
         std = math.sqrt(sum((x - mean) ** 2 for x in group) / 3)
         for place, x in enumerate(group):
-            if isinstance(estimator, LeaveOneOut):
+            if isinstance(estimator, LeaveOneOutAdvantage):
                 by_hand.append(x - sum(group[:place] + group[place + 1 :]) / 3)
             else:
                 by_hand.append((x - mean) / (std + 1e-4) if estimator.divide_by_std else x - mean)
@@ -120,7 +124,7 @@ def test_a_divergence_taken_off_each_token_counts_for_the_whole_answer() -> None
     taken_off = Rewarded(rewarded.rewards - spent, rewarded.lengths, 2)
     sums = [float(part.sum()) for part in spent.split(rewarded.lengths.tolist())]
     net = [s - x for s, x in zip(score.tolist(), sums, strict=True)]
-    first = LeaveOneOut()(taken_off).advantages[0].item()
+    first = LeaveOneOutAdvantage()(taken_off).advantages[0].item()
     assert first == pytest.approx(net[0] - net[1])
 
 
@@ -128,14 +132,14 @@ def test_equal_groups_teach_nothing() -> None:
     score = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
     assert equal_groups(score, 2).tolist() == [True, True, False, False, True, True]
     rewarded = Rewarded(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([2, 1]), 2)
-    assert GroupRelative()(rewarded).advantages.tolist() == [0, 0, 0]
+    assert GroupRelativeAdvantage()(rewarded).advantages.tolist() == [0, 0, 0]
 
 
 def test_reinforce_plus_plus_is_the_whitened_return() -> None:
     rewarded = drawn([3, 5, 2])
     returns = discounted_sums(rewarded.rewards, 1.0, rewarded.lengths)
     expected = (returns - returns.mean()) / returns.std()
-    torch.testing.assert_close(ReinforcePlusPlus()(rewarded).advantages, expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(BatchNormalizedAdvantage()(rewarded).advantages, expected, rtol=0, atol=1e-7)
 
 
 @settings(max_examples=30, deadline=None)
@@ -164,8 +168,8 @@ def test_statistics_are_over_all_ranks_by_token(cut: int, seed: int, shift: bool
     [
         (lambda: GAE(gamma=1.1), "gamma=1.1"),
         (lambda: GAE(lambda_=-0.1), "lambda_=-0.1"),
-        (lambda: GroupRelative(epsilon=-1.0), "epsilon=-1"),
-        (lambda: ReinforcePlusPlus(gamma=math.nan), "gamma=nan"),
+        (lambda: GroupRelativeAdvantage(epsilon=-1.0), "epsilon=-1"),
+        (lambda: BatchNormalizedAdvantage(gamma=math.nan), "gamma=nan"),
     ],
 )
 def test_mistakes_get_one_line(build: Any, message: str) -> None:

@@ -18,7 +18,7 @@ from alignment.reinforcement.kl import (
     estimate,
 )
 from alignment.reinforcement.policy_loss import (
-    Surrogate,
+    ClippedPolicyLoss,
     clipped_surrogate,
     clipped_value_loss,
     explained_variance,
@@ -68,9 +68,9 @@ def test_the_gradient_stops_where_it_is_clipped_and_only_there() -> None:
 
 def test_an_upper_bound_of_its_own_lets_unlikely_tokens_grow() -> None:
     log_ratio, advantage = torch.tensor([math.log(1.25)]), torch.tensor([1.0])
-    assert Surrogate()(log_ratio, advantage).item() == pytest.approx(-1.2)
-    assert Surrogate(clip_high=0.28)(log_ratio, advantage).item() == pytest.approx(-1.25)
-    assert Surrogate(clip_high=0.28)(-log_ratio * 2, -advantage).item() == pytest.approx(0.8)
+    assert ClippedPolicyLoss()(log_ratio, advantage).item() == pytest.approx(-1.2)
+    assert ClippedPolicyLoss(clip_high=0.28)(log_ratio, advantage).item() == pytest.approx(-1.25)
+    assert ClippedPolicyLoss(clip_high=0.28)(-log_ratio * 2, -advantage).item() == pytest.approx(0.8)
 
 
 @settings(max_examples=40, deadline=None)
@@ -190,10 +190,10 @@ def test_explained_variance_of_known_critics() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Surrogate(clip=0.0), "clip=0.0"),
-        (lambda: Surrogate(clip_high=-1.0), "clip_high=-1.0"),
-        (lambda: Surrogate(importance_cap=0.5), "importance_cap=0.5"),
-        (lambda: Surrogate(entropy_weight=-1.0), "entropy_weight=-1.0"),
+        (lambda: ClippedPolicyLoss(clip=0.0), "clip=0.0"),
+        (lambda: ClippedPolicyLoss(clip_high=-1.0), "clip_high=-1.0"),
+        (lambda: ClippedPolicyLoss(importance_cap=0.5), "importance_cap=0.5"),
+        (lambda: ClippedPolicyLoss(entropy_weight=-1.0), "entropy_weight=-1.0"),
         (lambda: FixedKL(-0.1), "coefficient=-0.1"),
         (lambda: AdaptiveKL(target=0.0), "target=0.0"),
         (lambda: best_of_n_divergence(0), "n=0"),

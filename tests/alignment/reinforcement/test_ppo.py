@@ -15,13 +15,13 @@ from alignment import (
     GAE,
     AdaptiveKL,
     Alarms,
+    BatchNormalizedAdvantage,
+    ClippedPolicyLoss,
     FixedKL,
-    GroupRelative,
+    GroupRelativeAdvantage,
     KLPenalty,
-    LeaveOneOut,
-    ReinforcePlusPlus,
-    Surrogate,
-    Updates,
+    LeaveOneOutAdvantage,
+    PPOUpdates,
 )
 from alignment.reinforcement.experience import Experience, Scoring, answers_for_rewards, scores_of, token_rewards
 from alignment.reinforcement.kl import estimate
@@ -59,14 +59,16 @@ def test_a_score_belongs_to_the_stop_token_itself() -> None:
     packed = rollouts.pack([0, 1, 2], CPU)
     placed = [(int(token), float(reward)) for token, reward in zip(packed.targets, rewards, strict=True) if reward]
     assert placed == [(EOS, 1.0), (7, 2.0), (EOS, 3.0)]
-    scoring = Scoring(GAE(0.0, 0.0, whiten=False), None, 0.0, whiten_rewards=False, drop_equal_groups=False)
+    scoring = Scoring(GAE(0.0, 0.0, whiten=False), None, 0.0, whiten_rewards=False, drop_zero_variance_groups=False)
     advantages, _, _ = scoring(rollouts, torch.tensor([1.0, 2.0, 3.0]), None, torch.full((6,), 0.5), lambda x: x)
     assert advantages.tolist() == [-0.5, -0.5, 0.5, -0.5, 1.5, 2.5]
 
 
 def test_an_answer_without_a_stop_token_costs_whatever_its_prompt_holds() -> None:
     rollouts = rollouts_of(([4, 5, EOS], "stop"), ([6, 7], "length"))
-    scoring = Scoring(GroupRelative(divide_by_std=False), None, 1.0, whiten_rewards=False, drop_equal_groups=False)
+    scoring = Scoring(
+        GroupRelativeAdvantage(divide_by_std=False), None, 1.0, whiten_rewards=False, drop_zero_variance_groups=False
+    )
     together = Rollouts(rollouts.prompts, rollouts.answers, [0, 0], 2)
     advantages, returns, kept = scoring(together, torch.tensor([0.5, 0.5]), None, None, lambda x: x)
     assert advantages.tolist() == [0.5, 0.5, 0.5, -0.5, -0.5]
@@ -78,19 +80,19 @@ def test_an_answer_without_a_stop_token_costs_whatever_its_prompt_holds() -> Non
 def test_the_divergence_is_taken_off_every_tokens_reward(estimator: Any) -> None:
     rollouts, log_ratio = rollouts_of(([4, 5, EOS], "stop"), ([6, 7], "length")), torch.randn(5)
     penalty = KLPenalty(FixedKL(0.3), estimator)
-    scoring = Scoring(ReinforcePlusPlus(), penalty, 0.0, whiten_rewards=False, drop_equal_groups=False)
+    scoring = Scoring(BatchNormalizedAdvantage(), penalty, 0.0, whiten_rewards=False, drop_zero_variance_groups=False)
     seen: list[Tensor] = []
 
-    class Watched(ReinforcePlusPlus):
+    class Watched(BatchNormalizedAdvantage):
         def __call__(self, rewarded: Any, reduce: Any = None) -> Any:
             seen.append(rewarded.rewards)
             return super().__call__(rewarded, reduce)
 
-    scoring = Scoring(Watched(), penalty, 0.0, whiten_rewards=False, drop_equal_groups=False)
+    scoring = Scoring(Watched(), penalty, 0.0, whiten_rewards=False, drop_zero_variance_groups=False)
     scoring(rollouts, torch.tensor([1.0, 2.0]), log_ratio, None, lambda x: x)
     expected = torch.tensor([0, 0, 1.0, 0, 2.0]) - 0.3 * estimate(estimator, log_ratio)
     torch.testing.assert_close(seen[0], expected)
-    whitened = Scoring(Watched(), penalty, 0.0, whiten_rewards=True, drop_equal_groups=False)
+    whitened = Scoring(Watched(), penalty, 0.0, whiten_rewards=True, drop_zero_variance_groups=False)
     whitened(rollouts, torch.tensor([1.0, 2.0]), log_ratio, None, lambda x: x)
     assert seen[1].mean().item() == pytest.approx(expected.mean().item(), abs=1e-5)
     assert seen[1].std().item() == pytest.approx(1, abs=1e-5)
@@ -98,10 +100,10 @@ def test_the_divergence_is_taken_off_every_tokens_reward(estimator: Any) -> None
 
 def test_prompts_whose_answers_score_alike_are_left_out() -> None:
     rollouts = rollouts_of(*[([4, EOS], "stop")] * 4, group=2)
-    scoring = Scoring(LeaveOneOut(), None, 0.0, whiten_rewards=False, drop_equal_groups=True)
+    scoring = Scoring(LeaveOneOutAdvantage(), None, 0.0, whiten_rewards=False, drop_zero_variance_groups=True)
     _, _, kept = scoring(rollouts, torch.tensor([1.0, 1.0, 0.0, 1.0]), None, None, lambda x: x)
     assert kept.tolist() == [False, False, True, True]
-    (minibatch,) = deal(rollouts, kept, Updates(1, 1), 0, 0, lambda x: x, lambda x: x)
+    (minibatch,) = deal(rollouts, kept, PPOUpdates(1, 1), 0, 0, lambda x: x, lambda x: x)
     assert sorted(minibatch.pieces[0]) == [2, 3]
     assert (minibatch.tokens, minibatch.answers) == (4, 2)
 
@@ -178,17 +180,19 @@ def naive_loss(experience: Experience, chosen: list[int], objective: Objective, 
 @pytest.mark.parametrize(
     "objective",
     [
-        Objective(Surrogate(), None, 0.2, 1.0, 7),
-        Objective(Surrogate(0.1, 0.28, "sequence_mean", 1.2, 0.1), KLPenalty(FixedKL(0.2), "k3", "loss"), None, 0.7, 7),
-        Objective(Surrogate(aggregation="constant_length"), KLPenalty(FixedKL(0.2), "k2", "loss"), 0.1, 1.3, 9),
-        Objective(Surrogate(), KLPenalty(FixedKL(9.0), "k1", "reward"), 0.2, 1.0, 7),
+        Objective(ClippedPolicyLoss(), None, 0.2, 1.0, 7),
+        Objective(
+            ClippedPolicyLoss(0.1, 0.28, "sequence_mean", 1.2, 0.1), KLPenalty(FixedKL(0.2), "k3", "loss"), None, 0.7, 7
+        ),
+        Objective(ClippedPolicyLoss(aggregation="constant_length"), KLPenalty(FixedKL(0.2), "k2", "loss"), 0.1, 1.3, 9),
+        Objective(ClippedPolicyLoss(), KLPenalty(FixedKL(9.0), "k1", "reward"), 0.2, 1.0, 7),
     ],
     ids=["ppo", "grpo", "dr_grpo", "in the reward"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("group", [1, 3])
 def test_the_loss_and_its_gradients_equal_a_loop_however_it_is_cut(objective: Objective, group: int) -> None:
     experience, critic = experience_of(made_up(5, group)), build_decoder(CRITIC.config, 4).double()
-    updates = Updates(minibatches=2, microbatch_tokens=9)
+    updates = PPOUpdates(minibatches=2, microbatch_tokens=9)
     minibatch = deal(experience.rollouts, experience.kept, updates, 3, 0, lambda x: x, lambda x: x + 1)[0]
     assert len(minibatch.pieces) >= 3
     assert not minibatch.pieces[-1]  # what a rank with less to do adds
@@ -219,7 +223,7 @@ def test_what_experts_add_is_a_mean_over_all_ranks_tokens() -> None:
     actor = build_decoder(mixed, 1).double()
     critic = build_decoder(replace(mixed, scalar_output=True, tied_embeddings=False), 2).double()
     experience, piece = experience_of(made_up(5)), list(range(6))
-    objective, tokens = Objective(Surrogate(), None, 0.2, 1.0, 7), float(experience.rollouts.lengths.sum())
+    objective, tokens = Objective(ClippedPolicyLoss(), None, 0.2, 1.0, 7), float(experience.rollouts.lengths.sum())
 
     def loss(minibatch: Minibatch, piece: list[int]) -> float:
         return float(objective(actor, critic, experience, minibatch, piece, Sums(CPU)).detach())
@@ -239,7 +243,7 @@ def test_what_experts_add_is_a_mean_over_all_ranks_tokens() -> None:
 
 def test_a_step_of_the_trainer_is_a_batch_of_rollouts(tmp_path: Path) -> None:
     """However many updates it makes: samples, schedule and counters follow the batches."""
-    record = train(str(tmp_path), settings={"updates": Updates(3, 2, 1000)})
+    record = train(str(tmp_path), settings={"updates": PPOUpdates(3, 2, 1000)})
     assert [sorted(drawn) for drawn in record.drawn] == [[4 * i + n for n in range(4)] for i in range(4)]
     assert [step["train/updates"] for step in record.steps] == [6] * 4
     rates = [step["train/learning_rate"] for step in record.steps]
@@ -252,9 +256,13 @@ def test_a_step_of_the_trainer_is_a_batch_of_rollouts(tmp_path: Path) -> None:
 def test_a_fresh_policy_is_where_its_reference_is(tmp_path: Path) -> None:
     """Temperature on both sides of every ratio: the first step's divergences and drift are nothing but rounding."""
     for settings in (
-        {"updates": Updates(1, 1)},
-        {"reference": "adapter_off", "decoder": CONFIG, "lora": LoRA(rank=2), "updates": Updates(1, 1)},
-        {"advantage": GroupRelative(), "divergence": KLPenalty(FixedKL(), "k3", "loss"), "updates": Updates(1, 1)},
+        {"updates": PPOUpdates(1, 1)},
+        {"reference": "adapter_off", "decoder": CONFIG, "lora": LoRA(rank=2), "updates": PPOUpdates(1, 1)},
+        {
+            "advantage": GroupRelativeAdvantage(),
+            "divergence": KLPenalty(FixedKL(), "k3", "loss"),
+            "updates": PPOUpdates(1, 1),
+        },
     ):
         record = train(str(tmp_path), settings=settings, options={"max_steps": 2})
         first, second = record.steps
@@ -295,7 +303,7 @@ def test_a_reference_on_the_cpu_says_the_same_and_is_left_where_it_is(tmp_path: 
 
 
 def test_bfloat16_drifts_and_is_weighed(tmp_path: Path) -> None:
-    settings = {"surrogate": Surrogate(importance_cap=2.0)}
+    settings = {"surrogate": ClippedPolicyLoss(importance_cap=2.0)}
     record = train(str(tmp_path), settings=settings, options={"precision": "bf16-mixed", "max_steps": 2})
     for step in record.steps:
         assert step["train/drift/smallest_ratio"] <= step["train/drift/ratio"] <= step["train/drift/largest_ratio"]
@@ -308,10 +316,14 @@ SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "ppo": lambda: {"divergence": KLPenalty(AdaptiveKL(0.2, 0.01, 40)), "whiten_rewards": True},
     "on_cpu": lambda: {"reference_on_cpu": True},
     "grpo": lambda: {
-        "advantage": GroupRelative(), "divergence": KLPenalty(FixedKL(0.1), "k3", "loss"), "drop_equal_groups": True,
-        "surrogate": Surrogate(aggregation="sequence_mean"), "answers": 4, "reward": Length(),
+        "advantage": GroupRelativeAdvantage(),
+        "divergence": KLPenalty(FixedKL(0.1), "k3", "loss"),
+        "drop_zero_variance_groups": True,
+        "surrogate": ClippedPolicyLoss(aggregation="sequence_mean"),
+        "answers": 4,
+        "reward": Length(),
     },
-}  # fmt: skip
+}
 UNEQUAL = {"train/seconds/generation", "train/seconds/scoring", "train/seconds/learning", "train/answers_per_second"}
 
 
@@ -348,7 +360,7 @@ def test_two_ranks_are_one_process(settings: str, layout: str, tmp_path: Path, a
 
 
 def test_a_killed_run_goes_on_with_the_same_rollouts_and_losses(tmp_path: Path) -> None:
-    more = {"updates": Updates(2, 2, 60)}
+    more = {"updates": PPOUpdates(2, 2, 60)}
     whole = train(str(tmp_path), settings=SETTINGS["ppo"]() | more, save=str(tmp_path / "half.ckpt"))
     again = train(str(tmp_path), settings=SETTINGS["ppo"]() | more, resume=str(tmp_path / "half.ckpt"))
     assert again.drawn == whole.drawn[2:]
@@ -360,19 +372,24 @@ def test_a_killed_run_goes_on_with_the_same_rollouts_and_losses(tmp_path: Path) 
 
 def test_a_policy_that_has_gone_far_enough_is_left_alone(tmp_path: Path) -> None:
     """The first update of a batch is always made; here nothing further is."""
-    record = train(str(tmp_path), settings={"updates": Updates(4, 2, 1000, target_kl=1e-9)})
+    record = train(str(tmp_path), settings={"updates": PPOUpdates(4, 2, 1000, target_kl=1e-9)})
     assert [step["train/updates"] for step in record.steps] == [1] * 4
-    record = train(str(tmp_path), settings={"updates": Updates(4, 2, 1000, target_kl=1e9)})
+    record = train(str(tmp_path), settings={"updates": PPOUpdates(4, 2, 1000, target_kl=1e9)})
     assert [step["train/updates"] for step in record.steps] == [8] * 4
 
 
 def test_a_batch_that_teaches_nothing_moves_nothing(tmp_path: Path) -> None:
     """Momentum and decay would; the batch still counts as a step, and the schedule goes on."""
     changes = {
-        "advantage": GroupRelative(), "drop_equal_groups": True, "optimizer": AdamW(1e-2, weight_decay=0.1),
-        "reward": Nothing(), "missing_stop_penalty": 0.0, "divergence": None, "reference": None,
-    }  # fmt: skip
-    for updates in (Updates(2, 2), Updates(1, 1)):
+        "advantage": GroupRelativeAdvantage(),
+        "drop_zero_variance_groups": True,
+        "optimizer": AdamW(1e-2, weight_decay=0.1),
+        "reward": Nothing(),
+        "missing_eos_penalty": 0.0,
+        "divergence": None,
+        "reference": None,
+    }
+    for updates in (PPOUpdates(2, 2), PPOUpdates(1, 1)):
         module = ppo(**changes, updates=updates)
         record = train(str(tmp_path), module=module)
         assert [step["train/updates"] for step in record.steps] == [0] * 4
@@ -387,7 +404,7 @@ def test_a_batch_that_teaches_nothing_moves_nothing(tmp_path: Path) -> None:
 
 def test_updates_with_a_spiking_gradient_are_left_out(tmp_path: Path) -> None:
     """Of the actor, whatever update of a batch it is; a batch still counts as one step."""
-    record = train(str(tmp_path), settings={"spike_skip": SpikeSkip(0.1, window=4), "updates": Updates(3, 2, 1000)})
+    record = train(str(tmp_path), settings={"spike_skip": SpikeSkip(0.1, window=4), "updates": PPOUpdates(3, 2, 1000)})
     skipped = [step["train/skipped_steps"] for step in record.steps]
     assert skipped == sorted(skipped)
     assert 0 < skipped[-1] < 24
@@ -398,14 +415,14 @@ def test_updates_with_a_spiking_gradient_are_left_out(tmp_path: Path) -> None:
     "settings",
     [
         {"advantage": GAE(), "critic_optimizer": AdamW(3e-2, weight_decay=0.0)},
-        {"advantage": GroupRelative(), "divergence": None, "reference": None},
-        {"advantage": LeaveOneOut()},
-        {"advantage": ReinforcePlusPlus()},
+        {"advantage": GroupRelativeAdvantage(), "divergence": None, "reference": None},
+        {"advantage": LeaveOneOutAdvantage()},
+        {"advantage": BatchNormalizedAdvantage()},
     ],
     ids=["ppo", "grpo", "rloo", "reinforce++"],
 )
 def test_it_learns_to_say_what_is_rewarded(settings: dict[str, Any], tmp_path: Path) -> None:
-    more = {"updates": Updates(2, 1), "missing_stop_penalty": 0.0, "answers": 4, "optimizer": AdamW(2e-2)}
+    more = {"updates": PPOUpdates(2, 1), "missing_eos_penalty": 0.0, "answers": 4, "optimizer": AdamW(2e-2)}
     record = train(str(tmp_path), settings=more | settings, batch_size=8, options={"max_steps": 16})
     rewards = [step["train/reward"] for step in record.steps]
     assert rewards[0] < 0.2
@@ -473,18 +490,21 @@ def test_length_that_is_rewarded_rings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"advantage": GroupRelative(), "answers": 1}, "answers=1: GroupRelative compares answers to one prompt"),
-        ({"drop_equal_groups": True, "answers": 1}, "answers=1: drop_equal_groups compares"),
+        (
+            {"advantage": GroupRelativeAdvantage(), "answers": 1},
+            "answers=1: GroupRelativeAdvantage compares answers to one prompt",
+        ),
+        ({"drop_zero_variance_groups": True, "answers": 1}, "answers=1: drop_zero_variance_groups compares"),
         ({"answers": 0}, "answers=0: must lie between 1"),
-        ({"new_tokens": 0}, "new_tokens=0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"sampling": Sampling(temperature=0.0)}, "temperature=0.0"),
         ({"sampling": Sampling(repetition_penalty=1.2)}, "repetition_penalty=1.2"),
         ({"reference": None}, "divergence without a reference"),
         ({"reference": "adapter_off"}, "there is no adapter"),
         ({"reference": None, "divergence": None, "reference_precision": "bfloat16"}, "reference_precision=bfloat16"),
         ({"reference": None, "divergence": None, "reference_on_cpu": True}, "reference_on_cpu=true: only"),
-        ({"advantage": LeaveOneOut(), "critic_init_from": "there"}, "needs no critic"),
-        ({"missing_stop_penalty": -1.0}, "missing_stop_penalty=-1.0"),
+        ({"advantage": LeaveOneOutAdvantage(), "critic_init_from": "there"}, "needs no critic"),
+        ({"missing_eos_penalty": -1.0}, "missing_eos_penalty=-1.0"),
         ({"value_clip": 0.0}, "value_clip=0.0"),
         ({"z_loss": 0.1}, "z_loss=0.1"),
     ],
@@ -513,7 +533,7 @@ def test_layouts_and_settings_that_cannot_work_are_refused(tmp_path: Path) -> No
         train(str(tmp_path), settings={"stop": ["<|nowhere|>"]})
     for arguments, message in (({"epochs": 0}, "epochs=0"), ({"target_kl": 0.0}, "target_kl=0.0")):
         with pytest.raises(InputError, match=message):
-            Updates(**arguments)
+            PPOUpdates(**arguments)
     with pytest.raises(InputError, match="alarms.repetition=0"):
         Alarms(repetition=0)
     module = ppo()

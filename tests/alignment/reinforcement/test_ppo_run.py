@@ -57,7 +57,7 @@ def configure(align: Align, tmp_path: Path, **model: Any) -> Path:
         "advantage": {"class_path": "alignment.GAE"},
         "divergence": {"controller": {"class_path": "alignment.AdaptiveKL"}},
         "updates": {"epochs": 2, "minibatches": 2},
-        "new_tokens": 8,
+        "max_new_tokens": 8,
         "stop": ["<|im_end|>"],
     }
     path = align(settings | model, max_steps=4, val_check_interval=2, gradient_clip_val=None)
@@ -96,7 +96,7 @@ def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_ru
     assert [sample["step"] for sample in samples] == [1, 1, 3, 3]
     assert {"prompt", "continuation", "reward", "gold", "kl", "finish"} <= samples[0].keys()
     assert (tmp_path / "run/report.html").exists()
-    main(["generate", "--config", config, "--prompt", "Ba", "--new_tokens", "4"])
+    main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "4"])
     main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "policy.safetensors")])
     assert not StoredWeights(tmp_path / "policy.safetensors").config["scalar_output"]
     main(["predict", "--config", config])
@@ -130,7 +130,7 @@ def test_a_killed_run_continues_by_the_same_command(
     assert len({value for _, name, value in curves[0] if name == "train/loss"}) == 4
     answers = [(run / "samples.jsonl").read_text() for run in runs]
     assert answers[0] == answers[1]
-    other = configure(align, tmp_path, advantage={"class_path": "alignment.ReinforcePlusPlus"})
+    other = configure(align, tmp_path, advantage={"class_path": "alignment.BatchNormalizedAdvantage"})
     assert "another critic, or none" in refused(["fit", "--config", other], capsys)
     unanswered = {"class_path": "alignment.ExactMatch", "init_args": {"answer_key": "solution"}}
     assert "solution" in refused(["fit", "--config", configure(align, tmp_path, gold=unanswered)], capsys)

@@ -52,7 +52,7 @@ def made_up(seed: int, group: int = 1, count: int = 6) -> Rollouts:
 
 
 def draw(prompts: list[list[int]], samples: list[int], group: int = 2, slots: int = 4, **changes: Any) -> Rollouts:
-    arguments = {"new_tokens": 8, "sampling": Sampling(temperature=0.7, seed=5), "stop": [EOS]} | changes
+    arguments = {"max_new_tokens": 8, "sampling": Sampling(temperature=0.7, seed=5), "stop": [EOS]} | changes
     return roll_out(DecoderEngine(slots), POLICY, prompts, samples, group, **arguments)
 
 
@@ -115,7 +115,7 @@ def test_answers_depend_on_nothing_but_their_number() -> None:
 
 def test_how_an_answer_ended_is_judged_by_the_answer() -> None:
     """A prompt full of stop tokens is no answer that stopped (a known bug looked at both)."""
-    rollouts = draw([[EOS, EOS, 4]] * 64, list(range(64)), 1, new_tokens=4, stop=[EOS, 5])
+    rollouts = draw([[EOS, EOS, 4]] * 64, list(range(64)), 1, max_new_tokens=4, stop=[EOS, 5])
     for answer, stopped in zip(rollouts.answers, rollouts.stopped.tolist(), strict=True):
         assert stopped == (answer.tokens[-1] in (EOS, 5))
         assert not {EOS, 5} & set(answer.tokens[:-1])
@@ -178,7 +178,7 @@ def test_the_best_of_n() -> None:
     with pytest.raises(InputError, match="n=4: 6 answers"):
         best_of_n(scores, 4)
     prompts: list[list[int]] = [[4], [5, 6]]
-    more = {"new_tokens": 5, "sampling": Sampling(seed=2), "stop": [EOS]}
+    more = {"max_new_tokens": 5, "sampling": Sampling(seed=2), "stop": [EOS]}
     best = rejection_sampling(DecoderEngine(), POLICY, Wanted(), prompts, [{}, {}], Letters(), n=8, **more)
     drawn = roll_out(DecoderEngine(), POLICY, prompts, [0, 1], 8, **more)
     shares = [answer.tokens.count(7) / len(answer.tokens) for answer in drawn.answers]

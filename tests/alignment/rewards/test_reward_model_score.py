@@ -15,7 +15,7 @@ from common.errors import InputError
 from datamodules import PreferenceData
 from datamodules.conversations.rows import FileRows
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepKey
+from datamodules.resumable import StepBatch
 from datamodules.tokenization.files import load_tokenizer
 from main import main, open_reward_models
 from models import AdamW, Cosine, DecoderConfig
@@ -30,7 +30,7 @@ CONFIG = DecoderConfig(
     layers=2,
     heads=4,
     key_value_heads=2,
-    hidden_width=48,
+    feed_forward_width=48,
     scalar_output=True,
     tied_embeddings=False,
 )
@@ -104,7 +104,7 @@ def test_scores_are_those_of_training() -> None:
     for pair in examples.pairs:
         for place in (1, 2):
             pair[place] = torch.tensor([*pair[place].tolist(), END]).numpy()
-    batch = PairBatches(cast(Any, examples), pad=3)[StepKey(list(range(6)), range(0))]
+    batch = PairBatches(cast(Any, examples), pad=3)[StepBatch(list(range(6)), range(0))]
     with torch.no_grad():
         expected = model(batch, model.scores).tolist()
     answers = [answer(prompt, side) for prompt, *sides in pairs for side in sides]

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment import Arithmetic, ExactMatch, LeadingMatch, OverlongPenalty, Pattern, WeightedSum
+from alignment import Arithmetic, ExactMatch, OverlongPenalty, Pattern, PrefixMatch, WeightedSum
 from alignment.rewards.base import Answer
 from alignment.rewards.verifiable import LONGEST_NUMBER, final_number, normalised
 from common.errors import InputError
@@ -37,7 +37,7 @@ def test_the_very_answer_is_right_and_another_is_wrong() -> None:
 
 
 def test_words_before_the_first_mistake_count() -> None:
-    reward = LeadingMatch()
+    reward = PrefixMatch()
     row = {"answer": "> ] )"}
     texts = ["> ] )", " >  ]\n)", "> ] }", "> ]", "> ] ) )", "] ] )", ""]
     found = reward([answer(text, **row) for text in texts])

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment import WordOverlap
+from alignment import RougeN
 from alignment.comparison.intervals import bootstrap, wilson, wins
 from alignment.comparison.side_by_side import divergence, packed
 from alignment.rewards.base import Answer, Reward
@@ -25,7 +25,7 @@ from models.decoder import Decoder, build_decoder
 from models.weights.single_file import write_safetensors
 from models.weights.source import StoredWeights
 
-CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, hidden_width=48)
+CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
 
 def made_up(seed: int, count: int) -> list[Answer]:
@@ -69,7 +69,7 @@ def test_both_divergences_have_one_mean() -> None:
     from models.inference.sampling import Sampling
 
     prompts = [[5, 7, number % 48] for number in range(600)]
-    drawn = generate(decoder, prompts, new_tokens=4, sampling=Sampling(seed=1), slots=600)
+    drawn = generate(decoder, prompts, max_new_tokens=4, sampling=Sampling(seed=1), slots=600)
     answers = [Answer(prompt, one.tokens, "", one.finish, {}) for prompt, one in zip(prompts, drawn, strict=True)]
     exact, sampled = divergence(decoder, reference, answers, 1.0, 4096)
     difference = sampled - exact
@@ -146,15 +146,15 @@ def test_bootstrap_interval_is_about_two_standard_errors() -> None:
     ],
 )
 def test_word_overlap_by_hand(text: str, right: str, words: int, expected: float) -> None:
-    reward = WordOverlap("response", words)
+    reward = RougeN("response", words)
     assert reward([Answer([], [], text, "stop", {"response": right})]).tolist() == pytest.approx([expected])
 
 
 def test_word_overlap_says_what_it_lacks() -> None:
     with pytest.raises(InputError, match="words=0"):
-        WordOverlap(words=0)
+        RougeN(words=0)
     with pytest.raises(InputError, match="answer_key=answer: a row has"):
-        WordOverlap().check({"response": "a"})
+        RougeN().check({"response": "a"})
 
 
 # The command
@@ -208,7 +208,7 @@ def compared(models: dict[str, str], prompts: Path, output: Path, *further: str)
     main([
         "compare", f"--models.base={models['base']}", f"--models.moved={models['moved']}",
         f"--reward_model={models['reward']}", "--gold.class_path=tests.commands.compare.test_compare.Vowels",
-        f"--prompts=[{prompts}]", "--held_out_fraction=1", "--chat_template=plain", "--new_tokens=8",
+        f"--prompts=[{prompts}]", "--held_out_fraction=1", "--chat_template=plain", "--max_new_tokens=8",
         f"--output={output}", *further,
     ])  # fmt: skip
     found: dict[str, Any] = json.loads((output / "comparison.json").read_text())
@@ -306,14 +306,14 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
 
 
 def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str], tmp_path: Path) -> None:
-    from datamodules import FileRows, InstructionData
+    from datamodules import FileRows, SFTData
     from datamodules.conversations.example_store import Examples
 
     rows = [{"prompt": f"Ba {number}", "response": "kiro", "group": f"{number // 2}"} for number in range(200)]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    found = compared(models, path, tmp_path / "out", "--held_out_fraction=0.2", "--split_seed=3", "--new_tokens=1")
-    data = InstructionData(
+    found = compared(models, path, tmp_path / "out", "--held_out_fraction=0.2", "--split_seed=3", "--max_new_tokens=1")
+    data = SFTData(
         str(tmp_path / "data"), FileRows([str(path)]), models["base"], "plain", validation_fraction=0.2, split_seed=3
     )
     assert found["settings"]["prompts"] == len(Examples(data.run_stages(), "validation"))
@@ -369,10 +369,10 @@ def test_a_comparison_is_yaml_too(models: dict[str, str], prompts: Path, tmp_pat
         "models": {"moved": models["moved"], "base": models["base"]},
         "reference": "base",
         "prompts": {"class_path": "datamodules.FileRows", "init_args": {"paths": [str(prompts)]}},
-        "gold": {"class_path": "alignment.WordOverlap", "init_args": {"answer_key": "response"}},
+        "gold": {"class_path": "alignment.RougeN", "init_args": {"answer_key": "response"}},
         "held_out_fraction": 1,
         "limit": 3,
-        "new_tokens": 4,
+        "max_new_tokens": 4,
         "precision": "bfloat16",
         "output": str(tmp_path / "out"),
     }

@@ -182,7 +182,12 @@ def test_dry_run_builds_every_rank(capsys: pytest.CaptureFixture[str], tmp_path:
         assert "fits" in out
         assert "pp 0" in out
     loaded = size_configuration("70b")
-    loaded["model"]["init_args"]["decoder"] |= {"layers": 8, "width": 1024, "hidden_width": 2048, "head_width": 128}
+    loaded["model"]["init_args"]["decoder"] |= {
+        "layers": 8,
+        "width": 1024,
+        "feed_forward_width": 2048,
+        "head_width": 128,
+    }
     dry_run(["fit", "--config", "X"], lambda _: (loaded, []))
     assert "bubble" in capsys.readouterr().out
 

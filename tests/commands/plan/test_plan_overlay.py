@@ -15,7 +15,7 @@ import strategies
 from commands.plan.command import plan
 from commands.plan.overlay import overlay_of, same_step
 from commands.plan.setup import setup_of
-from datamodules.resumable import BatchSizeWarmup, NumberedSamples
+from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
 from main import resolved
 from models.config import DecoderConfig
 from strategies.parallel.mesh import MeshSizes
@@ -26,15 +26,15 @@ from tests.conftest import ROOT
 from tests.strategies.planner.test_measured_memory import LAYOUTS, configuration
 
 H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")
-CONFIG = DecoderConfig(32_000, width=512, layers=12, heads=8, key_value_heads=4, hidden_width=1024)
+CONFIG = DecoderConfig(32_000, width=512, layers=12, heads=8, key_value_heads=4, feed_forward_width=1024)
 LENGTH = 256
 
 
-def started(overlay: dict[str, Any]) -> tuple[Any, NumberedSamples]:
+def started(overlay: dict[str, Any]) -> tuple[Any, ResumableDataModule]:
     """The strategy after its preflight with this overlay, and the data."""
     trainer, data = overlay["trainer"], overlay["data"]["init_args"]
     warmup = data.get("batch_size_warmup")
-    samples = NumberedSamples(data["batch_size"], 0, warmup and BatchSizeWarmup(**warmup))
+    samples = ResumableDataModule(data["batch_size"], 0, warmup and BatchSizeWarmup(**warmup))
     kind = getattr(strategies, trainer["strategy"]["class_path"].removeprefix("strategies."))
     strategy = kind(**trainer["strategy"]["init_args"])
     strategy.num_nodes, strategy.parallel_devices = trainer["num_nodes"], [None] * trainer["devices"]

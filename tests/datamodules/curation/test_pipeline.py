@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from datamodules.curation.deduplication.minhash import NearDuplicates
-from datamodules.curation.filters.base import Limit, Rule
+from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.gopher import GopherQuality
 from datamodules.curation.filters.length import Length
 from datamodules.curation.filters.normalize import Normalize
 from datamodules.curation.passes.validation_split import choose_validation
 from datamodules.curation.personal_data.mask import KINDS, MaskPersonalData, mask
-from datamodules.curation.pipeline import Curation, Source, clean, list_inputs
+from datamodules.curation.pipeline import CurationConfig, TextSource, clean, list_inputs
 from datamodules.curation.reports.summary import format_table
 from datamodules.readers import Files, stable_hash
 from tests.conftest import sentences
@@ -129,9 +129,9 @@ def write_planted(folder: Path) -> None:
 
 
 def run_pipeline(texts: Path, into: Path, seed: int = 0, **settings: Any) -> dict[str, Any]:
-    sources = {"text": Source(Files([str(texts)]), [Length()])}
+    sources = {"text": TextSource(Files([str(texts)]), [Length()])}
     into.mkdir()
-    return clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, seed, Curation(**settings))
+    return clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, seed, CurationConfig(**settings))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -186,13 +186,13 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-class Scored(Rule):
+class Scored(Filter):
     """Scores by length and drops nothing."""
 
     def measures(self, text: daft.Expression) -> dict[str, daft.Expression]:
         return {"quality_score": length(text).cast(daft.DataType.float64()) / 10_000}
 
-    def limits(self) -> dict[str, Limit]:
+    def limits(self) -> dict[str, Threshold]:
         return {}
 
 
@@ -202,10 +202,10 @@ def test_a_source_that_is_not_scored_goes_before_its_copies(tmp_path: Path) -> N
         text = sentences(1, 40) + (" One line more on the page." if source == "a_web" else "")
         (tmp_path / source / "text.txt").write_text(text)
     steps = {"a_web": [Scored()], "b_encyclopedia": []}
-    sources = {name: Source(Files([str(tmp_path / name)]), own) for name, own in steps.items()}
+    sources = {name: TextSource(Files([str(tmp_path / name)]), own) for name, own in steps.items()}
     into = tmp_path / "out"
     into.mkdir()
-    clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, 0, Curation())
+    clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, 0, CurationConfig())
     assert [row["source"] for row in rows(into / "documents")] == ["b_encyclopedia"]
     (dropped,) = rows(into / "dropped")
     assert (dropped["source"], dropped["reason"]) == ("a_web", "near_duplicate")
@@ -226,7 +226,7 @@ def test_excerpts_of_dropped_documents_are_masked(tmp_path: Path) -> None:
     (tmp_path / "texts/many.txt").write_text(f"{address} " * 100)
     for name in ("kept", "copy"):
         (tmp_path / f"texts/{name}.txt").write_text(f"{address} {sentences(1, 40)}")
-    sources = {"text": Source(Files([str(tmp_path / "texts")]), [Length(), GopherQuality(minimum_stop_words=0)])}
+    sources = {"text": TextSource(Files([str(tmp_path / "texts")]), [Length(), GopherQuality(minimum_stop_words=0)])}
     (tmp_path / "out").mkdir()
     clean(sources, list_inputs(sources), tmp_path / "out", NearDuplicates(), 0.1, 0)
     excerpts = [row["excerpt"] for row in rows(tmp_path / "out/dropped")]
@@ -247,7 +247,7 @@ def test_documents_of_one_file_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "my.data", "über", "a b", "a\n", "all"])
 def test_names_of_sources_that_files_or_metrics_cannot_bear_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.txt").write_text("text")
-    source = Source(Files([str(tmp_path)]))
+    source = TextSource(Files([str(tmp_path)]))
     assert list_inputs({"web-2024_a": source})
     with pytest.raises(InputError, match=re.escape(f"sources.{name!r}: ")) as raised:
         list_inputs({"web": source, name: source})

@@ -14,8 +14,8 @@ from common.errors import InputError
 from datamodules.mixing.mixture import (
     BLOCK,
     IGNORE,
-    EvenlySpread,
-    GlobalBatches,
+    DistributedBatchSampler,
+    EvaluationOrder,
     Mixture,
     PackedWindows,
     WindowedSource,
@@ -81,7 +81,7 @@ def test_a_global_batch_holds_the_same_samples_for_any_number_of_ranks(start: in
     sizes = [4, 8, 8, 12, 16][:steps]
     drawn: list[list[int]] = [[] for _ in range(steps)]
     for rank in range(ranks):
-        batches = GlobalBatches(lambda: start, lambda: iter(size // ranks for size in sizes), rank, ranks)
+        batches = DistributedBatchSampler(lambda: start, lambda: iter(size // ranks for size in sizes), rank, ranks)
         for samples, batch in zip(drawn, batches, strict=True):
             samples += batch
     ends = list(itertools.accumulate(sizes, initial=start))
@@ -142,7 +142,7 @@ def test_windows_cover_every_token_once_with_its_document(
 def test_a_short_window_is_padded_where_nothing_is_learned(tmp_path: Path, tokenizer: Tokenizer) -> None:
     write(tmp_path, tokenizer, ["abc"])
     source = WindowedSource(list(open_shards(tmp_path)), 10, keep_partial=True)
-    order = EvenlySpread({"code": len(source)}, None)
+    order = EvaluationOrder({"code": len(source)}, None)
     sample = PackedWindows({"code": source}, order.locate, tokenizer.token_bytes(), tokenizer.pad)[0]
     labels = [*tokenizer.encode("abc"), tokenizer.eos]
     assert sample["labels"].tolist() == labels + [IGNORE] * (10 - len(labels))
@@ -153,7 +153,7 @@ def test_a_short_window_is_padded_where_nothing_is_learned(tmp_path: Path, token
 
 @given(size=st.integers(0, 50), most=st.one_of(st.none(), st.integers(1, 60)))
 def test_evenly_spread_windows_are_distinct_and_reach_both_ends(size: int, most: int | None) -> None:
-    order = EvenlySpread({"other": 3, "code": size}, most)
+    order = EvaluationOrder({"other": 3, "code": size}, most)
     windows = [order.locate(i)[2] for i in order.samples_by_source()[1]]
     assert len(set(windows)) == len(windows) == min(size, most or size)
     assert not windows or (windows[0] == 0 and (len(windows) == 1 or windows[-1] == size - 1))

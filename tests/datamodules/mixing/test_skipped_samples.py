@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from datamodules.mixing.mixture import GlobalBatches
+from datamodules.mixing.mixture import DistributedBatchSampler
 from datamodules.mixing.skipped_samples import SkippedSamples
 from datamodules.random_tokens import RandomTokens
-from datamodules.resumable import BatchSizeWarmup, NumberedSamples, StepKeys
+from datamodules.resumable import BatchSizeWarmup, ResumableDataModule, StepBatchSampler
 
 RANGES = st.lists(st.tuples(st.integers(0, 80), st.integers(1, 30)).map(lambda p: (p[0], p[0] + p[1])), max_size=6)
 
@@ -35,8 +35,8 @@ def test_steps_hold_the_same_samples_for_any_number_of_ranks(
 ) -> None:
     skipped, seen = SkippedSamples(ranges), []
     for rank in range(ranks):
-        batches = GlobalBatches(lambda: start, lambda: itertools.repeat(8 // ranks), rank, ranks, skipped)
-        seen.append(list(itertools.islice(StepKeys(batches, 16), 6)))
+        batches = DistributedBatchSampler(lambda: start, lambda: itertools.repeat(8 // ranks), rank, ranks, skipped)
+        seen.append(list(itertools.islice(StepBatchSampler(batches, 16), 6)))
     for number, keys in enumerate(zip(*seen, strict=True)):
         step = skipped.take(skipped.after(start, number // 2 * 16), 16)
         assert all(list(key.step) == step for key in keys)
@@ -60,7 +60,7 @@ def test_what_a_checkpoint_does_not_know_of_stays_left_out() -> None:
 
 def numbered(micro_batches: int, warmup: BatchSizeWarmup | None = None, state: Any = None) -> Any:
     """Samples for a run of so many micro-batches a step, from the beginning or a checkpoint."""
-    data: Any = NumberedSamples(4, 0, warmup)
+    data: Any = ResumableDataModule(4, 0, warmup)
     data.trainer = SimpleNamespace(
         accumulate_grad_batches=micro_batches, distributed_sampler_kwargs=None, global_step=0, max_steps=-1
     )

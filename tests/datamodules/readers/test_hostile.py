@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from datamodules.curation.passes.collect import read_file
 from datamodules.readers import ArxivSources, Books, Files, HuggingFaceFolder, InputFile, Reader
+from datamodules.readers.document import Document
 from datamodules.readers.formats import bounded_streams as bounded
 from datamodules.readers.formats import parquet
-from datamodules.readers.document import Document
 from datamodules.readers.formats.bounded_streams import RefusedError, bounded_lines, limited, open_bounded, read_whole
 from tests.helpers.reading import outcomes, read_all
 

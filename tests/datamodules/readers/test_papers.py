@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datamodules.readers import ArxivSources, JatsArticles
-from datamodules.readers.formats import latex
 from datamodules.readers.arxiv import arxiv_number
+from datamodules.readers.formats import latex
 from datamodules.readers.formats.latex import definitions, expand, paper, strip_comments
 from tests.helpers.reading import outcomes, read_all
 

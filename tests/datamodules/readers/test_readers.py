@@ -20,7 +20,7 @@ from datamodules.readers import (
     Docstrings,
     Files,
     InputFile,
-    Licences,
+    Licenses,
     PythonSources,
     Readmes,
     html_to_text,
@@ -198,7 +198,7 @@ def test_installed_text_is_found_on_this_machine() -> None:
     assert any(file.name == "python/json/__init__.py" for file in sources)
     readme = next(file for file in Readmes(["lightning"]).files())
     assert "Lightning" in (next(iter(Readmes().read(readme))).text or "")
-    assert any("torch" in file.name for file in Licences(["torch"]).files())
+    assert any("torch" in file.name for file in Licenses(["torch"]).files())
 
 
 def test_html_is_reduced_to_text() -> None:

@@ -19,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from datamodules.curation.pipeline import Source
+from datamodules.curation.pipeline import TextSource
 from datamodules.prepare import prepare
 from datamodules.shards.format import ShardWriter, open_shards, write_manifest
 from datamodules.shards.megatron_export import export_megatron
@@ -246,7 +246,7 @@ def test_a_source_of_tokens_is_taken_as_it_is_beside_text(
     documents = [tokenizer.encode(sentences(seed, 8)) for seed in range(50)]
     write_tokens(tmp_path / "tokens/a.parquet", documents[:20])
     write_tokens(tmp_path / "tokens/b.parquet", documents[20:])
-    source = Source(ParquetTokens([str(tmp_path / "tokens")]))
+    source = TextSource(ParquetTokens([str(tmp_path / "tokens")]))
     prepared = prepare(tmp_path / "data", {"ready": source}, None, 0.2, tokenizer, 0)
     assert prepared.summary() == {}
     found = []
@@ -259,7 +259,7 @@ def test_a_source_of_tokens_is_taken_as_it_is_beside_text(
     assert sum(record.text_bytes for record in records) == sum(len(sentences(seed, 8).encode()) for seed in range(50))
     with pytest.raises(InputError, match=r"sources\.ready holds token ids and the tokenizer is to be trained"):
         prepare(tmp_path / "data", {"ready": source}, None, 0.2, TokenizerSettings(), 0)
-    text = Source(ParquetTokens([str(tmp_path / "tokens")]), steps=[None])  # type: ignore[list-item]
+    text = TextSource(ParquetTokens([str(tmp_path / "tokens")]), steps=[None])  # type: ignore[list-item]
     with pytest.raises(InputError, match="no step can clean"):
         prepare(tmp_path / "data", {"ready": text}, None, 0.2, tokenizer, 0)
     write_tokens(tmp_path / "tokens/c.parquet", [[5, 6], [7, 8, 380]])
@@ -267,7 +267,7 @@ def test_a_source_of_tokens_is_taken_as_it_is_beside_text(
         InputError, match=r"c\.parquet: input_ids of row 1 holds id 380, the tokenizer's are 0 \.\. 379"
     ):
         prepare(tmp_path / "data", {"ready": source}, None, 0.2, tokenizer, 0)
-    other = Source(ParquetTokens([str(tmp_path / "tokens/a.parquet")], column="ids"))
+    other = TextSource(ParquetTokens([str(tmp_path / "tokens/a.parquet")], column="ids"))
     with pytest.raises(InputError, match="column 'ids' is not there"):
         prepare(tmp_path / "data", {"ready": other}, None, 0.2, tokenizer, 0)
 

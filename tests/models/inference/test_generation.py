@@ -17,7 +17,7 @@ from models.inference.sampling import Sampling, draw, filtered, uniforms
 from models.losses import token_log_probabilities
 
 SHAPE: dict[str, Any] = {
-    "vocabulary_size": 64, "width": 32, "layers": 2, "heads": 4, "key_value_heads": 2, "hidden_width": 48,
+    "vocabulary_size": 64, "width": 32, "layers": 2, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48,
 }  # fmt: skip
 
 
@@ -39,9 +39,9 @@ def decoder() -> Decoder:
 prompts_of_any_length = st.lists(st.lists(st.integers(0, 63), min_size=1, max_size=9), min_size=1, max_size=7)
 
 
-def uncached(decoder: Decoder, prompt: list[int], new_tokens: int) -> list[int]:
+def uncached(decoder: Decoder, prompt: list[int], max_new_tokens: int) -> list[int]:
     tokens = list(prompt)
-    for _ in range(new_tokens):
+    for _ in range(max_new_tokens):
         tokens.append(int(decoder.output(decoder(torch.tensor([tokens]))[:, -1]).argmax()))
     return tokens[len(prompt) :]
 
@@ -55,7 +55,7 @@ def uncached(decoder: Decoder, prompt: list[int], new_tokens: int) -> list[int]:
 def test_greedy_decoding_equals_the_model_run_anew_for_every_token(changes: dict[str, Any]) -> None:
     decoder = sharp(**changes)
     prompts = [[1, 5, 9, 2], [3], [7, 7, 8, 1, 2, 3, 4], [60, 1], [5, 4, 3]]
-    found = generate(decoder, prompts, new_tokens=10, sampling=Sampling(temperature=0), slots=2)
+    found = generate(decoder, prompts, max_new_tokens=10, sampling=Sampling(temperature=0), slots=2)
     assert [result.tokens for result in found] == [uncached(decoder, prompt, 10) for prompt in prompts]
 
 
@@ -74,7 +74,7 @@ def test_padding_on_either_side_is_left_out(prompts: list[list[int]], left: bool
 def test_a_row_does_not_depend_on_its_batch(decoder: Decoder, prompts: list[list[int]], seed: int, slots: int) -> None:
     """Alone, beside others, refilled, in another order: the same tokens."""
     sampling = Sampling(temperature=0.9, top_p=0.9, repetition_penalty=1.2, seed=seed)
-    options: dict[str, Any] = {"new_tokens": 6, "sampling": sampling, "stop": [0, 11, 12]}
+    options: dict[str, Any] = {"max_new_tokens": 6, "sampling": sampling, "stop": [0, 11, 12]}
     together = generate(decoder, prompts, slots=slots, **options)
     numbers = list(range(len(prompts)))[::-1]
     backwards = generate(decoder, prompts[::-1], rows=numbers, **options)[::-1]
@@ -89,7 +89,7 @@ def test_a_row_does_not_depend_on_its_batch(decoder: Decoder, prompts: list[list
 def test_log_probabilities_are_those_a_trainer_computes(decoder: Decoder) -> None:
     prompts = [[1, 2, 3], [9, 8], [4]]
     temperature = 0.7
-    found = generate(decoder, prompts, new_tokens=8, sampling=Sampling(temperature=temperature, top_k=5), stop=[3])
+    found = generate(decoder, prompts, max_new_tokens=8, sampling=Sampling(temperature=temperature, top_k=5), stop=[3])
     for prompt, result in zip(prompts, found, strict=True):
         tokens = torch.tensor([[*prompt, *result.tokens]])
         hidden = decoder(tokens)[0, len(prompt) - 1 : -1] / temperature
@@ -99,7 +99,7 @@ def test_log_probabilities_are_those_a_trainer_computes(decoder: Decoder) -> Non
 
 def test_samples_are_a_function_of_seed_and_row_and_rows_stop(decoder: Decoder) -> None:
     def tokens(seed: int, **options: Any) -> list[list[int]]:
-        found = generate(decoder, [[1]] * 3, new_tokens=20, sampling=Sampling(seed=seed), **options)
+        found = generate(decoder, [[1]] * 3, max_new_tokens=20, sampling=Sampling(seed=seed), **options)
         return [result.tokens for result in found]
 
     first = tokens(5)
@@ -107,13 +107,13 @@ def test_samples_are_a_function_of_seed_and_row_and_rows_stop(decoder: Decoder) 
     assert first != tokens(6)
     assert first[0] != first[1]
     stop = first[0][4]
-    stopped = generate(decoder, [[1]] * 3, new_tokens=20, sampling=Sampling(seed=5), stop=[stop])
+    stopped = generate(decoder, [[1]] * 3, max_new_tokens=20, sampling=Sampling(seed=5), stop=[stop])
     for row, result in zip(first, stopped, strict=True):
         assert result.tokens == (row[: row.index(stop) + 1] if stop in row else row)
         assert result.finish == ("stop" if stop in row else "length")
         assert len(result.log_probabilities) == len(result.tokens)
-    assert generate(decoder, [], new_tokens=3) == []
-    assert generate(decoder, [[1]], new_tokens=0)[0].tokens == []
+    assert generate(decoder, [], max_new_tokens=3) == []
+    assert generate(decoder, [[1]], max_new_tokens=0)[0].tokens == []
 
 
 @pytest.mark.parametrize(
@@ -177,15 +177,15 @@ def test_bad_values_are_refused(decoder: Decoder, change: dict[str, Any], messag
     with pytest.raises(InputError, match=message):
         Sampling(**change)
     with pytest.raises(InputError, match="prompt is empty"):
-        generate(decoder, [[1], []], new_tokens=2)
+        generate(decoder, [[1], []], max_new_tokens=2)
     with pytest.raises(InputError, match="slots=0"):
-        generate(decoder, [[1]], new_tokens=2, slots=0)
+        generate(decoder, [[1]], max_new_tokens=2, slots=0)
 
 
 def test_recorded_steps_compute_all_slots_and_give_the_same(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step that a GPU records, run as it stands: fixed shapes, empty slots, rows that leave and come."""
     prompts = [[1, 5, 9, 2], [3], [7, 7, 8, 1, 2, 3, 4], [60, 1], [5, 4, 3]]
-    options: dict[str, Any] = {"new_tokens": 40, "sampling": Sampling(seed=3), "stop": [11, 12, 13], "slots": 3}
+    options: dict[str, Any] = {"max_new_tokens": 40, "sampling": Sampling(seed=3), "stop": [11, 12, 13], "slots": 3}
     expected = generate(decoder, prompts, **options)
     with pytest.raises(InputError, match="cuda_graphs=true on cpu"):
         generate(decoder, prompts, cuda_graphs=True, **options)

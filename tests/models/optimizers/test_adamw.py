@@ -38,7 +38,7 @@ def test_factor_stays_between_zero_and_one(total: int, step: int, warmup: int, k
 
 
 def test_only_matrices_decay_and_every_parameter_is_trained_once() -> None:
-    shape = DecoderConfig(vocabulary_size=32, width=16, layers=2, heads=2, key_value_heads=1, hidden_width=24)
+    shape = DecoderConfig(vocabulary_size=32, width=16, layers=2, heads=2, key_value_heads=1, feed_forward_width=24)
     decoder = Decoder(shape)
     optimizer = AdamW(weight_decay=0.3).build(decoder.named_parameters())
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -75,7 +75,7 @@ def test_orthogonalised_matrices_keep_their_directions(rows: int, columns: int, 
 
 
 def test_muon_equals_torch_and_its_other_groups_equal_adamw() -> None:
-    shape = DecoderConfig(vocabulary_size=32, width=16, layers=2, heads=2, key_value_heads=1, hidden_width=24)
+    shape = DecoderConfig(vocabulary_size=32, width=16, layers=2, heads=2, key_value_heads=1, feed_forward_width=24)
     ours, theirs = build_decoder(shape), build_decoder(shape)
     muon = Muon(learning_rate=0.02, orthogonalise_in="bfloat16").build(ours.named_parameters())
     matrices = [p for name, p in theirs.named_parameters() if p.ndim == 2 and "layers." in name]

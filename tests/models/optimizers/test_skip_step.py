@@ -45,7 +45,7 @@ def test_no_number_is_always_a_spike_and_a_resumed_history_judges_alike(norms: l
 @pytest.mark.parametrize("factory", [AdamW(0.02), Muon(0.02)])
 def test_optimizers_leave_weights_and_moments_as_they_were(factory: OptimizerFactory) -> None:
     """A step without numbers in between changes nothing of the steps after it."""
-    shape = DecoderConfig(vocabulary_size=32, width=16, layers=2, heads=2, key_value_heads=1, hidden_width=24)
+    shape = DecoderConfig(vocabulary_size=32, width=16, layers=2, heads=2, key_value_heads=1, feed_forward_width=24)
 
     def run(steps: list[str]) -> tuple[list[torch.Tensor], Any]:
         decoder = build_decoder(shape)

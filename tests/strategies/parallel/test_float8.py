@@ -51,7 +51,7 @@ def test_products_and_gradients_are_near_exact_ones(rows: int) -> None:
 
 def test_a_model_learns_as_in_bfloat16(tmp_path: Path) -> None:
     options = {"precision": "bf16-mixed"}
-    shape = {"width": 32, "hidden_width": 48, "head_width": 8}
+    shape = {"width": 32, "feed_forward_width": 48, "head_width": 8}
     (expected,) = fit("single", tmp_path / "bf16", options, shape)
     (found,) = fit("single", tmp_path / "float8", options, shape, extra={"float8": True})
     assert found["losses"] != expected["losses"]
@@ -69,7 +69,7 @@ class Products(TorchDispatchMode):
 
 
 def test_selective_recomputation_keeps_products_in_8_bits() -> None:
-    shape = DecoderConfig(vocabulary_size=64, width=32, layers=1, heads=2, key_value_heads=1, hidden_width=48)
+    shape = DecoderConfig(vocabulary_size=64, width=32, layers=1, heads=2, key_value_heads=1, feed_forward_width=48)
     counts = {}
     for mode in ("none", "selective", "full"):
         decoder = build_decoder(shape)
@@ -82,7 +82,9 @@ def test_selective_recomputation_keeps_products_in_8_bits() -> None:
 
 
 def test_routers_and_experts_keep_their_precision() -> None:
-    decoder = build_decoder(DecoderConfig(vocabulary_size=64, width=32, layers=1, hidden_width=40, experts=Experts(4)))
+    decoder = build_decoder(
+        DecoderConfig(vocabulary_size=64, width=32, layers=1, feed_forward_width=40, experts=Experts(4))
+    )
     use_float8_products(decoder.layers["0"])
     changed = {name for name, layer in decoder.named_modules() if "forward" in vars(layer)}
     assert changed == {f"layers.0.attention.{name}" for name in ("wq", "wk", "wv", "wo")}
@@ -90,8 +92,8 @@ def test_routers_and_experts_keep_their_precision() -> None:
 
 def test_what_the_units_do_not_take_is_refused() -> None:
     shape = {"vocabulary_size": 64, "width": 32, "layers": 1, "heads": 2, "key_value_heads": 1}
-    decoder = build_decoder(DecoderConfig(**shape, hidden_width=40))
+    decoder = build_decoder(DecoderConfig(**shape, feed_forward_width=40))
     with pytest.raises(InputError, match="w1 is 40 x 32, both must be multiples of 16"):
         use_float8_products(decoder.layers["0"])
     with pytest.raises(InputError, match="float8=true with lora"):
-        use_float8_products(Decoder(DecoderConfig(**shape, hidden_width=48, lora=LoRA())).layers["0"])
+        use_float8_products(Decoder(DecoderConfig(**shape, feed_forward_width=48, lora=LoRA())).layers["0"])

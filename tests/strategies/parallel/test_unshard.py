@@ -15,7 +15,7 @@ from models.lora import LoRA
 from strategies.parallel.unshard import _around_the_same_weights, gathered
 from tests.helpers.distributed import run_ranks
 
-SHAPE = {"vocabulary_size": 16, "width": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "hidden_width": 24}
+SHAPE = {"vocabulary_size": 16, "width": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward_width": 24}
 
 
 @pytest.mark.parametrize("changes", [{}, {"tied_embeddings": False, "lora": LoRA(rank=2)}], ids=["tied", "adapted"])
@@ -35,7 +35,7 @@ def decode_unequally() -> tuple[list[list[int]], list[list[int]]]:
     """What this rank decodes with a plain model, and with a sharded one, of which rank 1 asks more than rank 0."""
     rank, world = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
-    arguments: dict[str, Any] = {"new_tokens": 3 + 5 * rank, "sampling": Sampling(seed=4)}
+    arguments: dict[str, Any] = {"max_new_tokens": 3 + 5 * rank, "sampling": Sampling(seed=4)}
     prompts = [[4, 5], [6]] * (1 + rank)
     plain, model = (build_decoder(DecoderConfig(**SHAPE), seed=1) for _ in range(2))
     for block in model.layers.values():

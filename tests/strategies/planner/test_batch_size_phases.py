@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from commands.plan.setup import setup_of
 from common.errors import InputError
-from datamodules.resumable import BatchSizeWarmup, NumberedSamples
+from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
 from models.config import DecoderConfig
 from strategies.parallel.mesh import MeshSizes
 from strategies.planner.batch_size_phases import over_batch_sizes
@@ -22,7 +22,7 @@ from tests.commands.plan.test_plan import size_configuration
 from tests.conftest import ROOT
 
 H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")
-CONFIG = DecoderConfig(32_000, width=512, layers=8, heads=8, key_value_heads=4, hidden_width=1024)
+CONFIG = DecoderConfig(32_000, width=512, layers=8, heads=8, key_value_heads=4, feed_forward_width=1024)
 GROWING = {"initial": 3, "increment": 5, "steps": 100}
 
 
@@ -43,7 +43,7 @@ def test_tokens_are_those_that_the_data_deal_out(
 ) -> None:
     warmup = BatchSizeWarmup(min(initial, full), increment, warmup_steps)
     setup = a_setup(full, warmup, steps, accumulate=3)
-    samples = NumberedSamples(full, 0, warmup)
+    samples = ResumableDataModule(full, 0, warmup)
     samples.trainer = SimpleNamespace(  # type: ignore[assignment]
         accumulate_grad_batches=3, distributed_sampler_kwargs={"rank": 0, "num_replicas": 4}
     )

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.strategies.test_preflight import pipeline, preflight
 
 H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")
-CONFIG = DecoderConfig(32_000, width=2048, layers=16, heads=16, key_value_heads=4, hidden_width=5632)
+CONFIG = DecoderConfig(32_000, width=2048, layers=16, heads=16, key_value_heads=4, feed_forward_width=5632)
 
 
 def a_setup(devices: int, windows: int = 64, config: DecoderConfig = CONFIG, compiled: bool = True) -> TrainingSetup:

@@ -37,7 +37,7 @@ def configuration(folder: Path, world: int, strategy: str, layout: dict[str, Any
             "class_path": "models.LanguageModel",
             "init_args": {
                 "decoder": {
-                    "width": 384, "layers": 16, "heads": 6, "key_value_heads": 2, "hidden_width": 1024,
+                    "width": 384, "layers": 16, "heads": 6, "key_value_heads": 2, "feed_forward_width": 1024,
                     "tied_embeddings": False,
                 },
                 "optimizer": {"class_path": "models.AdamW"},
@@ -96,7 +96,7 @@ def test_peak_memory_of_a_zero_bubble_schedule(tmp_path: Path) -> None:
         "pipeline_parallel_size": 2, "schedule": "interleaved_zero_bubble", "microbatches": 4, "stages_per_rank": 2,
     }  # fmt: skip
     chosen = configuration(tmp_path, 2, PIPELINE, arguments, batch_size=16, vocabulary_size=1024)
-    chosen["model"]["init_args"]["decoder"] |= {"width": 256, "layers": 8, "heads": 4, "hidden_width": 704}
+    chosen["model"]["init_args"]["decoder"] |= {"width": 256, "layers": 8, "heads": 4, "feed_forward_width": 704}
     run_ranks(2, train, chosen, timeout=600)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(chosen))
     memory = [row for row in compare_run(tmp_path, CPU) if row.name.startswith("peak memory")]

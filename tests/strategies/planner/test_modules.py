@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("no_process_group")
 
 SHAPE: dict[str, Any] = {
     "vocabulary_size": 512, "width": 64, "layers": 4, "heads": 8, "key_value_heads": 2, "head_width": 16,
-    "hidden_width": 160, "tied_embeddings": False,
+    "feed_forward_width": 160, "tied_embeddings": False,
 }  # fmt: skip
 ROWS, LENGTH = 2, 128
 

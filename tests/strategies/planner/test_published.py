@@ -24,9 +24,9 @@ from tests.conftest import ROOT
 THEIRS, ELSEWHERE = 0.02, 0.1
 H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")
 LLAMA = {
-    "8b": {"width": 4096, "layers": 32, "heads": 32, "hidden_width": 14336},
-    "70b": {"width": 8192, "layers": 80, "heads": 64, "hidden_width": 28672},
-    "405b": {"width": 16384, "layers": 126, "heads": 128, "hidden_width": 53248},
+    "8b": {"width": 4096, "layers": 32, "heads": 32, "feed_forward_width": 14336},
+    "70b": {"width": 8192, "layers": 80, "heads": 64, "feed_forward_width": 28672},
+    "405b": {"width": 16384, "layers": 126, "heads": 128, "feed_forward_width": 53248},
 }
 
 
@@ -38,12 +38,12 @@ def llama(name: str) -> DecoderConfig:
 # three: a hidden width of 8 C / 3 makes as many parameters and products. Gopher's and Chinchilla's relative positions
 # are one more matrix of C^2 a layer, put there too.
 SHAPES = {
-    "GPT-3": DecoderConfig(50_257, width=12_288, layers=96, heads=96, key_value_heads=96, hidden_width=32_768),
-    "Gopher": DecoderConfig(32_000, width=16_384, layers=80, heads=128, key_value_heads=128, hidden_width=49_152),
-    "Chinchilla": DecoderConfig(32_000, width=8192, layers=80, heads=64, key_value_heads=64, hidden_width=24_576),
+    "GPT-3": DecoderConfig(50_257, width=12_288, layers=96, heads=96, key_value_heads=96, feed_forward_width=32_768),
+    "Gopher": DecoderConfig(32_000, width=16_384, layers=80, heads=128, key_value_heads=128, feed_forward_width=49_152),
+    "Chinchilla": DecoderConfig(32_000, width=8192, layers=80, heads=64, key_value_heads=64, feed_forward_width=24_576),
     # SwiGLU and one key and value head, as it is.
     "PaLM": DecoderConfig(
-        256_000, width=18_432, layers=118, heads=48, key_value_heads=1, head_width=256, hidden_width=73_728
+        256_000, width=18_432, layers=118, heads=48, key_value_heads=1, head_width=256, feed_forward_width=73_728
     ),
     "Llama 3 405B": llama("405b"),
 }

@@ -8,11 +8,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow
 import pytest
-from datamodules.curation.deduplication import external_sort as spill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
+from datamodules.curation.deduplication import external_sort as spill
 from datamodules.curation.deduplication.external_sort import in_key_ranges, read_piece, write_piece
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_spans import RepeatedSpans

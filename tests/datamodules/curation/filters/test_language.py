@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from datamodules.curation.filters.base import Rule
+from datamodules.curation.filters.base import Filter
 from datamodules.curation.filters.language import LANGUAGES, Language, detect
 from datamodules.curation.filters.normalize import RepairUnicode, repair_unicode
 from datamodules.curation.filters.toxicity import WordList
@@ -28,7 +28,7 @@ SENTENCES = {
 }
 
 
-def judged(rule: Rule, rows: dict[str, list[str | None]]) -> list[dict[str, Any]]:
+def judged(rule: Filter, rows: dict[str, list[str | None]]) -> list[dict[str, Any]]:
     """Measurements of each row, and the first reason that applies."""
     df = daft.from_pydict(rows).with_columns(rule.measures(col("text")))
     drops = rule.drops({name: col(name) for name in rule.measures(col("text"))})

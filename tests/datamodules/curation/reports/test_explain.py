@@ -12,7 +12,7 @@ from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.filters.decontaminate import Decontaminate
 from datamodules.curation.filters.gopher import GopherQuality
 from datamodules.curation.filters.length import Length
-from datamodules.curation.pipeline import Curation, Source
+from datamodules.curation.pipeline import CurationConfig, TextSource
 from datamodules.curation.reports.explain import explain, format_examples
 from datamodules.prepare import prepare_documents, read_summary
 from datamodules.readers import Files, InputFile
@@ -49,8 +49,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in").mkdir()
     (folder / "in/all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     evaluation = Decontaminate([str(folder / "evaluation.jsonl")])
-    source = Source(Rows([str(folder / "in")]), [Length(), GopherQuality(minimum_stop_words=0), evaluation])
-    return prepare_documents(folder / "data", {"notes": source}, NearDuplicates(), 0.3, 0, Curation())
+    source = TextSource(Rows([str(folder / "in")]), [Length(), GopherQuality(minimum_stop_words=0), evaluation])
+    return prepare_documents(folder / "data", {"notes": source}, NearDuplicates(), 0.3, 0, CurationConfig())
 
 
 def why(stage: Path, number: int) -> str:
