@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help quickstart recipe test lint clean
 
 help:
-	@echo "make quickstart  install into .venv, then collect, clean, tokenise, train and report (5 to 13 minutes on 2 cores)"
+	@echo "make quickstart  install into .venv, then collect, clean, tokenize, train and report (5 to 13 minutes on 2 cores)"
 	@echo "make recipe      the same set-up, then from raw text to aligned models and their comparison (under 25 minutes on 2 cores)"
 	@echo "make test        the same set-up, then every test"
 	@echo "make lint        ruff and mypy"

@@ -56,7 +56,7 @@ from models.inference.generation import generate
 from models.inference.sampling import Sampling
 from models.language_model import LanguageModel
 from models.weights.single_file import read_checkpoint
-from models.weights.source import StoredWeights
+from models.weights.source import WeightSource
 
 
 class Trainer(lightning.Trainer):
@@ -105,7 +105,7 @@ class Trainer(lightning.Trainer):
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
     def prepare(self, model: Any, datamodule: PretrainingData) -> None:
-        """Collect, clean, tokenise and pack the data, without training."""
+        """Collect, clean, tokenize and pack the data, without training."""
         print(f"prepared: {datamodule.run_stages().shards}")
         print(f"report: {write_data_report(datamodule.summary(), datamodule.folder, datamodule.folder.name)}")
 
@@ -117,7 +117,7 @@ class Trainer(lightning.Trainer):
         reason: str | None = None,
         samples: int = 3,
     ) -> None:
-        """Clean the data if that is not done, and say what became of it, or of one document; nothing is tokenised.
+        """Clean the data if that is not done, and say what became of it, or of one document; nothing is tokenized.
 
         Args:
             model: the LightningModule.
@@ -208,7 +208,7 @@ class Trainer(lightning.Trainer):
         configuration: dict[str, Any],
         steps: int = 10,
         tolerance: float | None = None,
-        largest_axis: int = 2,
+        max_axis: int = 2,
     ) -> None:
         """Compare this layout with one process on a scaled-down twin; exit status 1 where they part.
 
@@ -218,10 +218,10 @@ class Trainer(lightning.Trainer):
             configuration: the whole of it, which the twin is made from.
             steps: optimizer steps.
             tolerance: of losses and gradient norms, relative above 1; by default 1e-5 in float32, 5e-2 in bfloat16.
-            largest_axis: axes of the mesh are cut down to this many processes.
+            max_axis: axes of the mesh are cut down to this many processes.
         """
         command = [sys.executable, str(Path(__file__).resolve())]
-        if not compare(configuration, steps, tolerance, largest_axis, command):
+        if not compare(configuration, steps, tolerance, max_axis, command):
             sys.exit(1)
 
     def report(self, model: Any, datamodule: Any) -> None:
@@ -359,17 +359,17 @@ class CommandLine(LightningCLI):
     def _begin_from(self, config: Any) -> None:
         """Shape and tokenizer come with the weights to begin with, where the configuration gives no others."""
         model, data = config.model.init_args, config.data.init_args
-        self.stored: StoredWeights | list[StoredWeights] | None = None
+        self.stored: WeightSource | list[WeightSource] | None = None
         if model.get("init_from") is None:
             return
         if isinstance(model.init_from, list):
             if not model.init_from:
                 raise InputError("model.init_args.init_from: [] is empty, name at least one run")
-            self.stored = [StoredWeights(Path(path)) for path in model.init_from]
+            self.stored = [WeightSource(Path(path)) for path in model.init_from]
             model.decoder = Namespace(**self.stored[0].config)
         elif model.get("decoder") is None or self.subcommand in ("fit", None):
-            self.stored = StoredWeights(Path(model.init_from))
-        if model.get("decoder") is None and isinstance(self.stored, StoredWeights):
+            self.stored = WeightSource(Path(model.init_from))
+        if model.get("decoder") is None and isinstance(self.stored, WeightSource):
             model.decoder = Namespace(**self.stored.config)
         if "tokenizer" in data and data.tokenizer is None:
             data.tokenizer = model.init_from[0] if isinstance(model.init_from, list) else model.init_from
@@ -391,7 +391,7 @@ class CommandLine(LightningCLI):
         for name in ("reward", "gold"):
             open_reward_models(getattr(self.model, name, None), self.datamodule)
         if (critic := getattr(self.model, "critic_init_from", None)) is not None:
-            self.model.begin_critic_from(StoredWeights(Path(critic)))
+            self.model.load_critic_from(WeightSource(Path(critic)))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> lightning.Trainer:
         try:
@@ -426,13 +426,13 @@ def open_reward_models(reward: Any, data: Any) -> None:
     for member in reward.members() if reward is not None else ():
         if isinstance(member, RewardModelScore):
             path = Path(member.init_from)
-            stored = StoredWeights(path)
+            stored = WeightSource(path)
             if load_tokenizer(find_tokenizer(path)).model != data.tokenizer.model:
                 raise InputError(
                     f"reward.init_from={path}: it has another tokenizer than the data's, train a reward model from "
                     "the same base"
                 )
-            member.begin_from(stored, data.tokenizer.eos)
+            member.load_from(stored, data.tokenizer.eos)
 
 
 def wandb_identity(folder: Path) -> str:

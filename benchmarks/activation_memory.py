@@ -56,7 +56,7 @@ def measure(mode: str, precision: str, steps: int) -> dict[str, Any]:
         "precision": precision,
         "peak_megabytes": round(peak / 1024),
         "of_it_weights_gradients_optimizer": round(16 * parameters(config) / 2**20),
-        "seconds_a_step": round(statistics.median(clock.seconds()[1:]), 3),
+        "seconds_per_step": round(statistics.median(clock.seconds()[1:]), 3),
         "loss": float(trainer.callback_metrics["train/loss"]),
     }
 

@@ -289,7 +289,7 @@ def main() -> None:
             seconds = statistics.median(time for result in results for time in result["times"][2:])
             row = {
                 "task": task, "run": run, "precision": arguments.precision, "losses": results[0]["losses"][:5],
-                "seconds_a_step": round(seconds, 3), "pairs_or_examples_per_second": round(BATCH / seconds, 3),
+                "seconds_per_step": round(seconds, 3), "pairs_or_examples_per_second": round(BATCH / seconds, 3),
                 "tokens_per_second": round(sum(sizes) / len(sizes) * BATCH / seconds) if task == "sft" else None,
                 "peak_megabytes": round(max(result["peak_megabytes"] for result in results)),
                 "repeats": arguments.repeats, "steps": arguments.steps,

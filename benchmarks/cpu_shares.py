@@ -23,7 +23,7 @@ from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn import functional
 
 from commands.plan.setup import setup_of
-from models.attention import AttentionLayout, attend
+from models.attention import AttentionPattern, attend
 from models.decoder import DecoderBlock
 from models.flops import measured_matmul_peak
 from models.optimizers.adamw import AdamW
@@ -83,7 +83,7 @@ def compute_shares() -> dict[str, float]:
     attention = seconds(forward_and_backward(attend, queries, key, value))
     block = DecoderBlock(shape)
     x = torch.randn(rows, setup.sequence_length, shape.width, requires_grad=True)
-    layout = AttentionLayout.causal(x[..., 0].long(), shape, torch.float32)
+    layout = AttentionPattern.causal(x[..., 0].long(), shape, torch.float32)
     whole = seconds(forward_and_backward(lambda x, *_: block(x, layout), x, *block.parameters()))
     optimizer = AdamW().build((str(i), p) for i, p in enumerate(block.parameters()))
     for parameter in block.parameters():
@@ -130,7 +130,7 @@ def dispatch() -> float:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     shape = setup_of(configuration(Path(), 1, "strategies.TensorParallelStrategy", {}), CPU).config
-    layout = AttentionLayout.causal(torch.zeros(1, 2, dtype=torch.long), shape, torch.float32)
+    layout = AttentionPattern.causal(torch.zeros(1, 2, dtype=torch.long), shape, torch.float32)
     small = torch.randn(1, 1, shape.width)
 
     def block_seconds(block: nn.Module, tokens: int) -> float:

@@ -90,7 +90,7 @@ def our_steps(family: str) -> list[Any]:
     steps: dict[str, list[Any]] = {
         "gopher_quality": [GopherQuality()],
         "gopher_repetition": [GopherRepetition()],
-        "c4": [C4Lines(minimum_words=3, end_marks=".?!\"'"), C4Page(minimum_sentences=5)],
+        "c4": [C4Lines(min_words=3, end_marks=".?!\"'"), C4Page(min_sentences=5)],
         "fineweb": [FineWebQuality()],
         "near_duplicates": [],
     }
@@ -106,15 +106,15 @@ def judge_ours(folder: Path, family: str) -> dict[str, Any]:
     from common.daft_engine import spread
     from datamodules import NearDuplicates
     from datamodules.curation.deduplication.connected_components import connected_components, pairs_in_buckets
-    from datamodules.curation.passes.filter import band_column, judge
+    from datamodules.curation.passes.filter import apply_steps, band_column
 
     near = NearDuplicates() if family in ("near_duplicates", "all") else None
     table = daft.read_json(f"{folder}/*.jsonl").to_arrow()
-    for name in ("path", "file", "group", "url", "licence", "date", "reason"):
+    for name in ("path", "file", "group", "url", "license", "date", "reason"):
         table = table.append_column(name, pyarrow.nulls(len(table), pyarrow.large_string()))
     piece = spread(table)
     bands = [band_column(number) for number in range(near.bands)] if near else []
-    judged = judge(piece, "web", our_steps(family), near, None).select("id", "reason", *bands).to_arrow()
+    judged = apply_steps(piece, "web", our_steps(family), near, None).select("id", "reason", *bands).to_arrow()
     reasons = judged.column("reason").to_pylist()
     verdicts = dict(zip(judged.column("id").to_pylist(), reasons, strict=True))
     if near is not None:
@@ -171,10 +171,10 @@ class Recorder:
 
     def watch(self, filter_: Any) -> Any:
         """A filter that notes why it drops."""
-        decide = filter_.filter
+        deduplicate_and_split = filter_.filter
 
         def noted(document: Any) -> Any:
-            verdict = decide(document)
+            verdict = deduplicate_and_split(document)
             if verdict is not True:
                 self.verdicts[str(document.id)] = verdict[1]
             return verdict

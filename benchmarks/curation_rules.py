@@ -1,7 +1,7 @@
 """Every decision of datatrove's filters beside ours, rule by rule, with the cause of each difference.
 
 Each filter is given one threshold at a time, so that a document that several rules would drop counts with each; the
-words of a document on which the two part are compared as well, which tells another tokeniser from another definition.
+words of a document on which the two part are compared as well, which tells another tokenizer from another definition.
 """
 
 import functools
@@ -59,13 +59,13 @@ def single_rules() -> dict[str, tuple[Any, Any]]:
         ("char_duplicates_ratio", 0.01, "fineweb_repeated_lines"), ("new_line_ratio", 0.3, "fineweb_line_feeds"),
     ):  # fmt: skip
         rules[reason] = FineWebQualityFilter(**(never | {name: value})), (FineWebQuality(), [reason])
-    lines = C4Lines(minimum_words=3, end_marks=".?!\"'")
+    lines = C4Lines(min_words=3, end_marks=".?!\"'")
     pages = {"filter_lorem_ipsum": False, "filter_curly_bracket": False, "min_num_sentences": -1}
     for name, on, reason in (
         ("filter_lorem_ipsum", True, "c4_placeholder"), ("filter_curly_bracket", True, "c4_curly_bracket"),
         ("min_num_sentences", 5, "c4_few_sentences"),
     ):  # fmt: skip
-        rules[reason] = C4QualityFilter(**(pages | {name: on})), (C4Page(minimum_sentences=5), [reason, lines])
+        rules[reason] = C4QualityFilter(**(pages | {name: on})), (C4Page(min_sentences=5), [reason, lines])
     rules["c4_lines"] = C4QualityFilter(**pages), (None, [lines])
     return rules
 

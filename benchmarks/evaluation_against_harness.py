@@ -28,8 +28,8 @@ from commands.evaluate import score_file  # noqa: E402
 from datamodules.conversations.multiple_choice import question  # noqa: E402
 from datamodules.conversations.rows import DocstringRows  # noqa: E402
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer  # noqa: E402
-from models.decoder import Decoder, materialise  # noqa: E402
-from models.weights.source import StoredWeights  # noqa: E402
+from models.decoder import Decoder, materialize  # noqa: E402
+from models.weights.source import WeightSource  # noqa: E402
 
 WINDOW = 512
 
@@ -66,11 +66,11 @@ def main() -> None:
         text.write_text("\n".join(json.dumps({"text": one}) for one in texts))
 
         start = time.perf_counter()
-        stored = StoredWeights(exported)
+        stored = WeightSource(exported)
         tokenizer = load_tokenizer(find_tokenizer(arguments.run))
         with torch.device("meta"):
             decoder = Decoder(stored.whole_config())
-        materialise(decoder, torch.device("cpu"), 0, stored=stored.merged)
+        materialize(decoder, torch.device("cpu"), 0, stored=stored.merged)
         options = {"limit": None, "window": WINDOW, "batch_tokens": 4096}
         ours = score_file(decoder, tokenizer, str(questions), is_text=False, **options)
         ours |= score_file(decoder, tokenizer, str(text), is_text=True, **options)

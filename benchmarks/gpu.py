@@ -1,4 +1,4 @@
-"""One GPU, one call: model FLOP utilisation, peak memory and generated tokens per second, beside transformers.
+"""One GPU, one call: model FLOP utilization, peak memory and generated tokens per second, beside transformers.
 
     python -m benchmarks.gpu            # under ten minutes on an H100 or H200; --toy runs everything small on a CPU
 
@@ -186,7 +186,7 @@ def child(run: str, shape: str) -> dict[str, Any]:
         measured = measured_matmul_peak(device, torch.bfloat16, 1.0 if device.type == "cuda" else 0.05)
         result = {
             "tokens_per_second": round(tokens / seconds),
-            "flops_utilisation": round(flops / seconds / sheet, 4) if sheet else None,
+            "flops_utilization": round(flops / seconds / sheet, 4) if sheet else None,
             "of_measured_peak": round(flops / seconds / measured, 4),
         }
     if device.type == "cuda":

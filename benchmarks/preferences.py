@@ -111,7 +111,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 4))
     for name, run in record.items():
         if name.startswith("dpo"):
-            divergence = [value for _, value in run["kl_a_token"]]
+            divergence = [value for _, value in run["kl_per_token"]]
             for axis, metric in zip(axes, ("rewards/margin", "rewards/accuracy"), strict=False):
                 axis.plot(divergence, [value for _, value in run[metric]], marker="o", markersize=3, label=name[4:])
                 axis.set(xlabel="KL(policy || reference), nats a token", ylabel=f"held-out {metric}")

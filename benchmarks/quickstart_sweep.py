@@ -45,7 +45,7 @@ CANDIDATES = {
 }
 
 
-def seconds_a_step(config: DecoderConfig, sequence_length: int, windows: int, micro_batch: int) -> float:
+def seconds_per_step(config: DecoderConfig, sequence_length: int, windows: int, micro_batch: int) -> float:
     """Median seconds of an optimizer step over `windows` windows of random tokens, in documents of about 500 tokens."""
     decoder = build_decoder(config)
     optimizer = AdamW().build(decoder.named_parameters())
@@ -109,7 +109,7 @@ def main() -> None:
     done = {row["name"] for row in results if row["settings"] == settings}
     names = [name for name in arguments.only if name not in done]
     sizes = (arguments.sequence_length, arguments.windows, arguments.micro_batch)
-    timed = {name: seconds_a_step(CANDIDATES[name], *sizes) for name in tqdm(names, desc="timing")}
+    timed = {name: seconds_per_step(CANDIDATES[name], *sizes) for name in tqdm(names, desc="timing")}
     for name in tqdm(names, desc="training"):
         config, step = CANDIDATES[name], timed[name]
         steps = arguments.steps or int(arguments.seconds / step)
@@ -117,7 +117,7 @@ def main() -> None:
             "name": name,
             "parameters": parameters(config),
             "tied": config.tied_embeddings,
-            "seconds_a_step": round(step, 4),
+            "seconds_per_step": round(step, 4),
             "steps": steps,
             "tokens": steps * arguments.windows * arguments.sequence_length,
             "bits_per_byte": round(train(name, config, steps, arguments), 4),

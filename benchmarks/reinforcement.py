@@ -33,7 +33,7 @@ def read(folder: Path) -> dict[str, list[tuple[int, float, float]]]:
     return found
 
 
-def summarise(run: str, seed: int, folder: Path) -> dict[str, Any]:
+def summarize(run: str, seed: int, folder: Path) -> dict[str, Any]:
     """What a finished run reached, and its curves."""
     metrics = read(folder)
     rewards, held_out = metrics["train/reward"], metrics["validation/reward"]
@@ -49,7 +49,7 @@ def summarise(run: str, seed: int, folder: Path) -> dict[str, Any]:
         "minutes": round((rewards[-1][1] + first_batch) / 60, 2),
         "minutes_to_40_points": None if needed is None else round(needed / 60, 2),
         "kl": round(metrics["validation/kl"][-1][2], 3),
-        "seconds_a_batch": {
+        "seconds_per_batch": {
             part: round(sum(value for _, _, value in rows) / len(rows), 3)
             for part in ("generation", "scoring", "learning")
             if (rows := metrics[f"train/seconds/{part}"])
@@ -64,14 +64,14 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
     """Success over time and over divergence."""
     figure, (over_time, over_kl) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     for record in records:
-        colour = f"C{RUNS.index(record['run'])}"
+        color = f"C{RUNS.index(record['run'])}"
         seconds, values = zip(*record["train"], strict=True)
-        over_time.plot([s / 60 for s in seconds], values, color=colour, alpha=0.25)
+        over_time.plot([s / 60 for s in seconds], values, color=color, alpha=0.25)
         over_time.plot(
-            [s / 60 for s, _ in record["held_out"]], [v for _, v in record["held_out"]], "o-", color=colour, ms=3,
+            [s / 60 for s, _ in record["held_out"]], [v for _, v in record["held_out"]], "o-", color=color, ms=3,
             label=record["run"].split("_")[0].upper() if record["seed"] == 0 else None,
         )  # fmt: skip
-        over_kl.plot(record["divergence"], values, ".", color=colour, alpha=0.4, ms=4)
+        over_kl.plot(record["divergence"], values, ".", color=color, alpha=0.4, ms=4)
     over_time.set(xlabel="minutes", ylabel="exact answers", ylim=(0, 1), title="held out (dots), training batches")
     over_kl.set(xlabel="divergence from the fine-tuned model, nats an answer", title="what it cost")
     over_time.legend()
@@ -92,7 +92,7 @@ def main() -> None:
         command += ["--trainer.default_root_dir", str(arguments.folder / f"{name}-{seed}")]
         command += ["--model.init_args.sampling.seed", str(seed), "--data.init_args.seed", str(seed)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
-    records = [summarise(*run, arguments.folder / f"{run[0]}-{run[1]}") for run in
+    records = [summarize(*run, arguments.folder / f"{run[0]}-{run[1]}") for run in
                [(name, seed) for name in arguments.runs for seed in arguments.seeds]]  # fmt: skip
     OUTPUT.write_text(json.dumps(records, indent=1) + "\n")
     draw(records, OUTPUT.with_suffix(".png"))

@@ -246,7 +246,7 @@ def main() -> None:
     for run, results in found.items():
         seconds = statistics.median(value for result in results for value in result["times"][2:])
         records.append({
-            "run": run, "precision": arguments.precision, "seconds_a_batch": round(seconds, 3),
+            "run": run, "precision": arguments.precision, "seconds_per_batch": round(seconds, 3),
             "episodes_per_second": round(ANSWERS / seconds, 2),
             "parts": results[0].get("parts"), "peak_megabytes": round(max(r["peak_megabytes"] for r in results)),
             "repeats": arguments.repeats, "steps": arguments.steps,

@@ -176,7 +176,7 @@ def main() -> None:
             seconds = statistics.median(time for result in results for time in result["times"][WARM:])
             row = {
                 "run": run, "vocabulary": vocabulary, "precision": arguments.precision,
-                "tokens_per_second": round(BATCH * LENGTH / seconds), "seconds_a_step": round(seconds, 3),
+                "tokens_per_second": round(BATCH * LENGTH / seconds), "seconds_per_step": round(seconds, 3),
                 "peak_megabytes": round(max(result["peak_megabytes"] for result in results)),
                 "loss": results[0]["loss"], "repeats": arguments.repeats, "steps": arguments.steps,
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "

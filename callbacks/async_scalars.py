@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Reading:
+class AsyncScalars:
     """The loss of an optimizer step, and how many steps were left out up to it.
 
     Args:
@@ -18,7 +18,7 @@ class Reading:
     def __init__(self, step: int, loss: Tensor, left_out: Tensor) -> None:
         self.step = step
         values = torch.stack((loss.detach().double(), left_out.to(loss.device).double()))
-        self._values, self._copied = on_its_way(values)
+        self._values, self._copied = copy_to_host(values)
 
     @property
     def arrived(self) -> bool:
@@ -33,7 +33,7 @@ class Reading:
         return loss, left_out
 
 
-def on_its_way(values: Tensor) -> tuple[Tensor, Any]:
+def copy_to_host(values: Tensor) -> tuple[Tensor, Any]:
     """Where values will be on the host and the event after which they are there, None where they are there already."""
     if values.device.type != "cuda":
         return values, None

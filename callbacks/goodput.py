@@ -74,7 +74,7 @@ def begin_run(whole_process: bool) -> None:
 
 
 class Goodput(lightning.Callback):
-    """Keeps `goodput.jsonl`; logs the share of each heading and the model FLOP/s utilisation at the logging interval.
+    """Keeps `goodput.jsonl`; logs the share of each heading and the model FLOP/s utilization at the logging interval.
 
     `goodput/mfu_steady` is over the time of training steps that are kept, `goodput/mfu_end_to_end` over the whole wall
     clock; both against the peak that `Throughput` measured or was given.
@@ -326,18 +326,18 @@ class Totals:
         """Seconds of the wall clock."""
         return sum(self.seconds.values())
 
-    def utilisation(self) -> tuple[float, float] | None:
-        """Model FLOP/s utilisation over the training steps that are kept, and over the wall clock; None if unknown."""
+    def utilization(self) -> tuple[float, float] | None:
+        """Model FLOP/s utilization over the training steps that are kept, and over the wall clock; None if unknown."""
         training = sum(self.seconds[purpose] for purpose in TRAINING)
         if not self.peak or training <= 0 or not self.flops:
             return None
         return self.flops / training / self.peak, self.flops / self.total / self.peak
 
     def numbers(self) -> dict[str, float]:
-        """The share of each heading and both utilisations, for loggers."""
+        """The share of each heading and both utilizations, for loggers."""
         total = self.total or 1.0
         found = {purpose: seconds / total for purpose, seconds in self.seconds.items()}
-        if (both := self.utilisation()) is not None:
+        if (both := self.utilization()) is not None:
             found["mfu_steady"], found["mfu_end_to_end"] = both
         return found
 

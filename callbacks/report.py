@@ -130,7 +130,7 @@ def headlines(curves: dict[str, Curve], facts: dict[str, Any]) -> list[tuple[str
         ("reward", "reward, held out", 1, ""),
         ("gold", "gold reward, held out", 1, ""),
         ("kl", "nats of KL an answer to the reference", 1, ""),
-        ("kl_a_token", "nats of KL a token to the reference", 1, ""),
+        ("kl_per_token", "nats of KL a token to the reference", 1, ""),
         ("calibration_error", "expected calibration error", 1, ""),
         ("length_bias", "correlation of score and length", 1, ""),
     )
@@ -169,7 +169,7 @@ def charts(curves: dict[str, Curve]) -> list[tuple[str, str]]:
             _named(curves, {f"validation/{kind}/{side}": side for kind in ("rewards", "scores") for side in SIDES}),
             False,
         ),
-        ("KL to the reference, nats a token", _named(curves, {"validation/kl_a_token": "held out"}), False),
+        ("KL to the reference, nats a token", _named(curves, {"validation/kl_per_token": "held out"}), False),
         *rollout_charts(curves),
         ("Learning rate", _named(curves, {"train/learning_rate": "learning rate"}), False),
         ("Gradient norm before clipping", _named(curves, {"train/gradient_norm": "norm"}), True),
@@ -208,7 +208,7 @@ def reliability_chart(reliability: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def ledger_section(totals: Totals) -> dict[str, Any]:
-    """Where the wall clock went: a bar, a row for each heading and both utilisations; empty without a ledger."""
+    """Where the wall clock went: a bar, a row for each heading and both utilizations; empty without a ledger."""
     if not totals.total:
         return {}
     rows = [(label, totals.seconds[purpose]) for purpose, label in HEADINGS.items() if totals.seconds[purpose] > 0]
@@ -219,12 +219,12 @@ def ledger_section(totals: Totals) -> dict[str, Any]:
             left += seconds
         axes.set(yticks=[], xlim=(0, left), ylim=(-0.35, 0.35), xlabel="seconds")
         axes.legend(frameon=False, ncols=len(rows), loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    both = totals.utilisation()
+    both = totals.utilization()
     return {
         "svg": svg[0],
         "rows": [(label, seconds, 100 * seconds / totals.total) for label, seconds in rows],
         "total": totals.total,
-        "utilisation": both and [100 * value for value in both],
+        "utilization": both and [100 * value for value in both],
         "restarts": totals.restarts,
         "rewinds": totals.rewinds,
     }
@@ -255,7 +255,7 @@ def _named(curves: dict[str, Curve], names: dict[str, str]) -> dict[str, Curve]:
 
 
 def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") -> str:
-    """A line chart as an SVG element that takes its text colour from the page.
+    """A line chart as an SVG element that takes its text color from the page.
 
     Args:
         lines: label -> (steps, values).
@@ -264,15 +264,15 @@ def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") 
     """
     with chart() as (axes, svg):
         for index, (label, (steps, values)) in enumerate(sorted(lines.items())):
-            colour = f"C{index}"
+            color = f"C{index}"
             if smooth and len(values) >= 20:
                 width = max(len(values) // 20, 2)
                 mean = np.convolve(values, np.ones(width) / width, mode="valid")
-                axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-                axes.plot(steps[width - 1 :], mean, color=colour, linewidth=2, label=label)
+                axes.plot(steps, values, color=color, alpha=0.25, linewidth=1)
+                axes.plot(steps[width - 1 :], mean, color=color, linewidth=2, label=label)
             else:
                 marker = "o" if len(values) < 30 else None
-                axes.plot(steps, values, color=colour, linewidth=2, marker=marker, markersize=3, label=label)
+                axes.plot(steps, values, color=color, linewidth=2, marker=marker, markersize=3, label=label)
         if len(lines) > 1:
             axes.legend(frameon=False)
         axes.set_xlabel(across)
@@ -281,7 +281,7 @@ def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") 
 
 @contextmanager
 def chart(width: float = 6.4, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on; afterwards the list holds the SVG element, which takes its text colour from the page.
+    """Axes to draw on; afterwards the list holds the SVG element, which takes its text color from the page.
 
     Args:
         width, height: in inches; a page shows 12.8 across.
@@ -306,5 +306,5 @@ def chart(width: float = 6.4, height: float = 3.2) -> Iterator[tuple[Any, list[s
         plt.close(figure)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    # Black ink follows the page's colour, light or dark.
+    # Black ink follows the page's color, light or dark.
     drawn.append(svg.replace("#000000", "currentColor").replace("<text ", '<text fill="currentColor" '))

@@ -20,7 +20,7 @@ from typing import Any
 import lightning
 import torch
 
-from callbacks.async_scalars import Reading
+from callbacks.async_scalars import AsyncScalars
 from callbacks.checkpoints import (
     Checkpoints,
     align_batch_counts,
@@ -74,7 +74,7 @@ class SpikeGuard(lightning.Callback):
         self.steps_before, self.steps_after = steps_before, steps_after
         self.history = NormHistory(detection)
         self.waiting: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-        self._pending: list[Reading] = []
+        self._pending: list[AsyncScalars] = []
         self._row = self._first = 0
         self._left_out = 0.0
         self._numbers: dict[str, float] = {}
@@ -100,7 +100,7 @@ class SpikeGuard(lightning.Callback):
         step, data = trainer.global_step, trainer.datamodule
         left_out = getattr(pl_module, "norm_history", None)
         loss = trainer.callback_metrics[LOSS]
-        reading = Reading(step, loss, loss.new_zeros(()) if left_out is None else left_out.skipped)
+        reading = AsyncScalars(step, loss, loss.new_zeros(()) if left_out is None else left_out.skipped)
         self._pending.append(reading)
         saver = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))
         validates = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0

@@ -87,7 +87,7 @@ class Clock:
 
     @contextmanager
     def watch(self, part: str) -> Iterator[None]:
-        """What a pipeline says of itself: in its `schedule` it waits for its neighbours, but not within an `action`."""
+        """What a pipeline says of itself: in its `schedule` it waits for its neighbors, but not within an `action`."""
         before, self.waiting_for = self.waiting_for, BUBBLE if part == "schedule" else COMMUNICATION
         try:
             yield

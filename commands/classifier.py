@@ -17,7 +17,7 @@ from tqdm import tqdm
 from common.artifacts import write_checksums
 from common.errors import InputError
 from datamodules.curation.filters.quality_classifier import DESCRIPTION, WEIGHTS, logits_of, sigmoid
-from datamodules.curation.filters.quality_classifier_training import featurise, fit_logistic_regression
+from datamodules.curation.filters.quality_classifier_training import featurize, fit_logistic_regression
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 from datamodules.readers import Files, Reader
 
@@ -87,7 +87,7 @@ def train_classifier(
 
     buckets = 2**bucket_bits
     weights, bias = fit_logistic_regression(
-        featurise(train, buckets, words), np.array(labels["train"]), buckets, l2, iterations
+        featurize(train, buckets, words), np.array(labels["train"]), buckets, l2, iterations
     )
     scores = score(held_out, words, weights, bias)
     threshold = float(np.quantile(score(chosen_on, words, weights, bias), 1 - kept_share))

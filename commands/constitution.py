@@ -19,7 +19,7 @@ import yaml
 from alignment.constitutional.ai_feedback import Preferences
 from alignment.constitutional.constitution import Constitution, read_constitution
 from alignment.constitutional.judge import Judge, LoadedModel
-from alignment.constitutional.llm_calls import Interview, Sample, Stage
+from alignment.constitutional.llm_calls import AnnotationStage, PromptRecord, RecordedCalls
 from alignment.constitutional.record_log import Records, costs, json_lines, write_whole
 from alignment.constitutional.revisions import Revisions
 from common.artifacts import fingerprint
@@ -29,8 +29,8 @@ from datamodules.conversations.multiple_choice import question_batches
 from datamodules.conversations.row_formats import Unusable, instruction, preference, question
 from datamodules.conversations.rows import Row, Rows
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
-from models.decoder import Decoder, materialise
-from models.weights.source import StoredWeights
+from models.decoder import Decoder, materialize
+from models.weights.source import WeightSource
 
 ROWS, SUMMARY = "rows.jsonl", "summary.json"
 
@@ -60,7 +60,7 @@ def constitution(
         constitution: YAML file with principles and worked examples.
         prompts: rows with a `prompt`, `messages`, or `chosen`, of which the prompt is taken.
         generator: answers the prompts.
-        judge: criticises, revises and compares; null is the generator.
+        judge: criticizes, revises and compares; null is the generator.
         revisions: the stage whose rows the generator is to be fine-tuned on; null leaves it out.
         preferences: the stage whose rows a reward model or a policy learns from; null leaves it out.
         samples: rows of `prompts` to take; null takes all.
@@ -77,12 +77,12 @@ def constitution(
     if not 0 <= seed < 2**63:
         raise InputError(f"seed={seed}: must lie between 0 and 2^63")
     law = read_constitution(constitution).with_examples(worked_examples)
-    if preferences is not None and preferences.principles_a_pair > len(law.principles):
+    if preferences is not None and preferences.principles_per_pair > len(law.principles):
         raise InputError(
-            f"preferences.principles_a_pair={preferences.principles_a_pair}: {constitution} has only "
+            f"preferences.principles_per_pair={preferences.principles_per_pair}: {constitution} has only "
             f"{len(law.principles)}"
         )
-    stages: list[tuple[Stage, Iterator[Row | str]]] = []
+    stages: list[tuple[AnnotationStage, Iterator[Row | str]]] = []
     if revisions is not None:
         stages.append((revisions, helpful_rows(helpful_instructions, instruction_row)))
     if preferences is not None:
@@ -109,21 +109,25 @@ def constitution(
             identities = {name: model.identity() for name, model in models.items()}
             examples = stage.examples(law)
             records.require(common | identities | {"examples": examples} | stage.settings())
-            interview = Interview(models, examples, seed)
+            interview = RecordedCalls(models, examples, seed)
             make = functools.partial(make_records, stage, law, interview, identities)
             records.make([replace(sample, calls=[]) for sample in taken], batch_size, make, interview, stage.name)
             finish(stage, records, added, models)
 
 
 def make_records(
-    stage: Stage, law: Constitution, interview: Interview, identities: Mapping[str, Any], samples: list[Sample]
+    stage: AnnotationStage,
+    law: Constitution,
+    interview: RecordedCalls,
+    identities: Mapping[str, Any],
+    samples: list[PromptRecord],
 ) -> list[Row]:
     """Records of samples, with the models that made them."""
     names = {name: fingerprint(identity) for name, identity in identities.items()}
     return [record | {"models": names} for record in stage.make(samples, law, interview)]
 
 
-def read_samples(prompts: Rows, samples: int | None) -> list[Sample]:
+def read_samples(prompts: Rows, samples: int | None) -> list[PromptRecord]:
     """A sample a row; one without a prompt is dropped from the start.
 
     Raises:
@@ -135,9 +139,9 @@ def read_samples(prompts: Rows, samples: int | None) -> list[Sample]:
             if isinstance(row, str):
                 raise Unusable(row)
             group = row.get("group")
-            found.append(Sample(number, question(row), None if group is None else str(group)))
+            found.append(PromptRecord(number, question(row), None if group is None else str(group)))
         except Unusable as reason:
-            found.append(Sample(number, [], dropped=str(reason)))
+            found.append(PromptRecord(number, [], dropped=str(reason)))
     if all(sample.dropped for sample in found):
         reasons = dict(Counter(sample.dropped for sample in found))
         raise InputError(f"prompts: {len(found)} rows hold no prompt ({reasons or 'no row at all'}), name other files")
@@ -156,7 +160,7 @@ class LanguageModels:
         Raises:
             InputError: where there is none, or it is a reward model.
         """
-        stored = StoredWeights(Path(path))
+        stored = WeightSource(Path(path))
         config = stored.whole_config()
         if config.scalar_output:
             raise InputError(f"init_from={path} is a reward model, which writes no text: name a language model")
@@ -167,7 +171,7 @@ class LanguageModels:
             with torch.device("meta"):
                 decoder = Decoder(config).to(dtype)
             device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-            materialise(decoder, torch.device(cast(Any, device)), 0, stored=stored.merged)
+            materialize(decoder, torch.device(cast(Any, device)), 0, stored=stored.merged)
             self._decoders[path, dtype] = decoder.eval()
         return LoadedModel(self._decoders[path, dtype], tokenizer, template, question_batches, stored.identity)
 
@@ -195,7 +199,7 @@ def preference_row(row: Row) -> Row:
     return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} | label | margin | kept
 
 
-def finish(stage: Stage, records: Records, helpful: Iterator[Row | str], models: Mapping[str, Judge]) -> None:
+def finish(stage: AnnotationStage, records: Records, helpful: Iterator[Row | str], models: Mapping[str, Judge]) -> None:
     """Write the rows to learn from, the model's before the helpful ones, and say what became of samples and money."""
     counted: Counter[str] = Counter()
     dropped: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from models.decoder import Decoder
 from models.weights.hugging_face_folder import write_hugging_face_folder
 from models.weights.hugging_face_names import to_hugging_face
 from models.weights.single_file import write_safetensors
-from models.weights.source import StoredWeights
+from models.weights.source import WeightSource
 
 
 def convert(
@@ -42,7 +42,7 @@ def convert(
     """
     if (positions is not None and positions < 1) or not shard_gigabytes > 0:
         raise InputError(f"positions={positions}, shard_gigabytes={shard_gigabytes}: must be above 0")
-    target, stored = Path(output), StoredWeights(Path(input))
+    target, stored = Path(output), WeightSource(Path(input))
     if target.exists() and target.samefile(input):
         raise InputError(f"output={output}: it is the input, name another")
     config = stored.whole_config()

@@ -22,9 +22,9 @@ from datamodules.tokenization.files import (
     load_tokenizer,
 )
 from datamodules.tokenization.sentencepiece import Tokenizer
-from models.decoder import Decoder, materialise
+from models.decoder import Decoder, materialize
 from models.inference.likelihood import accuracies, log_likelihoods
-from models.weights.source import StoredWeights
+from models.weights.source import WeightSource
 
 
 def evaluate(
@@ -51,14 +51,14 @@ def evaluate(
         raise InputError("evaluate: name files with --questions or --text")
     if window < 2 or batch_tokens < 1 or (limit is not None and limit < 1):
         raise InputError(f"window={window}, batch_tokens={batch_tokens}, limit={limit}: need at least 2, 1 and 1")
-    stored = StoredWeights(Path(input))
+    stored = WeightSource(Path(input))
     tokenizer, config = load_tokenizer(find_tokenizer(stored.path)), stored.whole_config()
     if config.scalar_output:
         raise InputError(f"input={input} is a reward model: `main.py test` evaluates it, on pairs")
     with torch.device("meta"):
         decoder = Decoder(config)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    materialise(decoder, cast(torch.device, device), 0, stored=stored.merged)
+    materialize(decoder, cast(torch.device, device), 0, stored=stored.merged)
     score = functools.partial(score_file, decoder, tokenizer, limit=limit, window=window, batch_tokens=batch_tokens)
     results = {path: score(path, is_text=False) for path in questions or []}
     results |= {path: score(path, is_text=True) for path in text or []}

@@ -33,13 +33,13 @@ class Twin(NamedTuple):
     changes: list[str]
 
 
-def make_twin(configuration: dict[str, Any], steps: int, largest_axis: int = 2) -> Twin:
+def make_twin(configuration: dict[str, Any], steps: int, max_axis: int = 2) -> Twin:
     """Scale a configuration of `fit` down.
 
     Args:
         configuration: as `--print_config` gives it.
         steps: optimizer steps.
-        largest_axis: axes of the mesh larger than this are cut down to it.
+        max_axis: axes of the mesh larger than this are cut down to it.
 
     Raises:
         InputError: when its strategy is not one of this project's.
@@ -58,9 +58,9 @@ def make_twin(configuration: dict[str, Any], steps: int, largest_axis: int = 2) 
     if layout.get(ARGUMENTS["dp_shard"], "auto") == "auto":
         layout[ARGUMENTS["dp_shard"]] = max(world // others, 1)
     for name in ARGUMENTS.values():
-        if layout.get(name, 1) > largest_axis:
-            changes.append(f"{name} {layout[name]} -> {largest_axis}")
-            layout[name] = largest_axis
+        if layout.get(name, 1) > max_axis:
+            changes.append(f"{name} {layout[name]} -> {max_axis}")
+            layout[name] = max_axis
     processes = math.prod(layout.get(name, 1) for name in ARGUMENTS.values())
     data_parallel = layout.get(ARGUMENTS["dp_shard"], 1) * layout.get(ARGUMENTS["dp_replicate"], 1)
     tensor, stages = (
@@ -188,7 +188,7 @@ def run(configuration: dict[str, Any], folder: Path, command: list[str]) -> dict
 
 
 def compare(
-    configuration: dict[str, Any], steps: int, tolerance: float | None, largest_axis: int, command: list[str]
+    configuration: dict[str, Any], steps: int, tolerance: float | None, max_axis: int, command: list[str]
 ) -> bool:
     """Run the twin of a configuration both ways and print what each computed.
 
@@ -196,7 +196,7 @@ def compare(
         configuration: as `--print_config` gives it.
         steps: optimizer steps.
         tolerance: see `largest_difference`; by default 1e-5, with a bfloat16 precision 5e-2.
-        largest_axis: see `make_twin`.
+        max_axis: see `make_twin`.
         command: starts the command line in another process.
 
     Returns:
@@ -204,7 +204,7 @@ def compare(
     """
     if steps < 1:
         raise InputError(f"steps={steps}: must be at least 1")
-    twin = make_twin(configuration, steps, largest_axis)
+    twin = make_twin(configuration, steps, max_axis)
     rounded = "bf16" in str(twin.alone["trainer"]["precision"])
     allowed = (5e-2 if rounded else 1e-5) if tolerance is None else tolerance
     print(f"a twin of {twin.processes} processes and one process, {twin.alone['trainer']['precision']}:")

@@ -2,7 +2,7 @@
 
 A stage is a folder named after the fingerprint of everything that went into it. It is made under a temporary name
 and renamed when its last byte is on disk, so a run killed anywhere trusts every finished stage. An unfinished one
-starts again, unless it is made of files that are themselves whole or not there (`written_whole`): then it continues
+starts again, unless it is made of files that are themselves whole or not there (`write_atomically`): then it continues
 with those it has, which costs their names the care of saying all that went into them.
 
 Disks and copies flip bits all the same, so a stage holds checksums of its files, compared when a file is read.
@@ -47,7 +47,7 @@ def run_stage(root: Path, name: str, key: str, produce: Callable[[Path], None], 
         key: its fingerprint.
         produce: fills the folder it is given, which is empty unless a resumable stage was interrupted.
         resumable: the files that an interrupted run left are given to `produce` again; it writes every file by
-            `written_whole`.
+            `write_atomically`.
 
     Raises:
         InputError: when the disk is full.
@@ -76,7 +76,7 @@ def run_stage(root: Path, name: str, key: str, produce: Callable[[Path], None], 
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which becomes `path` when the block ends: on disk, and whole or not there."""
     partial = path.with_name(f".{path.name}.partial")
     try:

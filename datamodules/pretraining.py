@@ -31,7 +31,7 @@ from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings
 
 
 class PretrainingData(ResumableDataModule):
-    """Collects, cleans, tokenises, packs and mixes text.
+    """Collects, cleans, tokenizes, packs and mixes text.
 
     Args:
         folder: where prepared data is kept; reused when the inputs and settings are the same.
@@ -109,7 +109,7 @@ class PretrainingData(ResumableDataModule):
         )
         self.near_duplicates, self.validation_fraction = near_duplicates, validation_fraction
         self.validation_windows, self.seed = validation_windows, seed
-        self.verify, self.balance = verify, balance or Balance(maximum_epochs=None)
+        self.verify, self.balance = verify, balance or Balance(max_epochs=None)
         self.source_names = list(self.sources)
         self.prepared: Prepared | None = None
 
@@ -132,7 +132,7 @@ class PretrainingData(ResumableDataModule):
         return self.prepared
 
     def clean(self) -> Path:
-        """Folder of the clean documents, made if it is not there; nothing is tokenised."""
+        """Folder of the clean documents, made if it is not there; nothing is tokenized."""
         return prepare_documents(
             self.folder, self.sources, self.near_duplicates, self.validation_fraction, self.seed, self.curation
         )

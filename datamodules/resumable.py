@@ -88,19 +88,19 @@ class StepBatchSampler(Sampler[StepBatch]):
 
     Args:
         batches: of this rank, beginning with a step.
-        samples_a_step: over all ranks and accumulated batches.
+        samples_per_step: over all ranks and accumulated batches.
     """
 
-    def __init__(self, batches: DistributedBatchSampler, samples_a_step: int) -> None:
-        self.batches, self.samples_a_step = batches, samples_a_step
+    def __init__(self, batches: DistributedBatchSampler, samples_per_step: int) -> None:
+        self.batches, self.samples_per_step = batches, samples_per_step
 
     def __iter__(self) -> Iterator[StepBatch]:
         first, taken, skipped = self.batches.start(), 0, self.batches.skipped
         for samples in self.batches:
-            if taken == self.samples_a_step:
+            if taken == self.samples_per_step:
                 first, taken = skipped.after(first, taken), 0
             if taken == 0:
-                step = skipped.take(first, self.samples_a_step)
+                step = skipped.take(first, self.samples_per_step)
             taken += len(samples) * self.batches.ranks
             yield StepBatch(samples, step)
 
@@ -110,7 +110,7 @@ class BatchSizeSegment(NamedTuple):
 
     step: int
     sample: int
-    samples_a_step: int
+    samples_per_step: int
 
 
 class ResumableDataModule(lightning.LightningDataModule):
@@ -169,14 +169,14 @@ class ResumableDataModule(lightning.LightningDataModule):
         """
         if step < self.counted_steps:
             stretch = self._stretch_of(step)
-            return self.skipped.after(stretch.sample, (step - stretch.step) * stretch.samples_a_step)
+            return self.skipped.after(stretch.sample, (step - stretch.step) * stretch.samples_per_step)
         samples = sum(map(self._samples_in, range(self.counted_steps, step)))
         return self.skipped.after(self.consumed_samples, samples)
 
     def samples_of_step(self, step: int) -> list[int]:
         """Samples of the whole optimizer step that made `step` of them complete, over all ranks."""
         earlier = step <= self.counted_steps
-        samples = self._stretch_of(step - 1).samples_a_step if earlier else self._samples_in(step - 1)
+        samples = self._stretch_of(step - 1).samples_per_step if earlier else self._samples_in(step - 1)
         return self.skipped.take(self.position_at(step - 1), samples)
 
     def _samples_in(self, step: int) -> int:

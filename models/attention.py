@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from models.attention_kernels.cpu import blockwise_attention
 from models.attention_kernels.flex import attend_blocks, document_block_mask
-from models.attention_kernels.packed_documents import Sequences, changes
+from models.attention_kernels.packed_documents import PackedDocuments, changes
 from models.config import DecoderConfig
 from models.kv_cache import KeyValueCache
 from models.layers import RMSNorm, rotary_angles, rotate
@@ -28,7 +28,7 @@ def positions_in_documents(document_ids_BT: Tensor, branches_BT: Tensor | None =
     """Distance of each token from the first token of its document in the same row, other branches not counted.
 
     Args:
-        document_ids_BT: integers; equal neighbours belong to one document.
+        document_ids_BT: integers; equal neighbors belong to one document.
         branches_BT: integers; 0 is the prompt, every other number a branch that continues it. None is no branches.
 
     Returns:
@@ -52,7 +52,7 @@ def attended_pairs(document_ids_BT: Tensor, branches_BT: Tensor | None = None, w
 
 
 @dataclass(frozen=True)
-class AttentionLayout:
+class AttentionPattern:
     """Who attends to whom, worked out once a batch and shared by all layers.
 
     Attributes:
@@ -64,7 +64,7 @@ class AttentionLayout:
     """
 
     angles: tuple[Tensor, Tensor]
-    sequences: Sequences | None = None
+    sequences: PackedDocuments | None = None
     blocks: BlockMask | None = None
     window: int | None = None
     bias: Tensor | None = None
@@ -72,24 +72,24 @@ class AttentionLayout:
     @classmethod
     def of(
         cls, document_ids_BT: Tensor, config: DecoderConfig, dtype: torch.dtype, branches_BT: Tensor | None = None
-    ) -> "AttentionLayout":
+    ) -> "AttentionPattern":
         """Layout of packed rows: rectangles on a CPU, blocks on other devices. `dtype` is that of queries and keys."""
         if document_ids_BT.device.type == "cpu" and branches_BT is None and not changes(document_ids_BT)[:, 1:].any():
             return cls.causal(document_ids_BT, config, dtype)
         positions = positions_in_documents(document_ids_BT, branches_BT)
         angles = rotary_angles(positions, config, dtype)
         if document_ids_BT.device.type == "cpu":
-            return cls(angles, sequences=Sequences.of(document_ids_BT, branches_BT, config.sliding_window))
+            return cls(angles, sequences=PackedDocuments.of(document_ids_BT, branches_BT, config.sliding_window))
         return cls(angles, blocks=document_block_mask(document_ids_BT, positions, branches_BT, config.sliding_window))
 
     @classmethod
-    def causal(cls, like_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> "AttentionLayout":
+    def causal(cls, like_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> "AttentionPattern":
         """Layout of rows that hold one document each."""
         positions = torch.arange(like_BT.shape[1], device=like_BT.device)
         return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config, dtype), window=config.sliding_window)
 
     @classmethod
-    def decoding(cls, cache: KeyValueCache, config: DecoderConfig) -> "AttentionLayout":
+    def decoding(cls, cache: KeyValueCache, config: DecoderConfig) -> "AttentionPattern":
         """Layout of one new token a slot, which sees what its slot holds."""
         angles = rotary_angles(cache.positions[:, None], config, cache.keys.dtype)
         return cls(angles, bias=cache.bias(config.sliding_window))
@@ -118,7 +118,7 @@ class Attention(nn.Module):
         self.has_norms = config.query_key_norm
 
     def forward(
-        self, x_BTC: Tensor, layout: AttentionLayout, cache: KeyValueCache | None = None, layer: int = 0
+        self, x_BTC: Tensor, layout: AttentionPattern, cache: KeyValueCache | None = None, layer: int = 0
     ) -> Tensor:
         q_BTHD, k_BTKD, v_BTKD = (w(x_BTC).unflatten(-1, (-1, self.head_width)) for w in (self.wq, self.wk, self.wv))
         if self.has_norms:
@@ -169,7 +169,7 @@ def attend(
 
 
 @torch.compiler.disable  # the shapes of the rectangles change with every batch, and each would compile anew
-def attend_each_sequence(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, sequences: Sequences) -> Tensor:
+def attend_each_sequence(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, sequences: PackedDocuments) -> Tensor:
     """Causal attention of each document with itself, branch by branch.
 
     Args:

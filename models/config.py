@@ -50,25 +50,27 @@ class Experts:
     """A sparse mixture of feed-forward layers in every block.
 
     Args:
-        count: experts in a block.
-        active: experts that compute a token.
-        normalise: the active experts' weights sum to one (Mixtral); false leaves them their share of all (Qwen3-MoE).
+        num_experts: experts in a block.
+        experts_per_token: experts that compute a token.
+        normalize: the active experts' weights sum to one (Mixtral); false leaves them their share of all (Qwen3-MoE).
         balance_weight: of the loss that spreads tokens over experts; 0.01 is Switch's.
-        z_weight: of the router's squared log-normaliser; 0.001 is ST-MoE's.
+        z_weight: of the router's squared log-normalizer; 0.001 is ST-MoE's.
 
     Raises:
         InputError: for more active experts than there are, or a negative weight.
     """
 
-    count: int = 8
-    active: int = 2
-    normalise: bool = True
+    num_experts: int = 8
+    experts_per_token: int = 2
+    normalize: bool = True
     balance_weight: float = 0.01
     z_weight: float = 0.001
 
     def __post_init__(self) -> None:
-        if not 0 < self.active <= self.count:
-            raise InputError(f"experts: active={self.active} must lie between 1 and count={self.count}")
+        if not 0 < self.experts_per_token <= self.num_experts:
+            raise InputError(
+                f"experts: experts_per_token={self.experts_per_token} must lie between 1 and num_experts={self.num_experts}"
+            )
         if self.balance_weight < 0 or self.z_weight < 0:
             raise InputError(
                 f"experts: balance_weight={self.balance_weight}, z_weight={self.z_weight} must not be negative"

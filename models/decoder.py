@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from common.errors import InputError
-from models.attention import Attention, AttentionLayout
+from models.attention import Attention, AttentionPattern
 from models.config import DecoderConfig
 from models.kv_cache import KeyValueCache
 from models.layers import RMSNorm, SwiGLU, compute_dtype
@@ -36,7 +36,7 @@ class DecoderBlock(nn.Module):
         )
 
     def forward(
-        self, x_BTC: Tensor, layout: AttentionLayout, cache: KeyValueCache | None = None, layer: int = 0
+        self, x_BTC: Tensor, layout: AttentionPattern, cache: KeyValueCache | None = None, layer: int = 0
     ) -> Tensor:
         x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), layout, cache, layer)
         return x_BTC + self.feed_forward(self.feed_forward_norm(x_BTC))
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
 
         Args:
             tokens_BT: int64 token ids (hidden states where there is no embedding).
-            document_ids_BT: integers, equal for neighbours of one document; None means one document a row.
+            document_ids_BT: integers, equal for neighbors of one document; None means one document a row.
             cache: takes the keys and values of whole prompts, packed as documents; or, without `document_ids_BT`, of
                 one token a slot, which sees what its slot holds.
             branches_BT: 0 for a document's prompt, other integers for what continues it; None is no branches.
@@ -84,11 +84,11 @@ class Decoder(nn.Module):
         """
         dtype = compute_dtype(next(self.layers.parameters()))
         if document_ids_BT is not None:
-            layout = AttentionLayout.of(document_ids_BT, self.config, dtype, branches_BT)
+            layout = AttentionPattern.of(document_ids_BT, self.config, dtype, branches_BT)
         elif cache is not None:
-            layout = AttentionLayout.decoding(cache, self.config)
+            layout = AttentionPattern.decoding(cache, self.config)
         else:
-            layout = AttentionLayout.causal(tokens_BT, self.config, dtype)
+            layout = AttentionPattern.causal(tokens_BT, self.config, dtype)
         x_BTC = tokens_BT if self.tok_embeddings is None else self.tok_embeddings(tokens_BT)
         for index, block in self.layers.items():
             x_BTC = block(x_BTC, layout, cache, int(index))
@@ -132,13 +132,13 @@ def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) 
     return torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32) * std
 
 
-Stored = Callable[[str], Tensor | None]
+WeightLookup = Callable[[str], Tensor | None]
 """A stored parameter by its name in the decoder, whole; None for one that is to be drawn."""
 
 
 @torch.no_grad()
-def materialise(
-    decoder: Decoder, device: torch.device, seed: int, part: nn.Module | None = None, stored: Stored | None = None
+def materialize(
+    decoder: Decoder, device: torch.device, seed: int, part: nn.Module | None = None, stored: WeightLookup | None = None
 ) -> None:
     """Allocate what is still on the meta device and give it its weights, stored or drawn; tied parameters stay one.
 
@@ -146,7 +146,7 @@ def materialise(
         decoder: gives the names, which seed the generators.
         device: where to allocate.
         seed: of all weights that are drawn.
-        part: sub-module to materialise; by default the whole decoder.
+        part: sub-module to materialize; by default the whole decoder.
         stored: weights to begin with instead.
 
     Raises:
@@ -180,7 +180,7 @@ def build_decoder(config: DecoderConfig, seed: int = 0, device: torch.device | s
     """A decoder with its initial weights, allocated once."""
     with torch.device("meta"):
         decoder = Decoder(config)
-    materialise(decoder, torch.device(device), seed)
+    materialize(decoder, torch.device(device), seed)
     return decoder
 
 

@@ -21,7 +21,7 @@ def matmul_parameters(config: DecoderConfig) -> int:
     key_and_value = 2 * config.width * config.key_value_heads * config.head_width
     feed_forward = 3 * config.width * config.feed_forward_width
     if config.experts is not None:
-        feed_forward = config.experts.active * feed_forward + config.width * config.experts.count
+        feed_forward = config.experts.experts_per_token * feed_forward + config.width * config.experts.num_experts
     blocks = config.layers * (query_and_output + key_and_value + feed_forward)
     return blocks + config.width * (1 if config.scalar_output else config.vocabulary_size)
 
@@ -39,7 +39,7 @@ def parameters(config: DecoderConfig) -> int:
     if config.experts is not None:
         idle = (
             config.layers
-            * (config.experts.count - config.experts.active)
+            * (config.experts.num_experts - config.experts.experts_per_token)
             * 3
             * config.width
             * config.feed_forward_width
@@ -64,11 +64,11 @@ def training_flops(config: DecoderConfig, tokens: int, attended_pairs: int) -> i
     return 6 * matmul_parameters(config) * tokens + attention
 
 
-def palm_flops_a_token(config: DecoderConfig, sequence_length: int) -> float:
+def palm_flops_per_token(config: DecoderConfig, sequence_length: int) -> float:
     """FLOPs of a token forward and backward in PaLM's convention, 6 N + 12 L H Q T (Chowdhery et al. 2022, appendix B).
 
     N leaves the input embedding out; attention counts as the full square of the window, twice what is computed. For
-    comparison with published utilisations only.
+    comparison with published utilizations only.
 
     Args:
         config: shape of the decoder; L layers, H heads of width Q.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from models.bits_per_byte import BitsPerByte
-from models.decoder import Decoder, DecoderConfig, Stored, auxiliary_loss, materialise
+from models.decoder import Decoder, DecoderConfig, WeightLookup, auxiliary_loss, materialize
 from models.lora import LoRA
 from models.losses import IGNORE, linear_cross_entropy, token_negative_log_likelihood
 from models.optimizers.adamw import OptimizerFactory, Schedule, scale_gradients
@@ -24,7 +24,7 @@ from models.optimizers.skip_step import NormHistory, SpikeSkip
 Batch = dict[str, Any]
 """`tokens`, `labels`, `document_ids`, `label_bytes` [B, T]; `sample` [B], its number in the order; `source`, a name."""
 
-Head = Callable[[Tensor, Batch], Tensor]
+HeadFunction = Callable[[Tensor, Batch], Tensor]
 """What is computed from hidden states [B, T, C] and their batch."""
 
 
@@ -35,7 +35,7 @@ class LanguageModel(lightning.LightningModule):
         optimizer: factory of the optimizer.
         schedule: learning-rate factor by step.
         decoder: shape of the model; null takes that of `init_from`.
-        z_loss: weight of the squared log-normaliser, see `models.losses`.
+        z_loss: weight of the squared log-normalizer, see `models.losses`.
         initial_seed: seed of the initial weights.
         init_from: weights to begin with: a run's folder, a checkpoint, or a file that `convert` wrote.
         lora: train low-rank adapters instead of the whole model.
@@ -70,7 +70,7 @@ class LanguageModel(lightning.LightningModule):
         self.optimizer_factory, self.schedule = optimizer, schedule
         self.z_loss, self.initial_seed, self.init_from = z_loss, initial_seed, init_from
         self.norm_history = None if spike_skip is None else NormHistory(spike_skip)
-        self.stored: Stored | None = None
+        self.stored: WeightLookup | None = None
         self.decoder: Decoder | None = None
         self.step_loss = torch.zeros(())
         self.bits_per_byte = nn.ModuleDict()
@@ -81,12 +81,12 @@ class LanguageModel(lightning.LightningModule):
             with torch.device("meta"):
                 self.decoder = Decoder(self.config)
             if torch.get_default_device().type != "meta":
-                self.materialise(self.decoder, self.device)
+                self.materialize(self.decoder, self.device)
 
-    def materialise(self, part: nn.Module, device: torch.device) -> None:
+    def materialize(self, part: nn.Module, device: torch.device) -> None:
         """Allocate a sub-module of the decoder, or all of it, and give it its weights, the same in every layout."""
         assert self.decoder is not None
-        materialise(self.decoder, device, self.initial_seed, part, self.initial_weight)
+        materialize(self.decoder, device, self.initial_seed, part, self.initial_weight)
 
     def initial_weight(self, name: str) -> Tensor | None:
         """What a parameter of the decoder begins with, whole; None where it is to be drawn.
@@ -101,7 +101,7 @@ class LanguageModel(lightning.LightningModule):
             raise InputError(f"init_from={self.init_from} lacks {name}: it is no whole model of this shape")
         return value
 
-    def forward(self, batch: Batch, head: Head) -> Tensor:
+    def forward(self, batch: Batch, head: HeadFunction) -> Tensor:
         """`head(hidden states, batch)`: the one call that a pipeline takes over, where few ranks have hidden states.
 
         Args:

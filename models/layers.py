@@ -1,4 +1,4 @@
-"""Normalisation, feed-forward and rotary embedding: the parts of a decoder block that mix no positions.
+"""Normalization, feed-forward and rotary embedding: the parts of a decoder block that mix no positions.
 
 Plain PyTorch without fused kernels: each layer reads as its equation, and `torch.compile` does the fusing
 where a compiler is at hand.
@@ -16,7 +16,7 @@ from models.config import DecoderConfig
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation (Zhang & Sennrich 2019, eq. 4): x / rms(x) * weight.
+    """Root-mean-square normalization (Zhang & Sennrich 2019, eq. 4): x / rms(x) * weight.
 
     Args:
         width: size of the last dimension.
@@ -92,7 +92,7 @@ def rotary_angles(positions_BT: Tensor, config: DecoderConfig, dtype: torch.dtyp
 
 
 def rotate(x_BTHD: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each head's pairs (x[i], x[i + D/2]) by their angles: halves, not neighbours, as Hugging Face's Llama."""
+    """Turn each head's pairs (x[i], x[i + D/2]) by their angles: halves, not neighbors, as Hugging Face's Llama."""
     cosine, sine = angles
     first, second = x_BTHD.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

@@ -37,7 +37,7 @@ class VocabularySlice(NamedTuple):
         return rows.where(inside, 0), inside
 
     def combine(self, logsumexp_N: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-normaliser and target logit over the whole vocabulary from those of each slice."""
+        """Log-normalizer and target logit over the whole vocabulary from those of each slice."""
         if self.group is None:
             return logsumexp_N, target_N
         mine = torch.stack((logsumexp_N, target_N))
@@ -156,7 +156,7 @@ def linear_cross_entropy(
         weight_VC: output matrix; as a DTensor its rows are sharded over the mesh axis `tp`, and the gradient of
             `hidden_NC` is then this slice's part of the sum over slices.
         labels_N: int64 targets; `IGNORE` (-100) has no loss and no gradient.
-        z_loss: weight of the squared log-normaliser (Chowdhery et al. 2022, section 5, take 1e-4); 0 is none.
+        z_loss: weight of the squared log-normalizer (Chowdhery et al. 2022, section 5, take 1e-4); 0 is none.
         chunk: tokens whose logits are held at once; the result does not depend on it beyond rounding.
         count: what the sum is divided by, a scalar; by default the number of valid labels. A caller who cuts a batch
             into pieces gives the whole batch's count, so that the pieces' losses add up to the batch's.

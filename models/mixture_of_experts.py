@@ -28,7 +28,7 @@ class SparseFeedForward(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         assert config.experts is not None
-        self.experts, count = config.experts, config.experts.count
+        self.experts, count = config.experts, config.experts.num_experts
         self.router = nn.Linear(config.width, count, bias=False)
         self.w1 = nn.Parameter(torch.empty(count, config.feed_forward_width, config.width))
         self.w2 = nn.Parameter(torch.empty(count, config.width, config.feed_forward_width))
@@ -41,8 +41,8 @@ class SparseFeedForward(nn.Module):
         # Which experts are chosen must not hang on bfloat16's rounding of their probabilities.
         logits_NE = logits_NE.to(torch.promote_types(logits_NE.dtype, torch.float32))
         probabilities_NE = logits_NE.softmax(-1)
-        weights_NK, chosen_NK = probabilities_NE.topk(self.experts.active, dim=-1)
-        if self.experts.normalise:
+        weights_NK, chosen_NK = probabilities_NE.topk(self.experts.experts_per_token, dim=-1)
+        if self.experts.normalize:
             weights_NK = weights_NK / weights_NK.sum(-1, keepdim=True)
         self.auxiliary_loss = self._auxiliary(logits_NE, probabilities_NE, chosen_NK, len(x_BTC))
         return self._compute(x_NC, weights_NK.to(x_NC.dtype), chosen_NK).view_as(x_BTC)
@@ -50,8 +50,8 @@ class SparseFeedForward(nn.Module):
     def _compute(self, x_NC: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
         """Tokens sorted by expert, so that each expert computes one matrix of them."""
         order = chosen_NK.flatten().argsort(stable=True)
-        tokens = order // self.experts.active
-        counts = chosen_NK.flatten().bincount(minlength=self.experts.count).tolist()
+        tokens = order // self.experts.experts_per_token
+        counts = chosen_NK.flatten().bincount(minlength=self.experts.num_experts).tolist()
         outputs = [
             F.linear(F.silu(F.linear(part, w1)) * F.linear(part, w3), w2)
             for part, w1, w2, w3 in zip(x_NC[tokens].split(counts), self.w1, self.w2, self.w3, strict=True)
@@ -61,10 +61,10 @@ class SparseFeedForward(nn.Module):
 
     def _auxiliary(self, logits_NE: Tensor, probabilities_NE: Tensor, chosen_NK: Tensor, rows: int) -> Tensor:
         """E times the sum over experts of (share of a row's tokens it got) x (its mean probability there), 1 where all
-        are equal (Fedus et al. 2021, eq. 4, by row); and the squared log-normaliser (Zoph et al. 2022, eq. 5).
+        are equal (Fedus et al. 2021, eq. 4, by row); and the squared log-normalizer (Zoph et al. 2022, eq. 5).
         """
         mean_BE = probabilities_NE.unflatten(0, (rows, -1)).mean(1)
-        got_NE = torch.zeros_like(probabilities_NE).scatter_(1, chosen_NK, 1.0 / self.experts.active)
+        got_NE = torch.zeros_like(probabilities_NE).scatter_(1, chosen_NK, 1.0 / self.experts.experts_per_token)
         share_BE = got_NE.unflatten(0, (rows, -1)).mean(1)
-        balance = self.experts.count * (share_BE * mean_BE).sum(-1).mean()
+        balance = self.experts.num_experts * (share_BE * mean_BE).sum(-1).mean()
         return self.experts.balance_weight * balance + self.experts.z_weight * logits_NE.logsumexp(-1).square().mean()

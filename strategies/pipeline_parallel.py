@@ -45,7 +45,7 @@ ONE_STAGE = ("gpipe", "1f1b")
 ZERO_BUBBLE = ("interleaved_zero_bubble", "zbv")
 
 Batch = dict[str, Any]
-Head = Callable[[Tensor, Batch], Tensor]
+HeadFunction = Callable[[Tensor, Batch], Tensor]
 Watch = Callable[[str], AbstractContextManager[None]]
 """Told when a `schedule` runs and, within it, each `action`: whoever keeps time can say what waiting was for."""
 
@@ -85,7 +85,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         self._schedules: dict[Any, Any] = {}
         self._views: list[nn.Module] = []
         self._pieces: list[Batch] = []
-        self._head: Head | None = None
+        self._head: HeadFunction | None = None
         self.watch: Watch = _unwatched
 
     # Layout
@@ -191,9 +191,9 @@ class PipelineParallelStrategy(TensorParallelStrategy):
     def parallelize(self, model: Any) -> None:
         """Keep this process's stages, then do to them what is done to a whole model."""
         module = cast(Any, self.lightning_module)
-        if len(self.spread_models()) > 1:
+        if len(self.parallelizable_models()) > 1:
             raise InputError(
-                f"{type(module).__name__} holds {len(self.spread_models())} models: a pipeline runs one, take "
+                f"{type(module).__name__} holds {len(self.parallelizable_models())} models: a pipeline runs one, take "
                 "strategies.TensorParallelStrategy"
             )
         sequence_length = getattr(module.trainer.datamodule, "sequence_length", 1)
@@ -227,7 +227,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
 
     # Steps
 
-    def forward(self, batch: Batch, head: Head) -> Tensor:
+    def forward(self, batch: Batch, head: HeadFunction) -> Tensor:
         """What `LightningModule.forward(batch, head)` is in a pipeline.
 
         Returns:
@@ -241,7 +241,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         batches, self._waiting = self._waiting, []
         return self.train(batches, head)
 
-    def train(self, batches: list[Batch], head: Head) -> Tensor:
+    def train(self, batches: list[Batch], head: HeadFunction) -> Tensor:
         """Forward and backward of all batches by the schedule; the gradients wait in the loss for its `backward`."""
         self._pieces = [piece for batch in batches for piece in cut(batch, self.microbatches)]
         self._head = head
@@ -336,7 +336,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
             work.wait()
         mine += theirs
 
-    def evaluate(self, batch: Batch, head: Head) -> Tensor:
+    def evaluate(self, batch: Batch, head: HeadFunction) -> Tensor:
         """Pieces of the batch pass through the stages one after the other, and every rank gets the result."""
         pieces = cut(batch, self.microbatches)
         inputs: dict[int, list[Tensor]] = {0: [piece["tokens"] for piece in pieces]}

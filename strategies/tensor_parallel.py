@@ -1,7 +1,7 @@
 """One strategy for every layout without a pipeline: one process, DDP, FSDP2, HSDP, tensor parallelism, their products.
 
 It spreads any LightningModule whose models follow the name contract (`tok_embeddings`, `layers.<i>`, `norm`, `output`)
-and that can `materialise(part, device)` a part of itself. The order is fixed and every step is optional: cut (tensor
+and that can `materialize(part, device)` a part of itself. The order is fixed and every step is optional: cut (tensor
 parallelism), checkpoint activations, compile, then allocate and shard block by block, so that no process ever holds
 more than its shards and one block. Built on Lightning's ModelParallelStrategy for the launcher, the process group and
 the precision plugins; what it knows of meshes and checkpoints is replaced.
@@ -24,14 +24,21 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from common.errors import InputError
 from models.decoder import Decoder
-from models.weights.sharded_folder import Saver, load_rest, load_tensors, remove, require_whole, stored_tensors
+from models.weights.sharded_folder import (
+    CheckpointSaver,
+    load_tensors,
+    load_trainer_state,
+    remove,
+    stored_tensors,
+    verify_checkpoint,
+)
 from strategies.parallel.activation_checkpointing import ActivationCheckpointing, checkpoint_activations, compile_block
 from strategies.parallel.float8 import refuse_without_units, use_float8_products
 from strategies.parallel.gradient_norm import gradient_norm
 from strategies.parallel.launcher import Launcher
 from strategies.parallel.mesh import MeshSizes, check_divisible, make_mesh, resolve_sizes
 from strategies.parallel.tensor_parallel_plan import apply_tensor_parallel
-from strategies.parallel.unshard import gathered
+from strategies.parallel.unshard import unsharded
 
 CONTRACT = ("tok_embeddings", "layers", "norm", "output")
 """Names of the sub-modules by which a strategy knows a model."""
@@ -86,7 +93,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
         }
         self.activation_checkpointing, self.compile_backend = activation_checkpointing, compile_backend
         self.float8 = float8
-        self.saver = Saver(asynchronous_checkpoints)
+        self.saver = CheckpointSaver(asynchronous_checkpoints)
         self.sizes = MeshSizes()
 
     # Processes and mesh
@@ -146,7 +153,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
         return {"num_replicas": self.sizes.data_parallel, "rank": rank}
 
     @property
-    def is_first_of_its_share(self) -> bool:
+    def is_model_parallel_leader(self) -> bool:
         """Whether this process is the one that speaks for all that see the same samples."""
         mesh = self.device_mesh
         return all(mesh.get_local_rank(axis) == 0 for axis in ("pp", "cp", "tp"))
@@ -169,7 +176,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
         assert self.model is not None
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
-        for model in self.spread_models():
+        for model in self.parallelizable_models():
             if any(parameter.is_meta for parameter in model.parameters()):
                 self.parallelize(model)
         module = cast(Any, self.lightning_module)
@@ -180,7 +187,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
 
-    def spread_models(self) -> list[nn.Module]:
+    def parallelizable_models(self) -> list[nn.Module]:
         """The models within the LightningModule that follow the name contract."""
         assert self.lightning_module is not None
         found = [m for m in self.lightning_module.modules() if all(hasattr(m, name) for name in CONTRACT)]
@@ -218,14 +225,14 @@ class TensorParallelStrategy(ModelParallelStrategy):
     def allocate_and_shard(self, part: nn.Module, reshard_after_forward: bool) -> None:
         """Draw the weights of a part and keep this process's shards of them."""
         assert self.lightning_module is not None
-        cast(Any, self.lightning_module).materialise(part, self.root_device)
+        cast(Any, self.lightning_module).materialize(part, self.root_device)
         if self.sizes.data_parallel > 1:
             axes = ("dp_replicate", "dp_shard") if self.sizes.dp_replicate > 1 else ("dp_shard",)
             fully_shard(part, mesh=self.device_mesh[axes], reshard_after_forward=reshard_after_forward)
 
     def sharded_roots(self) -> Iterator[FSDPModule]:
         """Every root that FSDP2 shards."""
-        for model in self.spread_models():
+        for model in self.parallelizable_models():
             yield from (root for root in self.roots(model) if isinstance(root, FSDPModule))
 
     @contextmanager
@@ -258,9 +265,9 @@ class TensorParallelStrategy(ModelParallelStrategy):
                 if isinstance(part, FSDPModule):
                     part.reshard()
 
-    def gathered(self, model: Decoder) -> AbstractContextManager[Decoder]:
+    def unsharded(self, model: Decoder) -> AbstractContextManager[Decoder]:
         """A model with whole weights, for running it without the other ranks, see `strategies.parallel.unshard`."""
-        return gathered(model)
+        return unsharded(model)
 
     def gradient_norm(self, parameters: Iterable[nn.Parameter] | None = None) -> Tensor:
         """The global 2-norm of all gradients, or of some parameters', the same on every rank."""
@@ -314,8 +321,8 @@ class TensorParallelStrategy(ModelParallelStrategy):
                 f"checkpoint {folder} is a single file, written by one of Lightning's own strategies: "
                 "continue with that strategy, or give this one a trainer.default_root_dir of its own"
             )
-        require_whole(folder)
-        rest = load_rest(folder)
+        verify_checkpoint(folder)
+        rest = load_trainer_state(folder)
         assert self.lightning_module is not None
         # Another model is refused by its configuration before a tensor does not fit.
         self.lightning_module.on_load_checkpoint(rest)
@@ -334,10 +341,10 @@ class TensorParallelStrategy(ModelParallelStrategy):
                     inner.state[parameter][key.removeprefix(prefix)] = value
                     targets[key] = value
         load_tensors(folder, {name: tensor.detach() for name, tensor in targets.items()})
-        self.share_copies()
+        self.sync_tied_parameters()
         return rest | {"state_dict": {}}
 
-    def share_copies(self) -> None:
+    def sync_tied_parameters(self) -> None:
         """Copy what was loaded under a name to the other parameters of that name."""
         owned = self.owned_parameters()
         for name, parameter in self.named_parameters():

@@ -16,7 +16,7 @@ from main import build, main
 from models.config import DecoderConfig
 from models.decoder import build_decoder
 from models.weights.single_file import write_safetensors
-from models.weights.source import StoredWeights
+from models.weights.source import WeightSource
 from tests.conftest import ROOT, Configure
 from tests.helpers.distributed import Command
 
@@ -169,7 +169,7 @@ def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, ba
     assert re.match(rf"# python main.py (fit|test) --config {path.relative_to(ROOT)}", text)
     begin = [f"--model.init_args.init_from={base_run}"] if "init_from: " in text else []
     if "RewardEnsemble" in text or "RewardModelScore" in text:
-        stored = StoredWeights(base_run)
+        stored = WeightSource(base_run)
         config = DecoderConfig(**stored.config | {"scalar_output": True, "tied_embeddings": False})
         tensors = {f"decoder.{name}": p.detach() for name, p in build_decoder(config).named_parameters()}
         member = tmp_path / "member.safetensors"

@@ -38,7 +38,7 @@ class Best:
 
 
 def best_of_n(scores_A: Tensor, n: int) -> Tensor:
-    """Places of the best of every n neighbouring answers, the first of equals, int64 [prompts].
+    """Places of the best of every n neighboring answers, the first of equals, int64 [prompts].
 
     Raises:
         InputError: where the answers are no multiple of n.

@@ -42,9 +42,9 @@ def wilson(shares_P: Tensor) -> Interval:
             is then too wide, never too narrow.
     """
     count, share = len(shares_P), float(shares_P.double().mean())
-    centre = (share + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
+    center = (share + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
     half = Z95 / (1 + Z95**2 / count) * (share * (1 - share) / count + Z95**2 / (4 * count**2)) ** 0.5
-    return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0))
+    return Interval(share, max(center - half, 0.0), min(center + half, 1.0))
 
 
 def bootstrap(values_P: Tensor, resamples: int = 2000, seed: int = 0) -> Interval:

@@ -133,7 +133,7 @@ class SideBySide:
         for judge, scores in self.scores.items():
             numbers[judge] = self.mean(scores[name])
             numbers[f"win_rate_by_{judge}"] = self.win_rate(judge, name, self.reference)
-        further = {"kl_a_token": float(exact.sum() / lengths.sum())}
+        further = {"kl_per_token": float(exact.sum() / lengths.sum())}
         if self.samples > 1:
             # What the first judge could give without training, and at which price: the yardstick of a policy's.
             best = best_of_n(next(iter(self.scores.values()))[name], self.samples)

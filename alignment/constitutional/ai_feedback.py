@@ -1,6 +1,6 @@
 """Pairs of answers, and how sure a model is which one keeps a principle better: preferences without people.
 
-The feedback of Bai et al. 2022, "Constitutional AI", section 4.1: a multiple-choice question, and the normalised
+The feedback of Bai et al. 2022, "Constitutional AI", section 4.1: a multiple-choice question, and the normalized
 probabilities of (A) and (B) as a soft label. Models like one letter better than the other, so every pair is shown in
 both orders, worked examples turned round as well, and log-odds are averaged: whatever adds to them for a letter's sake
 cancels exactly, at twice the price.
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from alignment.constitutional.constitution import BETTER, WORSE, Constitution, Principle
 from alignment.constitutional.judge import Messages
-from alignment.constitutional.llm_calls import Interview, Question, Sample, Stage, kept, provenance
+from alignment.constitutional.llm_calls import AnnotationStage, LLMCall, PromptRecord, RecordedCalls, kept, provenance
 from common.errors import InputError
 
 LETTERS = ("(A)", "(B)")
@@ -23,10 +23,10 @@ ANSWER = "Answer with (A) or (B) only."
 SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 
 
-class Asking(NamedTuple):
+class ComparisonPrompt(NamedTuple):
     """One showing of a pair."""
 
-    sample: Sample
+    sample: PromptRecord
     principle: Principle
     turned: bool
     """Whether the first answer is shown as (B)."""
@@ -97,11 +97,11 @@ def sigmoid(x: float) -> float:
 
 
 @dataclass(frozen=True)
-class Preferences(Stage):
+class Preferences(AnnotationStage):
     """Rows for a reward model or a policy: `prompt`, `chosen`, `rejected`, `preference_probability`.
 
     Args:
-        principles_a_pair: different ones each pair is judged by; the paper takes one at random.
+        principles_per_pair: different ones each pair is judged by; the paper takes one at random.
         chain_of_thought: let the judge reason before it decides; its word is then nearly certain whatever it says, so
             that labels are clamped.
         clamp: largest probability of a label after reasoning; 0.6, and so 0.4 for the other answer, is the paper's.
@@ -111,14 +111,14 @@ class Preferences(Stage):
     """
 
     name: ClassVar[str] = "preferences"
-    principles_a_pair: int = 1
+    principles_per_pair: int = 1
     chain_of_thought: bool = False
     clamp: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.principles_a_pair < 1 or not 0.5 < self.clamp <= 1:
+        if self.principles_per_pair < 1 or not 0.5 < self.clamp <= 1:
             raise InputError(
-                f"preferences.principles_a_pair={self.principles_a_pair}, clamp={self.clamp}: need at least 1, and "
+                f"preferences.principles_per_pair={self.principles_per_pair}, clamp={self.clamp}: need at least 1, and "
                 "0.5 < clamp <= 1"
             )
 
@@ -134,18 +134,20 @@ class Preferences(Stage):
             for turned in (False, True)
         }
 
-    def make(self, samples: Sequence[Sample], constitution: Constitution, interview: Interview) -> list[dict[str, Any]]:
+    def make(
+        self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
+    ) -> list[dict[str, Any]]:
         """Answer every prompt twice with the model `generator`; let `judge` say which answer is better.
 
         Returns:
             A record a sample: `sample`, `dropped`, `prompt`, `answers`, `probability` (that the first is better),
-            `judgements` (`principle`, `log_odds` of the first answer in both orders, `position_bias`, by how much (A)
+            `judgments` (`principle`, `log_odds` of the first answer in both orders, `position_bias`, by how much (A)
             is liked for being (A)), `calls`.
         """
         asking = kept(samples)
         both = interview.complete(
             "generator",
-            [Question(sample, f"answer {number}", sample.prompt) for sample in asking for number in (1, 2)],
+            [LLMCall(sample, f"answer {number}", sample.prompt) for sample in asking for number in (1, 2)],
         )
         answers = {
             sample.number: [answer.text for answer in both[2 * place : 2 * place + 2]]
@@ -155,9 +157,9 @@ class Preferences(Stage):
             if answers[sample.number][0] == answers[sample.number][1]:
                 sample.dropped = "equal_answers"
         askings = [
-            Asking(sample, principle, turned)
+            ComparisonPrompt(sample, principle, turned)
             for sample in kept(samples)
-            for principle in constitution.draw(interview.seed, sample.number, "comparison", self.principles_a_pair)
+            for principle in constitution.draw(interview.seed, sample.number, "comparison", self.principles_per_pair)
             for turned in (False, True)
         ]
         log_odds: dict[int, dict[str, list[float]]] = {sample.number: {} for sample in samples}
@@ -165,7 +167,7 @@ class Preferences(Stage):
         verdicts = interview.choose(
             "judge",
             [
-                Question(a.sample, a.purpose("comparison"), messages, examples_name(a.turned, self.chain_of_thought))
+                LLMCall(a.sample, a.purpose("comparison"), messages, examples_name(a.turned, self.chain_of_thought))
                 for a, messages in asked
             ],
             LETTERS,
@@ -177,8 +179,8 @@ class Preferences(Stage):
         return [self._record(sample, answers.get(sample.number, []), log_odds[sample.number]) for sample in samples]
 
     def _reasoned(
-        self, askings: list[Asking], answers: dict[int, list[str]], interview: Interview
-    ) -> list[tuple[Asking, Messages]]:
+        self, askings: list[ComparisonPrompt], answers: dict[int, list[str]], interview: RecordedCalls
+    ) -> list[tuple[ComparisonPrompt, Messages]]:
         """What is asked of each pair up to the letter, with the judge's reasoning where it is to reason."""
         thinking = self.chain_of_thought
         asked = [
@@ -190,7 +192,7 @@ class Preferences(Stage):
         reasonings = interview.complete(
             "judge",
             [
-                Question(a.sample, a.purpose("reasoning"), messages, examples_name(a.turned, thinking))
+                LLMCall(a.sample, a.purpose("reasoning"), messages, examples_name(a.turned, thinking))
                 for a, messages in asked
             ],
         )
@@ -200,15 +202,15 @@ class Preferences(Stage):
             if a.sample.dropped is None
         ]
 
-    def _record(self, sample: Sample, answers: list[str], log_odds: dict[str, list[float]]) -> dict[str, Any]:
+    def _record(self, sample: PromptRecord, answers: list[str], log_odds: dict[str, list[float]]) -> dict[str, Any]:
         if sample.dropped:
             return sample.record()
-        judgements = [
+        judgments = [
             {"principle": name, "log_odds": orders, "position_bias": (orders[0] - orders[1]) / 2}
             for name, orders in log_odds.items()
         ]
         label = soft_label(list(log_odds.values()), self.clamp if self.chain_of_thought else None)
-        return sample.record(answers=answers, probability=label, judgements=judgements)
+        return sample.record(answers=answers, probability=label, judgments=judgments)
 
     def rows(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The pair of a record, the likelier answer chosen, with the principles it was judged by."""
@@ -218,22 +220,22 @@ class Preferences(Stage):
         chosen, rejected = record["answers"] if probability >= 0.5 else reversed(record["answers"])
         row = {"prompt": record["prompt"], "chosen": chosen, "rejected": rejected}
         row["preference_probability"] = max(probability, 1 - probability)
-        row["principles"] = [judgement["principle"] for judgement in record["judgements"]]
+        row["principles"] = [judgment["principle"] for judgment in record["judgments"]]
         yield row | provenance(record)
 
     def describe(self, records: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """How sure labels are, how much (A) is liked for being (A), and for how many judgements that decides."""
+        """How sure labels are, how much (A) is liked for being (A), and for how many judgments that decides."""
         labels: list[float] = []
-        judgements: list[dict[str, Any]] = []
+        judgments: list[dict[str, Any]] = []
         for record in records:
             if not record["dropped"]:
                 labels.append(max(record["probability"], 1 - record["probability"]))
-                judgements += record["judgements"]
+                judgments += record["judgments"]
         if not labels:
             return {}
-        contradicting = sum(first * second < 0 for first, second in (made["log_odds"] for made in judgements))
+        contradicting = sum(first * second < 0 for first, second in (made["log_odds"] for made in judgments))
         return {
             "mean_label": sum(labels) / len(labels),
-            "position_bias": sum(made["position_bias"] for made in judgements) / len(judgements),
-            "decided_by_position": contradicting / len(judgements),
+            "position_bias": sum(made["position_bias"] for made in judgments) / len(judgments),
+            "decided_by_position": contradicting / len(judgments),
         }

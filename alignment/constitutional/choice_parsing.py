@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from alignment.constitutional.judge import Completion, Verdict
+from alignment.constitutional.judge import ChoiceLogProbs, Completion
 
 
 class Place(NamedTuple):
@@ -64,16 +64,16 @@ def _finite(tokens: Iterable[tuple[str, float | None]]) -> list[tuple[str, float
     return [(token, value) for token, value in tokens if value is not None and math.isfinite(value)]
 
 
-def count_votes(ballots: Sequence[Completion], letters: Sequence[str]) -> Verdict:
+def count_votes(ballots: Sequence[Completion], letters: Sequence[str]) -> ChoiceLogProbs:
     """Probabilities from votes by Laplace's rule of succession; no verdict where no vote can be read."""
     refused = next((ballot for ballot in ballots if ballot.finish == "refused"), None)
     if refused is not None:
-        return Verdict((), refused.text)
+        return ChoiceLogProbs((), refused.text)
     read = [letter for ballot in ballots if (letter := letter_of(ballot.text, letters)) is not None]
     tokens = sum(ballot.prompt_tokens for ballot in ballots), sum(ballot.completion_tokens for ballot in ballots)
     if not read:
-        return Verdict((), "no_letter", *tokens)
-    return Verdict(
+        return ChoiceLogProbs((), "no_letter", *tokens)
+    return ChoiceLogProbs(
         tuple(math.log((read.count(letter) + 1) / (len(read) + len(letters))) for letter in letters), "", *tokens
     )
 

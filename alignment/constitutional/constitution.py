@@ -1,4 +1,4 @@
-"""A constitution: the principles by which a model criticises, revises and compares answers, read from YAML.
+"""A constitution: the principles by which a model criticizes, revises and compares answers, read from YAML.
 
 All that is asked of a model in words stands in that file, so that another constitution is another file and no code;
 what is fixed here is only the shape. Bai et al. 2022, "Constitutional AI: Harmlessness from AI Feedback", sections 3.1

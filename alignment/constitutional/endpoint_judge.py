@@ -25,12 +25,12 @@ from alignment.constitutional.choice_parsing import (
 )
 from alignment.constitutional.http_client import Client, RefusedError, problem_of_url
 from alignment.constitutional.judge import (
+    ChoiceLogProbs,
     Completion,
     Judge,
     Messages,
     OpenModel,
     Request,
-    Verdict,
     require_prices,
     require_sizes,
 )
@@ -64,7 +64,7 @@ class EndpointJudge(Judge):
         requests_per_minute: at most; null for any number.
         timeout_seconds: for a connection, and for each piece of an answer.
         retries: of a request that failed in a way that may pass: no connection, busy, limited, no JSON.
-        first_wait_seconds, longest_wait_seconds: between attempts, see `alignment.constitutional.http_client`.
+        first_wait_seconds, max_wait_seconds: between attempts, see `alignment.constitutional.http_client`.
         prompt_price, completion_price: of a million tokens, in any currency.
 
     Raises:
@@ -89,7 +89,7 @@ class EndpointJudge(Judge):
         timeout_seconds: float = 120.0,
         retries: int = 8,
         first_wait_seconds: float = 1.0,
-        longest_wait_seconds: float = 120.0,
+        max_wait_seconds: float = 120.0,
         prompt_price: float = 0.0,
         completion_price: float = 0.0,
     ) -> None:
@@ -105,11 +105,11 @@ class EndpointJudge(Judge):
                 raise InputError(f"{name}={value}: must not be negative")
         if votes and not temperature:
             raise InputError(f"votes={votes} at temperature=0: all of them would be one, give a temperature above 0")
-        waits = (timeout_seconds, first_wait_seconds, longest_wait_seconds, requests_per_minute or 1.0)
+        waits = (timeout_seconds, first_wait_seconds, max_wait_seconds, requests_per_minute or 1.0)
         if not all(0 < wait < math.inf for wait in waits) or not 0 < top_p <= 1:
             raise InputError(
                 f"timeout_seconds={timeout_seconds}, first_wait_seconds={first_wait_seconds}, "
-                f"longest_wait_seconds={longest_wait_seconds}, requests_per_minute={requests_per_minute}, "
+                f"max_wait_seconds={max_wait_seconds}, requests_per_minute={requests_per_minute}, "
                 f"top_p={top_p}: must be numbers above 0, top_p at most 1"
             )
         if api_key_variable is not None and not os.environ.get(api_key_variable):
@@ -126,7 +126,7 @@ class EndpointJudge(Judge):
         )
         self.connection: dict[str, Any] = {
             "concurrency": concurrency, "requests_per_minute": requests_per_minute, "timeout_seconds": timeout_seconds,
-            "retries": retries, "first_wait_seconds": first_wait_seconds, "longest_wait_seconds": longest_wait_seconds,
+            "retries": retries, "first_wait_seconds": first_wait_seconds, "max_wait_seconds": max_wait_seconds,
         }  # fmt: skip
         self.prompt_price, self.completion_price = prompt_price, completion_price
 
@@ -155,7 +155,7 @@ class EndpointJudge(Judge):
         """A text in answer to each request, in their order."""
         return self._client.map(self._complete, requests)
 
-    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[Verdict]:
+    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
         """How likely each option's letter is as the answer to each request, in their order."""
         letters = [re.sub(r"\W", "", option) for option in options]
         if not self.votes:
@@ -180,13 +180,13 @@ class EndpointJudge(Judge):
         # JSON may spell halves of characters, which no file and no further request could hold.
         return Completion((text or "").encode("utf-8", "replace").decode(), finish, *_usage(answer))
 
-    def _choose(self, request: Request, letters: Sequence[str]) -> Verdict:
+    def _choose(self, request: Request, letters: Sequence[str]) -> ChoiceLogProbs:
         chat = {"logprobs": True, "top_logprobs": self.top_logprobs}
         asked = chat if self.api == "chat" else {"logprobs": self.top_logprobs}
         try:
             answer = self._ask(self._body(request, LONGEST_VERDICT) | {"temperature": 0.0} | asked)
         except _UnanswerableError as refusal:
-            return Verdict((), str(refusal))
+            return ChoiceLogProbs((), str(refusal))
         served = answer["choices"][0].get("logprobs") or {}
         places = chat_places(served) if self.api == "chat" else completion_places(served)
         if not places:
@@ -194,7 +194,7 @@ class EndpointJudge(Judge):
                 f"endpoint {self.base_url} serves no log-probabilities for {self.model}: set `votes` to ask for the "
                 "letter several times instead"
             )
-        return Verdict(letter_log_probabilities(places, letters), "no_letter", *_usage(answer))
+        return ChoiceLogProbs(letter_log_probabilities(places, letters), "no_letter", *_usage(answer))
 
     def _body(self, request: Request, max_new_tokens: int) -> dict[str, Any]:
         # Below 2^31, which every server can hold.

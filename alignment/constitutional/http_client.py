@@ -85,7 +85,7 @@ class Client:
         timeout_seconds: for a connection, and for each piece of an answer.
         retries: further attempts of a request that failed in a way that may pass.
         first_wait_seconds: longest wait before the first of them; it doubles each time.
-        longest_wait_seconds: no wait is longer, and a server that asks for a longer one is given up.
+        max_wait_seconds: no wait is longer, and a server that asks for a longer one is given up.
 
     Attributes:
         attempts: requests sent.
@@ -100,7 +100,7 @@ class Client:
         timeout_seconds: float,
         retries: int,
         first_wait_seconds: float,
-        longest_wait_seconds: float,
+        max_wait_seconds: float,
     ) -> None:
         import httpx  # a quarter of a second that other commands need not spend
 
@@ -109,7 +109,7 @@ class Client:
             base_url=url, headers=headers, timeout=timeout_seconds, limits=httpx.Limits(max_connections=concurrency)
         )
         self.url, self.concurrency, self.retries = url, concurrency, retries
-        self._first_wait, self._longest_wait = first_wait_seconds, longest_wait_seconds
+        self._first_wait, self._longest_wait = first_wait_seconds, max_wait_seconds
         self._stopped = threading.Event()
         self._pacing = Pacing(requests_per_minute, self._stopped)
         self._lock, self.attempts = threading.Lock(), 0
@@ -181,7 +181,7 @@ class Client:
         if seconds > self._longest_wait:
             raise InputError(
                 f"endpoint {self.url} asks to wait {seconds:.0f} s ({problem}), more than "
-                f"longest_wait_seconds={self._longest_wait:g}: raise it, or start again later to go on"
+                f"max_wait_seconds={self._longest_wait:g}: raise it, or start again later to go on"
             )
         self._pacing.pause(seconds)
 

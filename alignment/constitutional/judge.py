@@ -55,7 +55,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ChoiceLogProbs:
     """How likely each option is as the answer.
 
     Attributes:
@@ -120,7 +120,7 @@ class Judge(ABC):
         """A text in answer to each request, in their order."""
 
     @abstractmethod
-    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[Verdict]:
+    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
         """How likely each option is as the whole answer to each request, in their order."""
 
 
@@ -203,7 +203,7 @@ class DecoderJudge(Judge):
             completions[number] = Completion(text, finish, len(prompts[number]), len(answer.tokens))
         return completions
 
-    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[Verdict]:
+    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
         """How likely each option is as the beginning of the answer, in the tokens that the template makes of it.
 
         What the options' tokens have in common at their beginning counts for neither.
@@ -224,9 +224,9 @@ class DecoderJudge(Judge):
         )
         found = iter(log_likelihoods(self.model.decoder, batches, len(contexts) * len(options), show_progress=False))
         return [
-            Verdict(tuple(next(found) for _ in options), prompt_tokens=len(prompt) + len(shared))
+            ChoiceLogProbs(tuple(next(found) for _ in options), prompt_tokens=len(prompt) + len(shared))
             if isinstance(prompt, list)
-            else Verdict((), reason=prompt)
+            else ChoiceLogProbs((), reason=prompt)
             for prompt in prompts
         ]
 

@@ -18,7 +18,7 @@ from alignment.constitutional.judge import Completion, Judge, Messages, Request
 
 
 @dataclass
-class Sample:
+class PromptRecord:
     """A prompt on its way through a stage.
 
     Attributes:
@@ -42,10 +42,10 @@ class Sample:
         return head | group | ({} if self.dropped else made) | {"calls": self.calls}
 
 
-class Question(NamedTuple):
+class LLMCall(NamedTuple):
     """Something asked about a sample."""
 
-    sample: Sample
+    sample: PromptRecord
     purpose: str
     """Of the question among all about the sample; with the seed and the sample's number it decides the draws."""
     messages: Messages
@@ -53,7 +53,7 @@ class Question(NamedTuple):
     """Name of the worked examples that stand before the messages."""
 
 
-class Interview:
+class RecordedCalls:
     """Asks models.
 
     Args:
@@ -69,7 +69,7 @@ class Interview:
         self.models, self.examples, self.seed = models, examples, seed
         self.seconds = dict.fromkeys(models, 0.0)
 
-    def complete(self, model: str, questions: Sequence[Question]) -> list[Completion]:
+    def complete(self, model: str, questions: Sequence[LLMCall]) -> list[Completion]:
         """A text in answer to each question, in their order; empty where the sample was dropped for want of one."""
         start = time.perf_counter()
         completions = self.models[model].complete([self._request(question) for question in questions])
@@ -89,7 +89,7 @@ class Interview:
                 question.sample.dropped = question.sample.dropped or f"{question.purpose.split()[0]}: {reason}"
         return found
 
-    def choose(self, model: str, questions: Sequence[Question], options: Sequence[str]) -> list[tuple[float, ...]]:
+    def choose(self, model: str, questions: Sequence[LLMCall], options: Sequence[str]) -> list[tuple[float, ...]]:
         """Log-probabilities of the options for each question; empty where the sample was dropped for want of them."""
         start = time.perf_counter()
         verdicts = self.models[model].choose([self._request(question) for question in questions], options)
@@ -107,20 +107,20 @@ class Interview:
                 )
         return [verdict.log_probabilities for verdict in verdicts]
 
-    def _request(self, question: Question) -> Request:
+    def _request(self, question: LLMCall) -> Request:
         examples = [] if question.examples is None else self.examples[question.examples]
         return Request([*examples, *question.messages], self._number(question))
 
-    def _number(self, question: Question) -> int:
+    def _number(self, question: LLMCall) -> int:
         return xxhash.xxh3_64_intdigest(f"{question.sample.number}/{question.purpose}".encode(), seed=self.seed) >> 1
 
-    def _note(self, question: Question, model: str, answer: dict[str, Any]) -> None:
+    def _note(self, question: LLMCall, model: str, answer: dict[str, Any]) -> None:
         asked = {"purpose": question.purpose, "model": model, "number": self._number(question)}
         shown = {} if question.examples is None else {"examples": question.examples}
         question.sample.calls.append(asked | shown | {"messages": question.messages} | answer)
 
 
-class Stage(ABC):
+class AnnotationStage(ABC):
     """What is made of samples, and the rows that are learned from."""
 
     name: ClassVar[str]
@@ -134,7 +134,9 @@ class Stage(ABC):
         """Worked examples by the names under which questions refer to them."""
 
     @abstractmethod
-    def make(self, samples: Sequence[Sample], constitution: Constitution, interview: Interview) -> list[dict[str, Any]]:
+    def make(
+        self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
+    ) -> list[dict[str, Any]]:
         """A record for each of the samples, which are computed together."""
 
     @abstractmethod
@@ -151,6 +153,6 @@ def provenance(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in ("sample", "group", "models") if name in record}
 
 
-def kept(samples: Sequence[Sample]) -> list[Sample]:
+def kept(samples: Sequence[PromptRecord]) -> list[PromptRecord]:
     """Those not dropped."""
     return [sample for sample in samples if sample.dropped is None]

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from alignment.constitutional.judge import Judge
-from alignment.constitutional.llm_calls import Interview, Sample
+from alignment.constitutional.llm_calls import PromptRecord, RecordedCalls
 from common.errors import InputError
 
 RECORDS, IDENTITY, SECONDS = "records.jsonl", "identity.json", "seconds.json"
@@ -71,10 +71,10 @@ class Records:
 
     def make(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[PromptRecord],
         batch: int,
-        make: Callable[[list[Sample]], list[dict[str, Any]]],
-        interview: Interview,
+        make: Callable[[list[PromptRecord]], list[dict[str, Any]]],
+        interview: RecordedCalls,
         stage: str,
     ) -> None:
         """Make the records that are not there yet, with a progress bar.

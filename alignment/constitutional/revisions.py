@@ -1,4 +1,4 @@
-"""Answers that a model criticises and revises by the principles of a constitution, to be fine-tuned on.
+"""Answers that a model criticizes and revises by the principles of a constitution, to be fine-tuned on.
 
 The supervised stage of Bai et al. 2022, "Constitutional AI", section 3.1: an answer, a critique of it by a principle
 drawn at random, a revision; the revision takes the answer's place in the next round, in a conversation that begins
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from alignment.constitutional.constitution import Constitution
 from alignment.constitutional.judge import Messages
-from alignment.constitutional.llm_calls import Interview, Question, Sample, Stage, kept, provenance
+from alignment.constitutional.llm_calls import AnnotationStage, LLMCall, PromptRecord, RecordedCalls, kept, provenance
 from common.errors import InputError
 
 EXAMPLES = "critiques"
@@ -41,7 +41,7 @@ def ask_revision(asked: Messages, critique: str, request: str) -> Messages:
 
 
 @dataclass(frozen=True)
-class Revisions(Stage):
+class Revisions(AnnotationStage):
     """Rows to fine-tune on: `prompt`, `response`.
 
     Args:
@@ -70,15 +70,17 @@ class Revisions(Stage):
         """The worked critiques."""
         return {EXAMPLES: worked_critiques(constitution)}
 
-    def make(self, samples: Sequence[Sample], constitution: Constitution, interview: Interview) -> list[dict[str, Any]]:
-        """Answer every prompt with the model `generator`; let `judge` criticise and revise it, round after round.
+    def make(
+        self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
+    ) -> list[dict[str, Any]]:
+        """Answer every prompt with the model `generator`; let `judge` criticize and revise it, round after round.
 
         Returns:
             A record a sample: `sample`, `dropped`, `prompt`, `response`, `rounds` (`principle`, `critique`,
             `revision`, `finish` of the latter), `calls`.
         """
         asking = kept(samples)
-        responses = interview.complete("generator", [Question(sample, "response", sample.prompt) for sample in asking])
+        responses = interview.complete("generator", [LLMCall(sample, "response", sample.prompt) for sample in asking])
         first = {sample.number: response.text for sample, response in zip(asking, responses, strict=True)}
         rounds: dict[int, list[dict[str, str]]] = {sample.number: [] for sample in samples}
         for number in range(1, self.rounds + 1):
@@ -89,18 +91,18 @@ class Revisions(Stage):
                 principle = constitution.draw(interview.seed, sample.number, f"round {number}")[0]
                 asked.append((sample, principle, ask_critique(sample.prompt, response, principle.critique)))
             critiques = interview.complete(
-                "judge", [Question(sample, f"critique {number}", messages, EXAMPLES) for sample, _, messages in asked]
+                "judge", [LLMCall(sample, f"critique {number}", messages, EXAMPLES) for sample, _, messages in asked]
             )
-            criticised = [
+            criticized = [
                 (sample, principle, critique.text, ask_revision(messages, critique.text, principle.revision))
                 for (sample, principle, messages), critique in zip(asked, critiques, strict=True)
                 if sample.dropped is None
             ]
             revisions = interview.complete(
                 "judge",
-                [Question(sample, f"revision {number}", messages, EXAMPLES) for sample, *_, messages in criticised],
+                [LLMCall(sample, f"revision {number}", messages, EXAMPLES) for sample, *_, messages in criticized],
             )
-            for (sample, principle, critique, _), revision in zip(criticised, revisions, strict=True):
+            for (sample, principle, critique, _), revision in zip(criticized, revisions, strict=True):
                 made = {"principle": principle.name, "critique": critique, "revision": revision.text}
                 rounds[sample.number].append(made | {"finish": revision.finish})
         return [sample.record(response=first.get(sample.number), rounds=rounds[sample.number]) for sample in samples]

@@ -62,7 +62,7 @@ def reference_key(policy: Any) -> str:
     return xxhash.xxh3_64_hexdigest(described.encode())[:12]
 
 
-def open_stored(policy: Any) -> str:
+def load_precomputed(policy: Any) -> str:
     """Give the data what training stored, where there is no training.
 
     Returns:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from alignment.preferences.losses import Pairs, PreferenceLoss, expected_loss
-from alignment.preferences.precomputed_reference import open_stored, precompute
+from alignment.preferences.precomputed_reference import load_precomputed, precompute
 from alignment.preferences.reward_model import refuse_z_loss, require_pairs
 from common.errors import InputError
-from models.decoder import Decoder, auxiliary_loss, materialise
+from models.decoder import Decoder, auxiliary_loss, materialize
 from models.language_model import Batch, LanguageModel
 from models.lora import lora_disabled
 from models.losses import IGNORE, token_divergence, token_log_probabilities
@@ -88,15 +88,15 @@ class PreferencePolicy(LanguageModel):
             with torch.device("meta"):
                 self.reference_decoder = Decoder(self.config).requires_grad_(False)
             if torch.get_default_device().type != "meta":
-                self.materialise(self.reference_decoder, self.device)
+                self.materialize(self.reference_decoder, self.device)
 
-    def materialise(self, part: nn.Module, device: torch.device) -> None:
+    def materialize(self, part: nn.Module, device: torch.device) -> None:
         """Policy and reference begin with the same weights."""
         reference = self.reference_decoder
         if reference is not None and any(module is part for module in reference.modules()):
-            materialise(reference, device, self.initial_seed, part, self.initial_weight)
+            materialize(reference, device, self.initial_seed, part, self.initial_weight)
         else:
-            super().materialise(part, device)
+            super().materialize(part, device)
 
     def on_fit_start(self) -> None:
         """Compute what the reference says of every pair, before a checkpoint is loaded over the initial weights."""
@@ -106,7 +106,7 @@ class PreferencePolicy(LanguageModel):
     def on_validation_start(self) -> None:
         """A command that only evaluates takes what training stored."""
         if self.needs_precomputed and self.reference_key is None:
-            self._same_reference(open_stored(self))
+            self._same_reference(load_precomputed(self))
 
     def on_test_start(self) -> None:
         self.on_validation_start()
@@ -226,7 +226,7 @@ class PreferencePolicy(LanguageModel):
         for name, values in ({"loss": expected_loss(self.preference_loss, pairs)} | self.describe(pairs)).items():
             self._mean(name).update(values[real])
         if reference is not None and self.reference != "precomputed":
-            self._mean("kl_a_token").update(*self.divergence_from_reference(batch, real))
+            self._mean("kl_per_token").update(*self.divergence_from_reference(batch, real))
 
     def _mean(self, name: str) -> MeanMetric:
         key = name.replace(".", "_")

@@ -16,7 +16,7 @@ from alignment.preferences.losses import bradley_terry
 from alignment.preferences.pair_evaluation import Batch, PairEvaluation
 from alignment.preferences.reward_model import answer_scores, require_pairs
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, materialise
+from models.decoder import Decoder, DecoderConfig, materialize
 
 
 class RewardEnsemble(PairEvaluation):
@@ -77,16 +77,16 @@ class RewardEnsemble(PairEvaluation):
             with torch.device("meta"):
                 self.members = nn.ModuleList(Decoder(self.config) for _ in self.names)
             if torch.get_default_device().type != "meta":
-                self.materialise(self.members, self.device)
+                self.materialize(self.members, self.device)
 
-    def materialise(self, part: nn.Module, device: torch.device) -> None:
+    def materialize(self, part: nn.Module, device: torch.device) -> None:
         """Allocate the members, or a part of one, with their stored weights."""
         for member, stored in zip(cast(nn.ModuleList, self.members), self.stored, strict=True):
             modules = list(member.modules())
             if part is self.members:
-                materialise(cast(Decoder, member), device, 0, member, stored)
+                materialize(cast(Decoder, member), device, 0, member, stored)
             elif any(module is part for module in modules):
-                materialise(cast(Decoder, member), device, 0, part, stored)
+                materialize(cast(Decoder, member), device, 0, part, stored)
 
     def scores(self, batch: Batch) -> Tensor:
         """Score of every answer by every member, float32 [members, A]."""

@@ -23,13 +23,13 @@ Reduce = Callable[[Tensor], Tensor]
 """A tensor of sums over this rank's data to the same over all ranks."""
 
 
-def alone(sums: Tensor) -> Tensor:
+def no_reduction(sums: Tensor) -> Tensor:
     """The reduction where there is one rank."""
     return sums
 
 
 @dataclass(frozen=True)
-class Rewarded:
+class TokenRewards:
     """What an estimator may look at.
 
     Attributes:
@@ -45,7 +45,7 @@ class Rewarded:
     values: Tensor | None = None
 
 
-class Estimate(NamedTuple):
+class AdvantageEstimate(NamedTuple):
     """Advantages [T], and the returns [T] that a critic is to learn, where there is one."""
 
     advantages: Tensor
@@ -59,7 +59,7 @@ class Advantage(ABC):
     needs_groups: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
+    def __call__(self, rewarded: TokenRewards, reduce: Reduce = no_reduction) -> AdvantageEstimate:
         """An advantage a token, without gradient."""
 
 
@@ -86,12 +86,12 @@ class GAE(Advantage):
     def __post_init__(self) -> None:
         require_share(gamma=self.gamma, lambda_=self.lambda_)
 
-    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
+    def __call__(self, rewarded: TokenRewards, reduce: Reduce = no_reduction) -> AdvantageEstimate:
         values, lengths = rewarded.values, rewarded.lengths
         assert values is not None
-        advantages = generalised_advantages(rewarded.rewards, values, lengths, self.gamma, self.lambda_)
+        advantages = generalized_advantages(rewarded.rewards, values, lengths, self.gamma, self.lambda_)
         returns = advantages + values
-        return Estimate(whiten(advantages, reduce) if self.whiten else advantages, returns)
+        return AdvantageEstimate(whiten(advantages, reduce) if self.whiten else advantages, returns)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class GroupRelativeAdvantage(Advantage):
         if not 0 <= self.epsilon < math.inf:
             raise InputError(f"advantage.epsilon={self.epsilon}: must be a number, not negative")
 
-    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
+    def __call__(self, rewarded: TokenRewards, reduce: Reduce = no_reduction) -> AdvantageEstimate:
         rewards = by_prompt(rewarded)
         advantages = rewards - rewards.mean(1, keepdim=True)
         if self.divide_by_std:
@@ -136,11 +136,11 @@ class LeaveOneOutAdvantage(Advantage):
     needs_groups: ClassVar[bool] = True
     whiten: bool = False
 
-    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
+    def __call__(self, rewarded: TokenRewards, reduce: Reduce = no_reduction) -> AdvantageEstimate:
         rewards = by_prompt(rewarded)
         others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
         estimate = to_tokens(rewards - others, rewarded)
-        return Estimate(whiten(estimate.advantages, reduce)) if self.whiten else estimate
+        return AdvantageEstimate(whiten(estimate.advantages, reduce)) if self.whiten else estimate
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,11 @@ class BatchNormalizedAdvantage(Advantage):
     def __post_init__(self) -> None:
         require_share(gamma=self.gamma)
 
-    def __call__(self, rewarded: Rewarded, reduce: Reduce = alone) -> Estimate:
-        return Estimate(whiten(discounted_sums(rewarded.rewards, self.gamma, rewarded.lengths), reduce))
+    def __call__(self, rewarded: TokenRewards, reduce: Reduce = no_reduction) -> AdvantageEstimate:
+        return AdvantageEstimate(whiten(discounted_sums(rewarded.rewards, self.gamma, rewarded.lengths), reduce))
 
 
-def generalised_advantages(
+def generalized_advantages(
     rewards_T: Tensor, values_T: Tensor, lengths_A: Tensor, gamma: float, lambda_: float
 ) -> Tensor:
     """GAE of every answer by itself, [T], see `GAE`; not whitened."""
@@ -189,7 +189,7 @@ def discounted_sums(x_T: Tensor, factor: float, lengths_A: Tensor) -> Tensor:
     return sums
 
 
-def whiten(values_T: Tensor, reduce: Reduce = alone, shift_mean: bool = True) -> Tensor:
+def whiten(values_T: Tensor, reduce: Reduce = no_reduction, shift_mean: bool = True) -> Tensor:
     """Variance 1 over all ranks' values, and mean 0 where `shift_mean`; otherwise the mean stays what it was.
 
     Advantages are shifted; rewards are not, or every answer would on average be worth nothing (Ziegler et al. 2019,
@@ -218,14 +218,14 @@ def sum_by_answer(values_T: Tensor, lengths_A: Tensor) -> Tensor:
     return values_T.new_zeros(len(lengths_A)).index_add(0, answer_of(lengths_A), values_T)
 
 
-def by_prompt(rewarded: Rewarded) -> Tensor:
+def by_prompt(rewarded: TokenRewards) -> Tensor:
     """Rewards of whole answers, [prompts, G]."""
     return sum_by_answer(rewarded.rewards, rewarded.lengths).view(-1, rewarded.group)
 
 
-def to_tokens(advantages: Tensor, rewarded: Rewarded) -> Estimate:
+def to_tokens(advantages: Tensor, rewarded: TokenRewards) -> AdvantageEstimate:
     """Every token of an answer has the answer's advantage."""
-    return Estimate(advantages.flatten()[answer_of(rewarded.lengths)])
+    return AdvantageEstimate(advantages.flatten()[answer_of(rewarded.lengths)])
 
 
 def equal_groups(scores_A: Tensor, group: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from alignment.reinforcement.advantages import sum_by_answer
-from alignment.reinforcement.experience import Passes, answers_for_rewards, scores_of
+from alignment.reinforcement.experience import ChunkedForward, answers_for_rewards, scores_of
 from alignment.reinforcement.metrics import repetition
 from alignment.reinforcement.models import ActorCritic
 from alignment.reinforcement.rollouts import DecoderEngine, RolloutEngine, Rollouts, roll_out, whole
@@ -116,9 +116,9 @@ class AnswerEvaluation(ActorCritic):
                 max_new_tokens=self.max_new_tokens, sampling=sampling, stop=self.stop_tokens,
             )  # fmt: skip
 
-    def passes(self, rollouts: Rollouts) -> Passes:
+    def passes(self, rollouts: Rollouts) -> ChunkedForward:
         """Forward passes over these answers."""
-        return Passes(rollouts, self.microbatch_tokens, self.device, self.most_over_ranks)
+        return ChunkedForward(rollouts, self.microbatch_tokens, self.device, self.most_over_ranks)
 
     def scores(self, rollouts: Rollouts, rows: Sequence[Any]) -> tuple[list[Answer], Tensor, Tensor | None]:
         """Answers as rewards see them, what the reward says of each, and what the gold reward does, [A]."""
@@ -145,7 +145,7 @@ class AnswerEvaluation(ActorCritic):
             passes = self.passes(rollouts)
             divergences = passes(lambda packed: self.divergence_from_reference(packed, temperature)).cpu()
             found["kl"] = sum_by_answer(divergences, rollouts.lengths)
-            self._mean("kl_a_token").update(divergences[real.repeat_interleave(rollouts.lengths)].to(self.device))
+            self._mean("kl_per_token").update(divergences[real.repeat_interleave(rollouts.lengths)].to(self.device))
         for name, values in found.items():
             self._mean(name).update(values[real].to(self.device))
 

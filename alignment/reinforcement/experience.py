@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignment.reinforcement.advantages import Advantage, Reduce, Rewarded, alone, equal_groups, whiten
+from alignment.reinforcement.advantages import Advantage, Reduce, TokenRewards, equal_groups, no_reduction, whiten
 from alignment.reinforcement.kl import KLPenalty, estimate
 from alignment.reinforcement.minibatches import pieces
-from alignment.reinforcement.rollouts import Packed, Rollouts
+from alignment.reinforcement.rollouts import PackedRollouts, Rollouts
 from alignment.rewards.base import Answer, Reward
 from common.errors import InputError
 from models.decoder import Decoder
@@ -25,7 +25,7 @@ from models.losses import token_log_probabilities
 
 
 @dataclass(frozen=True)
-class Experience:
+class ExperienceBatch:
     """A batch of rollouts and all that updates need of it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Experience:
 
 
 @dataclass(frozen=True)
-class Scoring:
+class RewardShaping:
     """From scores to advantages.
 
     Args:
@@ -104,7 +104,7 @@ class Scoring:
             rewards = rewards - self.divergence.coefficient * estimate(self.divergence.estimator, log_ratio_T)
         if self.whiten_rewards:
             rewards = whiten(rewards, reduce, shift_mean=False)
-        estimated = self.advantage(Rewarded(rewards, lengths, rollouts.group, values_T), reduce)
+        estimated = self.advantage(TokenRewards(rewards, lengths, rollouts.group, values_T), reduce)
         kept = torch.ones_like(scores_A, dtype=torch.bool)
         if self.drop_zero_variance_groups:
             kept = ~equal_groups(scores_A, rollouts.group)
@@ -118,7 +118,7 @@ def token_rewards(scores_A: Tensor, lengths_A: Tensor) -> Tensor:
     return rewards
 
 
-class Passes:
+class ChunkedForward:
     """Forward passes over all answers, piece by piece; every rank makes equally many.
 
     Args:
@@ -128,7 +128,7 @@ class Passes:
         most: takes the largest of all ranks' counts.
     """
 
-    def __init__(self, rollouts: Rollouts, budget: int, device: torch.device, most: Reduce = alone) -> None:
+    def __init__(self, rollouts: Rollouts, budget: int, device: torch.device, most: Reduce = no_reduction) -> None:
         shortest = min(range(len(rollouts)), key=lambda number: rollouts.size([number]))
         parts = pieces(rollouts, range(len(rollouts)), budget)
         # A rank that has nothing left to compute still takes part in gathering the weights.
@@ -138,7 +138,7 @@ class Passes:
         self.device = device
 
     @torch.no_grad()
-    def __call__(self, model: Callable[[Packed], Tensor]) -> Tensor:
+    def __call__(self, model: Callable[[PackedRollouts], Tensor]) -> Tensor:
         """What `model` says of the tokens of each piece, for all of them, float32 [T]."""
         found = torch.zeros(self.tokens, device=self.device)
         for packed in self.packed:
@@ -146,12 +146,12 @@ class Passes:
         return found
 
 
-def log_probabilities(decoder: Decoder, packed: Packed, temperature: float) -> Tensor:
+def log_probabilities(decoder: Decoder, packed: PackedRollouts, temperature: float) -> Tensor:
     """log pi(token) at the temperature of every token of the answers, [T]; logits are made a chunk at a time."""
     return token_log_probabilities(packed.hidden(decoder) / temperature, decoder.output.weight, packed.targets)
 
 
-def critic_values(critic: Decoder, packed: Packed) -> Tensor:
+def critic_values(critic: Decoder, packed: PackedRollouts) -> Tensor:
     """What the critic expects to come, before each token of the answers is drawn, float32 [T]."""
     hidden = packed.hidden(critic)
     return F.linear(hidden, critic.output.weight.to(hidden.dtype)).squeeze(-1).float()

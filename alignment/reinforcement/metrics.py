@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.advantages import Reduce, alone, sum_by_answer
-from alignment.reinforcement.experience import Experience
+from alignment.reinforcement.advantages import Reduce, no_reduction, sum_by_answer
+from alignment.reinforcement.experience import ExperienceBatch
 from alignment.reinforcement.kl import ESTIMATORS, estimate
 from alignment.reinforcement.policy_loss import explained_variance
 from common.errors import InputError
 
 
-class Sums:
+class DistributedMeans:
     """Weighted sums by name, until all ranks' are added up.
 
     Args:
@@ -45,12 +45,12 @@ class Sums:
         pair = torch.stack((total, weight))
         self._found[name] = self._found[name] + pair if name in self._found else pair
 
-    def include(self, other: "Sums") -> None:
+    def include(self, other: "DistributedMeans") -> None:
         """Add all of another's."""
         for name, pair in other._found.items():
             self._found[name] = self._found[name] + pair if name in self._found else pair
 
-    def means(self, reduce: Reduce = alone) -> dict[str, float]:
+    def means(self, reduce: Reduce = no_reduction) -> dict[str, float]:
         """Mean by name over all ranks, NaN of nothing; every rank has added to the same names."""
         if not self._found:
             return {}
@@ -92,7 +92,11 @@ class Alarms:
 
 
 def describe(
-    experience: Experience, sums: Sums, alarms: Alarms, reduce: Reduce = alone, most: Reduce = alone
+    experience: ExperienceBatch,
+    sums: DistributedMeans,
+    alarms: Alarms,
+    reduce: Reduce = no_reduction,
+    most: Reduce = no_reduction,
 ) -> dict[str, float]:
     """What is logged of a batch of rollouts over all ranks.
 
@@ -115,7 +119,7 @@ def describe(
     if experience.log_ratio is not None:
         sums.add("kl", sum_by_answer(experience.log_ratio, lengths))
         for estimator in ESTIMATORS:
-            sums.add(f"kl_a_token/{estimator}", estimate(estimator, experience.log_ratio))
+            sums.add(f"kl_per_token/{estimator}", estimate(estimator, experience.log_ratio))
     drift = experience.old - experience.sampled
     drift = drift[drift.isfinite()]
     sums.add("drift/kl", estimate("k3", -drift))
@@ -131,7 +135,7 @@ def describe(
     return found | alarms.ringing(found["length_correlation"], found["repetition"], found["stopped"])
 
 
-def extremes(values: Tensor, most: Reduce = alone) -> tuple[float, float]:
+def extremes(values: Tensor, most: Reduce = no_reduction) -> tuple[float, float]:
     """Smallest and largest value over all ranks; `most` takes the largest of all ranks'. NaN of nothing."""
     nothing = values.new_full((1,), -math.inf)
     pair = torch.stack((torch.cat((-values, nothing)).max(), torch.cat((values, nothing)).max()))
@@ -147,7 +151,7 @@ def repetition(tokens: Sequence[int], n: int = 4) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def correlation(x: Tensor, y: Tensor, reduce: Reduce = alone) -> float:
+def correlation(x: Tensor, y: Tensor, reduce: Reduce = no_reduction) -> float:
     """Pearson's correlation over all ranks' pairs; 0 where one of them does not vary."""
     x, y = x.double(), y.double()
     count, *totals = reduce(torch.stack((x.new_tensor(x.numel()), x.sum(), y.sum()))).unbind()

@@ -69,7 +69,7 @@ class Minibatch:
         return not self.answers
 
 
-def deal(
+def split_minibatches(
     rollouts: Rollouts, kept: Tensor, updates: PPOUpdates, seed: int, epoch: int, reduce: Reduce, most: Reduce
 ) -> list[Minibatch]:
     """The minibatches of an epoch.
@@ -100,7 +100,7 @@ def deal(
 def minibatch_of(position: int, minibatches: int, seed: int, epoch: int) -> int:
     """Number of the minibatch that the answer with a global position (sample number times group plus place) is in.
 
-    Every run of `minibatches` neighbouring answers is dealt out in an order of its own, anew each epoch: minibatches
+    Every run of `minibatches` neighboring answers is dealt out in an order of its own, anew each epoch: minibatches
     are equally large, random, and nobody has to know all answers.
     """
     block, place = divmod(position, minibatches)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from alignment.preferences.reward_model import refuse_z_loss
 from alignment.reinforcement.experience import critic_values, log_probabilities
-from alignment.reinforcement.rollouts import Packed
+from alignment.reinforcement.rollouts import PackedRollouts
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, Stored, materialise
+from models.decoder import Decoder, DecoderConfig, WeightLookup, materialize
 from models.language_model import LanguageModel
 from models.lora import lora_disabled
 from models.losses import token_divergence
@@ -78,7 +78,7 @@ class ActorCritic(LanguageModel):
 
     # Models
 
-    def begin_critic_from(self, stored: Any) -> None:
+    def load_critic_from(self, stored: Any) -> None:
         """Take the weights of `critic_init_from`, which whoever may open files has opened.
 
         Args:
@@ -117,7 +117,7 @@ class ActorCritic(LanguageModel):
                 reference.to(DTYPES[self.reference_precision])
             if self.reference_on_cpu:
                 with torch.device("cpu"):
-                    materialise(reference, torch.device("cpu"), self.initial_seed, stored=self.merged_weight)
+                    materialize(reference, torch.device("cpu"), self.initial_seed, stored=self.merged_weight)
                 # No sub-module: whoever moves, shards or saves those is to leave it where it is.
                 self.__dict__["reference_decoder"] = reference
             else:
@@ -126,9 +126,9 @@ class ActorCritic(LanguageModel):
 
     def _allocate(self, model: Decoder) -> None:
         if torch.get_default_device().type != "meta":
-            self.materialise(model, self.device)
+            self.materialize(model, self.device)
 
-    def roles(self) -> Iterator[tuple[Decoder, Stored]]:
+    def roles(self) -> Iterator[tuple[Decoder, WeightLookup]]:
         """Every model there is, and what its parameters begin with."""
         yield cast(Decoder, self.decoder), self.initial_weight
         if self.critic is not None:
@@ -136,11 +136,11 @@ class ActorCritic(LanguageModel):
         if self.reference_decoder is not None:
             yield self.reference_decoder, self.merged_weight
 
-    def materialise(self, part: nn.Module, device: torch.device) -> None:
+    def materialize(self, part: nn.Module, device: torch.device) -> None:
         """Allocate a model, or a part of one, with its weights."""
         for model, weights in self.roles():
             if any(module is part for module in model.modules()):
-                materialise(model, device, self.initial_seed, part, weights)
+                materialize(model, device, self.initial_seed, part, weights)
 
     def merged_weight(self, name: str) -> Tensor | None:
         """The actor's initial parameter with its adapter added; None where it is to be drawn."""
@@ -239,13 +239,13 @@ class ActorCritic(LanguageModel):
 
     # What each says of tokens
 
-    def reference_log_probabilities(self, packed: Packed, temperature: float) -> Tensor:
+    def reference_log_probabilities(self, packed: PackedRollouts, temperature: float) -> Tensor:
         """log pi_reference of every token of the answers, [T]."""
         decoder = self.reference_decoder or cast(Decoder, self.decoder)
         with lora_disabled(decoder) if decoder is self.decoder else nullcontext():
             return log_probabilities(decoder, packed.to(device_of(decoder)), temperature)
 
-    def divergence_from_reference(self, packed: Packed, temperature: float) -> Tensor:
+    def divergence_from_reference(self, packed: PackedRollouts, temperature: float) -> Tensor:
         """KL(policy || reference) of the next token before each token of the answers, exact, in nats, [T]."""
         models, hidden = [cast(Decoder, self.decoder), self.reference_decoder or cast(Decoder, self.decoder)], []
         for model, is_reference in zip(models, (False, True), strict=True):
@@ -254,7 +254,7 @@ class ActorCritic(LanguageModel):
         policy, reference = (model.output.weight.to(self.device) for model in models)
         return token_divergence(hidden[0], policy, hidden[1], reference)
 
-    def values(self, packed: Packed) -> Tensor:
+    def values(self, packed: PackedRollouts) -> Tensor:
         """What the critic expects before each token of the answers, [T]."""
         assert self.critic is not None
         return critic_values(self.critic, packed)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.advantages import Reduce, alone, answer_of
+from alignment.reinforcement.advantages import Reduce, answer_of, no_reduction
 from common.errors import InputError
 
 Aggregation = Literal["token_mean", "sequence_mean", "constant_length"]
@@ -118,7 +118,7 @@ def importance_weights(trainer_T: Tensor, sampler_T: Tensor, cap: float) -> Tens
     return (trainer_T - sampler_T).detach().exp().clamp(max=cap)
 
 
-def explained_variance(values_T: Tensor, returns_T: Tensor, reduce: Reduce = alone) -> Tensor:
+def explained_variance(values_T: Tensor, returns_T: Tensor, reduce: Reduce = no_reduction) -> Tensor:
     """1 - Var(R - V) / Var(R) over all ranks' tokens, float64 scalar; 0 is a critic that knows the mean, 1 one that
     knows all. NaN where returns do not vary.
     """

@@ -16,12 +16,12 @@ import torch
 
 from alignment.reinforcement.advantages import Advantage, sum_by_answer
 from alignment.reinforcement.evaluation import AnswerEvaluation
-from alignment.reinforcement.experience import Experience, Scoring, log_probabilities
+from alignment.reinforcement.experience import ExperienceBatch, RewardShaping, log_probabilities
 from alignment.reinforcement.kl import KLPenalty
-from alignment.reinforcement.metrics import Alarms, Sums, describe
-from alignment.reinforcement.minibatches import Minibatch, PPOUpdates, deal
+from alignment.reinforcement.metrics import Alarms, DistributedMeans, describe
+from alignment.reinforcement.minibatches import Minibatch, PPOUpdates, split_minibatches
 from alignment.reinforcement.policy_loss import ClippedPolicyLoss
-from alignment.reinforcement.ppo_loss import Objective
+from alignment.reinforcement.ppo_loss import PPOLoss
 from alignment.reinforcement.rollouts import MOST_ANSWERS, RolloutEngine, Rollouts
 from alignment.rewards.base import Reward
 from common.errors import InputError
@@ -46,15 +46,15 @@ class PPO(AnswerEvaluation):
         sampling: how tokens are drawn. Filters leave ratios over the whole vocabulary, as the trainer knows them.
         stop: names of control tokens that end an answer, beside the tokenizer's end of text.
         engine: who decodes; null takes `DecoderEngine`.
-        gold: a reward that is only watched: where it falls while `reward` rises, the latter is over-optimised (Gao et
+        gold: a reward that is only watched: where it falls while `reward` rises, the latter is over-optimized (Gao et
             al. 2022).
         reference, reference_precision, reference_on_cpu, critic_init_from, critic_optimizer: see `ActorCritic`.
         value_clip: how far the critic may move in a batch, 0.2 as in Stiennon et al.'s code; null for any.
-        whiten_rewards: see `alignment.reinforcement.experience.Scoring`; off in TRL and in Ziegler et al.'s (2019)
-            defaults for text.
+        whiten_rewards: see `alignment.reinforcement.experience.RewardShaping`; off in TRL and in Ziegler et al.'s
+            (2019) defaults for text.
         missing_eos_penalty: off the score of an answer without a stop token; 1 is TRL's examples', 0 is none.
-        drop_zero_variance_groups: see `alignment.reinforcement.experience.Scoring`. Others are not drawn in their place
-            (DAPO's dynamic sampling): a batch of which nothing is left makes no update and counts as a step.
+        drop_zero_variance_groups: see `alignment.reinforcement.experience.RewardShaping`. Others are not drawn in their
+            place (DAPO's dynamic sampling): a batch of which nothing is left makes no update and counts as a step.
         validation_sampling: how held-out prompts are answered; null as in training.
         alarms: limits of what is watched.
         further: arguments of `LanguageModel`.
@@ -110,10 +110,8 @@ class PPO(AnswerEvaluation):
         if not 1 <= answers <= MOST_ANSWERS:
             raise InputError(f"answers={answers}: must lie between 1 and {MOST_ANSWERS}")
         if (advantage.needs_groups or drop_zero_variance_groups) and answers < 2:
-            raise InputError(
-                f"answers={answers}: {'drop_zero_variance_groups' if drop_zero_variance_groups else type(advantage).__name__} compares "
-                "answers to one prompt, draw at least 2"
-            )
+            compares = "drop_zero_variance_groups" if drop_zero_variance_groups else type(advantage).__name__
+            raise InputError(f"answers={answers}: {compares} compares answers to one prompt, draw at least 2")
         if divergence is not None and reference is None:
             raise InputError("divergence without a reference: take reference=online, or leave divergence out")
         if not 0 <= missing_eos_penalty < math.inf or (value_clip is not None and not value_clip > 0):
@@ -122,9 +120,11 @@ class PPO(AnswerEvaluation):
                 "value_clip above 0 or null"
             )
         self.updates, self.answers, self.alarms, self.divergence = updates, answers, alarms, divergence
-        self.scoring = Scoring(advantage, divergence, missing_eos_penalty, whiten_rewards, drop_zero_variance_groups)
-        self.objective = Objective(surrogate, divergence, value_clip, sampling.temperature, max_new_tokens)
-        self.latest: Experience | None = None
+        self.scoring = RewardShaping(
+            advantage, divergence, missing_eos_penalty, whiten_rewards, drop_zero_variance_groups
+        )
+        self.objective = PPOLoss(surrogate, divergence, value_clip, sampling.temperature, max_new_tokens)
+        self.latest: ExperienceBatch | None = None
 
     # A batch of rollouts
 
@@ -141,7 +141,7 @@ class PPO(AnswerEvaluation):
             cast(Any, config.scheduler).step()
         self.latest = experience
 
-    def judge(self, rollouts: Rollouts, rows: Sequence[Any]) -> Experience:
+    def judge(self, rollouts: Rollouts, rows: Sequence[Any]) -> ExperienceBatch:
         """All that is known of answers before anything is learned from them."""
         answers, scores, gold = self.scores(rollouts, rows)
         scores = scores.to(self.device)
@@ -160,11 +160,11 @@ class PPO(AnswerEvaluation):
         self.release_gathered_weights()
         log_ratio = None if reference is None else (sampled if fills_old else old) - reference
         judged = self.scoring(rollouts, scores, log_ratio, values, self.sum_over_ranks)
-        return Experience(
+        return ExperienceBatch(
             rollouts, answers, scores, gold, sampled, old, fills_old, reference, log_ratio, values, *judged
         )
 
-    def learn(self, experience: Experience) -> tuple[Sums, int]:
+    def learn(self, experience: ExperienceBatch) -> tuple[DistributedMeans, int]:
         """Update actor and critic; the first update of a batch is the one that the Trainer counts.
 
         A minibatch of which nothing is kept makes none: momentum and decay would move weights that learned nothing.
@@ -172,10 +172,10 @@ class PPO(AnswerEvaluation):
         Returns:
             What is watched, and the number of updates.
         """
-        sums, made = Sums(self.device, self.ranks), 0
+        sums, made = DistributedMeans(self.device, self.ranks), 0
         reductions = self.sum_over_ranks, self.most_over_ranks
         for epoch in range(self.updates.epochs):
-            for minibatch in deal(
+            for minibatch in split_minibatches(
                 experience.rollouts, experience.kept, self.updates, self.sampling.seed, epoch, *reductions
             ):
                 if minibatch.is_empty:
@@ -198,9 +198,9 @@ class PPO(AnswerEvaluation):
         progress.increment_ready()
         progress.increment_completed()
 
-    def accumulate(self, experience: Experience, minibatch: Minibatch) -> Sums:
+    def accumulate(self, experience: ExperienceBatch, minibatch: Minibatch) -> DistributedMeans:
         """Gradients of a minibatch, piece by piece, and what is watched of them."""
-        sums = Sums(self.device, self.ranks)
+        sums = DistributedMeans(self.device, self.ranks)
         for number, piece in enumerate(minibatch.pieces, start=1):
             with nullcontext() if number == len(minibatch.pieces) else self.gradients_kept_local():
                 loss = self.objective(cast(Decoder, self.decoder), self.critic, experience, minibatch, piece, sums)
@@ -208,7 +208,7 @@ class PPO(AnswerEvaluation):
                 self.manual_backward(loss * self.ranks)
         return sums
 
-    def update(self, sums: Sums, is_counted: bool) -> None:
+    def update(self, sums: DistributedMeans, is_counted: bool) -> None:
         """One step of every optimizer, each model's gradients clipped by themselves."""
         wrapped = cast(Any, self.optimizers())
         wrapped = wrapped if isinstance(wrapped, list) else [wrapped]
@@ -225,7 +225,7 @@ class PPO(AnswerEvaluation):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """All is logged once a batch of rollouts, in `report`."""
 
-    def report(self, experience: Experience, sums: Sums, updates: int, times: list[float]) -> None:
+    def report(self, experience: ExperienceBatch, sums: DistributedMeans, updates: int, times: list[float]) -> None:
         """Log a batch of rollouts, and let the controller of the divergence know."""
         found = describe(experience, sums, self.alarms, self.sum_over_ranks, self.most_over_ranks)
         if self.divergence is not None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.experience import Experience, critic_values
+from alignment.reinforcement.experience import ExperienceBatch, critic_values
 from alignment.reinforcement.kl import KLPenalty, estimate
-from alignment.reinforcement.metrics import Sums
+from alignment.reinforcement.metrics import DistributedMeans
 from alignment.reinforcement.minibatches import Minibatch
 from alignment.reinforcement.policy_loss import (
     ClippedPolicyLoss,
@@ -27,8 +27,8 @@ from models.losses import token_log_probabilities_and_entropies
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What is minimised.
+class PPOLoss:
+    """What is minimized.
 
     Attributes:
         surrogate: of the policy.
@@ -48,10 +48,10 @@ class Objective:
         self,
         actor: Decoder,
         critic: Decoder | None,
-        experience: Experience,
+        experience: ExperienceBatch,
         minibatch: Minibatch,
         piece: list[int],
-        sums: Sums,
+        sums: DistributedMeans,
     ) -> Tensor:
         """This piece's part of the loss, a scalar.
 

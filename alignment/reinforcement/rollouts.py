@@ -28,7 +28,7 @@ MOST_ANSWERS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedRollouts:
     """Some of the answers in one row without padding, those to one prompt as branches behind it, so that it is computed
     once. A branch begins with a copy of the prompt's last token, from which its first one is drawn; the last token of
     an answer is a target only.
@@ -50,11 +50,11 @@ class Packed:
     lengths: Tensor
     source: Tensor
 
-    def to(self, device: torch.device) -> "Packed":
+    def to(self, device: torch.device) -> "PackedRollouts":
         """The same row on a device."""
         tensors: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in tensors.items()}
-        return Packed(**moved)
+        return PackedRollouts(**moved)
 
     def hidden(self, decoder: Decoder) -> Tensor:
         """The states from which the tokens of the answers were drawn, [T, C]."""
@@ -111,7 +111,7 @@ class Rollouts:
         """Tokens that a prompt with these of its answers takes in a row."""
         return len(self.prompts[bundle[0]]) - 1 + sum(len(self.answers[number].tokens) for number in bundle)
 
-    def pack(self, chosen: Iterable[int], device: torch.device) -> Packed:
+    def pack(self, chosen: Iterable[int], device: torch.device) -> PackedRollouts:
         """A row of the chosen answers, those to one prompt side by side."""
         every = self.lengths.numpy()
         offsets = np.cumsum(every) - every
@@ -139,7 +139,7 @@ class Rollouts:
         def there(values: Any) -> Tensor:
             return torch.as_tensor(values).to(device, non_blocking=True)
 
-        return Packed(
+        return PackedRollouts(
             there(tokens)[None],
             there(documents)[None],
             there(branches)[None] if any(branches) else None,
@@ -230,9 +230,9 @@ def weights_cast_once(device_type: str) -> Iterator[None]:
 @contextmanager
 def whole(strategy: Any, decoder: Decoder) -> Iterator[Decoder]:
     """The decoder with all its weights on this process, so that ranks decode without waiting for each other."""
-    if hasattr(strategy, "gathered"):
-        with strategy.gathered(decoder) as gathered:
-            yield gathered
+    if hasattr(strategy, "unsharded"):
+        with strategy.unsharded(decoder) as unsharded:
+            yield unsharded
     else:
         yield decoder
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from alignment.rewards.base import Answer, Reward
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, materialise
+from models.decoder import Decoder, DecoderConfig, materialize
 
 ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, so that there are few shapes to compile kernels for."""
@@ -59,7 +59,7 @@ class RewardModelScore(Reward):
         self.end: int | None = None
         self.decoder: Decoder | None = None
 
-    def begin_from(self, stored: Any, end: int) -> None:
+    def load_from(self, stored: Any, end: int) -> None:
         """Take the weights of `init_from`, which whoever may open files has opened.
 
         Args:
@@ -90,7 +90,7 @@ class RewardModelScore(Reward):
         with torch.device("meta"):
             decoder = Decoder(self.stored.whole_config())
         decoder = decoder.requires_grad_(False).to(self.dtype).eval()
-        materialise(decoder, torch.device("cpu") if self.on_cpu else device, 0, stored=self.stored.merged)
+        materialize(decoder, torch.device("cpu") if self.on_cpu else device, 0, stored=self.stored.merged)
         self.decoder = decoder
 
     def __call__(self, answers: Sequence[Answer]) -> Tensor:
@@ -132,7 +132,7 @@ class RewardModelScore(Reward):
         return tokens
 
     def _batches(self, sequences: Sequence[tuple[tuple[int, ...], list[int]]]) -> Iterator[list[int]]:
-        """Numbers of answers to compute together: those to one prompt are neighbours."""
+        """Numbers of answers to compute together: those to one prompt are neighbors."""
         place: dict[tuple[int, ...], int] = {}
         for prompt, _ in sequences:
             place.setdefault(prompt, len(place))
@@ -151,7 +151,7 @@ class RewardModelScore(Reward):
             yield batch
 
     def _score(self, sequences: Sequence[tuple[tuple[int, ...], list[int]]]) -> Tensor:
-        """Scores of answers of which those to one prompt are neighbours, float32 [A] on the CPU."""
+        """Scores of answers of which those to one prompt are neighbors, float32 [A] on the CPU."""
         assert self.decoder is not None
         tokens: list[int] = []
         documents: list[int] = []

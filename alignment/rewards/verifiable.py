@@ -21,7 +21,7 @@ from torch import Tensor
 from alignment.rewards.base import Answer, Reward
 from common.errors import InputError
 
-Normalisation = Literal["none", "whitespace", "squad"]
+Normalization = Literal["none", "whitespace", "squad"]
 
 _NUMBER = regex.compile(
     r"(?<![\p{L}\p{N}_.])"  # no part of a name or of a longer number
@@ -64,7 +64,7 @@ class ExactMatch(VerifiableReward):
 
     Args:
         answer_key: where the row says it: text, a number, or a list of them.
-        normalise: what is made of both before they are compared. `none` compares them as they are; `whitespace` takes
+        normalize: what is made of both before they are compared. `none` compares them as they are; `whitespace` takes
             any run of it for one space and none at the ends; `squad` also ignores case, ASCII punctuation and English
             articles (Rajpurkar et al. 2016, section 6.1, as in the evaluation script).
         right, wrong: see `VerifiableReward`.
@@ -73,19 +73,19 @@ class ExactMatch(VerifiableReward):
     def __init__(
         self,
         answer_key: str = "answer",
-        normalise: Normalisation = "whitespace",
+        normalize: Normalization = "whitespace",
         right: float = 1.0,
         wrong: float = 0.0,
     ) -> None:
         super().__init__(right, wrong)
-        self.answer_key, self.normalise = answer_key, normalise
+        self.answer_key, self.normalize = answer_key, normalize
 
     def check(self, row: Mapping[str, Any]) -> None:
         """Refuse a row without an answer."""
         self._accepted(row)
 
     def is_right(self, answer: Answer) -> bool:
-        return normalised(answer.text, self.normalise) in self._accepted(answer.row)
+        return normalized(answer.text, self.normalize) in self._accepted(answer.row)
 
     def _accepted(self, row: Mapping[str, Any]) -> list[str]:
         value = value_of(row, self.answer_key)
@@ -94,7 +94,7 @@ class ExactMatch(VerifiableReward):
             raise InputError(
                 f"{self.answer_key}={value!r:.100}: ExactMatch compares with text, a number or a list of them"
             )
-        return [normalised(str(one), self.normalise) for one in values]
+        return [normalized(str(one), self.normalize) for one in values]
 
 
 class PrefixMatch(ExactMatch):
@@ -105,17 +105,17 @@ class PrefixMatch(ExactMatch):
     stopping early nor going on is rewarded.
 
     Args:
-        answer_key, normalise: see `ExactMatch`.
+        answer_key, normalize: see `ExactMatch`.
     """
 
-    def __init__(self, answer_key: str = "answer", normalise: Normalisation = "whitespace") -> None:
-        super().__init__(answer_key, normalise)
+    def __init__(self, answer_key: str = "answer", normalize: Normalization = "whitespace") -> None:
+        super().__init__(answer_key, normalize)
 
     def __call__(self, answers: Sequence[Answer]) -> Tensor:
         return torch.tensor([self._share(answer) for answer in answers])
 
     def _share(self, answer: Answer) -> float:
-        said = normalised(answer.text, self.normalise).split()
+        said = normalized(answer.text, self.normalize).split()
         return max(leading_share(said, accepted.split()) for accepted in self._accepted(answer.row))
 
 
@@ -225,7 +225,7 @@ _ARTICLES = regex.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def normalised(text: str, how: Normalisation) -> str:
+def normalized(text: str, how: Normalization) -> str:
     """Text as it is compared, see `ExactMatch`."""
     if how == "none":
         return text

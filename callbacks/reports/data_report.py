@@ -17,7 +17,7 @@ from callbacks.reports.pages import template, write_page
 
 PAGE, NUMBERS = "report.html", "report.json"
 WIDTH, HEIGHT = 320.0, 90.0
-COUNTED = ("in", "out", "validation", "dropped", "masked", "cut", "licences", "languages")
+COUNTED = ("in", "out", "validation", "dropped", "masked", "cut", "licenses", "languages")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def write_data_report(summary: dict[str, Any], folder: Path, title: str) -> Path
 def flat_numbers(summary: dict[str, Any]) -> dict[str, float]:
     """The counts of a summary under one name each, for loggers.
 
-    `data/SOURCE/{in,out,validation,dropped,masked,cut,licences,languages,left}/...`, `all` for all sources together,
+    `data/SOURCE/{in,out,validation,dropped,masked,cut,licenses,languages,left}/...`, `all` for all sources together,
     the MB/s of each stage as `data/stages/...`, and of each step by itself as `data/SOURCE/steps/...`.
     """
     if "sources" not in summary:

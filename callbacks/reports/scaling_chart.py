@@ -11,7 +11,7 @@ import numpy as np
 
 
 def draw_scaling_law(path: Path, points: Sequence[Any], law: Any, curves: Sequence[Any]) -> None:
-    """Loss over parameters, one colour a compute; beside it the law's prediction over what was measured.
+    """Loss over parameters, one color a compute; beside it the law's prediction over what was measured.
 
     Args:
         path: PNG to write.
@@ -24,19 +24,17 @@ def draw_scaling_law(path: Path, points: Sequence[Any], law: Any, curves: Sequen
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    colours = [f"C{i}" for i in range(10)]
+    colors = [f"C{i}" for i in range(10)]
     in_curves = {id(point) for curve in curves for point in curve.points}
     others = [point for point in points if id(point) not in in_curves]
     for number, curve in enumerate(curves):
-        colour = colours[number % len(colours)]
+        color = colors[number % len(colors)]
         sizes = np.array([point.parameters for point in curve.points])
-        left.scatter(
-            sizes, [point.loss for point in curve.points], color=colour, s=22, label=f"{curve.flops:.1e} FLOPs"
-        )
+        left.scatter(sizes, [point.loss for point in curve.points], color=color, s=22, label=f"{curve.flops:.1e} FLOPs")
         x = np.linspace(np.log10(sizes.min()), np.log10(sizes.max()), 100)
-        left.plot(10**x, np.polyval(curve.coefficients, x), color=colour, linewidth=1)
-        left.plot(10**x, [law.loss(n, curve.flops / 6 / n) for n in 10**x], color=colour, linewidth=1, linestyle=":")
-        left.scatter([curve.parameters], [curve.loss], color=colour, marker="*", s=110, zorder=3)
+        left.plot(10**x, np.polyval(curve.coefficients, x), color=color, linewidth=1)
+        left.plot(10**x, [law.loss(n, curve.flops / 6 / n) for n in 10**x], color=color, linewidth=1, linestyle=":")
+        left.scatter([curve.parameters], [curve.loss], color=color, marker="*", s=110, zorder=3)
     if others:
         left.scatter([p.parameters for p in others], [p.loss for p in others], color="0.6", s=14, label="other runs")
     left.set(xscale="log", xlabel="parameters", ylabel="loss", title="parabolas and their minima; dotted: the law")

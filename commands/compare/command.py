@@ -28,10 +28,10 @@ from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import FileRows, Row, Rows
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
 from datamodules.tokenization.sentencepiece import Tokenizer
-from models.decoder import Decoder, materialise
+from models.decoder import Decoder, materialize
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
-from models.weights.source import StoredWeights
+from models.weights.source import WeightSource
 
 KEPT = "by_model"
 """Folder below the output with what each model answered."""
@@ -47,11 +47,11 @@ def compare_models(
     reward_model: str | None = None,
     gold: Reward | None = None,
     chat_template: str | None = None,
-    held_out_fraction: float = 0.05,
+    validation_fraction: float = 0.05,
     split_seed: int = 0,
     limit: int | None = 128,
     samples: int = 1,
-    longest_prompt: int = 512,
+    max_prompt_tokens: int = 512,
     max_new_tokens: int = 64,
     temperature: float = 1.0,
     seed: int = 0,
@@ -70,13 +70,13 @@ def compare_models(
         reward_model: run of a reward model.
         gold: a reward that can be checked, by class_path.
         chat_template: see the data of fine-tuning; null takes the reference's own.
-        held_out_fraction: share of rows taken, those that training with this `validation_fraction` held out; 1 for a
+        validation_fraction: share of rows taken, those that training with this `validation_fraction` held out; 1 for a
             file that nothing was trained on.
         split_seed: of that choice.
         limit: prompts, chosen by a hash; null for all.
         samples: answers to each prompt. With several, also what the best of them by the reward model, or else by the
             gold, are worth: rejection sampling, whose divergence is known.
-        longest_prompt: prompts of more tokens are left out, and counted.
+        max_prompt_tokens: prompts of more tokens are left out, and counted.
         max_new_tokens: of an answer at most.
         temperature: of sampling, and of the distributions whose divergence is measured.
         seed: of sampling.
@@ -84,7 +84,7 @@ def compare_models(
         batch_tokens: scored at once.
         precision: of the weights in memory.
     """
-    check(models, held_out_fraction, temperature, limit=limit, samples=samples, longest_prompt=longest_prompt,
+    check(models, validation_fraction, temperature, limit=limit, samples=samples, max_prompt_tokens=max_prompt_tokens,
           max_new_tokens=max_new_tokens, slots=slots, batch_tokens=batch_tokens)  # fmt: skip
     first = reference or next(iter(models))
     if first not in models:
@@ -94,7 +94,7 @@ def compare_models(
         judges = {"reward": RewardModelScore(reward_model, precision=precision, batch_tokens=batch_tokens)} | judges
     if not judges:
         raise InputError("nothing to compare by: give --reward_model or --gold")
-    stored = {name: StoredWeights(Path(path)) for name, path in models.items()}
+    stored = {name: WeightSource(Path(path)) for name, path in models.items()}
     tokenizer = shared_tokenizer({name: weights.path for name, weights in stored.items()} | reward_models(judges))
     for name, weights in stored.items():
         if weights.config.get("scalar_output"):
@@ -105,7 +105,7 @@ def compare_models(
         open_weights(judge, tokenizer)
     template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
     source = prompts if isinstance(prompts, Rows) else FileRows(prompts)
-    asked, left_out = held_out_prompts(source, template, held_out_fraction, split_seed, limit, longest_prompt)
+    asked, left_out = validation_prompts(source, template, validation_fraction, split_seed, limit, max_prompt_tokens)
     for judge in judges.values():
         for _, row in asked:
             judge.check(row)
@@ -149,12 +149,12 @@ def compare_models(
     kept.forget()
 
 
-def check(models: dict[str, str], held_out_fraction: float, temperature: float, **sizes: int | None) -> None:
+def check(models: dict[str, str], validation_fraction: float, temperature: float, **sizes: int | None) -> None:
     """Refuse what cannot be compared, before anything is loaded."""
     if len(models) < 2:
         raise InputError(f"models: {', '.join(models) or 'none'}: name at least two, --models.NAME=RUN")
-    if not 0 < held_out_fraction <= 1:
-        raise InputError(f"held_out_fraction={held_out_fraction}: must lie above 0 and be at most 1")
+    if not 0 < validation_fraction <= 1:
+        raise InputError(f"validation_fraction={validation_fraction}: must lie above 0 and be at most 1")
     if not temperature > 0:
         raise InputError(f"temperature={temperature}: a divergence is an expectation over samples, give more than 0")
     for name, value in sizes.items():
@@ -172,7 +172,7 @@ def open_weights(judge: Reward, tokenizer: Tokenizer) -> None:
     """Give the reward models within a judge their weights."""
     for member in judge.members():
         if isinstance(member, RewardModelScore):
-            member.begin_from(StoredWeights(Path(member.init_from)), tokenizer.eos)
+            member.load_from(WeightSource(Path(member.init_from)), tokenizer.eos)
 
 
 def shared_tokenizer(paths: dict[str, Path]) -> Tokenizer:
@@ -184,18 +184,18 @@ def shared_tokenizer(paths: dict[str, Path]) -> Tokenizer:
     return tokenizer
 
 
-def load(stored: StoredWeights, device: torch.device, precision: str) -> Decoder:
+def load(stored: WeightSource, device: torch.device, precision: str) -> Decoder:
     """A decoder with its adapter merged."""
     with torch.device("meta"):
         decoder = Decoder(stored.whole_config()).to(getattr(torch, precision))
-    materialise(decoder, device, 0, stored=stored.merged)
+    materialize(decoder, device, 0, stored=stored.merged)
     return decoder.eval().requires_grad_(False)
 
 
 # Prompts and answers
 
 
-def held_out_prompts(
+def validation_prompts(
     rows: Rows, template: ChatTemplate, fraction: float, seed: int, limit: int | None, longest: int
 ) -> tuple[list[Prompt], Counter[str]]:
     """Different prompts that training held out, in the order of a hash, and how many rows were left out for what.
@@ -214,7 +214,7 @@ def held_out_prompts(
                 continue
             ids = template.encode_prompt(messages)
             if not 0 < len(ids) <= longest:
-                raise Unusable("longer_than_longest_prompt" if ids else "empty_prompt")
+                raise Unusable("longer_than_max_prompt_tokens" if ids else "empty_prompt")
         except TemplateRefusalError:
             left_out["refused_by_template"] += 1
         except Unusable as reason:
@@ -222,7 +222,7 @@ def held_out_prompts(
         else:
             found.setdefault(xxhash.xxh3_64_intdigest(json.dumps(ids).encode()), (ids, row))
     if not found:
-        raise InputError(f"prompts: none is held out ({dict(left_out)}): give more rows, or held_out_fraction=1")
+        raise InputError(f"prompts: none is held out ({dict(left_out)}): give more rows, or validation_fraction=1")
     return [found[key] for key in sorted(found)[:limit]], left_out
 
 

@@ -63,7 +63,7 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
         )
     plan = make_plan(setup, hardware, saves_asynchronously(configuration), checkpoint_steps(configuration))
     plan = over_batch_sizes(plan, setup, hardware)
-    step = f"step {span(plan.time.total)}, {plan.utilisation:.1%} MFU"
+    step = f"step {span(plan.time.total)}, {plan.utilization:.1%} MFU"
     if setup.sizes.pp > 1:
         step += f"; {setup.schedule} of {setup.microbatches} micro-batches, bubble {plan.time.bubble:.1%}"
     print(f"{step}; {plan.days:.1f} days")

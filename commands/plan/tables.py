@@ -112,8 +112,8 @@ def time_lines(setup: TrainingSetup, hardware: Hardware, plan: Plan) -> list[str
     parts += [
         ("optimizer", span(time.optimizer), ""),
         ("step", span(time.total), f"{setup.microbatches} micro-batches of {setup.microbatch_tokens:,} tokens"),
-        ("tokens/s/GPU", f"{plan.tokens_a_second:,.0f}", ""),
-        ("MFU", f"{plan.utilisation:.1%}", f"{plan.utilisation_palm:.1%} as PaLM counts attention"),
+        ("tokens/s/GPU", f"{plan.tokens_per_second:,.0f}", ""),
+        ("MFU", f"{plan.utilization:.1%}", f"{plan.utilization_palm:.1%} as PaLM counts attention"),
     ]
     return ["a step", *rows(parts)]
 

@@ -113,7 +113,7 @@ def write_examples(
     counts = Counts()
     with ExitStack() as stack:
         writers = {split: stack.enter_context(_Writer(folder, split, vocabulary_size)) for split in SPLITS}
-        for row in tqdm(rows, desc="tokenising", unit=" rows"):
+        for row in tqdm(rows, desc="tokenizing", unit=" rows"):
             counts.rows += 1
             if isinstance(row, str):
                 counts.drop(row, None)

@@ -31,13 +31,13 @@ from datamodules.curation.deduplication.repeated_text import RepeatedText
 from datamodules.curation.deduplication.url import UrlDuplicates
 from datamodules.curation.filters.base import CleaningStep
 from datamodules.curation.passes.collect import Chunk, chunk_files, collect
-from datamodules.curation.passes.deduplicate import decide
-from datamodules.curation.passes.filter import describe_steps, write_judged
-from datamodules.curation.passes.write import DOCUMENTS, DROPPED, Piece, find_repetitions, finish
+from datamodules.curation.passes.deduplicate import deduplicate_and_split
+from datamodules.curation.passes.filter import describe_steps, write_filtered
+from datamodules.curation.passes.write import DOCUMENTS, DROPPED, FilteredPiece, find_repetitions, finish
 from datamodules.curation.personal_data.mask import MaskPersonalData
 from datamodules.curation.reports.step_throughput import step_rates
 from datamodules.curation.reports.stopwatch import Clock
-from datamodules.curation.reports.summary import summarise
+from datamodules.curation.reports.summary import summarize
 from datamodules.readers import InputFile, Reader, provenance_name
 
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -52,7 +52,7 @@ class TextSource:
 
     Args:
         reader: where its documents come from.
-        steps: rules and rewrites in order; normalisation is always first and need not be named.
+        steps: rules and rewrites in order; normalization is always first and need not be named.
         weight: share of training samples drawn from it, on any positive scale.
 
     Raises:
@@ -225,7 +225,7 @@ def clean(
         judged = [chunk.piece(work / "judged", number) for number in range(len(raw))]
         for before, after in zip(raw, judged, strict=True):
             with clock.measure(f"judge {name}", _text_bytes(before)):
-                write_judged(before, after, name, steps[name], near=near_duplicates, urls=curation.url_duplicates)
+                write_filtered(before, after, name, steps[name], near=near_duplicates, urls=curation.url_duplicates)
         if raw and name not in rates:
             rates[name] = step_rates(raw[0], steps[name])
         chunk.finish(work / "judged", len(raw))
@@ -246,12 +246,14 @@ def clean(
     owners = [chunk.source for chunk, paths in zip(chunks, by_chunk, strict=True) for _ in paths]
     total = sum(map(_text_bytes, judged))
     with clock.measure("duplicates and split", total):
-        decisions = decide(judged, owners, near_duplicates, validation_fraction, seed)
+        decisions = deduplicate_and_split(judged, owners, near_duplicates, validation_fraction, seed)
     if decisions is None:
         reasons = {reason for path in judged for reason in _reasons(path)}
         raise InputError(f"no document is left after cleaning; dropped as: {', '.join(sorted(reasons)) or 'none read'}")
 
-    pieces = [Piece(n, source, path, decisions) for n, (source, path) in enumerate(zip(owners, judged, strict=True))]
+    pieces = [
+        FilteredPiece(n, source, path, decisions) for n, (source, path) in enumerate(zip(owners, judged, strict=True))
+    ]
     with clock.measure("repetitions", total):
         cuts = find_repetitions(pieces, curation.repetitions, work)
 
@@ -262,7 +264,7 @@ def clean(
                 finish(piece, folder, curation.personal_data, cuts)
             progress.update(size)
     with clock.measure("summary", total):
-        summary = summarise(described, pieces, folder, curation.masked_kinds, list(curation.repetitions))
+        summary = summarize(described, pieces, folder, curation.masked_kinds, list(curation.repetitions))
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     timings = clock.summary() | {"step_rates": rates}
     (folder / TIMINGS).write_text(json.dumps(timings, indent=1), encoding="utf-8")

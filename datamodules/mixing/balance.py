@@ -29,7 +29,7 @@ class Balance:
         temperature: T of p ~ size ** (1 / T) (Conneau & Lample 2019, section 3.1, and mT5, Xue et al. 2021, with
             1 / T = 0.7 and 0.3), sizes in tokens: 1 is proportional, more draws the sources together. It takes the
             place of weights; null takes the sources' `weight`.
-        maximum_epochs: how often a source is repeated at most within trainer.max_steps, for all sources or by name;
+        max_epochs: how often a source is repeated at most within trainer.max_steps, for all sources or by name;
             null repeats them as often as the weights ask. Up to 4 epochs are nearly as good as new text (Muennighoff et
             al. 2023).
 
@@ -38,15 +38,15 @@ class Balance:
     """
 
     temperature: float | None = None
-    maximum_epochs: float | dict[str, float] | None = 4.0
+    max_epochs: float | dict[str, float] | None = 4.0
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not 1 <= self.temperature < float("inf"):
             raise InputError(f"balance.temperature={self.temperature}: must be at least 1, or null for weights")
-        caps = self.maximum_epochs
+        caps = self.max_epochs
         values = [] if caps is None else list(caps.values()) if isinstance(caps, dict) else [caps]
         if any(not value > 0 for value in values):
-            raise InputError(f"balance.maximum_epochs={caps}: must be above 0, or null for no cap")
+            raise InputError(f"balance.max_epochs={caps}: must be above 0, or null for no cap")
 
     def asked(self, weights: Mapping[str, float], samples: int | None) -> dict[str, Any]:
         """All that the mixture follows from beside the text; `samples` of the whole run, None where it has no end.
@@ -59,18 +59,18 @@ class Balance:
                 f"balance.temperature={self.temperature} and weights {dict(weights)}: they say the same thing twice, "
                 "set it to null or leave the weights out"
             )
-        if isinstance(self.maximum_epochs, dict) and (unknown := sorted({*self.maximum_epochs} - {*weights})):
-            raise InputError(f"balance.maximum_epochs names {unknown[0]}, the sources are {', '.join(weights)}")
-        if self.maximum_epochs is not None and samples is None:
+        if isinstance(self.max_epochs, dict) and (unknown := sorted({*self.max_epochs} - {*weights})):
+            raise InputError(f"balance.max_epochs names {unknown[0]}, the sources are {', '.join(weights)}")
+        if self.max_epochs is not None and samples is None:
             raise InputError(
-                "balance.maximum_epochs caps what is repeated within trainer.max_steps, which is not set: set it, or "
-                "maximum_epochs to null"
+                "balance.max_epochs caps what is repeated within trainer.max_steps, which is not set: set it, or "
+                "max_epochs to null"
             )
         return {
             "weights": dict(weights),
             "temperature": self.temperature,
-            "maximum_epochs": self.maximum_epochs,
-            "samples": samples if self.maximum_epochs is not None else None,
+            "max_epochs": self.max_epochs,
+            "samples": samples if self.max_epochs is not None else None,
         }
 
     def wanted(self, weights: Mapping[str, float], tokens: Mapping[str, int]) -> dict[str, float]:
@@ -94,7 +94,7 @@ class Balance:
         Raises:
             InputError: when all sources together are too small for the run, or a source has no place in it.
         """
-        names, caps = mixture.names, self.maximum_epochs
+        names, caps = mixture.names, self.max_epochs
         slots = slots_of(wanted, names)
         mixture.change(first, slots)
         if caps is None or samples is None or samples <= first:
@@ -115,12 +115,12 @@ class Balance:
             if (never := (slots == 0) & (before == 0)).any():
                 name = names[int(never.argmax())]
                 raise InputError(
-                    f"balance.maximum_epochs={caps} leaves source {name} ({mixture.sizes[name]} windows) less than "
+                    f"balance.max_epochs={caps} leaves source {name} ({mixture.sizes[name]} windows) less than "
                     f"1/{BLOCK} of the run's {samples} samples: raise its cap, add text or leave the source out"
                 )
             if capped.all():
                 raise InputError(
-                    f"balance.maximum_epochs={caps}: the sources hold {int(most.sum())} samples within it, the run "
+                    f"balance.max_epochs={caps}: the sources hold {int(most.sum())} samples within it, the run "
                     f"takes {samples}: raise it, lower trainer.max_steps or add text"
                 )
             free = np.array([wanted[name] for name in names]) * ~capped

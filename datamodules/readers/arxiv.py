@@ -40,7 +40,7 @@ class ArxivSources(PathReader):
     Read are arXiv's bulk archives (`arXiv_src_2301_001.tar`, of .gz files), archives of one paper (.tar.gz, .gz) and
     folders, where each .tex file with \documentclass is a paper together with what it includes. Dropped with a reason:
     `no_latex` (PDF only, or nothing with a section), `invalid_utf8` where a source is neither UTF-8 nor names another
-    encoding. arXiv's licences are in its metadata, not in the sources: `licence` is None.
+    encoding. arXiv's licenses are in its metadata, not in the sources: `license` is None.
     """
 
     SUFFIXES = (".tar", ".tgz", ".tex", ".gz")

@@ -24,7 +24,7 @@ from datamodules.readers.paths import PathReader
 
 HEADER_LINES = 600
 """Lines within which the header ends, as in the `gutenberg` package's strip_headers."""
-GUTENBERG_LICENCE = "LicenseRef-Project-Gutenberg"
+GUTENBERG_LICENSE = "LicenseRef-Project-Gutenberg"
 
 _START = re.compile(
     r"^[ \t]*(?:\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG|\*+ ?END[* ]+THE SMALL PRINT|"
@@ -107,7 +107,7 @@ def gutenberg_document(text: str) -> Document:
         # Two editions of one book never part between training and validation.
         group=fields.get("title"),
         url=f"https://www.gutenberg.org/ebooks/{number[1]}" if number else None,
-        licence=GUTENBERG_LICENCE,
+        license=GUTENBERG_LICENSE,
         date=iso_date(fields.get("release date", "")),
     )
 
@@ -115,8 +115,8 @@ def gutenberg_document(text: str) -> Document:
 class Books(PathReader):
     """Books in plain text (Project Gutenberg's frame taken off) and EPUB, one document each.
 
-    Gutenberg's header gives address, date of release and licence; an EPUB's metadata gives date, address and, where it
-    is a Creative Commons address, licence. The title is the group.
+    Gutenberg's header gives address, date of release and license; an EPUB's metadata gives date, address and, where it
+    is a Creative Commons address, license. The title is the group.
     """
 
     SUFFIXES = (".txt", ".epub")
@@ -175,7 +175,7 @@ def epub(archive: zipfile.ZipFile, limit: int) -> Document:
         document,
         group=document.group or (about["title"] or None),
         url=document.url or (address if address.startswith(("http://", "https://")) else None),
-        licence=document.licence or creative_commons(about["rights"]),
+        license=document.license or creative_commons(about["rights"]),
         date=document.date or (about["date"] or None),
     )
 

@@ -1,6 +1,6 @@
-"""Trees of source code, with the licence that each file is under.
+"""Trees of source code, with the license that each file is under.
 
-A file without a known, allowed licence is dropped rather than kept and marked: what has been trained on cannot be
+A file without a known, allowed license is dropped rather than kept and marked: what has been trained on cannot be
 taken back.
 """
 
@@ -16,12 +16,12 @@ from datamodules.readers.formats.bounded_streams import open_bounded, read_whole
 from datamodules.readers.formats.downloads import is_url, local_copy, remote_files
 from datamodules.readers.formats.generated_code import VENDORED_FOLDERS, why_not_written
 from datamodules.readers.formats.licenses import (
-    PERMISSIVE_LICENCES,
-    declared_licence,
+    PERMISSIVE_LICENSES,
+    declared_license,
     is_allowed,
-    is_licence_file,
-    licence_of_folder,
-    nearest_licence_files,
+    is_license_file,
+    license_of_folder,
+    nearest_license_files,
 )
 from datamodules.readers.formats.programming_languages import LANGUAGES, language_of
 from datamodules.readers.paths import PathReader
@@ -33,18 +33,18 @@ class CodeFiles(PathReader):
     """Source files below folders of repositories, one document each; the repository is the group.
 
     A repository is the nearest folder above a file that holds .git, else the first folder below the path named. The
-    licence is the SPDX identifier in a file's header, else that of the nearest LICENSE or COPYING file above it, within
-    the path named. Dropped with a reason: `no_licence`, `licence_not_allowed`, `generated`, `minified`, `config_data`,
+    license is the SPDX identifier in a file's header, else that of the nearest LICENSE or COPYING file above it, within
+    the path named. Dropped with a reason: `no_license`, `license_not_allowed`, `generated`, `minified`, `config_data`,
     `markup_only`; folders of other people's code (`vendor`, `node_modules`) are not entered.
 
     Args:
         paths: folders; a URL of one is copied whole.
         languages: names as in `languages.LANGUAGES`, for example Python; null takes all.
-        allowed_licences: SPDX identifiers; by default the permissive licences of The Stack. Null takes every file,
+        allowed_licenses: SPDX identifiers; by default the permissive licenses of The Stack. Null takes every file,
             licensed or not.
         max_megabytes: see `Reader`.
         downloads: see `PathReader`.
-        maximum_document_megabytes: see `PathReader`; The Stack has files up to 1 MB.
+        max_document_megabytes: see `PathReader`; The Stack has files up to 1 MB.
 
     Raises:
         InputError: for a language that is not known.
@@ -54,17 +54,17 @@ class CodeFiles(PathReader):
         self,
         paths: list[str],
         languages: list[str] | None = None,
-        allowed_licences: Sequence[str] | None = PERMISSIVE_LICENCES,
+        allowed_licenses: Sequence[str] | None = PERMISSIVE_LICENSES,
         max_megabytes: float | None = None,
         downloads: str = "data/downloads",
-        maximum_document_megabytes: float = 1,
+        max_document_megabytes: float = 1,
     ) -> None:
-        super().__init__(paths, max_megabytes, downloads, maximum_document_megabytes)
+        super().__init__(paths, max_megabytes, downloads, max_document_megabytes)
         for language in languages or []:
             if language not in LANGUAGES:
                 raise InputError(f"languages: {language!r} is not known, give some of {', '.join(sorted(LANGUAGES))}")
         self.languages = languages
-        self.allowed_licences = None if allowed_licences is None else list(allowed_licences)
+        self.allowed_licenses = None if allowed_licenses is None else list(allowed_licenses)
 
     def enters(self, folder: str) -> bool:
         """Not the folders of version control and of other people's code."""
@@ -76,20 +76,20 @@ class CodeFiles(PathReader):
         return language is not None and (self.languages is None or language in self.languages)
 
     def candidates(self) -> Iterator[InputFile]:
-        """Files of the languages; a file counts as changed when its licence did."""
+        """Files of the languages; a file counts as changed when its license did."""
         # What an earlier start in this process saw may have changed.
-        _licence_changed.cache_clear()
-        licence_of_folder.cache_clear()
+        _license_changed.cache_clear()
+        license_of_folder.cache_clear()
         for path, root, label in self.roots():
             if is_url(path):
                 for found in remote_files(path, Path(str(self.downloads))):
                     name = found.url.rpartition("/")[2]
-                    if self.wants(Path(name)) or is_licence_file(name):
+                    if self.wants(Path(name)) or is_license_file(name):
                         local_copy(found.url, Path(str(self.downloads)))
             empty = True
             for file in self._local(path, root, label):
                 empty = False
-                yield replace(file, changed=max(file.changed, _licence_changed(Path(file.location).parent, root)))
+                yield replace(file, changed=max(file.changed, _license_changed(Path(file.location).parent, root)))
             if empty:
                 wanted = ", ".join(self.languages) if self.languages else "any known language"
                 raise InputError(f"path {path} holds no file of {wanted}: name another folder or more languages")
@@ -107,22 +107,22 @@ class CodeFiles(PathReader):
             yield document
             return
         source = document.text
-        licence = declared_licence(source)
-        if licence is None:
-            licence = licence_of_folder(Path(path).parent, root)
-        document = replace(document, licence=licence)
-        reason = self._why_not_allowed(licence) or why_not_written(
+        license = declared_license(source)
+        if license is None:
+            license = license_of_folder(Path(path).parent, root)
+        document = replace(document, license=license)
+        reason = self._why_not_allowed(license) or why_not_written(
             Path(path).relative_to(repository).as_posix() if Path(path) != repository else Path(path).name,
             source,
         )
         yield document if reason is None else replace(document, text=None, reason=reason)
 
-    def _why_not_allowed(self, licence: str | None) -> str | None:
-        if self.allowed_licences is None:
+    def _why_not_allowed(self, license: str | None) -> str | None:
+        if self.allowed_licenses is None:
             return None
-        if licence is None:
-            return "no_licence"
-        return None if is_allowed(licence, self.allowed_licences) else "licence_not_allowed"
+        if license is None:
+            return "no_license"
+        return None if is_allowed(license, self.allowed_licenses) else "license_not_allowed"
 
     def _root_of(self, path: Path) -> Path:
         """The longest of the paths named that holds a file; of a file that is named itself, its folder."""
@@ -139,11 +139,11 @@ def _repository(path: Path, root: Path) -> Path:
         folder = folder.parent
     below = path.relative_to(root).parts
     # A root that is a repository itself, or whose files have no folder of their own.
-    is_one = (root / ".git").exists() or any(is_licence_file(entry.name) for entry in root.iterdir())
+    is_one = (root / ".git").exists() or any(is_license_file(entry.name) for entry in root.iterdir())
     return root if is_one or len(below) < 2 else root / below[0]
 
 
 @lru_cache(maxsize=4096)
-def _licence_changed(folder: Path, root: Path) -> int:
-    files = nearest_licence_files(folder, root if root.is_dir() else root.parent)
+def _license_changed(folder: Path, root: Path) -> int:
+    files = nearest_license_files(folder, root if root.is_dir() else root.parent)
     return max((path.stat().st_mtime_ns for path in files), default=0)

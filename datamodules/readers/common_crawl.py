@@ -35,7 +35,7 @@ class CommonCrawl(PathReader):
         extractor: of the main text of pages: `resiliparse`, or `trafilatura` (optional dependency `web`).
         max_megabytes: see `Reader`.
         downloads: see `PathReader`; null for crawls larger than the disk.
-        maximum_document_megabytes: see `PathReader`.
+        max_document_megabytes: see `PathReader`.
 
     Raises:
         InputError: for an extractor that is not there.
@@ -49,9 +49,9 @@ class CommonCrawl(PathReader):
         extractor: Extractor = "resiliparse",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
-        maximum_document_megabytes: float = 64,
+        max_document_megabytes: float = 64,
     ) -> None:
-        super().__init__(paths, max_megabytes, downloads, maximum_document_megabytes)
+        super().__init__(paths, max_megabytes, downloads, max_document_megabytes)
         check_extractor(extractor)
         self.extractor: Extractor = extractor
 

@@ -13,7 +13,7 @@ class Document:
         group: documents of one group never part between training and validation; by default
             a document is a group of its own.
         url: where it was published.
-        licence: under which it may be used, an SPDX identifier where one is known.
+        license: under which it may be used, an SPDX identifier where one is known.
         date: when it was published or fetched, ISO 8601.
         file: its own path, by the end of which rules for kinds of files know it; None where only the path of what it
             was read from is known.
@@ -23,7 +23,7 @@ class Document:
     reason: str | None = None
     group: str | None = None
     url: str | None = None
-    licence: str | None = None
+    license: str | None = None
     date: str | None = None
     file: str | None = None
 

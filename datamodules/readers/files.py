@@ -49,9 +49,9 @@ class Files(PathReader):
         max_megabytes: see `Reader`.
         downloads: see `PathReader`.
         url_key: key or column of the address, taken where it is there.
-        license_key: of the licence.
+        license_key: of the license.
         date_key: of the date.
-        maximum_document_megabytes: see `PathReader`; of a JSON file that is one value, or of a row of JSON lines, all
+        max_document_megabytes: see `PathReader`; of a JSON file that is one value, or of a row of JSON lines, all
             keys count.
         path_key: of the document's own path, by which `CodeQuality` knows HTML from Python: max_stars_repo_path in The
             Stack and StarCoder's data. Null: rows have none.
@@ -68,10 +68,10 @@ class Files(PathReader):
         url_key: str = "url",
         license_key: str = "license",
         date_key: str = "date",
-        maximum_document_megabytes: float = 64,
+        max_document_megabytes: float = 64,
         path_key: str | None = None,
     ) -> None:
-        super().__init__(paths, max_megabytes, downloads, maximum_document_megabytes)
+        super().__init__(paths, max_megabytes, downloads, max_document_megabytes)
         self.path_key = path_key
         self.text_key, self.url_key, self.license_key, self.date_key = text_key, url_key, license_key, date_key
 
@@ -124,7 +124,7 @@ class Files(PathReader):
         return replace(
             document,
             url=_told(row.get(self.url_key)),
-            licence=_told(row.get(self.license_key)),
+            license=_told(row.get(self.license_key)),
             date=_told(row.get(self.date_key)),
             file=_told(row.get(self.path_key)) if self.path_key else None,
         )

@@ -24,7 +24,7 @@ _CREATIVE_COMMONS = re.compile(
     r"creativecommons\.org/(?:licenses|publicdomain)/(by(?:-(?:nc|nd|sa))*|zero|mark)/(\d\.\d)", re.I
 )
 _LINK = re.compile(r"<(?:a|link)\b([^<>]{0,4500}+)>", re.I)
-_LICENCE = re.compile(r"\brel\s*+=\s*+[\"']?+[^\"']{0,200}\blicense\b", re.I)
+_LICENSE = re.compile(r"\brel\s*+=\s*+[\"']?+[^\"']{0,200}\blicense\b", re.I)
 
 
 def looks_like_html(text: str) -> bool:
@@ -120,14 +120,14 @@ def creative_commons(text: str) -> str | None:
     return {"ZERO": f"CC0-{version}", "MARK": "CC-PDM-1.0"}.get(kind, f"CC-{kind}-{version}")
 
 
-def page_licence(html: str) -> str | None:
-    """Creative Commons licence that a page says it is under, by a link with rel="license"."""
-    links = (creative_commons(link[1]) for link in _LINK.finditer(html) if _LICENCE.search(link[1]))
-    return next((licence for licence in links if licence), None)
+def page_license(html: str) -> str | None:
+    """Creative Commons license that a page says it is under, by a link with rel="license"."""
+    links = (creative_commons(link[1]) for link in _LINK.finditer(html) if _LICENSE.search(link[1]))
+    return next((license for license in links if license), None)
 
 
 def page(raw: bytes, extractor: Extractor, declared: str | None = None, url: str | None = None) -> Document:
-    """A page as a document: its main text, or a reason; with the address and the licence it names."""
+    """A page as a document: its main text, or a reason; with the address and the license it names."""
     decoded = decode_html(raw, declared)
     if decoded.text is None:
         return Document(None, reason=decoded.reason, url=url)
@@ -137,18 +137,18 @@ def page(raw: bytes, extractor: Extractor, declared: str | None = None, url: str
         return Document(None, reason=str(refused), url=url)
     if not text.strip():
         return Document(None, reason="no_main_text", url=url)
-    return Document(text, url=url, licence=page_licence(decoded.text))
+    return Document(text, url=url, license=page_license(decoded.text))
 
 
 class HtmlFiles(PathReader):
-    """Trees of HTML pages, one document each; `licence` is what a rel="license" link of the page names.
+    """Trees of HTML pages, one document each; `license` is what a rel="license" link of the page names.
 
     Args:
         paths: see `PathReader`.
         extractor: `resiliparse`, or `trafilatura` (optional dependency `web`).
         max_megabytes: see `Reader`.
         downloads: see `PathReader`.
-        maximum_document_megabytes: see `PathReader`.
+        max_document_megabytes: see `PathReader`.
 
     Raises:
         InputError: for an extractor that is not there.
@@ -162,9 +162,9 @@ class HtmlFiles(PathReader):
         extractor: Extractor = "resiliparse",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
-        maximum_document_megabytes: float = 64,
+        max_document_megabytes: float = 64,
     ) -> None:
-        super().__init__(paths, max_megabytes, downloads, maximum_document_megabytes)
+        super().__init__(paths, max_megabytes, downloads, max_document_megabytes)
         check_extractor(extractor)
         self.extractor: Extractor = extractor
 

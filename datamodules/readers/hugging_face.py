@@ -37,7 +37,7 @@ class HuggingFaceFolder(Files):
     """One split of a data set folder: written by `save_to_disk`, or a clone with .parquet, .jsonl or .json files.
 
     The split of a file is a word in its path, as the hub has it (`data/train-00000-of-00002.parquet`,
-    `test/part.jsonl`); where no file names any split, all are `train`. A row without a licence of its own has that of
+    `test/part.jsonl`); where no file names any split, all are `train`. A row without a license of its own has that of
     the data set: `license` in dataset_info.json or in the front matter of README.md.
 
     Args:
@@ -49,7 +49,7 @@ class HuggingFaceFolder(Files):
         url_key: see `Files`.
         license_key: see `Files`.
         date_key: see `Files`.
-        maximum_document_megabytes: see `PathReader`.
+        max_document_megabytes: see `PathReader`.
         path_key: see `Files`.
     """
 
@@ -66,7 +66,7 @@ class HuggingFaceFolder(Files):
         url_key: str = "url",
         license_key: str = "license",
         date_key: str = "date",
-        maximum_document_megabytes: float = 64,
+        max_document_megabytes: float = 64,
         path_key: str | None = None,
     ) -> None:
         super().__init__(
@@ -77,7 +77,7 @@ class HuggingFaceFolder(Files):
             url_key,
             license_key,
             date_key,
-            maximum_document_megabytes,
+            max_document_megabytes,
             path_key,
         )
         self.split = split
@@ -97,7 +97,7 @@ class HuggingFaceFolder(Files):
         """
         ((path, root, label),) = self.roots()
         if is_url(path) and self.downloads is not None:
-            # Licence and state are read beside the copies.
+            # License and state are read beside the copies.
             for found in remote_files(path, Path(self.downloads)):
                 if found.url.endswith(tuple(f"/{name}" for name in _ABOUT)):
                     local_copy(found.url, Path(self.downloads))
@@ -126,10 +126,10 @@ class HuggingFaceFolder(Files):
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """One document a row."""
         ((_, root, _),) = self.roots()
-        licence = dataset_licence(str(root), str(Path(path).parent))
+        license = dataset_license(str(root), str(Path(path).parent))
         documents = self._read_arrow(path) if self.format_of(file.name) == ".arrow" else super().documents(path, file)
         for document in documents:
-            yield replace(document, licence=licence) if document.licence is None and licence else document
+            yield replace(document, license=license) if document.license is None and license else document
 
     def _read_arrow(self, path: str) -> Iterator[Document]:
         """An Arrow stream; a file format (with a footer) is read as well."""
@@ -153,11 +153,11 @@ class HuggingFaceFolder(Files):
 
 
 @lru_cache(maxsize=256)
-def dataset_licence(root: str, folder: str) -> str | None:
-    """Licence of a data set: from dataset_info.json beside a file or from the front matter of the README."""
+def dataset_license(root: str, folder: str) -> str | None:
+    """License of a data set: from dataset_info.json beside a file or from the front matter of the README."""
     for place in (Path(folder), Path(root)):
-        if licence := _json(place / "dataset_info.json").get("license"):
-            return str(licence)
+        if license := _json(place / "dataset_info.json").get("license"):
+            return str(license)
     try:
         readme = (Path(root) / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -167,8 +167,8 @@ def dataset_licence(root: str, folder: str) -> str | None:
         about = yaml.safe_load(found[1]) if found else None
     except (yaml.YAMLError, RecursionError):
         return None
-    licence = about.get("license") if isinstance(about, dict) else None
-    return ", ".join(map(str, licence)) if isinstance(licence, list) else licence and str(licence)
+    license = about.get("license") if isinstance(about, dict) else None
+    return ", ".join(map(str, license)) if isinstance(license, list) else license and str(license)
 
 
 def _words(path: str) -> set[str]:

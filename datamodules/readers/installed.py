@@ -1,4 +1,4 @@
-"""Text that is on any machine with Python: sources, docstrings, READMEs and licences of installed distributions.
+"""Text that is on any machine with Python: sources, docstrings, READMEs and licenses of installed distributions.
 
 No download and no folder to name buy a start without a network; the price is a small, one-sided corpus.
 """
@@ -166,7 +166,7 @@ class Readmes(InstalledFiles):
 
 
 class Licenses(InstalledFiles):
-    """Licence, copying and notice files of distributions."""
+    """License, copying and notice files of distributions."""
 
     def wants(self, name: str) -> bool:
         """LICENSE, LICENCE, COPYING, COPYRIGHT and NOTICE files that are not programs."""

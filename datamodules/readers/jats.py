@@ -23,7 +23,7 @@ _BLOCKS = frozenset({"title", "p", "disp-formula", "list-item", "disp-quote", "v
 
 
 class JatsArticles(PathReader):
-    """JATS articles, one document each: title, abstract and sections, with DOI, licence and date of publication.
+    """JATS articles, one document each: title, abstract and sections, with DOI, license and date of publication.
 
     Tar archives of articles, as PubMed Central's bulk packages are, give one document a member. What has no body is
     dropped as `no_body`, unless it has an abstract.
@@ -65,7 +65,7 @@ def article(raw: bytes) -> Document:
     document = unless_surrogates("\n\n".join(part for part in parts if part))
     if front is None or document.text is None:
         return document
-    return Document(document.text, url=_url(front), licence=_licence(front), date=_date(front))
+    return Document(document.text, url=_url(front), license=_license(front), date=_date(front))
 
 
 def _blocks(element: Element) -> list[str]:
@@ -92,13 +92,13 @@ def _url(front: Element) -> str | None:
     return None
 
 
-def _licence(front: Element) -> str | None:
-    """SPDX identifier of a Creative Commons address anywhere in the licence, else what `license-type` says."""
-    for licence in front.iterfind("permissions/license"):
-        addresses = [value for node in licence.iter() for value in (*node.attrib.values(), node.text or "")]
+def _license(front: Element) -> str | None:
+    """SPDX identifier of a Creative Commons address anywhere in the license, else what `license-type` says."""
+    for license in front.iterfind("permissions/license"):
+        addresses = [value for node in license.iter() for value in (*node.attrib.values(), node.text or "")]
         told = next((found for found in map(creative_commons, addresses) if found), None)
-        if told or licence.get("license-type"):
-            return told or licence.get("license-type")
+        if told or license.get("license-type"):
+            return told or license.get("license-type")
     return None
 
 

@@ -25,7 +25,7 @@ class PathReader(Reader):
             `*`. Links out of a folder are not followed.
         max_megabytes: see `Reader`.
         downloads: folder of what URLs name, listed and copied once; null lists at each start and keeps no copy.
-        maximum_document_megabytes: a document of more bytes is dropped as `too_large`, before it is in memory.
+        max_document_megabytes: a document of more bytes is dropped as `too_large`, before it is in memory.
 
     Raises:
         InputError: for a limit that is not positive.
@@ -38,18 +38,18 @@ class PathReader(Reader):
         paths: list[str],
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
-        maximum_document_megabytes: float = 64,
+        max_document_megabytes: float = 64,
     ) -> None:
         super().__init__(max_megabytes)
-        if not maximum_document_megabytes > 0:
-            raise InputError(f"maximum_document_megabytes={maximum_document_megabytes}: must be above 0")
+        if not max_document_megabytes > 0:
+            raise InputError(f"max_document_megabytes={max_document_megabytes}: must be above 0")
         self.paths, self.downloads = paths, downloads
-        self.maximum_document_megabytes = maximum_document_megabytes
+        self.max_document_megabytes = max_document_megabytes
 
     @property
     def limit(self) -> int:
         """Bytes of a document at most."""
-        return int(self.maximum_document_megabytes * 1e6)
+        return int(self.max_document_megabytes * 1e6)
 
     @abstractmethod
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:

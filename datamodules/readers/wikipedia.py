@@ -81,7 +81,7 @@ class WikipediaDump(PathReader):
     """Articles of MediaWiki XML dumps (pages-articles, .xml or .xml.bz2), one document each.
 
     Other namespaces, redirects and pages in other models than wikitext are passed over. Keeps the address (from the
-    dump's siteinfo), the date of the revision and the licence of Wikimedia's text.
+    dump's siteinfo), the date of the revision and the license of Wikimedia's text.
     """
 
     SUFFIXES = (".xml",)
@@ -123,4 +123,4 @@ class WikipediaDump(PathReader):
         if not text:
             return Document(None, reason="no_text", url=url, date=date)
         document = unless_surrogates(f"{title}\n\n{text}")
-        return Document(document.text, document.reason, url=url, licence=LICENCE, date=date)
+        return Document(document.text, document.reason, url=url, license=LICENCE, date=date)

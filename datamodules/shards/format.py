@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow.compute
 
-from common.artifacts import checksum, verified, write_checksums, written_whole
+from common.artifacts import checksum, verified, write_atomically, write_checksums
 from common.errors import InputError
 from datamodules.tokenization.sentencepiece import Tokenizer
 
@@ -89,7 +89,7 @@ class ShardWriter:
         if self._open is None:
             part = f"-{len(self.records):03}" if self.records else ""
             self._name = f"{self.split}-{self.source}-{self.number:05}{part}"
-            whole = written_whole(self.folder / f"{self._name}.tokens")
+            whole = write_atomically(self.folder / f"{self._name}.tokens")
             self._open = (whole, whole.__enter__().open("wb"))
             self._ids: list[np.ndarray] = []
             self._lengths: list[np.ndarray] = []
@@ -113,7 +113,7 @@ class ShardWriter:
         offsets = np.concatenate(([0], np.cumsum(np.concatenate(self._lengths)))).astype(np.int64)
         _, offsets_path, ids_path = paths = _files(self.folder, self._name)
         for path, array in ((offsets_path, offsets), (ids_path, np.concatenate(self._ids))):
-            with written_whole(path) as partial, partial.open("wb") as opened:
+            with write_atomically(path) as partial, partial.open("wb") as opened:
                 np.save(opened, array)
         checksums = {path.name: checksum(path) for path in paths}
         self.records.append(

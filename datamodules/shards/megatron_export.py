@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.artifacts import refusing_full_disk, written_whole
+from common.artifacts import refusing_full_disk, write_atomically
 from common.errors import InputError
 from datamodules.shards.format import Shard, open_shards
 from datamodules.tokenization.sentencepiece import Tokenizer
@@ -47,11 +47,11 @@ def export_megatron(shards: Path, tokenizer: Tokenizer, output: Path) -> list[Pa
         for name, group in groups.items():
             # The index last: without it Megatron-LM finds no data set.
             (output / f"{name}.idx").unlink(missing_ok=True)
-            with written_whole(output / f"{name}.bin") as partial, partial.open("wb") as file:
+            with write_atomically(output / f"{name}.bin") as partial, partial.open("wb") as file:
                 for shard in group:
                     with shard.paths[0].open("rb") as tokens:
                         shutil.copyfileobj(tokens, file, 2**22)
-            with written_whole(output / f"{name}.idx") as partial:
+            with write_atomically(output / f"{name}.idx") as partial:
                 write_index(partial, [np.diff(shard.offsets) for shard in group], group[0].dtype)
     return [output / name for name in groups]
 

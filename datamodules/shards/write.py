@@ -21,7 +21,7 @@ import pyarrow.parquet
 from daft import DataType, Series, col
 from tqdm import tqdm
 
-from common.artifacts import written_whole
+from common.artifacts import write_atomically
 from common.daft_engine import use_engine
 from common.errors import InputError
 from datamodules.shards.format import ShardRecord, ShardWriter, write_manifest
@@ -95,7 +95,7 @@ def write_shards(
 
     sizes = [file.size for file in files]
     done = sum(sizes) - sum(sizes[number] for number in missing)
-    with tqdm(desc="tokenising", unit="B", unit_scale=True, total=sum(sizes), initial=done) as progress:
+    with tqdm(desc="tokenizing", unit="B", unit_scale=True, total=sum(sizes), initial=done) as progress:
         if missing:
             plan = daft.from_pydict({"number": missing})
             if engine == "ray":
@@ -122,7 +122,7 @@ def _write_file(file: DocumentFile | TokenFile, number: int, into: Path, folder:
     except InputError as error:
         # Daft would put its own words around it.
         return {"number": number, "mistake": str(error)}
-    with written_whole(_record(into / RECORDS, number)) as partial:
+    with write_atomically(_record(into / RECORDS, number)) as partial:
         partial.write_text(json.dumps([asdict(record) for record in made]), encoding="utf-8")
     return {"number": number, "mistake": None}
 

@@ -75,7 +75,7 @@ def _fill(table: np.ndarray, merges: np.ndarray) -> None:
 
 @compiled
 def _entry(symbols: np.ndarray, first: int, second: int, merges: np.ndarray) -> Any:
-    """In the tournament, of two neighbours: what they merge into and where, or `LATEST`."""
+    """In the tournament, of two neighbors: what they merge into and where, or `LATEST`."""
     if symbols[first] < 0 or symbols[second] < 0:
         return LATEST
     slot = _slot(merges, symbols[first] << 32 | symbols[second])
@@ -116,7 +116,7 @@ def _encode(
         longest = max(longest, places[word + 1] - places[word])
     symbols, starts = np.empty(longest, dtype=np.int64), np.empty(longest + 1, dtype=np.int64)
     following, before = np.empty(longest + 1, dtype=np.int64), np.empty(longest + 1, dtype=np.int64)
-    # The next merge is the winner of a tournament: of a symbol and its neighbour at leaf `size + symbol`.
+    # The next merge is the winner of a tournament: of a symbol and its neighbor at leaf `size + symbol`.
     tournament = np.empty(2 * longest, dtype=np.int64)
     tokens, lengths = np.empty(len(letters), dtype=np.int32), np.empty(len(places) - 1, dtype=np.int64)
     end = 0

@@ -43,7 +43,7 @@ class TokenizerSettings:
         vocabulary_size: number of token ids, special and byte tokens included.
         control_tokens: names reserved for later use (ChatML's by default); they are never produced from text.
         sample_megabytes: text to train on: of each source the documents that come first.
-        cross_scripts: let a piece join letters, digits' neighbours and punctuation ("self.", "):"), which makes
+        cross_scripts: let a piece join letters, digits' neighbors and punctuation ("self.", "):"), which makes
             code about 8 % shorter; SentencePiece's default forbids it.
         weights: share of the sample from each source, on any positive scale, as far as it has it; a source without one
             gives nothing. null takes each in proportion to its training text. They are not the mixture's, so that

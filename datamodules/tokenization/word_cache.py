@@ -1,6 +1,6 @@
 """Words that were encoded once are not encoded again: what makes byte-pair encoding keep up with the disk.
 
-A text's words are few and come again; merging pairs is slow and the same each time. Where two neighbouring bytes stand
+A text's words are few and come again; merging pairs is slow and the same each time. Where two neighboring bytes stand
 together in no token, no merge ever reaches over them, so a text cut there and encoded piece by piece has the same
 tokens as the text encoded whole. Costs a table of the words seen, emptied when it is full.
 """

@@ -1,6 +1,6 @@
 """FlexAttention's view of packed rows: which blocks of keys a block of queries looks at, never a T x T mask.
 
-A document is a run of neighbours, so what a block of queries can see is one stretch of blocks, from the one in which
+A document is a run of neighbors, so what a block of queries can see is one stretch of blocks, from the one in which
 its first token's document begins to itself. Torch's own `create_block_mask` asks a function for every pair of
 positions, and has to be compiled to not write all answers down; runs need no asking.
 
@@ -27,7 +27,7 @@ def document_block_mask(
     """Causal attention within documents, branches and a window, worked out on the device without waiting for it.
 
     Args:
-        document_ids_BT: integers; equal neighbours belong to one document.
+        document_ids_BT: integers; equal neighbors belong to one document.
         positions_BT: of each token in its document, see `models.attention.positions_in_documents`.
         branches_BT: 0 is the prompt, other integers what continues it; None is no branches.
         window: a token sees itself and this many minus one before it; None sees all.

@@ -18,7 +18,7 @@ SHORTEST = 0.8
 """A sequence shorter than this share of the longest begins another rectangle."""
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """What attends: a document or its prompt with the first branch (`prefix` 0), or a further branch."""
 
     start: int
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Places:
+class PaddedIndex:
     """Where tokens stand in the rectangles.
 
     Attributes:
@@ -49,7 +49,7 @@ class Places:
     sizes: tuple[int, ...]
 
     @classmethod
-    def of(cls, spans: Sequence[tuple[int, int, int]], sizes: Sequence[int]) -> "Places":
+    def of(cls, spans: Sequence[tuple[int, int, int]], sizes: Sequence[int]) -> "PaddedIndex":
         """From (first token, first place, tokens) of every span and the rectangles' sizes."""
         starts, place_starts, lengths = torch.tensor(sorted(spans)).unbind(1)
         tokens, places = ranges(starts, lengths), ranges(place_starts, lengths)
@@ -76,7 +76,7 @@ class _ToPlaces(torch.autograd.Function):
     """Indexing by `tokens`, whose backward is indexing too; that of `index_select` adds row by row."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, places: Places) -> Tensor:
+    def forward(ctx: Any, x_ND: Tensor, places: PaddedIndex) -> Tensor:
         ctx.places = places
         return x_ND.index_select(0, places.tokens)
 
@@ -94,7 +94,7 @@ class _ToTokens(torch.autograd.Function):
     """Indexing by `first`."""
 
     @staticmethod
-    def forward(ctx: Any, x_PD: Tensor, places: Places) -> Tensor:
+    def forward(ctx: Any, x_PD: Tensor, places: PaddedIndex) -> Tensor:
         ctx.places = places
         return x_PD.index_select(0, places.first)
 
@@ -105,7 +105,7 @@ class _ToTokens(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Sequences:
+class PackedDocuments:
     """All documents of a batch.
 
     Attributes:
@@ -116,14 +116,14 @@ class Sequences:
         window: a token sees itself and this many minus one before it; None sees all.
     """
 
-    queries: Places
-    keys: Places
+    queries: PaddedIndex
+    keys: PaddedIndex
     lengths: tuple[tuple[int, int], ...]
     masks: tuple[Tensor | None, ...]
     window: int | None = None
 
     @classmethod
-    def of(cls, document_ids_BT: Tensor, branches_BT: Tensor | None, window: int | None = None) -> "Sequences":
+    def of(cls, document_ids_BT: Tensor, branches_BT: Tensor | None, window: int | None = None) -> "PackedDocuments":
         """Rectangles of a packed batch.
 
         Args:
@@ -131,7 +131,7 @@ class Sequences:
             window: a token sees itself and this many minus one before it; None sees all.
         """
         pieces = sorted(_pieces(document_ids_BT, branches_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))
-        rectangles: list[list[Piece]] = []
+        rectangles: list[list[Segment]] = []
         for piece in pieces:
             longest = rectangles[-1][0] if rectangles else None
             if (
@@ -159,12 +159,12 @@ class Sequences:
             key_sizes.append(len(rectangle) * width)
             lengths.append((height, width))
             masks.append(_mask(rectangle, height, width, window) if rectangle[0].prefix > 0 else None)
-        placed = Places.of(queries, query_sizes)
-        places = placed if keys == queries else Places.of(keys, key_sizes)
+        placed = PaddedIndex.of(queries, query_sizes)
+        places = placed if keys == queries else PaddedIndex.of(keys, key_sizes)
         return cls(placed, places, tuple(lengths), tuple(masks), window)
 
 
-def _mask(rectangle: Sequence[Piece], height: int, width: int, window: int | None) -> Tensor:
+def _mask(rectangle: Sequence[Segment], height: int, width: int, window: int | None) -> Tensor:
     """A branch sees its prompt and causally itself, as far as the window reaches."""
     prefixes = torch.tensor([piece.prefix for piece in rectangle])[:, None, None, None]
     # What padding sees does not matter, but for seeing nothing, which would be no number.
@@ -174,7 +174,7 @@ def _mask(rectangle: Sequence[Piece], height: int, width: int, window: int | Non
     return torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
 
 
-def _pieces(document_ids_BT: Tensor, branches_BT: Tensor | None) -> Iterator[Piece]:
+def _pieces(document_ids_BT: Tensor, branches_BT: Tensor | None) -> Iterator[Segment]:
     begins = changes(document_ids_BT)
     cuts = begins if branches_BT is None else begins | changes(branches_BT)
     starts = cuts.flatten().nonzero().flatten()
@@ -184,19 +184,19 @@ def _pieces(document_ids_BT: Tensor, branches_BT: Tensor | None) -> Iterator[Pie
     prompt, waits = (0, 0), False
     for start, end, new, own in zip(*columns, strict=True):
         if new and waits:
-            yield Piece(prompt[0], prompt[1] - prompt[0], 0, 0)
+            yield Segment(prompt[0], prompt[1] - prompt[0], 0, 0)
         if own:
             prompt, waits = (start, end), True
             continue
         if new:
             prompt = (start, start)
         if waits:  # the first branch continues the prompt in the row itself
-            yield Piece(prompt[0], end - prompt[0], 0, 0)
+            yield Segment(prompt[0], end - prompt[0], 0, 0)
         else:
-            yield Piece(start, end - start, prompt[0], prompt[1] - prompt[0])
+            yield Segment(start, end - start, prompt[0], prompt[1] - prompt[0])
         waits = False
     if waits:
-        yield Piece(prompt[0], prompt[1] - prompt[0], 0, 0)
+        yield Segment(prompt[0], prompt[1] - prompt[0], 0, 0)
 
 
 def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
@@ -206,7 +206,7 @@ def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
 
 
 def changes(x_BT: Tensor) -> Tensor:
-    """True where a value differs from its left neighbour, and in the first column."""
+    """True where a value differs from its left neighbor, and in the first column."""
     changed = torch.ones_like(x_BT, dtype=torch.bool)
     changed[:, 1:] = x_BT[:, 1:] != x_BT[:, :-1]
     return changed

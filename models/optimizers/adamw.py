@@ -42,7 +42,7 @@ def check_adam(learning_rate: float, betas: tuple[float, float], epsilon: float,
 class AdamW(OptimizerFactory):
     """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only.
 
-    Vectors (norm gains, biases) are not decayed: pulling a gain to zero is no regulariser (GPT-2, Llama).
+    Vectors (norm gains, biases) are not decayed: pulling a gain to zero is no regularizer (GPT-2, Llama).
 
     Args:
         learning_rate: peak learning rate.

@@ -20,7 +20,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration, chosen for its slope at zero (Jordan et al. 2024)."""
 
 
-def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     """About U V^T of each matrix's singular value decomposition U S V^T; singular values come out between 0.7 and 1.2.
 
     Args:
@@ -43,7 +43,7 @@ class MuonWithAdamW(torch.optim.AdamW):
     Args:
         groups: each with `params`, `weight_decay` and `orthogonal`.
         momentum: of Muon, Nesterov's.
-        dtype: of the orthogonalisation.
+        dtype: of the orthogonalization.
         further: arguments of `torch.optim.AdamW`.
     """
 
@@ -78,7 +78,7 @@ class MuonWithAdamW(torch.optim.AdamW):
         for parameters in alike.values():
             # Products of many small matrices at once; as many whole matrices are in memory.
             whole = torch.stack([_whole(self._nesterov(parameter, skip)) for parameter in parameters])
-            updates = orthogonalise(whole.to(self.dtype)).to(whole.dtype)
+            updates = orthogonalize(whole.to(self.dtype)).to(whole.dtype)
             # The root mean square of AdamW's updates is about 0.2 (Liu et al. 2025, eq. 4).
             rate = group["lr"] * 0.2 * max(whole.shape[-2:]) ** 0.5
             decay: float | Tensor = group["lr"] * group["weight_decay"]
@@ -106,7 +106,7 @@ class Muon(OptimizerFactory):
         betas, epsilon: of AdamW.
         weight_decay: decoupled decay of matrices.
         fused: AdamW's single-kernel update.
-        orthogonalise_in: dtype of the products. bfloat16 is Jordan's and faster on GPUs; small singular values then
+        orthogonalize_in: dtype of the products. bfloat16 is Jordan's and faster on GPUs; small singular values then
             come out as rounding has it, and layouts differ by that.
     """
 
@@ -118,16 +118,16 @@ class Muon(OptimizerFactory):
         epsilon: float = 1e-8,
         weight_decay: float = 0.1,
         fused: bool = True,
-        orthogonalise_in: Literal["float32", "bfloat16"] = "float32",
+        orthogonalize_in: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         check_adam(learning_rate, betas, epsilon, weight_decay)
         if not 0 <= momentum < 1:
             raise InputError(f"momentum={momentum}: must lie in [0, 1)")
         self.learning_rate, self.momentum, self.betas, self.epsilon = learning_rate, momentum, betas, epsilon
-        self.weight_decay, self.fused, self.orthogonalise_in = weight_decay, fused, orthogonalise_in
+        self.weight_decay, self.fused, self.orthogonalize_in = weight_decay, fused, orthogonalize_in
 
     def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> MuonWithAdamW:
-        """Groups of orthogonalised matrices, of other decayed ones and of undecayed vectors."""
+        """Groups of orthogonalized matrices, of other decayed ones and of undecayed vectors."""
         trained = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         hidden = [p for name, p in trained if p.ndim >= 2 and "layers." in name]
         other = [p for name, p in trained if p.ndim >= 2 and "layers." not in name]
@@ -139,7 +139,7 @@ class Muon(OptimizerFactory):
                 {"params": vectors, "weight_decay": 0.0, "orthogonal": False},
             ],
             momentum=self.momentum,
-            dtype=getattr(torch, self.orthogonalise_in),
+            dtype=getattr(torch, self.orthogonalize_in),
             lr=self.learning_rate,
             betas=self.betas,
             eps=self.epsilon,

@@ -55,7 +55,7 @@ def hugging_face_names(name: str, config: DecoderConfig) -> list[str]:
         if path == "feed_forward.router":
             return [f"model.layers.{index}.{router}"]
         matrix = matrices[("w1", "w2", "w3").index(kind)]
-        return [f"model.layers.{index}.{expert.format(number, matrix)}" for number in range(config.experts.count)]
+        return [f"model.layers.{index}.{expert.format(number, matrix)}" for number in range(config.experts.num_experts)]
     if layers != "layers" or path not in BLOCK:
         raise InputError(f"{name} has no name in Hugging Face checkpoints: merge adapters first, or leave it out")
     return [f"model.layers.{index}.{BLOCK[path]}.{kind}"]
@@ -95,9 +95,9 @@ def _experts(config: dict[str, Any], family: str) -> Experts | None:
         return None
     count = config.get("num_local_experts", config.get("num_experts"))
     return Experts(
-        count=int(count),  # type: ignore[arg-type]
-        active=config["num_experts_per_tok"],
-        normalise=family == "mixtral" or config.get("norm_topk_prob", False),
+        num_experts=int(count),  # type: ignore[arg-type]
+        experts_per_token=config["num_experts_per_tok"],
+        normalize=family == "mixtral" or config.get("norm_topk_prob", False),
         balance_weight=config.get("router_aux_loss_coef", 0.001),
     )
 
@@ -184,11 +184,15 @@ def to_hugging_face(
     if family in ("mistral", "mixtral"):
         written["sliding_window"] = config.sliding_window
     if (experts := config.experts) is not None:
-        written |= {"num_experts_per_tok": experts.active, "router_aux_loss_coef": experts.balance_weight}
+        written |= {"num_experts_per_tok": experts.experts_per_token, "router_aux_loss_coef": experts.balance_weight}
         if family == "mixtral":
-            written["num_local_experts"] = experts.count
+            written["num_local_experts"] = experts.num_experts
         else:
-            written |= {"num_experts": experts.count, "norm_topk_prob": experts.normalise, "decoder_sparse_step": 1}
+            written |= {
+                "num_experts": experts.num_experts,
+                "norm_topk_prob": experts.normalize,
+                "decoder_sparse_step": 1,
+            }
             written |= {"moe_intermediate_size": config.feed_forward_width, "mlp_only_layers": []}
     if family == "llama":
         written["mlp_bias"] = False
@@ -215,7 +219,7 @@ def _family(config: DecoderConfig) -> str:
     }
     chosen = {family for family, on in switches.items() if on}
     if config.experts is not None:
-        if chosen <= {"mistral"} and config.experts.normalise:
+        if chosen <= {"mistral"} and config.experts.normalize:
             return "mixtral"
         if chosen == {"qwen3"}:
             return "qwen3_moe"

@@ -56,15 +56,15 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def seal(path: Path) -> None:
+def write_checksum(path: Path) -> None:
     """Put a file's checksum beside it and both on disk."""
     sidecar = path.with_name(path.name + CHECKSUM)
     sidecar.write_text(checksum(path), encoding="ascii")
     for name in (path, sidecar):
-        _synchronise(name)
+        _synchronize(name)
 
 
-def _synchronise(path: Path) -> None:
+def _synchronize(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -89,12 +89,12 @@ class _Writer(FileSystemWriter):
     def write_data(self, plan: Any, planner: Any) -> Any:
         written = super().write_data(plan, planner)
         for name in {result.storage_data.relative_path for result in written.wait()}:
-            seal(Path(self.path) / name)
+            write_checksum(Path(self.path) / name)
         return written
 
     def finish(self, metadata: Metadata, results: Any) -> None:
         super().finish(metadata, results)
-        seal(Path(self.path) / METADATA)
+        write_checksum(Path(self.path) / METADATA)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -135,7 +135,7 @@ def _barrier() -> None:
         torch.distributed.barrier()
 
 
-def require_whole(folder: Path) -> None:
+def verify_checkpoint(folder: Path) -> None:
     """Refuse a folder that is no checkpoint or whose bytes changed; every process verifies its share.
 
     Raises:
@@ -146,9 +146,9 @@ def require_whole(folder: Path) -> None:
     rank, size = _rank_and_size()
     wrong: list[Any] = [damaged_files(folder, rank, size)]
     if size > 1:
-        gathered: list[Any] = [None] * size
-        torch.distributed.all_gather_object(gathered, wrong[0])
-        wrong = gathered
+        unsharded: list[Any] = [None] * size
+        torch.distributed.all_gather_object(unsharded, wrong[0])
+        wrong = unsharded
     names = sorted(name for part in wrong for name in part)
     if names:
         raise InputError(
@@ -156,7 +156,7 @@ def require_whole(folder: Path) -> None:
         )
 
 
-def load_rest(folder: Path) -> dict[str, Any]:
+def load_trainer_state(folder: Path) -> dict[str, Any]:
     """Everything but the tensors, unpickled without code."""
     return require_parts(load_without_code(folder / TRAINER), folder)
 
@@ -221,8 +221,8 @@ def _fill(folder: Path, tensors: dict[str, Tensor], alone: bool) -> None:
 
 def read_whole(folder: Path) -> dict[str, Any]:
     """A checkpoint in one process: the rest, and `state_dict` with every parameter by name."""
-    require_whole(folder)
-    checkpoint = load_rest(folder)
+    verify_checkpoint(folder)
+    checkpoint = load_trainer_state(folder)
     tensors = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in stored_tensors(folder).items()
@@ -233,7 +233,7 @@ def read_whole(folder: Path) -> dict[str, Any]:
     return checkpoint
 
 
-class Saver:
+class CheckpointSaver:
     """Saves folders, one after another, in the calling thread or behind the training's back.
 
     Args:
@@ -263,7 +263,7 @@ class Saver:
                 remove(leftover)
             partial.mkdir()
             torch.save(rest, partial / TRAINER)
-            seal(partial / TRAINER)
+            write_checksum(partial / TRAINER)
         _barrier()
         if self.asynchronous:
             if size > 1 and self._group is None:
@@ -295,10 +295,10 @@ class Saver:
         writer = _Writer(partial, sync_files=True)
         dcp.save(cast(dict[str, Any], tensors), storage_writer=writer, process_group=self._group, no_dist=alone)
         if _rank_and_size()[0] == 0:
-            _synchronise(partial)
+            _synchronize(partial)
             remove(folder)
             partial.rename(folder)
-            _synchronise(folder.parent)
+            _synchronize(folder.parent)
         if not alone:
             torch.distributed.barrier(self._group)
 

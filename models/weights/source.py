@@ -16,11 +16,11 @@ from common.errors import InputError
 from models.config import DecoderConfig
 from models.lora import LoRA, merged
 from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder
-from models.weights.sharded_folder import load_rest, load_tensors, require_whole, stored_tensors
+from models.weights.sharded_folder import load_tensors, load_trainer_state, stored_tensors, verify_checkpoint
 from models.weights.single_file import AtomicCheckpointIO
 
 
-class StoredWeights:
+class WeightSource:
     """The decoder in a run, a checkpoint or a converted file, read one tensor at a time.
 
     Args:
@@ -56,8 +56,8 @@ class StoredWeights:
             self.config, self._read = asdict(folder.config), lambda name: folder(name.removeprefix(self.PREFIX))
             self.positions = folder.positions
         elif path.is_dir():
-            require_whole(path)
-            self.config, names = load_rest(path)["decoder_config"], stored_tensors(path)
+            verify_checkpoint(path)
+            self.config, names = load_trainer_state(path)["decoder_config"], stored_tensors(path)
             self._names = {name.removeprefix("model.") for name in names if name.startswith("model.")}
             self._read = self._read_sharded
         elif path.suffix == ".safetensors":

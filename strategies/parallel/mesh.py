@@ -1,7 +1,7 @@
 """The mesh of processes, and every layout that cannot work refused before one of them starts.
 
 Five axes exist always, most of size 1: code that asks for an axis never has to ask first whether there is one. The
-innermost, `tp`, talks most and so runs over neighbouring ranks, the outermost, `pp`, talks least.
+innermost, `tp`, talks most and so runs over neighboring ranks, the outermost, `pp`, talks least.
 """
 
 from dataclasses import asdict, dataclass

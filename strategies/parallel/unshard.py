@@ -15,7 +15,7 @@ from models.decoder import Decoder
 
 
 @contextmanager
-def gathered(model: Decoder) -> Iterator[Decoder]:
+def unsharded(model: Decoder) -> Iterator[Decoder]:
     """The decoder with whole weights, as long as the context lasts; ranks enter and leave it together.
 
     Args:

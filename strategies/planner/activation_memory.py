@@ -39,12 +39,12 @@ def block_bytes(setup: TrainingSetup, mode: ActivationCheckpointing | None = Non
         # Row-parallel products are kept whole, before their sum over ranks is cut along the sequence.
         feed_forward = 2 * shape.feed_forward_width / t + shape.width
         if shape.experts is not None:
-            feed_forward = shape.experts.active * feed_forward + shape.experts.count
+            feed_forward = shape.experts.experts_per_token * feed_forward + shape.experts.num_experts
         return block_input + c * (qkv / t + shape.width + feed_forward)
     norms = 2 * norm_bytes(setup)
     attention = c * heads / t + (4 * shape.heads / t if setup.device == "cuda" else 0)
     if shape.query_key_norm:
-        # Of each head, float32 or the product's dtype: input and, without a fused kernel, the normalised input.
+        # Of each head, float32 or the product's dtype: input and, without a fused kernel, the normalized input.
         per_head = (c + (RESIDUAL if setup.device == "cpu" else 0)) * shape.head_width + 4
         attention += (shape.heads + shape.key_value_heads) / t * per_head
     into_attention, into_feed_forward = _inputs(setup)
@@ -79,7 +79,7 @@ def feed_forward_bytes(setup: TrainingSetup) -> float:
         return gated
     copies = 2 * c if setup.mixed else RESIDUAL
     each = gated + (copies + c + RESIDUAL) * shape.width
-    return shape.experts.active * (each + 24) + 16 * shape.experts.count
+    return shape.experts.experts_per_token * (each + 24) + 16 * shape.experts.num_experts
 
 
 def head_bytes(setup: TrainingSetup) -> float:
@@ -93,7 +93,7 @@ def working_bytes(setup: TrainingSetup) -> float:
     """
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
     assert shape.head_width is not None
-    active = 1 if shape.experts is None else shape.experts.active
+    active = 1 if shape.experts is None else shape.experts.experts_per_token
     gated = 3 * c * shape.feed_forward_width * active / t
     attention = c * (2 * shape.heads + 2 * shape.key_value_heads) * shape.head_width / t
     return max(gated, attention) + 2 * RESIDUAL * shape.width

@@ -1,6 +1,6 @@
 """The plan of a whole run whose batches may be smaller at first.
 
-Memory, the step and its utilisation are those of the full size, which most of the run has; what adds up over the run is
+Memory, the step and its utilization are those of the full size, which most of the run has; what adds up over the run is
 summed over its sizes, because a smaller batch takes more than its share of the time: gathers of parameters, the
 optimizer and a pipeline's ends are the same for it.
 """

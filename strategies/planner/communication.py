@@ -14,7 +14,7 @@ from strategies.planner.training_setup import TrainingSetup
 
 Link = Literal["none", "link", "network"]
 AXIS_ORDER = ("tp", "cp", "dp_shard", "dp_replicate", "pp")
-"""From neighbouring ranks outwards, see `strategies.parallel.mesh.AXES`."""
+"""From neighboring ranks outwards, see `strategies.parallel.mesh.AXES`."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Group:
 
 
 def group_of(setup: TrainingSetup, hardware: Hardware, axis: str) -> Group:
-    """The group of an axis: neighbours `stride` ranks apart, within a machine where size x stride fits into one.
+    """The group of an axis: neighbors `stride` ranks apart, within a machine where size x stride fits into one.
 
     A ring through machines in which it has several ranks enters and leaves each by as many network cards, so that its
     bandwidth is theirs together, up to the link's.
@@ -120,7 +120,7 @@ class DataParallel:
         gathers: all-gathers of each block in a step.
     """
 
-    gathered: float
+    unsharded: float
     reduced: float
     replicated: float
     gather_block: float
@@ -148,7 +148,7 @@ def data_parallel(setup: TrainingSetup, hardware: Hardware, held: RankParameters
     copies = 2 * (replicate.size - 1) / replicate.size / shard.size
     total = held.blocks * block + outside
     return DataParallel(
-        gathered=share * (gathers * held.blocks * block + outside_gathers * outside),
+        unsharded=share * (gathers * held.blocks * block + outside_gathers * outside),
         reduced=share * total,
         replicated=copies * total,
         gather_block=gather_seconds(shard, block),

@@ -97,7 +97,7 @@ class Hardware:
                 raise InputError(f"{name}={value} must lie in (0, 1]")
 
     def peak(self, mixed: bool, float8: bool = False) -> float:
-        """FLOP/s of the datasheet that utilisation is measured against."""
+        """FLOP/s of the datasheet that utilization is measured against."""
         if float8 and not self.float8_flops:
             raise InputError(f"float8=true: {self.name} multiplies no 8-bit numbers, set it to false")
         return self.float8_flops if float8 else self.bf16_flops if mixed else self.float32_flops

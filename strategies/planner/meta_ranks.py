@@ -53,7 +53,7 @@ class _Module(nn.Module):
         # Not a sub-module.
         self.__dict__["trainer"] = SimpleNamespace(datamodule=SimpleNamespace(sequence_length=sequence_length))
 
-    def materialise(self, part: nn.Module, device: torch.device) -> None:
+    def materialize(self, part: nn.Module, device: torch.device) -> None:
         """Nothing is allocated."""
 
 

@@ -57,7 +57,7 @@ def block_parameters(config: DecoderConfig) -> list[Cut]:
         found += [Cut((config.head_width,))] * 2
     if config.experts is None:
         return [*found, Cut((hidden, width), 0, True), Cut((width, hidden), 1, True), Cut((hidden, width), 0, True)]
-    count = config.experts.count
+    count = config.experts.num_experts
     experts = [Cut((count, hidden, width), None, True), Cut((count, width, hidden), None, True)]
     return [*found, Cut((count, width), None, True), *experts, experts[0]]
 

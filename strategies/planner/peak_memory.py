@@ -42,7 +42,7 @@ class Memory:
     weights: float = 0.0
     gradients: float = 0.0
     optimizer: float = 0.0
-    gathered: float = 0.0
+    unsharded: float = 0.0
     casts: float = 0.0
     activations: float = 0.0
     logits: float = 0.0
@@ -161,7 +161,7 @@ def _moments(setup: TrainingSetup) -> list[Memory]:
     block, outside = _block_numbers(setup, held), _outside_numbers(setup, held)
     # Blocks are gathered one ahead on a GPU; a gathered block is copied out of the buffer it came in.
     ahead = 3 if setup.device == "cuda" else 2
-    gathered = WEIGHT * (outside + ahead * block) if sharded else 0.0
+    unsharded = WEIGHT * (outside + ahead * block) if sharded else 0.0
     # Batches are accumulated in whole gradients, which become shards group by group in the last backward pass.
     waiting = GRADIENT * held.whole(sizes.tp) if sharded and setup.accumulate > 1 else 0.0
     # Autocast's cache keeps casts until the step's forward pass ends, kept activations or not.
@@ -176,16 +176,16 @@ def _moments(setup: TrainingSetup) -> list[Memory]:
     before = max(states["gradients"], waiting)
     remaining = before if setup.accumulate > 1 else 0.0
     forward_end = Memory(
-        **states | {"gradients": before}, gathered=gathered, casts=casts, activations=activations,
+        **states | {"gradients": before}, unsharded=unsharded, casts=casts, activations=activations,
         logits=_logits_forward(setup),
     )  # fmt: skip
     backward_begin = Memory(
-        **states | {"gradients": remaining + reducing}, gathered=gathered, casts=casts_in_backward,
+        **states | {"gradients": remaining + reducing}, unsharded=unsharded, casts=casts_in_backward,
         activations=activations, logits=_logits_kept(setup) + matrix, working=_working(setup, held),
     )  # fmt: skip
     made = states["gradients"] + (2 * GRADIENT * outside if sharded else matrix)
     backward_end = Memory(
-        **states | {"gradients": made}, gathered=gathered,
+        **states | {"gradients": made}, unsharded=unsharded,
         working=_working(setup, held), activations=setup.microbatch_tokens * block_bytes(setup) + _angles(setup),
     )  # fmt: skip
     return [forward_end, backward_begin, backward_end]
@@ -202,7 +202,7 @@ def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
     states = _states(setup, held)
     whole = held.whole(sizes.tp)
     sharded = sizes.data_parallel > 1
-    gathered = WEIGHT * whole if sharded else 0.0
+    unsharded = WEIGHT * whole if sharded else 0.0
     hidden = 4 * setup.microbatch_tokens * setup.config.width / sizes.tp
     last = setup.stages - 1
     # Of every micro-batch, whether it is in flight or not: hidden states into each stage but the first, gradients into
@@ -222,7 +222,7 @@ def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
         )
         for stage, count in held.stages.items()
     }  # fmt: skip
-    common = Memory(**states | {"gradients": 0.0}, gathered=gathered, buffers=buffers)
+    common = Memory(**states | {"gradients": 0.0}, unsharded=unsharded, buffers=buffers)
     moments = []
     for counts in held_by(setup.schedule, sizes.pp, setup.stages_per_rank, setup.microbatches, pp_rank):
         activations = casts = outputs = logits = gradients = 0.0

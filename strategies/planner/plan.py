@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from models.flops import matmul_parameters, palm_flops_a_token, parameters
+from models.flops import matmul_parameters, palm_flops_per_token, parameters
 from strategies.planner.hardware import Hardware
 from strategies.planner.parameter_counts import rank_parameters
 from strategies.planner.peak_memory import Memory, worst_rank
@@ -25,8 +25,8 @@ class Plan:
         flops: with attention, causal, of the whole run.
         rank: the worst one along the pipeline; memory: its bytes; limit: those of a device.
         time: of a step.
-        tokens_a_second: of one device.
-        utilisation: model FLOP/s over the datasheet's; utilisation_palm: in PaLM's convention.
+        tokens_per_second: of one device.
+        utilization: model FLOP/s over the datasheet's; utilization_palm: in PaLM's convention.
         hours: of training; reliability: what is lost to failures.
         device_hours: of all devices, failures included; cost: at the hardware's price.
         every_steps: between checkpoints; None where the run says nothing and the advised interval is priced.
@@ -41,9 +41,9 @@ class Plan:
     memory: Memory
     limit: float
     time: StepTime
-    tokens_a_second: float
-    utilisation: float
-    utilisation_palm: float
+    tokens_per_second: float
+    utilization: float
+    utilization_palm: float
     hours: float
     reliability: Reliability
     device_hours: float
@@ -86,7 +86,7 @@ def make_plan(
         setup: the run.
         hardware: of every device.
         asynchronous: checkpoints are written while training goes on, and only their copy to the host's memory stands
-            in its way (`models.weights.sharded_folder.Saver`), at the hardware's `host_bandwidth`.
+            in its way (`models.weights.sharded_folder.CheckpointSaver`), at the hardware's `host_bandwidth`.
         every_steps: between checkpoints, as `callbacks.Checkpoints` has it; None takes the interval that loses least.
 
     Raises:
@@ -116,9 +116,9 @@ def make_plan(
         memory=memory,
         limit=hardware.memory,
         time=time,
-        tokens_a_second=rate,
-        utilisation=flops / time.total / devices / peak,
-        utilisation_palm=rate * palm_flops_a_token(setup.config, setup.sequence_length) / peak,
+        tokens_per_second=rate,
+        utilization=flops / time.total / devices / peak,
+        utilization_palm=rate * palm_flops_per_token(setup.config, setup.sequence_length) / peak,
         hours=hours,
         reliability=failures,
         device_hours=device_hours,

@@ -115,7 +115,7 @@ class Point:
 def fit_scaling_law(points: Sequence[Point], name: str = "these runs", delta: float = 1e-3) -> ScalingLaw:
     """The five coefficients of least Huber loss of log L against log-sum-exp(a - alpha log N, b - beta log D, e), by
     L-BFGS from a grid of beginnings (Hoffmann et al. 2022, appendix D.3; sums and not means of the losses, whose scale
-    ended the optimiser early, Besiroglu et al. 2024, section 4).
+    ended the optimizer early, Besiroglu et al. 2024, section 4).
 
     Args:
         points: finished runs.
@@ -132,7 +132,7 @@ def fit_scaling_law(points: Sequence[Point], name: str = "these runs", delta: fl
     for alpha, beta, e in itertools.product((0.3, 0.6), (0.3, 0.6), (0.0, 0.7)):
         excess = max(float(losses.exp().min()) - math.exp(e), 0.05)
         begin = [math.log(excess / 2) + alpha * float(n.mean()), math.log(excess / 2) + beta * float(d.mean()), e]
-        fitted, value = _minimise(torch.tensor([*begin, alpha, beta], dtype=torch.float64), n, d, losses, delta)
+        fitted, value = _minimize(torch.tensor([*begin, alpha, beta], dtype=torch.float64), n, d, losses, delta)
         if math.isfinite(value) and (best is None or value < best[0]):
             best = (value, fitted)
     assert best is not None
@@ -153,7 +153,7 @@ def resampled_laws(points: Sequence[Point], law: ScalingLaw, count: int = 100, d
     for _ in tqdm(range(count), desc="resampling the runs", leave=False):
         drawn = [points[i] for i in torch.randint(len(points), (len(points),), generator=generator).tolist()]
         if min(len({p.parameters for p in drawn}), len({p.tokens for p in drawn})) >= 3:
-            fitted, value = _minimise(begin, *_logarithms(drawn), delta)
+            fitted, value = _minimize(begin, *_logarithms(drawn), delta)
             if math.isfinite(value) and bool(fitted.exp().isfinite().all()):
                 found.append(_law(law.name, fitted))
     return found
@@ -189,7 +189,7 @@ def require_enough(sizes: Sequence[Any], lengths: Sequence[Any]) -> None:
         )
 
 
-def _minimise(
+def _minimize(
     begin: torch.Tensor, n: torch.Tensor, d: torch.Tensor, losses: torch.Tensor, delta: float
 ) -> tuple[torch.Tensor, float]:
     value = begin.clone().requires_grad_()

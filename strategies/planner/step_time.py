@@ -75,8 +75,8 @@ def block_flops(setup: TrainingSetup) -> tuple[float, float]:
     """
     shape, t = setup.config, setup.sizes.tp
     assert shape.head_width is not None
-    active = 1 if shape.experts is None else shape.experts.active
-    router = 0 if shape.experts is None else shape.width * shape.experts.count
+    active = 1 if shape.experts is None else shape.experts.experts_per_token
+    router = 0 if shape.experts is None else shape.width * shape.experts.num_experts
     attention = 2 * shape.width * shape.head_width * (shape.heads + shape.key_value_heads)
     parameters = attention + 3 * active * shape.width * shape.feed_forward_width + router
     pairs = attended_pairs(setup) * (setup.microbatch_tokens // setup.sequence_length)
@@ -92,7 +92,7 @@ def block_traffic(setup: TrainingSetup) -> float:
     """
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
     assert shape.head_width is not None
-    active = 1 if shape.experts is None else shape.experts.active
+    active = 1 if shape.experts is None else shape.experts.experts_per_token
     turned = (shape.heads + shape.key_value_heads) * shape.head_width / t
     gated = active * shape.feed_forward_width / t
     if setup.compiled:
@@ -191,7 +191,7 @@ def step_time(setup: TrainingSetup, hardware: Hardware) -> StepTime:
         optimizer=optimizer_seconds(setup, hardware, worst.shard(setup.sizes.tp, setup.sizes.dp_shard)),
         bubble=share,
         tensor_bytes=ends * sends * (setup.sizes.tp - 1) / setup.sizes.tp,
-        shard_bytes=exchanged.gathered + exchanged.reduced,
+        shard_bytes=exchanged.unsharded + exchanged.reduced,
         replicate_bytes=exchanged.replicated,
         pipeline_bytes=stages_sent * sends * hidden_bytes(setup) if setup.sizes.pp > 1 else 0.0,
         tensor_link=tensor_group.link,
@@ -238,7 +238,7 @@ def _exposed_data_parallel(setup: TrainingSetup, hardware: Hardware, forward: fl
     return worst
 
 
-# Utilisation
+# Utilization
 
 
 def model_flops_of_step(setup: TrainingSetup) -> float:

@@ -107,14 +107,14 @@ class Device:
     """A stream that works behind the host's back: every micro-batch gives it so many seconds to do."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds, self.free_at, self.given, self.synchronised = seconds, 0.0, 0.0, 0
+        self.seconds, self.free_at, self.given, self.synchronized = seconds, 0.0, 0.0, 0
 
     def work(self) -> None:
         self.free_at = max(self.free_at, time.monotonic()) + self.seconds
         self.given += self.seconds
 
     def synchronize(self, *_: Any) -> None:
-        self.synchronised += 1
+        self.synchronized += 1
         time.sleep(max(self.free_at - time.monotonic(), 0.0))
 
     def event(self, enable_timing: bool = False) -> "Event":
@@ -159,7 +159,7 @@ def test_waiting_for_a_device_is_computing_and_only_logged_steps_wait(
     monkeypatch.setattr(LanguageModel, "training_step", training_step)
     monkeypatch.setattr(torch.cuda, "synchronize", device.synchronize)
     monkeypatch.setattr(torch.cuda, "Event", device.event)
-    monkeypatch.setattr("callbacks.async_scalars.on_its_way", lambda values: (values, device.event()))
+    monkeypatch.setattr("callbacks.async_scalars.copy_to_host", lambda values: (values, device.event()))
     saver = {"class_path": "callbacks.Checkpoints", "init_args": {"every_steps": 100}}
     guard = {"class_path": "callbacks.SpikeGuard"}
     rare = {"val_check_interval": 1000, "log_every_n_steps": 8, "max_steps": 20}
@@ -170,7 +170,7 @@ def test_waiting_for_a_device_is_computing_and_only_logged_steps_wait(
     assert 0.98 * device.given <= seconds[COMPUTE] < 1.2 * device.given
     assert seconds[OTHER] < 0.2 * device.given
     # After steps 8 and 16, and before those of steps 1 and 20 are saved; not after each of their micro-batches.
-    assert device.synchronised == 2 + 2
+    assert device.synchronized == 2 + 2
 
 
 def test_a_killed_run_accounts_for_what_it_lost(configure: Configure, tmp_path: Path) -> None:

@@ -259,8 +259,8 @@ def test_an_endpoint_that_fails_in_the_middle_is_not_paid_twice(
         ({"constitution": "nowhere.yaml"}, "constitution=nowhere.yaml cannot be read"),
         ({"revisions": {"class_path": "alignment.Revisions", "init_args": {"rounds": 0}}}, "revisions.rounds=0"),
         (
-            {"preferences": {"class_path": "alignment.Preferences", "init_args": {"principles_a_pair": 3}}},
-            "principles_a_pair=3: ",
+            {"preferences": {"class_path": "alignment.Preferences", "init_args": {"principles_per_pair": 3}}},
+            "principles_per_pair=3: ",
         ),
         ({"generator": {"class_path": "alignment.DecoderJudge", "init_args": {"init_from": "no"}}}, "does not exist"),
         ({"generatr": 3}, "generatr"),

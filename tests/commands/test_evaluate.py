@@ -16,8 +16,8 @@ from datamodules.conversations.row_formats import Unusable
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from datamodules.tokenization.sentencepiece import Tokenizer
 from main import main
-from models.decoder import Decoder, materialise
-from models.weights.source import StoredWeights
+from models.decoder import Decoder, materialize
+from models.weights.source import WeightSource
 
 HELLASWAG = {
     "activity_label": "Baking", "ctx_a": "A cook stirs.", "ctx_b": "the dough", "label": "1",
@@ -35,10 +35,10 @@ def tokenizer(base_run: Path) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def decoder(base_run: Path) -> Decoder:
-    stored = StoredWeights(base_run)
+    stored = WeightSource(base_run)
     with torch.device("meta"):
         decoder = Decoder(stored.whole_config())
-    materialise(decoder, torch.device("cpu"), 0, stored=stored)
+    materialize(decoder, torch.device("cpu"), 0, stored=stored)
     return decoder.double()
 
 

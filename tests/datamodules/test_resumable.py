@@ -60,7 +60,7 @@ def clean_into(
         for name in (("stories", "notes") if reverse else ("notes", "stories"))
     }
     curation = CurationConfig(
-        [GopherQuality(minimum_stop_words=0)],
+        [GopherQuality(min_stop_words=0)],
         repeated_lines=RepeatedLines(most=3),
         repeated_spans=RepeatedSpans(20),
         chunk_megabytes=chunk_megabytes,
@@ -137,7 +137,7 @@ def test_an_interrupted_run_does_not_judge_again(
     from datamodules.curation import pipeline
 
     judged: list[Path] = []
-    original = pipeline.write_judged
+    original = pipeline.write_filtered
 
     def counted(before: Path, after: Path, *arguments: Any, **keys: Any) -> None:
         if len(judged) == 4:

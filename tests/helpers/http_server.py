@@ -32,7 +32,7 @@ class Server:
         failures: taken one a request, in turn, before anything is answered.
         seen: (time, path, headers, body) of every request.
         answered: requests answered with success.
-        in_flight, most_in_flight: requests being answered, now and at most.
+        in_flight, max_in_flight: requests being answered, now and at most.
     """
 
     url: str
@@ -41,7 +41,7 @@ class Server:
     seen: list[tuple[float, str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     answered: int = 0
     in_flight: int = 0
-    most_in_flight: int = 0
+    max_in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -59,7 +59,7 @@ def serving(reply: Reply, *failures: Failure) -> Iterator[Server]:
                 server.seen.append((time.monotonic(), self.path, dict(self.headers), body))
                 failure = server.failures.pop(0) if server.failures else None
                 server.in_flight += 1
-                server.most_in_flight = max(server.most_in_flight, server.in_flight)
+                server.max_in_flight = max(server.max_in_flight, server.in_flight)
             try:
                 self._answer(body, failure)
             finally:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.constitutional.judge import Completion, Judge, Request, Verdict
+from alignment.constitutional.apply_steps import ChoiceLogProbs, Completion, Judge, Request
 
 SCALE = 4.0
 """Log-odds of two answers whose quality differs by 1."""
@@ -57,7 +57,7 @@ class ScriptedJudge(Judge):
             text = f" Näh: of quality 0.{request.number % 10**6:06d} "
         return Completion(text, "stop", len(request.messages), len(text))
 
-    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[Verdict]:
+    def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
         assert list(options) == ["(A)", "(B)"]
         verdicts = []
         for request in requests:
@@ -66,5 +66,7 @@ class ScriptedJudge(Judge):
             asked = next(m["content"] for m in request.messages[::-1] if "\n\nOptions:\n" in m["content"])
             first, second = asked.split("\n(A) ")[1].split("\n(B) ")
             log_odds = SCALE * (quality(first) - quality(second)) + self.bias
-            verdicts.append(Verdict((-math.log1p(math.exp(-log_odds)), -math.log1p(math.exp(log_odds))), "", 5, 1))
+            verdicts.append(
+                ChoiceLogProbs((-math.log1p(math.exp(-log_odds)), -math.log1p(math.exp(log_odds))), "", 5, 1)
+            )
         return verdicts

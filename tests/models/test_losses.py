@@ -31,8 +31,8 @@ def naive(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float) -> Tens
     for state, label in zip(hidden, labels.tolist(), strict=True):
         if label != IGNORE:
             scores = (weight * state).sum(-1)
-            normaliser = scores.exp().sum().log()
-            losses.append(normaliser - scores[label] + z_loss * normaliser**2)
+            normalizer = scores.exp().sum().log()
+            losses.append(normalizer - scores[label] + z_loss * normalizer**2)
     return torch.stack(losses).mean()
 
 

@@ -67,7 +67,7 @@ def finish(*arguments: Any) -> Rows:
 def test_signals_to_one_rank(two_processes: Path, tmp_path: Path) -> None:
     expected = finish("--config", two_processes, "--trainer.default_root_dir", tmp_path / "whole")
 
-    run = tmp_path / "signalled"
+    run = tmp_path / "signaled"
     command = ("--config", two_processes, "--trainer.default_root_dir", run)
     killed = start_and_wait(run, *command)
     child = child_of(killed)

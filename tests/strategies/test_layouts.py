@@ -122,7 +122,7 @@ def test_skipped_steps_and_growing_batches_equal_one_process(layout: str, optimi
 
 def test_experts_equal_one_process(tmp_path: Path) -> None:
     """Balanced by row, so that cutting a batch over ranks changes nothing."""
-    shape = {"experts": {"count": 4, "active": 2, "balance_weight": 0.1}, "optimizer": "Muon"}
+    shape = {"experts": {"num_experts": 4, "experts_per_token": 2, "balance_weight": 0.1}, "optimizer": "Muon"}
     options = {"accumulate_grad_batches": 2}
     assert_same(fit("fsdp2", tmp_path, options, shape), alone(tmp_path, options, shape), 1e-5)
 

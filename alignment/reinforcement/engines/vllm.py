@@ -23,7 +23,7 @@ class VLLMEngine(RolloutEngine):
     """A vLLM engine on this rank's device, which gets the trainer's weights anew before every batch.
 
     Draws are vLLM's own: the same seed gives other answers than `DecoderEngine`. Its log-probabilities are those after
-    temperature and filters (`logprobs_mode="processed_logprobs"`); with a filter they are normalised over the kept
+    temperature and filters (`logprobs_mode="processed_logprobs"`); with a filter they are normalized over the kept
     tokens, which the trainer's are not: measure the drift, or sample without filters.
 
     Args:

@@ -37,7 +37,7 @@ TRACKING = frozenset(
 Yandex, TikTok, HubSpot, Marketo and Mailchimp, and PHP's session."""
 
 
-def normalise_url(url: str) -> str:
+def normalize_url(url: str) -> str:
     """The form in which two URLs of one page are equal; it is its own form.
 
     - scheme and host in lower case, http as https; a host beyond ASCII in its IDNA form; credentials, a final dot and
@@ -115,12 +115,12 @@ class UrlDuplicates:
     """
 
     def key(self, url: Expression) -> Expression:
-        """xxh3 of the normalised URL, uint64; `NO_KEY` where there is no URL."""
+        """xxh3 of the normalized URL, uint64; `NO_KEY` where there is no URL."""
         return _url_key(url)
 
 
 @daft.func.batch(return_dtype=DataType.uint64())
 def _url_key(urls: Series) -> Series:
-    keys = [xxhash.xxh3_64_intdigest(normalise_url(url).encode()) if url else NO_KEY for url in urls.to_pylist()]
+    keys = [xxhash.xxh3_64_intdigest(normalize_url(url).encode()) if url else NO_KEY for url in urls.to_pylist()]
     # As Arrow: a list would pass through floating point.
     return Series.from_arrow(pyarrow.array(keys, pyarrow.uint64()))

@@ -95,7 +95,7 @@ def in_batches(offsets: np.ndarray, most: int = BATCH_BYTES) -> Iterator[tuple[i
 
 @functools.partial(compiled, inline="always")
 def mix(value: np.uint64, more: np.uint64) -> np.uint64:
-    """A step of a hash, one-to-one in each argument; the two may not be swapped. The finaliser is MurmurHash3's."""
+    """A step of a hash, one-to-one in each argument; the two may not be swapped. The finalizer is MurmurHash3's."""
     value = (value * _STEP) ^ more
     value = (value ^ (value >> _SHIFT)) * _FIRST
     value = (value ^ (value >> _SHIFT)) * _SECOND

@@ -1,6 +1,6 @@
 """What a cleaning step is: a rule that drops, or a rewrite that changes the text.
 
-Steps are written as Daft expressions, so that they run vectorised on every core, and on a cluster, without a line
+Steps are written as Daft expressions, so that they run vectorized on every core, and on a cluster, without a line
 about either; a step that needs Python itself wraps a batch function. A step keeps nothing between documents.
 """
 
@@ -44,7 +44,7 @@ class Filter(ABC):
     def measures(self, text: Expression) -> dict[str, Expression]:
         """Quantities of a text by name, each an expression over the text column.
 
-        Where it says so, a rule may look at the columns `url`, `path`, `licence`, `date` and `file` (the document's own
+        Where it says so, a rule may look at the columns `url`, `path`, `license`, `date` and `file` (the document's own
         path, null where it has none) too.
         """
 

@@ -116,8 +116,8 @@ def _keep_lines(
     end_marks: np.ndarray,
     notices: tuple[np.ndarray, np.ndarray],
     citations: tuple[np.ndarray, np.ndarray],
-    minimum_words: int,
-    maximum_word_length: int,
+    min_words: int,
+    max_word_length: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     kept, places = np.empty(len(content) + len(offsets), dtype=np.uint8), np.zeros(len(offsets), dtype=np.int64)
     size = 0
@@ -134,7 +134,7 @@ def _keep_lines(
             if place < stop:
                 place += bits_at(content, place, table)[1]
             if first == last or (
-                maximum_word_length >= 0 and _count_chunks(content, first, last, table)[1] > maximum_word_length
+                max_word_length >= 0 and _count_chunks(content, first, last, table)[1] > max_word_length
             ):
                 continue
             # The line without citations is written behind what is kept, and forgotten if the line is not.
@@ -160,7 +160,7 @@ def _keep_lines(
                 and kept[end - 2] == 46
                 and kept[end - 3] == 46
             )
-            if not is_ended or dots or _count_chunks(kept, line, end, table)[0] < minimum_words:
+            if not is_ended or dots or _count_chunks(kept, line, end, table)[0] < min_words:
                 continue
             if _contains(kept, line, end, notices[0], notices[1]):
                 continue
@@ -220,16 +220,16 @@ class C4Lines(Transform):
     none of `NOTICES`. White space around lines and "[1]", "[edit]", "[citation needed]" go.
 
     Args:
-        minimum_words: between white space, in a line: 5 in the paper and its code, 3 in datatrove.
-        maximum_word_length: characters; -1 for no limit. 1,000 in the code of the paper, which has no such rule.
+        min_words: between white space, in a line: 5 in the paper and its code, 3 in datatrove.
+        max_word_length: characters; -1 for no limit. 1,000 in the code of the paper, which has no such rule.
         end_marks: ASCII characters; datatrove adds the apostrophe. With none, lines may end as they like, as in FineWeb
             (Penedo et al. 2024, section 3.5: terminal marks alone took away 30 % of all tokens).
     """
 
-    def __init__(self, minimum_words: int = 5, maximum_word_length: int = 1000, end_marks: str = '.?!"') -> None:
+    def __init__(self, min_words: int = 5, max_word_length: int = 1000, end_marks: str = '.?!"') -> None:
         if not end_marks.isascii():
             raise InputError(f"end_marks={end_marks!r}: must be ASCII characters, as the paper's are")
-        self.minimum_words, self.maximum_word_length, self.end_marks = minimum_words, maximum_word_length, end_marks
+        self.min_words, self.max_word_length, self.end_marks = min_words, max_word_length, end_marks
 
     def rewrite(self, text: Expression) -> Expression:
         """The lines that are kept, possibly none; a line feed at the end stays."""
@@ -248,9 +248,7 @@ class C4Lines(Transform):
         """Texts in one buffer, uint8 and int64, without the lines that go."""
         marks = np.frombuffer(self.end_marks.encode(), dtype=np.uint8)
         table, notices, citations = splitting_rules("whitespace").characters, _joined(NOTICES), _joined(CITATIONS)
-        return _keep_lines(
-            content, offsets, table, marks, notices, citations, self.minimum_words, self.maximum_word_length
-        )
+        return _keep_lines(content, offsets, table, marks, notices, citations, self.min_words, self.max_word_length)
 
 
 class C4Page(Filter):
@@ -260,9 +258,9 @@ class C4Page(Filter):
     word of its own (not the full stop of "Mr."). The paper's code asks a trained model (Punkt) instead.
 
     Args:
-        minimum_sentences: 3 in the paper's last version and its code, 5 in its first version and in datatrove.
+        min_sentences: 3 in the paper's last version and its code, 5 in its first version and in datatrove.
         placeholder: text that marks a page as filler, in any case; empty for none.
-        maximum_curly_brackets: of '{', which the paper takes for a sign of code; null where text may be technical.
+        max_curly_brackets: of '{', which the paper takes for a sign of code; null where text may be technical.
         bad_words: words or phrases of which no page may contain one, or the path of a file of them, one a line; null
             for none. The paper takes the English list of github.com/LDNOOBW, which is not shipped here. Compared in
             lower case, between characters that are neither letters, digits nor '_'.
@@ -273,13 +271,13 @@ class C4Page(Filter):
 
     def __init__(
         self,
-        minimum_sentences: int | None = 3,
+        min_sentences: int | None = 3,
         placeholder: str = "lorem ipsum",
-        maximum_curly_brackets: int | None = 0,
+        max_curly_brackets: int | None = 0,
         bad_words: list[str] | str | None = None,
     ) -> None:
-        self.minimum_sentences, self.placeholder = minimum_sentences, placeholder
-        self.maximum_curly_brackets = maximum_curly_brackets
+        self.min_sentences, self.placeholder = min_sentences, placeholder
+        self.max_curly_brackets = max_curly_brackets
         # The words themselves, so that another list in the same file is another setting.
         self.bad_words = _read_words(bad_words) if isinstance(bad_words, str) else list(bad_words or [])
 
@@ -302,9 +300,9 @@ class C4Page(Filter):
         return active(
             {
                 "c4_placeholder": ("placeholder", ">", 0 if self.placeholder else None),
-                "c4_curly_bracket": ("curly_brackets", ">", self.maximum_curly_brackets),
+                "c4_curly_bracket": ("curly_brackets", ">", self.max_curly_brackets),
                 "c4_bad_words": ("bad_words", ">", 0 if self.bad_words else None),
-                "c4_few_sentences": ("sentences", "<", self.minimum_sentences),
+                "c4_few_sentences": ("sentences", "<", self.min_sentences),
             }
         )
 

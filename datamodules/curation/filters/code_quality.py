@@ -86,40 +86,40 @@ class CodeQuality(Filter):
     parses the file, which differs where a tag is broken and in character references, one character there.
 
     Args:
-        maximum_line_length: characters of the longest line; 1,000.
-        maximum_mean_line_length: characters; 100.
-        minimum_alphanumeric: share of letters and digits; 0.25 (The Stack).
-        minimum_alphabetic: share of letters; 0.25 (StarCoder, for files of numbers).
+        max_line_length: characters of the longest line; 1,000.
+        max_mean_line_length: characters; 100.
+        min_alphanumeric: share of letters and digits; 0.25 (The Stack).
+        min_alphabetic: share of letters; 0.25 (StarCoder, for files of numbers).
         header_characters: where a note that the file was generated is looked for.
         drop_xml: whether a file that begins as XML within 100 characters goes (StarCoder).
-        minimum_visible: share of an HTML file that is visible text; 0.2.
-        minimum_visible_characters: of an HTML file; 100.
-        minimum_data_characters, maximum_data_characters: of a JSON or YAML file; 50 and 5,000.
-        minimum_data_alphabetic: share of letters of a JSON or YAML file; 0.5.
+        min_visible: share of an HTML file that is visible text; 0.2.
+        min_visible_characters: of an HTML file; 100.
+        min_data_characters, max_data_characters: of a JSON or YAML file; 50 and 5,000.
+        min_data_alphabetic: share of letters of a JSON or YAML file; 0.5.
 
     Every maximum and minimum may be null, which turns its rule off.
     """
 
     def __init__(
         self,
-        maximum_line_length: int | None = 1000,
-        maximum_mean_line_length: float | None = 100.0,
-        minimum_alphanumeric: float | None = 0.25,
-        minimum_alphabetic: float | None = 0.25,
+        max_line_length: int | None = 1000,
+        max_mean_line_length: float | None = 100.0,
+        min_alphanumeric: float | None = 0.25,
+        min_alphabetic: float | None = 0.25,
         header_characters: int = 500,
         drop_xml: bool = True,
-        minimum_visible: float | None = HTML_TEXT_SHARE,
-        minimum_visible_characters: int | None = HTML_TEXT_CHARACTERS,
-        minimum_data_characters: int | None = DATA_CHARACTERS[0],
-        maximum_data_characters: int | None = DATA_CHARACTERS[1],
-        minimum_data_alphabetic: float | None = DATA_LETTERS,
+        min_visible: float | None = HTML_TEXT_SHARE,
+        min_visible_characters: int | None = HTML_TEXT_CHARACTERS,
+        min_data_characters: int | None = DATA_CHARACTERS[0],
+        max_data_characters: int | None = DATA_CHARACTERS[1],
+        min_data_alphabetic: float | None = DATA_LETTERS,
     ) -> None:
-        self.maximum_line_length, self.maximum_mean_line_length = maximum_line_length, maximum_mean_line_length
-        self.minimum_alphanumeric, self.minimum_alphabetic = minimum_alphanumeric, minimum_alphabetic
+        self.max_line_length, self.max_mean_line_length = max_line_length, max_mean_line_length
+        self.min_alphanumeric, self.min_alphabetic = min_alphanumeric, min_alphabetic
         self.header_characters, self.drop_xml = header_characters, drop_xml
-        self.minimum_visible, self.minimum_visible_characters = minimum_visible, minimum_visible_characters
-        self.minimum_data_characters, self.maximum_data_characters = minimum_data_characters, maximum_data_characters
-        self.minimum_data_alphabetic = minimum_data_alphabetic
+        self.min_visible, self.min_visible_characters = min_visible, min_visible_characters
+        self.min_data_characters, self.max_data_characters = min_data_characters, max_data_characters
+        self.min_data_alphabetic = min_data_alphabetic
 
     def measures(self, text: Expression) -> dict[str, Expression]:
         """Lines, shares of letters and digits, notes in the header; null: of another kind of file."""
@@ -147,14 +147,14 @@ class CodeQuality(Filter):
             {
                 "code_generated": ("generated", ">", 0),
                 "code_xml": ("xml", ">", 0 if self.drop_xml else None),
-                "code_long_line": ("longest_line", ">", self.maximum_line_length),
-                "code_long_lines": ("mean_line_length", ">", self.maximum_mean_line_length),
-                "code_few_alphanumerics": ("alphanumeric", "<", self.minimum_alphanumeric),
-                "code_few_letters": ("alphabetic", "<", self.minimum_alphabetic),
-                "code_little_visible_text": ("visible", "<", self.minimum_visible),
-                "code_short_visible_text": ("visible_characters", "<", self.minimum_visible_characters),
-                "code_small_data": ("data_characters", "<", self.minimum_data_characters),
-                "code_large_data": ("data_characters", ">", self.maximum_data_characters),
-                "code_data_few_letters": ("data_alphabetic", "<=", self.minimum_data_alphabetic),
+                "code_long_line": ("longest_line", ">", self.max_line_length),
+                "code_long_lines": ("mean_line_length", ">", self.max_mean_line_length),
+                "code_few_alphanumerics": ("alphanumeric", "<", self.min_alphanumeric),
+                "code_few_letters": ("alphabetic", "<", self.min_alphabetic),
+                "code_little_visible_text": ("visible", "<", self.min_visible),
+                "code_short_visible_text": ("visible_characters", "<", self.min_visible_characters),
+                "code_small_data": ("data_characters", "<", self.min_data_characters),
+                "code_large_data": ("data_characters", ">", self.max_data_characters),
+                "code_data_few_letters": ("data_alphabetic", "<=", self.min_data_alphabetic),
             }
         )

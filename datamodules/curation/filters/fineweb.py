@@ -65,10 +65,10 @@ class FineWebQuality(Filter):
     0.12, more than 0.67 and more than 0.01, and is followed here.
 
     Args:
-        minimum_terminal_lines: share of lines that end in a terminal mark of any script.
-        maximum_short_lines: share of lines of at most `short_line` characters.
-        maximum_repeated_characters: share of characters in lines that equal an earlier one; the paper's is 0.1.
-        maximum_line_feeds_per_word: 0.3 in the code; not in the paper.
+        min_terminal_lines: share of lines that end in a terminal mark of any script.
+        max_short_lines: share of lines of at most `short_line` characters.
+        max_repeated_characters: share of characters in lines that equal an earlier one; the paper's is 0.1.
+        max_line_feeds_per_word: 0.3 in the code; not in the paper.
         short_line: characters.
         words: as in `GopherQuality`.
 
@@ -77,16 +77,16 @@ class FineWebQuality(Filter):
 
     def __init__(
         self,
-        minimum_terminal_lines: float | None = 0.12,
-        maximum_short_lines: float | None = 0.67,
-        maximum_repeated_characters: float | None = 0.01,
-        maximum_line_feeds_per_word: float | None = 0.3,
+        min_terminal_lines: float | None = 0.12,
+        max_short_lines: float | None = 0.67,
+        max_repeated_characters: float | None = 0.01,
+        max_line_feeds_per_word: float | None = 0.3,
         short_line: int = 30,
         words: WordKind = "english",
     ) -> None:
-        self.minimum_terminal_lines, self.maximum_short_lines = minimum_terminal_lines, maximum_short_lines
-        self.maximum_repeated_characters = maximum_repeated_characters
-        self.maximum_line_feeds_per_word = maximum_line_feeds_per_word
+        self.min_terminal_lines, self.max_short_lines = min_terminal_lines, max_short_lines
+        self.max_repeated_characters = max_repeated_characters
+        self.max_line_feeds_per_word = max_line_feeds_per_word
         self.short_line, self.words = short_line, words
 
     def measures(self, text: Expression) -> dict[str, Expression]:
@@ -95,7 +95,7 @@ class FineWebQuality(Filter):
 
     def measure(self, content: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """`MEASURES` of texts in one buffer, float64 [texts, 4]."""
-        count_words = self.maximum_line_feeds_per_word is not None
+        count_words = self.max_line_feeds_per_word is not None
         words = empty_words(longest(offsets) if count_words else 0)
         return _measure_lines(content, offsets, words, splitting_rules(self.words), self.short_line, count_words)
 
@@ -103,9 +103,9 @@ class FineWebQuality(Filter):
         """`fineweb_...`."""
         return active(
             {
-                "fineweb_few_terminal_lines": ("terminal_lines", "<", self.minimum_terminal_lines),
-                "fineweb_short_lines": ("short_lines", ">", self.maximum_short_lines),
-                "fineweb_repeated_lines": ("characters_in_repeated_lines", ">", self.maximum_repeated_characters),
-                "fineweb_line_feeds": ("line_feeds_per_word", ">", self.maximum_line_feeds_per_word),
+                "fineweb_few_terminal_lines": ("terminal_lines", "<", self.min_terminal_lines),
+                "fineweb_short_lines": ("short_lines", ">", self.max_short_lines),
+                "fineweb_repeated_lines": ("characters_in_repeated_lines", ">", self.max_repeated_characters),
+                "fineweb_line_feeds": ("line_feeds_per_word", ">", self.max_line_feeds_per_word),
             }
         )

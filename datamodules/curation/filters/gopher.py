@@ -152,18 +152,18 @@ def _measure_repetition(
 class GopherQuality(Filter):
     """Quality rules of Rae et al. 2021, appendix A1.1, with their thresholds.
 
-    Taken from datatrove where the paper is silent: words are those of an English tokeniser, and the ones that consist
+    Taken from datatrove where the paper is silent: words are those of an English tokenizer, and the ones that consist
     of punctuation count for shares of words but neither as words nor for their mean length; stop words are compared as
     written, in lower case, and are distinct ones; empty lines are lines.
 
     Args:
-        minimum_words, maximum_words: words in a document.
-        minimum_mean_word_length, maximum_mean_word_length: characters.
-        maximum_symbols_per_word: of '#' and of the ellipsis, each.
-        maximum_bullet_lines: share of lines that start with a bullet.
-        maximum_ellipsis_lines: share of lines that end in an ellipsis.
-        minimum_alphabetic_words: share of words with a letter.
-        minimum_stop_words: how many of `STOP_WORDS` occur.
+        min_words, max_words: words in a document.
+        min_mean_word_length, max_mean_word_length: characters.
+        max_symbols_per_word: of '#' and of the ellipsis, each.
+        max_bullet_lines: share of lines that start with a bullet.
+        max_ellipsis_lines: share of lines that end in an ellipsis.
+        min_alphabetic_words: share of words with a letter.
+        min_stop_words: how many of `STOP_WORDS` occur.
         bullets: characters that are bullets, datatrove's; "•‣◦▪*-" takes more.
         words: "english" splits punctuation and contractions off; "whitespace" does not, for technical text in which
             every bracket would count as a word without a letter.
@@ -173,24 +173,24 @@ class GopherQuality(Filter):
 
     def __init__(
         self,
-        minimum_words: int | None = 50,
-        maximum_words: int | None = 100_000,
-        minimum_mean_word_length: float | None = 3.0,
-        maximum_mean_word_length: float | None = 10.0,
-        maximum_symbols_per_word: float | None = 0.1,
-        maximum_bullet_lines: float | None = 0.9,
-        maximum_ellipsis_lines: float | None = 0.3,
-        minimum_alphabetic_words: float | None = 0.8,
-        minimum_stop_words: int | None = 2,
+        min_words: int | None = 50,
+        max_words: int | None = 100_000,
+        min_mean_word_length: float | None = 3.0,
+        max_mean_word_length: float | None = 10.0,
+        max_symbols_per_word: float | None = 0.1,
+        max_bullet_lines: float | None = 0.9,
+        max_ellipsis_lines: float | None = 0.3,
+        min_alphabetic_words: float | None = 0.8,
+        min_stop_words: int | None = 2,
         bullets: str = "•-",
         words: WordKind = "english",
     ) -> None:
-        self.minimum_words, self.maximum_words = minimum_words, maximum_words
-        self.minimum_mean_word_length = minimum_mean_word_length
-        self.maximum_mean_word_length = maximum_mean_word_length
-        self.maximum_symbols_per_word = maximum_symbols_per_word
-        self.maximum_bullet_lines, self.maximum_ellipsis_lines = maximum_bullet_lines, maximum_ellipsis_lines
-        self.minimum_alphabetic_words, self.minimum_stop_words = minimum_alphabetic_words, minimum_stop_words
+        self.min_words, self.max_words = min_words, max_words
+        self.min_mean_word_length = min_mean_word_length
+        self.max_mean_word_length = max_mean_word_length
+        self.max_symbols_per_word = max_symbols_per_word
+        self.max_bullet_lines, self.max_ellipsis_lines = max_bullet_lines, max_ellipsis_lines
+        self.min_alphabetic_words, self.min_stop_words = min_alphabetic_words, min_stop_words
         self.bullets, self.words = bullets, words
 
     def measures(self, text: Expression) -> dict[str, Expression]:
@@ -208,16 +208,16 @@ class GopherQuality(Filter):
         """One reason a threshold, `gopher_...`."""
         return active(
             {
-                "gopher_too_few_words": ("words", "<", self.minimum_words),
-                "gopher_too_many_words": ("words", ">", self.maximum_words),
-                "gopher_short_words": ("mean_word_length", "<", self.minimum_mean_word_length),
-                "gopher_long_words": ("mean_word_length", ">", self.maximum_mean_word_length),
-                "gopher_hashes": ("hashes_per_word", ">", self.maximum_symbols_per_word),
-                "gopher_ellipses": ("ellipses_per_word", ">", self.maximum_symbols_per_word),
-                "gopher_bullet_lines": ("bullet_lines", ">", self.maximum_bullet_lines),
-                "gopher_ellipsis_lines": ("ellipsis_lines", ">", self.maximum_ellipsis_lines),
-                "gopher_few_alphabetic_words": ("alphabetic_words", "<", self.minimum_alphabetic_words),
-                "gopher_few_stop_words": ("stop_words", "<", self.minimum_stop_words),
+                "gopher_too_few_words": ("words", "<", self.min_words),
+                "gopher_too_many_words": ("words", ">", self.max_words),
+                "gopher_short_words": ("mean_word_length", "<", self.min_mean_word_length),
+                "gopher_long_words": ("mean_word_length", ">", self.max_mean_word_length),
+                "gopher_hashes": ("hashes_per_word", ">", self.max_symbols_per_word),
+                "gopher_ellipses": ("ellipses_per_word", ">", self.max_symbols_per_word),
+                "gopher_bullet_lines": ("bullet_lines", ">", self.max_bullet_lines),
+                "gopher_ellipsis_lines": ("ellipsis_lines", ">", self.max_ellipsis_lines),
+                "gopher_few_alphabetic_words": ("alphabetic_words", "<", self.min_alphabetic_words),
+                "gopher_few_stop_words": ("stop_words", "<", self.min_stop_words),
             }
         )
 
@@ -236,31 +236,31 @@ class GopherRepetition(Filter):
     spaces between its words, those of duplicate n-grams do not.
 
     Args:
-        maximum_duplicate_lines, maximum_duplicate_paragraphs: share of lines / paragraphs that repeat an earlier one.
-        maximum_duplicate_line_characters, maximum_duplicate_paragraph_characters: share of characters in those.
-        maximum_top_n_grams: share of characters in the most frequent 2-, 3- and 4-gram of words.
-        maximum_duplicate_n_grams: share of characters in repeated 5- to 10-grams of words, overlaps counted once.
+        max_duplicate_lines, max_duplicate_paragraphs: share of lines / paragraphs that repeat an earlier one.
+        max_duplicate_line_characters, max_duplicate_paragraph_characters: share of characters in those.
+        max_top_n_grams: share of characters in the most frequent 2-, 3- and 4-gram of words.
+        max_duplicate_n_grams: share of characters in repeated 5- to 10-grams of words, overlaps counted once.
         words: as in `GopherQuality`.
     """
 
     def __init__(
         self,
-        maximum_duplicate_lines: float | None = 0.30,
-        maximum_duplicate_paragraphs: float | None = 0.30,
-        maximum_duplicate_line_characters: float | None = 0.20,
-        maximum_duplicate_paragraph_characters: float | None = 0.20,
-        maximum_top_n_grams: tuple[float | None, float | None, float | None] = (0.20, 0.18, 0.16),
-        maximum_duplicate_n_grams: tuple[
+        max_duplicate_lines: float | None = 0.30,
+        max_duplicate_paragraphs: float | None = 0.30,
+        max_duplicate_line_characters: float | None = 0.20,
+        max_duplicate_paragraph_characters: float | None = 0.20,
+        max_top_n_grams: tuple[float | None, float | None, float | None] = (0.20, 0.18, 0.16),
+        max_duplicate_n_grams: tuple[
             float | None, float | None, float | None, float | None, float | None, float | None
         ] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
         words: WordKind = "english",
     ) -> None:
-        self.maximum_duplicate_lines = maximum_duplicate_lines
-        self.maximum_duplicate_paragraphs = maximum_duplicate_paragraphs
-        self.maximum_duplicate_line_characters = maximum_duplicate_line_characters
-        self.maximum_duplicate_paragraph_characters = maximum_duplicate_paragraph_characters
-        self.maximum_top_n_grams = list(maximum_top_n_grams)
-        self.maximum_duplicate_n_grams = list(maximum_duplicate_n_grams)
+        self.max_duplicate_lines = max_duplicate_lines
+        self.max_duplicate_paragraphs = max_duplicate_paragraphs
+        self.max_duplicate_line_characters = max_duplicate_line_characters
+        self.max_duplicate_paragraph_characters = max_duplicate_paragraph_characters
+        self.max_top_n_grams = list(max_top_n_grams)
+        self.max_duplicate_n_grams = list(max_duplicate_n_grams)
         self.words = words
 
     def measures(self, text: Expression) -> dict[str, Expression]:
@@ -273,13 +273,13 @@ class GopherRepetition(Filter):
 
     def limits(self) -> dict[str, Threshold]:
         """One reason a threshold, `gopher_...`."""
-        top = zip(TOP_SIZES, self.maximum_top_n_grams, strict=True)
-        repeated = zip(DUPLICATE_SIZES, self.maximum_duplicate_n_grams, strict=True)
+        top = zip(TOP_SIZES, self.max_top_n_grams, strict=True)
+        repeated = zip(DUPLICATE_SIZES, self.max_duplicate_n_grams, strict=True)
         maxima = {
-            "duplicate_paragraphs": self.maximum_duplicate_paragraphs,
-            "duplicate_paragraph_characters": self.maximum_duplicate_paragraph_characters,
-            "duplicate_lines": self.maximum_duplicate_lines,
-            "duplicate_line_characters": self.maximum_duplicate_line_characters,
+            "duplicate_paragraphs": self.max_duplicate_paragraphs,
+            "duplicate_paragraph_characters": self.max_duplicate_paragraph_characters,
+            "duplicate_lines": self.max_duplicate_lines,
+            "duplicate_line_characters": self.max_duplicate_line_characters,
             **{f"top_{size}_gram": most for size, most in top},
             **{f"duplicate_{size}_grams": most for size, most in repeated},
         }

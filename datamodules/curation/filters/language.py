@@ -76,7 +76,7 @@ class Language(Filter):
         wanted = list(self.languages)
 
         @daft.func.batch(return_dtype=DataType.struct(FIELDS))
-        def judge(beginnings: Series) -> list[dict[str, Any] | None]:
+        def apply_steps(beginnings: Series) -> list[dict[str, Any] | None]:
             rows: list[dict[str, Any] | None] = []
             for beginning in beginnings.to_pylist():
                 if beginning is None:
@@ -89,7 +89,7 @@ class Language(Filter):
                 rows.append(dict(zip(FIELDS, values, strict=True)))
             return rows
 
-        judged = judge(left(text, self.characters))
+        judged = apply_steps(left(text, self.characters))
         return {name: judged.get(name) for name in FIELDS}
 
     def limits(self) -> dict[str, Threshold]:

@@ -11,13 +11,13 @@ class Length(Filter):
     """Documents of a useful length.
 
     Args:
-        minimum_characters: shorter ones are dropped as `too_short`; FineWeb's code takes none below a few sentences,
+        min_characters: shorter ones are dropped as `too_short`; FineWeb's code takes none below a few sentences,
             200 characters are about that.
-        maximum_characters: longer ones are dropped as `too_long`; 1,000,000 is The Stack's bound of 1 MB a file.
+        max_characters: longer ones are dropped as `too_long`; 1,000,000 is The Stack's bound of 1 MB a file.
     """
 
-    def __init__(self, minimum_characters: int = 200, maximum_characters: int = 1_000_000) -> None:
-        self.minimum_characters, self.maximum_characters = minimum_characters, maximum_characters
+    def __init__(self, min_characters: int = 200, max_characters: int = 1_000_000) -> None:
+        self.min_characters, self.max_characters = min_characters, max_characters
 
     def measures(self, text: Expression) -> dict[str, Expression]:
         """Characters."""
@@ -26,8 +26,8 @@ class Length(Filter):
     def limits(self) -> dict[str, Threshold]:
         """`too_short`, `too_long`."""
         return {
-            "too_short": Threshold("characters", "<", self.minimum_characters),
-            "too_long": Threshold("characters", ">", self.maximum_characters),
+            "too_short": Threshold("characters", "<", self.min_characters),
+            "too_long": Threshold("characters", ">", self.max_characters),
         }
 
 

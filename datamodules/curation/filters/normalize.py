@@ -30,7 +30,7 @@ class Normalize(Transform):
     """
 
     def rewrite(self, text: Expression) -> Expression:
-        """The normalised text."""
+        """The normalized text."""
         text = regexp_replace(_nfc(text), r"\r\n?", "\n")
         text = regexp_replace(text, r"[\x00-\x08\x0b-\x1f\x7f\u{feff}]", "")
         text = regexp_replace(text, r"[ \t]+\n", "\n")

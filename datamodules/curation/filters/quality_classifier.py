@@ -1,4 +1,4 @@
-"""A learned judgement of a text: logistic regression over its words and pairs of words, as a rule.
+"""A learned judgment of a text: logistic regression over its words and pairs of words, as a rule.
 
 Linear on hashed features, as DCLM's fastText classifier (Li et al. 2024, section 4.4): it knows no word order beyond
 pairs, and judges megabytes a second a core where FineWeb-Edu's encoder (Penedo et al. 2024) needs an accelerator.
@@ -26,7 +26,7 @@ WEIGHTS, DESCRIPTION = "weights.safetensors", "classifier.json"
 
 @compiled
 def mixed(value: np.uint64) -> np.uint64:
-    """The finaliser of MurmurHash3: every bit of the input moves every bit of the result."""
+    """The finalizer of MurmurHash3: every bit of the input moves every bit of the result."""
     value ^= value >> np.uint64(33)
     value *= np.uint64(0xFF51AFD7ED558CCD)
     value ^= value >> np.uint64(33)
@@ -38,7 +38,7 @@ def mixed(value: np.uint64) -> np.uint64:
 def hashed_features(
     content: np.ndarray, start: int, end: int, words: int, counts: np.ndarray, touched: np.ndarray
 ) -> int:
-    """Counts of the hashed words and pairs of neighbouring words of one text.
+    """Counts of the hashed words and pairs of neighboring words of one text.
 
     A word is a run of ASCII letters, lower-cased, and digits, or of characters beyond ASCII as they are.
 

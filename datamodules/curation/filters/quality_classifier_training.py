@@ -43,7 +43,7 @@ def _row(content: np.ndarray, words: int, counts: np.ndarray, touched: np.ndarra
     return buckets, values / np.float32(np.sqrt(squares)) if found else values
 
 
-def featurise(texts: list[str], buckets: int, words: int) -> Features:
+def featurize(texts: list[str], buckets: int, words: int) -> Features:
     """The features that `logits_of` computes on the way, for all texts."""
     counts, touched = np.zeros(buckets, dtype=np.int32), np.zeros(2 * words, dtype=np.int64)
     rows = [
@@ -78,7 +78,7 @@ def _transposed_products(
 def fit_logistic_regression(
     features: Features, labels: np.ndarray, buckets: int, l2: float, iterations: int
 ) -> tuple[np.ndarray, float]:
-    """Weights and bias that minimise mean(log(1 + exp(-y z))) + l2 / 2 |w|^2, where z = x w + b and y = +-1.
+    """Weights and bias that minimize mean(log(1 + exp(-y z))) + l2 / 2 |w|^2, where z = x w + b and y = +-1.
 
     Args:
         features: a row a document.

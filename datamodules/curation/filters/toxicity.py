@@ -54,7 +54,7 @@ class WordList(Filter):
     Args:
         paths: files with a word or phrase a line, like LDNOOBW's (List of Dirty, Naughty, Obscene and Otherwise Bad
             Words), which C4 took.
-        maximum_share: listed words to words; above it a document is dropped. 0 drops at the first, as C4.
+        max_share: listed words to words; above it a document is dropped. 0 drops at the first, as C4.
         whole_words: count a word only between characters that are no letters or digits; false for languages written
             without spaces, as in C4's multilingual version.
 
@@ -62,10 +62,10 @@ class WordList(Filter):
         InputError: when a file is missing, the lists are empty, or the share is none.
     """
 
-    def __init__(self, paths: Sequence[str], maximum_share: float = 0.0, whole_words: bool = True) -> None:
-        self.paths, self.maximum_share, self.whole_words = list(paths), maximum_share, whole_words
-        if not 0 <= maximum_share < 1:
-            raise InputError(f"maximum_share={maximum_share}: must be at least 0 and below 1")
+    def __init__(self, paths: Sequence[str], max_share: float = 0.0, whole_words: bool = True) -> None:
+        self.paths, self.max_share, self.whole_words = list(paths), max_share, whole_words
+        if not 0 <= max_share < 1:
+            raise InputError(f"max_share={max_share}: must be at least 0 and below 1")
         for path in self.paths:
             if not Path(path).is_file():
                 raise InputError(f"paths: {path} is no file, give a list with a word a line")
@@ -90,7 +90,7 @@ class WordList(Filter):
 
     def limits(self) -> dict[str, Threshold]:
         """`listed_words`."""
-        return {"listed_words": Threshold("listed_words", ">", self.maximum_share)}
+        return {"listed_words": Threshold("listed_words", ">", self.max_share)}
 
 
 class ToxicityClassifier(LearnedFilter):

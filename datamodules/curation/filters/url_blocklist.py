@@ -34,7 +34,7 @@ def normal_entry(entry: str) -> str:
 
 
 def ascii_host(host: str) -> str:
-    """An internationalised host in the ASCII form that lists use; one that has no such form stays."""
+    """An internationalized host in the ASCII form that lists use; one that has no such form stays."""
     if host.isascii():
         return host
     try:
@@ -83,8 +83,8 @@ class UrlBlocklist(Filter):
             stands for all that begin with it.
         words: an address with one of these between characters that are no letters or digits is dropped.
         subwords: likewise, anywhere in the address, also across such characters.
-        soft_words: words of which more than `maximum_soft_words` different ones have to occur.
-        maximum_soft_words: RefinedWeb drops at two.
+        soft_words: words of which more than `max_soft_words` different ones have to occur.
+        max_soft_words: RefinedWeb drops at two.
 
     Raises:
         InputError: for a list that is not there or holds nothing, or when there is nothing to look for.
@@ -96,13 +96,13 @@ class UrlBlocklist(Filter):
         words: Sequence[str] = (),
         subwords: Sequence[str] = (),
         soft_words: Sequence[str] = (),
-        maximum_soft_words: int = 1,
+        max_soft_words: int = 1,
     ) -> None:
         self.domains = list(domains)
         self.words, self.subwords, self.soft_words = (
             sorted({word.lower() for word in given}) for given in (words, subwords, soft_words)
         )
-        self.maximum_soft_words = maximum_soft_words
+        self.max_soft_words = max_soft_words
         if not (self.domains or self.words or self.subwords or self.soft_words):
             raise InputError("domains, words, subwords and soft_words are all empty: name one, or leave the rule out")
         for word in (*self.words, *self.subwords, *self.soft_words):
@@ -148,5 +148,5 @@ class UrlBlocklist(Filter):
         return {
             "url_listed": Threshold("url_listed", ">", 0),
             "url_word": Threshold("url_words", ">", 0),
-            "url_soft_words": Threshold("url_soft_words", ">", self.maximum_soft_words),
+            "url_soft_words": Threshold("url_soft_words", ">", self.max_soft_words),
         }

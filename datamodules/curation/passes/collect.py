@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 from daft import DataType, col
 
-from common.artifacts import fingerprint, written_whole
+from common.artifacts import fingerprint, write_atomically
 from common.daft_engine import spread
 from common.errors import InputError
 from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
@@ -31,7 +31,7 @@ RAW_SCHEMA = pyarrow.schema(
         "path": pyarrow.large_string(),
         "group": pyarrow.large_string(),
         "url": pyarrow.large_string(),
-        "licence": pyarrow.large_string(),
+        "license": pyarrow.large_string(),
         "date": pyarrow.large_string(),
         "file": pyarrow.large_string(),
         "bytes": pyarrow.int64(),
@@ -81,7 +81,7 @@ class Chunk:
 
     def finish(self, folder: Path, pieces: int) -> None:
         """Note that all pieces are there."""
-        with written_whole(folder / f"{self.name}.json") as path:
+        with write_atomically(folder / f"{self.name}.json") as path:
             path.write_text(json.dumps(pieces), encoding="utf-8")
 
 
@@ -148,7 +148,7 @@ def write_pieces(chunk: Chunk, reader: Reader, folder: Path, piece_bytes: int) -
                 pass
             continue
         with (
-            written_whole(path) as partial,
+            write_atomically(path) as partial,
             # Lightly packed: it is read once and removed.
             pyarrow.parquet.ParquetWriter(partial, RAW_SCHEMA, compression="lz4", use_dictionary=False) as writer,
         ):
@@ -189,7 +189,7 @@ def read_file(reader: Reader, source: str, file: InputFile) -> Iterator[dict[str
             "path": path,
             "group": _storable(document.group) or f"{path}#{ordinal}",
             "url": _storable(document.url),
-            "licence": _storable(document.licence),
+            "license": _storable(document.license),
             "date": _storable(document.date),
             "file": _storable(document.file) or (None if is_container else path),
             "bytes": 0 if document.text is None else len(document.text.encode()),

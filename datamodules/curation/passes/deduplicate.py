@@ -30,7 +30,7 @@ EXACT, URL, NEAR = "exact_duplicate", "url_duplicate", "near_duplicate"
 
 
 @dataclass(frozen=True)
-class Decisions:
+class DedupResult:
     """What was decided about every document, in the order of all pieces.
 
     Attributes:
@@ -54,13 +54,13 @@ class Decisions:
 REASONS = ("", EXACT, URL, NEAR)
 
 
-def decide(
+def deduplicate_and_split(
     judged: Sequence[Path],
     owners: Sequence[str],
     near: NearDuplicates | None,
     validation_fraction: float,
     seed: int,
-) -> Decisions | None:
+) -> DedupResult | None:
     """Find duplicates among the documents that are left and choose the validation split.
 
     Exact duplicates go first, then those of one URL, then near-duplicates of what is left. Of exact and near-duplicates
@@ -134,7 +134,7 @@ def decide(
     components = connected_components(related(), total)
     # Named by an id, so that more files elsewhere change little of the split.
     held_out = choose_validation(sources, size * (reason == 0), facts["id"][components], validation_fraction, seed)
-    return Decisions(facts["id"], reason, duplicate_of, similarity, held_out, bounds)
+    return DedupResult(facts["id"], reason, duplicate_of, similarity, held_out, bounds)
 
 
 def _read(judged: Sequence[Path], row: int) -> np.ndarray:

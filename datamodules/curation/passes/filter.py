@@ -15,7 +15,7 @@ import pyarrow.parquet
 from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import coalesce, hash, left, length_bytes, regexp, when
 
-from common.artifacts import written_whole
+from common.artifacts import write_atomically
 from common.daft_engine import spread
 from common.errors import InputError
 from datamodules.curation.deduplication.exact import text_key
@@ -42,7 +42,7 @@ def loose_column(band: int) -> str:
     return f"loose_{band:02}"
 
 
-def judge(
+def apply_steps(
     piece: DataFrame,
     source: str,
     steps: Sequence[CleaningStep],
@@ -54,14 +54,14 @@ def judge(
     Args:
         piece: columns of `chunks.RAW_SCHEMA`.
         source: its name.
-        steps: of the source, without the normalisation that always comes first.
+        steps: of the source, without the normalization that always comes first.
         near: near-duplicate removal, or None for no signatures.
         urls: duplicates by URL, or None for no keys of URLs.
 
     Returns:
         One row a document in the order of the piece: what it was read as, `source`, `excerpt` (unmasked, with a
         margin), `text` (null once dropped), `reason` (null while kept), `dropped_by` (number of the step, counted
-        from the normalisation), `size` (bytes after all steps, 0 once dropped), `size_N` (bytes after the rewrite N,
+        from the normalization), `size` (bytes after all steps, 0 once dropped), `size_N` (bytes after the rewrite N,
         null where dropped before), `measured_NAME` (null where dropped before), the columns of `key_columns`, and
         `signature` where there are near-duplicates to find.
     """
@@ -128,7 +128,7 @@ def signatures_of(judged: Path) -> Path:
     return judged.with_suffix(".signatures.npy")
 
 
-def write_judged(
+def write_filtered(
     piece: Path,
     judged: Path,
     source: str,
@@ -136,19 +136,20 @@ def write_judged(
     near: NearDuplicates | None,
     urls: UrlDuplicates | None,
 ) -> None:
-    """Judge a piece on disk into three files of the same rows, unless they are there; arguments as for `judge`."""
+    """Judge a piece on disk into three files of the same rows, unless they are there; arguments as for
+    `apply_steps`."""
     if judged.exists():
         return
-    table = judge(spread(pyarrow.parquet.read_table(piece)), source, steps, near, urls).to_arrow()
+    table = apply_steps(spread(pyarrow.parquet.read_table(piece)), source, steps, near, urls).to_arrow()
     keys = np.empty((len(key_columns(near)), len(table)), dtype=np.uint64)
     for row, name in enumerate(key_columns(near)):
         keys[row] = table.column(name).fill_null(0).to_numpy()
-    with written_whole(keys_of(judged)) as partial, partial.open("wb") as file:
+    with write_atomically(keys_of(judged)) as partial, partial.open("wb") as file:
         np.save(file, keys)
     if near is not None:
         flat = table.column("signature").combine_chunks().flatten().to_numpy()
         signatures = flat.reshape(-1, near.bands * near.rows)
-        with written_whole(signatures_of(judged)) as partial, partial.open("wb") as file:
+        with write_atomically(signatures_of(judged)) as partial, partial.open("wb") as file:
             np.save(file, signatures)
         table = table.drop_columns("signature")
     # Last: it says that the piece is done.
@@ -157,7 +158,7 @@ def write_judged(
 
 def write_table(table: pyarrow.Table, path: Path) -> None:
     """Write rows in their order, as a whole or not at all; Daft's own writer names its files at random."""
-    with written_whole(path) as partial:
+    with write_atomically(path) as partial:
         pyarrow.parquet.write_table(table, partial, row_group_size=4096, compression="zstd", compression_level=1)
 
 

@@ -19,18 +19,18 @@ from daft.functions import left, length, length_bytes, regexp_replace, when
 from common.daft_engine import spread
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_text import RepeatedText
-from datamodules.curation.passes.deduplicate import NEAR, REASONS, Decisions
+from datamodules.curation.passes.deduplicate import NEAR, REASONS, DedupResult
 from datamodules.curation.passes.filter import EXCERPT_CHARACTERS, MASKING_MARGIN, write_table
 from datamodules.curation.personal_data.mask import MaskPersonalData
 
 DOCUMENTS, DROPPED = "documents", "dropped"
-PROVENANCE = ("id", "source", "path", "group", "url", "licence", "date")
+PROVENANCE = ("id", "source", "path", "group", "url", "license", "date")
 REPEATED = "repeated"
 """Reason of documents of which nothing is left when what repeats is cut."""
 
 
 @dataclass
-class Piece:
+class FilteredPiece:
     """A judged piece and what was decided about its documents.
 
     Attributes:
@@ -43,7 +43,7 @@ class Piece:
     number: int
     source: str
     judged: Path
-    decisions: Decisions
+    decisions: DedupResult
 
     @property
     def here(self) -> slice:
@@ -70,7 +70,7 @@ ALL = "all"
 """Folder of what is compared over all sources."""
 
 
-def find_repetitions(pieces: Sequence[Piece], finders: Mapping[str, RepeatedText], folder: Path) -> Cuts:
+def find_repetitions(pieces: Sequence[FilteredPiece], finders: Mapping[str, RepeatedText], folder: Path) -> Cuts:
     """Find what repeats among the documents that are left; each finder sees what those before it leave.
 
     Args:
@@ -96,12 +96,14 @@ def find_repetitions(pieces: Sequence[Piece], finders: Mapping[str, RepeatedText
 REPEATED_SUFFIX = ".repeated"
 
 
-def _compared_within(finder: RepeatedText, piece: Piece) -> str:
+def _compared_within(finder: RepeatedText, piece: FilteredPiece) -> str:
     """Lines count by source, spans over all."""
     return piece.source if isinstance(finder, RepeatedLines) else ALL
 
 
-def cut(piece: Piece, texts: Any, ordinals: np.ndarray, cuts: Cuts) -> tuple[pyarrow.Array, dict[str, np.ndarray]]:
+def cut(
+    piece: FilteredPiece, texts: Any, ordinals: np.ndarray, cuts: Cuts
+) -> tuple[pyarrow.Array, dict[str, np.ndarray]]:
     """Texts of a piece without what repeats, and the characters that each cut took from each, int64."""
     lost = {}
     for name, (finder, folder) in cuts.items():
@@ -110,7 +112,7 @@ def cut(piece: Piece, texts: Any, ordinals: np.ndarray, cuts: Cuts) -> tuple[pya
     return texts, lost
 
 
-def finish(piece: Piece, folder: Path, masker: MaskPersonalData | None, cuts: Cuts) -> None:
+def finish(piece: FilteredPiece, folder: Path, masker: MaskPersonalData | None, cuts: Cuts) -> None:
     """Write `documents/NNNNN.parquet` and `dropped/NNNNN.parquet` of a piece, unless they are there.
 
     Args:
@@ -153,7 +155,7 @@ def finish(piece: Piece, folder: Path, masker: MaskPersonalData | None, cuts: Cu
     write_table(spread(gone).with_column("excerpt", excerpt).to_arrow(), dropped)
 
 
-def _reasons(piece: Piece, table: pyarrow.Table) -> pyarrow.Array:
+def _reasons(piece: FilteredPiece, table: pyarrow.Table) -> pyarrow.Array:
     names = pyarrow.array([reason or None for reason in REASONS], pyarrow.large_string())
     return pyarrow.compute.coalesce(
         table.column("reason").combine_chunks().cast(pyarrow.large_string()),
@@ -161,7 +163,7 @@ def _reasons(piece: Piece, table: pyarrow.Table) -> pyarrow.Array:
     )
 
 
-def _kept_instead(piece: Piece) -> dict[str, pyarrow.Array]:
+def _kept_instead(piece: FilteredPiece) -> dict[str, pyarrow.Array]:
     """Ids of the documents that duplicates were dropped for, and how similar near-duplicates are to them."""
     decisions, here = piece.decisions, piece.here
     other = decisions.ids[decisions.duplicate_of[here]]

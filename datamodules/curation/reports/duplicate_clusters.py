@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from datamodules.curation.passes.deduplicate import rows_at
-from datamodules.curation.passes.write import Piece
+from datamodules.curation.passes.write import FilteredPiece
 
 CLUSTERS, MEMBERS = 20, 20
 
 
-def largest_clusters(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+def largest_clusters(pieces: Sequence[FilteredPiece]) -> list[dict[str, Any]]:
     """Groups that were reduced to one document, the largest first.
 
     Returns:

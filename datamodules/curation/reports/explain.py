@@ -107,7 +107,7 @@ def documents_by_id(stage: Path, ids: Sequence[int]) -> dict[int, Row]:
 
 def _described(row: Row) -> list[str]:
     facts = [f"source {row['source']}", f"{row['bytes']:,} bytes"]
-    facts += [f"{key} {row[key]}" for key in ("url", "licence", "date") if row[key]]
+    facts += [f"{key} {row[key]}" for key in ("url", "license", "date") if row[key]]
     return [
         f"document {row['id']} (0x{row['id']:016x})",
         f"  path {row['path']}",

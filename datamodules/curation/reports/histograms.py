@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from datamodules.curation.passes.write import Piece
+from datamodules.curation.passes.write import FilteredPiece
 
 BINS = 64
 LOGARITHMIC_FROM = 100.0
@@ -35,19 +35,19 @@ class Histograms:
         self._range: dict[tuple[str, str], tuple[float, float]] = {}
         self._counts: dict[tuple[str, str], np.ndarray] = {}
 
-    def widen(self, piece: Piece) -> None:
+    def widen(self, piece: FilteredPiece) -> None:
         """First pass: let the range of each measurement hold those of a piece."""
         for key, values in self._measured(piece):
             lowest, highest = self._range.get(key, (np.inf, -np.inf))
             self._range[key] = min(lowest, float(values.min())), max(highest, float(values.max()))
 
-    def count(self, piece: Piece) -> None:
+    def count(self, piece: FilteredPiece) -> None:
         """Second pass: count those of a piece."""
         for key, values in self._measured(piece):
             counts = np.histogram(values, self._edges(key))[0]
             self._counts[key] = self._counts.get(key, np.zeros(BINS, dtype=np.int64)) + counts
 
-    def _measured(self, piece: Piece) -> list[tuple[tuple[str, str], np.ndarray]]:
+    def _measured(self, piece: FilteredPiece) -> list[tuple[tuple[str, str], np.ndarray]]:
         found = []
         schema = pyarrow.parquet.read_schema(piece.judged)
         names = [field.name for field in schema if field.name.startswith(PREFIX) and _is_number(field.type)]

@@ -30,7 +30,7 @@ def step_rates(piece: Path, steps: Sequence[CleaningStep]) -> list[dict[str, Any
         steps: of its source.
 
     Returns:
-        `step`, `seconds`, `bytes` and `megabytes_per_second` of each, the normalisation first.
+        `step`, `seconds`, `bytes` and `megabytes_per_second` of each, the normalization first.
     """
     table = pyarrow.parquet.read_table(piece)
     table = table.filter(pyarrow.compute.is_valid(table.column("text")))

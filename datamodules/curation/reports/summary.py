@@ -15,13 +15,13 @@ import pyarrow.parquet
 
 from datamodules.curation.passes.deduplicate import EXACT, NEAR, URL
 from datamodules.curation.passes.filter import READING
-from datamodules.curation.passes.write import DOCUMENTS, DROPPED, REPEATED, Piece
+from datamodules.curation.passes.write import DOCUMENTS, DROPPED, REPEATED, FilteredPiece
 from datamodules.curation.reports.duplicate_clusters import largest_clusters
 from datamodules.curation.reports.histograms import Histograms
 from datamodules.curation.reports.sampled_documents import Examples
 
 UNKNOWN = "unknown"
-"""Licence of a document that names none."""
+"""License of a document that names none."""
 Tally = dict[str, int]
 
 
@@ -30,9 +30,9 @@ def nothing() -> Tally:
     return {"documents": 0, "bytes": 0}
 
 
-def summarise(
+def summarize(
     steps: Mapping[str, list[dict[str, Any]]],
-    pieces: Sequence[Piece],
+    pieces: Sequence[FilteredPiece],
     folder: Path,
     masked_kinds: Sequence[str],
     cuts: Sequence[str],
@@ -49,7 +49,7 @@ def summarise(
     Returns:
         `steps`, as given. `sources`: by name, and `total` likewise, `in`, `out`, `validation`
         ({"documents": n, "bytes": n}), `dropped` (by reason), `masked` (matches by kind), `cut` (characters by kind of
-        repetition), `licences` and `languages` of what is kept, and `waterfall`: one entry a step in order with its
+        repetition), `licenses` and `languages` of what is kept, and `waterfall`: one entry a step in order with its
         `step`, `about`, `dropped` by reason, and the documents and bytes `left` after it. `measures`: by source and
         name a histogram with its limits (see `Histograms`). `examples` and `kept_examples`: see `Examples`.
         `clusters`: the largest groups of duplicates.
@@ -95,7 +95,7 @@ class _Source:
         self.read, self.kept, self.validation = nothing(), nothing(), nothing()
         self.dropped: dict[tuple[int, str], Tally] = defaultdict(nothing)
         self.masked, self.cut = Counter(dict.fromkeys(kinds, 0)), Counter(dict.fromkeys(cuts, 0))
-        self.licences: dict[str, Tally] = defaultdict(nothing)
+        self.licenses: dict[str, Tally] = defaultdict(nothing)
         self.languages: dict[str, Tally] = defaultdict(nothing)
         self.after_rewrite: Counter[int] = Counter()
         self.judged = 0
@@ -116,7 +116,7 @@ class _Source:
             self.masked[kind] += int(_numbers(documents, f"masked_{kind}").sum())
         for kind in self.cut:
             self.cut[kind] += int(_numbers(documents, f"cut_{kind}").sum())
-        for shares, column in ((self.licences, "licence"), (self.languages, "measured_language")):
+        for shares, column in ((self.licenses, "license"), (self.languages, "measured_language")):
             if column in documents.column_names:
                 for (value,), count in _grouped(documents, column):
                     _add(shares[value or UNKNOWN], count)
@@ -133,7 +133,7 @@ class _Source:
             "dropped": dict(sorted(reasons.items())),
             "masked": dict(self.masked),
             "cut": dict(self.cut),
-            "licences": _by_size(self.licences),
+            "licenses": _by_size(self.licenses),
             "languages": _by_size(self.languages),
             "waterfall": self._waterfall(),
         }
@@ -193,7 +193,7 @@ def add_up(sources: list[dict[str, Any]]) -> dict[str, Any]:
     for key in total:
         for source in sources:
             _add(total[key], source[key])
-    for key in ("dropped", "licences", "languages"):
+    for key in ("dropped", "licenses", "languages"):
         shares: dict[str, Tally] = defaultdict(nothing)
         for source in sources:
             for name, count in source[key].items():

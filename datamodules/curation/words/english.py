@@ -1,7 +1,7 @@
 """English words that no rule about single characters splits rightly: contractions, abbreviations, emoticons.
 
-A table of some thousand strings, made from the few lists below at import, instead of a tokeniser library. Which
-strings are special, and where they part, follows spaCy's English tokeniser (Honnibal and Montani, MIT licence).
+A table of some thousand strings, made from the few lists below at import, instead of a tokenizer library. Which
+strings are special, and where they part, follows spaCy's English tokenizer (Honnibal and Montani, MIT license).
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Words of a text as compiled loops see them: white space parts them, and English punctuation is split off.
 
-The published thresholds of Gopher and FineWeb were applied to words of a linguistic tokeniser, which takes a
-millisecond a kilobyte. This is that tokeniser's algorithm (spaCy's, for English) over bytes, three orders of magnitude
+The published thresholds of Gopher and FineWeb were applied to words of a linguistic tokenizer, which takes a
+millisecond a kilobyte. This is that tokenizer's algorithm (spaCy's, for English) over bytes, three orders of magnitude
 faster: from each chunk between white space, prefixes and suffixes (punctuation, quotes, currency, units) are peeled off
 one character at a time until none is left; what remains is one of English's special strings (`english.py`), a URL, or
 is split at infixes (ellipses, hyphens and slashes between letters, "end.Begin"). It differs from spaCy in:
@@ -190,7 +190,7 @@ def split_infixes(text: np.ndarray, start: int, stop: int, words: WordSpans, cou
 
 @compiled
 def join_specials(text: np.ndarray, words: WordSpans, first: int, count: int, rules: SplitterTables) -> int:
-    """Make neighbours of one chunk that spell a special string together that string's parts; the new count."""
+    """Make neighbors of one chunk that spell a special string together that string's parts; the new count."""
     target, index = first, first
     while index < count:
         start: Any = np.int64(words.starts[index])

@@ -11,7 +11,7 @@ from datamodules.readers.formats.html_visible_text import visible_text_character
 
 GENERATED_LINES = 10
 """Lines at the head of a file searched for a note that it was generated; CodeParrot's rule looks at five, Go's
-convention and licence headers put it lower."""
+convention and license headers put it lower."""
 GENERATED = (
     r"(?im)auto-?generated|automatically generated|generated automatically|machine generated|@generated\b|"
     r"\bthis (?:file|code) (?:is|was|has been) generated\b|"

@@ -1,6 +1,6 @@
-"""Which licence code is under: SPDX identifiers in headers, and the usual licence texts by phrases that only they have.
+"""Which license code is under: SPDX identifiers in headers, and the usual license texts by phrases that only they have.
 
-A list of phrases knows the thirty licences that nearly all repositories are under and nothing else; what it does not
+A list of phrases knows the thirty licenses that nearly all repositories are under and nothing else; what it does not
 know counts as no permission.
 """
 
@@ -8,19 +8,19 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-PERMISSIVE_LICENCES = (
+PERMISSIVE_LICENSES = (
     "MIT-0", "MIT", "MIT-feh", "Apache-2.0", "BSD-3-Clause", "BSD-3-Clause-Clear",
     "BSD-3-Clause-No-Nuclear-License-2014", "BSD-2-Clause", "CC0-1.0", "Unlicense", "ISC", "Artistic-2.0", "ECL-2.0",
     "SHL-0.51",
 )  # fmt: skip
-"""The Stack (Kocetkov et al. 2022, section 3.1), without the weak copyleft licences (MPL-2.0, EPL-1.0, LGPL) that its
+"""The Stack (Kocetkov et al. 2022, section 3.1), without the weak copyleft licenses (MPL-2.0, EPL-1.0, LGPL) that its
 version 1.1 took out."""
 
-LICENCE_BYTES = 100_000
+LICENSE_BYTES = 100_000
 HEADER_CHARACTERS = 2000
 """Of a source file, searched for an SPDX identifier."""
 
-_LICENCE_FILE = re.compile(
+_LICENSE_FILE = re.compile(
     r"(?:licen[sc]es?|copying|unlicense)(?:[-_.](?:mit|apache|bsd|lesser|gpl|lgpl)[\w.-]{0,10})?(?:\.(?:txt|md|rst))?",
     re.I,
 )
@@ -63,23 +63,23 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """(identifier, phrases that must all be there); the first that fits counts, so that variants stand before the plain."""
 
 
-def licence_of_text(text: str) -> str | None:
-    """SPDX identifier of a licence's text, or None where it is not known."""
+def license_of_text(text: str) -> str | None:
+    """SPDX identifier of a license's text, or None where it is not known."""
     flat = " ".join(re.sub(r"[*#>=_]+", " ", text).lower().split())
     return next((name for name, phrases in _TEXTS if all(phrase in flat for phrase in phrases)), None)
 
 
-def declared_licence(source: str) -> str | None:
+def declared_license(source: str) -> str | None:
     """The SPDX expression in the header of a source file, or None."""
     found = _SPDX.search(source, 0, HEADER_CHARACTERS)
     return " ".join(found[1].split()).removesuffix("--").rstrip("( -") or None if found else None
 
 
 def is_allowed(expression: str, allowed: tuple[str, ...] | list[str]) -> bool:
-    """Whether an SPDX expression permits use under licences of a list: any side of OR, both sides of AND.
+    """Whether an SPDX expression permits use under licenses of a list: any side of OR, both sides of AND.
 
     Parentheses around OR within AND are read as if they stood around nothing, so that such an expression is refused
-    rather than allowed: every licence named in it must be on the list.
+    rather than allowed: every license named in it must be on the list.
     """
     names = {name.lower() for name in allowed}
     plain = re.sub(r"\s+WITH\s+[\w.-]+", "", expression, flags=re.I)
@@ -89,34 +89,34 @@ def is_allowed(expression: str, allowed: tuple[str, ...] | list[str]) -> bool:
     return any(part.strip().lower() in names for part in re.split(r"\bOR\b", plain, flags=re.I))
 
 
-def is_licence_file(name: str) -> bool:
-    """Whether a file is named as licences are: LICENSE, LICENSE-MIT, COPYING.txt."""
-    return _LICENCE_FILE.fullmatch(name) is not None
+def is_license_file(name: str) -> bool:
+    """Whether a file is named as licenses are: LICENSE, LICENSE-MIT, COPYING.txt."""
+    return _LICENSE_FILE.fullmatch(name) is not None
 
 
 @lru_cache(maxsize=4096)
-def licence_of_folder(folder: Path, root: Path) -> str | None:
-    """Licence of the licence files nearest above a folder's files, up to a root: all of them, joined by AND.
+def license_of_folder(folder: Path, root: Path) -> str | None:
+    """License of the license files nearest above a folder's files, up to a root: all of them, joined by AND.
 
     Args:
         folder: within the root.
         root: the search ends here; files outside are not looked at.
 
     Returns:
-        None where there is no licence file, or the nearest ones hold a text that is not known.
+        None where there is no license file, or the nearest ones hold a text that is not known.
     """
-    found = nearest_licence_files(folder, root)
+    found = nearest_license_files(folder, root)
     names = []
     for path in found:
         with path.open("rb") as file:
-            names.append(licence_of_text(file.read(LICENCE_BYTES).decode("utf-8", "replace")))
+            names.append(license_of_text(file.read(LICENSE_BYTES).decode("utf-8", "replace")))
     return None if not names or None in names else " AND ".join(sorted({str(name) for name in names}))
 
 
-def nearest_licence_files(folder: Path, root: Path) -> list[Path]:
-    """Licence files of the nearest folder at or above one, up to a root, that has any; links are not followed."""
+def nearest_license_files(folder: Path, root: Path) -> list[Path]:
+    """License files of the nearest folder at or above one, up to a root, that has any; links are not followed."""
     while folder == root or root in folder.parents:
-        names = sorted(path for path in folder.iterdir() if is_licence_file(path.name))
+        names = sorted(path for path in folder.iterdir() if is_license_file(path.name))
         if files := [path for path in names if path.is_file() and not path.is_symlink()]:
             return files
         folder = folder.parent

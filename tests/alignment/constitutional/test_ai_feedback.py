@@ -1,4 +1,4 @@
-"""Soft labels of a scripted judge whose right answers are known, a bias towards a letter injected and cancelled."""
+"""Soft labels of a scripted judge whose right answers are known, a bias towards a letter injected and canceled."""
 
 import math
 from typing import Any
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from alignment.constitutional.ai_feedback import DECIDE, Preferences, log_odds_of_first, soft_label
 from alignment.constitutional.constitution import Constitution, Principle, WorkedComparison
-from alignment.constitutional.judge import Completion, Request, Verdict
-from alignment.constitutional.llm_calls import Interview, Sample
+from alignment.constitutional.judge import ChoiceLogProbs, Completion, Request
+from alignment.constitutional.llm_calls import PromptRecord, RecordedCalls
 from common.errors import InputError
 from tests.helpers.scripted_judge import SCALE, ScriptedJudge, quality
 
@@ -23,8 +23,8 @@ LAW = Constitution(
 
 def preferred(stage: Preferences, count: int = 40, judge: ScriptedJudge | None = None) -> list[dict[str, Any]]:
     judge = judge or ScriptedJudge()
-    samples = [Sample(number, [{"role": "user", "content": f"Prompt {number}"}]) for number in range(count)]
-    interview = Interview({"generator": judge, "judge": judge}, stage.examples(LAW), seed=5)
+    samples = [PromptRecord(number, [{"role": "user", "content": f"Prompt {number}"}]) for number in range(count)]
+    interview = RecordedCalls({"generator": judge, "judge": judge}, stage.examples(LAW), seed=5)
     return stage.make(samples, LAW, interview)
 
 
@@ -36,16 +36,16 @@ def sigmoid(x: float) -> float:
 @pytest.mark.parametrize("principles", [1, 3])
 def test_labels_are_right_and_a_bias_cancels(bias: float, principles: int) -> None:
     """One order alone would be wrong for every pair once the bias is larger than what there is to see."""
-    stage = Preferences(principles_a_pair=principles)
+    stage = Preferences(principles_per_pair=principles)
     records = preferred(stage, judge=ScriptedJudge(bias=bias))
     alone = 0
     for record in records:
         first, second = map(quality, record["answers"])
         assert record["probability"] == pytest.approx(sigmoid(SCALE * (first - second)), abs=1e-9)
-        assert len(record["judgements"]) == principles
-        for judgement in record["judgements"]:
-            assert judgement["position_bias"] == pytest.approx(bias, abs=1e-9)
-            alone += (judgement["log_odds"][0] > 0) == (first > second)
+        assert len(record["judgments"]) == principles
+        for judgment in record["judgments"]:
+            assert judgment["position_bias"] == pytest.approx(bias, abs=1e-9)
+            alone += (judgment["log_odds"][0] > 0) == (first > second)
         (row,) = stage.rows(record)
         assert quality(row["chosen"]) > quality(row["rejected"])  # label accuracy 100 %
         assert row["preference_probability"] == pytest.approx(sigmoid(SCALE * abs(first - second)), abs=1e-9)
@@ -126,9 +126,11 @@ def test_pairs_without_a_difference_or_a_verdict_are_dropped() -> None:
             return Completion("Same.", "stop", 1, 1)
 
     class Silent(ScriptedJudge):
-        def choose(self, requests: Any, options: Any) -> list[Verdict]:
+        def choose(self, requests: Any, options: Any) -> list[ChoiceLogProbs]:
             found = super().choose(requests, options)
-            return [Verdict((), "no_letter") if place % 5 == 0 else verdict for place, verdict in enumerate(found)]
+            return [
+                ChoiceLogProbs((), "no_letter") if place % 5 == 0 else verdict for place, verdict in enumerate(found)
+            ]
 
     same = preferred(Preferences(), judge=Same())
     assert {record["dropped"] for record in same} == {"equal_answers"}
@@ -139,6 +141,6 @@ def test_pairs_without_a_difference_or_a_verdict_are_dropped() -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    for settings in ({"principles_a_pair": 0}, {"clamp": 0.5}, {"clamp": 1.1}):
-        with pytest.raises(InputError, match="principles_a_pair=|clamp="):
+    for settings in ({"principles_per_pair": 0}, {"clamp": 0.5}, {"clamp": 1.1}):
+        with pytest.raises(InputError, match="principles_per_pair=|clamp="):
             Preferences(**settings)  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ def test_answers_come_in_the_order_of_the_requests(tmp_path: Path, monkeypatch: 
         judge = prepared(server.url, tmp_path, concurrency=4, api_key_variable="SECRET", temperature=0.5, stop=["!"])
         found = judge.complete(asked(20))
         assert found == [Completion(f"Question {number} {number}", "stop", 11, 3) for number in range(20)]
-        assert 1 < server.most_in_flight <= 4
+        assert 1 < server.max_in_flight <= 4
         _, path, headers, body = server.seen[0]
         assert path == "/v1/chat/completions"
         assert headers["Authorization"] == "Bearer sesame"
@@ -117,9 +117,7 @@ def test_what_a_server_asks_for_is_waited_for_by_all(tmp_path: Path) -> None:
         times = [moment for moment, *_ in server.seen]
         assert times[1] - times[0] >= 0.39
         server.failures.append(Failure(429, "limit", {"Retry-After": "3600"}))
-        with pytest.raises(
-            InputError, match=r"asks to wait 3600 s \(status 429: limit\), more than longest_wait_seconds"
-        ):
+        with pytest.raises(InputError, match=r"asks to wait 3600 s \(status 429: limit\), more than max_wait_seconds"):
             judge.complete([Request(ASK, 9)])
 
 

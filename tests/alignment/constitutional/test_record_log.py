@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alignment.constitutional.ai_feedback import Preferences
 from alignment.constitutional.constitution import Constitution, Principle
-from alignment.constitutional.llm_calls import Interview, Sample
+from alignment.constitutional.llm_calls import PromptRecord, RecordedCalls
 from alignment.constitutional.record_log import Records, costs, json_lines, write_whole
 from common.errors import InputError
 from tests.helpers.scripted_judge import ScriptedJudge
@@ -23,9 +23,9 @@ def made(folder: Path, count: int = 11, batch: int = 4, judge: ScriptedJudge | N
     """Records of a stage, its judge and what it counted."""
     judge = judge or ScriptedJudge(prompt_price=2.0)
     stage = Preferences()
-    samples = [Sample(number, [{"role": "user", "content": f"Prompt {number}"}]) for number in range(count)]
+    samples = [PromptRecord(number, [{"role": "user", "content": f"Prompt {number}"}]) for number in range(count)]
     models = {"generator": judge, "judge": judge}
-    interview = Interview(models, stage.examples(LAW), seed=1)
+    interview = RecordedCalls(models, stage.examples(LAW), seed=1)
     with Records(folder) as records:
         records.require({"stage": "preferences"})
         records.make(samples, batch, lambda part: stage.make(part, LAW, interview), interview, "test")

@@ -4,7 +4,7 @@ from typing import Any
 
 from alignment.constitutional.constitution import Constitution, Principle, WorkedCritique
 from alignment.constitutional.judge import Messages
-from alignment.constitutional.llm_calls import Interview, Sample
+from alignment.constitutional.llm_calls import PromptRecord, RecordedCalls
 from alignment.constitutional.revisions import Revisions
 from tests.helpers.scripted_judge import ScriptedJudge
 
@@ -18,8 +18,8 @@ SHOWN = ["Q", "A", "Critique true.", "C", "Revise true.", "R"]
 def revised(stage: Revisions, count: int = 6, **settings: Any) -> tuple[ScriptedJudge, list[dict[str, Any]]]:
     judge = ScriptedJudge(**settings)
     prompts: list[Messages] = [[{"role": "user", "content": f"Prompt {number}"}] for number in range(count)]
-    samples = [Sample(number, prompt, f"group {number}") for number, prompt in enumerate(prompts)]
-    interview = Interview({"generator": judge, "judge": judge}, stage.examples(LAW), seed=3)
+    samples = [PromptRecord(number, prompt, f"group {number}") for number, prompt in enumerate(prompts)]
+    interview = RecordedCalls({"generator": judge, "judge": judge}, stage.examples(LAW), seed=3)
     return judge, stage.make(samples, LAW, interview)
 
 

@@ -151,7 +151,7 @@ def test_a_fresh_policy_begins_at_log_two_and_learns(align: Align, tmp_path: Pat
     assert found["train/loss"][-1] < 0.6
     assert found["validation/rewards/accuracy"][-1] > 0.8
     if more:
-        assert 0 < found["validation/kl_a_token"][-1] < 5
+        assert 0 < found["validation/kl_per_token"][-1] < 5
     # Only what is trained has moved.
     assert found["validation/log_ratios/rejected"][-1] < found["validation/log_ratios/chosen"][-1]
 
@@ -214,7 +214,7 @@ def test_experts_are_balanced_and_nothing_is_ignored(
     for settings in (dpo(), {"model_class": "alignment.RewardModel"}):
         losses = []
         for weight in (0.0, 10.0):
-            experts = {"count": 4, "active": 2, "balance_weight": weight}
+            experts = {"num_experts": 4, "experts_per_token": 2, "balance_weight": weight}
             run = tmp_path / f"{settings['model_class']}-{weight}"
             changes = {"init_from": None, "decoder": shape | {"experts": experts}}
             config = align(settings | changes, {"tokenizer": str(base_run)}, max_steps=2, default_root_dir=str(run))

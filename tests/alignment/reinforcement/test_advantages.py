@@ -14,10 +14,10 @@ from alignment.reinforcement.advantages import (
     BatchNormalizedAdvantage,
     GroupRelativeAdvantage,
     LeaveOneOutAdvantage,
-    Rewarded,
+    TokenRewards,
     discounted_sums,
     equal_groups,
-    generalised_advantages,
+    generalized_advantages,
     whiten,
 )
 from common.errors import InputError
@@ -26,13 +26,13 @@ LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=7)
 FACTORS = st.sampled_from([0.0, 0.5, 0.95, 1.0])
 
 
-def drawn(lengths: list[int], seed: int = 0, group: int = 1) -> Rewarded:
+def drawn(lengths: list[int], seed: int = 0, group: int = 1) -> TokenRewards:
     generator = torch.Generator().manual_seed(seed)
     rewards, values = (torch.randn(sum(lengths), dtype=torch.float64, generator=generator) for _ in range(2))
-    return Rewarded(rewards, torch.tensor(lengths), group, values)
+    return TokenRewards(rewards, torch.tensor(lengths), group, values)
 
 
-def naive_advantages(rewarded: Rewarded, gamma: float, lambda_: float) -> list[float]:
+def naive_advantages(rewarded: TokenRewards, gamma: float, lambda_: float) -> list[float]:
     """The recursion from each answer's end."""
     assert rewarded.values is not None
     found, start = [], 0
@@ -50,13 +50,13 @@ def naive_advantages(rewarded: Rewarded, gamma: float, lambda_: float) -> list[f
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=LENGTHS, gamma=FACTORS, lambda_=FACTORS, seed=st.integers(0, 99))
-def test_generalised_advantages_equal_the_recursion(
+def test_generalized_advantages_equal_the_recursion(
     lengths: list[int], gamma: float, lambda_: float, seed: int
 ) -> None:
     rewarded = drawn(lengths, seed)
     assert rewarded.values is not None
     expected = naive_advantages(rewarded, gamma, lambda_)
-    found = generalised_advantages(rewarded.rewards, rewarded.values, rewarded.lengths, gamma, lambda_)
+    found = generalized_advantages(rewarded.rewards, rewarded.values, rewarded.lengths, gamma, lambda_)
     assert found.tolist() == pytest.approx(expected, abs=1e-12)
     estimate = GAE(gamma, lambda_, whiten=False)(rewarded)
     assert estimate.returns is not None
@@ -84,14 +84,14 @@ def test_without_decay_the_advantage_is_the_return_less_the_value() -> None:
     torch.testing.assert_close(estimate.returns, returns)
 
 
-def scores(group: int, prompts: int, seed: int = 3) -> tuple[Tensor, Rewarded]:
+def scores(group: int, prompts: int, seed: int = 3) -> tuple[Tensor, TokenRewards]:
     """Whole answers' scores, and the same as rewards on last tokens."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 6, (group * prompts,), generator=generator)
     score = torch.randn(group * prompts, dtype=torch.float64, generator=generator)
     rewards = torch.zeros(int(lengths.sum()), dtype=torch.float64)
     rewards[lengths.cumsum(0) - 1] = score
-    return score, Rewarded(rewards, lengths, group)
+    return score, TokenRewards(rewards, lengths, group)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_divergence_taken_off_each_token_counts_for_the_whole_answer() -> None
     """RLOO and GRPO with the divergence in the reward compare sums over answers."""
     score, rewarded = scores(group=2, prompts=2)
     spent = torch.rand(len(rewarded.rewards), dtype=torch.float64)
-    taken_off = Rewarded(rewarded.rewards - spent, rewarded.lengths, 2)
+    taken_off = TokenRewards(rewarded.rewards - spent, rewarded.lengths, 2)
     sums = [float(part.sum()) for part in spent.split(rewarded.lengths.tolist())]
     net = [s - x for s, x in zip(score.tolist(), sums, strict=True)]
     first = LeaveOneOutAdvantage()(taken_off).advantages[0].item()
@@ -131,7 +131,7 @@ def test_a_divergence_taken_off_each_token_counts_for_the_whole_answer() -> None
 def test_equal_groups_teach_nothing() -> None:
     score = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
     assert equal_groups(score, 2).tolist() == [True, True, False, False, True, True]
-    rewarded = Rewarded(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([2, 1]), 2)
+    rewarded = TokenRewards(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([2, 1]), 2)
     assert GroupRelativeAdvantage()(rewarded).advantages.tolist() == [0, 0, 0]
 
 

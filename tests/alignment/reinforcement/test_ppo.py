@@ -23,11 +23,17 @@ from alignment import (
     LeaveOneOutAdvantage,
     PPOUpdates,
 )
-from alignment.reinforcement.experience import Experience, Scoring, answers_for_rewards, scores_of, token_rewards
+from alignment.reinforcement.experience import (
+    ExperienceBatch,
+    RewardShaping,
+    answers_for_rewards,
+    scores_of,
+    token_rewards,
+)
 from alignment.reinforcement.kl import estimate
-from alignment.reinforcement.metrics import Sums, correlation, extremes, repetition
-from alignment.reinforcement.minibatches import Minibatch, deal
-from alignment.reinforcement.ppo_loss import Objective
+from alignment.reinforcement.metrics import DistributedMeans, correlation, extremes, repetition
+from alignment.reinforcement.minibatches import Minibatch, split_minibatches
+from alignment.reinforcement.ppo_loss import PPOLoss
 from alignment.reinforcement.rollouts import Rollouts
 from common.errors import InputError
 from models.config import Experts
@@ -59,14 +65,16 @@ def test_a_score_belongs_to_the_stop_token_itself() -> None:
     packed = rollouts.pack([0, 1, 2], CPU)
     placed = [(int(token), float(reward)) for token, reward in zip(packed.targets, rewards, strict=True) if reward]
     assert placed == [(EOS, 1.0), (7, 2.0), (EOS, 3.0)]
-    scoring = Scoring(GAE(0.0, 0.0, whiten=False), None, 0.0, whiten_rewards=False, drop_zero_variance_groups=False)
+    scoring = RewardShaping(
+        GAE(0.0, 0.0, whiten=False), None, 0.0, whiten_rewards=False, drop_zero_variance_groups=False
+    )
     advantages, _, _ = scoring(rollouts, torch.tensor([1.0, 2.0, 3.0]), None, torch.full((6,), 0.5), lambda x: x)
     assert advantages.tolist() == [-0.5, -0.5, 0.5, -0.5, 1.5, 2.5]
 
 
 def test_an_answer_without_a_stop_token_costs_whatever_its_prompt_holds() -> None:
     rollouts = rollouts_of(([4, 5, EOS], "stop"), ([6, 7], "length"))
-    scoring = Scoring(
+    scoring = RewardShaping(
         GroupRelativeAdvantage(divide_by_std=False), None, 1.0, whiten_rewards=False, drop_zero_variance_groups=False
     )
     together = Rollouts(rollouts.prompts, rollouts.answers, [0, 0], 2)
@@ -80,7 +88,9 @@ def test_an_answer_without_a_stop_token_costs_whatever_its_prompt_holds() -> Non
 def test_the_divergence_is_taken_off_every_tokens_reward(estimator: Any) -> None:
     rollouts, log_ratio = rollouts_of(([4, 5, EOS], "stop"), ([6, 7], "length")), torch.randn(5)
     penalty = KLPenalty(FixedKL(0.3), estimator)
-    scoring = Scoring(BatchNormalizedAdvantage(), penalty, 0.0, whiten_rewards=False, drop_zero_variance_groups=False)
+    scoring = RewardShaping(
+        BatchNormalizedAdvantage(), penalty, 0.0, whiten_rewards=False, drop_zero_variance_groups=False
+    )
     seen: list[Tensor] = []
 
     class Watched(BatchNormalizedAdvantage):
@@ -88,11 +98,11 @@ def test_the_divergence_is_taken_off_every_tokens_reward(estimator: Any) -> None
             seen.append(rewarded.rewards)
             return super().__call__(rewarded, reduce)
 
-    scoring = Scoring(Watched(), penalty, 0.0, whiten_rewards=False, drop_zero_variance_groups=False)
+    scoring = RewardShaping(Watched(), penalty, 0.0, whiten_rewards=False, drop_zero_variance_groups=False)
     scoring(rollouts, torch.tensor([1.0, 2.0]), log_ratio, None, lambda x: x)
     expected = torch.tensor([0, 0, 1.0, 0, 2.0]) - 0.3 * estimate(estimator, log_ratio)
     torch.testing.assert_close(seen[0], expected)
-    whitened = Scoring(Watched(), penalty, 0.0, whiten_rewards=True, drop_zero_variance_groups=False)
+    whitened = RewardShaping(Watched(), penalty, 0.0, whiten_rewards=True, drop_zero_variance_groups=False)
     whitened(rollouts, torch.tensor([1.0, 2.0]), log_ratio, None, lambda x: x)
     assert seen[1].mean().item() == pytest.approx(expected.mean().item(), abs=1e-5)
     assert seen[1].std().item() == pytest.approx(1, abs=1e-5)
@@ -100,10 +110,10 @@ def test_the_divergence_is_taken_off_every_tokens_reward(estimator: Any) -> None
 
 def test_prompts_whose_answers_score_alike_are_left_out() -> None:
     rollouts = rollouts_of(*[([4, EOS], "stop")] * 4, group=2)
-    scoring = Scoring(LeaveOneOutAdvantage(), None, 0.0, whiten_rewards=False, drop_zero_variance_groups=True)
+    scoring = RewardShaping(LeaveOneOutAdvantage(), None, 0.0, whiten_rewards=False, drop_zero_variance_groups=True)
     _, _, kept = scoring(rollouts, torch.tensor([1.0, 1.0, 0.0, 1.0]), None, None, lambda x: x)
     assert kept.tolist() == [False, False, True, True]
-    (minibatch,) = deal(rollouts, kept, PPOUpdates(1, 1), 0, 0, lambda x: x, lambda x: x)
+    (minibatch,) = split_minibatches(rollouts, kept, PPOUpdates(1, 1), 0, 0, lambda x: x, lambda x: x)
     assert sorted(minibatch.pieces[0]) == [2, 3]
     assert (minibatch.tokens, minibatch.answers) == (4, 2)
 
@@ -112,8 +122,9 @@ def test_rewards_see_the_answer_without_its_stop_token_and_must_be_numbers() -> 
     rollouts = rollouts_of(([4, 5, EOS], "stop"), ([6, 7], "length"), group=2)
     answers = answers_for_rewards(rollouts, [{"answer": "x"}], Letters())
     assert [(answer.text, list(answer.tokens), answer.finish) for answer in answers] == [
-        ("ef", [4, 5, EOS], "stop"), ("gh", [6, 7], "length"),
-    ]  # fmt: skip
+        ("ef", [4, 5, EOS], "stop"),
+        ("gh", [6, 7], "length"),
+    ]
     assert all(answer.row == {"answer": "x"} for answer in answers)
     with pytest.raises(InputError, match="gold=function says nan of 2 answers"):
         scores_of(cast(Any, lambda answers: torch.tensor([1.0, math.nan])), answers, "gold")
@@ -122,7 +133,7 @@ def test_rewards_see_the_answer_without_its_stop_token_and_must_be_numbers() -> 
 # The loss
 
 
-def experience_of(rollouts: Rollouts, seed: int = 0) -> Experience:
+def experience_of(rollouts: Rollouts, seed: int = 0) -> ExperienceBatch:
     """Made-up numbers for everything that is known of these answers."""
     generator, tokens = torch.Generator().manual_seed(seed), int(rollouts.lengths.sum())
 
@@ -130,13 +141,13 @@ def experience_of(rollouts: Rollouts, seed: int = 0) -> Experience:
         return torch.randn(tokens, generator=generator, dtype=torch.float64) * scale
 
     old = -2 + noise(0.3)
-    return Experience(
+    return ExperienceBatch(
         rollouts, [], torch.zeros(len(rollouts)), None, old + noise(0.5), old, False, old + noise(0.3), None,
         noise(), noise(), noise(), torch.ones(len(rollouts), dtype=torch.bool),
     )  # fmt: skip
 
 
-def naive_loss(experience: Experience, chosen: list[int], objective: Objective, actor: Any, critic: Any) -> Tensor:
+def naive_loss(experience: ExperienceBatch, chosen: list[int], objective: PPOLoss, actor: Any, critic: Any) -> Tensor:
     """Token by token, each answer in a row of its own with all of its logits."""
     s = objective.surrogate
     low, high = s.clip, s.clip if s.clip_high is None else s.clip_high
@@ -180,25 +191,25 @@ def naive_loss(experience: Experience, chosen: list[int], objective: Objective, 
 @pytest.mark.parametrize(
     "objective",
     [
-        Objective(ClippedPolicyLoss(), None, 0.2, 1.0, 7),
-        Objective(
+        PPOLoss(ClippedPolicyLoss(), None, 0.2, 1.0, 7),
+        PPOLoss(
             ClippedPolicyLoss(0.1, 0.28, "sequence_mean", 1.2, 0.1), KLPenalty(FixedKL(0.2), "k3", "loss"), None, 0.7, 7
         ),
-        Objective(ClippedPolicyLoss(aggregation="constant_length"), KLPenalty(FixedKL(0.2), "k2", "loss"), 0.1, 1.3, 9),
-        Objective(ClippedPolicyLoss(), KLPenalty(FixedKL(9.0), "k1", "reward"), 0.2, 1.0, 7),
+        PPOLoss(ClippedPolicyLoss(aggregation="constant_length"), KLPenalty(FixedKL(0.2), "k2", "loss"), 0.1, 1.3, 9),
+        PPOLoss(ClippedPolicyLoss(), KLPenalty(FixedKL(9.0), "k1", "reward"), 0.2, 1.0, 7),
     ],
     ids=["ppo", "grpo", "dr_grpo", "in the reward"],
 )
 @pytest.mark.parametrize("group", [1, 3])
-def test_the_loss_and_its_gradients_equal_a_loop_however_it_is_cut(objective: Objective, group: int) -> None:
+def test_the_loss_and_its_gradients_equal_a_loop_however_it_is_cut(objective: PPOLoss, group: int) -> None:
     experience, critic = experience_of(made_up(5, group)), build_decoder(CRITIC.config, 4).double()
     updates = PPOUpdates(minibatches=2, microbatch_tokens=9)
-    minibatch = deal(experience.rollouts, experience.kept, updates, 3, 0, lambda x: x, lambda x: x + 1)[0]
+    minibatch = split_minibatches(experience.rollouts, experience.kept, updates, 3, 0, lambda x: x, lambda x: x + 1)[0]
     assert len(minibatch.pieces) >= 3
     assert not minibatch.pieces[-1]  # what a rank with less to do adds
     chosen = sorted(number for piece in minibatch.pieces for number in piece)
     assert 0 < len(chosen) < len(experience.rollouts)
-    sums, results = Sums(CPU), []
+    sums, results = DistributedMeans(CPU), []
     for cut in (True, False):
         for model in (EXACT, critic):
             model.zero_grad()
@@ -223,16 +234,16 @@ def test_what_experts_add_is_a_mean_over_all_ranks_tokens() -> None:
     actor = build_decoder(mixed, 1).double()
     critic = build_decoder(replace(mixed, scalar_output=True, tied_embeddings=False), 2).double()
     experience, piece = experience_of(made_up(5)), list(range(6))
-    objective, tokens = Objective(ClippedPolicyLoss(), None, 0.2, 1.0, 7), float(experience.rollouts.lengths.sum())
+    objective, tokens = PPOLoss(ClippedPolicyLoss(), None, 0.2, 1.0, 7), float(experience.rollouts.lengths.sum())
 
     def loss(minibatch: Minibatch, piece: list[int]) -> float:
-        return float(objective(actor, critic, experience, minibatch, piece, Sums(CPU)).detach())
+        return float(objective(actor, critic, experience, minibatch, piece, DistributedMeans(CPU)).detach())
 
     alone, shared = loss(Minibatch([piece], tokens, 6), piece), loss(Minibatch([piece], 2 * tokens, 12), piece)
     assert auxiliary_loss(actor) is not None
     assert 2 * shared == pytest.approx(alone, rel=1e-9)
     assert loss(Minibatch([piece, []], tokens, 6), []) == 0
-    sums = Sums(CPU)
+    sums = DistributedMeans(CPU)
     objective(actor, critic, experience, Minibatch([piece], tokens, 6), piece, sums)
     added = sum(float(cast(Tensor, auxiliary_loss(model)).detach()) for model in (actor, critic))
     assert alone == pytest.approx(sums.means()["loss"] + sums.means()["critic/loss"] + added, rel=1e-6)
@@ -266,16 +277,16 @@ def test_a_fresh_policy_is_where_its_reference_is(tmp_path: Path) -> None:
     ):
         record = train(str(tmp_path), settings=settings, options={"max_steps": 2})
         first, second = record.steps
-        for name in ("train/kl", "train/kl_a_token/k3", "train/update_kl", "train/drift/kl", "train/clip_fraction"):
+        for name in ("train/kl", "train/kl_per_token/k3", "train/update_kl", "train/drift/kl", "train/clip_fraction"):
             assert first[name] == pytest.approx(0, abs=1e-5), name
         assert first["train/drift/ratio"] == pytest.approx(1, abs=1e-5)
-        assert second["train/kl_a_token/k3"] > 1e-6
+        assert second["train/kl_per_token/k3"] > 1e-6
         assert second["train/drift/kl"] == pytest.approx(0, abs=1e-5)
 
 
 def test_a_reference_in_fewer_bits_is_nearly_the_same(tmp_path: Path) -> None:
     record = train(str(tmp_path), settings={"reference_precision": "bfloat16"}, options={"max_steps": 1})
-    assert 0 < abs(record.steps[0]["train/kl_a_token/k1"]) < 0.02
+    assert 0 < abs(record.steps[0]["train/kl_per_token/k1"]) < 0.02
 
 
 def test_a_reference_on_the_cpu_says_the_same_and_is_left_where_it_is(tmp_path: Path) -> None:
@@ -286,7 +297,7 @@ def test_a_reference_on_the_cpu_says_the_same_and_is_left_where_it_is(tmp_path: 
     record = train(str(tmp_path), options=options, module=module, save=saved)
     assert_same_steps(record.steps, beside.steps, 0)
     assert record.validations == beside.validations
-    assert record.steps[-1]["train/kl_a_token/k3"] > 0
+    assert record.steps[-1]["train/kl_per_token/k3"] > 0
     assert cast(Any, module.reference_decoder).tok_embeddings.weight.device.type == "cpu"
     assert not any(name.startswith("reference") for name in module.state_dict())
     module.to("meta")
@@ -434,7 +445,7 @@ def test_the_critic_begins_as_the_reward_model() -> None:
     weights = dict(CRITIC.named_parameters())
     stored = SimpleNamespace(whole_config=lambda: CRITIC.config, merged=weights.__getitem__)
     module, fresh = ppo(critic_init_from="reward-run"), ppo()
-    module.begin_critic_from(stored)
+    module.load_critic_from(stored)
     packed = made_up(2).pack(list(range(6)), CPU)
     for model in (module, fresh):
         model.configure_model()
@@ -446,14 +457,14 @@ def test_the_critic_begins_as_the_reward_model() -> None:
     torch.testing.assert_close(fresh.critic.tok_embeddings.weight, cast(Any, fresh.decoder).tok_embeddings.weight)
     stored.whole_config = lambda: CONFIG
     with pytest.raises(InputError, match="this has 16 and an output a token"):
-        module.begin_critic_from(stored)
+        module.load_critic_from(stored)
 
 
 # What is watched
 
 
 def test_sums_are_means_over_all_that_was_added() -> None:
-    sums, others = Sums(CPU), Sums(CPU)
+    sums, others = DistributedMeans(CPU), DistributedMeans(CPU)
     sums.add("a", torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0]))
     others.add("a", torch.tensor([5.0]))
     sums.include(others)

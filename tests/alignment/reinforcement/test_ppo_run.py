@@ -11,7 +11,7 @@ import yaml
 from alignment import PPO
 from callbacks.metrics_table import read_metrics
 from main import main
-from models.weights.source import StoredWeights
+from models.weights.source import WeightSource
 from tests.alignment.conftest import Align
 from tests.test_command_line import learned, refused
 
@@ -98,7 +98,7 @@ def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_ru
     assert (tmp_path / "run/report.html").exists()
     main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "4"])
     main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "policy.safetensors")])
-    assert not StoredWeights(tmp_path / "policy.safetensors").config["scalar_output"]
+    assert not WeightSource(tmp_path / "policy.safetensors").config["scalar_output"]
     main(["predict", "--config", config])
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from alignment import DecoderEngine, VLLMEngine
 from alignment.comparison.best_of_n import best_of_n, rejection_sampling
-from alignment.reinforcement.experience import Passes, critic_values, log_probabilities
+from alignment.reinforcement.experience import ChunkedForward, critic_values, log_probabilities
 from alignment.reinforcement.minibatches import minibatch_of, pieces
 from alignment.reinforcement.rollouts import Rollouts, roll_out, weights_cast_once
 from common.errors import InputError
@@ -88,7 +88,7 @@ def test_tokens_of_a_packed_row_are_those_of_each_answer_alone(seed: int, group:
 def test_the_sampler_knows_the_trainers_log_probabilities() -> None:
     """At the sampling temperature: a trainer without it would see other ones (a known bug on one side of the ratio)."""
     rollouts = draw([[4, 5], [6], [7, 8, 9]], [0, 1, 2])
-    passes = Passes(rollouts, budget=20, device=CPU)
+    passes = ChunkedForward(rollouts, budget=20, device=CPU)
     assert len(passes.packed) > 1
     found = passes(lambda packed: log_probabilities(POLICY, packed, 0.7))
     torch.testing.assert_close(found, rollouts.log_probabilities, rtol=0, atol=1e-4)
@@ -148,8 +148,8 @@ def test_minibatches_are_equally_large_and_new_each_epoch(minibatches: int, bloc
 def test_a_rank_with_less_to_compute_keeps_step() -> None:
     """Its further passes change nothing of what is found."""
     rollouts = made_up(1)
-    alone = Passes(rollouts, budget=12, device=CPU)
-    beside = Passes(rollouts, budget=12, device=CPU, most=lambda count: count + 2)
+    alone = ChunkedForward(rollouts, budget=12, device=CPU)
+    beside = ChunkedForward(rollouts, budget=12, device=CPU, most=lambda count: count + 2)
     assert len(beside.packed) == len(alone.packed) + 2
     results = [passes(lambda packed: log_probabilities(POLICY, packed, 1.0)) for passes in (alone, beside)]
     torch.testing.assert_close(results[0], results[1])

@@ -20,7 +20,7 @@ from datamodules.tokenization.files import load_tokenizer
 from main import main, open_reward_models
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import Decoder, build_decoder
-from models.weights.source import StoredWeights
+from models.weights.source import WeightSource
 from tests.alignment.conftest import Align
 from tests.alignment.preferences.test_preference_policy import MadeUp
 
@@ -55,7 +55,7 @@ WEIGHTS = Weights(CONFIG)
 
 def reward(**settings: Any) -> RewardModelScore:
     made = RewardModelScore("run", **settings)
-    made.begin_from(WEIGHTS, END)
+    made.load_from(WEIGHTS, END)
     made.prepare(torch.device("cpu"))
     return made
 
@@ -128,9 +128,9 @@ def test_what_cannot_be_scored_is_refused() -> None:
         with pytest.raises(InputError, match=next(iter(wrong))):
             RewardModelScore("run", **wrong)
     with pytest.raises(InputError, match="no reward model"):
-        RewardModelScore("run").begin_from(Weights(DecoderConfig(48, 32, 1, 2, 2, 48)), END)
+        RewardModelScore("run").load_from(Weights(DecoderConfig(48, 32, 1, 2, 2, 48)), END)
     with pytest.raises(InputError, match="end of text is 48"):
-        RewardModelScore("run").begin_from(WEIGHTS, 48)
+        RewardModelScore("run").load_from(WEIGHTS, 48)
     with pytest.raises(InputError, match="were not opened"):
         RewardModelScore("run").prepare(torch.device("cpu"))
     with pytest.raises(InputError, match="not loaded"):
@@ -154,7 +154,7 @@ def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
         max_tokens=512, validation_fraction=0.2,
     )  # fmt: skip
     pairs.setup("fit")
-    stored = StoredWeights(tmp_path / "run")
+    stored = WeightSource(tmp_path / "run")
     trained = RewardModel(DecoderConfig(**stored.config), optimizer=AdamW(), schedule=Cosine())
     trained.stored = stored
     trained.configure_model()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from alignment import Arithmetic, ExactMatch, OverlongPenalty, Pattern, PrefixMatch, WeightedSum
 from alignment.rewards.base import Answer
-from alignment.rewards.verifiable import LONGEST_NUMBER, final_number, normalised
+from alignment.rewards.verifiable import LONGEST_NUMBER, final_number, normalized
 from common.errors import InputError
 
 
@@ -29,7 +29,7 @@ def test_the_very_answer_is_right_and_another_is_wrong() -> None:
         answer("", answer="a"),
     ]
     assert ExactMatch()(answers).tolist() == [1, 0, 1, 0]
-    assert ExactMatch(normalise="none", right=2, wrong=-1)(answers).tolist() == [-1, -1, 2, -1]
+    assert ExactMatch(normalize="none", right=2, wrong=-1)(answers).tolist() == [-1, -1, 2, -1]
     several = [answer(text, accepted=["Paris", "city of Paris"]) for text in ("The  City of Paris!", "Rome", "paris.")]
     assert ExactMatch("accepted", "squad")(several).tolist() == [1, 0, 1]
     assert ExactMatch("accepted")(several).tolist() == [0, 0, 0]
@@ -48,9 +48,9 @@ def test_words_before_the_first_mistake_count() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=40), how=st.sampled_from(["none", "whitespace", "squad"]))
-def test_normalisation_of_what_is_normalised_changes_nothing(text: str, how: Any) -> None:
-    once = normalised(text, how)
-    assert normalised(once, how) == once
+def test_normalization_of_what_is_normalized_changes_nothing(text: str, how: Any) -> None:
+    once = normalized(text, how)
+    assert normalized(once, how) == once
     assert how == "none" or once == once.strip()
 
 

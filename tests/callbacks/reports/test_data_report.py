@@ -15,7 +15,7 @@ def row(documents: int) -> dict[str, Any]:
     return {
         "in": {"documents": 10, "bytes": 10_000}, "out": count, "validation": {"documents": 1, "bytes": 1000},
         "dropped": {"too_short": {"documents": 10 - documents, "bytes": 1000 * (10 - documents)}},
-        "masked": {"email": 3}, "cut": {"repeated_spans": 77}, "licences": {"<MIT>": count}, "languages": {"en": count},
+        "masked": {"email": 3}, "cut": {"repeated_spans": 77}, "licenses": {"<MIT>": count}, "languages": {"en": count},
         "waterfall": [
             {"step": "read", "about": "", "dropped": {}, "left": {"documents": 10, "bytes": 10_000}},
             {"step": "Length", "about": 'a "paper"', "dropped": {"too_short": {"documents": 4, "bytes": 4000}},

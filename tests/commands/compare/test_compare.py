@@ -23,7 +23,7 @@ from main import main
 from models.config import DecoderConfig
 from models.decoder import Decoder, build_decoder
 from models.weights.single_file import write_safetensors
-from models.weights.source import StoredWeights
+from models.weights.source import WeightSource
 
 CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
@@ -171,7 +171,7 @@ class Vowels(Reward):
 def models(base_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The base run; its weights moved a little, and a reward model of its shape."""
     folder = tmp_path_factory.mktemp("models")
-    stored = StoredWeights(base_run)
+    stored = WeightSource(base_run)
     config = stored.whole_config()
     generator = torch.Generator().manual_seed(0)
     for name in ("moved", "reward", "wider"):
@@ -208,7 +208,7 @@ def compared(models: dict[str, str], prompts: Path, output: Path, *further: str)
     main([
         "compare", f"--models.base={models['base']}", f"--models.moved={models['moved']}",
         f"--reward_model={models['reward']}", "--gold.class_path=tests.commands.compare.test_compare.Vowels",
-        f"--prompts=[{prompts}]", "--held_out_fraction=1", "--chat_template=plain", "--max_new_tokens=8",
+        f"--prompts=[{prompts}]", "--validation_fraction=1", "--chat_template=plain", "--max_new_tokens=8",
         f"--output={output}", *further,
     ])  # fmt: skip
     found: dict[str, Any] = json.loads((output / "comparison.json").read_text())
@@ -218,9 +218,9 @@ def compared(models: dict[str, str], prompts: Path, output: Path, *further: str)
 def test_a_comparison_from_end_to_end(
     models: dict[str, str], prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = compared(models, prompts, tmp_path / "a", "--samples=2", "--longest_prompt=100")
+    found = compared(models, prompts, tmp_path / "a", "--samples=2", "--max_prompt_tokens=100")
     assert found["settings"]["prompts"] == 12
-    assert found["settings"]["left_out"] == {"no_prompt": 1, "longer_than_longest_prompt": 1}
+    assert found["settings"]["left_out"] == {"no_prompt": 1, "longer_than_max_prompt_tokens": 1}
     rows = [json.loads(line) for line in (tmp_path / "a/answers.jsonl").open(encoding="utf-8")]
     assert len(rows) == 2 * 12 * 2
     by_model = {name: [row for row in rows if row["model"] == name] for name in ("base", "moved")}
@@ -255,7 +255,7 @@ def test_a_comparison_from_end_to_end(
     assert "<script" not in page
     # The same whatever is computed together.
     again = compared(
-        models, prompts, tmp_path / "b", "--samples=2", "--longest_prompt=100", "--slots=5", "--batch_tokens=40"
+        models, prompts, tmp_path / "b", "--samples=2", "--max_prompt_tokens=100", "--slots=5", "--batch_tokens=40"
     )
     texts = [[row["text"] for row in map(json.loads, (tmp_path / place / "answers.jsonl").open())] for place in "ab"]
     assert texts[0] == texts[1]
@@ -312,12 +312,14 @@ def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str
     rows = [{"prompt": f"Ba {number}", "response": "kiro", "group": f"{number // 2}"} for number in range(200)]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    found = compared(models, path, tmp_path / "out", "--held_out_fraction=0.2", "--split_seed=3", "--max_new_tokens=1")
+    found = compared(
+        models, path, tmp_path / "out", "--validation_fraction=0.2", "--split_seed=3", "--max_new_tokens=1"
+    )
     data = SFTData(
         str(tmp_path / "data"), FileRows([str(path)]), models["base"], "plain", validation_fraction=0.2, split_seed=3
     )
     assert found["settings"]["prompts"] == len(Examples(data.run_stages(), "validation"))
-    limited = compared(models, path, tmp_path / "few", "--held_out_fraction=0.2", "--split_seed=3", "--limit=7")
+    limited = compared(models, path, tmp_path / "few", "--validation_fraction=0.2", "--split_seed=3", "--limit=7")
     assert limited["settings"]["prompts"] == 7
     assert limited["samples"] == limited["samples"][:7]
 
@@ -328,12 +330,12 @@ def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str
         (["--models={base: BASE}"], "name at least two"),
         (["--reference=ppo"], "reference=ppo: no such model, take one of base, moved"),
         (["--temperature=0"], "temperature=0.0"),
-        (["--held_out_fraction=0"], "held_out_fraction=0.0"),
+        (["--validation_fraction=0"], "validation_fraction=0.0"),
         (["--samples=0"], "samples=0: must be at least 1"),
         (["--models.moved=REWARD"], "is a reward model, which writes no text"),
         (["--reward_model=BASE"], "is no reward model"),
         (["--models.moved=nowhere"], "nowhere does not exist"),
-        (["--longest_prompt=1"], "prompts: none is held out ({'longer_than_longest_prompt': 14"),
+        (["--max_prompt_tokens=1"], "prompts: none is held out ({'longer_than_max_prompt_tokens': 14"),
         (["--prompts=[nowhere.jsonl]"], "path nowhere.jsonl does not exist"),
         (["--models.moved=OTHER"], "moved has another tokenizer than base"),
         (["--models.moved=WIDER"], "moved has 520 token ids, base 512"),
@@ -370,7 +372,7 @@ def test_a_comparison_is_yaml_too(models: dict[str, str], prompts: Path, tmp_pat
         "reference": "base",
         "prompts": {"class_path": "datamodules.FileRows", "init_args": {"paths": [str(prompts)]}},
         "gold": {"class_path": "alignment.RougeN", "init_args": {"answer_key": "response"}},
-        "held_out_fraction": 1,
+        "validation_fraction": 1,
         "limit": 3,
         "max_new_tokens": 4,
         "precision": "bfloat16",

@@ -97,7 +97,7 @@ def shipped(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_rows_of_the_seed_table(name: str) -> None:
-    """Days and cost of what is shipped, at the price of specialised clouds: 1.26, 4, 15.6 and 22 trillion tokens."""
+    """Days and cost of what is shipped, at the price of specialized clouds: 1.26, 4, 15.6 and 22 trillion tokens."""
     range_of_devices, range_of_days, range_of_cost = SEED[name]
     loaded = shipped(name)
     hardware = read_hardware(ROOT / f"configs/hardware/{'b200' if name == '1t' else 'h100'}.yaml")

@@ -33,7 +33,7 @@ from tests.conftest import sentences
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-def test_normalisation_is_canonical_and_idempotent(text: str) -> None:
+def test_normalization_is_canonical_and_idempotent(text: str) -> None:
     def normal(value: str) -> str:
         (row,) = daft.from_pydict({"text": [value]}).select(Normalize().rewrite(col("text")).alias("text")).to_pylist()
         result: str = row["text"]
@@ -226,7 +226,7 @@ def test_excerpts_of_dropped_documents_are_masked(tmp_path: Path) -> None:
     (tmp_path / "texts/many.txt").write_text(f"{address} " * 100)
     for name in ("kept", "copy"):
         (tmp_path / f"texts/{name}.txt").write_text(f"{address} {sentences(1, 40)}")
-    sources = {"text": TextSource(Files([str(tmp_path / "texts")]), [Length(), GopherQuality(minimum_stop_words=0)])}
+    sources = {"text": TextSource(Files([str(tmp_path / "texts")]), [Length(), GopherQuality(min_stop_words=0)])}
     (tmp_path / "out").mkdir()
     clean(sources, list_inputs(sources), tmp_path / "out", NearDuplicates(), 0.1, 0)
     excerpts = [row["excerpt"] for row in rows(tmp_path / "out/dropped")]

@@ -81,7 +81,7 @@ def write_raw(raw: Path) -> None:
         body = "\n\n".join(paragraphs(200 + number, 12))
         (raw / f"books/{number}.txt").write_text(
             f"Title: A Book {number}\n\n*** START OF THE PROJECT GUTENBERG EBOOK A BOOK {number} ***\n\n{body}\n\n"
-            f"*** END OF THE PROJECT GUTENBERG EBOOK A BOOK {number} ***\nLicence text\n"
+            f"*** END OF THE PROJECT GUTENBERG EBOOK A BOOK {number} ***\nLicense text\n"
         )
     for number in range(4):
         body = "\n\n".join(paragraphs(300 + number, 8))

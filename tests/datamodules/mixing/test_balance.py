@@ -29,9 +29,9 @@ def shares(slots: np.ndarray) -> dict[str, float]:
 def test_temperature_draws_sources_together() -> None:
     tokens = {"books": 100, "code": 10_000, "web": 1_000_000}
     weights = dict.fromkeys(tokens, 1.0)
-    proportional = Balance(temperature=1, maximum_epochs=None).wanted(weights, tokens)
+    proportional = Balance(temperature=1, max_epochs=None).wanted(weights, tokens)
     assert proportional == {name: float(size) for name, size in tokens.items()}
-    halved = Balance(temperature=2, maximum_epochs=None).wanted(weights, tokens)
+    halved = Balance(temperature=2, max_epochs=None).wanted(weights, tokens)
     assert halved == pytest.approx({"books": 10, "code": 100, "web": 1000})
 
 
@@ -53,7 +53,7 @@ def test_no_source_is_repeated_more_often_than_its_cap(
     before = mixture.consumed(first)
     room = sum(max(int(cap * of_size[name]) - before[name], 0) for name in NAMES)
     try:
-        slots = Balance(maximum_epochs=cap).slots(mixture, wanted, first, first + more)
+        slots = Balance(max_epochs=cap).slots(mixture, wanted, first, first + more)
     except InputError as error:
         refused_for = str(error)
     else:
@@ -82,7 +82,7 @@ def test_no_source_is_repeated_more_often_than_its_cap(
 def test_a_cap_gives_the_rest_to_the_others_in_proportion() -> None:
     mixture = Mixture({"books": 100, "code": 10_000, "web": 100_000}, {"books": 8, "code": 15, "web": 60}, 0)
     wanted = {"books": 8 / 83, "code": 15 / 83, "web": 60 / 83}
-    slots = Balance(maximum_epochs=4).slots(mixture, wanted, 0, 40_000)
+    slots = Balance(max_epochs=4).slots(mixture, wanted, 0, 40_000)
     reached = mixture.consumed(40_000)
     assert 360 <= reached["books"] <= 400
     assert reached["web"] / reached["code"] == pytest.approx(4, rel=0.01)
@@ -93,8 +93,8 @@ def test_a_cap_gives_the_rest_to_the_others_in_proportion() -> None:
     ("balance", "message"),
     [
         ({"temperature": 0.5}, "balance.temperature=0.5"),
-        ({"maximum_epochs": 0}, "balance.maximum_epochs=0"),
-        ({"maximum_epochs": {"web": -1}}, "balance.maximum_epochs"),
+        ({"max_epochs": 0}, "balance.max_epochs=0"),
+        ({"max_epochs": {"web": -1}}, "balance.max_epochs"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(balance: dict[str, Any], message: str) -> None:
@@ -105,8 +105,8 @@ def test_settings_that_cannot_work_are_refused(balance: dict[str, Any], message:
 def test_what_contradicts_the_run_is_refused() -> None:
     with pytest.raises(InputError, match="say the same thing twice"):
         Balance(temperature=2).asked({"a": 1.0, "b": 2.0}, 10)
-    with pytest.raises(InputError, match="maximum_epochs names c, the sources are a, b"):
-        Balance(maximum_epochs={"c": 2}).asked({"a": 1.0, "b": 1.0}, 10)
+    with pytest.raises(InputError, match="max_epochs names c, the sources are a, b"):
+        Balance(max_epochs={"c": 2}).asked({"a": 1.0, "b": 1.0}, 10)
     with pytest.raises(InputError, match="trainer.max_steps, which is not set"):
         Balance().asked({"a": 1.0}, None)
     mixture = Mixture(dict.fromkeys(NAMES, 10), dict.fromkeys(NAMES, 1.0), 0)
@@ -195,7 +195,7 @@ def test_a_run_is_resumed_with_other_weights(
 
 
 def test_a_cap_is_kept_and_reported(configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = str(configure(trainer__max_steps=8, data__init_args__balance={"maximum_epochs": {"notes": 0.05}}))
+    config = str(configure(trainer__max_steps=8, data__init_args__balance={"max_epochs": {"notes": 0.05}}))
     main(["fit", "--config", config])
     report = read_mixture(tmp_path / "run")["sources"]
     assert 0 < report["notes"]["epochs"] <= 0.05

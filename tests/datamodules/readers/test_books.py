@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.readers import Books
-from datamodules.readers.books import GUTENBERG_LICENCE, iso_date, strip_gutenberg
+from datamodules.readers.books import GUTENBERG_LICENSE, iso_date, strip_gutenberg
 from tests.helpers.reading import outcomes, read_all
 
 HEADER = (
@@ -48,11 +48,11 @@ def test_the_header_is_provenance(tmp_path: Path) -> None:
     )
     (tmp_path / "c.txt").write_text("A book of my own.\n")
     first, second, third = read_all(Books([str(tmp_path)]))
-    assert (first.text, first.url, first.licence, first.date, first.group) == (
-        "Text.", "https://www.gutenberg.org/ebooks/158", GUTENBERG_LICENCE, "1994-08-01", "Emma"
+    assert (first.text, first.url, first.license, first.date, first.group) == (
+        "Text.", "https://www.gutenberg.org/ebooks/158", GUTENBERG_LICENSE, "1994-08-01", "Emma"
     )  # fmt: skip
     assert second.text == "Fräulein"
-    assert (third.text, third.licence, third.url) == ("A book of my own.\n", None, None)
+    assert (third.text, third.license, third.url) == ("A book of my own.\n", None, None)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_epub_is_read_in_the_order_of_its_spine(tmp_path: Path) -> None:
     (document,) = read_all(Books([str(tmp_path)]))
     assert document.text is not None
     assert document.text.split() == ["First", "Text.", "Second."]
-    assert (document.group, document.date, document.licence) == ("A Title", "2011-02-03", "CC-BY-4.0")
+    assert (document.group, document.date, document.license) == ("A Title", "2011-02-03", "CC-BY-4.0")
     assert document.url == "https://example.org/book"
 
 
@@ -110,5 +110,5 @@ def test_hostile_epubs_have_reasons(tmp_path: Path) -> None:
     }
     for name, (content, _) in cases.items():
         (tmp_path / f"{name}.epub").write_bytes(content)
-    reader = Books([str(tmp_path)], maximum_document_megabytes=10)
+    reader = Books([str(tmp_path)], max_document_megabytes=10)
     assert outcomes(reader) == [expected for _, expected in cases.values()]

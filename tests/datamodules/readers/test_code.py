@@ -1,4 +1,4 @@
-"""Code: only what its licence allows and somebody wrote."""
+"""Code: only what its license allows and somebody wrote."""
 
 import importlib.metadata
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from common.errors import InputError
 from datamodules.readers import CodeFiles
 from datamodules.readers.formats.generated_code import why_not_written
-from datamodules.readers.formats.licenses import declared_licence, is_allowed, licence_of_text
+from datamodules.readers.formats.licenses import declared_license, is_allowed, license_of_text
 from tests.helpers.reading import read_all
 
 MIT = (
@@ -25,7 +25,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
         path.write_text(content)
 
 
-def test_licences_repositories_and_files(tmp_path: Path) -> None:
+def test_licenses_repositories_and_files(tmp_path: Path) -> None:
     write(
         tmp_path / "code",
         {
@@ -45,18 +45,18 @@ def test_licences_repositories_and_files(tmp_path: Path) -> None:
     (tmp_path / "code/free/link.py").symlink_to(tmp_path / "secret.py")
     reader = CodeFiles([str(tmp_path / "code")])
     found = {
-        file.name.removeprefix("code/"): (document.reason or document.licence, document.group)
+        file.name.removeprefix("code/"): (document.reason or document.license, document.group)
         for file in reader.files()
         for document in reader.read(file)
     }
     assert found == {
         "free/a.py": ("MIT", "code/free"),
-        "free/sub/b.py": ("licence_not_allowed", "code/free"),
+        "free/sub/b.py": ("license_not_allowed", "code/free"),
         "free/sub/c.rs": ("MIT OR Apache-2.0", "code/free"),
         "free/gen_pb2.py": ("generated", "code/free"),
-        "none/f.go": ("no_licence", "code/none"),
+        "none/f.go": ("no_license", "code/none"),
     }
-    everything = CodeFiles([str(tmp_path / "code")], languages=["Go"], allowed_licences=None)
+    everything = CodeFiles([str(tmp_path / "code")], languages=["Go"], allowed_licenses=None)
     assert [document.text for document in read_all(everything)] == ["package main\n"]
     with pytest.raises(InputError, match="'Pyhton' is not known"):
         CodeFiles(["x"], languages=["Pyhton"])
@@ -64,27 +64,27 @@ def test_licences_repositories_and_files(tmp_path: Path) -> None:
         CodeFiles([str(tmp_path / "code")], languages=["Zig"]).files()
 
 
-def test_a_changed_licence_changes_its_files(tmp_path: Path) -> None:
+def test_a_changed_license_changes_its_files(tmp_path: Path) -> None:
     write(tmp_path, {"r/LICENSE": MIT, "r/a.py": "x = 1\n"})
     reader = CodeFiles([str(tmp_path)])
     before = reader.files()
     assert reader.files() == before
     (tmp_path / "r/LICENSE").write_text(GPL)
     assert reader.files() != before
-    assert [document.reason for document in read_all(reader)] == ["licence_not_allowed"]
+    assert [document.reason for document in read_all(reader)] == ["license_not_allowed"]
 
 
 @pytest.mark.parametrize(
     ("distribution", "expected"),
     [("numpy", "BSD-3-Clause"), ("requests", "Apache-2.0"), ("pytest", "MIT"), ("certifi", "MPL-2.0")],
 )
-def test_real_licences_are_known(distribution: str, expected: str) -> None:
+def test_real_licenses_are_known(distribution: str, expected: str) -> None:
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"{distribution} is not installed")
     texts = [Path(str(file.locate())).read_text() for file in files if file.name in ("LICENSE", "LICENSE.txt")]
-    assert expected in [licence_of_text(text) for text in texts]
+    assert expected in [license_of_text(text) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_expressions(expression: str, allowed: bool) -> None:
 
 
 def test_headers() -> None:
-    assert declared_licence("/* SPDX-License-Identifier: (MIT OR Apache-2.0) */\nint x;") == "(MIT OR Apache-2.0)"
-    assert declared_licence("<!-- SPDX-License-Identifier: MIT -->") == "MIT"
-    assert declared_licence("x = 1") is None
+    assert declared_license("/* SPDX-License-Identifier: (MIT OR Apache-2.0) */\nint x;") == "(MIT OR Apache-2.0)"
+    assert declared_license("<!-- SPDX-License-Identifier: MIT -->") == "MIT"
+    assert declared_license("x = 1") is None
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,13 @@ def test_a_bomb_is_given_up_in_bounded_memory(tmp_path: Path, monkeypatch: pytes
     lines = b'{"text": "first"}\n'
     (tmp_path / f"a.jsonl{suffix}").write_bytes(compress(lines + b"x" * 40_000_000 + b"\n"))
     tracemalloc.start()
-    found = outcomes(Files([str(tmp_path)], maximum_document_megabytes=1))
+    found = outcomes(Files([str(tmp_path)], max_document_megabytes=1))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found == ["first", "<compression_bomb>"]
     assert peak < 20e6
     (tmp_path / f"a.jsonl{suffix}").rename(tmp_path / f"a.txt{suffix}")
-    assert outcomes(Files([str(tmp_path)], maximum_document_megabytes=1)) == ["<too_large>"]
+    assert outcomes(Files([str(tmp_path)], max_document_megabytes=1)) == ["<too_large>"]
 
 
 def test_files_forged_to_break_a_parser_are_damaged_alone(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_line_without_an_end_costs_no_memory(tmp_path: Path) -> None:
             file.write(b"x" * 1_000_000)
         file.write(b'\n{"text": "after"}\n')
     tracemalloc.start()
-    assert outcomes(Files([str(tmp_path)], maximum_document_megabytes=4)) == ["before", "<too_large>", "after"]
+    assert outcomes(Files([str(tmp_path)], max_document_megabytes=4)) == ["before", "<too_large>", "after"]
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
 
@@ -196,7 +196,7 @@ def test_other_content_that_breaks_programs(tmp_path: Path) -> None:
 
 def test_rows_above_the_limit_are_dropped_alone(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "x" * 2_000_000, "b"]}), tmp_path / "a.parquet")
-    assert outcomes(Files([str(tmp_path)], maximum_document_megabytes=1)) == ["a", "<too_large>", "b"]
+    assert outcomes(Files([str(tmp_path)], max_document_megabytes=1)) == ["a", "<too_large>", "b"]
 
 
 def parquet_sizes(path: Path) -> list[int]:
@@ -215,7 +215,7 @@ def test_a_value_that_many_rows_share_does_not_fill_a_batch(
     pyarrow.parquet.write_table(table, path, compression="zstd", dictionary_pagesize_limit=2**30)
     assert path.stat().st_size < 5000
     assert max(parquet_sizes(path)) < 33_000_000
-    reader = Files([str(path)], maximum_document_megabytes=1)
+    reader = Files([str(path)], max_document_megabytes=1)
     assert outcomes(reader) == ["short"] * short + ["<too_large>"] * 40
 
 
@@ -253,7 +253,7 @@ def test_dictionaries_of_arrow_files_are_not_unpacked(tmp_path: Path) -> None:
         with pyarrow.ipc.new_stream(str(tmp_path / f"{name}.arrow"), table.schema, options=options) as writer:
             writer.write_table(table)
     before = pyarrow.default_memory_pool().max_memory()
-    found = outcomes(HuggingFaceFolder(str(tmp_path), maximum_document_megabytes=1))
+    found = outcomes(HuggingFaceFolder(str(tmp_path), max_document_megabytes=1))
     assert found == ["<too_large>", "b", "<missing_text_key>"] * 200
     assert pyarrow.default_memory_pool().max_memory() < before + 30e6
 
@@ -297,8 +297,8 @@ def test_provenance_is_taken_where_it_is(tmp_path: Path) -> None:
     table = pyarrow.table({"text": ["c"], "u": ["http://c"], "date": [pyarrow.scalar(0, pyarrow.timestamp("s"))]})
     pyarrow.parquet.write_table(table, tmp_path / "b.parquet")
     found = read_all(Files([str(tmp_path)]))
-    assert (found[0].url, found[0].licence, found[0].date) == ("http://a", "mit, isc", "2024-01-01")
-    assert (found[1].url, found[1].licence, found[1].date) == (None, None, None)
+    assert (found[0].url, found[0].license, found[0].date) == ("http://a", "mit, isc", "2024-01-01")
+    assert (found[1].url, found[1].license, found[1].date) == (None, None, None)
     assert (found[2].url, found[2].date) == (None, "1970-01-01T00:00:00")
     assert read_all(Files([str(tmp_path / "b.parquet")], url_key="u"))[0].url == "http://c"
 
@@ -313,8 +313,8 @@ def test_json_lines_come_back_as_they_were(tmp_path_factory: Any, texts: list[st
 
 
 def test_the_limit_must_be_positive() -> None:
-    with pytest.raises(InputError, match="maximum_document_megabytes=0"):
-        Files(["x"], maximum_document_megabytes=0)
+    with pytest.raises(InputError, match="max_document_megabytes=0"):
+        Files(["x"], max_document_megabytes=0)
 
 
 def test_streams_end_where_they_should(tmp_path: Path) -> None:

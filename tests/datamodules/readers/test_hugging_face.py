@@ -27,7 +27,7 @@ def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     assert outcomes(HuggingFaceFolder(str(tmp_path))) == [f"train {i}" for i in range(5)] + ["<missing_text_key>"]
     document = read_all(HuggingFaceFolder(str(tmp_path), split="test"))[0]
-    assert (document.text, document.url, document.licence) == ("test 0", "http://a", "cc-by-4.0")
+    assert (document.text, document.url, document.license) == ("test 0", "http://a", "cc-by-4.0")
     (tmp_path / "train/state.json").write_text(json.dumps({"_indices_files": [{"filename": "indices.arrow"}]}))
     with pytest.raises(InputError, match="flatten_indices"):
         HuggingFaceFolder(str(tmp_path)).files()
@@ -41,7 +41,7 @@ def test_a_clone_of_a_repository(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "data/train-00000-of-00001.parquet")
     (tmp_path / "data/validation.jsonl").write_text('{"content": "held out"}\n')
     documents = read_all(HuggingFaceFolder(str(tmp_path), text_key="content"))
-    assert [(document.text, document.licence) for document in documents] == [("a", "mit"), ("b", "apache-2.0")]
+    assert [(document.text, document.license) for document in documents] == [("a", "mit"), ("b", "apache-2.0")]
     assert outcomes(HuggingFaceFolder(str(tmp_path), "validation", "content")) == ["held out"]
     with pytest.raises(InputError, match="split='test'"):
         HuggingFaceFolder(str(tmp_path), split="test").files()

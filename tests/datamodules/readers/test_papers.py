@@ -220,7 +220,7 @@ def test_jats(tmp_path: Path) -> None:
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress(tar({"x/a.nxml": ARTICLE.encode(), "x/b.jpg": b""})))
     for document in read_all(JatsArticles([str(tmp_path)])):
         assert document.text == "On things\n\nAbstract\n\nShort α.\n\nResults\n\nOne 1.\n\nx^2"
-        assert (document.url, document.licence, document.date) == ("https://doi.org/10.1/x", "CC-BY-4.0", "2020-02-03")
+        assert (document.url, document.license, document.date) == ("https://doi.org/10.1/x", "CC-BY-4.0", "2020-02-03")
 
 
 def test_hostile_xml_has_reasons(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_store_that_fails_is_asked_again(tmp_path: Path, store: str, monkeypat
         outcomes(Files([f"{store}/b"], downloads=str(tmp_path)))
 
 
-def test_a_tree_of_code_is_copied_with_its_licences(tmp_path: Path) -> None:
+def test_a_tree_of_code_is_copied_with_its_licenses(tmp_path: Path) -> None:
     system, folder = fsspec.filesystem("memory"), f"/{uuid.uuid4()}"
     system.pipe(f"{folder}/r/LICENSE", b"Apache License, Version 2.0")
     system.pipe(f"{folder}/r/src/a.py", b"x = 1\n")

@@ -16,7 +16,7 @@ from datamodules.readers import CommonCrawl, HtmlFiles
 from datamodules.readers import common_crawl as crawl
 from datamodules.readers.document import Document
 from datamodules.readers.formats.html_depth import MAXIMUM_DEPTH, depth
-from datamodules.readers.html import creative_commons, decode_html, page_licence
+from datamodules.readers.html import creative_commons, decode_html, page_license
 from tests.helpers.reading import outcomes, read_all
 
 SHARED = Path(__file__).parents[4] / "shared/data/crawl.warc.gz"
@@ -63,7 +63,7 @@ def test_only_pages_that_were_there_are_read(tmp_path: Path) -> None:
     documents = read_all(CommonCrawl([str(tmp_path)]))
     assert [document.url for document in documents] == ["http://a/", "http://d/", "http://e/", "http://a/"]
     assert "Grüße aus Köln" in (documents[1].text or "")
-    assert [document.licence for document in documents] == [None, None, "CC-BY-SA-4.0", None]
+    assert [document.license for document in documents] == [None, None, "CC-BY-SA-4.0", None]
     assert {document.date for document in documents} == {"2024-02-20T21:00:00Z"}
 
 
@@ -154,7 +154,7 @@ def test_a_page_above_the_limit_is_dropped_and_the_next_is_read(tmp_path: Path) 
         response("http://c/", BODY.encode()),
     ]
     (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
-    documents = read_all(CommonCrawl([str(tmp_path)], maximum_document_megabytes=1))
+    documents = read_all(CommonCrawl([str(tmp_path)], max_document_megabytes=1))
     assert [document.reason for document in documents] == ["too_large", "too_large", None]
 
 
@@ -264,7 +264,7 @@ def test_what_nests_in_a_parser_counts(parts: list[str]) -> None:
 def test_long_runs_of_anything_take_no_time(page: str) -> None:
     start = time.process_time()
     depth("<" * 300 + page)
-    page_licence(page)
+    page_license(page)
     assert time.process_time() - start < 2
 
 
@@ -284,7 +284,7 @@ def test_any_bytes_decode_or_have_a_reason(raw: bytes, declared: str | None) -> 
         document.text.encode("utf-8")
 
 
-def test_licences_of_pages() -> None:
-    assert page_licence('<link rel="license" href="http://creativecommons.org/publicdomain/zero/1.0/">') == "CC0-1.0"
-    assert page_licence('<a href="http://creativecommons.org/licenses/by/4.0/">about licences</a>') is None
+def test_licenses_of_pages() -> None:
+    assert page_license('<link rel="license" href="http://creativecommons.org/publicdomain/zero/1.0/">') == "CC0-1.0"
+    assert page_license('<a href="http://creativecommons.org/licenses/by/4.0/">about licenses</a>') is None
     assert creative_commons("https://creativecommons.org/licenses/by-nc-nd/3.0/de/") == "CC-BY-NC-ND-3.0"

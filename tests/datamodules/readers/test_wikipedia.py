@@ -61,7 +61,7 @@ def test_articles_are_read_and_nothing_else(tmp_path: Path) -> None:
     article, empty = read_all(WikipediaDump([str(tmp_path)]))
     assert article.text == f"Ein Baum\n\n{TEXT}"
     assert (article.url, article.date) == ("https://de.wikipedia.org/wiki/Ein_Baum", "2024-01-02T03:04:05Z")
-    assert article.licence == "CC-BY-SA-4.0"
+    assert article.license == "CC-BY-SA-4.0"
     assert (empty.text, empty.reason) == (None, "no_text")
 
 
@@ -80,7 +80,7 @@ def test_a_cut_or_broken_dump_keeps_what_came_before(tmp_path: Path) -> None:
 
 def test_a_page_above_the_limit_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_bytes(dump(page("A", "x" * 3_000_000), page("B", "Text.")))
-    assert outcomes(WikipediaDump([str(tmp_path)], maximum_document_megabytes=1)) == ["<too_large>", "B\n\nText."]
+    assert outcomes(WikipediaDump([str(tmp_path)], max_document_megabytes=1)) == ["<too_large>", "B\n\nText."]
 
 
 @pytest.mark.parametrize(

@@ -168,15 +168,15 @@ def test_shards_hold_every_document_in_order(tmp_path: Path, tokenizer: Tokenize
 KILLED = """
 import sys, time
 from pathlib import Path
-import datamodules.shards.write as tokenise
-whole = tokenise.DocumentFile.write
+import datamodules.shards.write as tokenize
+whole = tokenize.DocumentFile.write
 def slowly(self, *arguments):
     time.sleep(0.2)
     return whole(self, *arguments)
-tokenise.DocumentFile.write = slowly
+tokenize.DocumentFile.write = slowly
 documents, into, tokenizer = map(Path, sys.argv[1:])
-files = [tokenise.DocumentFile(path, path.stat().st_size) for path in sorted(documents.iterdir())]
-tokenise.write_shards(files, into, tokenizer)
+files = [tokenize.DocumentFile(path, path.stat().st_size) for path in sorted(documents.iterdir())]
+tokenize.write_shards(files, into, tokenizer)
 """
 
 

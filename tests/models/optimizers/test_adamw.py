@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from models.decoder import Decoder, DecoderConfig, build_decoder
 from models.optimizers.adamw import AdamW, Cosine, Schedule, WarmupStableDecay
-from models.optimizers.muon import Muon, orthogonalise
+from models.optimizers.muon import Muon, orthogonalize
 
 
 def test_cosine_corners() -> None:
@@ -63,11 +63,11 @@ def test_bad_values_are_refused() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(rows=st.integers(1, 24), columns=st.integers(1, 24), seed=st.integers(0, 100))
-def test_orthogonalised_matrices_keep_their_directions(rows: int, columns: int, seed: int) -> None:
+def test_orthogonalized_matrices_keep_their_directions(rows: int, columns: int, seed: int) -> None:
     """U S V^T becomes U S' V^T with S' between 0.6 and 1.3, but for what was nearly nothing."""
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    rotated = u.mT @ orthogonalise(matrix) @ vh.mT
+    rotated = u.mT @ orthogonalize(matrix) @ vh.mT
     assert (rotated - rotated.diagonal().diag()).abs().max() < 1e-6
     values = rotated.diagonal()[s > 0.05 * s[0]]
     assert values.min() > 0.6
@@ -77,7 +77,7 @@ def test_orthogonalised_matrices_keep_their_directions(rows: int, columns: int, 
 def test_muon_equals_torch_and_its_other_groups_equal_adamw() -> None:
     shape = DecoderConfig(vocabulary_size=32, width=16, layers=2, heads=2, key_value_heads=1, feed_forward_width=24)
     ours, theirs = build_decoder(shape), build_decoder(shape)
-    muon = Muon(learning_rate=0.02, orthogonalise_in="bfloat16").build(ours.named_parameters())
+    muon = Muon(learning_rate=0.02, orthogonalize_in="bfloat16").build(ours.named_parameters())
     matrices = [p for name, p in theirs.named_parameters() if p.ndim == 2 and "layers." in name]
     others = [p for name, p in theirs.named_parameters() if p.ndim == 2 and "layers." not in name]
     vectors = [p for p in theirs.parameters() if p.ndim < 2]

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from common.errors import InputError
 from main import main
 from models.config import DecoderConfig, Experts, RotaryScaling
-from models.decoder import Decoder, build_decoder, materialise
+from models.decoder import Decoder, build_decoder, materialize
 from models.language_model import LanguageModel
 from models.lora import LoRA
 from models.optimizers.adamw import AdamW, Cosine
 from models.weights.hugging_face_names import from_hugging_face, to_hugging_face
-from models.weights.source import StoredWeights
+from models.weights.source import WeightSource
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -66,10 +66,10 @@ def theirs(family: str, changes: dict[str, Any]) -> Any:
 
 
 def ours(folder: Path) -> Decoder:
-    stored = StoredWeights(folder)
+    stored = WeightSource(folder)
     with torch.device("meta"):
         decoder = Decoder(stored.whole_config())
-    materialise(decoder, torch.device("cpu"), 0, stored=stored)
+    materialize(decoder, torch.device("cpu"), 0, stored=stored)
     return decoder.eval()
 
 
@@ -119,7 +119,7 @@ def test_several_files_and_another_dtype(tmp_path: Path, hugging_face_tokenizer:
         assert torch.equal(again.state_dict()[name], tensor.bfloat16())
     files[1].unlink()
     with pytest.raises(InputError, match=f"lacks {files[1].name}"):
-        StoredWeights(out)
+        WeightSource(out)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_weights_that_are_absent_are_not_drawn(tmp_path: Path) -> None:
     # As transformers saves the trunk alone: without `model.` before the names.
     theirs("llama", {}).model.save_pretrained(tmp_path)
     for lora in (None, LoRA()):
-        stored = StoredWeights(tmp_path)
+        stored = WeightSource(tmp_path)
         model = LanguageModel(AdamW(), Cosine(), stored.whole_config(), init_from=str(tmp_path), lora=lora)
         model.stored = stored
         with pytest.raises(InputError, match=r"lacks tok_embeddings.weight: it is no whole model"):

@@ -14,7 +14,15 @@ from safetensors import safe_open
 
 from common.errors import InputError
 from main import main
-from models.weights.sharded_folder import METADATA, TRAINER, Saver, load_tensors, read_whole, remove, seal
+from models.weights.sharded_folder import (
+    METADATA,
+    TRAINER,
+    CheckpointSaver,
+    load_tensors,
+    read_whole,
+    remove,
+    write_checksum,
+)
 from models.weights.single_file import read_checkpoint
 from tests.conftest import Configure
 
@@ -22,7 +30,7 @@ REST = {"pytorch-lightning_version": "2.6.0", "global_step": 3, "decoder_config"
 
 
 def save(folder: Path, value: float = 1.0) -> Path:
-    Saver().save(
+    CheckpointSaver().save(
         folder, {"model.weight": torch.full((100, 10), value), "optimizer.0.weight.step": torch.tensor(3.0)}, REST
     )
     return folder
@@ -85,7 +93,7 @@ def test_an_index_holds_nothing_but_an_index(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     folder = save(tmp_path / "step=3.ckpt")
     (folder / METADATA).write_bytes(content)
-    seal(folder / METADATA)
+    write_checksum(folder / METADATA)
     with pytest.raises(InputError, match="no readable index"):
         read_checkpoint(folder)
     assert not (tmp_path / "harmed").exists()
@@ -99,7 +107,7 @@ def test_code_is_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             (folder / name).write_bytes(write(Harmful()))
         else:
             torch.save(Harmful(), folder / name)
-        seal(folder / name)
+        write_checksum(folder / name)
         with pytest.raises(InputError, match="no readable index|something else than tensors"):
             read_checkpoint(folder)
     assert not (tmp_path / "harmed").exists()

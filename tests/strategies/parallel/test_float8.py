@@ -20,10 +20,10 @@ from tests.strategies.test_layouts import fit
 @pytest.mark.parametrize(("dtype", "digits"), [(FORWARD, 3), (BACKWARD, 2)])
 def test_scaling_keeps_the_largest_value_and_rounds_to_the_types_digits(dtype: torch.dtype, digits: int) -> None:
     x = torch.randn(64, 48, generator=torch.Generator().manual_seed(0)) * 1e4
-    quantised, scale = scaled(x, dtype)
-    assert quantised.float().abs().max() == torch.finfo(dtype).max
+    quantized, scale = scaled(x, dtype)
+    assert quantized.float().abs().max() == torch.finfo(dtype).max
     large = x.abs() > x.abs().max() / 100
-    error = (quantised.float() * scale - x).abs() / x.abs()
+    error = (quantized.float() * scale - x).abs() / x.abs()
     assert error[large].max() <= 2.0 ** -(digits + 1) * 1.01
     assert scaled(torch.zeros(2, 2), dtype)[0].float().abs().max() == 0
 

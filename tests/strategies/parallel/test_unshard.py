@@ -12,7 +12,7 @@ from models.decoder import DecoderConfig, build_decoder
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
 from models.lora import LoRA
-from strategies.parallel.unshard import _around_the_same_weights, gathered
+from strategies.parallel.unshard import _around_the_same_weights, unsharded
 from tests.helpers.distributed import run_ranks
 
 SHAPE = {"vocabulary_size": 16, "width": 16, "layers": 2, "heads": 2, "key_value_heads": 1, "feed_forward_width": 24}
@@ -27,7 +27,7 @@ def test_a_second_set_of_modules_holds_the_same_tensors(changes: dict[str, Any])
     assert all(mine[name] is theirs[name] for name in mine)
     tokens = torch.randint(16, (1, 5))
     assert torch.equal(twin(tokens), model(tokens))
-    with gathered(model) as whole:
+    with unsharded(model) as whole:
         assert whole is model
 
 
@@ -41,7 +41,7 @@ def decode_unequally() -> tuple[list[list[int]], list[list[int]]]:
     for block in model.layers.values():
         fully_shard(block)
     fully_shard(model, reshard_after_forward=False)
-    with gathered(model) as whole:
+    with unsharded(model) as whole:
         found = [one.tokens for one in generate(whole, prompts, **arguments)]
     # Training goes on as if nothing had happened.
     model(torch.tensor([[4, 5, 6]])).sum().backward()

@@ -61,7 +61,7 @@ def test_a_run_is_its_sizes_one_after_another() -> None:
     found = over_batch_sizes(make_plan(setup, H100), setup, H100)
     for name in ("hours", "flops", "flops_6nd"):
         assert getattr(found, name) == pytest.approx(sum(getattr(made, name) for made in [*small, rest])), name
-    assert (found.memory, found.time, found.utilisation) == (rest.memory, rest.time, rest.utilisation)
+    assert (found.memory, found.time, found.utilization) == (rest.memory, rest.time, rest.utilization)
     whole = make_plan(replace(setup, smaller=()), H100)
     assert found.flops_6nd / whole.flops_6nd == pytest.approx((100 * (2 + 4 + 6) + 700 * 8) / 8000)
     # Less compute, but not as much less time: parameters are gathered and updated as before.

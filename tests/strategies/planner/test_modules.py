@@ -15,7 +15,7 @@ from torch.distributed.pipelining._backward import stage_backward_input
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.attention import AttentionLayout, attended_pairs
+from models.attention import AttentionPattern, attended_pairs
 from models.config import DecoderConfig, Experts
 from models.decoder import build_decoder
 from models.flops import matmul_parameters
@@ -70,7 +70,7 @@ def kept_bytes(setup: TrainingSetup, mesh: Any = None) -> float:
 
     dtype = torch.bfloat16 if setup.mixed else torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=setup.mixed):
-        layout = AttentionLayout.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
+        layout = AttentionPattern.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
         angles = {angle.untyped_storage().data_ptr() for angle in layout.angles}
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             y = block(x, layout)
@@ -111,7 +111,7 @@ def test_kept_activations_of_selective_recomputation(mixed: bool, experts: Exper
     block = build_decoder(setup.config).layers["0"]
     checkpoint_activations(block, "selective")
     dtype = torch.bfloat16 if mixed else torch.float32
-    layout = AttentionLayout.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
+    layout = AttentionPattern.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
     before = live_bytes()
     x = torch.randn(ROWS, LENGTH, setup.config.width, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
@@ -133,7 +133,7 @@ def test_gradients_between_the_two_backward_passes_of_a_block(mixed: bool) -> No
     setup = a_setup(mixed)
     block = build_decoder(setup.config).layers["0"]
     dtype = torch.bfloat16 if mixed else torch.float32
-    layout = AttentionLayout.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
+    layout = AttentionPattern.of(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, dtype)
     x = torch.randn(ROWS, LENGTH, setup.config.width, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
         y = block(x, layout)
@@ -189,7 +189,7 @@ def test_tensor_parallel_volume(pretended: Any) -> None:
 
     decoder = build_decoder(setup.config)
     apply_tensor_parallel(decoder, pretended)
-    layout = AttentionLayout.causal(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, torch.float32)
+    layout = AttentionPattern.causal(torch.zeros(ROWS, LENGTH, dtype=torch.int64), setup.config, torch.float32)
     with torch.no_grad(), Seen():
         decoder.layers["0"](torch.randn(ROWS, LENGTH // 2, 64), layout)
     forward, backward = tensor_bytes_of_block(setup)

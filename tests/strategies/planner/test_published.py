@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from models.config import DecoderConfig
-from models.flops import palm_flops_a_token, parameters
+from models.flops import palm_flops_per_token, parameters
 from strategies.parallel.mesh import MeshSizes
 from strategies.planner.activation_memory import korthikanti_layer_bytes
 from strategies.planner.hardware import read_hardware
@@ -97,7 +97,7 @@ def test_why_llama_3_405b_is_slower_here(devices: int, published: float, planned
     kept = replace(as_it_runs, checkpointing="none")
     hidden = replace(H100, link_bandwidth=1e15, latency_link=0.0)
     found = [
-        make_plan(setup, hardware).utilisation_palm
+        make_plan(setup, hardware).utilization_palm
         for setup, hardware in (
             (as_it_runs, H100), (kept, H100), (kept, hidden), (kept, replace(hidden, matmul_share=0.8)),
         )
@@ -125,13 +125,13 @@ def test_hours_of_llama_3_405b() -> None:
 
 @pytest.mark.parametrize(("name", "published"), [("8b", 57.9e9), ("70b", 481.4e9), ("405b", 2625e9)])
 def test_flops_a_token_in_palms_convention(name: str, published: float) -> None:
-    assert palm_flops_a_token(llama(name), 8192) == pytest.approx(published, rel=THEIRS)
+    assert palm_flops_per_token(llama(name), 8192) == pytest.approx(published, rel=THEIRS)
 
 
-def test_utilisation_of_palm() -> None:
+def test_utilization_of_palm() -> None:
     """238.3 thousand tokens a second on 6,144 TPU v4 of 275 TFLOP/s, windows of 2,048 tokens (appendix B)."""
     assert parameters(SHAPES["PaLM"]) == pytest.approx(540.35e9, rel=0.001)
-    flops = palm_flops_a_token(SHAPES["PaLM"], 2048)
+    flops = palm_flops_per_token(SHAPES["PaLM"], 2048)
     assert 238.3e3 * flops / (6144 * 275e12) == pytest.approx(0.462, rel=THEIRS)
 
 
@@ -173,7 +173,7 @@ MODELS = {  # width, layers, heads, batch, GPUs, seconds an iteration, MFU, HFU 
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_utilisation_of_korthikanti(name: str) -> None:
+def test_utilization_of_korthikanti(name: str) -> None:
     width, layers, _, batch, devices, seconds, mfu, hfu, _ = MODELS[name]
     for selective, published in ((False, mfu), (True, hfu)):
         flops = korthikanti_flops(layers, width, 2048, batch, 51_200, selective)
@@ -238,7 +238,7 @@ def test_daly_approaches_young_and_has_its_minimum_there() -> None:
 def test_throughput_of_an_8b_model_lies_among_those_reported() -> None:
     """Llama 3 8B sharded over 8 H100, compiled, nothing accumulated: 39 (torchtitan) to 58 % (FSDP2, fused kernels)."""
     setup = TrainingSetup(llama("8b"), MeshSizes(dp_shard=8), 8192, 1, checkpointing="selective", compiled=True)
-    assert 0.39 <= make_plan(setup, H100).utilisation_palm <= 0.58
+    assert 0.39 <= make_plan(setup, H100).utilization_palm <= 0.58
 
 
 # torchtitan's H100 have 96 GB of slower memory and draw 500 W of 700: "this MFU number is lower than actual MFU because
@@ -266,7 +266,7 @@ def test_llama_3_8b_of_torchtitan(devices: int, compiled: bool, float8: bool, ra
         llama("8b"), MeshSizes(dp_shard=devices), 8192, 2, checkpointing="selective", compiled=compiled, float8=float8
     )
     made = make_plan(setup, GRAND_TETON)
-    assert 1.14 <= made.tokens_a_second / rate <= 1.28
+    assert 1.14 <= made.tokens_per_second / rate <= 1.28
     assert 1.03 <= made.memory.total / 2**30 / gibibytes <= 1.18
 
 
@@ -285,7 +285,7 @@ def test_tensor_parallel_rows_of_torchtitan_are_bounds(size: str, setup: dict[st
     tensor parallelism goes with none of that here. The same layouts in eager bfloat16 are slower: 516, 94 and 104.
     """
     made = make_plan(TrainingSetup(llama(size), sequence_length=8192, checkpointing="full", **setup), GRAND_TETON)
-    assert 0.6 * rate <= made.tokens_a_second < rate
+    assert 0.6 * rate <= made.tokens_per_second < rate
 
 
 def test_mixture_of_the_size_configurations() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datamodules.curation.deduplication.connected_components import NO_KEY
 from datamodules.curation.deduplication.exact import text_key
-from datamodules.curation.deduplication.url import UrlDuplicates, normalise_url
+from datamodules.curation.deduplication.url import UrlDuplicates, normalize_url
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 PIECES = st.lists(
@@ -26,9 +26,9 @@ PIECES = st.lists(
 
 @settings(max_examples=600, deadline=None)
 @given(scheme=st.sampled_from(["http://", "HTTPS://", "//", "ftp://", "urn:", ""]), rest=PIECES | TEXT)
-def test_normalisation_is_idempotent(scheme: str, rest: str) -> None:
-    once = normalise_url(scheme + rest)
-    assert normalise_url(once) == once
+def test_normalization_is_idempotent(scheme: str, rest: str) -> None:
+    once = normalize_url(scheme + rest)
+    assert normalize_url(once) == once
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_normalisation_is_idempotent(scheme: str, rest: str) -> None:
     ],
 )
 def test_normal_forms(url: str, normal: str) -> None:
-    assert normalise_url(url) == normal
+    assert normalize_url(url) == normal
 
 
 def test_what_may_differ_stays_apart() -> None:
     urls = ["https://a.b/x", "https://www.a.b/x", "https://a.b/X", "https://a.b/x?a=1&b=2", "https://a.b/x?b=2&a=1"]
-    assert len({normalise_url(url) for url in urls}) == len(urls)
+    assert len({normalize_url(url) for url in urls}) == len(urls)
 
 
 def test_keys_of_urls() -> None:
@@ -76,7 +76,7 @@ def test_keys_of_urls() -> None:
 def test_a_long_url_takes_linear_time(unit: str) -> None:
     start = time.thread_time()
     for prefix in ("http://", "http://a/", "http://a/?"):
-        normalise_url(prefix + unit * (200_000 // len(unit)) + "!")
+        normalize_url(prefix + unit * (200_000 // len(unit)) + "!")
     assert time.thread_time() - start < 10
 
 

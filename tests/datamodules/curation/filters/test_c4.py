@@ -23,7 +23,7 @@ def kept(texts: list[str], rule: C4Lines) -> list[str]:
     return [raw[a:b].decode() for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
 
 
-def naive_lines(text: str, minimum_words: int = 5, longest: int = 1000, end_marks: str = '.?!"') -> str:
+def naive_lines(text: str, min_words: int = 5, longest: int = 1000, end_marks: str = '.?!"') -> str:
     lines = []
     for line in text.splitlines():
         line = line.strip()
@@ -32,7 +32,7 @@ def naive_lines(text: str, minimum_words: int = 5, longest: int = 1000, end_mark
         line = re.sub(r"\[[0-9]*]|\[edit]|\[citation needed]", "", line)
         if end_marks and (not line.endswith(tuple(end_marks)) or line.endswith("...")):
             continue
-        if not line or len(line.split()) < minimum_words:
+        if not line or len(line.split()) < min_words:
             continue
         if not any(notice in line.lower() for notice in NOTICES):
             lines.append(line)
@@ -56,8 +56,8 @@ def naive_sentences(text: str) -> int:
 def test_lines_that_stay_are_those_of_a_plain_version(text: str) -> None:
     texts = [text, "", "One two three four five.\n", text + " of these words end."]
     for rule in (C4Lines(), C4Lines(2, 10, ".?!\"'"), C4Lines(0, -1), C4Lines(1, end_marks="")):
-        most = rule.maximum_word_length if rule.maximum_word_length >= 0 else 10**9
-        assert kept(texts, rule) == [naive_lines(t, rule.minimum_words, most, rule.end_marks) for t in texts]
+        most = rule.max_word_length if rule.max_word_length >= 0 else 10**9
+        assert kept(texts, rule) == [naive_lines(t, rule.min_words, most, rule.end_marks) for t in texts]
 
 
 def test_sentences_equal_a_plain_count() -> None:
@@ -122,7 +122,7 @@ def test_decisions_are_those_of_datatrove() -> None:
     from datatrove.data import Document
     from datatrove.pipeline.filters import C4QualityFilter
 
-    lines, page = C4Lines(minimum_words=3, end_marks=".?!\"'"), C4Page(minimum_sentences=5)
+    lines, page = C4Lines(min_words=3, end_marks=".?!\"'"), C4Page(min_sentences=5)
     verdicts = []
     for seed in range(30):
         text = sentences(seed, 8).replace(". B", ".\nB").replace(". D", "...\nD").replace(". F", " [3].\nF [edit]")

@@ -104,7 +104,7 @@ def test_rules_for_a_kind_of_file_leave_others_alone() -> None:
         "visible", "visible_characters", "data_characters", "data_alphabetic",
     }  # fmt: skip
     assert first_reason(CodeQuality(), "{}", "a.py") == "code_few_alphanumerics"
-    assert first_reason(CodeQuality(minimum_alphanumeric=None, minimum_alphabetic=None), "{}", "a.py") is None
+    assert first_reason(CodeQuality(min_alphanumeric=None, min_alphabetic=None), "{}", "a.py") is None
     assert re.search("null", CodeQuality.measures.__doc__ or "")
 
 
@@ -123,7 +123,7 @@ def test_rules_for_a_kind_of_file_leave_others_alone() -> None:
     ],
 )  # fmt: skip
 def test_the_reader_of_code_and_the_rule_agree(path: str, text: str) -> None:
-    dropped = first_reason(CodeQuality(maximum_mean_line_length=None, maximum_line_length=None), text, path)
+    dropped = first_reason(CodeQuality(max_mean_line_length=None, max_line_length=None), text, path)
     assert (dropped is None) == (why_not_written(path, text) is None)
 
 

@@ -57,10 +57,10 @@ def test_limits_hold_at_their_thresholds(inside: list[str], outside: list[str], 
 def test_line_feeds_are_a_rule_of_the_code_alone() -> None:
     text = "\n\n\n\n".join(f"{i} words that do make a longish line of it." for i in range(20))
     many = text.replace("\n\n\n\n", "\n" * 5)
-    rule = FineWebQuality(maximum_short_lines=None)
+    rule = FineWebQuality(max_short_lines=None)
     assert first_reason(rule, text.replace("longish", "")) is None or first_reason(rule, many) is not None
     assert first_reason(rule, many) == "fineweb_line_feeds"
-    assert first_reason(FineWebQuality(maximum_short_lines=None, maximum_line_feeds_per_word=None), many) is None
+    assert first_reason(FineWebQuality(max_short_lines=None, max_line_feeds_per_word=None), many) is None
 
 
 def test_decisions_are_those_of_datatrove() -> None:

@@ -145,7 +145,7 @@ def test_repetition_gives_its_reasons(text: str, reason: str | None) -> None:
 @pytest.mark.parametrize("size", range(5, 11))
 def test_duplicate_n_grams_hold_at_their_thresholds(size: int) -> None:
     off: dict[str, Any] = {
-        name: None for name in vars(GopherRepetition()) if name.startswith("maximum_duplicate_") and "grams" not in name
+        name: None for name in vars(GopherRepetition()) if name.startswith("max_duplicate_") and "grams" not in name
     }
     text = " ".join([distinct(size), distinct(60, 20), distinct(size)])
     (row,) = measured(GopherRepetition(), [text])
@@ -153,7 +153,7 @@ def test_duplicate_n_grams_hold_at_their_thresholds(size: int) -> None:
     assert share == pytest.approx(len(distinct(size).replace(" ", "")) / len(text))
     for most, reason in ((share, None), (share * 0.99, f"gopher_duplicate_{size}_grams")):
         maxima = tuple(most if size == n else None for n in range(5, 11))
-        rule = GopherRepetition(**off, maximum_top_n_grams=(None, None, None), maximum_duplicate_n_grams=maxima)  # type: ignore[arg-type]
+        rule = GopherRepetition(**off, max_top_n_grams=(None, None, None), max_duplicate_n_grams=maxima)  # type: ignore[arg-type]
         assert first_reason(rule, text) == reason
 
 

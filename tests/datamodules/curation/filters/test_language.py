@@ -142,7 +142,7 @@ def test_lists_that_cannot_work_are_refused(tmp_path: Path) -> None:
     for paths, share, words in [
         ([str(tmp_path / "absent")], 0.0, "is no file"),
         ([], 0.0, "hold no word"),
-        ([str(tmp_path / "empty")], 1.5, "maximum_share"),
+        ([str(tmp_path / "empty")], 1.5, "max_share"),
     ]:
         with pytest.raises(InputError, match=words):
             WordList(paths, share)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from datamodules.curation.filters.quality_classifier import DESCRIPTION, WEIGHTS, QualityClassifier, logits_of, sigmoid
-from datamodules.curation.filters.quality_classifier_training import featurise, fit_logistic_regression
+from datamodules.curation.filters.quality_classifier_training import featurize, fit_logistic_regression
 from datamodules.curation.filters.toxicity import ToxicityClassifier
 from main import main
 
@@ -63,7 +63,7 @@ def test_scores_equal_a_naive_version_in_float64(texts: list[str], words: int) -
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
     if texts:
-        features = featurise(texts, 256, words)
+        features = featurize(texts, 256, words)
         for row, text in enumerate(texts):
             inside = slice(features.begins[row], features.begins[row + 1])
             mine = dict(zip(features.buckets[inside].tolist(), features.values[inside].tolist(), strict=True))
@@ -76,7 +76,7 @@ def test_training_ends_where_the_gradient_vanishes() -> None:
     chances = {1.0: np.linspace(1, 3, 40), 0.0: np.linspace(3, 1, 40)}
     labels = (np.arange(120) % 2).astype(np.float64)
     texts = [" ".join(generator.choice(vocabulary, 30, p=chances[y] / chances[y].sum())) for y in labels]
-    weights, bias = fit_logistic_regression(featurise(texts, 512, 100), labels, 512, 1e-3, 500)
+    weights, bias = fit_logistic_regression(featurize(texts, 512, 100), labels, 512, 1e-3, 500)
     rows = np.zeros((120, 512))
     for row, text in enumerate(texts):
         for bucket, value in naive_features(text, 512, 100).items():
@@ -88,11 +88,11 @@ def test_training_ends_where_the_gradient_vanishes() -> None:
 
 
 def write_examples(folder: Path) -> tuple[Path, Path]:
-    """Small functions with docstrings, and paragraphs of licences, told apart by words alone."""
+    """Small functions with docstrings, and paragraphs of licenses, told apart by words alone."""
     verbs, nouns = ["Return", "Compute", "Raise", "Parse", "Yield"], ["value", "array", "path", "token", "list", "mask"]
-    terms = ["licence", "software", "warranty", "liability", "copyright", "redistribution", "damages"]
+    terms = ["license", "software", "warranty", "liability", "copyright", "redistribution", "damages"]
     generator = np.random.default_rng(2)
-    paths = folder / "docstrings.jsonl", folder / "licences.jsonl"
+    paths = folder / "docstrings.jsonl", folder / "licenses.jsonl"
     with paths[0].open("w") as file:
         for i in range(150):
             a, b = generator.choice(nouns, 2)
@@ -156,7 +156,7 @@ def test_the_rule_scores_alike_in_any_batch(trained: Path) -> None:
 
 
 def test_what_cannot_be_learned_from_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    positive, negative = trained / "docstrings.jsonl", trained / "licences.jsonl"
+    positive, negative = trained / "docstrings.jsonl", trained / "licenses.jsonl"
     empty, few = trained / "empty.jsonl", trained / "few.jsonl"
     empty.write_text("\n")
     few.write_text(json.dumps({"text": "alone"}))

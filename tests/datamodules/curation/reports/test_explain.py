@@ -34,7 +34,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = sentences(3, 60).split()
     near = " ".join([*words[:200], "altered", *words[201:]])
     texts = [
-        {"text": sentences(1, 40), "licence": "MIT", "url": "https://example.org/a?utm_source=x", "date": "2024-01-01"},
+        {"text": sentences(1, 40), "license": "MIT", "url": "https://example.org/a?utm_source=x", "date": "2024-01-01"},
         {"text": sentences(1, 40) + "\n"},
         {"text": "tiny"},
         {"text": " ".join(words) + " And something longer."},
@@ -49,7 +49,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in").mkdir()
     (folder / "in/all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     evaluation = Decontaminate([str(folder / "evaluation.jsonl")])
-    source = TextSource(Rows([str(folder / "in")]), [Length(), GopherQuality(minimum_stop_words=0), evaluation])
+    source = TextSource(Rows([str(folder / "in")]), [Length(), GopherQuality(min_stop_words=0), evaluation])
     return prepare_documents(folder / "data", {"notes": source}, NearDuplicates(), 0.3, 0, CurationConfig())
 
 
@@ -111,7 +111,7 @@ def test_examples_of_a_reason(stage: Path) -> None:
 def test_the_summary_holds_what_a_report_needs(stage: Path) -> None:
     summary = read_summary(stage)
     total = summary["total"]
-    assert total["licences"] == {"unknown": total["out"]}
+    assert total["licenses"] == {"unknown": total["out"]}
     assert [row["step"] for row in total["waterfall"]][:4] == ["read", "Normalize", "Length", "GopherQuality"]
     left = [row["left"]["documents"] for row in total["waterfall"]]
     assert left == sorted(left, reverse=True)
