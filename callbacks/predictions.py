@@ -22,7 +22,7 @@ class Predictions(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: lightning.Trainer, pl_module: Any, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        if not getattr(trainer.strategy, "is_first_of_its_share", True):
+        if not getattr(trainer.strategy, "is_model_parallel_leader", True):
             return
         share = (trainer.distributed_sampler_kwargs or {"rank": 0})["rank"]
         folder = Path(trainer.default_root_dir)

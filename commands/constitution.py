@@ -22,8 +22,8 @@ from alignment.constitutional.judge import Judge, LoadedModel
 from alignment.constitutional.llm_calls import AnnotationStage, PromptRecord, RecordedCalls
 from alignment.constitutional.record_log import Records, costs, json_lines, write_whole
 from alignment.constitutional.revisions import Revisions
-from common.artifacts import fingerprint
 from common.errors import InputError
+from common.fingerprint import fingerprint
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.conversations.multiple_choice import question_batches
 from datamodules.conversations.row_formats import Unusable, instruction, preference, question

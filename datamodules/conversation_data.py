@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import xxhash
 
-from common.artifacts import fingerprint, run_stage, source_fingerprint
+from common.artifacts import build_artifact
 from common.errors import InputError
+from common.fingerprint import code_fingerprint, fingerprint
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import Example, Examples, read_summary, write_examples
 from datamodules.conversations.row_formats import Unusable
@@ -18,13 +19,6 @@ from datamodules.conversations.rows import Row, Rows
 from datamodules.resumable import ResumableDataModule
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore
 from datamodules.tokenization.sentencepiece import Tokenizer
-
-_SOURCES = (
-    "conversation_data.py", "conversations/chat_template.py", "conversations/row_formats.py", "readers/document.py",
-    "conversations/example_store.py", "tokenization/hugging_face.py", "sft.py", "preferences.py", "prompts.py",
-    "readers/base.py", "readers/formats/bounded_streams.py", "readers/files.py", "readers/installed.py",
-    "readers/paths.py", "conversations/rows.py", "conversations/synthetic_tasks.py", "tokenization/sentencepiece.py",
-)  # fmt: skip
 
 
 class ConversationDataModule(ResumableDataModule):
@@ -107,7 +101,7 @@ class ConversationDataModule(ResumableDataModule):
                 self.settings(),
                 self.validation_fraction,
                 self.split_seed,
-                source_fingerprint(*_SOURCES),
+                code_fingerprint(type(self).__module__, type(self.rows).__module__),
             )
 
             def make(into: Path) -> None:
@@ -116,7 +110,7 @@ class ConversationDataModule(ResumableDataModule):
                     self.vocabulary_size,
                 )  # fmt: skip
 
-            self.prepared = run_stage(self.folder, self.name, key, make)
+            self.prepared = build_artifact(self.folder, self.name, key, make)
         return self.prepared
 
     def setup(self, stage: str) -> None:

@@ -13,7 +13,7 @@ import torch
 import xxhash
 from torch.utils.data import DataLoader, Dataset
 
-from common.artifacts import run_stage, verified, write_checksums
+from common.artifacts import build_artifact, verified, write_checksums
 from common.errors import InputError
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.chat_template import Encoded
@@ -245,7 +245,7 @@ class PreferenceData(ConversationDataModule):
             write_checksums(into, *(f"{split}.npy" for split in log_probabilities))
 
         name, _, digits = self._reference_name(key).rpartition("-")
-        run_stage(self.folder, name, digits, write)
+        build_artifact(self.folder, name, digits, write)
 
     def open_reference(self, key: str) -> None:
         """Give batches the log-probabilities stored under a key.

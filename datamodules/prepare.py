@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
-from lightning.pytorch.utilities import rank_zero_info
 
-from common.artifacts import checksummed, fingerprint, run_stage, source_fingerprint, verified, write_checksums
+from common.artifacts import artifact_files, build_artifact, verified, write_checksums
+from common.console import announce
 from common.errors import InputError
+from common.fingerprint import code_fingerprint, fingerprint
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.passes.write import DOCUMENTS
 from datamodules.curation.pipeline import (
@@ -27,14 +28,18 @@ from datamodules.curation.pipeline import (
     list_inputs,
 )
 from datamodules.curation.reports.summary import format_table
-from datamodules.readers import provenance_name
+from datamodules.readers.base import provenance_name
 from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
 from datamodules.shards.write import DocumentFile, sample_texts, write_shards
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings, train_tokenizer
 
-_TOKENIZER_SOURCES = ("tokenization/sentencepiece.py", "tokenization/hugging_face.py", "shards/write.py")
-_SHARDS_SOURCES = ("shards/format.py", "shards/write.py", "tokenization/word_cache.py", "shards/parquet_tokens.py")
+_TOKENIZER_CODE = (
+    "datamodules.tokenization.sentencepiece",
+    "datamodules.tokenization.hugging_face",
+    "datamodules.shards.write",
+)
+_SHARDS_CODE = ("datamodules.shards.write",)
 
 
 @dataclass(frozen=True)
@@ -92,17 +97,17 @@ def prepare(
     documents = prepare_documents(folder, text, near_duplicates, validation_fraction, seed, curation) if text else None
     chosen: Any = xxhash.xxh3_64_hexdigest(tokenizer.model) if isinstance(tokenizer, Tokenizer) else tokenizer.to_dict()
     documents_key = documents.name.removeprefix(f"{DOCUMENTS}-") if documents else None
-    tokenizer_key = fingerprint(documents_key, chosen, source_fingerprint(*_TOKENIZER_SOURCES))
+    tokenizer_key = fingerprint(documents_key, chosen, code_fingerprint(*_TOKENIZER_CODE))
     described = [[provenance_name(part.file.name), *astuple(part)[2:], part.source] for part in token_files]
     changed = [[part.file.size, part.file.changed] for part in token_files]
-    shards_key = fingerprint(tokenizer_key, described, changed, source_fingerprint(*_SHARDS_SOURCES))
+    shards_key = fingerprint(tokenizer_key, described, changed, code_fingerprint(*_SHARDS_CODE))
 
     def make_tokenizer(into: Path) -> None:
         made = tokenizer
         if isinstance(made, TokenizerSettings):
             assert documents is not None
             sample = sample_texts(document_files(documents), made.weights, int(made.sample_megabytes * 1e6))
-            rank_zero_info(f"tokenizer: learning {made.vocabulary_size} tokens from {made.sample_megabytes} MB of text")
+            announce(f"tokenizer: learning {made.vocabulary_size} tokens from {made.sample_megabytes} MB of text")
             made = train_tokenizer(sample, made)
         made.write(into)
         write_checksums(into, *(file.name for file in sorted(into.iterdir())))
@@ -114,8 +119,8 @@ def prepare(
         files: list[DocumentFile | TokenFile] = [*whole, *token_files]
         write_shards(files, into, tokenizer_folder, curation.engine)
 
-    tokenizer_folder = run_stage(folder, "tokenizer", tokenizer_key, make_tokenizer)
-    shards = run_stage(folder, "shards", shards_key, make_shards, resumable=True)
+    tokenizer_folder = build_artifact(folder, "tokenizer", tokenizer_key, make_tokenizer)
+    shards = build_artifact(folder, "shards", shards_key, make_shards, resumable=True)
     if documents is not None:
         # Read again only when training ends: better refused before it begins.
         verified(documents / SUMMARY)
@@ -155,9 +160,9 @@ def prepare_documents(
 
     def make_documents(into: Path) -> None:
         summary = clean(sources, inputs, into, near_duplicates, validation_fraction, seed, curation)
-        rank_zero_info(format_table(summary))
+        announce(format_table(summary))
 
-    return run_stage(folder, DOCUMENTS, key, make_documents, resumable=True)
+    return build_artifact(folder, DOCUMENTS, key, make_documents, resumable=True)
 
 
 def read_summary(documents: Path) -> dict[str, Any]:
@@ -173,5 +178,5 @@ def document_files(documents: Path) -> list[Path]:
     Raises:
         InputError: when one is damaged.
     """
-    names = checksummed(documents)
+    names = artifact_files(documents)
     return [verified(documents / name, documents) for name in names if name.startswith(f"{DOCUMENTS}/")]

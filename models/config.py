@@ -69,7 +69,8 @@ class Experts:
     def __post_init__(self) -> None:
         if not 0 < self.experts_per_token <= self.num_experts:
             raise InputError(
-                f"experts: experts_per_token={self.experts_per_token} must lie between 1 and num_experts={self.num_experts}"
+                f"experts: experts_per_token={self.experts_per_token} must lie between 1 and "
+                f"num_experts={self.num_experts}"
             )
         if self.balance_weight < 0 or self.z_weight < 0:
             raise InputError(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignment.constitutional.record_log import write_whole
 from alignment.rewards.base import Answer
-from common.artifacts import fingerprint
+from common.fingerprint import fingerprint
 from datamodules.conversations.rows import Row
 from datamodules.tokenization.sentencepiece import Tokenizer
 

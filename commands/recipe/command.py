@@ -27,8 +27,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from callbacks.reports.recipe_report import StageSummary, write_recipe_report
 from commands.recipe.plan import Record, Resolve, Stage, Step, make_plan
-from common.artifacts import sync
 from common.errors import InputError
+from common.files import sync
 
 PROGRAM = [sys.executable, str(Path(__file__).parents[2] / "main.py")]
 RECORDS, LOGS, LOCK = "recipe.json", "logs", ".lock"

@@ -5,21 +5,17 @@ before. Left out is what only watches (loggers, callbacks of `callbacks`), and o
 better sentence must not cost a week of training. What is installed is not looked at, nor are classes of other projects.
 """
 
-import ast
-import functools
 import importlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
+from common.files import checksum
+from common.fingerprint import ROOT, ast_fingerprint, fingerprint, import_closure, module_file
 
-from common.artifacts import checksum, fingerprint
-
-ROOT = Path(__file__).parents[2]
 WATCHING = re.compile(r"(config|resume|trainer\.(logger|log_every_n_steps|enable_\w+))\b.*")
 """Keys that change nothing about what a stage makes."""
 WRITTEN = {"default_root_dir", "folder", "downloads", "save_dir", "output"}
@@ -115,7 +111,7 @@ def sources_of(flat: Flat, modules: list[Path]) -> dict[str, str]:
     found = import_closure([*modules, *filter(None, map(source_of_class, sorted(named)))])
     templates = {template for path in found for template in path.parent.glob("templates/*.jinja")}
     return {
-        str(path.relative_to(ROOT)): meaning(path) if path in found else checksum(path)
+        str(path.relative_to(ROOT)): ast_fingerprint(path) if path in found else checksum(path)
         for path in sorted(found | templates)
     }
 
@@ -127,56 +123,3 @@ def source_of_class(class_path: str) -> Path | None:
         return None
     defined = getattr(importlib.import_module(module), name)
     return module_file(defined.__module__)
-
-
-def module_file(name: str) -> Path | None:
-    """The file of a module of this project, or None."""
-    path = ROOT.joinpath(*name.split("."))
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
-
-
-def import_closure(files: Iterable[Path]) -> set[Path]:
-    """These files and all of this project that they import, directly or not."""
-    found: set[Path] = set()
-    waiting = list(files)
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += imported(path)
-    return found
-
-
-@functools.cache
-def imported(path: Path) -> list[Path]:
-    """Files of this project that a file imports, but for callbacks, which only watch."""
-    return [
-        file
-        for name in imported_names(path.read_text(encoding="utf-8"))
-        if not name.startswith("callbacks") and (file := module_file(name)) is not None
-    ]
-
-
-def imported_names(source: str) -> Iterator[str]:
-    """Dotted names that may be modules."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@functools.cache
-def meaning(path: Path) -> str:
-    """Fingerprint of what a source file does: comments, docstrings and layout do nothing."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            node.body = [line for line in body if not is_text(line)] or [ast.Pass()]  # type: ignore[attr-defined]
-    return xxhash.xxh3_64_hexdigest(ast.unparse(tree).encode())[:12]
-
-
-def is_text(node: ast.AST) -> bool:
-    """Whether a statement is nothing but a string."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

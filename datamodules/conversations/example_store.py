@@ -19,10 +19,10 @@ from typing import Any, Self
 
 import numpy as np
 import xxhash
-from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
 from common.artifacts import verified, write_checksums
+from common.console import announce
 from common.errors import InputError
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import Row
@@ -137,7 +137,7 @@ def write_examples(
             )
     (folder / SUMMARY).write_text(json.dumps(vars(counts), indent=1), encoding="utf-8")
     write_checksums(folder, *sorted(file.name for file in folder.iterdir()))
-    rank_zero_info(counts.table(folder.name.removeprefix(".").removesuffix(".partial")))
+    announce(counts.table(folder.name.removeprefix(".").removesuffix(".partial")))
     return counts
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow
 
 from common.errors import InputError
-from datamodules.readers import Files, PythonSources, definitions, parse_python
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
+from datamodules.readers.files import Files
+from datamodules.readers.installed import PythonSources, definitions, parse_python
 
 Row = dict[str, Any]
 

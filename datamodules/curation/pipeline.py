@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 
-import daft
 import pyarrow.compute
 import pyarrow.parquet
 from tqdm import tqdm
 
-from common.artifacts import fingerprint, source_fingerprint, write_checksums
+from common.artifacts import write_checksums
 from common.daft_engine import use_engine, workers
 from common.errors import InputError
+from common.fingerprint import code_fingerprint, fingerprint
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
@@ -38,12 +38,16 @@ from datamodules.curation.personal_data.mask import MaskPersonalData
 from datamodules.curation.reports.step_throughput import step_rates
 from datamodules.curation.reports.stopwatch import Clock
 from datamodules.curation.reports.summary import summarize
-from datamodules.readers import InputFile, Reader, provenance_name
+from datamodules.readers.base import InputFile, Reader, provenance_name
 
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 SUMMARY, TIMINGS = "cleaning.json", "timings.json"
 WORK = "work"
 """Folder inside an unfinished stage for what is removed at its end."""
+
+
+OBSERVERS = tuple(f"datamodules.curation.reports.{name}" for name in ("explain", "stopwatch", "step_throughput"))
+"""Modules that only watch: editing one cleans nothing again."""
 
 
 @dataclass
@@ -157,15 +161,10 @@ def cleaning_fingerprint(
         for name, source in sources.items()
     }
     near = near_duplicates.settings() if near_duplicates else None
-    here = Path(__file__).parents[1]
-    files = [*here.glob("readers/**/*.py"), *here.glob("curation/**/*.py")]
-    names = {file.relative_to(here).as_posix() for file in files} - {
-        "curation/reports/explain.py",
-        "curation/reports/stopwatch.py",
-        "curation/reports/step_throughput.py",
-    }
-    code = source_fingerprint(*sorted(names))
-    return fingerprint(described, near, validation_fraction, seed, curation.settings(), code, daft.__version__)
+    parts = [part for source in sources.values() for part in (source.reader, *source.steps)]
+    modules = {type(part).__module__ for part in [*parts, *curation.steps]}
+    code = code_fingerprint(__name__, *sorted(modules), without=OBSERVERS)
+    return fingerprint(described, near, validation_fraction, seed, curation.settings(), code)
 
 
 def clean(

@@ -18,8 +18,9 @@ from typing import IO, Any
 import numpy as np
 import pyarrow.compute
 
-from common.artifacts import checksum, verified, write_atomically, write_checksums
+from common.artifacts import verified, write_checksums
 from common.errors import InputError
+from common.files import checksum, write_atomically
 from datamodules.tokenization.sentencepiece import Tokenizer
 
 MANIFEST = "manifest.json"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.artifacts import refusing_full_disk, write_atomically
 from common.errors import InputError
+from common.files import refuse_full_disk, write_atomically
 from datamodules.shards.format import Shard, open_shards
 from datamodules.tokenization.sentencepiece import Tokenizer
 
@@ -41,7 +41,7 @@ def export_megatron(shards: Path, tokenizer: Tokenizer, output: Path) -> list[Pa
     groups: dict[str, list[Shard]] = {}
     for shard in open_shards(shards):
         groups.setdefault(f"{shard.record.source}-{shard.record.split}", []).append(shard)
-    with refusing_full_disk(output):
+    with refuse_full_disk(output):
         output.mkdir(parents=True, exist_ok=True)
         tokenizer.write(output)
         for name, group in groups.items():

@@ -15,7 +15,7 @@ import pyarrow.parquet
 import xxhash
 
 from common.errors import InputError
-from datamodules.readers import InputFile, Reader, distinct_tails, provenance_name, stable_hash
+from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash
 from datamodules.readers.document import Document
 from datamodules.shards.format import ShardRecord, ShardWriter
 from datamodules.tokenization.sentencepiece import Tokenizer

@@ -21,9 +21,9 @@ import pyarrow.parquet
 from daft import DataType, Series, col
 from tqdm import tqdm
 
-from common.artifacts import write_atomically
 from common.daft_engine import use_engine
 from common.errors import InputError
+from common.files import write_atomically
 from datamodules.shards.format import ShardRecord, ShardWriter, write_manifest
 from datamodules.shards.parquet_tokens import TokenFile
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer

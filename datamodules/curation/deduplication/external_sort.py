@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.artifacts import sync
+from common.files import sync
 
 RECORDS_IN_MEMORY = 4 * 2**20
 """Records of all pieces looked at together, at 16 to 24 bytes, plus as much again several times while they are sorted:

@@ -11,8 +11,8 @@ import daft
 from daft import Expression, lit
 from daft.functions import lower, regexp_count, when
 
-from common.artifacts import checksum
 from common.errors import InputError
+from common.files import checksum
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.quality_classifier import LearnedFilter
 

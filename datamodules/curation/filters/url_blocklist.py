@@ -16,8 +16,8 @@ import numpy as np
 import xxhash
 from daft import DataType, Expression, Series, col
 
-from common.artifacts import checksum
 from common.errors import InputError
+from common.files import checksum
 from datamodules.curation.filters.base import Filter, Threshold
 
 LONGEST_PATH = 32

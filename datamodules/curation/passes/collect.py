@@ -18,10 +18,11 @@ import pyarrow
 import pyarrow.parquet
 from daft import DataType, col
 
-from common.artifacts import fingerprint, write_atomically
 from common.daft_engine import spread
 from common.errors import InputError
-from datamodules.readers import InputFile, Reader, provenance_name, stable_hash
+from common.files import write_atomically
+from common.fingerprint import fingerprint
+from datamodules.readers.base import InputFile, Reader, provenance_name, stable_hash
 from datamodules.readers.document import Document
 from datamodules.readers.formats.bounded_streams import DAMAGE, uncompressed_name
 

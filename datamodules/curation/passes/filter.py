@@ -15,9 +15,9 @@ import pyarrow.parquet
 from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import coalesce, hash, left, length_bytes, regexp, when
 
-from common.artifacts import write_atomically
 from common.daft_engine import spread
 from common.errors import InputError
+from common.files import write_atomically
 from datamodules.curation.deduplication.exact import text_key
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.url import UrlDuplicates

@@ -20,7 +20,7 @@ from datamodules.curation.passes.filter import EXCERPT_CHARACTERS, READING
 from datamodules.curation.passes.write import DOCUMENTS, DROPPED, REPEATED
 from datamodules.curation.reports.histograms import PREFIX
 from datamodules.curation.reports.sampled_documents import EXAMPLES, Examples
-from datamodules.readers import stable_hash
+from datamodules.readers.base import stable_hash
 
 KEPT = "kept"
 SHOWN = 160

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from commands.recipe import command as recipe
 from commands.recipe.command import read_records, run_recipe
-from commands.recipe.dependencies import MadeOf, files_of, flatten, import_closure, meaning, sources_of
+from commands.recipe.dependencies import MadeOf, files_of, flatten, sources_of
 from commands.recipe.plan import Stage, as_argument, make_plan
 from common.errors import InputError
+from common.fingerprint import ast_fingerprint, import_closure
 from main import main, resolved
 from tests.conftest import ROOT, Configure
 from tests.helpers.distributed import forked
@@ -305,7 +306,8 @@ def test_edited_source_is_followed_where_that_is_wanted(
     run_recipe(str(tmp_path / "recipe"), stages, with_sources)
     edited = str(ROOT / "models/decoder.py")
     monkeypatch.setattr(
-        "commands.recipe.dependencies.meaning", lambda path: "edited" if str(path) == edited else meaning(path)
+        "commands.recipe.dependencies.ast_fingerprint",
+        lambda path: "edited" if str(path) == edited else ast_fingerprint(path),
     )
     assert actions() == {
         "pretrain": "run: models/decoder.py changed",
@@ -317,7 +319,7 @@ def test_edited_source_is_followed_where_that_is_wanted(
 def test_a_comment_changes_nothing_a_number_does(tmp_path: Path) -> None:
     def fingerprint_of(name: str, source: str) -> str:
         (tmp_path / name).write_text(source)
-        return meaning(tmp_path / name)
+        return ast_fingerprint(tmp_path / name)
 
     plain = fingerprint_of("a.py", "def f(x):\n    return x + 1\n")
     assert (

@@ -1,0 +1,23 @@
+"""Console messages: one line on standard error, from one process of a run.
+
+A logger would bring levels and handlers that nobody sets here; what a command makes goes to standard output, what it
+says about its way there comes here. Of many processes the first one speaks.
+"""
+
+import os
+import sys
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+"""Environment variables in which launchers write a process's rank."""
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the first one of its run, or the only one."""
+    found = next((os.environ[name] for name in RANKS if name in os.environ), "0")
+    return found == "0"
+
+
+def announce(message: str) -> None:
+    """Print a message on standard error, on rank 0 only."""
+    if is_rank_zero():
+        print(message, file=sys.stderr, flush=True)
