@@ -286,7 +286,7 @@ def test_sources_are_those_that_are_imported() -> None:
     } <= policy
     assert not any(name.startswith(("alignment", "datamodules", "callbacks")) for name in model)
     assert not any(name.startswith(("datamodules", "callbacks")) for name in policy)
-    assert "datamodules/templates/plain.jinja" in of("datamodules.SFTData")
+    assert "datamodules/conversations/templates/plain.jinja" in of("datamodules.SFTData")
     assert of("lightning.pytorch.callbacks.Timer") == set()
     assert not any(path.name == "report.py" for path in import_closure([ROOT / "commands/compare/command.py"]))
 
