@@ -100,7 +100,7 @@ def prepare_documents(texts: Path, into: Path) -> None:
     """The stages of `prepare` on the made-up corpus with the rules of web text."""
     from datamodules import Files, GopherQuality, GopherRepetition, Length, NearDuplicates, TextSource
     from datamodules.prepare import prepare
-    from datamodules.tokenization.sentencepiece import TokenizerSettings
+    from datamodules.tokenization.base import TokenizerSettings
 
     rules = [Length(), GopherQuality(), GopherRepetition()]
     sources = {"web": TextSource(Files([str(texts)]), rules)}

@@ -17,8 +17,8 @@ from datamodules.conversations.example_store import Example, Examples, read_summ
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import Row, Rows
 from datamodules.resumable import ResumableDataModule
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore
-from datamodules.tokenization.sentencepiece import Tokenizer
 
 
 class ConversationDataModule(ResumableDataModule):

@@ -16,23 +16,18 @@ from common.artifacts import artifact_files, build_artifact, verified, write_che
 from common.console import announce
 from common.errors import InputError
 from common.fingerprint import code_fingerprint, fingerprint
+from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.passes.write import DOCUMENTS
-from datamodules.curation.pipeline import (
-    SUMMARY,
-    TIMINGS,
-    CurationConfig,
-    TextSource,
-    clean,
-    cleaning_fingerprint,
-    list_inputs,
-)
+from datamodules.curation.pipeline import SUMMARY, TIMINGS, clean, cleaning_fingerprint, list_inputs
 from datamodules.curation.reports.summary import format_table
 from datamodules.readers.base import provenance_name
 from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
-from datamodules.shards.write import DocumentFile, sample_texts, write_shards
+from datamodules.shards.write import DocumentFile, write_shards
+from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
-from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenization.sentencepiece import train_tokenizer
+from datamodules.tokenization.training_sample import sample_texts
 
 _TOKENIZER_CODE = (
     "datamodules.tokenization.sentencepiece",

@@ -12,22 +12,24 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.errors import InputError
+from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.curation.deduplication.url import UrlDuplicates
 from datamodules.curation.filters.base import CleaningStep
 from datamodules.curation.personal_data.mask import MaskPersonalData
-from datamodules.curation.pipeline import CurationConfig, TextSource
 from datamodules.curation.reports.explain import documents_by_id, explain, format_examples
 from datamodules.curation.reports.summary import format_table
 from datamodules.mixing.balance import Balance, mixture_report
-from datamodules.mixing.mixture import EvaluationOrder, Mixture, PackedWindows, WindowedSource
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.mixing.mixture import EvaluationOrder, Mixture
+from datamodules.mixing.windows import PackedWindows, WindowedSource
 from datamodules.prepare import Prepared, prepare, prepare_documents, read_summary
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
+from datamodules.resumable import ResumableDataModule
 from datamodules.shards.format import Shard, open_shards
+from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, restore
-from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings
 
 
 class PretrainingData(ResumableDataModule):

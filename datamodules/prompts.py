@@ -15,7 +15,7 @@ from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.example_store import SPLITS, Example, Examples
 from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import Row, Rows
-from datamodules.resumable import EpochOrder, StepBatch
+from datamodules.mixing.samplers import EpochOrder, StepBatch
 
 
 class PromptBatches(Dataset[dict[str, Any]]):

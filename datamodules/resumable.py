@@ -6,103 +6,16 @@ ahead of what was learned from, what each step up to there consumed, and which s
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning
-import xxhash
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
-from datamodules.mixing.mixture import PADDING, BatchDataset, DistributedBatchSampler, permute
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.mixing.samplers import BatchDataset, DistributedBatchSampler, StepBatch, StepBatchSampler
 from datamodules.mixing.skipped_samples import SkippedSamples
-
-
-class EpochOrder:
-    """Sample number to item: all items once an epoch, in a new pseudo-random order each time.
-
-    Args:
-        items: their number.
-        seed: of all orders.
-    """
-
-    def __init__(self, items: int, seed: int) -> None:
-        self.items, self.seed = items, seed
-
-    def __getitem__(self, sample: int) -> int:
-        epoch, position = divmod(sample, self.items)
-        return permute(position, self.items, xxhash.xxh3_64_intdigest(f"epoch/{epoch}".encode(), seed=self.seed))
-
-
-@dataclass(frozen=True)
-class BatchSizeWarmup:
-    """Batches that begin small and grow: early gradients agree with each other, so few samples tell the direction
-    (McCandlish et al. 2018). GPT-3 grew its batch over the first billions of tokens (Brown et al. 2020, section 2.3).
-
-    Args:
-        initial: windows in a micro-batch at first.
-        increment: windows added each time; every size is kept for equally many steps, as in Megatron-LM.
-        steps: optimizer steps until the full size.
-
-    Raises:
-        InputError: for a value out of its range.
-    """
-
-    initial: int
-    increment: int
-    steps: int
-
-    def __post_init__(self) -> None:
-        if min(self.initial, self.increment, self.steps) < 1:
-            raise InputError(
-                f"batch_size_warmup: initial={self.initial}, increment={self.increment}, steps={self.steps}: all must "
-                "be at least 1"
-            )
-
-    def sizes(self, full: int) -> list[int]:
-        """Every size there is on the way to `full`, ascending."""
-        return [*range(self.initial, full, self.increment), full]
-
-    def size(self, step: int, full: int) -> int:
-        """Windows in a micro-batch of optimizer step number `step`."""
-        sizes = self.sizes(full)
-        return sizes[min(step * (len(sizes) - 1) // self.steps, len(sizes) - 1)]
-
-    def smaller(self, full: int) -> list[tuple[int, int]]:
-        """Every size below `full`, ascending, and the optimizer steps that it is kept for."""
-        sizes = self.sizes(full)
-        last = len(sizes) - 1
-        starts = [-(-number * self.steps // max(1, last)) for number in range(last + 1)]
-        return [(size, stop - start) for size, (start, stop) in zip(sizes, itertools.pairwise(starts), strict=False)]
-
-
-class StepBatch(NamedTuple):
-    """A micro-batch by its samples, and those of the whole optimizer step over all ranks; empty outside training."""
-
-    samples: list[int]
-    step: Sequence[int]
-
-
-class StepBatchSampler(Sampler[StepBatch]):
-    """Names with every micro-batch the samples of its optimizer step, so that losses can be divided by what is in it.
-
-    Args:
-        batches: of this rank, beginning with a step.
-        samples_per_step: over all ranks and accumulated batches.
-    """
-
-    def __init__(self, batches: DistributedBatchSampler, samples_per_step: int) -> None:
-        self.batches, self.samples_per_step = batches, samples_per_step
-
-    def __iter__(self) -> Iterator[StepBatch]:
-        first, taken, skipped = self.batches.start(), 0, self.batches.skipped
-        for samples in self.batches:
-            if taken == self.samples_per_step:
-                first, taken = skipped.after(first, taken), 0
-            if taken == 0:
-                step = skipped.take(first, self.samples_per_step)
-            taken += len(samples) * self.batches.ranks
-            yield StepBatch(samples, step)
+from datamodules.mixing.windows import PADDING
 
 
 class BatchSizeSegment(NamedTuple):

@@ -8,11 +8,11 @@ import pytest
 
 from common.artifacts import verified, write_checksums
 from common.errors import InputError
-from datamodules.curation.pipeline import TextSource
+from datamodules.curation.config import TextSource
 from datamodules.prepare import Prepared, prepare
 from datamodules.readers import Files
 from datamodules.shards.format import open_shards
-from datamodules.tokenization.sentencepiece import TokenizerSettings
+from datamodules.tokenization.base import TokenizerSettings
 from tests.conftest import sentences
 
 

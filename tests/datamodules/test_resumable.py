@@ -18,13 +18,13 @@ import pytest
 import xxhash
 
 from common.errors import InputError
+from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.curation.filters.gopher import GopherQuality
 from datamodules.curation.filters.length import Length
 from datamodules.curation.passes.collect import RAW_SCHEMA, chunk_files, write_pieces
-from datamodules.curation.pipeline import CurationConfig, TextSource
 from datamodules.prepare import document_files, prepare_documents, read_summary
 from datamodules.readers import Files, InputFile
 from tests.conftest import sentences

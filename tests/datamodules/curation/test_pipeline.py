@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
+from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.gopher import GopherQuality
@@ -25,7 +26,7 @@ from datamodules.curation.filters.length import Length
 from datamodules.curation.filters.normalize import Normalize
 from datamodules.curation.passes.validation_split import choose_validation
 from datamodules.curation.personal_data.mask import KINDS, MaskPersonalData, mask
-from datamodules.curation.pipeline import CurationConfig, TextSource, clean, list_inputs
+from datamodules.curation.pipeline import clean, list_inputs
 from datamodules.curation.reports.summary import format_table
 from datamodules.readers import Files, stable_hash
 from tests.conftest import sentences

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from datamodules.mixing.mixture import DistributedBatchSampler
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.mixing.samplers import DistributedBatchSampler, StepBatchSampler
 from datamodules.mixing.skipped_samples import SkippedSamples
 from datamodules.random_tokens import RandomTokens
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule, StepBatchSampler
+from datamodules.resumable import ResumableDataModule
 
 RANGES = st.lists(st.tuples(st.integers(0, 80), st.integers(1, 30)).map(lambda p: (p[0], p[0] + p[1])), max_size=6)
 
