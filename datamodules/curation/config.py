@@ -1,6 +1,6 @@
 """Settings of curation: text sources, and what is done to all of them alike.
 
-They are dataclasses that YAML fills by their fields. What is in `settings` decides the folder that the result is kept in,
+They are dataclasses that YAML fills by their fields. `settings` decides the folder that the result is kept in,
 so a field that changes no document stays out of it.
 """
 

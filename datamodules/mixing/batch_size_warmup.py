@@ -1,7 +1,7 @@
 """Batch-size warm-up: micro-batches that begin small and grow to the full size.
 
-Early gradients agree with each other, so few samples show the direction (McCandlish et al. 2018); small batches take more
-steps from the same tokens. Every size is a tensor shape of its own, which compiled code is compiled for again.
+Early gradients agree with each other, so few samples show the direction (McCandlish et al. 2018); small batches take
+more steps from the same tokens. Every size is a tensor shape of its own, for which compiled code is compiled again.
 """
 
 import itertools
