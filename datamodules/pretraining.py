@@ -26,7 +26,7 @@ from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
 from datamodules.mixing.mixture import EvaluationOrder, Mixture
 from datamodules.mixing.windows import PackedWindows, WindowedSource
 from datamodules.prepare import Prepared, prepare, prepare_documents, read_summary
-from datamodules.resumable import ResumableDataModule
+from datamodules.resumable import DATA_STATE, ResumableDataModule
 from datamodules.shards.format import Shard, open_shards
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, restore
@@ -272,4 +272,4 @@ class PretrainingData(ResumableDataModule):
 
     def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
         """The tokenizer a checkpoint was trained with, whatever has become of the data."""
-        return restore(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))
+        return restore(bytes(checkpoint[DATA_STATE]["tokenizer"].tolist()))

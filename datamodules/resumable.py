@@ -1,7 +1,8 @@
-"""What DataModules of numbered samples share: which of them this rank sees, and how many were learned from.
+"""Base LightningDataModule: deterministic sample order, data-parallel sharding and exact resumption.
 
-The only state is how far the order was consumed, counted in optimizer steps, because a prefetching loader is always
-ahead of what was learned from, what each step up to there consumed, and which stretches of it are left out.
+The state is the position in the order of samples, counted in optimizer steps because a prefetching loader is ahead of
+training; the batch size of each earlier step; and the ranges of samples that are skipped. Nothing is saved per worker
+or rank, so a run may continue on another number of them.
 """
 
 import itertools
@@ -17,9 +18,34 @@ from datamodules.mixing.samplers import BatchDataset, DistributedBatchSampler, S
 from datamodules.mixing.skipped_samples import SkippedSamples
 from datamodules.mixing.windows import PADDING
 
+DATA_STATE = "data"
+"""Key of a data module's state in a checkpoint."""
+
+
+class DataStateKey(lightning.Callback):
+    """Moves a data module's state to `DATA_STATE` in the checkpoint.
+
+    Lightning names it after the class, so that a renamed class would silently begin again at the first sample.
+    """
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[DATA_STATE] = checkpoint.pop(type(trainer.datamodule).__qualname__)  # type: ignore[attr-defined]
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if DATA_STATE not in checkpoint:
+            raise InputError(
+                f"the checkpoint of step {checkpoint['global_step']} holds no position in the data: name one of a "
+                "training run, or begin from its weights"
+            )
+        trainer.datamodule.load_state_dict(checkpoint[DATA_STATE])  # type: ignore[attr-defined]
+
 
 class BatchSizeSegment(NamedTuple):
-    """Optimizer steps in a row with equally many samples each: after `step` of them `sample` was the first to come."""
+    """Optimizer steps in a row with one batch size; `sample` is the first sample number after `step` steps."""
 
     step: int
     sample: int
@@ -27,7 +53,7 @@ class BatchSizeSegment(NamedTuple):
 
 
 class ResumableDataModule(lightning.LightningDataModule):
-    """Deals sample numbers out to data-parallel ranks and remembers the position in their order.
+    """Data module of numbered samples: each rank's share of them, and the position in their order.
 
     Args:
         batch_size: windows in a micro-batch of one rank.
@@ -50,6 +76,20 @@ class ResumableDataModule(lightning.LightningDataModule):
         self.consumed_samples = self.counted_steps = 0
         self.skipped = SkippedSamples()
         self.stretches: list[BatchSizeSegment] = []
+
+    @property
+    def trainer(self) -> lightning.Trainer | None:
+        """The trainer, as Lightning sets it when a run begins."""
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: lightning.Trainer | None) -> None:
+        self._trainer = trainer
+        if isinstance(trainer, lightning.Trainer):
+            callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            if not any(isinstance(callback, DataStateKey) for callback in callbacks):
+                # First: other callbacks may look at the position when they load their own state.
+                callbacks.insert(0, DataStateKey())
 
     def ranks(self) -> tuple[int, int]:
         """This process's data-parallel rank and their number, as the strategy counts them."""

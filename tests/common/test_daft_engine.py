@@ -10,12 +10,12 @@ import pytest
 from common.daft_engine import use_engine
 from common.errors import InputError
 from tests.conftest import ROOT
-from tests.datamodules.test_resumable import checksums, clean_into, write_texts
+from tests.datamodules.curation.test_resumed_curation import checksums, clean_into, write_texts
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.datamodules.test_resumable import clean_into
+from tests.datamodules.curation.test_resumed_curation import clean_into
 clean_into(Path(sys.argv[1]), Path(sys.argv[2]), engine="ray")
 """
 
