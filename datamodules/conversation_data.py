@@ -20,6 +20,9 @@ from datamodules.resumable import DATA_STATE, ResumableDataModule
 from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore
 
+BATCHING = ("datamodules.mixing", "datamodules.resumable", "datamodules.conversations.packing")
+"""Modules that decide batches and no example on disk."""
+
 
 class ConversationDataModule(ResumableDataModule):
     """Examples made of rows with a trained tokenizer.
@@ -101,7 +104,7 @@ class ConversationDataModule(ResumableDataModule):
                 self.settings(),
                 self.validation_fraction,
                 self.split_seed,
-                code_fingerprint(type(self).__module__, type(self.rows).__module__),
+                code_fingerprint(type(self).__module__, type(self.rows).__module__, without=BATCHING),
             )
 
             def make(into: Path) -> None:
