@@ -72,7 +72,7 @@ def prepare_until_documents(count: int) -> dict[str, Any]:
                 peak = max(peak, peak_memory(process.pid))
                 time.sleep(0.05)
             seconds = time.perf_counter() - (started or 0)
-            done = [json.loads(path.read_text()) for path in Path(work).glob("documents-*/cleaning.json")]
+            done = [json.loads(path.read_text()) for path in Path(work).glob("documents-*/curation.json")]
             process.kill()
         if not done or started is None:
             raise SystemExit(f"prepare of {count} documents ended with {process.returncode} before its documents stage")

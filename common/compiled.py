@@ -1,9 +1,9 @@
 """Numba compilation of loops: without the interpreter's lock, and cached on disk until any of them changes.
 
-Numba caches what it compiled until the function's own file changes, but what a function calls in other files is compiled
-into it and would go stale unseen. So the cache folder is named by the contents of every file that has loops: an edit of
-one compiles all of them again, which takes about a minute, and no text is measured by an earlier version of a rule.
-Numbers that loops take from the module around them belong in such files too.
+Numba caches what it compiled until the function's own file changes, but what a function calls in other files is
+compiled into it and would go stale unseen. So the cache folder is named by the contents of every file that has loops:
+an edit of one compiles all of them again, which takes about a minute, and no text is measured by an earlier version of
+a rule. Numbers that loops take from the module around them belong in such files too.
 """
 
 import functools

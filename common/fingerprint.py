@@ -2,8 +2,9 @@
 
 Source code counts by what it does: the abstract syntax tree, without docstrings and comments, of a module and of all
 modules of this project that it imports, and the versions of the installed libraries that these import. An edited
-comment makes nothing again; an edited line three imports away does. It is an over-estimate: a function that is imported and
-never called counts too. The `__init__.py` of a package counts only where something is imported from it by that name.
+comment makes nothing again; an edited line three imports away does. It is an over-estimate: a function that is imported
+and never called counts too. The `__init__.py` of a package counts only where something is imported from it by that
+name.
 """
 
 import ast

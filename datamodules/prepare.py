@@ -19,7 +19,7 @@ from common.fingerprint import code_fingerprint, fingerprint
 from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.passes.write import DOCUMENTS
-from datamodules.curation.pipeline import SUMMARY, TIMINGS, clean, cleaning_fingerprint, list_inputs
+from datamodules.curation.pipeline import SUMMARY, TIMINGS, curate, curation_fingerprint, list_inputs
 from datamodules.curation.reports.summary import format_table
 from datamodules.readers.base import provenance_name
 from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
@@ -163,10 +163,10 @@ def prepare_documents(
 ) -> Path:
     """Folder of the first stage alone, made if it is not there; arguments as for `prepare`."""
     inputs, curation = list_inputs(sources), curation or CurationConfig()
-    key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
+    key = curation_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
 
     def make_documents(into: Path) -> None:
-        summary = clean(sources, inputs, into, near_duplicates, validation_fraction, seed, curation)
+        summary = curate(sources, inputs, into, near_duplicates, validation_fraction, seed, curation)
         announce(format_table(summary))
 
     return build_artifact(folder, DOCUMENTS, key, make_documents, resumable=True)

@@ -75,7 +75,7 @@ class ResumableDataModule(lightning.LightningDataModule):
         self.batch_size, self.workers, self.batch_size_warmup = batch_size, workers, batch_size_warmup
         self.consumed_samples = self.counted_steps = 0
         self.skipped = SkippedSamples()
-        self.stretches: list[BatchSizeSegment] = []
+        self.segments: list[BatchSizeSegment] = []
 
     @property
     def trainer(self) -> lightning.Trainer | None:
@@ -121,23 +121,23 @@ class ResumableDataModule(lightning.LightningDataModule):
                 before it.
         """
         if step < self.counted_steps:
-            stretch = self._stretch_of(step)
-            return self.skipped.after(stretch.sample, (step - stretch.step) * stretch.samples_per_step)
+            segment = self._segment_of(step)
+            return self.skipped.after(segment.sample, (step - segment.step) * segment.samples_per_step)
         samples = sum(map(self._samples_in, range(self.counted_steps, step)))
         return self.skipped.after(self.consumed_samples, samples)
 
     def samples_of_step(self, step: int) -> list[int]:
         """Samples of the whole optimizer step that made `step` of them complete, over all ranks."""
         earlier = step <= self.counted_steps
-        samples = self._stretch_of(step - 1).samples_per_step if earlier else self._samples_in(step - 1)
+        samples = self._segment_of(step - 1).samples_per_step if earlier else self._samples_in(step - 1)
         return self.skipped.take(self.position_at(step - 1), samples)
 
     def _samples_in(self, step: int) -> int:
         assert self.trainer is not None
         return self.batch_size_of(step) * self.ranks()[1] * self.trainer.accumulate_grad_batches
 
-    def _stretch_of(self, step: int) -> BatchSizeSegment:
-        found = [stretch for stretch in self.stretches if stretch.step <= step]
+    def _segment_of(self, step: int) -> BatchSizeSegment:
+        found = [segment for segment in self.segments if segment.step <= step]
         if not found:
             raise InputError(
                 f"samples of step {step + 1}: the checkpoint of step {self.counted_steps} that this run continues was "
@@ -145,9 +145,9 @@ class ResumableDataModule(lightning.LightningDataModule):
             )
         return found[-1]
 
-    def _stretches_up_to(self, step: int) -> list[BatchSizeSegment]:
+    def _segments_up_to(self, step: int) -> list[BatchSizeSegment]:
         """What earlier starts counted and what this one did."""
-        found, first, sample = list(self.stretches), self.counted_steps, self.consumed_samples
+        found, first, sample = list(self.segments), self.counted_steps, self.consumed_samples
         for samples, steps in itertools.groupby(map(self._samples_in, range(first, step))):
             found.append(BatchSizeSegment(first, sample, samples))
             number = sum(1 for _ in steps)
@@ -219,7 +219,7 @@ class ResumableDataModule(lightning.LightningDataModule):
         return {
             "consumed_samples": self.position(),
             "counted_steps": self.trainer.global_step,
-            "stretches": [list(stretch) for stretch in self._stretches_up_to(self.trainer.global_step)],
+            "segments": [list(segment) for segment in self._segments_up_to(self.trainer.global_step)],
             "skipped": [list(pair) for pair in self.skipped.ranges],
             "order": self.order(),
         }
@@ -243,4 +243,4 @@ class ResumableDataModule(lightning.LightningDataModule):
             self.skipped.add(first, stop)
         self.consumed_samples = state_dict["consumed_samples"]
         self.counted_steps = state_dict["counted_steps"]
-        self.stretches = [BatchSizeSegment(*numbers) for numbers in state_dict.get("stretches", ())]
+        self.segments = [BatchSizeSegment(*numbers) for numbers in state_dict.get("segments", ())]

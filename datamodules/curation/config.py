@@ -13,7 +13,7 @@ from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.curation.deduplication.repeated_text import RepeatedText
 from datamodules.curation.deduplication.url import UrlDuplicates
-from datamodules.curation.filters.base import CleaningStep
+from datamodules.curation.filters.base import CurationStep
 from datamodules.curation.personal_data.mask import MaskPersonalData
 from datamodules.readers.base import Reader
 
@@ -32,7 +32,7 @@ class TextSource:
     """
 
     reader: Reader
-    steps: list[CleaningStep] = field(default_factory=list)
+    steps: list[CurationStep] = field(default_factory=list)
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class CurationConfig:
         InputError: for a chunk that holds nothing.
     """
 
-    steps: list[CleaningStep] = field(default_factory=list)
+    steps: list[CurationStep] = field(default_factory=list)
     url_duplicates: UrlDuplicates | None = field(default_factory=UrlDuplicates)
     repeated_lines: RepeatedLines | None = None
     repeated_spans: RepeatedSpans | None = None

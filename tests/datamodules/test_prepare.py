@@ -53,7 +53,7 @@ def use_everything(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "documents-*/documents/00000.parquet", "documents-*/cleaning.json", "tokenizer-*/tokenizer.model",
+        "documents-*/documents/00000.parquet", "documents-*/curation.json", "tokenizer-*/tokenizer.model",
         "shards-*/manifest.json", "shards-*/checksums.json",
     ],
 )  # fmt: skip

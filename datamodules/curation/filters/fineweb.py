@@ -100,7 +100,7 @@ class FineWebQuality(Filter):
         words = empty_words(longest(offsets) if count_words else 0)
         return _measure_lines(content, offsets, words, splitting_rules(self.words), self.short_line, count_words)
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`fineweb_...`."""
         return active(
             {

@@ -102,7 +102,7 @@ def load_weights(folder: str, checksum: str) -> np.ndarray:
     return weights
 
 
-class LearnedFilter(Filter):
+class ClassifierFilter(Filter):
     """A classifier of `main.py classifier` as a rule; subclasses say which side of the threshold is dropped.
 
     Attributes:
@@ -142,7 +142,7 @@ class LearnedFilter(Filter):
         return {self.measure: score(text)}
 
 
-class QualityClassifier(LearnedFilter):
+class QualityClassifier(ClassifierFilter):
     """Keeps what a classifier finds like its positive examples (DCLM: Li et al. 2024, section 4.4).
 
     Measures `quality_score`, by which the best of several duplicates is chosen as well.
@@ -160,6 +160,6 @@ class QualityClassifier(LearnedFilter):
     def __init__(self, folder: str, minimum: float | None = None) -> None:
         super().__init__(folder, minimum)
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`low_quality`."""
         return {"low_quality": Threshold(self.measure, "<", self.threshold)}

@@ -41,14 +41,14 @@ def choose_validation(
     np.add.at(budget, pair_sources, pair_sizes)
     order = np.argsort(pseudo_random(labels, seed), kind="stable")
     order = order[totals[order] > 0]
-    held_out = _fill(starts, pair_sources, pair_sizes, order, budget * fraction)
+    chosen = _fill(starts, pair_sources, pair_sizes, order, budget * fraction)
     for source in range(len(names)):
         touches = np.zeros(len(labels), dtype=bool)
         touches[pair_components[(pair_sources == source) & (pair_sizes > 0)]] = True
         own = order[touches[order]]
-        if len(own) >= 2 and not held_out[own].any():
-            held_out[own[np.argmin(totals[own])]] = True
-    return held_out[component_index] & (sizes > 0)
+        if len(own) >= 2 and not chosen[own].any():
+            chosen[own[np.argmin(totals[own])]] = True
+    return chosen[component_index] & (sizes > 0)
 
 
 @compiled

@@ -48,7 +48,7 @@ def write_texts(folder: Path) -> None:
     (folder / "notes/short.txt").write_text("tiny")
 
 
-def clean_into(
+def curate_into(
     folder: Path,
     texts: Path,
     chunk_megabytes: float = 0.04,
@@ -99,7 +99,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stage, made in one go."""
-    return clean_into(tmp_path_factory.mktemp("whole"), texts)
+    return curate_into(tmp_path_factory.mktemp("whole"), texts)
 
 
 def test_cleaning_killed_anywhere_continues_to_the_same_bytes(texts: Path, whole: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_cleaning_killed_anywhere_continues_to_the_same_bytes(texts: Path, whole
     assert len(expected) > 10
     folder, kills, most = tmp_path / "data", 0, 0
     for _ in range(20):
-        process = forked(tmp_path, clean_into, folder, texts)
+        process = forked(tmp_path, curate_into, folder, texts)
         # Killed when another few files are there: early, in the middle, late, whatever the machine's speed.
         goal = most + generator.randint(3, 15)
         while process.poll() is None and (found := files_in(folder)) < goal:
@@ -136,24 +136,26 @@ def test_an_interrupted_run_does_not_judge_again(
 ) -> None:
     from datamodules.curation import pipeline
 
-    judged: list[Path] = []
+    filtered: list[Path] = []
     original = pipeline.write_filtered
 
     def counted(before: Path, after: Path, *arguments: Any, **keys: Any) -> None:
-        if len(judged) == 4:
+        if len(filtered) == 4:
             raise KeyboardInterrupt
-        judged.append(after)
+        filtered.append(after)
         original(before, after, *arguments, **keys)
 
-    monkeypatch.setattr(pipeline, "write_judged", counted)
+    monkeypatch.setattr(pipeline, "write_filtered", counted)
     with pytest.raises(KeyboardInterrupt):
-        clean_into(tmp_path, texts)
-    first, judged[:] = list(judged), []
-    monkeypatch.setattr(pipeline, "write_judged", lambda b, a, *x, **k: (judged.append(a), original(b, a, *x, **k))[1])
-    stage = clean_into(tmp_path, texts)
+        curate_into(tmp_path, texts)
+    first, filtered[:] = list(filtered), []
+    monkeypatch.setattr(
+        pipeline, "write_filtered", lambda b, a, *x, **k: (filtered.append(a), original(b, a, *x, **k))[1]
+    )
+    stage = curate_into(tmp_path, texts)
     assert checksums(stage) == checksums(whole)
     # The last chunk begun may hold some of the first four; all finished ones are left alone.
-    finished = {path.name.split(".")[0] for path in first[:-1]} - {path.name.split(".")[0] for path in judged}
+    finished = {path.name.split(".")[0] for path in first[:-1]} - {path.name.split(".")[0] for path in filtered}
     assert finished
 
 
@@ -161,7 +163,7 @@ def test_an_interrupted_run_does_not_judge_again(
 def test_chunks_and_listing_order_change_nothing(
     texts: Path, whole: Path, tmp_path: Path, chunk_megabytes: float
 ) -> None:
-    stage = clean_into(tmp_path, texts, chunk_megabytes, reverse=True)
+    stage = curate_into(tmp_path, texts, chunk_megabytes, reverse=True)
     for kind in ("documents", "dropped"):
         assert rows(stage, kind) == rows(whole, kind)
     one, other = read_summary(stage), read_summary(whole)
@@ -181,9 +183,9 @@ def test_a_changed_input_is_never_mixed_with_old_chunks(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "decide", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            clean_into(tmp_path / "data", tmp_path / "texts")
+            curate_into(tmp_path / "data", tmp_path / "texts")
     (tmp_path / "texts/notes/1.txt").write_text(sentences(7777, 30))
-    changed, fresh = (clean_into(tmp_path / name, tmp_path / "texts") for name in ("data", "fresh"))
+    changed, fresh = (curate_into(tmp_path / name, tmp_path / "texts") for name in ("data", "fresh"))
     assert checksums(changed) == checksums(fresh)
     assert not list((tmp_path / "data").glob(".documents-*"))
 
@@ -227,13 +229,13 @@ def test_a_full_disk_is_one_line_and_costs_nothing_done(
     with monkeypatch.context() as patch:
         patch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
         with pytest.raises(InputError, match="no space is left on the disk") as raised:
-            clean_into(tmp_path, texts)
+            curate_into(tmp_path, texts)
     assert "\n" not in str(raised.value)
     (partial,) = tmp_path.glob(".documents-*.partial")
     kept = {path: path.stat().st_mtime_ns for path in partial.rglob("judged/*.parquet")}
     assert kept
     assert not list(partial.rglob(".*.parquet.partial"))
-    assert checksums(clean_into(tmp_path, texts)) == checksums(whole)
+    assert checksums(curate_into(tmp_path, texts)) == checksums(whole)
 
 
 @pytest.fixture
@@ -251,5 +253,5 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_too_small_is_refused(texts: Path, small_disk: Path) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match="no space is left on the disk"):
-            clean_into(small_disk / "data", texts, 64)
+            curate_into(small_disk / "data", texts, 64)
     assert not list(small_disk.glob("data/documents-*"))
