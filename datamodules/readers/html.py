@@ -158,7 +158,7 @@ class HtmlFiles(PathReader):
 
     def __init__(
         self,
-        paths: list[str],
+        paths: list[str] | str,
         extractor: Extractor = "resiliparse",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
@@ -171,4 +171,4 @@ class HtmlFiles(PathReader):
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """The main text of the page."""
         with open_bounded(path) as stream:
-            yield page(read_whole(stream, self.limit), self.extractor)
+            yield page(read_whole(stream, self.max_bytes), self.extractor)

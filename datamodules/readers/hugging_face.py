@@ -149,7 +149,7 @@ class HuggingFaceFolder(Files):
                     # Nothing is copied: memory is the map's.
                     yield from sliced(batch.select(columns))
 
-            yield from self._read_table(reader.schema, batches, self.limit)
+            yield from self._read_table(reader.schema, batches, self.max_bytes)
 
 
 @lru_cache(maxsize=256)

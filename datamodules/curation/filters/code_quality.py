@@ -100,6 +100,8 @@ class CodeQuality(Filter):
     Every maximum and minimum may be null, which turns its rule off.
     """
 
+    summary = "rules for source code (The Stack, StarCoder; Chen et al. 2021, section 3.1)"
+
     def __init__(
         self,
         max_line_length: int | None = 1000,

@@ -76,6 +76,8 @@ class FineWebQuality(Filter):
     Every maximum and minimum may be null, which turns its rule off.
     """
 
+    summary = "FineWeb's line rules (Penedo et al. 2024, section 3.6)"
+
     def __init__(
         self,
         min_terminal_lines: float | None = 0.12,

@@ -29,6 +29,8 @@ class Normalize(Transform):
     Indentation and blank lines inside stay: in code they carry meaning.
     """
 
+    summary = "Unicode NFC, line feeds for line ends, no control characters"
+
     def transform(self, text: Expression) -> Expression:
         """The normalized text."""
         text = regexp_replace(_nfc(text), r"\r\n?", "\n")
@@ -89,6 +91,8 @@ class RepairUnicode(Transform):
     Only lines that ftfy's heuristic of unlikely sequences marks are touched, so that sound text costs one search and
     ASCII nothing. What cannot be decoded any more stays as it is.
     """
+
+    summary = "text decoded as another encoding than its own, repaired (ftfy: Speer 2019)"
 
     def transform(self, text: Expression) -> Expression:
         """The repaired text."""

@@ -166,7 +166,7 @@ def describe_steps(source: str, steps: Sequence[CurationStep]) -> list[dict[str,
     """What each step of a source is and drops for, in order, for reports.
 
     Returns:
-        A dictionary a step with `step` (its class), `about` (first line of its docstring, which names the paper),
+        A dictionary a step with `step` (its class), `about` (its summary),
         `measures` and `thresholds`: reason -> measure, comparison, threshold.
 
     Raises:
@@ -187,7 +187,7 @@ def describe_steps(source: str, steps: Sequence[CurationStep]) -> list[dict[str,
         described.append(
             {
                 "step": name,
-                "about": (type(step).__doc__ or "").strip().partition("\n")[0],
+                "about": step.summary,
                 "measures": measures,
                 "limits": {reason: vars(limit) for reason, limit in thresholds.items()},
             }

@@ -87,6 +87,8 @@ class MaskPersonalData(Transform):
         InputError: for an unknown kind, region or country.
     """
 
+    summary = "personal data replaced by placeholders"
+
     def __init__(
         self,
         kinds: list[str] | None = None,
