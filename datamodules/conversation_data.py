@@ -1,6 +1,4 @@
-"""What the data of fine-tuning, of preferences and of prompts share: a tokenizer that exists already, a template,
-examples on disk.
-"""
+"""Base of the SFT, preference and prompt data modules: rows -> chat template -> tokenized examples on disk."""
 
 from abc import abstractmethod
 from pathlib import Path

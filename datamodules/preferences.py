@@ -1,4 +1,4 @@
-"""Pairs of a better and a worse answer to one prompt: the data of reward models and of DPO and its family.
+"""Preference data module: pairs of a chosen and a rejected response, for reward models and DPO.
 
 A batch is so many pairs laid end to end in one row, without padding but for the last few tokens: as many tokens as
 there are, and every batch as many pairs as the last, which is what losses and papers count. The price is a length

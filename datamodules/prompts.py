@@ -1,4 +1,4 @@
-"""Prompts to be answered, each with the row it came from: the data of reinforcement learning.
+"""Prompt data module: prompts with their rows, for reinforcement learning.
 
 A batch is lists of token ids, not a padded tensor: what is generated together, in which order and how it is laid out is
 the engine's business. The row goes along whole, because what an answer is checked against is known to the reward alone.

@@ -1,4 +1,4 @@
-"""Conversations to learn answers from, packed into rows: the data of supervised fine-tuning.
+"""SFT data module: conversations packed into rows, for supervised fine-tuning.
 
 Rows are packed once, over the whole data set, and shuffled as rows each epoch: examples that share a row always do. In
 return a row's number says what is in it, and every step knows how many tokens all ranks learn from together.

@@ -1,4 +1,4 @@
-"""Multiple-choice questions: rows in the shapes of public benchmarks, and the tokens whose likelihood answers them.
+"""Multiple-choice questions: rows in the shapes of public benchmarks, and the tokens whose likelihood is compared.
 
 Text, delimiters and the place where an answer's tokens begin are those of lm-evaluation-harness, so that accuracies can
 be laid beside published ones. A question's context is computed once for all of its answers wherever they leave its

@@ -1,4 +1,4 @@
-"""Rows of instruction and preference data: read from files, or made from the Python source that is on any machine.
+"""Row sources: instruction and preference rows read from files, or made from Python docstrings.
 
 A row is a plain dictionary whatever it came from, and says what it is by its keys, as the public data sets do. What
 cannot be a conversation becomes a reason, counted like every other document dropped.

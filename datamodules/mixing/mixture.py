@@ -1,4 +1,4 @@
-"""Which tokens are in sample number i: a pure function, whatever the number of ranks, workers or restarts.
+"""Data mixture: source and window of a sample number, a pure function for any number of ranks, workers or restarts.
 
 Shuffling a list and remembering where one was needs state that must be saved, sharded and trusted. Here the
 number of a sample says its source and its window by arithmetic, so there is nothing to restore but one integer.

@@ -1,4 +1,4 @@
-"""Papers of arXiv from their LaTeX sources: bulk archives, archives of one paper, or folders.
+"""arXiv reader: papers from their LaTeX sources, in bulk archives, archives of one paper, or folders.
 
 Sources keep formulas, which text taken from PDFs garbles; papers that only exist as PDF are dropped.
 """

@@ -1,4 +1,4 @@
-"""Books: Project Gutenberg's plain texts without what is put around them, and EPUBs in the order they are read.
+"""Book reader: Project Gutenberg's plain texts without their frame, and EPUBs in reading order.
 
 Only lines that are Gutenberg's own markers part a book from its frame: a book without them is kept whole, since text
 kept too much is seen later, text lost never.

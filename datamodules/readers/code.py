@@ -1,4 +1,4 @@
-"""Trees of source code, with the license that each file is under.
+"""Code reader: trees of source code, with the license of each file.
 
 A file without a known, allowed license is dropped rather than kept and marked: what has been trained on cannot be
 taken back.

@@ -1,4 +1,4 @@
-"""Web crawls in WARC and WET files, as Common Crawl publishes them, by FastWARC.
+"""Common Crawl reader: WARC and WET files, by FastWARC.
 
 WET files hold text that is extracted already and are a sixth of the size, yet keep menus and advertisements: FineWeb
 (Penedo et al. 2024, section 3.2) trained better on text extracted from WARC.

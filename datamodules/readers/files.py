@@ -1,4 +1,4 @@
-"""The user's own text in the formats text is passed around in: JSON lines, JSON, Parquet, plain text.
+"""File reader: JSON lines, JSON, Parquet and plain text.
 
 Invalid bytes and rows are dropped with a reason, never guessed at: who wrote the file can mend it.
 """

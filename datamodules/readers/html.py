@@ -1,4 +1,4 @@
-"""HTML to text: bytes to characters as browsers do it, then the main text by Resiliparse's or Trafilatura's extractor.
+"""HTML reader: bytes to characters as browsers do it, then the main text by Resiliparse or Trafilatura.
 
 Resiliparse is about ten times as fast, Trafilatura leaves less boilerplate (Bevendorff et al. 2023; Penedo et al.
 2024, section 3.2): the first is the default because text of a whole crawl has to be extracted.

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub that lie on this machine, without the `datasets` library.
+"""Hugging Face data sets on this machine, without the `datasets` library.
 
 Both forms are plain files: Arrow streams that `save_to_disk` wrote, or Parquet and JSON lines of a clone. Reading them
 by pyarrow spares a dependency of thirty packages and a second copy in its cache.

@@ -1,4 +1,4 @@
-"""Scientific articles in JATS XML, the format of PubMed Central, publishers and SciELO.
+"""JATS reader: scientific articles in the XML of PubMed Central, publishers and SciELO.
 
 Text, headings and TeX of formulas are kept; tables, figures and references, which read as debris without their layout,
 are dropped, as in The Pile's PubMed Central (Gao et al. 2020, appendix C.2).

@@ -1,4 +1,4 @@
-"""Readers of files and folders that the user names, on this machine or in a store that fsspec speaks to.
+"""Base of readers of paths: files, folders and URLs that the user names.
 
 Files in a store are copied whole before they are read: a copy costs disk and buys a check of the length, retries, and
 readers that need not know where a file came from. `downloads: null` keeps no copy, for crawls larger than the disk.

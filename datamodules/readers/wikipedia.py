@@ -1,4 +1,4 @@
-"""Dumps of Wikipedia and other MediaWiki sites, read page by page in bounded memory.
+"""Wikipedia reader: dumps of MediaWiki sites, page by page in bounded memory.
 
 The dump of the source needs a parser that HTML dumps would not, but exists for every wiki, language and month.
 """

@@ -1,4 +1,4 @@
-"""Text that somebody else has tokenized: a column of token ids in Parquet, taken as it is.
+"""Pre-tokenized text: a column of token ids in Parquet, taken as it is.
 
 Cleaning needs text, so none is done, and neither are duplicates found nor personal data masked: whoever tokenized it
 had the text. The ids mean something with one tokenizer only, which the configuration must name.

@@ -1,4 +1,4 @@
-"""Lines that many documents of a source share - menus, notices, signatures - cut from all but the first.
+"""Line-level deduplication: lines that many documents of a source share, cut from all but the first.
 
 A rule per page sees no repetition between pages, and a document that is mostly its own passes every test of
 duplicates. Counting lines over the source finds them, for one hash a line; it is too blunt for source code, where a

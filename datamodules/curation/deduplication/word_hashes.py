@@ -1,4 +1,4 @@
-"""Words of a text as 64-bit hashes with their places, for everything that compares sequences of words.
+"""Word hashes: the words of a text as 64-bit hashes with their positions, for comparing sequences of words.
 
 A word is a lower-cased run of letters, digits and combining marks; in scripts written without spaces every character
 is one. That ignores punctuation and layout, as comparisons of texts want, and knows nothing of a language: "don't"

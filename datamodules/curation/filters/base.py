@@ -1,4 +1,4 @@
-"""What a cleaning step is: a rule that drops, or a rewrite that changes the text.
+"""Interface of curation steps: filters, which drop documents, and transforms, which change their text.
 
 Steps are written as Daft expressions, so that they run vectorized on every core, and on a cluster, without a line
 about either; a step that needs Python itself wraps a batch function. A step keeps nothing between documents.

@@ -1,4 +1,4 @@
-"""C4's rules (Raffel et al. 2020, section 2.2): lines that are no sentences go, and pages with too few left.
+"""C4 rules (Raffel et al. 2020, section 2.2): drop lines that are no sentences, and pages with too few left.
 
 The rules on lines are a rewrite and those on pages a rule behind it. The published code (`c4_utils` of TensorFlow
 Datasets) checks a page's rules while it passes over lines, and so sees only the lines that stay; the same order of

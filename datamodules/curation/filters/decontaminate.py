@@ -1,4 +1,4 @@
-"""Documents that hold text of evaluation sets (Brown et al. 2020, appendix C: overlaps of 13 words).
+"""Decontamination: documents that overlap evaluation sets by 13 words (Brown et al. 2020, appendix C).
 
 A model that has read the test measures nothing. Overlaps of words are exact, quick and can be shown; paraphrases and
 translations of a test pass, and so would a test's labels without its text.

@@ -1,4 +1,4 @@
-"""Gopher's rules (Rae et al. 2021, appendix A1.1 and table A1): quality and repetition.
+"""Gopher quality and repetition rules (Rae et al. 2021, appendix A1.1 and table A1).
 
 The paper leaves open what a word, a line and a repeated character are; where it does, the code that FineWeb was made
 with (datatrove 0.10) is followed, since the thresholds were tried with it. Every limit may be null, which turns it off.

@@ -1,4 +1,4 @@
-"""How long a document is: the cheapest rule, and therefore the first of every source."""
+"""Length filter: the cheapest rule, and therefore the first of every source."""
 
 import daft
 from daft import Expression, lit

@@ -1,4 +1,4 @@
-"""Text in one canonical form, before anything is measured or compared.
+"""Text normalization: Unicode NFC, line ends and control characters, and repair of wrong decoding.
 
 What may carry meaning stays: typographic quotes, ligatures and HTML entities are not simplified, in code and in
 documents about text they are the matter itself. Only an encoding that was plainly read as another is put right.

@@ -1,4 +1,4 @@
-"""A learned judgment of a text: logistic regression over its words and pairs of words, as a rule.
+"""Quality classifier: logistic regression over hashed words and pairs of words, as a filter.
 
 Linear on hashed features, as DCLM's fastText classifier (Li et al. 2024, section 4.4): it knows no word order beyond
 pairs, and judges megabytes a second a core where FineWeb-Edu's encoder (Penedo et al. 2024) needs an accelerator.

@@ -1,4 +1,4 @@
-"""Offensive text: by a list of words, as C4 did, or by a classifier.
+"""Toxicity filters: by a list of words, as in C4, or by a classifier.
 
 A list is crude (Dodge et al. 2021 show whom C4's leaves out), so neither list nor classifier comes with the project:
 both name what their user means by offensive.

@@ -1,4 +1,4 @@
-"""Documents from addresses nobody wants, by lists of domains and by words in the address.
+"""URL blocklist: documents dropped by lists of domains and by words in the address.
 
 A domain on a list is kept as a 64-bit hash: the adult list of UT1 with its 4.6 million domains takes 40 MB instead
 of 500, and one lookup in 10^12 goes wrong.

@@ -1,4 +1,4 @@
-"""What becomes of a document by itself: every step of its source on one piece of a chunk, as one Daft plan.
+"""Pass 1: run all steps of a source on one piece and compute deduplication keys, as one Daft plan.
 
 All measurements stay beside each document, also of those it was not dropped for, and so do the hashes by which
 documents are compared later: some 800 bytes a document on disk until the stage is done, so that decisions about pairs

@@ -1,4 +1,4 @@
-"""Personal data and credentials replaced by typed placeholders, and counted.
+"""Personal data masking: personal data and credentials replaced by typed placeholders, and counted.
 
 Patterns with validation, not a named-entity model: they find what has a form (addresses, numbers, keys) at tens of
 megabytes a second, and miss names and postal addresses. Precision comes before recall: what could as well be a

@@ -1,4 +1,4 @@
-"""A few documents of each reason, and of those kept, chosen by a hash of their ids: a sample nobody picked."""
+"""Sampled documents: a few of each drop reason, and of those kept, chosen by a hash of their ids."""
 
 import heapq
 from collections import defaultdict

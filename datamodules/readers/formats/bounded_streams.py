@@ -1,4 +1,4 @@
-"""Streams that never give more than they should: decompression, lines, whole files and archive members with a limit.
+"""Bounded streams: decompression, lines, whole files and archive members with a limit of bytes.
 
 What is read is untrusted: a few kilobytes can expand to terabytes, a line can have no end. Limits cost one comparison
 a block; without them one file ends the run.
