@@ -1,4 +1,4 @@
-"""LaTeX to text: one file without comments, the author's own macros and the preamble.
+r"""LaTeX to text: one file without comments, the author's own macros and the preamble.
 
 The rules are RedPajama's (Together 2023, data_prep/arxiv): what stands before the first section and after the
 bibliography goes, formulas stay as they are written. Beyond it, files are put together as \input says rather than one
