@@ -117,22 +117,16 @@ class PairBatches(Dataset[dict[str, Any]]):
 
 
 class PreferenceData(ConversationDataModule):
-    """Pairs of a chosen and a rejected answer.
+    """Preference pairs: a chosen and a rejected response to one prompt.
 
     Args:
-        folder: where prepared pairs are kept; reused when the inputs and settings are the same.
-        rows: where pairs come from: `prompt`, `chosen`, `rejected`, or two transcripts in HH's format;
+        folder: folder of prepared pairs; reused when the inputs and settings are the same.
+        rows: source of pairs: `prompt`, `chosen`, `rejected`, or two transcripts in HH's format;
             `preference_probability` makes a soft label.
-        tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the tokenizer's own, else ChatML.
-        max_tokens: of a prompt with the longer of its answers. A longer prompt loses its beginning, as much as is
-            needed; answers lose their end only where a quarter of this would not be left for the prompt.
-        batch_size: pairs in a micro-batch of one rank.
-        validation_fraction: share of prompts held out.
+        max_tokens: tokens of a prompt with the longer of its responses. A longer prompt loses its beginning, as much as
+            is needed; responses lose their end only where less than a quarter of this would be left for the prompt.
         validation_pairs: pairs evaluated at most; null for all.
-        seed: of the order.
-        split_seed: of the choice of what is held out; members of an ensemble share it.
-        workers: processes that read ahead; 0 reads in the training process.
+        shared: arguments of `ConversationDataModule`.
 
     Raises:
         InputError: for a size that cannot work, or no tokenizer.
@@ -141,22 +135,9 @@ class PreferenceData(ConversationDataModule):
     name = "preferences"
 
     def __init__(
-        self,
-        folder: str,
-        rows: Rows,
-        tokenizer: str | None = None,
-        chat_template: str | None = None,
-        max_tokens: int = 512,
-        batch_size: int = 8,
-        validation_fraction: float = 0.05,
-        validation_pairs: int | None = None,
-        seed: int = 0,
-        split_seed: int = 0,
-        workers: int = 0,
+        self, folder: str, rows: Rows, max_tokens: int = 512, validation_pairs: int | None = None, **shared: Any
     ) -> None:
-        super().__init__(
-            folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, split_seed, workers
-        )
+        super().__init__(folder, rows, **shared)
         if max_tokens < 8 or (validation_pairs is not None and validation_pairs < 1):
             raise InputError(
                 f"max_tokens={max_tokens}, validation_pairs={validation_pairs}: need at least 8 tokens and 1 pair"
