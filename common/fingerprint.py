@@ -119,5 +119,5 @@ def _source(path: Path) -> _Source:
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether a statement is nothing but a string."""
+    """True if a statement is nothing but a string."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -32,7 +32,7 @@ class Rows(ABC):
 
     @abstractmethod
     def identity(self) -> Any:
-        """What the rows are a function of, JSON-able, for the fingerprint of what is made from them."""
+        """Identity of the rows for fingerprints, JSON-able: all that they are a function of."""
 
 
 class _RowFiles(Files):
@@ -91,7 +91,7 @@ class DocstringRows(Rows):
         max_lines: longest function; longer ones are passed over.
         negatives: rows of each function, with as many other docstrings; 1 for instructions. With few of them a model
             that has seen a docstring chosen learns to reject it the next time, which is right in training only.
-        seed: of who gets whose docstring.
+        seed: seed of the assignment of other docstrings.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class DocstringRows(Rows):
         for _ in range(self.negatives):
             order = list(range(len(pairs)))
             random.shuffle(order)
-            # A single cycle through all of them: nobody gets their own.
+            # A single cycle through all of them: none gets its own.
             following = dict(zip(order, order[1:] + order[:1], strict=True))
             for number, row in enumerate(pairs):
                 other = pairs[following[number]]["chosen"]

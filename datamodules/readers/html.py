@@ -28,7 +28,7 @@ _LICENSE = re.compile(r"\brel\s*+=\s*+[\"']?+[^\"']{0,200}\blicense\b", re.I)
 
 
 def looks_like_html(text: str) -> bool:
-    """Whether a description is mostly HTML: more than one tag in each 200 characters."""
+    """True if a description is mostly HTML: more than one tag in each 200 characters."""
     return text.count("</") * 200 > len(text)
 
 

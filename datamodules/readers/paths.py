@@ -68,11 +68,11 @@ class PathReader(Reader):
         return next((suffix for suffix in cls.SUFFIXES if name.endswith(suffix)), None)
 
     def wants(self, path: Path) -> bool:
-        """Whether a file is read, by its path below the folder named."""
+        """True if a file is read, by its path below the folder named."""
         return self.format_of(path.name) is not None
 
     def enters(self, folder: str) -> bool:
-        """Whether a folder is searched, by its name."""
+        """True if a folder is searched, by its name."""
         return True
 
     def roots(self) -> list[tuple[str, Path, Path]]:

@@ -1,7 +1,7 @@
 """Pre-tokenized text: a column of token ids in Parquet, taken as it is.
 
-Cleaning needs text, so none is done, and neither are duplicates found nor personal data masked: whoever tokenized it
-had the text. The ids mean something with one tokenizer only, which the configuration must name.
+There is no text to filter, deduplicate or mask: that is left to the maker of the tokens. The ids mean something with
+one tokenizer only, which the configuration must name.
 """
 
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ class TokenFile:
         source: its name.
         file: where it is.
         column: of lists of integers.
-        validation_fraction: share of documents held out, chosen by a hash of their place.
+        validation_fraction: share of documents in the validation split, chosen by a hash of their position.
         seed: of that choice.
     """
 

@@ -1,7 +1,7 @@
 """Toxicity filters: by a list of words, as in C4, or by a classifier.
 
 A list is crude (Dodge et al. 2021 show whom C4's leaves out), so neither list nor classifier comes with the project:
-both name what their user means by offensive.
+the user names both, and with them what is offensive.
 """
 
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ class WordList(Filter):
 
 
 class ToxicityClassifier(ClassifierFilter):
-    """Drops what a classifier finds like its positive examples, which here are what nobody wants.
+    """Drops documents that a classifier finds like its positive examples, here offensive text.
 
     Args:
         folder: of a classifier that `main.py classifier` trained with offensive text as positive.
