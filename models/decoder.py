@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from common.errors import InputError
 from models.attention import Attention, AttentionPattern
 from models.config import DecoderConfig
+from models.head import OutputHead
 from models.kv_cache import KeyValueCache
 from models.layers import RMSNorm, SwiGLU, compute_dtype
 from models.lora import add_lora
@@ -43,7 +44,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The whole decoder. `forward` ends at the last norm: losses and sampling apply `output` themselves, in pieces.
+    """The whole decoder. `forward` ends at the last norm: losses and sampling call the methods of `output`.
 
     A stage of a pipeline is this class with sub-modules left out: without `tok_embeddings` it takes the hidden states
     of the stage before in place of tokens, without `norm` it ends at its last block.
@@ -55,7 +56,7 @@ class Decoder(nn.Module):
         self.tok_embeddings = nn.Embedding(config.vocabulary_size, config.width)
         self.layers = nn.ModuleDict({str(index): DecoderBlock(config) for index in range(config.layers)})
         self.norm = RMSNorm(config.width, config.norm_epsilon)
-        self.output = nn.Linear(config.width, 1 if config.scalar_output else config.vocabulary_size, bias=False)
+        self.output = OutputHead(config.width, 1 if config.scalar_output else config.vocabulary_size)
         if config.tied_embeddings:
             self.output.weight = self.tok_embeddings.weight
         if config.lora is not None:

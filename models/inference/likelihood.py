@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from common.constants import IGNORE
 from models.decoder import Decoder
-from models.losses import IGNORE, token_log_probabilities
 
 
 @torch.inference_mode()
@@ -28,7 +28,7 @@ def log_likelihoods(
         placed = {name: value.to(device) for name, value in batch.items()}
         hidden = decoder(placed["tokens"], placed["document_ids"], branches_BT=placed["branches"])
         learned = placed["labels"] != IGNORE
-        values = token_log_probabilities(hidden[learned], decoder.output.weight, placed["labels"][learned])
+        values = decoder.output.log_probabilities(hidden[learned], placed["labels"][learned])
         numbers = placed["number"][placed["answers"][learned]]
         total.index_add_(0, numbers.cpu(), values.double().cpu())
     return total.tolist()
