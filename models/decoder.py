@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         tokens_BT: Tensor,
         document_ids_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
-        branches_BT: Tensor | None = None,
+        branch_ids_BT: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the last norm.
 
@@ -78,14 +78,14 @@ class Decoder(nn.Module):
             document_ids_BT: integers, equal for neighbors of one document; None means one document a row.
             cache: takes the keys and values of whole prompts, packed as documents; or, without `document_ids_BT`, of
                 one token a slot, which sees what its slot holds.
-            branches_BT: 0 for a document's prompt, other integers for what continues it; None is no branches.
+            branch_ids_BT: 0 for a document's prompt, other integers for what continues it; None is no branches.
 
         Returns:
             [B, T, C] in the dtype of the computation.
         """
         dtype = compute_dtype(next(self.layers.parameters()))
         if document_ids_BT is not None:
-            layout = AttentionPattern.of(document_ids_BT, self.config, dtype, branches_BT)
+            layout = AttentionPattern.of(document_ids_BT, self.config, dtype, branch_ids_BT)
         elif cache is not None:
             layout = AttentionPattern.decoding(cache, self.config)
         else:

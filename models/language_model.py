@@ -110,7 +110,7 @@ class LanguageModel(lightning.LightningModule):
                 pipeline may compute it in pieces.
         """
         assert self.decoder is not None
-        return head(self.decoder(batch["tokens"], batch["document_ids"], branches_BT=batch.get("branches")), batch)
+        return head(self.decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch.get("branch_ids")), batch)
 
     def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the labels, summed and divided by `label_count`."""
