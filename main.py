@@ -51,7 +51,7 @@ from datamodules.pretraining import PretrainingData
 from datamodules.shards.megatron_export import export_megatron
 from datamodules.tokenization.files import TEMPLATE, find_tokenizer, load_tokenizer
 from models.decoder import Decoder
-from models.flops import has_bf16_matrix_units
+from models.device import has_bf16_matrix_units
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
 from models.language_model import LanguageModel

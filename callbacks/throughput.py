@@ -19,7 +19,8 @@ from torch import Tensor
 
 from callbacks.memory import PeakMemory
 from models.attention import attended_pairs
-from models.flops import measured_matmul_peak, parameters, training_flops
+from models.device import measured_matmul_peak
+from models.flops import parameters, training_flops
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "sentencepiece", "daft", "jsonargparse", "wandb", "numpy")
 

@@ -7,9 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 import yaml
 
 from common.errors import InputError
@@ -22,8 +21,9 @@ from datamodules.tokenization.files import (
     load_tokenizer,
 )
 from datamodules.tokenization.sentencepiece import Tokenizer
-from models.decoder import Decoder, materialize
+from models.decoder import Decoder
 from models.inference.likelihood import accuracies, log_likelihoods
+from models.weights.load import load_decoder
 from models.weights.source import WeightSource
 
 
@@ -55,10 +55,7 @@ def evaluate(
     tokenizer, config = load_tokenizer(find_tokenizer(stored.path)), stored.whole_config()
     if config.scalar_output:
         raise InputError(f"input={input} is a reward model: `main.py test` evaluates it, on pairs")
-    with torch.device("meta"):
-        decoder = Decoder(config)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    materialize(decoder, cast(torch.device, device), 0, stored=stored.merged)
+    decoder = load_decoder(stored)
     score = functools.partial(score_file, decoder, tokenizer, limit=limit, window=window, batch_tokens=batch_tokens)
     results = {path: score(path, is_text=False) for path in questions or []}
     results |= {path: score(path, is_text=True) for path in text or []}

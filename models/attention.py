@@ -20,7 +20,7 @@ from models.attention_kernels.cpu import blockwise_attention
 from models.attention_kernels.flex import attend_blocks, document_block_mask
 from models.attention_kernels.packed_documents import PackedDocuments, changes
 from models.config import DecoderConfig
-from models.kv_cache import KeyValueCache
+from models.kv_cache import KVCache
 from models.layers import RMSNorm, rotary_angles, rotate
 
 
@@ -60,7 +60,7 @@ class AttentionPattern:
         sequences: the documents as rectangles, or None.
         blocks: what FlexAttention looks at, or None.
         window: keys that a query sees, its own included; None is all.
-        bias: of one new token a slot to what a cache holds, see `KeyValueCache.bias`, or None.
+        bias: of one new token a slot to what a cache holds, see `KVCache.bias`, or None.
     """
 
     angles: tuple[Tensor, Tensor]
@@ -89,7 +89,7 @@ class AttentionPattern:
         return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config, dtype), window=config.sliding_window)
 
     @classmethod
-    def decoding(cls, cache: KeyValueCache, config: DecoderConfig) -> "AttentionPattern":
+    def decoding(cls, cache: KVCache, config: DecoderConfig) -> "AttentionPattern":
         """Layout of one new token a slot, which sees what its slot holds."""
         angles = rotary_angles(cache.positions[:, None], config, cache.keys.dtype)
         return cls(angles, bias=cache.bias(config.sliding_window))
@@ -117,9 +117,7 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_width, config.norm_epsilon)
         self.has_norms = config.query_key_norm
 
-    def forward(
-        self, x_BTC: Tensor, layout: AttentionPattern, cache: KeyValueCache | None = None, layer: int = 0
-    ) -> Tensor:
+    def forward(self, x_BTC: Tensor, layout: AttentionPattern, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         q_BTHD, k_BTKD, v_BTKD = (w(x_BTC).unflatten(-1, (-1, self.head_width)) for w in (self.wq, self.wk, self.wv))
         if self.has_norms:
             q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)

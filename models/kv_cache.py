@@ -20,7 +20,7 @@ STRETCH = 32
 """What is read grows by so many places at once: kernels are chosen anew for every shape."""
 
 
-class KeyValueCache:
+class KVCache:
     """A pair of tensors for all layers, allocated once.
 
     Args:

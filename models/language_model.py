@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from common.constants import IGNORE
 from common.errors import InputError
 from models.bits_per_byte import BitsPerByte
-from models.decoder import Decoder, DecoderConfig, WeightLookup, auxiliary_loss, materialize
+from models.decoder import Decoder, DecoderConfig, auxiliary_loss
+from models.initialization import WeightLookup, materialize
 from models.lora import LoRA
-from models.optimizers.adamw import OptimizerFactory, Schedule, scale_gradients
+from models.optimizers.adamw import OptimizerFactory, scale_gradients
+from models.optimizers.schedules import Schedule
 from models.optimizers.skip_step import NormHistory, SpikeSkip
 
 Batch = dict[str, Any]
@@ -101,16 +103,17 @@ class LanguageModel(lightning.LightningModule):
             raise InputError(f"init_from={self.init_from} lacks {name}: it is no whole model of this shape")
         return value
 
-    def forward(self, batch: Batch, head: HeadFunction) -> Tensor:
-        """`head(hidden states, batch)`: the one call that a pipeline takes over, where few ranks have hidden states.
+    def forward(self, batch: Batch, head_fn: HeadFunction) -> Tensor:
+        """`head_fn(hidden states, batch)`: the one call that a pipeline takes over, where few ranks have hidden states.
 
         Args:
             batch: see `Batch`.
-            head: a tensor of one value a row of the batch, or a scalar that is the sum of the rows' shares, so that a
-                pipeline may compute it in pieces.
+            head_fn: gives one value a row of the batch, or a scalar that is the sum of the rows' shares, so that a
+                pipeline can compute it by micro-batch.
         """
         assert self.decoder is not None
-        return head(self.decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch.get("branch_ids")), batch)
+        hidden = self.decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch.get("branch_ids"))
+        return head_fn(hidden, batch)
 
     def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the labels, summed and divided by `label_count`."""

@@ -14,7 +14,7 @@ import yaml
 from callbacks.metrics_table import read_metrics
 from main import build, main
 from models.config import DecoderConfig
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from models.weights.single_file import write_safetensors
 from models.weights.source import WeightSource
 from tests.conftest import ROOT, Configure

@@ -16,7 +16,8 @@ from alignment.preferences.losses import Pairs, PreferenceLoss, expected_loss
 from alignment.preferences.precomputed_reference import load_precomputed, precompute
 from alignment.preferences.reward_model import refuse_z_loss, require_pairs
 from common.errors import InputError
-from models.decoder import Decoder, auxiliary_loss, materialize
+from models.decoder import Decoder, auxiliary_loss
+from models.initialization import materialize
 from models.language_model import Batch, LanguageModel
 from models.lora import lora_disabled
 from models.losses import IGNORE, token_divergence, token_log_probabilities

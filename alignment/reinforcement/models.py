@@ -21,7 +21,8 @@ from alignment.preferences.reward_model import refuse_z_loss
 from alignment.reinforcement.experience import critic_values, log_probabilities
 from alignment.reinforcement.rollouts import PackedRollouts
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, WeightLookup, materialize
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import WeightLookup, materialize
 from models.language_model import LanguageModel
 from models.lora import lora_disabled
 from models.losses import token_divergence

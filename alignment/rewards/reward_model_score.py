@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from alignment.rewards.base import Answer, Reward
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, materialize
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import materialize
 
 ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, so that there are few shapes to compile kernels for."""

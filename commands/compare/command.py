@@ -28,9 +28,11 @@ from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import FileRows, Row, Rows
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
 from datamodules.tokenization.sentencepiece import Tokenizer
-from models.decoder import Decoder, materialize
+from models.decoder import Decoder
+from models.device import default_device
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
+from models.weights.load import load_decoder
 from models.weights.source import WeightSource
 
 KEPT = "by_model"
@@ -109,8 +111,7 @@ def compare_models(
     for judge in judges.values():
         for _, row in asked:
             judge.check(row)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    assert device is not None
+    device = default_device()
     sampling = Sampling(temperature=temperature, seed=seed)
 
     asked_often = [prompt for prompt in asked for _ in range(samples)]
@@ -128,8 +129,8 @@ def compare_models(
 
     def make(name: str) -> Made:
         nonlocal base
-        base = base or load(stored[first], device, precision)
-        decoder = base if name == first else load(stored[name], device, precision)
+        base = base or load_decoder(stored[first], device, getattr(torch, precision))
+        decoder = base if name == first else load_decoder(stored[name], device, getattr(torch, precision))
         given = answer(decoder, tokenizer, asked_often, max_new_tokens, sampling, slots, name)
         return given, divergence(decoder, base, given, temperature, batch_tokens)
 
@@ -182,14 +183,6 @@ def shared_tokenizer(paths: dict[str, Path]) -> Tokenizer:
     if differing := [name for name, other in others if other.model != tokenizer.model]:
         raise InputError(f"{differing[0]} has another tokenizer than {first}: compare models of one tokenizer")
     return tokenizer
-
-
-def load(stored: WeightSource, device: torch.device, precision: str) -> Decoder:
-    """A decoder with its adapter merged."""
-    with torch.device("meta"):
-        decoder = Decoder(stored.whole_config()).to(getattr(torch, precision))
-    materialize(decoder, device, 0, stored=stored.merged)
-    return decoder.eval().requires_grad_(False)
 
 
 # Prompts and answers

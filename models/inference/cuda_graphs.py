@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.errors import InputError
 from models.decoder import Decoder
-from models.kv_cache import KeyValueCache
+from models.kv_cache import KVCache
 
 
 class DecodeGraphs:
@@ -26,7 +26,7 @@ class DecodeGraphs:
         InputError: on other devices.
     """
 
-    def __init__(self, decoder: Decoder, cache: KeyValueCache) -> None:
+    def __init__(self, decoder: Decoder, cache: KVCache) -> None:
         if cache.device.type != "cuda":
             raise InputError(f"cuda_graphs=true on {cache.device.type}: only CUDA devices record, set it to false")
         self.decoder, self.cache = decoder, cache

@@ -16,7 +16,7 @@ from common.errors import InputError
 from models.decoder import Decoder
 from models.inference.cuda_graphs import DecodeGraphs
 from models.inference.sampling import Sampling, draw, uniforms
-from models.kv_cache import KeyValueCache
+from models.kv_cache import KVCache
 
 
 @dataclass
@@ -113,7 +113,7 @@ class _Run:
         self.waiting = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         self.slots = min(slots, len(prompts))
         capacity = max(map(len, prompts)) + max_new_tokens
-        self.cache = KeyValueCache(decoder.config, self.slots, capacity, decoder.tok_embeddings.weight)
+        self.cache = KVCache(decoder.config, self.slots, capacity, decoder.tok_embeddings.weight)
         self.graphs = DecodeGraphs(decoder, self.cache) if cuda_graphs else None
         self.prompts_of: list[int] = []
         self.last: list[int] = []  # of each slot, the token not yet in the cache

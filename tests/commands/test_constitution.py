@@ -18,7 +18,7 @@ from commands.constitution import LanguageModels
 from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
 from main import main
 from models.config import DecoderConfig
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from models.weights.single_file import write_safetensors
 from tests.alignment.conftest import Align
 from tests.conftest import ROOT, sentences

@@ -11,7 +11,8 @@ from models.attention import attend, attend_each_sequence, attended_pairs, posit
 from models.attention_kernels.cpu import blockwise_attention
 from models.attention_kernels.flex import attend_blocks, document_block_mask
 from models.attention_kernels.packed_documents import PackedDocuments
-from models.decoder import Decoder, DecoderConfig, build_decoder
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import build_decoder
 
 CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 

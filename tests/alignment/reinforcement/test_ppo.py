@@ -37,9 +37,10 @@ from alignment.reinforcement.ppo_loss import PPOLoss
 from alignment.reinforcement.rollouts import Rollouts
 from common.errors import InputError
 from models.config import Experts
-from models.decoder import auxiliary_loss, build_decoder
+from models.decoder import auxiliary_loss
 from models.inference.generation import Generated
 from models.inference.sampling import Sampling
+from models.initialization import build_decoder
 from models.lora import LoRA
 from models.optimizers.adamw import AdamW
 from models.optimizers.skip_step import SpikeSkip

@@ -17,9 +17,10 @@ from alignment.reinforcement.experience import ChunkedForward, critic_values, lo
 from alignment.reinforcement.minibatches import minibatch_of, pieces
 from alignment.reinforcement.rollouts import Rollouts, roll_out, weights_cast_once
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, build_decoder
+from models.decoder import Decoder, DecoderConfig
 from models.inference.generation import Generated
 from models.inference.sampling import Sampling
+from models.initialization import build_decoder
 from tests.conftest import ROOT
 from tests.helpers.policy_training import CONFIG, EOS, Letters, Wanted
 

@@ -19,7 +19,8 @@ from datamodules.resumable import StepBatch
 from datamodules.tokenization.files import load_tokenizer
 from main import main, open_reward_models
 from models import AdamW, Cosine, DecoderConfig
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
+from models.initialization import build_decoder
 from models.weights.source import WeightSource
 from tests.alignment.conftest import Align
 from tests.alignment.preferences.test_preference_policy import MadeUp

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from common.errors import InputError
 from main import main
 from models.config import DecoderConfig, Experts, RotaryScaling
-from models.decoder import Decoder, build_decoder, materialize
+from models.decoder import Decoder
+from models.initialization import build_decoder, materialize
 from models.language_model import LanguageModel
 from models.lora import LoRA
-from models.optimizers.adamw import AdamW, Cosine
+from models.optimizers.adamw import AdamW
+from models.optimizers.schedules import Cosine
 from models.weights.hugging_face_names import from_hugging_face, to_hugging_face
 from models.weights.source import WeightSource
 

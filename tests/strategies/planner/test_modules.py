@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.attention import AttentionPattern, attended_pairs
 from models.config import DecoderConfig, Experts
-from models.decoder import build_decoder
 from models.flops import matmul_parameters
+from models.initialization import build_decoder
 from strategies.parallel.activation_checkpointing import checkpoint_activations
 from strategies.parallel.mesh import MeshSizes
 from strategies.parallel.tensor_parallel_plan import apply_tensor_parallel
