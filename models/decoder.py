@@ -1,9 +1,10 @@
-"""A Llama-style decoder (Touvron et al. 2023): pre-norm blocks of grouped-query attention and SwiGLU.
+"""Decoder-only transformer of the Llama family (Touvron et al. 2023): pre-norm blocks of attention and SwiGLU.
 
-One plain class for every size and family member: what differs lives in `DecoderConfig`, never in a subclass.
+One plain class for every size and family: differences are switches of `DecoderConfig`, never subclasses.
 Sub-modules follow the name contract the strategies rely on: `tok_embeddings`, `layers.<i>`, `norm`, `output`.
-Weights are drawn from a generator seeded by (seed, parameter name), so that every parallel layout, and every
-order of construction, begins with the same numbers; one global seed would be simpler and break both.
+A switch costs a branch in a layer's constructor; a class per family would repeat every plan, formula and test.
+
+Shape suffixes: B rows, T tokens, C model width.
 """
 
 from typing import cast
@@ -21,7 +22,7 @@ from models.mixture_of_experts import SparseFeedForward
 
 
 class DecoderBlock(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """Pre-norm transformer block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -32,16 +33,19 @@ class DecoderBlock(nn.Module):
             SwiGLU(config.width, config.feed_forward_width) if config.experts is None else SparseFeedForward(config)
         )
 
-    def forward(self, x_BTC: Tensor, layout: AttentionPattern, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), layout, cache, layer)
+    def forward(self, x_BTC: Tensor, pattern: AttentionPattern, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), pattern, cache, layer)
         return x_BTC + self.feed_forward(self.feed_forward_norm(x_BTC))
 
 
 class Decoder(nn.Module):
-    """The whole decoder. `forward` ends at the last norm: losses and sampling call the methods of `output`.
+    """Decoder up to the final norm; losses and sampling call the methods of `output`, a `models.head.OutputHead`.
 
-    A stage of a pipeline is this class with sub-modules left out: without `tok_embeddings` it takes the hidden states
-    of the stage before in place of tokens, without `norm` it ends at its last block.
+    A pipeline stage is this class with sub-modules left out: without `tok_embeddings` it takes the hidden states of the
+    stage before in place of tokens, without `norm` it ends at its last block.
+
+    Args:
+        config: shape of the decoder.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -65,33 +69,34 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         branch_ids_BT: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states after the last norm.
+        """Hidden states after the final norm.
 
         Args:
             tokens_BT: int64 token ids (hidden states where there is no embedding).
-            document_ids_BT: integers, equal for neighbors of one document; None means one document a row.
-            cache: takes the keys and values of whole prompts, packed as documents; or, without `document_ids_BT`, of
-                one token a slot, which sees what its slot holds.
-            branch_ids_BT: 0 for a document's prompt, other integers for what continues it; None is no branches.
+            document_ids_BT: integers, equal for neighbors of one document; None is one document per row.
+            cache: KV cache that takes the keys and values of whole prompts, packed as documents; or, without
+                `document_ids_BT`, of one token per slot, which sees what its slot holds.
+            branch_ids_BT: 0 for a document's prompt, other integers for the responses that continue it; None is no
+                branches. See `models.packed_batch`.
 
         Returns:
             [B, T, C] in the dtype of the computation.
         """
         dtype = compute_dtype(next(self.layers.parameters()))
         if document_ids_BT is not None:
-            layout = AttentionPattern.of(document_ids_BT, self.config, dtype, branch_ids_BT)
+            pattern = AttentionPattern.of(document_ids_BT, self.config, dtype, branch_ids_BT)
         elif cache is not None:
-            layout = AttentionPattern.decoding(cache, self.config)
+            pattern = AttentionPattern.decoding(cache, self.config)
         else:
-            layout = AttentionPattern.causal(tokens_BT, self.config, dtype)
+            pattern = AttentionPattern.causal(tokens_BT, self.config, dtype)
         x_BTC = tokens_BT if self.tok_embeddings is None else self.tok_embeddings(tokens_BT)
         for index, block in self.layers.items():
-            x_BTC = block(x_BTC, layout, cache, int(index))
+            x_BTC = block(x_BTC, pattern, cache, int(index))
         return x_BTC if self.norm is None else self.norm(x_BTC)
 
 
 def auxiliary_loss(decoder: Decoder) -> Tensor | None:
-    """Mean over blocks of what their experts add to the loss of the last batch; None without experts."""
+    """Load-balancing loss of the experts on the last batch, averaged over blocks; None without experts."""
     if decoder.config.experts is None:
         return None
     losses = [

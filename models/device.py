@@ -16,7 +16,7 @@ def default_device() -> torch.device:
 
 
 def has_bf16_matrix_units(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware.
+    """Whether the device has bfloat16 matrix units.
 
     Without such units PyTorch still accepts bfloat16 but a CPU is up to a hundred times slower than in float32.
     """
@@ -30,7 +30,7 @@ def has_bf16_matrix_units(device: torch.device) -> bool:
 
 
 def measured_matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """FLOP/s of the fastest square matrix product found in about `seconds`: the practical ceiling of a step.
+    """Measured peak FLOP/s of a matrix product, the practical ceiling of a step, found in about `seconds`.
 
     The side doubles from 512 while one product takes under a fifth of the budget, which bounds the time on slow
     devices and reaches large products on fast ones.

@@ -1,4 +1,4 @@
-"""How many parameters a configuration has, how many FLOPs a batch costs, and how fast this device multiplies.
+"""Parameter counts and FLOPs of a decoder, from its configuration.
 
 Counted from the configuration by formula, so that a plan needs no model in memory; a test holds the formulas
 against PyTorch's own counter. Attention is counted as it is computed, causal and within documents, not as the
@@ -9,9 +9,7 @@ from models.decoder import DecoderConfig
 
 
 def matmul_parameters(config: DecoderConfig) -> int:
-    """Parameters that are a factor of a token's matrix products: all but vectors, the input embedding and experts that
-    are not active.
-    """
+    """Parameters in a token's matrix products: all but vectors, the input embedding and inactive experts."""
     assert config.head_width is not None
     query_and_output = 2 * config.width * config.heads * config.head_width
     key_and_value = 2 * config.width * config.key_value_heads * config.head_width
@@ -23,7 +21,7 @@ def matmul_parameters(config: DecoderConfig) -> int:
 
 
 def parameters(config: DecoderConfig) -> int:
-    """All parameters; a tied embedding counts once."""
+    """Parameters in all; a tied embedding counts once."""
     assert config.head_width is not None
     vectors = (2 * config.layers + 1) * config.width
     if config.query_key_norm:
@@ -48,9 +46,9 @@ def training_flops(config: DecoderConfig, tokens: int, attended_pairs: int) -> i
 
     Args:
         config: shape of the decoder.
-        tokens: tokens in the batch.
+        tokens: tokens of the batch.
         attended_pairs: (query, key) pairs that attention computes, summed over rows; a causal document of
-            length n has n (n + 1) / 2.
+            length n has n (n + 1) / 2 (`models.attention.attended_pairs`).
 
     Returns:
         6 FLOPs per token and matmul parameter, 12 per pair and attention channel (2 products forward, 4 backward).

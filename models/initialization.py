@@ -23,8 +23,8 @@ def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) 
     Matrices are normal with `initial_std`; those that write into the residual stream (`wo`, `w2`) are divided by
     sqrt(2 * layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3). Norms are 1,
     biases 0.
-    A scalar output takes 1 / sqrt(width + 1) (Stiennon et al. 2020, appendix). Adapters begin as nothing: their first
-    factor has 1 / sqrt(its input width), their second is 0 (Hu et al. 2021, section 4.1).
+    A scalar output has 1 / sqrt(width + 1) (Stiennon et al. 2020, appendix). An adapter starts as zero: its first
+    factor has 1 / sqrt(its input width), its second is 0 (Hu et al. 2021, section 4.1).
     """
     if name.endswith(".bias"):
         return torch.zeros(shape)
@@ -45,21 +45,21 @@ def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) 
 
 
 WeightLookup = Callable[[str], Tensor | None]
-"""A stored parameter by its name in the decoder, whole; None for one that is to be drawn."""
+"""Stored parameter by its name in the decoder, whole; None for one that is drawn."""
 
 
 @torch.no_grad()
 def materialize(
     decoder: Decoder, device: torch.device, seed: int, part: nn.Module | None = None, stored: WeightLookup | None = None
 ) -> None:
-    """Allocate what is still on the meta device and give it its weights, stored or drawn; tied parameters stay one.
+    """Allocate parameters that are still on the meta device, with their stored or drawn weights; tied ones stay tied.
 
     Args:
-        decoder: gives the names, which seed the generators.
-        device: where to allocate.
-        seed: of all weights that are drawn.
-        part: sub-module to materialize; by default the whole decoder.
-        stored: weights to begin with instead.
+        decoder: decoder whose parameter names seed the generators.
+        device: device to allocate on.
+        seed: seed of the weights that are drawn.
+        part: sub-module to materialize; the whole decoder by default.
+        stored: weights to start from instead.
 
     Raises:
         InputError: when a stored weight has another shape.
@@ -89,7 +89,7 @@ def materialize(
 
 
 def build_decoder(config: DecoderConfig, seed: int = 0, device: torch.device | str = "cpu") -> Decoder:
-    """A decoder with its initial weights, allocated once."""
+    """Decoder with its initial weights, allocated once."""
     with torch.device("meta"):
         decoder = Decoder(config)
     materialize(decoder, torch.device(device), seed)
@@ -97,7 +97,7 @@ def build_decoder(config: DecoderConfig, seed: int = 0, device: torch.device | s
 
 
 def _as(like: Tensor, whole: Tensor) -> Tensor:
-    """`whole`, or the shard of it that this process holds where `like` is a DTensor."""
+    """The whole tensor, or this rank's shard of it where `like` is a DTensor."""
     if isinstance(like, DTensor):
         return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
     return whole
