@@ -78,7 +78,7 @@ def _nonzero(count: Tensor) -> Tensor:
 
 
 def _rows_at_once(logits: Tensor) -> int:
-    """Rows widened together: those that fit into a CPU's cache; all of them on a GPU, where each operation is a launch."""
+    """Rows widened together: those that fit into a CPU's cache, or all of them on a GPU."""
     return max(1, 2**19 // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
 
 

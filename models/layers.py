@@ -51,7 +51,7 @@ class SwiGLU(nn.Module):
 
 
 def rotary_frequencies(config: DecoderConfig, device: torch.device | None = None) -> Tensor:
-    """Rotary frequencies in radians per position, float32 [D / 2] (Su et al. 2021, section 3.2.2), with RoPE scaling."""
+    """Rotary frequencies in radians per position, float32 [D / 2] (RoPE, Su et al. 2021, section 3.2.2)."""
     assert config.head_width is not None
     exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=device) / config.head_width
     frequencies = 1.0 / config.rope_theta**exponents

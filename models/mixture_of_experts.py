@@ -60,8 +60,10 @@ class SparseFeedForward(nn.Module):
         return torch.zeros_like(x_NC).index_add(0, tokens, weighted.to(x_NC.dtype))
 
     def _auxiliary(self, logits_NE: Tensor, probabilities_NE: Tensor, chosen_NK: Tensor, rows: int) -> Tensor:
-        """Load-balancing loss by row, E * sum over experts of (share of the row's tokens) * (mean probability in the row),
-        1 where all are equal (Fedus et al. 2021, eq. 4); and the router z-loss (Zoph et al. 2022, eq. 5).
+        """Load-balancing loss and router z-loss (Zoph et al. 2022, eq. 5).
+
+        By row, E * sum over experts of (share of the row's tokens) * (mean probability in the row), 1 where all are
+        equal (Fedus et al. 2021, eq. 4).
         """
         mean_BE = probabilities_NE.unflatten(0, (rows, -1)).mean(1)
         got_NE = torch.zeros_like(probabilities_NE).scatter_(1, chosen_NK, 1.0 / self.experts.experts_per_token)

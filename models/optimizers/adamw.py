@@ -1,8 +1,7 @@
-"""Optimizers and learning-rate schedules as small factories that YAML swaps by class_path.
+"""AdamW, and the base of optimizer factories.
 
-A factory sees named parameters, which a plain optimizer class does not: grouping by name or shape stays here and
-out of the LightningModule. Schedules are pure functions of (step, total steps), so that a resumed run recomputes
-them instead of trusting saved state.
+A factory sees named parameters, which a plain optimizer class does not: grouping by name or shape stays here and out of
+the LightningModule, at the price of one small class per optimizer.
 """
 
 import math
@@ -17,18 +16,21 @@ from common.errors import InputError
 
 
 class OptimizerFactory(ABC):
-    """Makes an optimizer for a model's named parameters."""
+    """Factory of an optimizer for a model's named parameters."""
+
+    fused: bool = True
+    """Whether the optimizer is a fused one, which can skip a step on the device (`models.SpikeSkip`)."""
 
     @abstractmethod
     def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-        """The optimizer over every parameter that requires a gradient."""
+        """Optimizer over all parameters that require a gradient."""
 
 
 def check_adam(learning_rate: float, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
-    """Refuse what AdamW cannot take.
+    """Refuse settings outside of AdamW's range.
 
     Raises:
-        InputError: with the value and the rule.
+        InputError: for a setting out of its range.
     """
     if not 0 < learning_rate < math.inf:
         raise InputError(f"learning_rate={learning_rate}: must be a number above 0")
@@ -47,9 +49,9 @@ class AdamW(OptimizerFactory):
     Args:
         learning_rate: peak learning rate.
         betas: decay of the first and second moment; (0.9, 0.95) is Llama's.
-        epsilon: added to the root of the second moment.
+        epsilon: term added to the root of the second moment.
         weight_decay: decoupled decay of matrices; 0.1 is Llama's.
-        fused: PyTorch's single-kernel update.
+        fused: whether to use PyTorch's single-kernel update.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class AdamW(OptimizerFactory):
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ]
-        # A group may be empty in a process that holds a part of the model; all processes then have the same groups.
+        # A group may be empty on a rank that holds a part of the model; all ranks then have the same groups.
         return torch.optim.AdamW(
             groups,
             lr=self.learning_rate,
@@ -83,6 +85,6 @@ class AdamW(OptimizerFactory):
 
 @torch.no_grad()
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: torch.Tensor) -> None:
-    """Multiply every gradient by a scalar tensor in place, without reading it back from the device."""
+    """Multiply all gradients by a scalar tensor in place, without reading it back from the device."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in gradients], factor)

@@ -11,11 +11,11 @@ from common.errors import InputError
 
 
 class Schedule(ABC):
-    """A factor on the peak learning rate at each step.
+    """Learning-rate schedule: a factor on the peak learning rate at each step.
 
     Args:
-        warmup_steps: steps of linear rise from 1 / warmup_steps to 1.
-        final_fraction: the factor at the last step.
+        warmup_steps: steps of linear warm-up from 1 / warmup_steps to 1.
+        final_fraction: factor at the last step.
     """
 
     def __init__(self, warmup_steps: int, final_fraction: float) -> None:
@@ -38,7 +38,11 @@ class Schedule(ABC):
 
 
 class Cosine(Schedule):
-    """Half a cosine from 1 to `final_fraction` (Loshchilov & Hutter 2017); a tenth is Chinchilla's choice."""
+    """Cosine decay from 1 to `final_fraction` (Loshchilov & Hutter 2017); a tenth is Chinchilla's.
+
+    Args:
+        warmup_steps, final_fraction: see `Schedule`.
+    """
 
     def __init__(self, warmup_steps: int = 100, final_fraction: float = 0.1) -> None:
         super().__init__(warmup_steps, final_fraction)
@@ -49,7 +53,12 @@ class Cosine(Schedule):
 
 
 class WarmupStableDecay(Schedule):
-    """Constant, then a linear fall over the last `decay_fraction` (Hu et al. 2024; Hägele et al. 2024 take 0.2)."""
+    """Warmup-stable-decay (WSD): constant, then linear decay (Hu et al. 2024).
+
+    Args:
+        warmup_steps, final_fraction: see `Schedule`.
+        decay_fraction: share of the steps after warm-up that decay; 0.2 is that of Hägele et al. (2024).
+    """
 
     def __init__(self, warmup_steps: int = 100, decay_fraction: float = 0.2, final_fraction: float = 0.0) -> None:
         super().__init__(warmup_steps, final_fraction)

@@ -127,8 +127,8 @@ def test_several_files_and_another_dtype(tmp_path: Path, hugging_face_tokenizer:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type=gpt2: this decoder can be llama"),
-        ({"hidden_act": "gelu"}, "hidden_act=gelu, this decoder has silu"),
+        ({"model_type": "gpt2"}, "model_type=gpt2: this decoder supports llama"),
+        ({"hidden_act": "gelu"}, "hidden_act=gelu, this decoder supports silu"),
         ({"attention_bias": True}, "attention_bias=True"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "rope_type=yarn"),
         ({"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window=True"),
