@@ -20,21 +20,21 @@ from tests.helpers.policy_training import ppo, train
 SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "ppo": lambda: {
         "whiten_rewards": True,
-        "divergence": KLPenalty(AdaptiveKL(0.2, 0.01, 40)),
-        "surrogate": ClippedPolicyLoss(importance_cap=2.0, entropy_weight=0.01),
+        "kl": KLPenalty(AdaptiveKL(0.2, 0.01, 40)),
+        "policy_loss": ClippedPolicyLoss(importance_cap=2.0, entropy_weight=0.01),
     },
     "grpo": lambda: {
         "advantage": GroupRelativeAdvantage(),
-        "divergence": KLPenalty(FixedKL(0.04), "k3", "loss"),
-        "surrogate": ClippedPolicyLoss(aggregation="sequence_mean"),
-        "answers": 4,
-        "updates": PPOUpdates(1, 1, 40),
+        "kl": KLPenalty(FixedKL(0.04), "k3", "loss"),
+        "policy_loss": ClippedPolicyLoss(aggregation="sequence_mean"),
+        "group_size": 4,
+        "optimization": PPOUpdates(1, 1, 40),
     },
     "rloo": lambda: {
         "advantage": LeaveOneOutAdvantage(),
-        "divergence": KLPenalty(FixedKL(0.05)),
-        "answers": 4,
-        "updates": PPOUpdates(1, 1, 40),
+        "kl": KLPenalty(FixedKL(0.05)),
+        "group_size": 4,
+        "optimization": PPOUpdates(1, 1, 40),
     },
 }
 GOLDEN: dict[str, dict[str, list[float]]] = {
