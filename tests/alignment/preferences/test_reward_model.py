@@ -33,9 +33,9 @@ def test_scores_are_those_of_each_answer_alone(samples: list[int]) -> None:
     batch = PairBatches(examples, pad=3)[StepBatch(samples, range(0))]
     expected = []
     for number in samples:
-        prompt, *answers = examples.pairs[number]
-        for answer in answers:
-            hidden = model.decoder(torch.from_numpy(np.concatenate((prompt, answer)))[None])
+        prompt, *responses = examples.pairs[number]
+        for response in responses:
+            hidden = model.decoder(torch.from_numpy(np.concatenate((prompt, response)))[None])
             expected.append(model.decoder.output(hidden)[0, -1].item())
     assert model(batch, model.scores).tolist() == pytest.approx(expected, abs=1e-6)
 
