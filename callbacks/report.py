@@ -15,17 +15,25 @@ from typing import Any
 import lightning
 import numpy as np
 
-from callbacks.goodput import HEADINGS, Totals, read_ledger
-from callbacks.metrics_table import TABLE, read_metrics
 from callbacks.reports.data_report import flat_numbers, sections
 from callbacks.reports.pages import template, write_page
 from callbacks.reports.rollout_charts import frontier, rollout_charts
-from callbacks.samples import read_samples
-from callbacks.spike_guard import read_spikes
 from common.errors import InputError
+from common.files import write_text_atomically
+from common.goodput_ledger import LABELS, LedgerTotals, read_ledger
+from common.run_folder import (
+    CONFIG,
+    DATA_SUMMARY,
+    METRICS,
+    RELIABILITY,
+    REPORT,
+    RUN_FACTS,
+    read_metrics,
+    read_object,
+    read_samples,
+    read_spikes,
+)
 
-PAGE = "report.html"
-DATA, RELIABILITY = "data.json", "reliability.json"
 BITS = "validation/bits_per_byte/"
 DOCUMENTS_SHOWN = 20
 """Of a spike; `spikes.jsonl` names all."""
@@ -52,9 +60,8 @@ class Report(lightning.Callback):
         run = Path(trainer.default_root_dir)
         summary = getattr(getattr(trainer, "datamodule", None), "summary", None)
         if summary is not None:
-            run.mkdir(parents=True, exist_ok=True)
-            (run / DATA).write_text(json.dumps(summary()), encoding="utf-8")
-        if not (run / TABLE).exists():
+            write_text_atomically(run / DATA_SUMMARY, json.dumps(summary()))
+        if not (run / METRICS).exists():
             return
         if not read_curves(run):
             return
@@ -69,7 +76,7 @@ class Report(lightning.Callback):
 def read_curves(run: Path) -> dict[str, Curve]:
     """Steps and values of every metric a run logged."""
     rows: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for step, _, name, value in read_metrics(run / TABLE):
+    for step, _, name, value in read_metrics(run):
         rows[name].append((step, float(value)))
     return {name: (np.array([s for s, _ in points]), np.array([v for _, v in points])) for name, points in rows.items()}
 
@@ -87,20 +94,20 @@ def write_report(run: Path) -> Path:
     Raises:
         InputError: when the run has logged nothing.
     """
-    if not (run / TABLE).is_file():
-        raise InputError(f"{run / TABLE} does not exist: train first, or set trainer.default_root_dir to a run")
+    if not (run / METRICS).is_file():
+        raise InputError(f"{run / METRICS} does not exist: train first, or set trainer.default_root_dir to a run")
     curves = read_curves(run)
     if not curves:
-        raise InputError(f"{run / TABLE} holds no metric yet: let the run log something first")
-    samples = read_samples(run / "samples.jsonl")
-    facts, data = _read_json(run / "run.json"), _read_json(run / DATA)
+        raise InputError(f"{run / METRICS} holds no metric yet: let the run log something first")
+    samples = read_samples(run)
+    facts, data = read_object(run / RUN_FACTS), read_object(run / DATA_SUMMARY)
     cleaning = sections(data)
     last_step = max((sample["step"] for sample in samples), default=0)
-    config = run / "config.yaml"
+    config = run / CONFIG
     page = template("report.html.j2").render(
         title=run.resolve().name,
         headlines=headlines(curves, facts),
-        charts=[*charts(curves), *reliability_chart(_read_json(run / RELIABILITY))],
+        charts=[*charts(curves), *reliability_chart(read_object(run / RELIABILITY))],
         **cleaning,
         examples={} if cleaning else data,
         last_samples=[sample for sample in samples if sample["step"] == last_step],
@@ -110,11 +117,7 @@ def write_report(run: Path) -> Path:
         spikes=[shown_spike(event) for event in read_spikes(run)],
         config=config.read_text(encoding="utf-8") if config.exists() else "",
     )
-    return write_page(run / PAGE, page)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return write_page(run / REPORT, page)
 
 
 def headlines(curves: dict[str, Curve], facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -207,11 +210,11 @@ def reliability_chart(reliability: dict[str, Any]) -> list[tuple[str, str]]:
     return [("Right order by confidence, held out", draw(lines, smooth=False, across="confidence"))]
 
 
-def ledger_section(totals: Totals) -> dict[str, Any]:
+def ledger_section(totals: LedgerTotals) -> dict[str, Any]:
     """Where the wall clock went: a bar, a row for each heading and both utilizations; empty without a ledger."""
     if not totals.total:
         return {}
-    rows = [(label, totals.seconds[purpose]) for purpose, label in HEADINGS.items() if totals.seconds[purpose] > 0]
+    rows = [(label, totals.seconds[purpose]) for purpose, label in LABELS.items() if totals.seconds[purpose] > 0]
     with chart(width=12.8, height=1.7) as (axes, svg):
         left = 0.0
         for index, (label, seconds) in enumerate(rows):

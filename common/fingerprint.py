@@ -19,8 +19,8 @@ import xxhash
 
 ROOT = Path(__file__).parents[1]
 """Folder of this project's packages."""
-OBSERVERS = ("callbacks",)
-"""Packages that only watch: what they import changes no result."""
+OBSERVERS = ("callbacks", "common.run_folder")
+"""Packages and modules that only watch: what they import changes no result."""
 NEUTRAL = frozenset(
     {
         "torch",
