@@ -33,8 +33,8 @@ from alignment.rewards.reward_model_score import RewardModelScore
 from callbacks.checkpoints import set_later_checkpoints_aside
 from callbacks.goodput import begin_run
 from callbacks.metrics_table import rewind_metrics
-from callbacks.report import write_report
 from callbacks.reports.data_report import write_data_report
+from callbacks.reports.run_report import write_report
 from commands.classifier import train_classifier
 from commands.compare.command import compare_models
 from commands.constitution import constitution

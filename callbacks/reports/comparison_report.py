@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from callbacks.report import chart
+from callbacks.reports.charts import chart
 from callbacks.reports.pages import template, write_page
 from common.errors import InputError
 from common.run_folder import REPORT

@@ -7,8 +7,8 @@ size. A stage without one shows the end of its log.
 from dataclasses import dataclass
 from pathlib import Path
 
-from callbacks.report import read_curves, write_report
 from callbacks.reports.pages import template, write_page
+from callbacks.reports.run_report import read_curves, write_report
 from common.run_folder import METRICS, REPORT
 
 RECIPE_PAGE = "recipe.html"

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from callbacks.goodput import Goodput
-from callbacks.report import write_report
+from callbacks.reports.run_report import write_report
 from common.goodput_ledger import (
     BUBBLE,
     COMMUNICATION,
