@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from alignment import PPO
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from main import main
 from models.weights.source import WeightSource
 from tests.alignment.conftest import Align
@@ -85,7 +85,7 @@ def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_ru
     config = str(configure(align, tmp_path, **model))
     main(["fit", "--config", config])
     found: dict[str, list[float]] = {}
-    for _, _, name, value in read_metrics(tmp_path / "run/metrics.csv"):
+    for _, _, name, value in read_metrics(tmp_path / "run"):
         found.setdefault(name, []).append(float(value))
     assert len(found["train/reward"]) == 4
     assert len(found["validation/kl"]) == 2
