@@ -1,4 +1,4 @@
-"""The command `constitution`: revisions to fine-tune on and preferences to learn from, made by a model and principles.
+"""`constitution`: revisions and AI preferences made by a model and principles (Constitutional AI).
 
 The stages themselves are in `alignment.constitutional.revisions` and `alignment.constitutional.ai_feedback`; between
 the two belongs a `fit`, so that the pairs come from the model that the revisions taught.
@@ -162,8 +162,7 @@ class LanguageModels:
             InputError: where there is none, or it is a reward model.
         """
         stored = WeightSource(Path(path))
-        config = stored.whole_config()
-        if config.scalar_output:
+        if stored.whole_config().scalar_output:
             raise InputError(f"init_from={path} is a reward model, which writes no text: name a language model")
         file = find_tokenizer(stored.path)
         tokenizer = load_tokenizer(file)

@@ -21,8 +21,8 @@ from datamodules.conversations.example_store import Example, Examples
 from datamodules.conversations.packing import fill_row, lay_out_pair, stack
 from datamodules.conversations.row_formats import Unusable, opening, preference
 from datamodules.conversations.rows import Row, Rows
-from datamodules.mixing.mixture import PADDING
-from datamodules.resumable import EpochOrder, StepBatch
+from datamodules.mixing.samplers import EpochOrder, StepBatch
+from datamodules.mixing.windows import PADDING
 
 ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, which tensor parallelism cuts along the sequence."""

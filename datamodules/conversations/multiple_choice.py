@@ -16,7 +16,7 @@ import torch
 from datamodules.conversations.packing import Part, fill_row, lay_out_pair, stack
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import Row
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.mixing.mixture import IGNORE
+from common.constants import IGNORE
 
 Part = dict[str, np.ndarray]
 """One example laid out: int64 arrays of one length, by the names they have in a batch."""

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.constants import IGNORE
 from datamodules.conversations.packing import fill_row, lay_out_conversation, lay_out_pair, pack
-from datamodules.mixing.mixture import IGNORE
 
 
 @settings(max_examples=100, deadline=None)
