@@ -18,7 +18,7 @@ import torch.distributed
 from torch import Tensor
 
 from callbacks.memory import PeakMemory
-from models.attention import attended_pairs
+from models.attention import mean_attended_pairs
 from models.flops import measured_matmul_peak, parameters, training_flops
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "sentencepiece", "daft", "jsonargparse", "wandb", "numpy")
@@ -107,8 +107,8 @@ class Throughput(lightning.Callback):
             return
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.
-        window = pl_module.config.sliding_window
-        self._pairs = self._pairs + attended_pairs(batch["document_ids"], batch.get("branches"), window)
+        pairs = mean_attended_pairs(pl_module.config, batch["document_ids"], batch.get("branches"))
+        self._pairs = self._pairs + pairs
         if not stepped or trainer.global_step % trainer.log_every_n_steps:
             return
         done = self._flops_since(trainer, pl_module)

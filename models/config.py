@@ -4,6 +4,7 @@ Llama, Qwen2, Qwen3, Mistral and SmolLM differ by a few switches. A switch costs
 file a family would cost the same defect in five places.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,6 +97,8 @@ class DecoderConfig:
         query_key_value_bias: biases on the three products into attention (Qwen2).
         query_key_norm: RMSNorm of every head's queries and keys before they are turned (Qwen3).
         sliding_window: a token sees itself and this many minus one before it (Mistral); null sees all.
+        window_pattern: windows of the layers in place of one `sliding_window`, repeated over the layers; null in it
+            sees all ([4096, null] alternates as Gemma 2 does).
         norm_epsilon: epsilon of every RMSNorm.
         experts: a sparse mixture in place of each feed-forward layer.
         tied_embeddings: share the input and output embedding matrix (Press & Wolf 2017), worth it in small models.
@@ -119,6 +122,7 @@ class DecoderConfig:
     query_key_value_bias: bool = False
     query_key_norm: bool = False
     sliding_window: int | None = None
+    window_pattern: list[int | None] | None = None
     norm_epsilon: float = 1e-5
     experts: Experts | None = None
     tied_embeddings: bool = True
@@ -151,6 +155,15 @@ class DecoderConfig:
             self.rope_scaling = RotaryScaling(**self.rope_scaling)
         if self.sliding_window is not None and self.sliding_window < 1:
             raise InputError(f"sliding_window={self.sliding_window}: must be at least 1, or null")
+        if self.window_pattern is not None:
+            if self.sliding_window is not None:
+                raise InputError(
+                    f"sliding_window={self.sliding_window} with window_pattern={self.window_pattern}: give one of them"
+                )
+            if not self.window_pattern or any(window is not None and window < 1 for window in self.window_pattern):
+                raise InputError(
+                    f"window_pattern={self.window_pattern}: must hold windows of at least 1 token, or null for all"
+                )
         self.head_width = self.width // self.heads if self.head_width is None else self.head_width
         if self.head_width < 1 or self.head_width % 2:
             raise InputError(
@@ -159,3 +172,13 @@ class DecoderConfig:
         for name in ("rope_theta", "norm_epsilon", "initial_std"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)}: must be above 0")
+
+    def window_of(self, layer: int) -> int | None:
+        """Keys that a query of a layer sees, its own included; None is all of its document."""
+        if self.window_pattern is None:
+            return self.sliding_window
+        return self.window_pattern[layer % len(self.window_pattern)]
+
+    def windows(self) -> dict[int | None, int]:
+        """Number of layers by window."""
+        return dict(Counter(self.window_of(layer) for layer in range(self.layers)))
