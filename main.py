@@ -30,11 +30,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from alignment.rewards.reward_model_score import RewardModelScore
-from callbacks.checkpoints import checkpoint_step, latest_checkpoint, set_later_checkpoints_aside
+from callbacks.checkpoints import set_later_checkpoints_aside
 from callbacks.goodput import begin_run
 from callbacks.metrics_table import rewind_metrics
-from callbacks.report import write_report
 from callbacks.reports.data_report import write_data_report
+from callbacks.reports.run_report import write_report
 from commands.classifier import train_classifier
 from commands.compare.command import compare_models
 from commands.constitution import constitution
@@ -46,6 +46,7 @@ from commands.plan.dry_run import dry_run
 from commands.recipe.command import recipe
 from commands.scaling_law import scaling_law
 from common.errors import InputError
+from common.run_folder import WANDB_ID, checkpoint_step, latest_checkpoint
 from datamodules.mixing.balance import MIXTURE, format_mixture
 from datamodules.pretraining import PretrainingData
 from datamodules.shards.megatron_export import export_megatron
@@ -65,7 +66,7 @@ class Trainer(lightning.Trainer):
     @property
     def newest_checkpoint(self) -> Path | None:
         """The last complete checkpoint in the run's folder."""
-        return latest_checkpoint(Path(self.default_root_dir) / "checkpoints")
+        return latest_checkpoint(Path(self.default_root_dir))
 
     def fit(
         self,
@@ -437,7 +438,7 @@ def open_reward_models(reward: Any, data: Any) -> None:
 
 def wandb_identity(folder: Path) -> str:
     """The run's id at Weights & Biases, made once and kept, so that a resumed run continues the same curves."""
-    path = folder / "wandb-id.txt"
+    path = folder / WANDB_ID
     if not path.exists() or not path.read_text().strip():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".partial")

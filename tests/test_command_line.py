@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from main import build, main
 from models.config import DecoderConfig
 from models.decoder import build_decoder
@@ -108,9 +108,7 @@ def test_every_command_works_on_a_trained_run(
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert facts["steps"] == 4
     assert facts["matmul_peak_flops"] == 1e11
-    rates = [
-        float(row[3]) for row in read_metrics(tmp_path / "run/metrics.csv") if row[2] == "throughput/share_of_peak"
-    ]
+    rates = [float(row[3]) for row in read_metrics(tmp_path / "run") if row[2] == "throughput/share_of_peak"]
     assert len(rates) == 4
     assert all(0 < rate < 1 for rate in rates)
     capsys.readouterr()

@@ -16,8 +16,8 @@ import xxhash
 from torch import Tensor
 from tqdm import tqdm
 
-from alignment.comparison.side_by_side import SideBySide, divergence
-from alignment.rewards.base import Answer, Reward
+from alignment.comparison.side_by_side import SideBySide, kl_estimates
+from alignment.rewards.base import Response, Reward
 from alignment.rewards.reward_model_score import RewardModelScore
 from callbacks.reports.comparison_report import ANSWERS, COMPARISON, write_comparison_report
 from commands.compare.answer_cache import ComparedAnswers, Made
@@ -26,8 +26,8 @@ from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusa
 from datamodules.conversations.example_store import split_of
 from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import FileRows, Row, Rows
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
-from datamodules.tokenization.sentencepiece import Tokenizer
 from models.decoder import Decoder, materialize
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
@@ -123,7 +123,7 @@ def compare_models(
     }
     sizes = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
     base: Decoder | None = None
-    answers: dict[str, list[Answer]] = {}
+    answers: dict[str, list[Response]] = {}
     divergences: dict[str, tuple[Tensor, Tensor]] = {}
 
     def make(name: str) -> Made:
@@ -131,7 +131,7 @@ def compare_models(
         base = base or load(stored[first], device, precision)
         decoder = base if name == first else load(stored[name], device, precision)
         given = answer(decoder, tokenizer, asked_often, max_new_tokens, sampling, slots, name)
-        return given, divergence(decoder, base, given, temperature, batch_tokens)
+        return given, kl_estimates(decoder, base, given, temperature, batch_tokens)
 
     for name in models:
         identity = [stored[name].identity, stored[first].identity, settings, sizes]
@@ -234,9 +234,9 @@ def answer(
     sampling: Sampling,
     slots: int,
     name: str,
-) -> list[Answer]:
+) -> list[Response]:
     """An answer to each prompt; equal prompts get different ones."""
-    results: list[Answer] = []
+    results: list[Response] = []
     # In pieces, so that something is seen to happen; a row's number keeps its answer the same.
     for start in tqdm(range(0, len(prompts), 4 * slots), desc=f"{name} answers", unit=" batches"):
         piece = prompts[start : start + 4 * slots]
@@ -251,7 +251,7 @@ def answer(
             rows=numbers,
         )
         for (prompt, row), one in zip(piece, new, strict=True):
-            results.append(Answer(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))
+            results.append(Response(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))
     return results
 
 
@@ -262,14 +262,15 @@ def write(output: Path, found: SideBySide, settings: dict[str, Any], asked: list
     """The numbers, every answer, and the page; a table for the terminal."""
     output.mkdir(parents=True, exist_ok=True)
     rows = {
-        name: [answered(found, name, number) for number in range(len(found.answers[name]))] for name in found.answers
+        name: [answered(found, name, number) for number in range(len(found.responses[name]))]
+        for name in found.responses
     }
     with (output / ANSWERS).open("w", encoding="utf-8") as file:
         for name, of_model in rows.items():
             file.writelines(json.dumps({"model": name, **row}, ensure_ascii=False) + "\n" for row in of_model)
     results: dict[str, Any] = {
         "settings": settings,
-        "models": {name: found.of_model(name) for name in found.answers},
+        "models": {name: found.of_model(name) for name in found.responses},
         "win_rates": found.against_each_other(),
         "samples": [
             {"prompt": said(row), "answers": {name: rows[name][number * found.samples] for name in rows}}
@@ -285,9 +286,9 @@ def write(output: Path, found: SideBySide, settings: dict[str, Any], asked: list
 
 def answered(found: SideBySide, name: str, number: int) -> dict[str, Any]:
     """One answer and what is known of it."""
-    one = found.answers[name][number]
+    one = found.responses[name][number]
     row: dict[str, Any] = {"prompt": number // found.samples, "text": one.text, "finish": one.finish}
-    row |= {"tokens": len(one.tokens), "kl": float(found.divergences[name][0][number])}
+    row |= {"tokens": len(one.tokens), "kl": float(found.kl[name][0][number])}
     return row | {judge: float(by_model[name][number]) for judge, by_model in found.scores.items()}
 
 

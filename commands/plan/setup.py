@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from callbacks.checkpoints import Checkpoints
 from common.errors import InputError
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.resumable import ResumableDataModule
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from models.config import DecoderConfig
 from strategies.parallel.mesh import ARGUMENTS, resolve_sizes

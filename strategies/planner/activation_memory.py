@@ -123,7 +123,7 @@ def split_gradient_bytes(setup: TrainingSetup) -> float:
     """
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
     assert shape.head_width is not None
-    norms = residual_norms(shape) * RESIDUAL * shape.width
+    norms = float(residual_norms(shape) * RESIDUAL * shape.width)
     if shape.query_key_norm:
         norms += c * (shape.heads + shape.key_value_heads) * shape.head_width / t
     return c * product_outputs(setup) + norms
