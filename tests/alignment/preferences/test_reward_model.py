@@ -103,7 +103,7 @@ def test_it_is_no_language_model(align: Align, tmp_path: Path, capsys: pytest.Ca
     policy = {"model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.DPO"}}
     for settings in ({}, policy):
         assert "is a reward model" in refused(["fit", "--config", align(settings | {"init_from": run})], capsys)
-    assert "scores text and writes none" in refused(["generate", "--config", config, "--prompt", "Ba"], capsys)
+    assert "scores text and writes none" in refused(["generate", "--input", run, "--prompt", "Ba"], capsys)
     (tmp_path / "text.jsonl").write_text('{"text": "Ba"}')
     evaluate = ["evaluate", "--input", run, f"--text=[{tmp_path / 'text.jsonl'}]"]
     assert "is a reward model" in refused(evaluate, capsys)

@@ -101,7 +101,7 @@ def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_ru
     assert [sample["step"] for sample in samples] == [1, 1, 3, 3]
     assert {"prompt", "continuation", "reward", "monitored_reward", "kl", "finish"} <= samples[0].keys()
     assert (tmp_path / "run/report.html").exists()
-    main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "4"])
+    main(["generate", "--input", str(tmp_path / "run"), "--prompt", "Ba", "--max_new_tokens", "4"])
     main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "policy.safetensors")])
     assert not WeightSource(tmp_path / "policy.safetensors").config["scalar_output"]
     main(["predict", "--config", config])

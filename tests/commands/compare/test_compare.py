@@ -268,7 +268,7 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
     models: dict[str, str], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = compared(models, prompts, tmp_path / "whole", "--samples=2")
-    real, asked = compare.answer, []
+    real, asked = compare.generate_responses, []
 
     def watched(*arguments: Any) -> list[Response]:
         asked.append(arguments[-1])
@@ -280,7 +280,7 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
         asked.append("killed")
         return kl_estimates(*arguments)
 
-    monkeypatch.setattr(compare, "answer", watched)
+    monkeypatch.setattr(compare, "generate_responses", watched)
     with monkeypatch.context() as patch:
         patch.setattr(compare, "divergence", killed)
         with pytest.raises(KeyboardInterrupt):
