@@ -29,7 +29,6 @@ from jsonargparse import ActionConfigFile, Namespace, auto_cli, auto_parser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from alignment.rewards.reward_model_score import RewardModelScore
 from callbacks.checkpoints import checkpoint_step, latest_checkpoint, set_later_checkpoints_aside
 from callbacks.goodput import begin_run
 from callbacks.metrics_table import rewind_metrics
@@ -45,6 +44,7 @@ from commands.plan.command import plan
 from commands.plan.dry_run import dry_run
 from commands.recipe.command import recipe
 from commands.scaling_law import scaling_law
+from common.contracts import WeightSourcesUser
 from common.errors import InputError
 from datamodules.mixing.balance import MIXTURE, format_mixture
 from datamodules.pretraining import PretrainingData
@@ -388,10 +388,8 @@ class CommandLine(LightningCLI):
         super().instantiate_classes()
         if self.stored is not None:
             self.model.stored = self.stored
-        for name in ("reward", "gold"):
-            open_reward_models(getattr(self.model, name, None), self.datamodule)
-        if (critic := getattr(self.model, "critic_init_from", None)) is not None:
-            self.model.load_critic_from(WeightSource(Path(critic)))
+        if isinstance(self.model, WeightSourcesUser):
+            self.model.load_weight_sources(self.datamodule.tokenizer, lambda path: load_tokenizer(find_tokenizer(path)))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> lightning.Trainer:
         try:
@@ -415,24 +413,6 @@ class CommandLine(LightningCLI):
         if subcommand in ("validate", "test", "predict") and getattr(self.model, "trains", True):
             arguments["ckpt_path"] = cast(Trainer, self.trainer).require_checkpoint(arguments["ckpt_path"])
         return arguments
-
-
-def open_reward_models(reward: Any, data: Any) -> None:
-    """Give the reward models within a reward their weights.
-
-    Raises:
-        InputError: for one of another tokenizer than the data's, to which the same ids are other text.
-    """
-    for member in reward.members() if reward is not None else ():
-        if isinstance(member, RewardModelScore):
-            path = Path(member.init_from)
-            stored = WeightSource(path)
-            if load_tokenizer(find_tokenizer(path)).model != data.tokenizer.model:
-                raise InputError(
-                    f"reward.init_from={path}: it has another tokenizer than the data's, train a reward model from "
-                    "the same base"
-                )
-            member.load_from(stored, data.tokenizer.eos)
 
 
 def wandb_identity(folder: Path) -> str:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.experience import ExperienceBatch, critic_values
+from alignment.reinforcement.experience import ExperienceBatch
 from alignment.reinforcement.kl import KLPenalty, estimate
 from alignment.reinforcement.metrics import DistributedMeans
 from alignment.reinforcement.minibatches import Minibatch
+from alignment.reinforcement.models import critic_values
 from alignment.reinforcement.policy_loss import (
     ClippedPolicyLoss,
     clipped_value_loss,

@@ -1,15 +1,13 @@
-"""Answers drawn from the policy, behind one interface: who decodes is swapped in YAML, what is learned from is not.
+"""Rollouts: responses sampled from the policy, and the packed rows in which models score them.
 
-The default decodes with the very weights that are trained, in the process that trains them: no copy and no server, for
-fewer tokens a second on a GPU than an engine made for it. An answer depends on the weights and on (seed, sample number,
-place among the prompt's answers), never on what is decoded beside it: any layout and any restart draws the same.
+A prompt is computed once for all its responses, which are branches behind it; the price is a row with branch ids, which
+attention kernels must know.
 
-Shape suffixes: N tokens of a packed row, T tokens of answers, A answers.
+Shape suffixes: N tokens of a packed row, T tokens of responses, A responses.
 """
 
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -18,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import InputError
+from alignment.reinforcement.engines.base import Decoding, RolloutEngine
+from common.contracts import ShardedStrategy
 from models.decoder import Decoder
-from models.inference.generation import Generated, generate
-from models.inference.sampling import Sampling
+from models.inference.generation import Generated
 
 MAX_GROUP_SIZE = 1 << 16
 """Answers to one prompt, at most: the place among them takes the lower bits of an answer's number."""
@@ -70,13 +68,13 @@ class Rollouts:
         prompts: token ids, for each answer.
         answers: tokens, log-probabilities at sampling, and how each ended.
         samples: sample number of the prompt, for each answer.
-        group: answers to each prompt.
+        group_size: answers to each prompt.
     """
 
     prompts: list[Sequence[int]]
     responses: list[Generated]
     samples: list[int]
-    group: int
+    group_size: int
 
     def __len__(self) -> int:
         return len(self.responses)
@@ -100,7 +98,7 @@ class Rollouts:
         """The chosen answers, those to one prompt together as far as the budget of tokens allows."""
         found: list[list[int]] = []
         for number in sorted(chosen):
-            alike = bool(found) and found[-1][0] // self.group == number // self.group
+            alike = bool(found) and found[-1][0] // self.group_size == number // self.group_size
             if alike and self.size([*found[-1], number]) <= budget:
                 found[-1].append(number)
             else:
@@ -150,87 +148,15 @@ class Rollouts:
         )
 
 
-class RolloutEngine(ABC):
-    """Decodes prompts."""
-
-    @abstractmethod
-    def generate(
-        self,
-        policy: Decoder,
-        prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        sampling: Sampling,
-        stop: Collection[int],
-        rows: Sequence[int],
-    ) -> list[Generated]:
-        """One answer a prompt, with the arguments of `models.inference.generation.generate`.
-
-        Args:
-            policy: the decoder, whole, with the weights of this step.
-        """
-
-
-class DecoderEngine(RolloutEngine):
-    """`models.inference.generation` with the trainer's own weights and precision.
+@contextmanager
+def unsharded_policy(strategy: Any, decoder: Decoder) -> Iterator[Decoder]:
+    """The decoder with all its weights on this rank, so that ranks decode without waiting for each other.
 
     Args:
-        slots: answers decoded together; each takes memory for keys and values of the longest prompt and answer.
-        cuda_graphs: replay recorded steps; pays for long answers on a GPU.
-
-    Raises:
-        InputError: for no slots.
+        strategy: of the Trainer.
+        decoder: sharded by it, or not.
     """
-
-    def __init__(self, slots: int = 64, cuda_graphs: bool = False) -> None:
-        if slots < 1:
-            raise InputError(f"engine.slots={slots}: must be at least 1")
-        self.slots, self.cuda_graphs = slots, cuda_graphs
-
-    def generate(
-        self,
-        policy: Decoder,
-        prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        sampling: Sampling,
-        stop: Collection[int],
-        rows: Sequence[int],
-    ) -> list[Generated]:
-        with weights_cast_once(policy.tok_embeddings.weight.device.type):
-            return generate(
-                policy,
-                prompts,
-                max_new_tokens=max_new_tokens,
-                sampling=sampling,
-                stop=stop,
-                slots=self.slots,
-                rows=rows,
-                cuda_graphs=self.cuda_graphs,
-            )
-
-
-@contextmanager
-def weights_cast_once(device_type: str) -> Iterator[None]:
-    """Within autocast, narrow each weight once instead of once a token.
-
-    Lightning's autocast keeps no narrowed weights, rightly: they would be stale after an optimizer step. Nothing is
-    trained here, and what was kept is forgotten at the end.
-    """
-    if not torch.is_autocast_enabled(device_type):
-        yield
-        return
-    try:
-        with torch.autocast(device_type, torch.get_autocast_dtype(device_type), cache_enabled=True):
-            yield
-    finally:
-        torch.clear_autocast_cache()
-
-
-@contextmanager
-def whole(strategy: Any, decoder: Decoder) -> Iterator[Decoder]:
-    """The decoder with all its weights on this process, so that ranks decode without waiting for each other."""
-    if hasattr(strategy, "unsharded"):
+    if isinstance(strategy, ShardedStrategy):
         with strategy.unsharded(decoder) as unsharded:
             yield unsharded
     else:
@@ -242,26 +168,21 @@ def roll_out(
     policy: Decoder,
     prompts: Sequence[Sequence[int]],
     samples: Sequence[int],
-    group: int,
-    *,
-    max_new_tokens: int,
-    sampling: Sampling,
-    stop: Collection[int],
+    group_size: int,
+    decoding: Decoding,
 ) -> Rollouts:
-    """Draw `group` answers to every prompt.
+    """Rollouts: `group_size` responses to every prompt.
 
     Args:
-        engine, policy: who decodes, and with which weights.
+        engine: engine that decodes.
+        policy: decoder, unsharded.
         prompts: token ids.
-        samples: number of each prompt's sample; with the place among its answers and the seed it names the draw.
-        group: answers to each prompt.
-        max_new_tokens, sampling, stop: see `models.inference.generation.generate`.
+        samples: number of each prompt's sample; with the place in its group and the seed it decides the draw.
+        group_size: responses per prompt.
+        decoding: decoding options.
     """
-    repeated = [prompt for prompt in prompts for _ in range(group)]
-    numbers = [sample for sample in samples for _ in range(group)]
-    places = list(range(group)) * len(samples)
+    repeated = [prompt for prompt in prompts for _ in range(group_size)]
+    numbers = [sample for sample in samples for _ in range(group_size)]
+    places = list(range(group_size)) * len(samples)
     rows = [max(sample, 0) * MAX_GROUP_SIZE + place for sample, place in zip(numbers, places, strict=True)]
-    responses = engine.generate(
-        policy, repeated, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, rows=rows
-    )
-    return Rollouts(repeated, responses, numbers, group)
+    return Rollouts(repeated, engine.generate(policy, repeated, decoding, rows), numbers, group_size)

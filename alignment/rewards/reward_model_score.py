@@ -6,7 +6,8 @@ policy's own spelling of a text, which it may never have been trained on.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from alignment.rewards.base import Response, Reward
 from common.errors import InputError
 from models.decoder import Decoder, DecoderConfig, materialize
+from models.weights.source import WeightSource
 
 ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, so that there are few shapes to compile kernels for."""
@@ -59,8 +61,19 @@ class RewardModelScore(Reward):
         self.end: int | None = None
         self.decoder: Decoder | None = None
 
+    def open_weights(self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]) -> None:
+        """Open the weights of `init_from`, see `Reward.open_weights`."""
+        path = Path(self.init_from)
+        source = WeightSource(path)
+        if tokenizer_of(path).model != tokenizer.model:
+            raise InputError(
+                f"reward.init_from={path}: it has another tokenizer than the data's, train a reward model from the "
+                "same base"
+            )
+        self.load_from(source, tokenizer.eos)
+
     def load_from(self, stored: Any, end: int) -> None:
-        """Take the weights of `init_from`, which whoever may open files has opened.
+        """Take the weights of a source that is open.
 
         Args:
             stored: has `whole_config()`, and `merged(name)` for every parameter of the decoder.
@@ -86,7 +99,7 @@ class RewardModelScore(Reward):
         if self.decoder is not None:
             return
         if self.stored is None:
-            raise InputError(f"reward.init_from={self.init_from}: its weights were not opened, call begin_from first")
+            raise InputError(f"reward.init_from={self.init_from}: its weights are not open, call open_weights first")
         with torch.device("meta"):
             decoder = Decoder(self.stored.whole_config())
         decoder = decoder.requires_grad_(False).to(self.dtype).eval()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alignment import GAE, PPO, FixedKL, KLPenalty, PPOUpdates
+from alignment import GAE, FixedKL, KLPenalty, PolicyOptimization, PPOUpdates
 from alignment.rewards.base import Response, Reward
 from datamodules.mixing.mixture import PADDING
 from datamodules.resumable import ResumableDataModule, StepBatch
@@ -84,7 +84,7 @@ class Nothing(Reward):
         return torch.zeros(len(responses))
 
 
-def ppo(**changes: Any) -> PPO:
+def ppo(**changes: Any) -> PolicyOptimization:
     """A module whose every part is switched on."""
     settings: dict[str, Any] = {
         "reward": Wanted(),
@@ -100,7 +100,7 @@ def ppo(**changes: Any) -> PPO:
         "schedule": Cosine(warmup_steps=0),
         "decoder": CONFIG,
     }
-    return PPO(**settings | changes)
+    return PolicyOptimization(**settings | changes)
 
 
 @dataclass
@@ -155,7 +155,7 @@ def train(
     options: dict[str, Any] | None = None,
     save: str | None = None,
     resume: str | None = None,
-    module: PPO | None = None,
+    module: PolicyOptimization | None = None,
 ) -> Logged:
     """Train in this process as one of `world` ranks; `layout` is of the project's strategy, or the name of another,
     `module` one that is looked at afterwards, in place of one with `settings`.
