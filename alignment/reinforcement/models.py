@@ -49,7 +49,7 @@ class ActorCriticModels:
             room for one model more. It is in no checkpoint and is made again from `init_from`.
 
     Attributes:
-        actor, critic, reference: the decoders; None before `build`, and where there is none.
+        critic, reference: the decoders; None before `build`, and where there is none.
 
     Raises:
         InputError: for a reference that cannot be.
@@ -76,9 +76,20 @@ class ActorCriticModels:
         self.reference_kind, self.reference_precision = reference, reference_precision
         self.reference_on_cpu = reference_on_cpu
         self.critic_source: WeightSource | None = None
-        self.actor: Decoder | None = None
+        self._actor: Decoder | None = None
         self.critic: Decoder | None = None
         self.reference: Decoder | None = None
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the models exist, be it on the meta device."""
+        return self._actor is not None
+
+    @property
+    def actor(self) -> Decoder:
+        """The policy."""
+        assert self._actor is not None
+        return self._actor
 
     @property
     def has_reference(self) -> bool:
@@ -125,7 +136,7 @@ class ActorCriticModels:
             actor: built already, perhaps on the meta device.
             actor_source: weights that the actor begins with; None draws them.
         """
-        self.actor, self.actor_source = actor, actor_source
+        self._actor, self.actor_source = actor, actor_source
         with torch.device("meta"):
             self.critic = Decoder(self.critic_config) if self.has_critic else None
             if self.reference_kind == "online":
@@ -149,7 +160,7 @@ class ActorCriticModels:
                 materialize(model, device, self.initial_seed, part, weights)
 
     def _with_weights(self, actor_weight: WeightLookup) -> Iterator[tuple[Decoder, WeightLookup]]:
-        roles = ((self.actor, actor_weight), (self.critic, self.critic_weight), (self.reference, self.merged_weight))
+        roles = ((self._actor, actor_weight), (self.critic, self.critic_weight), (self.reference, self.merged_weight))
         yield from ((model, weights) for model, weights in roles if model is not None)
 
     def merged_weight(self, name: str) -> Tensor | None:
@@ -164,14 +175,13 @@ class ActorCriticModels:
 
     def trained(self) -> list[tuple[str, list[nn.Parameter]]]:
         """Parameters by optimizer, each with the prefix of its metrics."""
-        models = {"": self.actor, "critic/": self.critic}
+        models: dict[str, Decoder | None] = {"": self.actor, "critic/": self.critic}
         return [(name, list(model.parameters())) for name, model in models.items() if model is not None]
 
     # Outputs
 
     def log_probabilities(self, packed: PackedRollouts, temperature: float) -> Tensor:
         """log pi of every token of the responses under the actor, [T]."""
-        assert self.actor is not None
         return log_probabilities(self.actor, packed, temperature)
 
     def reference_log_probabilities(self, packed: PackedRollouts, temperature: float) -> Tensor:
@@ -182,7 +192,6 @@ class ActorCriticModels:
 
     def kl_from_reference(self, packed: PackedRollouts, temperature: float) -> Tensor:
         """Exact KL(policy || reference) of the next token before each token of the responses, in nats, [T]."""
-        assert self.actor is not None
         device, hidden = device_of(self.actor), []
         models = (self.actor, self._reference_decoder)
         for model, is_reference in zip(models, (False, True), strict=True):
@@ -198,9 +207,7 @@ class ActorCriticModels:
 
     @property
     def _reference_decoder(self) -> Decoder:
-        decoder = self.reference or self.actor
-        assert decoder is not None
-        return decoder
+        return self.reference or self.actor
 
     # Checkpoints
 

@@ -306,7 +306,7 @@ class PolicyOptimization(LanguageModel):
     def configure_model(self) -> None:
         """Build actor, critic and reference; the strategy may allocate them later."""
         super().configure_model()
-        if self.models.actor is not None or self.decoder is None:
+        if self.models.is_built or self.decoder is None:
             return
         self.models.build(self.decoder, cast(Any, self.stored))
         self.critic = self.models.critic
@@ -318,7 +318,7 @@ class PolicyOptimization(LanguageModel):
 
     def materialize(self, part: torch.nn.Module, device: torch.device) -> None:
         """Allocate a model, or a part of one, with its initial weights."""
-        if self.models.actor is None:
+        if not self.models.is_built:
             super().materialize(part, device)
         else:
             self.models.materialize(part, device, self.initial_weight)

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -184,3 +185,14 @@ def train(
     )
     trainer.fit(module or ppo(**(settings or {})), datamodule=TinyPrompts(batch_size), ckpt_path=resume)
     return logged
+
+
+UNEQUAL = {"train/seconds/generation", "train/seconds/scoring", "train/seconds/learning", "train/responses_per_second"}
+
+
+def assert_same_steps(found: list[dict[str, float]], expected: list[dict[str, float]], tolerance: float) -> None:
+    assert len(found) == len(expected)
+    for step, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert mine.keys() == theirs.keys()
+        for name in mine.keys() - UNEQUAL:
+            assert mine[name] == pytest.approx(theirs[name], abs=tolerance, nan_ok=True), (step, name)
