@@ -43,7 +43,8 @@ from alignment import (
 )
 from alignment.rewards.base import Response, Reward
 from benchmarks.training_against_peers import Constant
-from datamodules.resumable import ResumableDataModule, StepBatch
+from datamodules.mixing.samplers import StepBatch
+from datamodules.resumable import ResumableDataModule
 from models import AdamW
 from models.decoder import Decoder, DecoderConfig, build_decoder
 from strategies import TensorParallelStrategy

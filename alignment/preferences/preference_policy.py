@@ -15,11 +15,11 @@ from alignment.named_means import NamedMeans, StepMeans
 from alignment.preferences.checks import refuse_trained_adapter, refuse_z_loss, require_adapter, require_pairs
 from alignment.preferences.losses import Pairs, PreferenceLoss, expected_loss
 from alignment.preferences.precomputed_reference import load_precomputed, precompute
+from common.constants import IGNORE
 from common.errors import InputError
 from models.decoder import Decoder, auxiliary_loss, materialize
 from models.language_model import Batch, LanguageModel
 from models.lora import lora_disabled
-from models.losses import IGNORE, token_divergence, token_log_probabilities
 
 Reference = Literal["precomputed", "online", "adapter_off"]
 
@@ -129,8 +129,8 @@ class PreferencePolicy(LanguageModel):
 
     def _sum_by_response(self, decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
         learned = batch["labels"] != IGNORE
-        tokens = token_log_probabilities(hidden[learned], decoder.output.weight, batch["labels"][learned])
-        return tokens.new_zeros(len(batch["lengths"])).index_add(0, batch["answers"][learned], tokens)
+        tokens = decoder.output.log_probabilities(hidden[learned], batch["labels"][learned])
+        return tokens.new_zeros(len(batch["lengths"])).index_add(0, batch["response_ids"][learned], tokens)
 
     @torch.no_grad()
     def reference_log_probabilities(self, batch: Batch) -> Tensor | None:
@@ -146,7 +146,7 @@ class PreferencePolicy(LanguageModel):
         # A copy of the initial weights keeps the adapter it began with.
         decoder = cast(Decoder, self.reference_decoder or self.decoder)
         with lora_disabled(decoder) if decoder is self.decoder else nullcontext():
-            return decoder, decoder(batch["tokens"], batch["document_ids"], branches_BT=batch["branches"])
+            return decoder, decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch["branch_ids"])
 
     def pairs(self, batch: Batch, policy: Tensor, reference: Tensor | None) -> Pairs:
         """Log-probabilities by pair."""
@@ -219,15 +219,13 @@ class PreferencePolicy(LanguageModel):
     def kl_from_reference(self, batch: Batch, real: Tensor) -> Tensor:
         """Exact KL(policy || reference) of the next token at every place of the real responses, in nats."""
         each = len(batch["lengths"]) // len(batch["example"])
-        response = batch["answers"].clamp(min=0)
+        response = batch["response_ids"].clamp(min=0)
         learned = (batch["labels"] != IGNORE) & real[response // each] & (response % each < 2)
         reference, reference_hidden = self._reference_hidden(batch)
 
         def kl(hidden: Tensor, batch: Batch) -> Tensor:
-            policy = cast(Decoder, self.decoder)
-            return token_divergence(
-                hidden[learned], policy.output.weight, reference_hidden[learned], reference.output.weight
-            )
+            head = cast(Decoder, self.decoder).output
+            return head.kl(hidden[learned], reference.output, reference_hidden[learned])
 
         values: Tensor = self(batch, kl)
         return values

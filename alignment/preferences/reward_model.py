@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 
 from alignment.named_means import StepMeans
 from alignment.preferences.checks import refuse_z_loss, require_pairs
@@ -105,7 +104,5 @@ class RewardModel(PairEvaluation, LanguageModel):
 
 
 def response_scores(decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
-    """The scalar output at the last token of every answer, float32 [A]."""
-    weight = decoder.output.weight
-    whole = weight.to_local() if isinstance(weight, DTensor) else weight
-    return nn.functional.linear(hidden.flatten(0, 1)[batch["ends"]], whole).squeeze(-1).float()
+    """Scalar output at the last token of every response, float32 [A]."""
+    return decoder.output.scores(hidden.flatten(0, 1)[batch["ends"]])

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 import xxhash
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ from alignment.reinforcement.rollouts import PackedRollouts
 from common.errors import InputError
 from models.decoder import Decoder, DecoderConfig, WeightLookup, materialize
 from models.lora import lora_disabled
-from models.losses import token_divergence, token_log_probabilities
+from models.packed_batch import response_log_probabilities, response_states
 from models.weights.source import WeightSource
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -182,23 +181,22 @@ class ActorCriticModels:
 
     def log_probabilities(self, packed: PackedRollouts, temperature: float) -> Tensor:
         """log pi of every token of the responses under the actor, [T]."""
-        return log_probabilities(self.actor, packed, temperature)
+        return response_log_probabilities(self.actor, packed, temperature)
 
     def reference_log_probabilities(self, packed: PackedRollouts, temperature: float) -> Tensor:
         """log pi_reference of every token of the responses, [T]."""
         decoder = self._reference_decoder
         with lora_disabled(decoder) if decoder is self.actor else nullcontext():
-            return log_probabilities(decoder, packed.to(device_of(decoder)), temperature)
+            return response_log_probabilities(decoder, packed.to(device_of(decoder)), temperature)
 
     def kl_from_reference(self, packed: PackedRollouts, temperature: float) -> Tensor:
         """Exact KL(policy || reference) of the next token before each token of the responses, in nats, [T]."""
-        device, hidden = device_of(self.actor), []
+        hidden = []
         models = (self.actor, self._reference_decoder)
         for model, is_reference in zip(models, (False, True), strict=True):
             with lora_disabled(model) if is_reference and model is self.actor else nullcontext():
-                hidden.append(packed.to(device_of(model)).hidden(model).to(device) / temperature)
-        policy, reference = (model.output.weight.to(device) for model in models)
-        return token_divergence(hidden[0], policy, hidden[1], reference)
+                hidden.append(response_states(model, packed.to(device_of(model))) / temperature)
+        return self.actor.output.kl(hidden[0], models[1].output, hidden[1])
 
     def values(self, packed: PackedRollouts) -> Tensor:
         """Values by the critic before each token of the responses, float32 [T]."""
@@ -251,15 +249,9 @@ class ActorCriticModels:
         return str(sums.hexdigest())
 
 
-def log_probabilities(decoder: Decoder, packed: PackedRollouts, temperature: float) -> Tensor:
-    """log pi(token) at the temperature of every token of the responses, [T]; logits are made a chunk at a time."""
-    return token_log_probabilities(packed.hidden(decoder) / temperature, decoder.output.weight, packed.targets)
-
-
 def critic_values(critic: Decoder, packed: PackedRollouts) -> Tensor:
     """Expected return before each token of the responses is drawn, float32 [T]."""
-    hidden = packed.hidden(critic)
-    return F.linear(hidden, critic.output.weight.to(hidden.dtype)).squeeze(-1).float()
+    return critic.output.scores(response_states(critic, packed))
 
 
 def device_of(decoder: Decoder) -> torch.device:

@@ -24,7 +24,7 @@ from alignment.reinforcement.policy_loss import (
     token_weights,
 )
 from models.decoder import Decoder, auxiliary_loss
-from models.losses import token_log_probabilities_and_entropies
+from models.packed_batch import response_states
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class PPOLoss:
         """
         packed = experience.rollouts.pack(microbatch or [0], experience.advantages.device)
         at, counts = packed.source, float(bool(microbatch))
-        hidden_TC = packed.hidden(actor) / self.temperature
-        new, entropy = token_log_probabilities_and_entropies(hidden_TC, actor.output.weight, packed.targets)
+        hidden_TC = response_states(actor, packed) / self.temperature
+        new, entropy = actor.output.log_probabilities_and_entropies(hidden_TC, packed.targets)
         if experience.fills_old and microbatch:
             experience.old[at] = new.detach().float()
         old = new.detach() if experience.fills_old else experience.old[at]

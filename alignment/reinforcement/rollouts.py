@@ -20,44 +20,21 @@ from alignment.reinforcement.engines.base import Decoding, RolloutEngine
 from common.contracts import ShardedStrategy
 from models.decoder import Decoder
 from models.inference.generation import Generated
+from models.packed_batch import PackedResponses, pack_responses
 
 MAX_GROUP_SIZE = 1 << 16
 """Answers to one prompt, at most: the place among them takes the lower bits of an answer's number."""
 
 
 @dataclass(frozen=True)
-class PackedRollouts:
-    """Some of the answers in one row without padding, those to one prompt as branches behind it, so that it is computed
-    once. A branch begins with a copy of the prompt's last token, from which its first one is drawn; the last token of
-    an answer is a target only.
+class PackedRollouts(PackedResponses):
+    """Packed row of some of the responses; the last token of a response is a target only.
 
     Attributes:
-        tokens, documents: int64 [1, N]; a document is a prompt with its answers.
-        branches: int64 [1, N], see `models.decoder.Decoder.forward`; None where every prompt has one answer.
-        states: int64 [T], the place in the row from which each token of the answers was drawn.
-        targets: int64 [T], those tokens.
-        lengths: int64 [A], tokens of each answer.
-        source: int64 [T], which of all rollouts' tokens each is.
+        source: int64 [T], which of all rollouts' tokens each target is.
     """
 
-    tokens: Tensor
-    documents: Tensor
-    branches: Tensor | None
-    states: Tensor
-    targets: Tensor
-    lengths: Tensor
     source: Tensor
-
-    def to(self, device: torch.device) -> "PackedRollouts":
-        """The same row on a device."""
-        tensors: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in tensors.items()}
-        return PackedRollouts(**moved)
-
-    def hidden(self, decoder: Decoder) -> Tensor:
-        """The states from which the tokens of the answers were drawn, [T, C]."""
-        states: Tensor = decoder(self.tokens, self.documents, branches_BT=self.branches)[0, self.states]
-        return states
 
 
 @dataclass(frozen=True)
@@ -110,42 +87,17 @@ class Rollouts:
         return len(self.prompts[bundle[0]]) - 1 + sum(len(self.responses[number].tokens) for number in bundle)
 
     def pack(self, chosen: Iterable[int], device: torch.device) -> PackedRollouts:
-        """A row of the chosen answers, those to one prompt side by side."""
+        """A row of the chosen responses, those to one prompt side by side."""
         every = self.lengths.numpy()
         offsets = np.cumsum(every) - every
-        tokens: list[int] = []
-        documents: list[int] = []
-        branches: list[int] = []
-        responses: list[tuple[int, int]] = []
-        for document, bundle in enumerate(self.bundles(chosen, sys.maxsize)):
-            prompt = self.prompts[bundle[0]]
-            parts = [(list(prompt[:-1]), 0)]
-            place = len(tokens) + len(parts[0][0])
-            for branch, number in enumerate(bundle, start=int(len(bundle) > 1)):
-                parts.append(([prompt[-1], *self.responses[number].tokens[:-1]], branch))
-                responses.append((number, place))
-                place += len(parts[-1][0])
-            for part, branch in parts:
-                tokens += part
-                branches += [branch] * len(part)
-            documents += [document] * (place - len(documents))
-        numbers, places = np.array(responses).T
-        lengths = every[numbers]
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        targets = [token for number in numbers for token in self.responses[number].tokens]
-
-        def there(values: Any) -> Tensor:
-            return torch.as_tensor(values).to(device, non_blocking=True)
-
-        return PackedRollouts(
-            there(tokens)[None],
-            there(documents)[None],
-            there(branches)[None] if any(branches) else None,
-            there(np.repeat(places, lengths) + within),
-            there(targets),
-            there(lengths),
-            there(np.repeat(offsets[numbers], lengths) + within),
+        bundles = self.bundles(chosen, sys.maxsize)
+        numbers = [number for bundle in bundles for number in bundle]
+        row = pack_responses(
+            [(self.prompts[bundle[0]], [self.responses[number].tokens for number in bundle]) for bundle in bundles]
         )
+        source = np.concatenate([offsets[number] + np.arange(every[number]) for number in numbers])
+        parts = {field.name: getattr(row, field.name) for field in fields(row)}
+        return PackedRollouts(**parts, source=torch.from_numpy(source)).to(device)
 
 
 @contextmanager

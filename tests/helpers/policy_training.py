@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from alignment import GAE, FixedKL, KLPenalty, PolicyOptimization, PPOUpdates
 from alignment.rewards.base import Response, Reward
-from datamodules.mixing.mixture import PADDING
-from datamodules.resumable import ResumableDataModule, StepBatch
+from datamodules.mixing.samplers import StepBatch
+from datamodules.mixing.windows import PADDING
+from datamodules.resumable import ResumableDataModule
 from models import AdamW, Cosine, DecoderConfig
 from models.inference.sampling import Sampling
 

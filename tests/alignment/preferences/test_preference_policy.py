@@ -14,8 +14,8 @@ import yaml
 
 from alignment import DPO, PreferencePolicy
 from callbacks.metrics_table import read_metrics
+from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepBatch
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import build_decoder
@@ -129,7 +129,7 @@ def test_which_answer_comes_first_does_not_matter(policy: PreferencePolicy) -> N
 
 def metrics(run: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
-    for _, _, name, value in read_metrics(run / "metrics.csv"):
+    for _, _, name, value in read_metrics(run):
         found.setdefault(name, []).append(float(value))
     return found
 

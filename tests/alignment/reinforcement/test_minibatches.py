@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.reinforcement.minibatches import ChunkedForward, minibatch_of, split_microbatches
-from alignment.reinforcement.models import log_probabilities
+from models.packed_batch import response_log_probabilities
 from tests.helpers.rollouts import CPU, POLICY, made_up
 
 
@@ -37,5 +37,5 @@ def test_a_rank_with_less_to_compute_keeps_step() -> None:
     alone = ChunkedForward(rollouts, budget=12, device=CPU)
     beside = ChunkedForward(rollouts, budget=12, device=CPU, max_over_ranks=lambda count: count + 2)
     assert len(beside.packed) == len(alone.packed) + 2
-    results = [passes(lambda packed: log_probabilities(POLICY, packed, 1.0)) for passes in (alone, beside)]
+    results = [passes(lambda packed: response_log_probabilities(POLICY, packed, 1.0)) for passes in (alone, beside)]
     torch.testing.assert_close(results[0], results[1])

@@ -14,6 +14,7 @@ from alignment.reinforcement.kl import (
 )
 from common.errors import InputError
 from models.lora import LoRA
+from models.packed_batch import response_states
 from tests.helpers.policy_training import CONFIG, assert_same_steps, ppo, train
 from tests.helpers.rollouts import CPU, CRITIC, made_up
 
@@ -76,7 +77,7 @@ def test_the_critic_begins_as_the_reward_model() -> None:
     for model in (module, fresh):
         model.configure_model()
     with torch.no_grad():
-        hidden = packed.hidden(CRITIC)
+        hidden = response_states(CRITIC, packed)
         torch.testing.assert_close(module.models.values(packed), CRITIC.output(hidden)[:, 0])
     assert fresh.critic is not None
     assert fresh.models.values(packed).abs().max() == 0

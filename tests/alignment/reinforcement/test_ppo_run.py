@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from alignment import PolicyOptimization
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from main import main
 from models.weights.source import WeightSource
 from tests.alignment.conftest import Align
@@ -85,7 +85,7 @@ def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_ru
     config = str(configure(align, tmp_path, **model))
     main(["fit", "--config", config])
     found: dict[str, list[float]] = {}
-    for _, _, name, value in read_metrics(tmp_path / "run/metrics.csv"):
+    for _, _, name, value in read_metrics(tmp_path / "run"):
         found.setdefault(name, []).append(float(value))
     assert len(found["train/reward"]) == 4
     assert len(found["validation/kl"]) == 2
@@ -101,7 +101,7 @@ def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_ru
     assert [sample["step"] for sample in samples] == [1, 1, 3, 3]
     assert {"prompt", "continuation", "reward", "monitored_reward", "kl", "finish"} <= samples[0].keys()
     assert (tmp_path / "run/report.html").exists()
-    main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "4"])
+    main(["generate", "--input", str(tmp_path / "run"), "--prompt", "Ba", "--max_new_tokens", "4"])
     main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "policy.safetensors")])
     assert not WeightSource(tmp_path / "policy.safetensors").config["scalar_output"]
     main(["predict", "--config", config])

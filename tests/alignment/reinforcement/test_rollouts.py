@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from alignment import DecoderEngine
 from alignment.reinforcement.engines.base import Decoding
 from alignment.reinforcement.minibatches import ChunkedForward
-from alignment.reinforcement.models import critic_values, log_probabilities
+from alignment.reinforcement.models import critic_values
 from alignment.reinforcement.rollouts import Rollouts, roll_out
 from models.inference.sampling import Sampling
+from models.packed_batch import response_log_probabilities
 from tests.helpers.policy_training import EOS
 from tests.helpers.rollouts import CPU, CRITIC, EXACT, POLICY, made_up
 
@@ -42,13 +43,13 @@ def test_tokens_of_a_packed_row_are_those_of_each_answer_alone(seed: int, group:
             values.append(float(said[len(prompt) + place - 1]))
             source.append(starts[number] - len(response) + place)
     with torch.no_grad():
-        assert log_probabilities(EXACT, packed, 0.7).tolist() == pytest.approx(expected, abs=1e-9)
+        assert response_log_probabilities(EXACT, packed, 0.7).tolist() == pytest.approx(expected, abs=1e-9)
         assert critic_values(CRITIC, packed).tolist() == pytest.approx(values, abs=1e-4)
     assert packed.source.tolist() == source
     shared = {number // group for number in chosen}
     prompts = sum(len(rollouts.prompts[prompt * group]) - 1 for prompt in shared)
     assert packed.tokens.numel() == prompts + len(expected)
-    assert (packed.branches is None) == (len(shared) == len(chosen))
+    assert (packed.branch_ids is None) == (len(shared) == len(chosen))
 
 
 def test_the_sampler_knows_the_trainers_log_probabilities() -> None:
@@ -56,9 +57,9 @@ def test_the_sampler_knows_the_trainers_log_probabilities() -> None:
     rollouts = draw([[4, 5], [6], [7, 8, 9]], [0, 1, 2])
     passes = ChunkedForward(rollouts, budget=20, device=CPU)
     assert len(passes.packed) > 1
-    found = passes(lambda packed: log_probabilities(POLICY, packed, 0.7))
+    found = passes(lambda packed: response_log_probabilities(POLICY, packed, 0.7))
     torch.testing.assert_close(found, rollouts.log_probabilities, rtol=0, atol=1e-4)
-    other = passes(lambda packed: log_probabilities(POLICY, packed, 1.0))
+    other = passes(lambda packed: response_log_probabilities(POLICY, packed, 1.0))
     assert (other - rollouts.log_probabilities).abs().max() > 0.1
 
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from alignment import OverlongPenalty, RewardModel, RewardModelScore, WeightedSum
 from alignment.rewards.base import Response
+from commands.begin_from import open_reward_models
 from common.errors import InputError
 from datamodules import PreferenceData
 from datamodules.conversations.rows import FileRows
+from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepBatch
 from datamodules.tokenization.files import load_tokenizer
-from main import main, open_reward_models
+from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import Decoder, build_decoder
 from models.weights.source import WeightSource

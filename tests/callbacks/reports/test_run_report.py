@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from callbacks.metrics_table import MetricsTable
-from callbacks.report import read_curves, write_report
 from callbacks.reports.pages import shown
 from callbacks.reports.rollout_charts import frontier, rollout_charts
+from callbacks.reports.run_report import read_curves, write_report
 from common.errors import InputError
 
 
