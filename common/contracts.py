@@ -5,8 +5,9 @@ members, and mypy checks that at the place of use, where a `hasattr` would find 
 used across a package boundary and nothing else, so each is shorter than the class behind it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 
@@ -97,3 +98,35 @@ class WaitingCallback(Protocol):
 
     def waiting(self) -> AbstractContextManager[Any]:
         """Context in which time is waiting time."""
+
+
+@runtime_checkable
+class GradientSyncStrategy(Protocol):
+    """Strategy whose exchange of gradients can be put off while micro-batches accumulate."""
+
+    def block_backward_sync(self) -> AbstractContextManager[None]:
+        """Context in which gradients stay on their rank."""
+
+
+@runtime_checkable
+class GatheringStrategy(Protocol):
+    """Strategy whose forward passes gather weights that a backward pass would release."""
+
+    def release_gathered_weights(self) -> None:
+        """Keep nothing but this rank's shards."""
+
+
+@runtime_checkable
+class WeightSourcesUser(Protocol):
+    """Module that needs the weights of further models, such as reward models and critics."""
+
+    def load_weight_sources(self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]) -> None:
+        """Open them, before processes start.
+
+        Args:
+            tokenizer: tokenizer of the data.
+            tokenizer_of: tokenizer of the run or file at a path; packages of models do not read tokenizers.
+
+        Raises:
+            InputError: for weights that are missing, of another kind or of another tokenizer.
+        """
