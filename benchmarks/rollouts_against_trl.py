@@ -34,7 +34,8 @@ from tqdm import tqdm
 from alignment import GAE, PPO, FixedKL, GroupRelativeAdvantage, KLPenalty, LeaveOneOutAdvantage, PPOUpdates
 from alignment.rewards.base import Answer, Reward
 from benchmarks.training_against_peers import Constant
-from datamodules.resumable import ResumableDataModule, StepBatch
+from datamodules.mixing.samplers import StepBatch
+from datamodules.resumable import ResumableDataModule
 from models import AdamW
 from models.decoder import Decoder, DecoderConfig, build_decoder
 from strategies import TensorParallelStrategy

@@ -110,7 +110,7 @@ class Throughput(lightning.Callback):
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.
         window = pl_module.config.sliding_window
-        self._pairs = self._pairs + attended_pairs(batch["document_ids"], batch.get("branches"), window)
+        self._pairs = self._pairs + attended_pairs(batch["document_ids"], batch.get("branch_ids"), window)
         if not stepped or trainer.global_step % trainer.log_every_n_steps:
             return
         done = self._flops_since(trainer, pl_module)

@@ -17,11 +17,11 @@ from datamodules.conversations.multiple_choice import Question, encode, question
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import FileRows, Row
 from datamodules.readers import Files
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import (
     find_tokenizer,
     load_tokenizer,
 )
-from datamodules.tokenization.sentencepiece import Tokenizer
 from models.decoder import Decoder, materialize
 from models.inference.likelihood import accuracies, log_likelihoods
 from models.weights.source import WeightSource

@@ -138,7 +138,7 @@ class PreferencePolicy(LanguageModel):
     def _sum_by_answer(self, decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
         learned = batch["labels"] != IGNORE
         tokens = token_log_probabilities(hidden[learned], decoder.output.weight, batch["labels"][learned])
-        return tokens.new_zeros(len(batch["lengths"])).index_add(0, batch["answers"][learned], tokens)
+        return tokens.new_zeros(len(batch["lengths"])).index_add(0, batch["response_ids"][learned], tokens)
 
     @torch.no_grad()
     def reference_log_probabilities(self, batch: Batch) -> Tensor | None:
@@ -154,7 +154,7 @@ class PreferencePolicy(LanguageModel):
         # A copy of the initial weights keeps the adapter it began with.
         decoder = cast(Decoder, self.reference_decoder or self.decoder)
         with lora_disabled(decoder) if decoder is self.decoder else nullcontext():
-            return decoder, decoder(batch["tokens"], batch["document_ids"], branches_BT=batch["branches"])
+            return decoder, decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch["branch_ids"])
 
     def pairs(self, batch: Batch, policy: Tensor, reference: Tensor | None) -> Pairs:
         """Log-probabilities by pair."""
@@ -239,7 +239,7 @@ class PreferencePolicy(LanguageModel):
         each.
         """
         each = len(batch["lengths"]) // len(batch["example"])
-        answer = batch["answers"].clamp(min=0)
+        answer = batch["response_ids"].clamp(min=0)
         learned = (batch["labels"] != IGNORE) & real[answer // each] & (answer % each < 2)
         reference, reference_hidden = self._reference_hidden(batch)
 

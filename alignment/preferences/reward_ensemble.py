@@ -93,7 +93,7 @@ class RewardEnsemble(PairEvaluation):
         rows = []
         for member in cast(nn.ModuleList, self.members):
             decoder = cast(Decoder, member)
-            hidden = decoder(batch["tokens"], batch["document_ids"], branches_BT=batch["branches"])
+            hidden = decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch["branch_ids"])
             rows.append(answer_scores(decoder, hidden, batch))
         return torch.stack(rows)
 

@@ -58,7 +58,7 @@ class PackedRollouts:
 
     def hidden(self, decoder: Decoder) -> Tensor:
         """The states from which the tokens of the answers were drawn, [T, C]."""
-        states: Tensor = decoder(self.tokens, self.documents, branches_BT=self.branches)[0, self.states]
+        states: Tensor = decoder(self.tokens, self.documents, branch_ids_BT=self.branches)[0, self.states]
         return states
 
 

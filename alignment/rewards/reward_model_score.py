@@ -174,7 +174,7 @@ class RewardModelScore(Reward):
         documents += [document + 1] * padding
         device = self.decoder.output.weight.device
         rows = (torch.tensor(row, device=device)[None] for row in (tokens, documents, branches))
-        tokens_BT, document_ids_BT, branches_BT = rows
-        hidden_TC = self.decoder(tokens_BT, document_ids_BT, branches_BT=branches_BT)[0]
+        tokens_BT, document_ids_BT, branch_ids_BT = rows
+        hidden_TC = self.decoder(tokens_BT, document_ids_BT, branch_ids_BT=branch_ids_BT)[0]
         last_AC = hidden_TC[torch.tensor(ends, device=device)]
         return nn.functional.linear(last_AC, self.decoder.output.weight).squeeze(-1).float().cpu()

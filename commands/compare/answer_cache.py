@@ -17,7 +17,7 @@ from alignment.constitutional.record_log import write_whole
 from alignment.rewards.base import Answer
 from common.fingerprint import fingerprint
 from datamodules.conversations.rows import Row
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
 Made = tuple[list[Answer], tuple[Tensor, Tensor]]
 """Answers of a model, and both estimates of their divergence, see `alignment.comparison.side_by_side.divergence`."""

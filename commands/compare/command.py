@@ -26,8 +26,8 @@ from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusa
 from datamodules.conversations.example_store import split_of
 from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import FileRows, Row, Rows
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
-from datamodules.tokenization.sentencepiece import Tokenizer
 from models.decoder import Decoder, materialize
 from models.inference.generation import generate
 from models.inference.sampling import Sampling

@@ -87,8 +87,8 @@ def test_a_poisoned_batch_is_named_gone_back_before_and_left_out(
     assert losses(other) == whole
     ours, theirs = (read_checkpoint(folder / "checkpoints/step=12.ckpt") for folder in (run, other))
     assert all(torch.equal(value, theirs["state_dict"][name]) for name, value in ours["state_dict"].items())
-    assert ours["PretrainingData"]["skipped"] == theirs["PretrainingData"]["skipped"] == [[20, 24]]
-    assert ours["PretrainingData"]["consumed_samples"] == 12 * 4 + 4
+    assert ours["data"]["skipped"] == theirs["data"]["skipped"] == [[20, 24]]
+    assert ours["data"]["consumed_samples"] == 12 * 4 + 4
     assert (run / "report.html").read_text().count("rolled back") >= 1
 
 

@@ -15,7 +15,8 @@ from alignment import DecoderJudge
 from alignment.constitutional.judge import Request
 from commands.constitution import LanguageModels
 from common.run_folder import read_metrics
-from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
+from datamodules.tokenization.base import TokenizerSettings
+from datamodules.tokenization.sentencepiece import train_tokenizer
 from main import main
 from models.config import DecoderConfig
 from models.decoder import build_decoder

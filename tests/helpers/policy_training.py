@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from alignment import GAE, PPO, FixedKL, KLPenalty, PPOUpdates
 from alignment.rewards.base import Answer, Reward
-from datamodules.mixing.mixture import PADDING
-from datamodules.resumable import ResumableDataModule, StepBatch
+from datamodules.mixing.samplers import StepBatch
+from datamodules.mixing.windows import PADDING
+from datamodules.resumable import ResumableDataModule
 from models import AdamW, Cosine, DecoderConfig
 from models.inference.sampling import Sampling
 

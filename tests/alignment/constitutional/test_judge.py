@@ -12,7 +12,8 @@ from common.errors import InputError
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.conversations.multiple_choice import question_batches
 from datamodules.conversations.row_formats import transcript
-from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenization.base import Tokenizer, TokenizerSettings
+from datamodules.tokenization.sentencepiece import train_tokenizer
 from models.config import DecoderConfig
 from models.decoder import Decoder, build_decoder
 from tests.conftest import sentences

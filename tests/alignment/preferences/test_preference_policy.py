@@ -14,8 +14,8 @@ import yaml
 
 from alignment import DPO, PreferencePolicy
 from common.run_folder import read_metrics
+from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepBatch
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import build_decoder

@@ -13,8 +13,8 @@ import yaml
 from alignment import RewardEnsemble, RewardModel
 from alignment.preferences.calibration import Calibration
 from common.run_folder import read_metrics
+from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepBatch
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import build_decoder

@@ -14,8 +14,8 @@ from alignment.rewards.base import Answer
 from common.errors import InputError
 from datamodules import PreferenceData
 from datamodules.conversations.rows import FileRows
+from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepBatch
 from datamodules.tokenization.files import load_tokenizer
 from main import main, open_reward_models
 from models import AdamW, Cosine, DecoderConfig

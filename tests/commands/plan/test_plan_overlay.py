@@ -15,7 +15,8 @@ import strategies
 from commands.plan.command import plan
 from commands.plan.overlay import overlay_of, same_step
 from commands.plan.setup import setup_of
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.resumable import ResumableDataModule
 from main import resolved
 from models.config import DecoderConfig
 from strategies.parallel.mesh import MeshSizes
