@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from common.constants import IGNORE
+from common.contracts import NamedSources, attached_data
 from common.errors import InputError
 from models.bits_per_byte import BitsPerByte
 from models.decoder import Decoder, DecoderConfig, WeightLookup, auxiliary_loss, materialize
@@ -204,7 +205,8 @@ class LanguageModel(lightning.LightningModule):
 
     def make_metrics(self) -> None:
         """One metric for each source of the data, and one for all."""
-        sources = getattr(getattr(self.trainer, "datamodule", None), "source_names", [])
+        data = attached_data(self.trainer)
+        sources = data.source_names if isinstance(data, NamedSources) else []
         # A source may be called like a method of ModuleDict: "keys", "train".
         self.bits_per_byte.update({f"of {name}": BitsPerByte() for name in ["all", *sources]})
 
