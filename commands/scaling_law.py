@@ -1,7 +1,7 @@
-"""`scaling_law`: the law of one's own runs, from what they logged, with a picture.
+"""`scaling_law`: scaling law of finished runs, from what they logged, with a picture.
 
 Loss, parameters and tokens come from the runs' own files (`run.json`, `metrics.csv`, the saved configuration); nothing
-is trained here. A family of small runs to begin with: benchmarks/isoflop.py.
+is trained here. benchmarks/isoflop.py trains a family of small runs.
 """
 
 import json
@@ -16,6 +16,7 @@ from commands.plan.setup import setup_of
 from commands.plan.tables import short
 from commands.run_facts import read_run_facts
 from common.errors import InputError
+from common.path_lists import PathList, path_list
 from common.run_folder import read_config, read_metrics
 from models.flops import matmul_parameters
 from strategies.planner.hardware import read_hardware
@@ -31,7 +32,7 @@ from strategies.planner.scaling_laws import (
 
 
 def scaling_law(
-    runs: list[str] | str,
+    runs: PathList,
     output: str = "scaling_law.png",
     metric: str = "train/loss",
     last: float = 0.05,
@@ -58,9 +59,8 @@ def scaling_law(
         raise InputError(f"resamples={resamples}: must not be negative, 0 draws none")
     if Path(output).suffix != ".png":
         raise InputError(f"output={output}: a PNG picture is written, give a name that ends in .png")
-    patterns = [runs] if isinstance(runs, str) else runs
     # A run that two patterns match counts once.
-    folders = {Path(name).resolve(): Path(name) for pattern in patterns for name in _matching(pattern)}.values()
+    folders = {Path(name).resolve(): Path(name) for pattern in path_list(runs) for name in _matching(pattern)}.values()
     # Sorted: drawings go by number, and the answer is that of the runs whatever their order.
     points = sorted((read_point(folder, metric, last) for folder in folders), key=lambda p: (p.parameters, p.tokens))
     law = fit_scaling_law(points)

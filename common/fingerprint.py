@@ -30,10 +30,22 @@ OBSERVERS = (
     "common.run_folder",
 )
 """Modules that show, lock or write what others decide: an edit of one changes no result."""
-NEUTRAL = frozenset({
-    "aiohttp", "filelock", "lightning", "matplotlib", "ray", "torch", "torchmetrics", "tqdm", "typing_extensions",
-    "wandb", "xxhash", "yaml",
-})  # fmt: skip
+NEUTRAL = frozenset(
+    {
+        "aiohttp",
+        "filelock",
+        "lightning",
+        "matplotlib",
+        "ray",
+        "torch",
+        "torchmetrics",
+        "tqdm",
+        "typing_extensions",
+        "wandb",
+        "xxhash",
+        "yaml",
+    }
+)
 """Libraries that decide no byte of what is prepared."""
 
 

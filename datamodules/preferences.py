@@ -82,8 +82,8 @@ class PairBatches(Dataset[dict[str, Any]]):
 
         Returns:
             `tokens`, `labels`, `document_ids`, `branch_ids` [1, T]; `response_ids` [1, T], which answer of the batch
-            a label belongs to, -1 for none; `ends` [A], where in the row each answer's last token is; `lengths` [A], labels
-            of each; `margins`, `example` [P], the example's number or -1 for a pair that only fills the batch;
+            a label belongs to, -1 for none; `ends` [A], where in the row each answer's last token is; `lengths` [A],
+            labels of each; `margins`, `example` [P], the example's number or -1 for a pair that only fills the batch;
             `probabilities` [P], that chosen is better, where any label of the data is in doubt; `reference` [A] if it
             is known; `sample` [P]; `source`.
         """

@@ -89,7 +89,7 @@ def headlines(curves: dict[str, Curve], facts: dict[str, Any]) -> list[tuple[str
         ("accuracy", "of held-out pairs scored in the right order", 100, " %"),
         ("rewards/margin", "reward margin, held out", 1, ""),
         ("reward", "reward, held out", 1, ""),
-        ("gold", "gold reward, held out", 1, ""),
+        ("monitored_reward", "monitored reward, validation", 1, ""),
         ("kl", "nats of KL an answer to the reference", 1, ""),
         ("kl_per_token", "nats of KL a token to the reference", 1, ""),
         ("calibration_error", "expected calibration error", 1, ""),

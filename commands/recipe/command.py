@@ -23,10 +23,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile
 
 from callbacks.reports.recipe_report import StageSummary, write_recipe_report
+from commands.functions import FunctionParser
 from commands.recipe.plan import Record, Resolve, Stage, Step, make_plan
+from commands.registry import example_of
 from common.errors import InputError
 from common.files import write_text_atomically
 
@@ -37,15 +39,15 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
 
 
-def recipe(arguments: list[str], parser_class: type[ArgumentParser], resolve: Resolve) -> None:
+def recipe(arguments: list[str], resolve: Resolve) -> None:
     """`main.py recipe`: parse the arguments and run the stages.
 
     Args:
         arguments: behind the command's name.
-        parser_class: of the command line.
         resolve: makes the whole configuration of a stage from its arguments.
     """
-    parser = parser_class(prog="main.py recipe", description="Run the stages of a recipe that are not done yet.")
+    parser = FunctionParser(prog="llm recipe")
+    parser.example = example_of("recipe")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of the recipe")
     parser.add_function_arguments(run_recipe, skip={"resolve", "only", "first", "dry_run"})
     parser.add_argument(

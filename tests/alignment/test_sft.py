@@ -43,7 +43,7 @@ def test_a_fine_tuned_run_begins_the_next_stage(
 ) -> None:
     config = str(align({}))
     main(["fit", "--config", config])
-    main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "4"])
+    main(["generate", "--input", str(tmp_path / "run"), "--prompt", "Ba", "--max_new_tokens", "4"])
     main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "tuned.safetensors")])
     expected = read_checkpoint(tmp_path / "run/checkpoints/step=6.ckpt")["state_dict"]
     for start in (tmp_path / "run", tmp_path / "run/checkpoints/step=6.ckpt", tmp_path / "tuned.safetensors"):

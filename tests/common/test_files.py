@@ -33,9 +33,14 @@ def test_a_block_that_fails_leaves_the_folder_as_it_was(
     path = tmp_path / "file"
     if before is not None:
         path.write_text(before)
-    with pytest.raises(error if isinstance(error, type) else type(error)), write_atomically(path) as partial:
-        partial.write_text("half")
-        raise error
+
+    def write_half() -> None:
+        with write_atomically(path) as partial:
+            partial.write_text("half")
+            raise error
+
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        write_half()
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == (
         [] if before is None else [("file", before)]
     )

@@ -33,9 +33,9 @@ def test_scores_are_those_of_each_answer_alone(samples: list[int]) -> None:
     batch = PairBatches(examples, pad=3)[StepBatch(samples, range(0))]
     expected = []
     for number in samples:
-        prompt, *answers = examples.pairs[number]
-        for answer in answers:
-            hidden = model.decoder(torch.from_numpy(np.concatenate((prompt, answer)))[None])
+        prompt, *responses = examples.pairs[number]
+        for response in responses:
+            hidden = model.decoder(torch.from_numpy(np.concatenate((prompt, response)))[None])
             expected.append(model.decoder.output(hidden)[0, -1].item())
     assert model(batch, model.scores).tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -103,7 +103,7 @@ def test_it_is_no_language_model(align: Align, tmp_path: Path, capsys: pytest.Ca
     policy = {"model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.DPO"}}
     for settings in ({}, policy):
         assert "is a reward model" in refused(["fit", "--config", align(settings | {"init_from": run})], capsys)
-    assert "scores text and writes none" in refused(["generate", "--config", config, "--prompt", "Ba"], capsys)
+    assert "scores text and writes none" in refused(["generate", "--input", run, "--prompt", "Ba"], capsys)
     (tmp_path / "text.jsonl").write_text('{"text": "Ba"}')
     evaluate = ["evaluate", "--input", run, f"--text=[{tmp_path / 'text.jsonl'}]"]
     assert "is a reward model" in refused(evaluate, capsys)
