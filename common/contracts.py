@@ -1,4 +1,4 @@
-"""Contracts between packages: what a model, a module, a data module, a strategy and a callback offer each other.
+"""Contracts between packages: Protocols of models, data modules, strategies and callbacks, and the type of a batch.
 
 Packages that may not import each other agree here. The protocols are structural: a class follows one by having its
 members, and mypy checks that at the place of use, where a `hasattr` would find out during training. They hold what is
