@@ -171,10 +171,10 @@ class Recorder:
 
     def watch(self, filter_: Any) -> Any:
         """A filter that notes why it drops."""
-        deduplicate_and_split = filter_.filter
+        decide = filter_.filter
 
         def noted(document: Any) -> Any:
-            verdict = deduplicate_and_split(document)
+            verdict = decide(document)
             if verdict is not True:
                 self.verdicts[str(document.id)] = verdict[1]
             return verdict

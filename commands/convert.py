@@ -1,4 +1,7 @@
-"""`main.py convert`: a finished model in another form. No configuration: it brings its shape and its tokenizer."""
+"""`convert`: a finished model as one file of this project or as a Hugging Face folder.
+
+It needs no configuration: a model brings its shape and its tokenizer.
+"""
 
 from dataclasses import asdict
 from pathlib import Path

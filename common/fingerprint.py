@@ -19,12 +19,33 @@ import xxhash
 
 ROOT = Path(__file__).parents[1]
 """Folder of this project's packages."""
-OBSERVERS = ("callbacks", "common.artifacts", "common.console", "common.errors", "common.files", "common.fingerprint")
+OBSERVERS = (
+    "callbacks",
+    "common.artifacts",
+    "common.console",
+    "common.contracts",
+    "common.errors",
+    "common.files",
+    "common.fingerprint",
+    "common.run_folder",
+)
 """Modules that show, lock or write what others decide: an edit of one changes no result."""
-NEUTRAL = frozenset({
-    "aiohttp", "filelock", "lightning", "matplotlib", "ray", "torch", "torchmetrics", "tqdm", "typing_extensions",
-    "wandb", "xxhash", "yaml",
-})  # fmt: skip
+NEUTRAL = frozenset(
+    {
+        "aiohttp",
+        "filelock",
+        "lightning",
+        "matplotlib",
+        "ray",
+        "torch",
+        "torchmetrics",
+        "tqdm",
+        "typing_extensions",
+        "wandb",
+        "xxhash",
+        "yaml",
+    }
+)
 """Libraries that decide no byte of what is prepared."""
 
 

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callbacks.metrics_table import read_metrics
 from common.errors import InputError
+from common.run_folder import read_metrics
 from datamodules.mixing.balance import Balance
 from datamodules.mixing.mixture import BLOCK, Mixture, slots_of
 from main import main
@@ -170,7 +170,7 @@ def test_a_run_is_resumed_with_other_weights(
     shown = capsys.readouterr().out
     assert "mixture" in shown
     assert read_mixture(run)["sources"]["notes"]["requested_share"] == pytest.approx(2 / 3)
-    names = [name for _, _, name, _ in read_metrics(run / "metrics.csv") if name.startswith("mixture/notes/")]
+    names = [name for _, _, name, _ in read_metrics(run) if name.startswith("mixture/notes/")]
     assert sorted(names) == sorted({*names})
 
     overlay = tmp_path / "overlay.yaml"
