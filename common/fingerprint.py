@@ -27,6 +27,7 @@ OBSERVERS = (
     "common.errors",
     "common.files",
     "common.fingerprint",
+    "common.path_lists",
     "common.run_folder",
 )
 """Modules that show, lock or write what others decide: an edit of one changes no result."""

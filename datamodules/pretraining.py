@@ -179,8 +179,8 @@ class PretrainingData(ResumableDataModule):
         self.source_names = [name for name, source in validation.items() if len(source)]
         if not self.source_names:
             raise InputError(
-                f"validation_fraction={self.validation_fraction} leaves no validation document: every one is related to "
-                "all others or there is only one, raise it or add text"
+                f"validation_fraction={self.validation_fraction} leaves no validation document: every one is related "
+                "to all others or there is only one, raise it or add text"
             )
         self.validation_dataset = PackedWindows(validation, self.validation_order.locate, token_bytes, pad)
 

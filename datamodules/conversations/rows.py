@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow
 
 from common.errors import InputError
+from common.path_lists import PathList
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.files import Files
 from datamodules.readers.installed import PythonSources, definitions, parse_python
@@ -62,7 +63,7 @@ class FileRows(Rows):
     """
 
     def __init__(
-        self, paths: list[str] | str, max_megabytes: float | None = None, downloads: str | None = "data/downloads"
+        self, paths: PathList, max_megabytes: float | None = None, downloads: str | None = "data/downloads"
     ) -> None:
         self.reader = _RowFiles(paths, max_megabytes=max_megabytes, downloads=downloads)
 

@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import pyarrow
 import pyarrow.parquet
 
+from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.formats.bounded_streams import bounded_lines, open_bounded, read_whole
@@ -61,7 +62,7 @@ class Files(PathReader):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         text_key: str = "text",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",

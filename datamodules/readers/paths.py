@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from common.errors import InputError
-from common.files import path_list
+from common.path_lists import PathList, path_list
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name
 from datamodules.readers.document import Document
 from datamodules.readers.formats.bounded_streams import COMPRESSIONS, DAMAGE, RefusedError, uncompressed_name
@@ -36,7 +36,7 @@ class PathReader(Reader):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
         max_document_megabytes: float = 64,

@@ -15,7 +15,7 @@ import pyarrow.parquet
 import xxhash
 
 from common.errors import InputError
-from common.files import path_list
+from common.path_lists import PathList, path_list
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash
 from datamodules.readers.document import Document
 from datamodules.shards.format import ShardRecord, ShardWriter
@@ -33,7 +33,7 @@ class ParquetTokens(Reader):
         max_megabytes: see `Reader`.
     """
 
-    def __init__(self, paths: list[str] | str, column: str = "input_ids", max_megabytes: float | None = None) -> None:
+    def __init__(self, paths: PathList, column: str = "input_ids", max_megabytes: float | None = None) -> None:
         super().__init__(max_megabytes)
         self.paths, self.column = path_list(paths), column
 

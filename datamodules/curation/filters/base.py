@@ -44,7 +44,7 @@ class SummarizedStep(ABC):
         summary: one line for reports: the rule and its paper.
     """
 
-    summary: str
+    summary: str = ""
 
 
 class Filter(SummarizedStep):

@@ -17,7 +17,7 @@ from daft import DataType, Expression, Series
 
 from common.compiled import compiled
 from common.errors import InputError
-from common.files import path_list
+from common.path_lists import PathList, path_list
 from datamodules.curation.deduplication.word_hashes import in_batches, window_hashes, word_hashes
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.benchmark_texts import evaluation_files, evaluation_texts
@@ -75,7 +75,7 @@ class Decontaminate(Filter):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         words: int = 13,
         max_ngrams: int = 0,
         keys: list[str] | None = None,

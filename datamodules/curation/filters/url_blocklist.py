@@ -17,7 +17,8 @@ import xxhash
 from daft import DataType, Expression, Series, col
 
 from common.errors import InputError
-from common.files import checksum, path_list
+from common.files import checksum
+from common.path_lists import PathList, path_list
 from datamodules.curation.filters.base import Filter, Threshold
 
 LONGEST_PATH = 32
@@ -95,7 +96,7 @@ class UrlBlocklist(Filter):
 
     def __init__(
         self,
-        domains: Sequence[str] | str = (),
+        domains: PathList | None = None,
         words: Sequence[str] = (),
         subwords: Sequence[str] = (),
         soft_words: Sequence[str] = (),
