@@ -37,7 +37,7 @@ class Threshold:
         return COMPARISONS[self.comparison](measured.cast(daft.DataType.float64()), lit(float(self.threshold)))
 
 
-class SummarizedStep(ABC):
+class SummarizedStep:
     """A step of curation, a pure function of one document.
 
     Attributes:
@@ -47,7 +47,7 @@ class SummarizedStep(ABC):
     summary: str = ""
 
 
-class Filter(SummarizedStep):
+class Filter(SummarizedStep, ABC):
     """Filter: measures a text and drops the document by thresholds."""
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Filter(SummarizedStep):
         return {reason: threshold.drops(measured[threshold.measure]) for reason, threshold in self.thresholds().items()}
 
 
-class Transform(SummarizedStep):
+class Transform(SummarizedStep, ABC):
     """Transform: changes the text of a document."""
 
     @abstractmethod
