@@ -1,8 +1,8 @@
 r"""LaTeX to text: one file without comments, the author's own macros and the preamble.
 
 The rules are RedPajama's (Together 2023, data_prep/arxiv): what comes before the first section and after the
-bibliography is removed, formulas stay as they are written. Beyond it, files are put together as \input says rather than one
-after another, and macros with arguments are expanded too. TeX is a programming language and this is no TeX: what is
+bibliography is removed, formulas stay as they are written. Beyond it, files are put together as \input says rather than
+one after another, and macros with arguments are expanded too. TeX is a programming language and this is no TeX: what is
 defined in ways not known here stays as it is.
 """
 
