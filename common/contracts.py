@@ -48,6 +48,21 @@ class PairData(Protocol):
         """Loader of each pair of a split once, in order."""
 
 
+class StoredPairs(PairData, Protocol):
+    """Data module of preference pairs beside which log-probabilities can be stored."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of prepared data."""
+
+    @property
+    def pairs_key(self) -> str:
+        """Identity of the pairs and of how many responses each is laid out with."""
+
+    def attach_reference(self, log_probabilities: Mapping[str, Any]) -> None:
+        """Give batches the reference's log-probabilities, float32 [examples, responses] by split."""
+
+
 @runtime_checkable
 class PromptSource(Protocol):
     """Data module of prompts for reinforcement learning."""

@@ -1,4 +1,4 @@
-"""Pairs of answers, and how sure a model is which one keeps a principle better: preferences without people.
+"""AI feedback (RLAIF): preference pairs with soft labels from a judge's choice probabilities.
 
 The feedback of Bai et al. 2022, "Constitutional AI", section 4.1: a multiple-choice question, and the normalized
 probabilities of (A) and (B) as a soft label. Models like one letter better than the other, so every pair is shown in
@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from alignment.constitutional.constitution import BETTER, WORSE, Constitution, Principle
-from alignment.constitutional.judge import Messages
 from alignment.constitutional.llm_calls import AnnotationStage, LLMCall, PromptRecord, RecordedCalls, kept, provenance
+from common.constants import Messages
 from common.errors import InputError
 
 LETTERS = ("(A)", "(B)")
@@ -29,7 +29,7 @@ class ComparisonPrompt(NamedTuple):
     sample: PromptRecord
     principle: Principle
     turned: bool
-    """Whether the first answer is shown as (B)."""
+    """Whether the first response is shown as (B)."""
 
     def purpose(self, what: str) -> str:
         """What it is asked for, as a name."""
@@ -37,7 +37,7 @@ class ComparisonPrompt(NamedTuple):
 
 
 def ask_comparison(prompt: Messages, responses: Sequence[str], question: str, turned: bool, thinking: bool) -> Messages:
-    """The conversation and both answers as one question."""
+    """The conversation and both responses as one question."""
     said = "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {turn['content']}" for turn in prompt)
     first, second = reversed(responses) if turned else responses
     text = (
@@ -58,7 +58,7 @@ def examples_name(turned: bool, thinking: bool) -> str:
 
 
 def worked_comparisons(constitution: Constitution, turned: bool, thinking: bool) -> Messages:
-    """The worked examples as a conversation; the better answer is (A) and (B) in turn, when turned (B) and (A)."""
+    """The worked examples as a conversation; the better response is (A) and (B) in turn, when turned (B) and (A)."""
     messages: Messages = []
     for number, example in enumerate(constitution.comparisons):
         is_second = turned ^ (number % 2 == 1)
@@ -73,18 +73,18 @@ def worked_comparisons(constitution: Constitution, turned: bool, thinking: bool)
 
 
 def log_odds_of_first(log_probabilities: Sequence[float], turned: bool) -> float:
-    """log p / (1 - p) that the first answer is better, of the letters' log-probabilities."""
+    """log p / (1 - p) that the first response is better, of the letters' log-probabilities."""
     first, second = reversed(log_probabilities) if turned else log_probabilities
     return first - second
 
 
 def soft_label(log_odds: Sequence[Sequence[float]], clamp: float | None) -> float:
-    """Probability that the first answer is better.
+    """Probability that the first response is better.
 
     Log-odds of both orders are averaged, then the probabilities of all principles, as an ensemble of judges.
 
     Args:
-        log_odds: of the first answer, for each principle in both orders.
+        log_odds: of the first response, for each principle in both orders.
         clamp: the probability is held between 1 - clamp and clamp; None leaves it.
     """
     probability = sum(sigmoid(sum(orders) / len(orders)) for orders in log_odds) / len(log_odds)
@@ -104,7 +104,7 @@ class Preferences(AnnotationStage):
         principles_per_pair: different ones each pair is judged by; the paper takes one at random.
         chain_of_thought: let the judge reason before it decides; its word is then nearly certain whatever it says, so
             that labels are clamped.
-        clamp: largest probability of a label after reasoning; 0.6, and so 0.4 for the other answer, is the paper's.
+        clamp: largest probability of a label after reasoning; 0.6, and so 0.4 for the other response, is the paper's.
 
     Raises:
         InputError: for a number of principles or a probability that cannot be.
@@ -137,11 +137,11 @@ class Preferences(AnnotationStage):
     def make(
         self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
     ) -> list[dict[str, Any]]:
-        """Answer every prompt twice with the model `generator`; let `judge` say which answer is better.
+        """Respond to every prompt twice with the model `generator`; let `judge` say which response is better.
 
         Returns:
             A record a sample: `sample`, `dropped`, `prompt`, `responses`, `probability` (that the first is better),
-            `judgments` (`principle`, `log_odds` of the first answer in both orders, `position_bias`, by how much (A)
+            `judgments` (`principle`, `log_odds` of the first response in both orders, `position_bias`, by how much (A)
             is liked for being (A)), `calls`.
         """
         asking = kept(samples)
@@ -213,7 +213,7 @@ class Preferences(AnnotationStage):
         return sample.record(responses=responses, probability=label, judgments=judgments)
 
     def rows(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The pair of a record, the likelier answer chosen, with the principles it was judged by."""
+        """The pair of a record, the likelier response chosen, with the principles it was judged by."""
         if record["dropped"]:
             return
         probability = record["probability"]

@@ -1,9 +1,9 @@
-"""JSON posted to a server that may be busy, limited or gone for a while, from several threads.
+"""HTTP client for JSON with retries, backoff and rate limits, from several threads.
 
-Waiting times grow by powers of two and are drawn anew each time (full jitter: Brooker 2015, "Exponential backoff and
-jitter"), so that clients that failed together do not come back together. What a server asks for by `Retry-After` every
-thread waits for. Threads and not coroutines: the answers are needed all at once, and one thread a request in flight is
-cheap beside a model's seconds.
+Waiting times grow by powers of two and are drawn at random each time (full jitter: Brooker 2015, "Exponential backoff
+and jitter"), so that clients that failed together do not come back together. What a server asks for by `Retry-After`
+every thread waits for. Threads and not coroutines: the responses are needed all at once, and one thread a request in
+flight is cheap beside a model's seconds.
 """
 
 import random
@@ -82,7 +82,7 @@ class Client:
         headers: sent with every request.
         concurrency: requests in flight.
         requests_per_minute: see `Pacing`.
-        timeout_seconds: for a connection, and for each piece of an answer.
+        timeout_seconds: for a connection, and for each piece of a response.
         retries: further attempts of a request that failed in a way that may pass.
         first_wait_seconds: longest wait before the first of them; it doubles each time.
         max_wait_seconds: no wait is longer, and a server that asks for a longer one is given up.
@@ -128,7 +128,7 @@ class Client:
             futures = [pool.submit(guarded, item) for item in items]
             try:
                 wait(futures)
-            except BaseException:  # an interrupt: nobody is to wait for retries
+            except BaseException:  # an interrupt ends the waiting for retries
                 self._stopped.set()
                 raise
         errors = [error for future in futures if (error := future.exception()) is not None]
@@ -138,7 +138,7 @@ class Client:
         return [future.result() for future in futures]
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The JSON object that answers a request.
+        """JSON object of the response to a request.
 
         Raises:
             RefusedError: for a status that no repetition changes.
@@ -166,11 +166,11 @@ class Client:
             try:
                 payload = response.json()
             except ValueError as error:
-                problem = f"no JSON in the answer ({error})"
+                problem = f"no JSON in the response ({error})"
                 continue
             if isinstance(payload, dict):
                 return payload
-            problem = "the answer is no JSON object"
+            problem = "the response is no JSON object"
         raise InputError(
             f"endpoint {self.url} failed {self.retries + 1} times ({problem}): what is recorded so far is kept, start "
             "again to go on"

@@ -1,6 +1,6 @@
-"""Questions about many samples put to models together, and every one of them written down with its answer.
+"""LLM calls in batches for all samples of a stage, each recorded with its response.
 
-A sample that one answer is missing for is dropped under a reason, with all that was asked about it until then; the
+A sample that one response is missing for is dropped under a reason, with all that was asked about it until then; the
 others go on without it. What is asked is written out except for the worked examples in front, which are the same for
 all and are kept once, under a name.
 """
@@ -14,7 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import xxhash
 
 from alignment.constitutional.constitution import Constitution
-from alignment.constitutional.judge import Completion, Judge, Messages, Request
+from alignment.constitutional.judge import Completion, Judge, Request
+from common.constants import Messages
 
 
 @dataclass
@@ -25,7 +26,7 @@ class PromptRecord:
         number: of the row it came from.
         prompt: ends with what is to be answered.
         group: samples of one group never part between training and validation; None where the row does not say.
-        calls: all that models were asked about it, with their answers.
+        calls: all that models were asked about it, with their responses.
         dropped: why it is given up.
     """
 
@@ -70,7 +71,7 @@ class RecordedCalls:
         self.seconds = dict.fromkeys(models, 0.0)
 
     def complete(self, model: str, questions: Sequence[LLMCall]) -> list[Completion]:
-        """A text in answer to each question, in their order; empty where the sample was dropped for want of one."""
+        """A text in response to each question, in their order; empty where the sample was dropped for want of one."""
         start = time.perf_counter()
         completions = self.models[model].complete([self._request(question) for question in questions])
         self.seconds[model] += time.perf_counter() - start

@@ -1,7 +1,7 @@
-"""What is watched while a policy learns: means over all ranks, and the ways in which a reward is known to be cheated.
+"""Metrics of policy optimization: means over ranks, and alarms for known ways of reward hacking.
 
-Sums and counts travel together and once a step, so that a mean is over all tokens or answers of all ranks whatever each
-of them held, and watching costs one small reduction.
+Sums and counts travel together and once a step, so that a mean is over all tokens or responses of all ranks whatever
+each of them held, and watching costs one small reduction.
 """
 
 import math
@@ -20,7 +20,7 @@ from common.errors import InputError
 
 
 class DistributedMeans:
-    """Weighted sums by name, until all ranks' are added up.
+    """Weighted sums by name, reduced over ranks at the end.
 
     Args:
         device: where they are kept.
@@ -61,13 +61,14 @@ class DistributedMeans:
 
 @dataclass(frozen=True)
 class Alarms:
-    """When a number is a sign of a reward being cheated rather than earned; each is logged as `alarms/NAME`, 0 or 1.
+    """Alarms: limits beyond which a metric is a sign of a reward being cheated rather than earned; each is logged as
+    `alarms/NAME`, 0 or 1.
 
     Args:
-        length_correlation: of answers' rewards with their lengths, within a batch: what is liked is length (Singhal et
-            al. 2023 find it to be much of what reward models like).
-        repetition: share of an answer's n-grams that it has said before.
-        unfinished: share of answers that end for lack of room.
+        length_correlation: of responses' rewards with their lengths, within a batch: what is liked is length (Singhal
+            et al. 2023 find it to be much of what reward models like).
+        repetition: share of a response's n-grams that it has said before.
+        unfinished: share of responses that end for lack of room.
 
     Raises:
         InputError: for a limit out of (0, 1].
@@ -99,11 +100,11 @@ def describe(
     reduce: Reduce = no_reduction,
     most: Reduce = no_reduction,
 ) -> dict[str, float]:
-    """What is logged of a batch of rollouts over all ranks.
+    """Metrics of a batch of rollouts over all ranks.
 
     Args:
         experience: the rollouts, after they were learned from.
-        sums: what learning added up.
+        sums: metrics of the updates.
         alarms: limits.
         reduce, most: add sums up over the ranks; take the largest of all ranks'.
     """
@@ -145,8 +146,8 @@ def extremes(values: Tensor, most: Reduce = no_reduction) -> tuple[float, float]
 
 
 def repetition(tokens: Sequence[int], n: int = 4) -> float:
-    """Share of n-grams that occurred before in the same answer (Welleck et al. 2020, section 6.1: seq-rep-4); 0 for one
-    shorter than `n`.
+    """Share of n-grams that occurred before in the same response (Welleck et al. 2020, section 6.1: seq-rep-4); 0 for
+    one shorter than `n`.
     """
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

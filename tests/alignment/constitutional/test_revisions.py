@@ -3,9 +3,9 @@
 from typing import Any
 
 from alignment.constitutional.constitution import Constitution, Principle, WorkedCritique
-from alignment.constitutional.judge import Messages
 from alignment.constitutional.llm_calls import PromptRecord, RecordedCalls
 from alignment.constitutional.revisions import Revisions
+from common.constants import Messages
 from tests.helpers.scripted_judge import ScriptedJudge
 
 LAW = Constitution(

@@ -1,4 +1,4 @@
-"""An answer's score is that of the answer alone, read where training read it, whatever is scored beside it."""
+"""A response's score is that of the response alone, read where training read it, whatever is scored beside it."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from alignment import OverlongPenalty, RewardModel, RewardModelScore, WeightedSum
 from alignment.rewards.base import Response
-from commands.begin_from import open_reward_models
 from common.errors import InputError
 from datamodules import PreferenceData
 from datamodules.conversations.rows import FileRows
 from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.tokenization.files import load_tokenizer
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import Decoder, build_decoder
@@ -142,6 +141,10 @@ def test_what_cannot_be_scored_is_refused() -> None:
         reward()([response([], [5])])
 
 
+def tokenizer_of(path: Path) -> Any:
+    return load_tokenizer(find_tokenizer(path))
+
+
 def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     align: Align, tmp_path: Path, pairs_file: Path, base_run: Path, hugging_face_tokenizer: Path
 ) -> None:
@@ -163,7 +166,7 @@ def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     with torch.no_grad():
         expected = trained(batch, trained.scores).tolist()
     score = RewardModelScore(str(tmp_path / "run"))
-    open_reward_models(WeightedSum([OverlongPenalty(9, 3), score]), pairs)
+    WeightedSum([OverlongPenalty(9, 3), score]).open_weights(pairs.tokenizer, tokenizer_of)
     score.prepare(torch.device("cpu"))
     score.prepare(torch.device("cpu"))
     responses = []
@@ -175,4 +178,4 @@ def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     assert score(responses).tolist() == pytest.approx(expected, abs=1e-5)
     pairs.tokenizer = load_tokenizer(hugging_face_tokenizer / "tokenizer.json")
     with pytest.raises(InputError, match="another tokenizer than the data's"):
-        open_reward_models(score, pairs)
+        score.open_weights(pairs.tokenizer, tokenizer_of)

@@ -1,4 +1,4 @@
-"""What rules say of answers, and what is made of several rewards."""
+"""What rules say of responses, and what is made of several rewards."""
 
 import re
 import time
@@ -59,7 +59,7 @@ def test_normalization_of_what_is_normalized_changes_nothing(text: str, how: Any
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({}, "a row has no 'answer', only prompt"),
+        ({}, "a row has no 'response', only prompt"),
         ({"answer": None}, "has no"),
         ({"answer": []}, "compares with text"),
         ({"answer": True}, "compares with text"),
@@ -161,7 +161,7 @@ def test_arithmetic() -> None:
 
 def test_a_sum_weighs_its_parts() -> None:
     responses = [response("4", tokens, answer=4) for tokens in (5, 9, 12, 20)]
-    overlong = OverlongPenalty(longest=12, cushion=4)
+    overlong = OverlongPenalty(max_tokens=12, cushion=4)
     assert overlong(responses).tolist() == [0, -0.25, -1, -1]
     both = WeightedSum([ExactMatch(), WeightedSum([overlong, Pattern("5")])], [2, 0.5])
     assert both(responses).tolist() == [2, 2 - 0.125, 1.5, 1.5]
@@ -172,6 +172,6 @@ def test_a_sum_weighs_its_parts() -> None:
     for rewards, weights in (([], None), ([overlong], [1.0, 2.0]), ([overlong], [float("nan")])):
         with pytest.raises(InputError, match="weights="):
             WeightedSum(rewards, weights)
-    for longest, cushion in ((4, 0), (4, 5)):
+    for max_tokens, cushion in ((4, 0), (4, 5)):
         with pytest.raises(InputError, match="cushion"):
-            OverlongPenalty(longest, cushion)
+            OverlongPenalty(max_tokens, cushion)
