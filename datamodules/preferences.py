@@ -5,6 +5,7 @@ there are, and every batch as many pairs as the last, which is what losses and p
 that changes from batch to batch.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
