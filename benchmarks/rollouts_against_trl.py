@@ -46,7 +46,8 @@ from benchmarks.training_against_peers import Constant
 from datamodules.mixing.samplers import StepBatch
 from datamodules.resumable import ResumableDataModule
 from models import AdamW
-from models.decoder import Decoder, DecoderConfig, build_decoder
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import build_decoder
 from strategies import TensorParallelStrategy
 
 VOCABULARY, PROMPT, NEW, ANSWERS, GROUP, PPO_EPOCHS = 6400, 32, 64, 32, 4, 4

@@ -17,7 +17,8 @@ from alignment.preferences.losses import Pairs, PreferenceLoss, expected_loss
 from alignment.preferences.precomputed_reference import load_precomputed, precompute
 from common.constants import IGNORE
 from common.errors import InputError
-from models.decoder import Decoder, auxiliary_loss, materialize
+from models.decoder import Decoder, auxiliary_loss
+from models.initialization import materialize
 from models.language_model import Batch, LanguageModel
 from models.lora import lora_disabled
 

@@ -17,7 +17,8 @@ from alignment.preferences.losses import bradley_terry
 from alignment.preferences.pair_evaluation import Batch, PairEvaluation
 from alignment.preferences.reward_model import response_scores
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, materialize
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import materialize
 
 
 class RewardEnsemble(PairEvaluation):

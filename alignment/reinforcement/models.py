@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from alignment.preferences.checks import require_adapter
 from alignment.reinforcement.rollouts import PackedRollouts
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, WeightLookup, materialize
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import WeightLookup, materialize
 from models.lora import lora_disabled
 from models.packed_batch import response_log_probabilities, response_states
 from models.weights.source import WeightSource

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from alignment.rewards.base import Response, Reward
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, materialize
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import materialize
 from models.packed_batch import group_by_prompt, pack_responses, response_scores
 from models.weights.source import WeightSource
 

@@ -10,8 +10,9 @@ from alignment.reinforcement.experience import (
     ExperienceBatch,
 )
 from alignment.reinforcement.rollouts import Rollouts
-from models.decoder import Decoder, DecoderConfig, build_decoder
+from models.decoder import Decoder, DecoderConfig
 from models.inference.generation import Generated
+from models.initialization import build_decoder
 from tests.helpers.policy_training import CONFIG, EOS
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from alignment import GAE, BatchNormalizedAdvantage, GroupRelativeAdvantage, Lea
 from alignment.reinforcement.policy_loss import (
     ClippedPolicyLoss,
 )
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from models.optimizers.adamw import AdamW
 from models.optimizers.skip_step import SpikeSkip
 from tests.helpers.policy_training import (

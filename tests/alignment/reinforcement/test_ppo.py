@@ -13,7 +13,8 @@ from alignment.reinforcement.minibatches import ChunkedForward, split_minibatche
 from alignment.reinforcement.rollout_worker import ScoredResponses
 from alignment.reinforcement.rollouts import Rollouts
 from models.decoder import Decoder
-from models.optimizers.adamw import AdamW, Cosine
+from models.optimizers.adamw import AdamW
+from models.optimizers.schedules import Cosine
 from tests.helpers.policy_training import CONFIG, Wanted
 from tests.helpers.rollouts import CPU, made_up
 

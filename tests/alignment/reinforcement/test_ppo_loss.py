@@ -22,7 +22,8 @@ from alignment.reinforcement.policy_loss import (
 )
 from alignment.reinforcement.ppo_loss import PPOLoss
 from models.config import Experts
-from models.decoder import auxiliary_loss, build_decoder
+from models.decoder import auxiliary_loss
+from models.initialization import build_decoder
 from tests.helpers.policy_training import CONFIG
 from tests.helpers.rollouts import CPU, CRITIC, EXACT, experience_of, made_up
 

@@ -19,7 +19,8 @@ from datamodules.preferences import PairBatches
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from main import main
 from models import AdamW, Cosine, DecoderConfig
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
+from models.initialization import build_decoder
 from models.weights.source import WeightSource
 from tests.alignment.conftest import Align
 from tests.alignment.preferences.test_preference_policy import MadeUp

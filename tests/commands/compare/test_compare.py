@@ -21,7 +21,8 @@ from commands.compare import command as compare
 from common.errors import InputError
 from main import main
 from models.config import DecoderConfig
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
+from models.initialization import build_decoder
 from models.weights.single_file import write_safetensors
 from models.weights.source import WeightSource
 
