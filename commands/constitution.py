@@ -110,22 +110,22 @@ def constitution(
             identities = {name: model.identity() for name, model in models.items()}
             examples = stage.examples(law)
             records.require(common | identities | {"examples": examples} | stage.settings())
-            interview = RecordedCalls(models, examples, seed)
-            make = functools.partial(make_records, stage, law, interview, identities)
-            records.make([replace(sample, calls=[]) for sample in taken], batch_size, make, interview, stage.name)
+            llm = RecordedCalls(models, examples, seed)
+            make = functools.partial(make_records, stage, law, llm, identities)
+            records.make([replace(sample, calls=[]) for sample in taken], batch_size, make, llm, stage.name)
             finish(stage, records, added, models)
 
 
 def make_records(
     stage: AnnotationStage,
     law: Constitution,
-    interview: RecordedCalls,
+    llm: RecordedCalls,
     identities: Mapping[str, Any],
     samples: list[PromptRecord],
 ) -> list[Row]:
     """Records of samples, with the models that made them."""
     names = {name: fingerprint(identity) for name, identity in identities.items()}
-    return [record | {"models": names} for record in stage.make(samples, law, interview)]
+    return [record | {"models": names} for record in stage.make(samples, law, llm)]
 
 
 def read_samples(prompts: Rows, samples: int | None) -> list[PromptRecord]:

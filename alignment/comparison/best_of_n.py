@@ -26,7 +26,7 @@ class Best:
     """The best response to each prompt.
 
     Attributes:
-        responses: one a prompt.
+        responses: one per prompt.
         scores: float32 [prompts], of these responses.
         mean: float32 [prompts], of all responses that were drawn to each prompt.
         kl: upper bound in nats on how far the best responses' distribution is from the policy's.

@@ -69,7 +69,7 @@ def kl_estimates(
 
 @dataclass
 class SideBySide:
-    """What is known of every model's responses.
+    """Responses, scores and KL divergences of every model.
 
     Attributes:
         reference: name of the model the others are held against.
@@ -94,7 +94,7 @@ class SideBySide:
         return bootstrap(self.by_prompt(values_A.double()).mean(1))
 
     def win_rate(self, judge: str, name: str, other: str) -> Interval:
-        """How often a model's response scores higher than another's to the same prompt."""
+        """Win rate of a model's responses over another's to the same prompts."""
         scores = self.scores[judge]
         return wilson(wins(self.by_prompt(scores[name]), self.by_prompt(scores[other])))
 

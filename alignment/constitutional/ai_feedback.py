@@ -24,7 +24,7 @@ SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 
 
 class ComparisonPrompt(NamedTuple):
-    """One showing of a pair."""
+    """Comparison of a pair in one order."""
 
     sample: PromptRecord
     principle: Principle
@@ -32,7 +32,7 @@ class ComparisonPrompt(NamedTuple):
     """Whether the first response is shown as (B)."""
 
     def purpose(self, what: str) -> str:
-        """What it is asked for, as a name."""
+        """Name of the request's purpose."""
         return f"{what} {self.principle.name} {'BA' if self.turned else 'AB'}"
 
 
@@ -48,7 +48,7 @@ def ask_comparison(prompt: Messages, responses: Sequence[str], question: str, tu
 
 
 def ask_decision(asked: Messages, reasoning: str) -> Messages:
-    """The same gone on from a chain of thought to the decision."""
+    """Conversation continued from a chain of thought to the request for a decision."""
     return [*asked, {"role": "assistant", "content": reasoning}, {"role": "user", "content": DECIDE}]
 
 
@@ -135,7 +135,7 @@ class Preferences(AnnotationStage):
         }
 
     def make(
-        self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
+        self, samples: Sequence[PromptRecord], constitution: Constitution, llm: RecordedCalls
     ) -> list[dict[str, Any]]:
         """Respond to every prompt twice with the model `generator`; let `judge` say which response is better.
 
@@ -145,7 +145,7 @@ class Preferences(AnnotationStage):
             is liked for being (A)), `calls`.
         """
         asking = kept(samples)
-        both = interview.complete(
+        both = llm.complete(
             "generator",
             [LLMCall(sample, f"response {number}", sample.prompt) for sample in asking for number in (1, 2)],
         )
@@ -159,12 +159,12 @@ class Preferences(AnnotationStage):
         askings = [
             ComparisonPrompt(sample, principle, turned)
             for sample in kept(samples)
-            for principle in constitution.draw(interview.seed, sample.number, "comparison", self.principles_per_pair)
+            for principle in constitution.draw(llm.seed, sample.number, "comparison", self.principles_per_pair)
             for turned in (False, True)
         ]
         log_odds: dict[int, dict[str, list[float]]] = {sample.number: {} for sample in samples}
-        asked = self._reasoned(askings, responses, interview)
-        verdicts = interview.choose(
+        asked = self._reasoned(askings, responses, llm)
+        verdicts = llm.choose(
             "judge",
             [
                 LLMCall(a.sample, a.purpose("comparison"), messages, examples_name(a.turned, self.chain_of_thought))
@@ -179,7 +179,7 @@ class Preferences(AnnotationStage):
         return [self._record(sample, responses.get(sample.number, []), log_odds[sample.number]) for sample in samples]
 
     def _reasoned(
-        self, askings: list[ComparisonPrompt], responses: dict[int, list[str]], interview: RecordedCalls
+        self, askings: list[ComparisonPrompt], responses: dict[int, list[str]], llm: RecordedCalls
     ) -> list[tuple[ComparisonPrompt, Messages]]:
         """What is asked of each pair up to the letter, with the judge's reasoning where it is to reason."""
         thinking = self.chain_of_thought
@@ -189,7 +189,7 @@ class Preferences(AnnotationStage):
         ]
         if not thinking:
             return asked
-        reasonings = interview.complete(
+        reasonings = llm.complete(
             "judge",
             [
                 LLMCall(a.sample, a.purpose("reasoning"), messages, examples_name(a.turned, thinking))
@@ -224,7 +224,7 @@ class Preferences(AnnotationStage):
         yield row | provenance(record)
 
     def describe(self, records: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """How sure labels are, how much (A) is liked for being (A), and for how many judgments that decides."""
+        """Mean label, position bias, and the share of judgments that the position decides."""
         labels: list[float] = []
         judgments: list[dict[str, Any]] = []
         for record in records:

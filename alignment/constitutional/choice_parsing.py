@@ -46,7 +46,7 @@ def _bare(token: str) -> str:
 
 
 def chat_places(served: dict[str, Any]) -> list[Place]:
-    """Of `logprobs` as chat completions serve them."""
+    """Tokens of `logprobs` as chat completions serve them."""
     return [
         Place(place["token"], _finite((entry["token"], entry["logprob"]) for entry in place.get("top_logprobs") or []))
         for place in served.get("content") or []
@@ -54,7 +54,7 @@ def chat_places(served: dict[str, Any]) -> list[Place]:
 
 
 def completion_places(served: dict[str, Any]) -> list[Place]:
-    """Of `logprobs` as plain completions serve them."""
+    """Tokens of `logprobs` as plain completions serve them."""
     columns = served.get("tokens") or [], served.get("top_logprobs") or []
     return [Place(token, _finite((likeliest or {}).items())) for token, likeliest in zip(*columns, strict=False)]
 

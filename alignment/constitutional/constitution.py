@@ -98,7 +98,7 @@ class Constitution:
         return sorted(self.principles, key=place)[:count]
 
     def with_examples(self, most: int | None) -> "Constitution":
-        """The same with at most this number of worked examples of each kind."""
+        """Constitution with at most `most` worked examples of each kind."""
         return replace(self, critiques=self.critiques[:most], comparisons=self.comparisons[:most])
 
 

@@ -156,7 +156,7 @@ class EndpointJudge(Judge):
         return self._client.map(self._complete, requests)
 
     def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
-        """How likely each option's letter is as the response to each request, in their order."""
+        """Log-probabilities of each option's letter as the response to each request, in their order."""
         letters = [re.sub(r"\W", "", option) for option in options]
         if not self.votes:
             return self._client.map(lambda request: self._choose(request, letters), requests)

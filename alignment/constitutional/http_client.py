@@ -37,7 +37,7 @@ class StoppedError(Exception):
 
 
 class Pacing:
-    """When the next request may start.
+    """Rate limit: start times of requests.
 
     Args:
         requests_per_minute: at most, evenly spread; None for any number.
@@ -50,7 +50,7 @@ class Pacing:
         self._next = self._not_before = 0.0
 
     def wait(self) -> None:
-        """Until it is this thread's turn; a pause that begins meanwhile costs it the turn."""
+        """Wait for this thread's turn; a pause that begins meanwhile costs it the turn."""
         while True:
             with self._lock:
                 start = max(self._next, self._not_before, time.monotonic())
@@ -198,7 +198,8 @@ def problem_of_url(url: str) -> str | None:
 
 
 def seconds_to_wait(retry_after: str | None) -> float:
-    """What a `Retry-After` header asks for, seconds or a date (RFC 9110, section 10.2.3); 0 where it says neither."""
+    """Seconds that a `Retry-After` header asks for, from seconds or a date (RFC 9110, section 10.2.3); 0 where it says
+    neither."""
     if retry_after is None:
         return 0.0
     try:

@@ -24,7 +24,7 @@ from models.inference.sampling import Sampling
 
 @dataclass(frozen=True)
 class Request:
-    """One thing asked.
+    """Request to a model.
 
     Attributes:
         messages: end with what is to be answered.
@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """A text in response.
+    """Completion of a request.
 
     Attributes:
         text: without the stop token.
@@ -54,7 +54,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class ChoiceLogProbs:
-    """How likely each option is as the response.
+    """Choice log-probabilities: how likely each option is as the response.
 
     Attributes:
         log_probabilities: in nats, one an option; empty where there is no verdict.
@@ -92,7 +92,7 @@ OpenModel = Callable[[str, str | None, torch.dtype], LoadedModel]
 
 
 class Judge(ABC):
-    """A model that is asked."""
+    """LLM judge: a model that completes conversations and chooses between options."""
 
     prompt_price: float = 0.0
     completion_price: float = 0.0
@@ -111,7 +111,7 @@ class Judge(ABC):
 
     @abstractmethod
     def identity(self) -> Any:
-        """Which model answers and how, JSON-able, known once prepared: the same identity gives the same responses."""
+        """Identity of model and sampling, JSON-able, known once prepared; equal identities give equal responses."""
 
     @abstractmethod
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
@@ -119,7 +119,7 @@ class Judge(ABC):
 
     @abstractmethod
     def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
-        """How likely each option is as the whole response to each request, in their order."""
+        """Log-probabilities of each option as the whole response to each request, in their order."""
 
 
 class DecoderJudge(Judge):
@@ -202,7 +202,7 @@ class DecoderJudge(Judge):
         return completions
 
     def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
-        """How likely each option is as the beginning of the response, in the tokens that the template makes of it.
+        """Log-probabilities of each option as the beginning of the response, in the template's tokens.
 
         What the options' tokens have in common at their beginning counts for neither.
         """

@@ -37,14 +37,14 @@ class PromptRecord:
     dropped: str | None = None
 
     def record(self, **made: Any) -> dict[str, Any]:
-        """What is kept of it: what was made, if it was, and how."""
+        """Record of the sample: what was made of it, and by which calls."""
         head = {"sample": self.number, "dropped": self.dropped, "prompt": self.prompt}
         group = {} if self.group is None else {"group": self.group}
         return head | group | ({} if self.dropped else made) | {"calls": self.calls}
 
 
 class LLMCall(NamedTuple):
-    """Something asked about a sample."""
+    """LLM call about a sample."""
 
     sample: PromptRecord
     purpose: str
@@ -55,7 +55,7 @@ class LLMCall(NamedTuple):
 
 
 class RecordedCalls:
-    """Asks models.
+    """Recorded calls to models.
 
     Args:
         models: by the names they have in the records.
@@ -122,13 +122,13 @@ class RecordedCalls:
 
 
 class AnnotationStage(ABC):
-    """What is made of samples, and the rows that are learned from."""
+    """Annotation stage: records made of samples, and the rows that are learned from."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What records depend on, JSON-able."""
+        """Settings that records depend on, JSON-able."""
 
     @abstractmethod
     def examples(self, constitution: Constitution) -> dict[str, Messages]:
@@ -136,7 +136,7 @@ class AnnotationStage(ABC):
 
     @abstractmethod
     def make(
-        self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
+        self, samples: Sequence[PromptRecord], constitution: Constitution, llm: RecordedCalls
     ) -> list[dict[str, Any]]:
         """A record for each of the samples, which are computed together."""
 
@@ -146,14 +146,14 @@ class AnnotationStage(ABC):
 
     @abstractmethod
     def describe(self, records: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """What a reader wants to know of all records."""
+        """Summary numbers of all records."""
 
 
 def provenance(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row says of the record it comes from."""
+    """Provenance of a row: keys of the record it comes from."""
     return {name: record[name] for name in ("sample", "group", "models") if name in record}
 
 
 def kept(samples: Sequence[PromptRecord]) -> list[PromptRecord]:
-    """Those not dropped."""
+    """Samples that are not dropped."""
     return [sample for sample in samples if sample.dropped is None]

@@ -75,7 +75,7 @@ class Records:
         samples: Sequence[PromptRecord],
         batch: int,
         make: Callable[[list[PromptRecord]], list[dict[str, Any]]],
-        interview: RecordedCalls,
+        llm: RecordedCalls,
         stage: str,
     ) -> None:
         """Make the records that are not there yet, with a progress bar.
@@ -84,7 +84,7 @@ class Records:
             samples: all there are to be, in order.
             batch: samples made together.
             make: their records.
-            interview: whose models are told what is recorded, and whose seconds are counted.
+            llm: calls to models, which commit what is recorded and whose seconds are counted.
             stage: name for the bar.
 
         Raises:
@@ -98,9 +98,9 @@ class Records:
                 append_synced(self.path, json_lines(made))
                 for sample in samples[start : start + batch]:
                     sample.calls = []  # in the records now
-                for model in {id(model): model for model in interview.models.values()}.values():
+                for model in {id(model): model for model in llm.models.values()}.values():
                     model.commit()
-                self.seconds = {name: before.get(name, 0.0) + seconds for name, seconds in interview.seconds.items()}
+                self.seconds = {name: before.get(name, 0.0) + seconds for name, seconds in llm.seconds.items()}
                 write_if_changed(self.folder / SECONDS, [json.dumps(self.seconds).encode()])
                 bar.update(len(made))
 

@@ -36,7 +36,7 @@ def ask_critique(prompt: Messages, response: str, request: str) -> Messages:
 
 
 def ask_revision(asked: Messages, critique: str, request: str) -> Messages:
-    """The same gone on to the request for a revision."""
+    """Conversation continued to the request for a revision."""
     return [*asked, {"role": "assistant", "content": critique}, {"role": "user", "content": request}]
 
 
@@ -63,7 +63,7 @@ class Revisions(AnnotationStage):
             raise InputError(f"revisions.rounds={self.rounds}: must be at least 1")
 
     def settings(self) -> dict[str, Any]:
-        """How often; what is kept changes rows, not records."""
+        """Number of rounds; `kept` changes rows, not records."""
         return {"rounds": self.rounds}
 
     def examples(self, constitution: Constitution) -> dict[str, Messages]:
@@ -71,7 +71,7 @@ class Revisions(AnnotationStage):
         return {EXAMPLES: worked_critiques(constitution)}
 
     def make(
-        self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
+        self, samples: Sequence[PromptRecord], constitution: Constitution, llm: RecordedCalls
     ) -> list[dict[str, Any]]:
         """Respond to every prompt with the model `generator`; let `judge` criticize and revise it, round after round.
 
@@ -80,7 +80,7 @@ class Revisions(AnnotationStage):
             `revision`, `finish` of the latter), `calls`.
         """
         asking = kept(samples)
-        responses = interview.complete("generator", [LLMCall(sample, "response", sample.prompt) for sample in asking])
+        responses = llm.complete("generator", [LLMCall(sample, "response", sample.prompt) for sample in asking])
         first = {sample.number: response.text for sample, response in zip(asking, responses, strict=True)}
         rounds: dict[int, list[dict[str, str]]] = {sample.number: [] for sample in samples}
         for number in range(1, self.rounds + 1):
@@ -88,9 +88,9 @@ class Revisions(AnnotationStage):
             for sample in kept(samples):
                 earlier = rounds[sample.number]
                 response = earlier[-1]["revision"] if earlier else first[sample.number]
-                principle = constitution.draw(interview.seed, sample.number, f"round {number}")[0]
+                principle = constitution.draw(llm.seed, sample.number, f"round {number}")[0]
                 asked.append((sample, principle, ask_critique(sample.prompt, response, principle.critique)))
-            critiques = interview.complete(
+            critiques = llm.complete(
                 "judge", [LLMCall(sample, f"critique {number}", messages, EXAMPLES) for sample, _, messages in asked]
             )
             criticized = [
@@ -98,7 +98,7 @@ class Revisions(AnnotationStage):
                 for (sample, principle, messages), critique in zip(asked, critiques, strict=True)
                 if sample.dropped is None
             ]
-            revisions = interview.complete(
+            revisions = llm.complete(
                 "judge",
                 [LLMCall(sample, f"revision {number}", messages, EXAMPLES) for sample, *_, messages in criticized],
             )

@@ -22,7 +22,7 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class Pairs:
-    """What a loss may look at, each [P].
+    """Inputs of a preference loss, each [P].
 
     Attributes:
         chosen, rejected: log-probabilities under the policy.
@@ -43,7 +43,7 @@ class Pairs:
     probability: Tensor | None = None
 
     def flipped(self) -> "Pairs":
-        """The same responses with the other one preferred."""
+        """Pairs with the other response preferred."""
         return Pairs(
             self.rejected, self.chosen, self.rejected_length, self.chosen_length,
             self.reference_rejected, self.reference_chosen, self.kl,
@@ -58,12 +58,12 @@ class Pairs:
 
     @property
     def means(self) -> tuple[Tensor, Tensor]:
-        """Log-probability a token of the chosen and of the rejected responses."""
+        """Log-probability per token of the chosen and of the rejected responses."""
         return self.chosen / self.chosen_length, self.rejected / self.rejected_length
 
 
 class PreferenceLoss(ABC):
-    """A loss a pair, and the rewards it implies."""
+    """Loss of each pair, and the rewards it implies."""
 
     needs_reference: ClassVar[bool] = True
     needs_kl: ClassVar[bool] = False
@@ -166,7 +166,7 @@ class LengthNormalizedDPO(DPO):
 
 @dataclass
 class SimPO(PreferenceLoss):
-    """-log sigmoid(beta (m_chosen - m_rejected) - gamma), m the log-probability a token; no reference
+    """-log sigmoid(beta (m_chosen - m_rejected) - gamma), m the log-probability per token; no reference
     (Meng et al. 2024).
 
     Args:
@@ -184,7 +184,7 @@ class SimPO(PreferenceLoss):
             raise InputError(f"loss.gamma={self.gamma}: must be a number, not negative")
 
     def rewards(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """beta times the log-probability a token."""
+        """beta times the log-probability per token."""
         chosen, rejected = pairs.means
         return self.beta * chosen, self.beta * rejected
 

@@ -17,7 +17,7 @@ DESCRIBED = ("scores/chosen", "scores/rejected", "scores/margin", "accuracy")
 
 
 def describe(chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
-    """What is watched, a value a pair; a tie is half a hit."""
+    """Metrics of each pair, [P]; a tie is half a hit."""
     hit = (chosen > rejected).float() + (chosen == rejected).float() / 2
     return dict(zip(DESCRIBED, (chosen, rejected, chosen - rejected, hit), strict=True))
 

@@ -135,7 +135,7 @@ class PreferencePolicy(LanguageModel):
 
     @torch.no_grad()
     def reference_log_probabilities(self, batch: Batch) -> Tensor | None:
-        """The same under the reference, or None where the loss has none."""
+        """Log-probabilities under the reference, [A], or None where the loss has none."""
         if not self.preference_loss.needs_reference:
             return None
         if self.reference == "precomputed":
@@ -185,7 +185,7 @@ class PreferencePolicy(LanguageModel):
 
     @torch.no_grad()
     def describe(self, pairs: Pairs) -> dict[str, Tensor]:
-        """What is watched, a value a pair. Chosen responses are known to lose probability while rejected ones lose
+        """Metrics of each pair, [P]. Chosen responses are known to lose probability while rejected ones lose
         more: both are here.
         """
         chosen, rejected = self.preference_loss.rewards(pairs)

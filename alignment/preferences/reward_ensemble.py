@@ -68,7 +68,7 @@ class RewardEnsemble(PairEvaluation):
         self.make_metrics()
 
     def make_metrics(self) -> None:
-        """Of the members together and apart."""
+        """Metrics of the members together and apart."""
         super().make_metrics()
         self.spread = MeanMetric()
         self.by_member = nn.ModuleList(MeanMetric() for _ in self.names)

@@ -178,7 +178,7 @@ def discounted_sums(x_T: Tensor, factor: float, lengths_A: Tensor) -> Tensor:
     """sum_k factor^k x_{t+k} up to the end of each response, [T].
 
     By doubling: what reaches 2 n tokens ahead is what reaches n ahead, here and n tokens on. That is log2(longest)
-    additions over all tokens instead of one a token.
+    additions over all tokens instead of one per token.
     """
     responses, reach, sums = response_of(lengths_A), 1, x_T
     longest = int(lengths_A.max()) if len(lengths_A) else 0

@@ -64,7 +64,7 @@ class Controller(ABC):
         """Learn of a batch: its KL divergence in nats per response, and its responses over all ranks."""
 
     def state_dict(self) -> dict[str, float]:
-        """What a checkpoint remembers."""
+        """State in a checkpoint."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:  # noqa: B027 (most have no state)

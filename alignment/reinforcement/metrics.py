@@ -84,7 +84,7 @@ class Alarms:
                 raise InputError(f"alarms.{name}={getattr(self, name)}: must lie in (0, 1], 1 never rings")
 
     def ringing(self, correlation: float, repetition: float, stopped: float) -> dict[str, float]:
-        """Which of them ring."""
+        """Alarms that ring, 0 or 1 by name."""
         found = {
             "length_correlation": correlation > self.length_correlation,
             "repetition": repetition > self.repetition,

@@ -64,7 +64,7 @@ class ClippedPolicyLoss:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """How far the ratio may go down and up."""
+        """Largest decrease and increase of the ratio."""
         return self.clip, self.clip if self.clip_high is None else self.clip_high
 
 
@@ -94,7 +94,7 @@ def clipped_value_loss(values_T: Tensor, old_values_T: Tensor, returns_T: Tensor
 def token_weights(
     aggregation: Aggregation, lengths_A: Tensor, tokens: Tensor | float, responses: Tensor | float, max_new_tokens: int
 ) -> Tensor:
-    """What each token's loss is multiplied by before all are added up, float32 [T].
+    """Weight of each token's loss in the sum, float32 [T].
 
     Args:
         aggregation: see `ClippedPolicyLoss`.

@@ -68,7 +68,7 @@ class Rollouts:
 
     @property
     def log_probabilities(self) -> Tensor:
-        """Of every token of the responses as the sampler knew them, float32 [T]."""
+        """Log-probabilities of every token of the responses by the sampler, float32 [T]."""
         return torch.tensor([value for response in self.responses for value in response.log_probabilities])
 
     def bundles(self, chosen: Iterable[int], budget: int) -> list[list[int]]:

@@ -112,7 +112,7 @@ class WeightedSum(Reward):
             yield from reward.members()
 
     def parts(self, responses: Sequence[Response]) -> Tensor:
-        """What each reward says before it is weighed, float32 [rewards, A]."""
+        """Scores by each reward before weighting, float32 [rewards, A]."""
         return torch.stack([reward(responses) for reward in self.rewards])
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:

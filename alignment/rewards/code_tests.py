@@ -39,7 +39,7 @@ FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use.
+    """Resource limits of one run.
 
     Args:
         cpu_seconds: processor time, in whole seconds; the load of the machine does not count.
@@ -70,7 +70,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """Outcome of a run.
 
     Attributes:
         status: exit status, minus the signal's number where one ended it, None where `wall_seconds` did.
@@ -153,7 +153,7 @@ def _text(file: IO[bytes], most: int) -> str:
 
 
 class CodeTests(Reward):
-    """How many tests the response's code passes.
+    """Code tests: the share of a row's tests that the response's code passes.
 
     A row's tests are a list of statements (MBPP's `test_list`), one text of them (HumanEval's `test`, with the call of
     `check`), or a list of objects with `input` and `output`, what the program reads and what it is to print; there

@@ -242,7 +242,7 @@ def leading_share(said: Sequence[str], wanted: Sequence[str]) -> float:
 
 
 def value_of(row: Mapping[str, Any], key: str) -> Any:
-    """What a row holds under a key.
+    """Value of a row under a key.
 
     Raises:
         InputError: when it holds nothing there.

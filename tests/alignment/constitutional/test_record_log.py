@@ -25,10 +25,10 @@ def made(folder: Path, count: int = 11, batch: int = 4, judge: ScriptedJudge | N
     stage = Preferences()
     samples = [PromptRecord(number, [{"role": "user", "content": f"Prompt {number}"}]) for number in range(count)]
     models = {"generator": judge, "judge": judge}
-    interview = RecordedCalls(models, stage.examples(LAW), seed=1)
+    llm = RecordedCalls(models, stage.examples(LAW), seed=1)
     with Records(folder) as records:
         records.require({"stage": "preferences"})
-        records.make(samples, batch, lambda part: stage.make(part, LAW, interview), interview, "test")
+        records.make(samples, batch, lambda part: stage.make(part, LAW, llm), llm, "test")
         return (folder / "records.jsonl").read_bytes(), judge, costs(records, models)
 
 
