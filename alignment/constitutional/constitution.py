@@ -97,9 +97,9 @@ class Constitution:
 
         return sorted(self.principles, key=place)[:count]
 
-    def with_examples(self, most: int | None) -> "Constitution":
-        """Constitution with at most `most` worked examples of each kind."""
-        return replace(self, critiques=self.critiques[:most], comparisons=self.comparisons[:most])
+    def with_examples(self, max_examples: int | None) -> "Constitution":
+        """Constitution with at most `max_examples` worked examples of each kind."""
+        return replace(self, critiques=self.critiques[:max_examples], comparisons=self.comparisons[:max_examples])
 
 
 def read_constitution(path: str | Path) -> Constitution:

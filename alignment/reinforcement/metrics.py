@@ -98,7 +98,7 @@ def describe(
     sums: DistributedMeans,
     alarms: Alarms,
     reduce: Reduce = no_reduction,
-    most: Reduce = no_reduction,
+    max_over_ranks: Reduce = no_reduction,
 ) -> dict[str, float]:
     """Metrics of a batch of rollouts over all ranks.
 
@@ -106,7 +106,7 @@ def describe(
         experience: the rollouts, after they were learned from.
         sums: metrics of the updates.
         alarms: limits.
-        reduce, most: add sums up over the ranks; take the largest of all ranks'.
+        reduce, max_over_ranks: add sums up over the ranks; take the largest of all ranks'.
     """
     rollouts, scores = experience.rollouts, experience.scores
     lengths = rollouts.lengths.to(scores.device)
@@ -128,7 +128,7 @@ def describe(
     sums.add("drift/ratio", drift.exp())
     found = sums.means(reduce)
     found["reward_std"] = math.sqrt(max(found.pop("reward_square") - found["reward"] ** 2, 0.0))
-    found["drift/smallest_ratio"], found["drift/largest_ratio"] = extremes(drift.exp(), most)
+    found["drift/smallest_ratio"], found["drift/largest_ratio"] = extremes(drift.exp(), max_over_ranks)
     if experience.values is not None:
         assert experience.returns is not None
         variance = explained_variance(experience.values, experience.returns, reduce)
@@ -137,11 +137,11 @@ def describe(
     return found | alarms.ringing(found["length_correlation"], found["repetition"], found["stopped"])
 
 
-def extremes(values: Tensor, most: Reduce = no_reduction) -> tuple[float, float]:
-    """Smallest and largest value over all ranks; `most` takes the largest of all ranks'. NaN of nothing."""
+def extremes(values: Tensor, max_over_ranks: Reduce = no_reduction) -> tuple[float, float]:
+    """Smallest and largest value over all ranks; `max_over_ranks` takes the largest of all ranks'. NaN of nothing."""
     nothing = values.new_full((1,), -math.inf)
     pair = torch.stack((torch.cat((-values, nothing)).max(), torch.cat((values, nothing)).max()))
-    smallest, largest = most(pair).tolist()
+    smallest, largest = max_over_ranks(pair).tolist()
     return (-smallest, largest) if math.isfinite(largest) else (math.nan, math.nan)
 
 

@@ -70,7 +70,13 @@ class Minibatch:
 
 
 def split_minibatches(
-    rollouts: Rollouts, kept: Tensor, optimization: PPOUpdates, seed: int, epoch: int, reduce: Reduce, most: Reduce
+    rollouts: Rollouts,
+    kept: Tensor,
+    optimization: PPOUpdates,
+    seed: int,
+    epoch: int,
+    reduce: Reduce,
+    max_over_ranks: Reduce,
 ) -> list[Minibatch]:
     """The minibatches of an epoch.
 
@@ -79,7 +85,7 @@ def split_minibatches(
         kept: boolean [A], those that are learned from.
         optimization: number of minibatches, size of their pieces.
         seed, epoch: of who is in which.
-        reduce, most: add sums up over the ranks; take the largest of all ranks' counts.
+        reduce, max_over_ranks: add sums up over the ranks; take the largest of all ranks' counts.
     """
     chosen_by_minibatch: list[list[int]] = [[] for _ in range(optimization.minibatches)]
     for number, is_kept in enumerate(kept.tolist()):
@@ -90,7 +96,7 @@ def split_minibatches(
     counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in chosen_by_minibatch]
     totals = reduce(torch.tensor(counts, dtype=torch.float64, device=kept.device)).tolist()
     cut = [split_microbatches(rollouts, chosen, optimization.microbatch_tokens) for chosen in chosen_by_minibatch]
-    longest = most(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
+    longest = max_over_ranks(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
     return [
         Minibatch([*parts, *[[]] * (many - len(parts))], *total)
         for parts, many, total in zip(cut, longest, totals, strict=True)
