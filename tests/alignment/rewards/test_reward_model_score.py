@@ -132,7 +132,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
         RewardModelScore("run").load_from(Weights(DecoderConfig(48, 32, 1, 2, 2, 48)), END)
     with pytest.raises(InputError, match="end of text is 48"):
         RewardModelScore("run").load_from(WEIGHTS, 48)
-    with pytest.raises(InputError, match="were not opened"):
+    with pytest.raises(InputError, match="its weights are not open"):
         RewardModelScore("run").prepare(torch.device("cpu"))
     with pytest.raises(InputError, match="not loaded"):
         RewardModelScore("run")([response([5], [6])])

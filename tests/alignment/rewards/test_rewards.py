@@ -59,7 +59,7 @@ def test_normalization_of_what_is_normalized_changes_nothing(text: str, how: Any
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({}, "a row has no 'response', only prompt"),
+        ({}, "a row has no 'answer', only prompt"),
         ({"answer": None}, "has no"),
         ({"answer": []}, "compares with text"),
         ({"answer": True}, "compares with text"),
