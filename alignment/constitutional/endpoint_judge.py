@@ -39,7 +39,7 @@ from common.errors import InputError
 REFUSALS = re.compile(r"context_length_exceeded|content_filter|content_policy|maximum context length|max_model_len")
 """In the body of a refused request: it is this request that cannot be answered, not all of them."""
 
-LONGEST_VERDICT = 8
+MAX_VERDICT_TOKENS = 8
 """Tokens of a response in which a letter is looked for."""
 
 
@@ -161,7 +161,7 @@ class EndpointJudge(Judge):
         if not self.votes:
             return self._client.map(lambda request: self._choose(request, letters), requests)
         ballots = [Request(r.messages, r.number ^ vote) for r in requests for vote in range(self.votes)]
-        completions = self._client.map(lambda request: self._complete(request, LONGEST_VERDICT), ballots)
+        completions = self._client.map(lambda request: self._complete(request, MAX_VERDICT_TOKENS), ballots)
         return [
             count_votes(completions[place : place + self.votes], letters)
             for place in range(0, len(completions), self.votes)
@@ -185,7 +185,7 @@ class EndpointJudge(Judge):
         chat = {"logprobs": True, "top_logprobs": self.top_logprobs}
         asked = chat if self.api == "chat" else {"logprobs": self.top_logprobs}
         try:
-            payload = self._ask(self._body(request, LONGEST_VERDICT) | {"temperature": 0.0} | asked)
+            payload = self._ask(self._body(request, MAX_VERDICT_TOKENS) | {"temperature": 0.0} | asked)
         except _UnanswerableError as refusal:
             return ChoiceLogProbs((), str(refusal))
         served = payload["choices"][0].get("logprobs") or {}

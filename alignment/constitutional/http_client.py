@@ -109,7 +109,7 @@ class Client:
             base_url=url, headers=headers, timeout=timeout_seconds, limits=httpx.Limits(max_connections=concurrency)
         )
         self.url, self.concurrency, self.retries = url, concurrency, retries
-        self._first_wait, self._longest_wait = first_wait_seconds, max_wait_seconds
+        self._first_wait, self._max_wait = first_wait_seconds, max_wait_seconds
         self._stopped = threading.Event()
         self._pacing = Pacing(requests_per_minute, self._stopped)
         self._lock, self.attempts = threading.Lock(), 0
@@ -147,7 +147,7 @@ class Client:
         problem = ""
         for attempt in range(self.retries + 1):
             if attempt:
-                longest = min(self._first_wait * 2 ** (attempt - 1), self._longest_wait)
+                longest = min(self._first_wait * 2 ** (attempt - 1), self._max_wait)
                 self._pacing.sleep(random.uniform(0, longest))
             self._pacing.wait()
             with self._lock:
@@ -178,10 +178,10 @@ class Client:
 
     def _respect(self, retry_after: str | None, problem: str) -> None:
         seconds = seconds_to_wait(retry_after)
-        if seconds > self._longest_wait:
+        if seconds > self._max_wait:
             raise InputError(
                 f"endpoint {self.url} asks to wait {seconds:.0f} s ({problem}), more than "
-                f"max_wait_seconds={self._longest_wait:g}: raise it, or start again later to go on"
+                f"max_wait_seconds={self._max_wait:g}: raise it, or start again later to go on"
             )
         self._pacing.pause(seconds)
 

@@ -30,7 +30,7 @@ _NUMBER = regex.compile(
     r"(?:[eE][-+]?[0-9]{1,2}+|/[0-9]++(?:\.[0-9]++)?+)?+"
     r"(?!\.?[0-9]|[eE][-+]?[0-9])"
 )
-LONGEST_NUMBER = 64
+MAX_NUMBER_LENGTH = 64
 """Characters of a number; what is longer is none, so that no response costs more than reading it."""
 FINAL = "####"
 """What the final answer stands behind in GSM8K."""
@@ -214,7 +214,7 @@ def final_number(text: str) -> Fraction | None:
 
 def number(spelled: str) -> Fraction | None:
     """The exact value of one number as text; None for what is too long or divided by 0."""
-    if len(spelled) > LONGEST_NUMBER:
+    if len(spelled) > MAX_NUMBER_LENGTH:
         return None
     above, _, below = spelled.replace(",", "").replace("\u2212", "-").partition("/")
     divisor = Fraction(below or 1)

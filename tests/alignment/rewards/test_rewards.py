@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from alignment import Arithmetic, ExactMatch, OverlongPenalty, Pattern, PrefixMatch, WeightedSum
 from alignment.rewards.base import Response
-from alignment.rewards.verifiable import LONGEST_NUMBER, final_number, normalized
+from alignment.rewards.verifiable import MAX_NUMBER_LENGTH, final_number, normalized
 from common.errors import InputError
 
 
@@ -129,9 +129,9 @@ def test_a_number_is_read_whatever_stands_before_it(value: Decimal, before: str,
 @given(text=st.text(alphabet="0123456789.,-+/eE# x"))
 def test_no_text_is_an_error_and_no_number_is_too_long(text: str) -> None:
     found = final_number(text)
-    assert found is None or abs(found) < 10 ** (LONGEST_NUMBER + 100)
+    assert found is None or abs(found) < 10 ** (MAX_NUMBER_LENGTH + 100)
     # Read again from its own exact spelling it is the same.
-    assert found is None or len(str(found)) > LONGEST_NUMBER or final_number(f"= {found}") == found
+    assert found is None or len(str(found)) > MAX_NUMBER_LENGTH or final_number(f"= {found}") == found
 
 
 @pytest.mark.parametrize("text", ["1,111" * 8000, "1" * 50000, "1e" * 9000, "1/" * 9000, "1-" * 9000, "1.1" * 9000])
