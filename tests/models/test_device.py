@@ -2,14 +2,12 @@
 
 import torch
 
-from models.device import default_device, has_bf16_matrix_units, measured_matmul_peak
+from models.device import default_device, measured_matmul_peak
 
 
 def test_measured_peak_is_a_speed() -> None:
     assert 1e8 < measured_matmul_peak(torch.device("cpu"), torch.float32, seconds=0.05) < 1e15
 
 
-def test_the_default_device_can_hold_a_tensor_and_says_whether_it_has_matrix_units() -> None:
-    device = default_device()
-    assert torch.ones(2, device=device).sum().item() == 2
-    assert has_bf16_matrix_units(device) in (True, False)
+def test_the_default_device_can_hold_a_tensor() -> None:
+    assert torch.ones(2, device=default_device()).sum().item() == 2
