@@ -138,7 +138,7 @@ def dispatch() -> float:
         return seconds(lambda: block(x, layout).sum().backward(), 100)
 
     plain = block_seconds(DecoderBlock(shape), 2)
-    cut = parallelize_module(DecoderBlock(shape), init_device_mesh("cpu", (2,)), block_plan())
+    cut = parallelize_module(DecoderBlock(shape), init_device_mesh("cpu", (2,)), block_plan(shape))
     whole = torch.empty(2, 1, shape.width)
     exchange = seconds(lambda: torch.distributed.all_gather_into_tensor(whole, small), 200)
     return block_seconds(cut, 1) - plain - 8 * exchange

@@ -45,6 +45,15 @@ def positions_in_documents(document_ids_BT: Tensor, branch_ids_BT: Tensor | None
     return torch.where(is_prompt, columns, prompt_end + columns - first_of_branch) - first
 
 
+def mean_attended_pairs(config: DecoderConfig, document_ids_BT: Tensor, branch_ids_BT: Tensor | None = None) -> Tensor:
+    """(query, key) pairs that attention computes, averaged over the layers' windows, a scalar on the device."""
+    counts = [
+        attended_pairs(document_ids_BT, branch_ids_BT, window) * layers for window, layers in config.windows().items()
+    ]
+    total = torch.stack(counts).sum()
+    return total // config.layers if len(counts) == 1 else total / config.layers
+
+
 def attended_pairs(document_ids_BT: Tensor, branch_ids_BT: Tensor | None = None, window: int | None = None) -> Tensor:
     """Count of the (query, key) pairs that attention computes, a scalar on the device."""
     seen_BT = positions_in_documents(document_ids_BT, branch_ids_BT) + 1
@@ -53,7 +62,7 @@ def attended_pairs(document_ids_BT: Tensor, branch_ids_BT: Tensor | None = None,
 
 @dataclass(frozen=True)
 class AttentionPattern:
-    """Attention pattern of a batch: which tokens attend to which, computed once and shared by all layers.
+    """Attention pattern of a batch: which tokens attend to which, computed once and shared by layers of one window.
 
     Attributes:
         angles: cosine and sine of the rotary angles, each [B, T, 1, D / 2].
@@ -71,34 +80,42 @@ class AttentionPattern:
 
     @classmethod
     def of(
-        cls, document_ids_BT: Tensor, config: DecoderConfig, dtype: torch.dtype, branch_ids_BT: Tensor | None = None
+        cls,
+        document_ids_BT: Tensor,
+        config: DecoderConfig,
+        dtype: torch.dtype,
+        branch_ids_BT: Tensor | None = None,
+        layer: int = 0,
     ) -> "AttentionPattern":
         """Pattern of packed rows: padded batches on a CPU, blocks on other devices.
 
         Args:
             document_ids_BT, branch_ids_BT: see `positions_in_documents`.
-            config: gives rotary frequencies and the sliding window.
+            config: gives rotary frequencies and the sliding windows.
             dtype: dtype of queries and keys.
+            layer: index of a layer with the window.
         """
+        window = config.window_of(layer)
         if document_ids_BT.device.type == "cpu" and branch_ids_BT is None and not changes(document_ids_BT)[:, 1:].any():
-            return cls.causal(document_ids_BT, config, dtype)
+            return cls.causal(document_ids_BT, config, dtype, layer)
         positions = positions_in_documents(document_ids_BT, branch_ids_BT)
         angles = rotary_angles(positions, config, dtype)
         if document_ids_BT.device.type == "cpu":
-            return cls(angles, documents=PackedDocuments.of(document_ids_BT, branch_ids_BT, config.sliding_window))
-        return cls(angles, blocks=document_block_mask(document_ids_BT, positions, branch_ids_BT, config.sliding_window))
+            return cls(angles, documents=PackedDocuments.of(document_ids_BT, branch_ids_BT, window))
+        return cls(angles, blocks=document_block_mask(document_ids_BT, positions, branch_ids_BT, window))
 
     @classmethod
-    def causal(cls, like_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> "AttentionPattern":
+    def causal(cls, like_BT: Tensor, config: DecoderConfig, dtype: torch.dtype, layer: int = 0) -> "AttentionPattern":
         """Pattern of rows that hold one document each."""
         positions = torch.arange(like_BT.shape[1], device=like_BT.device)
-        return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config, dtype), window=config.sliding_window)
+        angles = rotary_angles(positions.expand(like_BT.shape[:2]), config, dtype)
+        return cls(angles, window=config.window_of(layer))
 
     @classmethod
-    def decoding(cls, cache: KVCache, config: DecoderConfig) -> "AttentionPattern":
+    def decoding(cls, cache: KVCache, config: DecoderConfig, layer: int = 0) -> "AttentionPattern":
         """Pattern of one new token per slot, which sees what its slot of the cache holds."""
         angles = rotary_angles(cache.positions[:, None], config, cache.keys.dtype)
-        return cls(angles, bias=cache.bias(config.sliding_window))
+        return cls(angles, bias=cache.bias(config.window_of(layer)))
 
 
 class Attention(nn.Module):

@@ -4,6 +4,7 @@ A family is a set of values here, not a file of its own. A switch costs a branch
 family would repeat the same defect in five places.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,6 +99,8 @@ class DecoderConfig:
         query_key_value_bias: biases of the query, key and value projections (Qwen2).
         query_key_norm: RMSNorm of each head's queries and keys before the rotary embedding (Qwen3).
         sliding_window: keys that a token sees, itself included (Mistral); null sees all.
+        window_pattern: windows of the layers in place of one `sliding_window`, repeated over the layers; null in it
+            sees all ([4096, null] alternates as Gemma 2 does).
         norm_epsilon: epsilon of each RMSNorm.
         experts: mixture of experts in place of each feed-forward layer.
         tied_embeddings: share the input and output embedding matrix (Press & Wolf 2017), worth it in small models.
@@ -121,6 +124,7 @@ class DecoderConfig:
     query_key_value_bias: bool = False
     query_key_norm: bool = False
     sliding_window: int | None = None
+    window_pattern: list[int | None] | None = None
     norm_epsilon: float = 1e-5
     experts: Experts | None = None
     tied_embeddings: bool = True
@@ -153,6 +157,15 @@ class DecoderConfig:
             self.rope_scaling = RotaryScaling(**self.rope_scaling)
         if self.sliding_window is not None and self.sliding_window < 1:
             raise InputError(f"sliding_window={self.sliding_window}: must be at least 1, or null")
+        if self.window_pattern is not None:
+            if self.sliding_window is not None:
+                raise InputError(
+                    f"sliding_window={self.sliding_window} with window_pattern={self.window_pattern}: give one of them"
+                )
+            if not self.window_pattern or any(window is not None and window < 1 for window in self.window_pattern):
+                raise InputError(
+                    f"window_pattern={self.window_pattern}: must hold windows of at least 1 token, or null for all"
+                )
         self.head_width = self.width // self.heads if self.head_width is None else self.head_width
         if self.head_width < 1 or self.head_width % 2:
             raise InputError(
@@ -161,3 +174,13 @@ class DecoderConfig:
         for name in ("rope_theta", "norm_epsilon", "initial_std"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)}: must be above 0")
+
+    def window_of(self, layer: int) -> int | None:
+        """Keys that a query of a layer sees, its own included; None is all of its document."""
+        if self.window_pattern is None:
+            return self.sliding_window
+        return self.window_pattern[layer % len(self.window_pattern)]
+
+    def windows(self) -> dict[int | None, int]:
+        """Number of layers by window."""
+        return dict(Counter(self.window_of(layer) for layer in range(self.layers)))

@@ -83,15 +83,20 @@ class Decoder(nn.Module):
             [B, T, C] in the dtype of the computation.
         """
         dtype = compute_dtype(next(self.layers.parameters()))
-        if document_ids_BT is not None:
-            pattern = AttentionPattern.of(document_ids_BT, self.config, dtype, branch_ids_BT)
-        elif cache is not None:
-            pattern = AttentionPattern.decoding(cache, self.config)
-        else:
-            pattern = AttentionPattern.causal(tokens_BT, self.config, dtype)
+
+        def pattern(layer: int) -> AttentionPattern:
+            if document_ids_BT is not None:
+                return AttentionPattern.of(document_ids_BT, self.config, dtype, branch_ids_BT, layer)
+            if cache is not None:
+                return AttentionPattern.decoding(cache, self.config, layer)
+            return AttentionPattern.causal(tokens_BT, self.config, dtype, layer)
+
+        # Layers with the same window share one pattern.
+        by_window = {self.config.window_of(int(index)): int(index) for index in self.layers}
+        patterns = {window: pattern(layer) for window, layer in by_window.items()}
         x_BTC = tokens_BT if self.tok_embeddings is None else self.tok_embeddings(tokens_BT)
         for index, block in self.layers.items():
-            x_BTC = block(x_BTC, pattern, cache, int(index))
+            x_BTC = block(x_BTC, patterns[self.config.window_of(int(index))], cache, int(index))
         return x_BTC if self.norm is None else self.norm(x_BTC)
 
 

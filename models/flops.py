@@ -5,40 +5,21 @@ against PyTorch's own counter. Attention is counted as it is computed, causal an
 full square of PaLM's convention (Chowdhery et al. 2022, appendix B), which flatters small models.
 """
 
-from models.decoder import DecoderConfig
+from models.anatomy import block_tensors, embedding_tensors, head_tensors
+from models.config import DecoderConfig
 
 
 def matmul_parameters(config: DecoderConfig) -> int:
-    """Parameters in a token's matrix products: all but vectors, the input embedding and inactive experts."""
-    assert config.head_width is not None
-    query_and_output = 2 * config.width * config.heads * config.head_width
-    key_and_value = 2 * config.width * config.key_value_heads * config.head_width
-    feed_forward = 3 * config.width * config.feed_forward_width
-    if config.experts is not None:
-        feed_forward = config.experts.experts_per_token * feed_forward + config.width * config.experts.num_experts
-    blocks = config.layers * (query_and_output + key_and_value + feed_forward)
-    return blocks + config.width * (1 if config.scalar_output else config.vocabulary_size)
+    """Parameters that multiply a token: all but vectors, the input embedding and inactive experts."""
+    block = sum(tensor.multiplied_per_token for tensor in block_tensors(config))
+    return config.layers * block + sum(tensor.multiplied_per_token for tensor in head_tensors(config))
 
 
 def parameters(config: DecoderConfig) -> int:
-    """Parameters in all; a tied embedding counts once."""
-    assert config.head_width is not None
-    vectors = (2 * config.layers + 1) * config.width
-    if config.query_key_norm:
-        vectors += 2 * config.layers * config.head_width
-    if config.query_key_value_bias:
-        vectors += config.layers * (config.heads + 2 * config.key_value_heads) * config.head_width
-    input_embedding = 0 if config.tied_embeddings else config.width * config.vocabulary_size
-    idle = 0
-    if config.experts is not None:
-        idle = (
-            config.layers
-            * (config.experts.num_experts - config.experts.experts_per_token)
-            * 3
-            * config.width
-            * config.feed_forward_width
-        )
-    return matmul_parameters(config) + idle + vectors + input_embedding
+    """All parameters; a tied embedding counts once."""
+    blocks = config.layers * sum(tensor.numel for tensor in block_tensors(config))
+    embedding = 0 if config.tied_embeddings else sum(tensor.numel for tensor in embedding_tensors(config))
+    return blocks + embedding + sum(tensor.numel for tensor in head_tensors(config))
 
 
 def training_flops(config: DecoderConfig, tokens: int, attended_pairs: int) -> int:
@@ -47,8 +28,9 @@ def training_flops(config: DecoderConfig, tokens: int, attended_pairs: int) -> i
     Args:
         config: shape of the decoder.
         tokens: tokens of the batch.
-        attended_pairs: (query, key) pairs that attention computes, summed over rows; a causal document of
-            length n has n (n + 1) / 2 (`models.attention.attended_pairs`).
+        attended_pairs: (query, key) pairs that attention computes in a layer, summed over rows and averaged over
+            layers where their windows differ (`models.attention.mean_attended_pairs`); a causal document of length n
+            has n (n + 1) / 2.
 
     Returns:
         6 FLOPs per token and matmul parameter, 12 per pair and attention channel (2 products forward, 4 backward).

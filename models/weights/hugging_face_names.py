@@ -9,31 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from common.errors import InputError
+from models.anatomy import block_tensors, embedding_tensors, head_tensors
 from models.config import DecoderConfig, Experts, RotaryScaling
 
-TOP = {
-    "tok_embeddings.weight": "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-BLOCK = {
-    "attention_norm": "input_layernorm",
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "attention.q_norm": "self_attn.q_norm",
-    "attention.k_norm": "self_attn.k_norm",
-    "feed_forward_norm": "post_attention_layernorm",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-}
-EXPERTS = {
-    "mixtral": ("block_sparse_moe.gate.weight", "block_sparse_moe.experts.{}.{}.weight", ("w1", "w2", "w3")),
-    "qwen3_moe": ("mlp.gate.weight", "mlp.experts.{}.{}.weight", ("gate_proj", "down_proj", "up_proj")),
-}
-"""Names of the router, of an expert's matrices, and of w1, w2, w3 by family."""
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -42,23 +20,33 @@ ARCHITECTURES = {
     "mixtral": "MixtralForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
 }
+SPARSE = ("mixtral", "qwen3_moe")
+"""Families with a mixture of experts."""
 
 
 def hugging_face_names(name: str, config: DecoderConfig) -> list[str]:
-    """Hugging Face names of a decoder's parameter: one, or one per expert."""
-    if name in TOP:
-        return [TOP[name]]
-    layers, index, *inside = name.split(".")
-    path, _, kind = ".".join(inside).rpartition(".")
-    if layers == "layers" and config.experts is not None and path in ("feed_forward", "feed_forward.router"):
-        router, expert, matrices = EXPERTS[_family(config)]
-        if path == "feed_forward.router":
-            return [f"model.layers.{index}.{router}"]
-        matrix = matrices[("w1", "w2", "w3").index(kind)]
-        return [f"model.layers.{index}.{expert.format(number, matrix)}" for number in range(config.experts.num_experts)]
-    if layers != "layers" or path not in BLOCK:
+    """Names in a Hugging Face checkpoint of a decoder's parameter: one, or one per expert.
+
+    Args:
+        name: parameter name in the decoder, as `layers.0.attention.wq.weight`.
+        config: shape of the decoder.
+
+    Raises:
+        InputError: for a parameter, or a mixture of experts, that no family has.
+    """
+    outside = {tensor.name: tensor for tensor in (*embedding_tensors(config), *head_tensors(config))}
+    if name in outside:
+        return [outside[name].hugging_face]
+    layers, _, inside = name.partition(".")
+    layer, _, inside = inside.partition(".")
+    tensor = {tensor.name: tensor for tensor in block_tensors(config)}.get(inside)
+    if layers != "layers" or tensor is None:
         raise InputError(f"{name} has no name in Hugging Face checkpoints: merge adapters first, or leave it out")
-    return [f"model.layers.{index}.{BLOCK[path]}.{kind}"]
+    if config.experts is None or not inside.startswith("feed_forward."):
+        return [tensor.hugging_face.format(layer=layer)]
+    _family(config)  # The names of experts are those of a family, which not every combination of switches has.
+    count = config.experts.num_experts if "{expert}" in tensor.hugging_face else 1
+    return [tensor.hugging_face.format(layer=layer, expert=expert) for expert in range(count)]
 
 
 def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
@@ -91,7 +79,7 @@ def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
 
 
 def _experts(config: dict[str, Any], family: str) -> Experts | None:
-    if family not in EXPERTS:
+    if family not in SPARSE:
         return None
     count = config.get("num_local_experts", config.get("num_experts"))
     return Experts(
@@ -212,6 +200,8 @@ def to_hugging_face(
 def _family(config: DecoderConfig) -> str:
     if config.scalar_output or config.lora is not None:
         raise InputError("Hugging Face has no name for this model: a scalar output and adapters stay in this project")
+    if config.window_pattern is not None:
+        raise InputError(f"no family of Hugging Face here has window_pattern={config.window_pattern}")
     switches = {
         "mistral": config.sliding_window is not None,
         "qwen2": config.query_key_value_bias,
