@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from common.constants import IGNORE
-from common.contracts import ResumableData
+from common.contracts import NamedSources, attached_data
 from common.errors import InputError
 from models.bits_per_byte import BitsPerByte
 from models.decoder import Decoder, DecoderConfig, auxiliary_loss
@@ -210,9 +210,9 @@ class LanguageModel(lightning.LightningModule):
 
     def make_metrics(self) -> None:
         """Bits per byte of each source of the data, and of all."""
-        data = getattr(self.trainer, "datamodule", None)
-        sources = data.source_names if isinstance(data, ResumableData) else []
-        # The name of a source may be that of a method of ModuleDict: "keys", "train".
+        data = attached_data(self.trainer)
+        sources = data.source_names if isinstance(data, NamedSources) else []
+        # A source may be called like a method of ModuleDict: "keys", "train".
         self.bits_per_byte.update({f"of {name}": BitsPerByte() for name in ["all", *sources]})
 
     def preflight(self, trainer: Any) -> None:

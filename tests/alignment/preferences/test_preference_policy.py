@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from alignment import DPO, PreferencePolicy
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
 from main import main

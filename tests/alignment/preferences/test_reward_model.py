@@ -12,7 +12,7 @@ import yaml
 
 from alignment import RewardEnsemble, RewardModel
 from alignment.preferences.calibration import Calibration
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
 from main import main
