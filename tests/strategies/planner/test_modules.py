@@ -203,9 +203,9 @@ def test_tensor_parallel_volume(pretended: Any) -> None:
         (MeshSizes(), {}),
         (MeshSizes(dp_shard=3), {}),
         (MeshSizes(dp_replicate=2, dp_shard=3, tp=2), {}),
-        (MeshSizes(pp=2, dp_shard=3), {"pieces": 4}),
-        (MeshSizes(pp=2, tp=2), {"pieces": 4, "schedule": "zbv", "stages_per_rank": 2}),
-        (MeshSizes(pp=2), {"pieces": 4, "schedule": "interleaved_1f1b", "stages_per_rank": 2}),
+        (MeshSizes(pp=2, dp_shard=3), {"microbatches_per_batch": 4}),
+        (MeshSizes(pp=2, tp=2), {"microbatches_per_batch": 4, "schedule": "zbv", "stages_per_rank": 2}),
+        (MeshSizes(pp=2), {"microbatches_per_batch": 4, "schedule": "interleaved_1f1b", "stages_per_rank": 2}),
     ],
     ids=str,
 )
