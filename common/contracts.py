@@ -30,6 +30,52 @@ class PackedBatch(TypedDict, total=False):
 
 
 @runtime_checkable
+class ParallelizableModel(Protocol):
+    """Model that the strategies can spread over ranks: sub-modules by name, None where a pipeline stage has none."""
+
+    tok_embeddings: Any
+    """Embedding of token ids."""
+    layers: Any
+    """`ModuleDict` of blocks by number."""
+    norm: Any
+    """Norm behind the blocks."""
+    output: Any
+    """Output head."""
+
+
+@runtime_checkable
+class DecoderModule(Protocol):
+    """LightningModule that trains a decoder."""
+
+    config: Any
+    """Shape of the decoder, a `models.config.DecoderConfig`."""
+
+
+@runtime_checkable
+class WholeBatchLoss(Protocol):
+    """LightningModule whose loss may need all pairs of a batch in one row."""
+
+    whole_rows: bool
+    """The batch cannot be cut by rows."""
+
+
+@runtime_checkable
+class WindowedData(Protocol):
+    """Data module of packed windows."""
+
+    sequence_length: int
+    """Tokens in a window."""
+
+
+@runtime_checkable
+class BatchedData(Protocol):
+    """Data module that knows its batch sizes."""
+
+    def batch_sizes(self) -> list[int]:
+        """Micro-batch sizes that occur in training, in samples per rank."""
+
+
+@runtime_checkable
 class ResumableData(Protocol):
     """Data module whose samples are numbered: which have been learned from is one integer."""
 

@@ -1,11 +1,11 @@
 """PipelineParallelStrategy: pipeline parallelism (PP) by torch's schedules; FSDP2, HSDP and TP in a stage.
 
 The Trainer's loop and the LightningModule's step stay as they are. The step's one call `forward(batch, head)` is taken
-over here: a schedule runs forward and backward of all micro-batches at once, and the loss handed back is a node of autograd
-whose backward gives each parameter the gradient that the schedule already made. So Lightning may zero gradients between
-step and backward, scale the loss and call every hook, as for any model. Accumulated batches are folded into one
-schedule: a bubble is paid once a step, not once a batch. Stages know the shapes they exchange beforehand, because
-torch's way of finding out runs the model once more and throws gradients away.
+over here: a schedule runs forward and backward of all micro-batches at once, and the loss handed back is a node of
+autograd whose backward gives each parameter the gradient that the schedule already made. So Lightning may zero
+gradients between step and backward, scale the loss and call every hook, as for any model. Accumulated batches are
+folded into one schedule: a bubble is paid once a step, not once a batch. Stages know the shapes they exchange
+beforehand, because torch's way of finding out runs the model once more and throws gradients away.
 """
 
 import math
@@ -20,6 +20,7 @@ from torch.distributed import P2POp
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor import DTensor
 
+from common.contracts import BatchedData, DecoderModule, WholeBatchLoss, WindowedData
 from common.errors import InputError
 from strategies.parallel.gradient_norm import gradient_norm, settle_gradients
 from strategies.parallel.pipeline_stages import layer_costs, prune, split_layers, stage_view
@@ -90,17 +91,19 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"pipeline_parallel_size={size}: a pipeline needs at least 2 processes in a row, without one take "
                 "strategies.TensorParallelStrategy"
             )
-        if getattr(trainer.lightning_module, "whole_rows", False):
+        module, data = trainer.lightning_module, trainer.datamodule
+        config = module.config if isinstance(module, DecoderModule) else None
+        if isinstance(module, WholeBatchLoss) and module.whole_rows:
             raise InputError(
-                f"{type(trainer.lightning_module).__name__} in a pipeline: its loss needs all pairs of a batch in one "
+                f"{type(module).__name__} in a pipeline: its loss needs all pairs of a batch in one "
                 "row, which a pipeline cannot cut; take strategies.TensorParallelStrategy"
             )
-        if getattr(getattr(trainer.lightning_module, "config", None), "experts", None) is not None:
+        if config is not None and config.experts is not None:
             raise InputError(
                 "decoder.experts in a pipeline: the loss that balances them is known to one stage only; take "
                 "TensorParallelStrategy with data_parallel_shard_size"
             )
-        if getattr(getattr(trainer.lightning_module, "config", None), "lora", None) is not None:
+        if config is not None and config.lora is not None:
             raise InputError(
                 "model.init_args.lora in a pipeline: stages wait for gradients that frozen matrices do not send; take "
                 "strategies.TensorParallelStrategy"
@@ -108,7 +111,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         super().preflight(trainer)
         self.schedule.check_stages_per_rank(self.stages_per_rank)
         self.schedule.check_backward(self.compile_backend, self.float8, self.activation_checkpointing)
-        batches = trainer.datamodule.batch_sizes() if hasattr(trainer.datamodule, "batch_sizes") else []
+        batches = data.batch_sizes() if isinstance(data, BatchedData) else []
         for batch in batches:
             if batch % self.microbatches:
                 common = math.gcd(*batches)
@@ -117,9 +120,8 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                     f"microbatches={self.microbatches} does not divide batch_size={batch}: choose one of {fits}"
                 )
         self.schedule.check_microbatches(self.microbatches, trainer.accumulate_grad_batches, self.sizes.pp, self.stages)
-        layers = getattr(getattr(trainer.lightning_module, "config", None), "layers", None)
-        if layers is not None and layers < self.stages:
-            raise InputError(f"layers={layers}: fewer than the {self.stages} pipeline stages, use fewer stages")
+        if config is not None and config.layers < self.stages:
+            raise InputError(f"layers={config.layers}: fewer than the {self.stages} pipeline stages, use fewer stages")
 
     def owner(self, stage: int) -> int:
         """Rank along `pp` that holds a stage."""
@@ -144,7 +146,8 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"{type(module).__name__} holds {len(self.parallelizable_models())} models: a pipeline runs one, take "
                 "strategies.TensorParallelStrategy"
             )
-        sequence_length = getattr(module.trainer.datamodule, "sequence_length", 1)
+        data = module.trainer.datamodule
+        sequence_length = data.sequence_length if isinstance(data, WindowedData) else 1
         ranges = split_layers(layer_costs(model.config, sequence_length), self.stages)
         self.tied = model.output.weight is model.tok_embeddings.weight
         prefix = next(name for name, child in module.named_modules() if child is model)

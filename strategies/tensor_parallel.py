@@ -22,6 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from common.contracts import DecoderModule, ParallelizableModel, Preflight, WindowedData
 from common.errors import InputError
 from models.decoder import Decoder
 from models.weights.sharded_folder import (
@@ -129,11 +130,11 @@ class TensorParallelStrategy(ModelParallelStrategy):
                 "would differ; set one of them to its default"
             )
         module, data = trainer.lightning_module, trainer.datamodule
-        if hasattr(module, "preflight"):
+        if isinstance(module, Preflight):
             module.preflight(trainer)
-        config = getattr(module, "config", None)
-        if config is not None and self.sizes.tp > 1:
-            check_divisible(config, getattr(data, "sequence_length", None), self.sizes)
+        if isinstance(module, DecoderModule) and module.config is not None and self.sizes.tp > 1:
+            length = data.sequence_length if isinstance(data, WindowedData) else None
+            check_divisible(module.config, length, self.sizes)
 
     def setup_environment(self) -> None:
         """Join the process group and make the mesh."""
@@ -193,7 +194,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
     def parallelizable_models(self) -> list[nn.Module]:
         """The models within the LightningModule that follow the name contract."""
         assert self.lightning_module is not None
-        found = [m for m in self.lightning_module.modules() if all(hasattr(m, name) for name in CONTRACT)]
+        found = [module for module in self.lightning_module.modules() if isinstance(module, ParallelizableModel)]
         if not found:
             raise InputError(
                 f"{type(self.lightning_module).__name__} holds no model with the sub-modules {', '.join(CONTRACT)}: "
