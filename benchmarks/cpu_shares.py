@@ -25,7 +25,7 @@ from torch.nn import functional
 from commands.plan.setup import setup_of
 from models.attention import AttentionPattern, attend
 from models.decoder import DecoderBlock
-from models.flops import measured_matmul_peak
+from models.device import measured_matmul_peak
 from models.optimizers.adamw import AdamW
 from strategies.parallel.tensor_parallel_plan import block_plan
 from strategies.planner.step_time import block_flops, block_traffic

@@ -18,10 +18,12 @@ import torch.distributed
 from torch import Tensor
 
 from callbacks.memory import PeakMemory
+from common.contracts import ResumableData, attached_data
 from common.files import write_text_atomically
 from common.run_folder import RUN_FACTS
 from models.attention import mean_attended_pairs
-from models.flops import measured_matmul_peak, parameters, training_flops
+from models.device import measured_matmul_peak
+from models.flops import parameters, training_flops
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "sentencepiece", "daft", "jsonargparse", "wandb", "numpy")
 
@@ -132,7 +134,8 @@ class Throughput(lightning.Callback):
         if not self._trained:
             return
         self._memory.end_first_steps()
-        sizes: list[int] = getattr(getattr(trainer, "datamodule", None), "batch_sizes", list)()
+        data = attached_data(trainer)
+        sizes = data.batch_sizes() if isinstance(data, ResumableData) else []
         measured = {
             "peak_memory_bytes": self._memory.bytes(),
             # Of batches that grow the first say little of the others.

@@ -1,8 +1,8 @@
-"""Configurations and parameter names of Hugging Face checkpoints, both ways.
+"""Hugging Face conversion: `config.json` and parameter names, both ways.
 
-A model is described to the ecosystem by `config.json` and the names of its tensors. Rotary halves, grouped heads and
-the gated feed-forward layer are laid out here as there, so that a tensor is renamed and never permuted. What a family
-cannot say is refused rather than left out.
+Rotary halves, grouped heads and the gated feed-forward layer have the layout of transformers, so that a tensor is
+renamed and never permuted. A property that a family cannot express is refused rather than dropped, which excludes
+shapes that no family has.
 """
 
 from dataclasses import asdict
@@ -50,14 +50,14 @@ def hugging_face_names(name: str, config: DecoderConfig) -> list[str]:
 
 
 def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
-    """The shape that a `config.json` describes.
+    """Decoder configuration of a `config.json`.
 
     Raises:
-        InputError: for a family, or a property of one, that this decoder has not.
+        InputError: for an unsupported family, or an unsupported property of one.
     """
     family = config.get("model_type")
     if family not in ARCHITECTURES:
-        raise InputError(f"model_type={family}: this decoder can be {', '.join(ARCHITECTURES)}")
+        raise InputError(f"model_type={family}: this decoder supports {', '.join(ARCHITECTURES)}")
     _refuse(config, family)
     return DecoderConfig(
         vocabulary_size=config["vocab_size"],
@@ -91,7 +91,7 @@ def _experts(config: dict[str, Any], family: str) -> Experts | None:
 
 
 def _refuse(config: dict[str, Any], family: str) -> None:
-    """What this decoder has not; a key that is absent has its family's default, which it has."""
+    """Refuse unsupported properties; an absent key has its family's default, which is supported."""
     required = {
         "hidden_act": "silu",
         "attention_bias": False,
@@ -105,16 +105,16 @@ def _refuse(config: dict[str, Any], family: str) -> None:
         required.pop("attention_bias")
     for key, value in required.items():
         if config.get(key, value) != value:
-            raise InputError(f"config.json: {key}={config[key]}, this decoder has {value}")
+            raise InputError(f"config.json: {key}={config[key]}, this decoder supports {value}")
 
 
 def _rotary(config: dict[str, Any]) -> dict[str, Any]:
-    """Base and scaling; transformers 5 writes both into `rope_parameters`."""
+    """RoPE base and scaling; transformers 5 writes both into `rope_parameters`."""
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = given.get("rope_theta", config.get("rope_theta", 10_000.0))
     kind = given.get("rope_type", given.get("type", "default"))
     if given.get("partial_rotary_factor", 1.0) != 1.0:
-        raise InputError("config.json: partial_rotary_factor, this decoder turns heads whole")
+        raise InputError("config.json: partial_rotary_factor, this decoder rotates whole heads")
     if kind == "default":
         return {"rope_theta": float(theta), "rope_scaling": None}
     if kind == "linear":
@@ -128,23 +128,23 @@ def _rotary(config: dict[str, Any]) -> dict[str, Any]:
             int(given["original_max_position_embeddings"]),
         )
     else:
-        raise InputError(f"config.json: rope_type={kind}, this decoder has default, linear and llama3")
+        raise InputError(f"config.json: rope_type={kind}, this decoder supports default, linear and llama3")
     return {"rope_theta": float(theta), "rope_scaling": scaling}
 
 
 def to_hugging_face(
     config: DecoderConfig, positions: int, dtype: str, special: dict[str, int | None]
 ) -> dict[str, Any]:
-    """The `config.json` of the family that has this shape.
+    """`config.json` of the family that has this shape.
 
     Args:
-        config: of the decoder, without adapters.
-        positions: longest text the model is meant for.
-        dtype: of the tensors, as `bfloat16`.
-        special: `bos_token_id`, `eos_token_id` and `pad_token_id`, None for one that there is not.
+        config: configuration of the decoder, without adapters.
+        positions: maximum context in tokens.
+        dtype: dtype of the tensors by name, such as `bfloat16`.
+        special: `bos_token_id`, `eos_token_id` and `pad_token_id`; None where the tokenizer has none.
 
     Raises:
-        InputError: for a shape that is no family's.
+        InputError: for a shape that no family has.
     """
     family = _family(config)
     written: dict[str, Any] = {

@@ -10,8 +10,9 @@ from common.errors import InputError
 from models.anatomy import block_tensors, causal_pairs, embedding_tensors, head_tensors, mean_causal_pairs
 from models.attention import attended_pairs, mean_attended_pairs
 from models.config import DecoderConfig, Experts
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
 from models.flops import parameters
+from models.initialization import build_decoder
 from models.weights.hugging_face_names import hugging_face_names
 from strategies.parallel.pipeline_stages import layer_costs
 from strategies.parallel.tensor_parallel_plan import block_plan

@@ -13,7 +13,7 @@ from torch.distributed.pipelining._backward import stage_backward_input
 from models.anatomy import block_tensors
 from models.attention import AttentionPattern
 from models.config import Experts
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from strategies.parallel.activation_checkpointing import checkpoint_activations
 from strategies.parallel.tensor_parallel_plan import apply_tensor_parallel
 from strategies.planner.activation_memory import block_bytes, split_gradient_bytes

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.attention import AttentionPattern
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from strategies.parallel.tensor_parallel_plan import apply_tensor_parallel
 from strategies.planner.communication import tensor_bytes_of_block
 from tests.helpers.planner import LENGTH, ROWS, small_setup
