@@ -13,7 +13,7 @@ from callbacks.metrics_table import write_metrics
 from commands.plan.command import FOLDER, plan
 from commands.plan.dry_run import dry_run
 from commands.plan.setup import checkpoint_steps, saves_asynchronously, setup_of
-from commands.plan.tables import COLUMNS, short
+from commands.plan.tables import COLUMNS, format_count
 from commands.plan.verify import compare_run, hardware_it_ran_on
 from commands.resolve import resolve_config
 from commands.scaling_law import scaling_law
@@ -255,7 +255,7 @@ def test_a_cpus_first_steps_are_held_against_tensors(tmp_path: Path, capsys: pyt
         (["--config", "X", "--hardware", "abacus"], {}, "no such file, take one of a100_40gb"),
         (["--config", "X", "--devices", "0"], {}, "--devices 0: must be at least 1"),
         (["--config", "X", "--price", "-3"], {}, "price=-3.0 must not be negative"),
-        (["--verify", "nowhere"], {}, "no folder is called so"),
+        (["--verify", "nowhere"], {}, "it is no folder"),
         (["--config", "X"], {"precision": "bf16-true"}, "plan knows bf16-mixed and 32-true"),
         (["--config", "X"], {"max_steps": -1}, "needs the run's length"),
         (["--config", "X"], {"devices": "many"}, "plan needs a number"),
@@ -275,7 +275,7 @@ def test_mistakes_get_one_line(arguments: list[str], changes: dict[str, Any], me
 
 def test_numbers_that_round_up_to_the_next_prefix() -> None:
     numbers = {999.8e9: "1T", 999.4e9: "999G", 999.6: "1k", 405.9e9: "406G", 0.0123: "0.0123", 1234e24: "1230Y"}
-    assert {value: short(value) for value in numbers} == numbers
+    assert {value: format_count(value) for value in numbers} == numbers
 
 
 def test_a_search_tells_reasons_to_their_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     # Named twice, it is still one run.
     scaling_law([str(tmp_path / "run-*"), str(tmp_path / "run-1")], output=str(picture), resamples=0)
     assert "20 runs" in capsys.readouterr().out
-    with pytest.raises(InputError, match="no folder is called so"):
+    with pytest.raises(InputError, match="no folder matches"):
         scaling_law([str(tmp_path / "none-*")])
     for wrong, rule in (
         ({"tolerance": -1.0}, "lie in"),

@@ -55,7 +55,7 @@ def test_a_run_is_held_against_the_batches_it_reached(tmp_path: Path) -> None:
     made["data"]["init_args"]["batch_size_warmup"] = {"initial": 1, "increment": 1, "steps": 4}
     for steps, rate in ((6, 200.0), (3, 100.0)):
         found = {row.name: row for row in _held_against(tmp_path, made, steps)}
-        assert found["tokens a second"].measured == rate
+        assert found["tokens per second"].measured == rate
         assert (found["peak memory"].predicted == plain["peak memory"]) == (steps == 6)
     with pytest.raises(InputError, match="no throughput after step 4, when its batches had grown to 2 windows"):
         _held_against(tmp_path, made, 6, logged=4)
