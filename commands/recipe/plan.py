@@ -183,7 +183,7 @@ def choose_action(step: PlannedStage, record: Record | None, steps: dict[str, Pl
     if record.state == "stale":
         return to("run", "to be made again")
     if again := [name for name in step.stage.needs if steps[name].action in ("run", "continue")]:
-        # The same dependencies, but made once more: weights may differ in their last bits, also where a stage was only begun.
+        # The same dependencies, made once more: weights may differ in their last bits, also where a stage only began.
         return to("run", f"{', '.join(again)} is made again")
     if record.state == "begun":
         return to("continue", "begun and not complete")
