@@ -1,4 +1,4 @@
-"""Contracts between packages: what a model, a module, a data module, a strategy and a callback offer each other.
+"""Contracts between packages: Protocols of models, data modules, strategies and callbacks, and the type of a batch.
 
 Packages that may not import each other agree here. The protocols are structural: a class follows one by having its
 members, and mypy checks that at the place of use, where a `hasattr` would find out during training. They hold what is
@@ -7,6 +7,7 @@ used across a package boundary and nothing else, so each is shorter than the cla
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 
@@ -179,6 +180,38 @@ class WaitingCallback(Protocol):
     """Callback that waits for the device, and does so within a context that another callback may time."""
 
     waiting: Callable[[], AbstractContextManager[None]]
+
+
+@runtime_checkable
+class GradientSyncStrategy(Protocol):
+    """Strategy whose exchange of gradients can be put off while micro-batches accumulate."""
+
+    def block_backward_sync(self) -> AbstractContextManager[None]:
+        """Context in which gradients stay on their rank."""
+
+
+@runtime_checkable
+class GatheringStrategy(Protocol):
+    """Strategy whose forward passes gather weights that a backward pass would release."""
+
+    def release_gathered_weights(self) -> None:
+        """Keep nothing but this rank's shards."""
+
+
+@runtime_checkable
+class WeightSourcesUser(Protocol):
+    """Module that needs the weights of further models, such as reward models and critics."""
+
+    def load_weight_sources(self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]) -> None:
+        """Open them, before processes start.
+
+        Args:
+            tokenizer: tokenizer of the data.
+            tokenizer_of: tokenizer of the run or file at a path; packages of models do not read tokenizers.
+
+        Raises:
+            InputError: for weights that are missing, of another kind or of another tokenizer.
+        """
 
 
 def attached_data(trainer: Any) -> Any:

@@ -18,7 +18,7 @@ from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
 from main import main
 from models import AdamW, Cosine, DecoderConfig
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from tests.alignment.conftest import Align
 from tests.test_command_line import learned, refused
 

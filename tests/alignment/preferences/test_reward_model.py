@@ -17,7 +17,7 @@ from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
 from main import main
 from models import AdamW, Cosine, DecoderConfig
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from tests.alignment.conftest import Align
 from tests.alignment.preferences.test_preference_policy import MadeUp
 from tests.test_command_line import refused
