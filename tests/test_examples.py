@@ -47,7 +47,7 @@ def test_a_folder_is_cleaned(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (tmp_path / "text/copy.txt").write_text((tmp_path / "text/0.txt").read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "text/short.txt").write_text("Too short.", encoding="utf-8")
     documents = load("clean_a_folder").clean(str(tmp_path / "text"), str(tmp_path / "data"))
-    summary = json.loads((documents / "cleaning.json").read_text(encoding="utf-8"))
+    summary = json.loads((documents / "curation.json").read_text(encoding="utf-8"))
     assert "too_short" in json.dumps(summary)
     assert "too_short" in capsys.readouterr().out
     assert list((documents / "documents").glob("*.parquet"))
