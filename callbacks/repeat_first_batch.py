@@ -19,7 +19,9 @@ class RepeatFirstBatch(lightning.Callback):
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if not isinstance(batch, dict):
-            raise InputError(f"callbacks.RepeatFirstBatch: a batch is a {type(batch).__name__}, it repeats dictionaries")
+            raise InputError(
+                f"callbacks.RepeatFirstBatch: a batch is a {type(batch).__name__}, it repeats dictionaries"
+            )
         if self._first is None:
             self._first = dict(batch)
         batch.clear()
