@@ -8,13 +8,14 @@ BIN := .venv/bin
 # Packages are compiled where they are imported: with this set, every command would compile thousands of files anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart recipe test lint clean
+.PHONY: help quickstart recipe test lint docs clean
 
 help:
 	@echo "make quickstart  install into .venv, then collect, clean, tokenize, train and report (5 to 13 minutes on 2 cores)"
 	@echo "make recipe      the same set-up, then from raw text to aligned models and their comparison (under 25 minutes on 2 cores)"
 	@echo "make test        the same set-up, then every test"
 	@echo "make lint        ruff and mypy"
+	@echo "make docs        the documentation as a site, in site/"
 	@echo "make clean       remove .venv and caches; data/ and runs/ stay"
 
 quickstart: .venv/.installed
@@ -30,6 +31,9 @@ test: .venv/.installed
 lint: .venv/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+docs: .venv/.installed
+	$(BIN)/python -m mkdocs build --strict
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is older than Python 3.11: give another with PYTHON=python3.12"; exit 2; }
@@ -41,4 +45,4 @@ lint: .venv/.installed
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -11,7 +11,6 @@ judge with the same settings, the one gradient norms, the other losses.
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,18 +20,14 @@ import lightning
 import torch
 
 from callbacks.async_scalars import AsyncScalars
-from callbacks.checkpoints import (
-    Checkpoints,
-    align_batch_counts,
-    checkpoint_step,
-    checkpoints,
-    set_later_checkpoints_aside,
-)
+from callbacks.checkpoints import Checkpoints, align_batch_counts, set_later_checkpoints_aside
 from callbacks.metrics_table import MetricsTable
+from common.contracts import CheckpointingStrategy, ResumableData, SpikeSkippingModule, attached_data
 from common.errors import InputError
+from common.files import write_text_atomically
+from common.run_folder import CHECKPOINTS, SPIKES, checkpoint_step, checkpoints, read_spikes
 from models.optimizers.skip_step import NormHistory, SpikeSkip
 
-JOURNAL = "spikes.jsonl"
 ROLLED_BACK, LEFT_OUT, WATCHED = "rolled back", "left out", "watched"
 LOSS = "train/loss"
 
@@ -82,8 +77,8 @@ class SpikeGuard(lightning.Callback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit":
             return
-        data: Any = getattr(trainer, "datamodule", None)
-        if not hasattr(data, "skipped") or not pl_module.automatic_optimization:
+        data = attached_data(trainer)
+        if not isinstance(data, ResumableData) or not pl_module.automatic_optimization:
             raise InputError(
                 f"callbacks.SpikeGuard with {type(data).__name__} and {type(pl_module).__name__}: it needs numbered "
                 "samples and a module that Lightning steps, leave it out"
@@ -98,9 +93,9 @@ class SpikeGuard(lightning.Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         step, data = trainer.global_step, trainer.datamodule
-        left_out = getattr(pl_module, "norm_history", None)
+        history = pl_module.norm_history if isinstance(pl_module, SpikeSkippingModule) else None
         loss = trainer.callback_metrics[LOSS]
-        reading = AsyncScalars(step, loss, loss.new_zeros(()) if left_out is None else left_out.skipped)
+        reading = AsyncScalars(step, loss, loss.new_zeros(()) if history is None else history.skipped)
         self._pending.append(reading)
         saver = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))
         validates = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
@@ -147,8 +142,8 @@ class SpikeGuard(lightning.Callback):
 
     def _go_back(self, trainer: Any, pl_module: Any, step: int, loss: float) -> None:
         strategy = trainer.strategy
-        if (saver := getattr(strategy, "saver", None)) is not None:
-            saver.wait()
+        if isinstance(strategy, CheckpointingStrategy):
+            strategy.saver.wait()
         decision = self._decide(trainer, step) if trainer.is_global_zero else None
         if trainer.is_global_zero and decision is not None and "stop" not in decision:
             record_spike(trainer, ROLLED_BACK, self._first, loss, decision)
@@ -160,11 +155,11 @@ class SpikeGuard(lightning.Callback):
             first, stop = decision["skipped"]
             print(
                 f"loss {loss:.4g} at step {self._first}: back to {decision['checkpoint']}, leaving out samples "
-                f"{first} to {stop - 1}, see {JOURNAL}",
+                f"{first} to {stop - 1}, see {SPIKES}",
                 flush=True,
             )
         self._numbers = {"spikes/rollbacks": float(decision["rollbacks"])}
-        return_to(trainer, pl_module, Path(trainer.default_root_dir) / "checkpoints" / decision["checkpoint"])
+        return_to(trainer, pl_module, Path(trainer.default_root_dir) / CHECKPOINTS / decision["checkpoint"])
 
     def _decide(self, trainer: Any, step: int) -> dict[str, Any]:
         """Where to go back to and what to leave out, on the first process."""
@@ -179,10 +174,10 @@ class SpikeGuard(lightning.Callback):
         if attempt >= self.rollbacks:
             return {
                 "stop": f"loss spiked again at step {self._first} after going back {attempt} times for this place "
-                f"(samples {samples[0]} to {samples[-1]}, {folder / JOURNAL}): lower the learning rate, or leave the "
+                f"(samples {samples[0]} to {samples[-1]}, {folder / SPIKES}): lower the learning rate, or leave the "
                 "documents named there out"
             }
-        found = [path for path in checkpoints(folder / "checkpoints") if checkpoint_step(path) < self._first]
+        found = [path for path in checkpoints(folder) if checkpoint_step(path) < self._first]
         if not found:
             return {
                 "stop": f"loss spiked at step {self._first} and there is no earlier checkpoint to go back to: lower "
@@ -240,26 +235,11 @@ def return_to(trainer: Any, pl_module: Any, checkpoint: Path) -> None:
 
 def record_spike(trainer: Any, action: str, step: int, loss: float, decision: dict[str, Any]) -> None:
     """Append a spike, with what its batch was made of, to the run's `spikes.jsonl`, on disk before anything follows."""
-    folder, data = Path(trainer.default_root_dir), trainer.datamodule
+    run, data = Path(trainer.default_root_dir), trainer.datamodule
     row = {"time": time.time(), "step": step, "loss": repr(loss), "action": action, **decision}
     row["samples"] = data.origins(data.samples_of_step(step))
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = "".join(json.dumps(event) + "\n" for event in read_spikes(folder))
-    with (folder / JOURNAL).open("r+" if (folder / JOURNAL).exists() else "w", encoding="utf-8") as file:
-        file.truncate(len(whole.encode()))  # a line torn by a kill
-        file.seek(0, os.SEEK_END)
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_spikes(folder: Path) -> list[dict[str, Any]]:
-    """Every spike of a run, oldest first; a last line torn by a kill is left out."""
-    path = folder / JOURNAL
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    # Written whole: there are few of them, and a last line torn by a kill goes.
+    write_text_atomically(run / SPIKES, (json.dumps(event) + "\n" for event in [*read_spikes(run), row]))
 
 
 def rolled_back(events: list[dict[str, Any]], order: dict[str, Any]) -> list[tuple[int, int]]:
@@ -267,6 +247,6 @@ def rolled_back(events: list[dict[str, Any]], order: dict[str, Any]) -> list[tup
     return [tuple(event["skipped"]) for event in events if event["action"] == ROLLED_BACK and event["order"] == order]
 
 
-def _count(data: Any) -> int:
+def _count(data: ResumableData) -> int:
     """Samples left out so far."""
-    return int(data.skipped.within(0, data.position()))
+    return data.skipped.within(0, data.position())

@@ -14,20 +14,20 @@ from typing import Any
 
 import yaml
 
-from commands.decoders import load_decoder
 from common.errors import InputError
 from common.path_lists import PathList, path_list
 from datamodules.conversations.multiple_choice import Question, encode, question, question_batches, text_windows
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import FileRows, Row
 from datamodules.readers import Files
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import (
     find_tokenizer,
     load_tokenizer,
 )
-from datamodules.tokenization.sentencepiece import Tokenizer
 from models.decoder import Decoder
 from models.inference.likelihood import accuracies, log_likelihoods
+from models.weights.load import load_decoder
 from models.weights.source import WeightSource
 
 

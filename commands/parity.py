@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from common.errors import InputError
+from common.run_folder import CHECKPOINTS, METRICS, checkpoint_name
 from models.weights.single_file import read_checkpoint
 from models.weights.source import WeightSource
 from strategies.parallel.mesh import ARGUMENTS
@@ -230,7 +231,7 @@ def run(configuration: dict[str, Any], folder: Path, command: list[str]) -> dict
         last = reasons[0].removeprefix("error: ") if reasons else finished.stderr.strip().splitlines()[-1]
         raise InputError(f"the twin with {configuration['trainer']['strategy']} does not run: {last}")
     series: dict[str, list[float]] = {}
-    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+    with (folder / METRICS).open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             series.setdefault(row["name"], []).append(float(row["value"]))
     return series
@@ -281,7 +282,7 @@ def compare(
 
 def _where(folder: Path, steps: int, tolerance: float) -> str:
     for step in range(1, steps + 1):
-        spread, alone = (folder / f"{way}/checkpoints/step={step}.ckpt" for way in ("spread", "alone"))
+        spread, alone = (folder / way / CHECKPOINTS / checkpoint_name(step) for way in ("spread", "alone"))
         found = first_difference(spread, alone, tolerance)
         if found:
             return f"after step {step} the first parameter that differs is {found}"

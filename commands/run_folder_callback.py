@@ -15,6 +15,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from callbacks.checkpoints import set_later_checkpoints_aside
 from callbacks.metrics_table import rewind_metrics
 from common.files import write_text_atomically
+from common.run_folder import WANDB_ID
 from datamodules.mixing.balance import MIXTURE, format_mixture
 from datamodules.pretraining import PretrainingData
 from datamodules.tokenization.files import TEMPLATE
@@ -58,7 +59,7 @@ class RunFolderCallback(SaveConfigCallback):
 
 def wandb_run_id(folder: Path) -> str:
     """The run's id at Weights & Biases, made once and kept, so that a resumed run continues the same curves."""
-    path = folder / "wandb-id.txt"
+    path = folder / WANDB_ID
     if not path.exists() or not path.read_text().strip():
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(path, uuid.uuid4().hex[:12])

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from callbacks.metrics_table import TABLE, read_metrics
 from callbacks.reports.scaling_chart import draw_scaling_law
 from commands.plan.setup import setup_of
 from commands.plan.tables import short
 from commands.run_facts import read_run_facts
 from common.errors import InputError
 from common.path_lists import PathList, path_list
+from common.run_folder import read_config, read_metrics
 from models.flops import matmul_parameters
 from strategies.planner.hardware import read_hardware
 from strategies.planner.scaling_laws import (
@@ -129,12 +128,12 @@ def read_point(folder: Path, metric: str, last: float = 0.05) -> Point:
         InputError: for a folder without a finished run.
     """
     facts = read_run_facts(folder, f"runs={folder}", ("devices", "steps"))
-    configuration = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    configuration = read_config(folder)
     hardware = read_hardware(Path(__file__).parents[1] / "configs/hardware/cpu.yaml")
     setup, steps = setup_of(configuration, hardware, facts["devices"]), facts["steps"]
     if steps < setup.steps:
         raise InputError(f"runs={folder}: it ended at step {steps} of {setup.steps}, finish it or leave it out")
-    values = [(step, float(value)) for step, _, name, value in read_metrics(folder / TABLE) if name == metric]
+    values = [(step, float(value)) for step, _, name, value in read_metrics(folder) if name == metric]
     if not values:
         raise InputError(f"runs={folder}: its metrics.csv has no {metric}")
     if metric.startswith("train/"):

@@ -9,8 +9,8 @@ from typing import Any
 
 import lightning
 
-from callbacks.checkpoints import checkpoint_step, latest_checkpoint
 from common.errors import InputError
+from common.run_folder import checkpoint_step, latest_checkpoint
 
 
 class Trainer(lightning.Trainer):
@@ -19,7 +19,7 @@ class Trainer(lightning.Trainer):
     @property
     def newest_checkpoint(self) -> Path | None:
         """The last complete checkpoint in the run's folder."""
-        return latest_checkpoint(Path(self.default_root_dir) / "checkpoints")
+        return latest_checkpoint(Path(self.default_root_dir))
 
     def fit(
         self,

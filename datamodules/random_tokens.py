@@ -1,4 +1,4 @@
-"""Random tokens in random documents: data for comparing layouts and measuring speed, where no text is at hand.
+"""Random tokens in random documents: synthetic data for comparing layouts and measuring speed.
 
 Sample number i is a function of (seed, i), as with real data. Tokens follow a first-order chain that a model can
 learn, so that gradients stay alive and losses fall.
@@ -10,8 +10,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
-from datamodules.mixing.mixture import PADDING, ignore_labels
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.mixing.windows import PADDING, ignore_labels
+from datamodules.resumable import ResumableDataModule
 
 
 class RandomWindows(Dataset[dict[str, Any]]):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from callbacks.metrics_table import read_metrics
 from commands.lightning_cli import build_cli
+from common.run_folder import read_metrics
 from main import main
 from models.config import DecoderConfig
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from models.weights.single_file import write_safetensors
 from models.weights.source import WeightSource
 from tests.conftest import ROOT, Configure
@@ -109,9 +109,7 @@ def test_every_command_works_on_a_trained_run(
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert facts["steps"] == 4
     assert facts["matmul_peak_flops"] == 1e11
-    rates = [
-        float(row[3]) for row in read_metrics(tmp_path / "run/metrics.csv") if row[2] == "throughput/share_of_peak"
-    ]
+    rates = [float(row[3]) for row in read_metrics(tmp_path / "run") if row[2] == "throughput/share_of_peak"]
     assert len(rates) == 4
     assert all(0 < rate < 1 for rate in rates)
     capsys.readouterr()

@@ -1,20 +1,20 @@
-"""Which answers an update learns from, and in which pieces they go through the models.
+"""Mini-batches of a batch of rollouts, and the micro-batches by a budget of tokens in which models compute them.
 
-Both are functions of sample numbers and sizes alone. An answer's minibatch does not depend on which rank holds it, so
-that any number of ranks makes the same updates; pieces have a budget of tokens instead of answers, because short
-answers and long ones cost differently, and every rank runs equally many, because ranks that share parameters run in
+Both are functions of sample numbers and sizes alone. A response's mini-batch does not depend on which rank holds it, so
+that any number of ranks makes the same updates; micro-batches have a budget of tokens instead of responses, because
+short and long responses cost differently, and every rank runs equally many, because ranks that share parameters run in
 step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 import xxhash
 from torch import Tensor
 
-from alignment.reinforcement.advantages import Reduce
-from alignment.reinforcement.rollouts import Rollouts
+from alignment.reinforcement.advantages import Reduce, no_reduction
+from alignment.reinforcement.rollouts import PackedRollouts, Rollouts
 from common.errors import InputError
 
 
@@ -43,11 +43,11 @@ class PPOUpdates:
     def __post_init__(self) -> None:
         for name in ("epochs", "minibatches", "microbatch_tokens"):
             if getattr(self, name) < 1:
-                raise InputError(f"updates.{name}={getattr(self, name)}: must be at least 1")
+                raise InputError(f"optimization.{name}={getattr(self, name)}: must be at least 1")
         for name in ("max_gradient_norm", "target_kl"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise InputError(f"updates.{name}={value}: must be above 0, or null")
+                raise InputError(f"optimization.{name}={value}: must be above 0, or null")
 
 
 @dataclass(frozen=True)
@@ -59,37 +59,37 @@ class Minibatch:
         tokens, answers: their numbers over all ranks.
     """
 
-    pieces: list[list[int]]
+    microbatches: list[list[int]]
     tokens: float
-    answers: float
+    responses: float
 
     @property
     def is_empty(self) -> bool:
         """Whether no rank has an answer to learn from."""
-        return not self.answers
+        return not self.responses
 
 
 def split_minibatches(
-    rollouts: Rollouts, kept: Tensor, updates: PPOUpdates, seed: int, epoch: int, reduce: Reduce, most: Reduce
+    rollouts: Rollouts, kept: Tensor, optimization: PPOUpdates, seed: int, epoch: int, reduce: Reduce, most: Reduce
 ) -> list[Minibatch]:
     """The minibatches of an epoch.
 
     Args:
         rollouts: this rank's answers.
         kept: boolean [A], those that are learned from.
-        updates: number of minibatches, size of their pieces.
+        optimization: number of minibatches, size of their pieces.
         seed, epoch: of who is in which.
         reduce, most: add sums up over the ranks; take the largest of all ranks' counts.
     """
-    dealt: list[list[int]] = [[] for _ in range(updates.minibatches)]
+    dealt: list[list[int]] = [[] for _ in range(optimization.minibatches)]
     for number, is_kept in enumerate(kept.tolist()):
         if is_kept:
-            position = rollouts.samples[number] * rollouts.group + number % rollouts.group
-            dealt[minibatch_of(position, updates.minibatches, seed, epoch)].append(number)
+            position = rollouts.samples[number] * rollouts.group_size + number % rollouts.group_size
+            dealt[minibatch_of(position, optimization.minibatches, seed, epoch)].append(number)
     lengths = rollouts.lengths
     counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in dealt]
     totals = reduce(torch.tensor(counts, dtype=torch.float64, device=kept.device)).tolist()
-    cut = [pieces(rollouts, chosen, updates.microbatch_tokens) for chosen in dealt]
+    cut = [split_microbatches(rollouts, chosen, optimization.microbatch_tokens) for chosen in dealt]
     longest = most(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
     return [
         Minibatch([*parts, *[[]] * (many - len(parts))], *total)
@@ -111,7 +111,7 @@ def minibatch_of(position: int, minibatches: int, seed: int, epoch: int) -> int:
     return sorted(range(minibatches), key=key)[place]
 
 
-def pieces(rollouts: Rollouts, chosen: Iterable[int], budget: int) -> list[list[int]]:
+def split_microbatches(rollouts: Rollouts, chosen: Iterable[int], budget: int) -> list[list[int]]:
     """Parts of a batch that go through a model one by one.
 
     Args:
@@ -136,3 +136,34 @@ def pieces(rollouts: Rollouts, chosen: Iterable[int], budget: int) -> list[list[
         found[fitting] += bundle
         room[fitting] -= size
     return found
+
+
+class ChunkedForward:
+    """Forward passes without gradient over all responses, micro-batch by micro-batch; every rank makes equally many.
+
+    Args:
+        rollouts: responses of this rank.
+        budget: tokens of a micro-batch.
+        device: device of the models.
+        max_over_ranks: maximum of all ranks' counts.
+    """
+
+    def __init__(
+        self, rollouts: Rollouts, budget: int, device: torch.device, max_over_ranks: Reduce = no_reduction
+    ) -> None:
+        shortest = min(range(len(rollouts)), key=lambda number: rollouts.size([number]))
+        microbatches = split_microbatches(rollouts, range(len(rollouts)), budget)
+        # A rank that has nothing left to compute still takes part in gathering the weights.
+        count = int(max_over_ranks(torch.tensor(len(microbatches), device=device)))
+        idle = [[shortest]] * (count - len(microbatches))
+        self.packed = [rollouts.pack(microbatch, device) for microbatch in [*microbatches, *idle]]
+        self.tokens = int(rollouts.lengths.sum())
+        self.device = device
+
+    @torch.no_grad()
+    def __call__(self, model: Callable[[PackedRollouts], Tensor]) -> Tensor:
+        """Values of `model` for every token of the responses, float32 [T]."""
+        found = torch.zeros(self.tokens, device=self.device)
+        for packed in self.packed:
+            found[packed.source] = model(packed).to(found)
+        return found

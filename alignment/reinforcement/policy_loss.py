@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.advantages import Reduce, answer_of, no_reduction
+from alignment.reinforcement.advantages import Reduce, no_reduction, response_of
 from common.errors import InputError
 
-Aggregation = Literal["token_mean", "sequence_mean", "constant_length"]
+Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "constant_length"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class ClippedPolicyLoss:
         clip_high: up to 1 + clip_high; null takes `clip`. DAPO's 0.28 lets unlikely tokens grow (Yu et al. 2025,
             section 3.1).
         aggregation: `token_mean` over all tokens of the batch (PPO; DAPO, section 3.3); `sequence_mean`, the mean over
-            answers of their means (GRPO); `constant_length`, the mean over answers of their sums divided by the longest
+            responses of their means (GRPO); `sequence_sum`, the mean over responses of their sums (REINFORCE, RLOO:
+            Ahmadian et al. 2024, eq. 8); `constant_length`, the mean over answers of their sums divided by the longest
             answer there could be (Dr.GRPO: Liu et al. 2025, section 3.1).
         importance_cap: weigh tokens by trainer's over sampler's probability, at most this (truncated importance
             sampling: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training", 2);
@@ -48,14 +49,14 @@ class ClippedPolicyLoss:
     def __post_init__(self) -> None:
         high = self.clip if self.clip_high is None else self.clip_high
         if not 0 < self.clip < 1 or not 0 < high < math.inf:
-            raise InputError(f"surrogate.clip={self.clip}, clip_high={high}: need 0 < clip < 1 and clip_high above 0")
+            raise InputError(f"policy_loss.clip={self.clip}, clip_high={high}: need 0 < clip < 1 and clip_high above 0")
         if self.importance_cap is not None and not self.importance_cap >= 1:
             raise InputError(
-                f"surrogate.importance_cap={self.importance_cap}: must be at least 1, the weight where trainer and "
+                f"policy_loss.importance_cap={self.importance_cap}: must be at least 1, the weight where trainer and "
                 "sampler agree, or null"
             )
         if not 0 <= self.entropy_weight < math.inf:
-            raise InputError(f"surrogate.entropy_weight={self.entropy_weight}: must be a number, not negative")
+            raise InputError(f"policy_loss.entropy_weight={self.entropy_weight}: must be a number, not negative")
 
     def __call__(self, log_ratio_T: Tensor, advantages_T: Tensor) -> Tensor:
         """Loss of each token, [T]."""
@@ -91,7 +92,7 @@ def clipped_value_loss(values_T: Tensor, old_values_T: Tensor, returns_T: Tensor
 
 
 def token_weights(
-    aggregation: Aggregation, lengths_A: Tensor, tokens: Tensor | float, answers: Tensor | float, longest: int
+    aggregation: Aggregation, lengths_A: Tensor, tokens: Tensor | float, responses: Tensor | float, longest: int
 ) -> Tensor:
     """What each token's loss is multiplied by before all are added up, float32 [T].
 
@@ -105,10 +106,10 @@ def token_weights(
     if aggregation == "token_mean":
         weights_A = each / tokens
     elif aggregation == "sequence_mean":
-        weights_A = each / lengths_A / answers
+        weights_A = each / lengths_A / responses
     else:
-        weights_A = each / longest / answers
-    return weights_A[answer_of(lengths_A)]
+        weights_A = each / longest / responses
+    return weights_A[response_of(lengths_A)]
 
 
 def importance_weights(trainer_T: Tensor, sampler_T: Tensor, cap: float) -> Tensor:

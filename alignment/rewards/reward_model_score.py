@@ -6,15 +6,19 @@ policy's own spelling of a text, which it may never have been trained on.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from alignment.rewards.base import Answer, Reward
+from alignment.rewards.base import Response, Reward
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, materialize
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import materialize
+from models.packed_batch import group_by_prompt, pack_responses, response_scores
+from models.weights.source import WeightSource
 
 ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, so that there are few shapes to compile kernels for."""
@@ -59,8 +63,19 @@ class RewardModelScore(Reward):
         self.end: int | None = None
         self.decoder: Decoder | None = None
 
+    def open_weights(self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]) -> None:
+        """Open the weights of `init_from`, see `Reward.open_weights`."""
+        path = Path(self.init_from)
+        source = WeightSource(path)
+        if tokenizer_of(path).model != tokenizer.model:
+            raise InputError(
+                f"reward.init_from={path}: it has another tokenizer than the data's, train a reward model from the "
+                "same base"
+            )
+        self.load_from(source, tokenizer.eos)
+
     def load_from(self, stored: Any, end: int) -> None:
-        """Take the weights of `init_from`, which whoever may open files has opened.
+        """Take the weights of a source that is open.
 
         Args:
             stored: has `whole_config()`, and `merged(name)` for every parameter of the decoder.
@@ -86,23 +101,23 @@ class RewardModelScore(Reward):
         if self.decoder is not None:
             return
         if self.stored is None:
-            raise InputError(f"reward.init_from={self.init_from}: its weights were not opened, call begin_from first")
+            raise InputError(f"reward.init_from={self.init_from}: its weights are not open, call open_weights first")
         with torch.device("meta"):
             decoder = Decoder(self.stored.whole_config())
         decoder = decoder.requires_grad_(False).to(self.dtype).eval()
         materialize(decoder, torch.device("cpu") if self.on_cpu else device, 0, stored=self.stored.merged)
         self.decoder = decoder
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return (self.scores(answers) - self.shift) / self.scale
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return (self.scores(responses) - self.shift) / self.scale
 
-    def measure(self, answers: Sequence[Answer]) -> tuple[float, float]:
+    def measure(self, responses: Sequence[Response]) -> tuple[float, float]:
         """Mean and standard deviation of the scores of a reference set, for `shift` and `scale`."""
-        deviation, mean = torch.std_mean(self.scores(answers).double(), correction=0)
+        deviation, mean = torch.std_mean(self.scores(responses).double(), correction=0)
         return mean.item(), deviation.item()
 
     @torch.no_grad()
-    def scores(self, answers: Sequence[Answer]) -> Tensor:
+    def scores(self, responses: Sequence[Response]) -> Tensor:
         """The model's own scores, float32 [A] on the CPU.
 
         Raises:
@@ -110,24 +125,24 @@ class RewardModelScore(Reward):
         """
         if self.decoder is None:
             raise InputError(f"reward.init_from={self.init_from}: it is not loaded, call prepare first")
-        sequences = [(tuple(answer.prompt), self._whole(answer)) for answer in answers]
-        scores = torch.empty(len(answers))
+        sequences = [(tuple(response.prompt), self._whole(response)) for response in responses]
+        scores = torch.empty(len(responses))
         for numbers in self._batches(sequences):
             scores[numbers] = self._score([sequences[number] for number in numbers])
         return scores
 
-    def _whole(self, answer: Answer) -> list[int]:
+    def _whole(self, response: Response) -> list[int]:
         """An answer's tokens as they were in training."""
-        tokens, most = list(answer.tokens), max((*answer.prompt, *answer.tokens), default=-1)
+        tokens, most = list(response.tokens), max((*response.prompt, *response.tokens), default=-1)
         assert self.decoder is not None
         if most >= self.decoder.config.vocabulary_size:
             raise InputError(
                 f"reward.init_from: {self.init_from} has {self.decoder.config.vocabulary_size} token ids, an answer "
                 f"has id {most}: take a reward model of the same tokenizer"
             )
-        if not answer.prompt:
+        if not response.prompt:
             raise InputError("an answer has no prompt: a reward model scores answers to something")
-        if answer.finish == "stop" and self.end is not None and tokens[-1:] != [self.end]:
+        if response.finish == "stop" and self.end is not None and tokens[-1:] != [self.end]:
             tokens.append(self.end)
         return tokens
 
@@ -139,42 +154,19 @@ class RewardModelScore(Reward):
         batch: list[int] = []
         tokens = 0
         for number in sorted(range(len(sequences)), key=lambda number: place[sequences[number][0]]):
-            prompt, answer = sequences[number]
+            prompt, response = sequences[number]
             is_branch = bool(batch) and sequences[batch[-1]][0] == prompt
-            size = len(answer) + (1 if is_branch else len(prompt))
+            size = len(response) + (1 if is_branch else len(prompt))
             if batch and tokens + size > self.batch_tokens:
                 yield batch
-                batch, tokens, size = [], 0, len(prompt) + len(answer)
+                batch, tokens, size = [], 0, len(prompt) + len(response)
             batch.append(number)
             tokens += size
         if batch:
             yield batch
 
     def _score(self, sequences: Sequence[tuple[tuple[int, ...], list[int]]]) -> Tensor:
-        """Scores of answers of which those to one prompt are neighbors, float32 [A] on the CPU."""
+        """Scores of responses of which those to one prompt are neighbors, float32 [A] on the CPU."""
         assert self.decoder is not None
-        tokens: list[int] = []
-        documents: list[int] = []
-        branches: list[int] = []
-        ends: list[int] = []
-        last: tuple[int, ...] | None = None
-        branch = document = 0
-        for prompt, answer in sequences:
-            # A branch begins with a copy of the prompt's last token, as `PreferenceData` lays pairs out.
-            parts = [(list(prompt[:-1]), 0)] if prompt != last else []
-            branch, document = (branch + 1, document) if prompt == last else (1, document + 1)
-            for part, which in [*parts, ([prompt[-1], *answer], branch)]:
-                tokens += part
-                documents += [document] * len(part)
-                branches += [which] * len(part)
-            ends.append(len(tokens) - 1)
-            last = prompt
-        padding = -len(tokens) % ROUND_TO
-        tokens, branches = tokens + [0] * padding, branches + [0] * padding
-        documents += [document + 1] * padding
-        device = self.decoder.output.weight.device
-        rows = (torch.tensor(row, device=device)[None] for row in (tokens, documents, branches))
-        tokens_BT, document_ids_BT, branches_BT = rows
-        hidden_TC = self.decoder(tokens_BT, document_ids_BT, branches_BT=branches_BT)[0]
-        last_AC = hidden_TC[torch.tensor(ends, device=device)]
-        return nn.functional.linear(last_AC, self.decoder.output.weight).squeeze(-1).float().cpu()
+        row = pack_responses(group_by_prompt(sequences), keep_last_token=True, multiple=ROUND_TO)
+        return response_scores(self.decoder, row.to(self.decoder.output.weight.device)).cpu()

@@ -16,23 +16,24 @@ import xxhash
 from torch import Tensor
 from tqdm import tqdm
 
-from alignment.comparison.side_by_side import SideBySide, divergence
-from alignment.rewards.base import Answer, Reward
+from alignment.comparison.side_by_side import SideBySide, kl_estimates
+from alignment.rewards.base import Response, Reward
 from alignment.rewards.reward_model_score import RewardModelScore
 from callbacks.reports.comparison_report import ANSWERS, COMPARISON, write_comparison_report
 from commands.compare.answer_cache import ComparedAnswers, Made
-from commands.decoders import inference_device, load_decoder
 from common.errors import InputError
 from common.path_lists import PathList, path_list
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import split_of
 from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import FileRows, Row, Rows
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
-from datamodules.tokenization.sentencepiece import Tokenizer
 from models.decoder import Decoder
+from models.device import default_device
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
+from models.weights.load import load_decoder
 from models.weights.source import WeightSource
 
 KEPT = "by_model"
@@ -120,7 +121,7 @@ def compare_models(
     for judge in judges.values():
         for _, row in asked:
             judge.check(row)
-    device, dtype = inference_device(), getattr(torch, precision)
+    device, dtype = default_device(), getattr(torch, precision)
     sampling = Sampling(temperature=temperature, seed=seed)
 
     asked_often = [prompt for prompt in asked for _ in range(samples)]
@@ -133,7 +134,7 @@ def compare_models(
     }
     computed = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
     base: Decoder | None = None
-    answers: dict[str, list[Answer]] = {}
+    answers: dict[str, list[Response]] = {}
     divergences: dict[str, tuple[Tensor, Tensor]] = {}
 
     def make(name: str) -> Made:
@@ -141,7 +142,7 @@ def compare_models(
         base = base or load_decoder(stored[first], device, dtype)
         decoder = base if name == first else load_decoder(stored[name], device, dtype)
         given = generate_responses(decoder, tokenizer, asked_often, max_new_tokens, sampling, slots, name)
-        return given, divergence(decoder, base, given, temperature, batch_tokens)
+        return given, kl_estimates(decoder, base, given, temperature, batch_tokens)
 
     for name in models:
         identity = [stored[name].identity, stored[first].identity, settings, computed]
@@ -236,9 +237,9 @@ def generate_responses(
     sampling: Sampling,
     slots: int,
     name: str,
-) -> list[Answer]:
+) -> list[Response]:
     """An answer to each prompt; equal prompts get different ones."""
-    results: list[Answer] = []
+    results: list[Response] = []
     # In pieces, so that something is seen to happen; a row's number keeps its answer the same.
     for start in tqdm(range(0, len(prompts), 4 * slots), desc=f"{name} answers", unit=" batches"):
         piece = prompts[start : start + 4 * slots]
@@ -253,7 +254,7 @@ def generate_responses(
             rows=numbers,
         )
         for (prompt, row), one in zip(piece, new, strict=True):
-            results.append(Answer(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))
+            results.append(Response(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))
     return results
 
 
@@ -266,15 +267,15 @@ def write_results(
     """The numbers, every answer, and the page; a table for the terminal."""
     output.mkdir(parents=True, exist_ok=True)
     rows = {
-        name: [response_row(found, name, number) for number in range(len(found.answers[name]))]
-        for name in found.answers
+        name: [response_row(found, name, number) for number in range(len(found.responses[name]))]
+        for name in found.responses
     }
     with (output / ANSWERS).open("w", encoding="utf-8") as file:
         for name, of_model in rows.items():
             file.writelines(json.dumps({"model": name, **row}, ensure_ascii=False) + "\n" for row in of_model)
     results: dict[str, Any] = {
         "settings": settings,
-        "models": {name: found.of_model(name) for name in found.answers},
+        "models": {name: found.of_model(name) for name in found.responses},
         "win_rates": found.against_each_other(),
         "samples": [
             {"prompt": prompt_text(row), "answers": {name: rows[name][number * found.samples] for name in rows}}
@@ -290,9 +291,9 @@ def write_results(
 
 def response_row(found: SideBySide, name: str, number: int) -> dict[str, Any]:
     """One answer and what is known of it."""
-    one = found.answers[name][number]
+    one = found.responses[name][number]
     row: dict[str, Any] = {"prompt": number // found.samples, "text": one.text, "finish": one.finish}
-    row |= {"tokens": len(one.tokens), "kl": float(found.divergences[name][0][number])}
+    row |= {"tokens": len(one.tokens), "kl": float(found.kl[name][0][number])}
     return row | {judge: float(by_model[name][number]) for judge, by_model in found.scores.items()}
 
 

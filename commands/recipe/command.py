@@ -30,7 +30,7 @@ from commands.functions import FunctionParser
 from commands.recipe.plan import Record, Resolve, Stage, Step, make_plan
 from commands.registry import example_of
 from common.errors import InputError
-from common.files import sync
+from common.files import write_text_atomically
 
 PROGRAM = [sys.executable, str(Path(__file__).parents[2] / "main.py")]
 RECORDS, LOGS, LOCK = "recipe.json", "logs", ".lock"
@@ -248,13 +248,8 @@ def read_records(root: Path) -> dict[str, Record]:
 
 def write_records(root: Path, records: dict[str, Record]) -> None:
     """Replace the file in one step."""
-    temporary = root / f"{RECORDS}.partial"
-    temporary.write_text(
-        json.dumps({name: asdict(record) for name, record in records.items()}, indent=1), encoding="utf-8"
-    )
-    sync(temporary)
-    temporary.rename(root / RECORDS)
-    sync(root)
+    stored = {name: asdict(record) for name, record in records.items()}
+    write_text_atomically(root / RECORDS, json.dumps(stored, indent=1))
 
 
 def summary(root: Path, step: Step, records: dict[str, Record]) -> StageSummary:

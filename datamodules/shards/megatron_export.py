@@ -1,4 +1,4 @@
-"""Shards in the format of Megatron-LM, for training there on the very tokens that were learned from here.
+"""Megatron-LM export: shards as its `.bin` and `.idx` files.
 
 A `.bin` holds all tokens, an `.idx` the length and place of every document. The layout is that of
 `megatron/core/datasets/indexed_dataset.py` (`_IndexWriter`, `IndexedDatasetBuilder`) in NVIDIA/Megatron-LM: a document
@@ -15,7 +15,7 @@ import numpy as np
 from common.errors import InputError
 from common.files import refuse_full_disk, write_atomically
 from datamodules.shards.format import Shard, open_shards
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
 HEADER, VERSION = b"MMIDIDX\x00\x00", 1
 INT32, UINT16 = 4, 8

@@ -1,4 +1,4 @@
-"""Text that somebody else has tokenized: a column of token ids in Parquet, taken as it is.
+"""Pre-tokenized text: a column of token ids in Parquet, taken as it is.
 
 Cleaning needs text, so none is done, and neither are duplicates found nor personal data masked: whoever tokenized it
 had the text. The ids mean something with one tokenizer only, which the configuration must name.
@@ -15,10 +15,11 @@ import pyarrow.parquet
 import xxhash
 
 from common.errors import InputError
+from common.files import path_list
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash
 from datamodules.readers.document import Document
 from datamodules.shards.format import ShardRecord, ShardWriter
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
 BATCH_ROWS = 256
 
@@ -32,9 +33,9 @@ class ParquetTokens(Reader):
         max_megabytes: see `Reader`.
     """
 
-    def __init__(self, paths: list[str], column: str = "input_ids", max_megabytes: float | None = None) -> None:
+    def __init__(self, paths: list[str] | str, column: str = "input_ids", max_megabytes: float | None = None) -> None:
         super().__init__(max_megabytes)
-        self.paths, self.column = paths, column
+        self.paths, self.column = path_list(paths), column
 
     def candidates(self) -> Iterator[InputFile]:
         """Every Parquet file, named from the last parts of its path.
@@ -91,9 +92,9 @@ class TokenFile:
         sizes = tokenizer.token_bytes()
         for ids, tokens, lengths in self._batches(len(tokenizer)):
             keys = [xxhash.xxh3_64_intdigest(int(i).to_bytes(8, "little"), seed=self.seed) for i in ids]
-            held_out = np.array(keys, dtype=np.uint64) < np.uint64(self.validation_fraction * 2**64)
-            of_document = np.repeat(held_out, lengths)
-            for split, own, part in (("train", ~held_out, ~of_document), ("validation", held_out, of_document)):
+            validation = np.array(keys, dtype=np.uint64) < np.uint64(self.validation_fraction * 2**64)
+            of_document = np.repeat(validation, lengths)
+            for split, own, part in (("train", ~validation, ~of_document), ("validation", validation, of_document)):
                 writers[split].write_encoded(ids[own], tokens[part], lengths[own], int(sizes[tokens[part]].sum()))
         for writer in writers.values():
             writer.close()

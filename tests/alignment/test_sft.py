@@ -8,11 +8,12 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from main import main
-from models.decoder import DecoderConfig, build_decoder
+from models.decoder import DecoderConfig
+from models.initialization import build_decoder
 from models.lora import LoRA, LoRALinear, lora_disabled
 from models.weights.single_file import read_checkpoint
 from tests.alignment.conftest import Align
@@ -20,7 +21,7 @@ from tests.helpers.distributed import run_ranks
 
 
 def losses(run: Path, name: str = "train/loss") -> list[float]:
-    return [float(value) for _, _, found, value in read_metrics(run / "metrics.csv") if found == name]
+    return [float(value) for _, _, found, value in read_metrics(run) if found == name]
 
 
 def test_only_answers_are_learned_and_batches_weigh_by_their_labels(align: Align, tmp_path: Path) -> None:

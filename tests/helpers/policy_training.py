@@ -7,14 +7,16 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alignment import GAE, PPO, FixedKL, KLPenalty, PPOUpdates
-from alignment.rewards.base import Answer, Reward
-from datamodules.mixing.mixture import PADDING
-from datamodules.resumable import ResumableDataModule, StepBatch
+from alignment import GAE, FixedKL, KLPenalty, PolicyOptimization, PPOUpdates
+from alignment.rewards.base import Response, Reward
+from datamodules.mixing.samplers import StepBatch
+from datamodules.mixing.windows import PADDING
+from datamodules.resumable import ResumableDataModule
 from models import AdamW, Cosine, DecoderConfig
 from models.inference.sampling import Sampling
 
@@ -66,33 +68,33 @@ class TinyPrompts(ResumableDataModule):
 class Wanted(Reward):
     """Share of an answer's tokens that are the wanted one."""
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.tensor([list(answer.tokens).count(WANTED) / len(answer.tokens) for answer in answers])
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.tensor([list(response.tokens).count(WANTED) / len(response.tokens) for response in responses])
 
 
 class Length(Reward):
     """Tokens of an answer."""
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.tensor([float(len(answer.tokens)) for answer in answers])
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.tensor([float(len(response.tokens)) for response in responses])
 
 
 class Nothing(Reward):
     """All answers are worth the same."""
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.zeros(len(answers))
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.zeros(len(responses))
 
 
-def ppo(**changes: Any) -> PPO:
+def ppo(**changes: Any) -> PolicyOptimization:
     """A module whose every part is switched on."""
     settings: dict[str, Any] = {
         "reward": Wanted(),
-        "gold": Length(),
+        "monitored_reward": Length(),
         "advantage": GAE(),
-        "divergence": KLPenalty(FixedKL(0.05)),
-        "updates": PPOUpdates(epochs=2, minibatches=2, microbatch_tokens=40),
-        "answers": 2,
+        "kl": KLPenalty(FixedKL(0.05)),
+        "optimization": PPOUpdates(epochs=2, minibatches=2, microbatch_tokens=40),
+        "group_size": 2,
         "max_new_tokens": 6,
         "sampling": Sampling(temperature=0.9, seed=1),
         "missing_eos_penalty": 0.1,
@@ -100,7 +102,7 @@ def ppo(**changes: Any) -> PPO:
         "schedule": Cosine(warmup_steps=0),
         "decoder": CONFIG,
     }
-    return PPO(**settings | changes)
+    return PolicyOptimization(**settings | changes)
 
 
 @dataclass
@@ -124,8 +126,8 @@ class Record(lightning.Callback):
             {name: float(value) for name, value in metrics.items() if not name.startswith("validation/")}
         )
         rollouts, found = pl_module.latest.rollouts, {}
-        for sample, answer in zip(rollouts.samples, rollouts.answers, strict=True):
-            found.setdefault(sample, []).append(answer.tokens)
+        for sample, response in zip(rollouts.samples, rollouts.responses, strict=True):
+            found.setdefault(sample, []).append(response.tokens)
         self.logged.drawn.append(found)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -155,7 +157,7 @@ def train(
     options: dict[str, Any] | None = None,
     save: str | None = None,
     resume: str | None = None,
-    module: PPO | None = None,
+    module: PolicyOptimization | None = None,
 ) -> Logged:
     """Train in this process as one of `world` ranks; `layout` is of the project's strategy, or the name of another,
     `module` one that is looked at afterwards, in place of one with `settings`.
@@ -184,3 +186,14 @@ def train(
     )
     trainer.fit(module or ppo(**(settings or {})), datamodule=TinyPrompts(batch_size), ckpt_path=resume)
     return logged
+
+
+UNEQUAL = {"train/seconds/generation", "train/seconds/scoring", "train/seconds/learning", "train/responses_per_second"}
+
+
+def assert_same_steps(found: list[dict[str, float]], expected: list[dict[str, float]], tolerance: float) -> None:
+    assert len(found) == len(expected)
+    for step, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert mine.keys() == theirs.keys()
+        for name in mine.keys() - UNEQUAL:
+            assert mine[name] == pytest.approx(theirs[name], abs=tolerance, nan_ok=True), (step, name)

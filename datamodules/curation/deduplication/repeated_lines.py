@@ -1,4 +1,4 @@
-"""Lines that many documents of a source share - menus, notices, signatures - cut from all but the first.
+"""Line-level deduplication: lines that many documents of a source share, cut from all but the first.
 
 A rule per page sees no repetition between pages, and a document that is mostly its own passes every test of
 duplicates. Counting lines over the source finds them, for one hash a line; it is too blunt for source code, where a
@@ -12,6 +12,7 @@ import pyarrow
 
 from common.compiled import compiled
 from common.errors import InputError
+from common.hashing import FNV_START, hash_step
 from datamodules.curation.deduplication.external_sort import RECORDS_IN_MEMORY, in_key_ranges, read_piece, write_piece
 from datamodules.curation.deduplication.repeated_text import (
     POSITION_BITS,
@@ -22,13 +23,11 @@ from datamodules.curation.deduplication.repeated_text import (
     strings,
 )
 from datamodules.curation.deduplication.word_hashes import (
-    EMPTY,
     SEPARATOR,
     TABLE_SIZE,
     character_tables,
     decode,
     in_batches,
-    mix,
 )
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
@@ -45,18 +44,20 @@ class RepeatedLines(RepeatedText):
     source a folder.
 
     Args:
-        characters: shorter lines are left alone, without the blanks around them: headings, list items, brackets.
+        min_characters: shorter lines are left alone, without the blanks around them: headings, list items, brackets.
             None of the papers has such a bound; 30 is about five words.
-        most: documents that a line may occur in; 6 as in Llama 3, CCNet has 1.
+        max_documents: documents that a line may occur in; 6 as in Llama 3, CCNet has 1.
 
     Raises:
         InputError: for a bound below 1.
     """
 
-    def __init__(self, characters: int = 30, most: int = 6) -> None:
-        if min(characters, most) < 1:
-            raise InputError(f"repeated_lines characters={characters}, most={most}: each must be at least 1")
-        self.characters, self.most = characters, most
+    def __init__(self, min_characters: int = 30, max_documents: int = 6) -> None:
+        if min(min_characters, max_documents) < 1:
+            raise InputError(
+                f"repeated_lines min_characters={min_characters}, max_documents={max_documents}: each must be >= 1"
+            )
+        self.min_characters, self.max_documents = min_characters, max_documents
 
     def spill(self, texts: Texts, ordinals: np.ndarray, folder: Path, name: str) -> None:
         """Write hash, first place and number of documents of each line of the chunk."""
@@ -109,17 +110,17 @@ class RepeatedLines(RepeatedText):
         """Hash and place of every line that is long enough, uint64 [lines] each."""
         count = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == ord("\n"))) + len(keys)
         hashes, places = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint64)
-        found = _hash_lines(data, offsets, keys, *character_tables(), self.characters, hashes, places)
+        found = _hash_lines(data, offsets, keys, *character_tables(), self.min_characters, hashes, places)
         if found < 0:
             raise InputError(f"a text of {count} lines: at most 2^28, leave it out (see Length)")
         return hashes[:found], places[:found]
 
     def _too_many(self, hashes: np.ndarray, places: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Hash and first place of the lines of more than `most` documents."""
+        """Hash and first place of the lines of more than `max_documents` documents."""
         order = np.lexsort((places, hashes))
         hashes, places = hashes[order], places[order]
         starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
-        chosen = starts[np.add.reduceat(counts[order], starts) > self.most]
+        chosen = starts[np.add.reduceat(counts[order], starts) > self.max_documents]
         return hashes[chosen], places[chosen]
 
 
@@ -167,7 +168,7 @@ def _hash_lines(
         place, end, line = offsets[text], offsets[text + 1], 0
         while place < end:
             # `length` counts up to the last character that is no blank, `seen` all since the first.
-            value, words, gap, seen, length = EMPTY, False, False, 0, 0
+            value, words, gap, seen, length = FNV_START, False, False, 0, 0
             while place < end and data[place] != 10:
                 code, width = decode(data, place)
                 place += width
@@ -180,9 +181,9 @@ def _hash_lines(
                     gap = True
                     continue
                 if gap and words:
-                    value = mix(value, GAP)
+                    value = hash_step(value, GAP)
                 gap, words = False, True
-                value = mix(value, DIGIT if 48 <= code <= 57 else np.uint64(lower[code]))
+                value = hash_step(value, DIGIT if 48 <= code <= 57 else np.uint64(lower[code]))
             if words and length >= shortest:
                 hashes[found], places[found] = value, keys[text] | np.uint64(line)
                 found += 1

@@ -1,4 +1,4 @@
-"""Gopher's rules (Rae et al. 2021, appendix A1.1 and table A1): quality and repetition.
+"""Gopher quality and repetition rules (Rae et al. 2021, appendix A1.1 and table A1).
 
 The paper leaves open what a word, a line and a repeated character are; where it does, the code that FineWeb was made
 with (datatrove 0.10) is followed, since the thresholds were tried with it. Every limit may be null, which turns it off.
@@ -169,6 +169,8 @@ class GopherQuality(Filter):
             every bracket would count as a word without a letter.
     """
 
+    summary = "Gopher's quality rules (Rae et al. 2021, appendix A1.1)"
+
     STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
     def __init__(
@@ -204,7 +206,7 @@ class GopherQuality(Filter):
         rules = splitting_rules(self.words)
         return _measure_quality(content, offsets, empty_words(longest(offsets)), rules, stop_words, bullets)
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """One reason a threshold, `gopher_...`."""
         return active(
             {
@@ -243,6 +245,8 @@ class GopherRepetition(Filter):
         words: as in `GopherQuality`.
     """
 
+    summary = "Gopher's repetition rules (Rae et al. 2021, table A1)"
+
     def __init__(
         self,
         max_duplicate_lines: float | None = 0.30,
@@ -271,7 +275,7 @@ class GopherRepetition(Filter):
         """`REPETITION` of texts in one buffer, float64 [texts, 13]."""
         return _measure_repetition(content, offsets, empty_words(longest(offsets)), splitting_rules(self.words))
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """One reason a threshold, `gopher_...`."""
         top = zip(TOP_SIZES, self.max_top_n_grams, strict=True)
         repeated = zip(DUPLICATE_SIZES, self.max_duplicate_n_grams, strict=True)

@@ -1,4 +1,4 @@
-"""How long a document is: the cheapest rule, and therefore the first of every source."""
+"""Length filter: the cheapest rule, and therefore the first of every source."""
 
 import daft
 from daft import Expression, lit
@@ -16,6 +16,8 @@ class Length(Filter):
         max_characters: longer ones are dropped as `too_long`; 1,000,000 is The Stack's bound of 1 MB a file.
     """
 
+    summary = "length in characters"
+
     def __init__(self, min_characters: int = 200, max_characters: int = 1_000_000) -> None:
         self.min_characters, self.max_characters = min_characters, max_characters
 
@@ -23,7 +25,7 @@ class Length(Filter):
         """Characters."""
         return {"characters": length(text)}
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`too_short`, `too_long`."""
         return {
             "too_short": Threshold("characters", "<", self.min_characters),

@@ -1,4 +1,4 @@
-"""From a compiled loop over all texts of a batch to named measurements, one Daft expression each.
+"""Measurements of a filter: one compiled pass over a batch of texts, one Daft expression per quantity.
 
 A rule's measurements come out of one pass as one struct, whose fields Daft takes apart: it runs the loop once.
 """
@@ -35,11 +35,11 @@ def measurements(
     return {name: measured.get(name) for name in names}
 
 
-def active(limits: dict[str, tuple[str, str, float | None]]) -> dict[str, Threshold]:
+def active(thresholds: dict[str, tuple[str, str, float | None]]) -> dict[str, Threshold]:
     """The limits whose threshold is not None: null in a configuration turns a rule off."""
     return {
         reason: Threshold(measure, comparison, threshold)  # type: ignore[arg-type]
-        for reason, (measure, comparison, threshold) in limits.items()
+        for reason, (measure, comparison, threshold) in thresholds.items()
         if threshold is not None
     }
 

@@ -1,4 +1,4 @@
-"""Text in one canonical form, before anything is measured or compared.
+"""Text normalization: Unicode NFC, line ends and control characters, and repair of wrong decoding.
 
 What may carry meaning stays: typographic quotes, ligatures and HTML entities are not simplified, in code and in
 documents about text they are the matter itself. Only an encoding that was plainly read as another is put right.
@@ -29,7 +29,9 @@ class Normalize(Transform):
     Indentation and blank lines inside stay: in code they carry meaning.
     """
 
-    def rewrite(self, text: Expression) -> Expression:
+    summary = "Unicode NFC, line feeds for line ends, no control characters"
+
+    def transform(self, text: Expression) -> Expression:
         """The normalized text."""
         text = regexp_replace(_nfc(text), r"\r\n?", "\n")
         text = regexp_replace(text, r"[\x00-\x08\x0b-\x1f\x7f\u{feff}]", "")
@@ -90,7 +92,9 @@ class RepairUnicode(Transform):
     ASCII nothing. What cannot be decoded any more stays as it is.
     """
 
-    def rewrite(self, text: Expression) -> Expression:
+    summary = "text decoded as another encoding than its own, repaired (ftfy: Speer 2019)"
+
+    def transform(self, text: Expression) -> Expression:
         """The repaired text."""
         return self.repaired(text).get("text")
 

@@ -1,4 +1,4 @@
-"""Personal data and credentials replaced by typed placeholders, and counted.
+"""Personal data masking: personal data and credentials replaced by typed placeholders, and counted.
 
 Patterns with validation, not a named-entity model: they find what has a form (addresses, numbers, keys) at tens of
 megabytes a second, and miss names and postal addresses. Precision comes before recall: what could as well be a
@@ -87,6 +87,8 @@ class MaskPersonalData(Transform):
         InputError: for an unknown kind, region or country.
     """
 
+    summary = "personal data replaced by placeholders"
+
     def __init__(
         self,
         kinds: list[str] | None = None,
@@ -102,7 +104,7 @@ class MaskPersonalData(Transform):
             raise InputError(f"kinds={sorted(unknown)}: choose from {list(KINDS)}")
         kinds_for(self.phone_regions, self.id_countries)
 
-    def rewrite(self, text: Expression) -> Expression:
+    def transform(self, text: Expression) -> Expression:
         """The masked text."""
         return self.masked(text).get("text")
 

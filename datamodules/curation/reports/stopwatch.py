@@ -1,4 +1,4 @@
-"""Seconds and bytes of each stage of cleaning; a stage is entered once a chunk, perhaps by several threads at once."""
+"""Stopwatch: seconds and bytes of each stage of curation."""
 
 import contextlib
 import threading
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Clock:
+class Stopwatch:
     """Adds up what stages take. Only this run is counted: chunks that an interrupted one left took no time in it."""
 
     def __init__(self) -> None:

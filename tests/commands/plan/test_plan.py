@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from callbacks.metrics_table import TABLE, write_metrics
+from callbacks.metrics_table import write_metrics
 from commands.plan.command import FOLDER, plan
 from commands.plan.dry_run import dry_run
 from commands.plan.setup import checkpoint_steps, saves_asynchronously, setup_of
@@ -211,7 +211,7 @@ def finished_run(folder: Path, facts: dict[str, Any]) -> Path:
     (folder / "run.json").write_text(json.dumps({"matmul_peak_flops": 5e14, "devices": 1, "steps": 2} | facts))
     (folder / "config.yaml").write_text(yaml.safe_dump(small(folder)))
     rates = [[step, "0", "throughput/tokens_per_second", "1e5"] for step in (1, 2)]
-    write_metrics(folder / TABLE, rates)
+    write_metrics(folder, rates)
     return folder
 
 
@@ -355,7 +355,7 @@ def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         (folder / "config.yaml").write_text(yaml.safe_dump(chosen))
         (folder / "run.json").write_text(json.dumps({"steps": steps, "devices": 1}))
         loss = KNOWN.loss(size, steps * 256)
-        write_metrics(folder / "metrics.csv", [(step, "0", "train/loss", repr(loss)) for step in (steps - 1, steps)])
+        write_metrics(folder, [(step, "0", "train/loss", repr(loss)) for step in (steps - 1, steps)])
     picture = tmp_path / "law.png"
     scaling_law(str(tmp_path / "run-*"), output=str(picture), resamples=2)
     assert "20 runs" in capsys.readouterr().out

@@ -16,7 +16,8 @@ from commands.plan.command import plan
 from commands.plan.overlay import overlay_of, same_step
 from commands.plan.setup import setup_of
 from commands.resolve import resolve_config
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.resumable import ResumableDataModule
 from models.config import DecoderConfig
 from strategies.parallel.mesh import MeshSizes
 from strategies.planner.hardware import read_hardware

@@ -1,0 +1,44 @@
+"""Training loop of a decoder in plain PyTorch: python examples/train_a_decoder_in_40_lines.py."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+
+from models import Decoder, DecoderConfig
+from models.inference.generation import generate
+from models.inference.sampling import Sampling
+from models.initialization import build_decoder
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 40
+STEPS, BATCH, WINDOW = 60, 8, 64
+
+
+def train(steps: int = STEPS) -> tuple[Decoder, list[float]]:
+    """A decoder of 100 thousand parameters that learns the bytes of a sentence by heart, and its losses."""
+    tokens = torch.tensor(list(TEXT.encode()))
+    config = DecoderConfig(vocabulary_size=256, width=64, layers=2, heads=4, key_value_heads=2, feed_forward_width=128)
+    decoder = build_decoder(config)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3)
+    generator, losses = torch.Generator().manual_seed(0), []
+    for step in range(steps):
+        starts = torch.randint(len(tokens) - WINDOW - 1, (BATCH,), generator=generator)
+        windows = torch.stack([tokens[start : start + WINDOW + 1] for start in starts.tolist()])
+        logits = decoder.output(decoder(windows[:, :-1]))
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if step % 20 == 0 or step == steps - 1:
+            print(f"step {step:3}  loss {losses[-1]:.3f}")
+    return decoder, losses
+
+
+if __name__ == "__main__":
+    trained, _ = train()
+    prompt = "the quick "
+    (written,) = generate(trained, [list(prompt.encode())], max_new_tokens=40, sampling=Sampling(temperature=0))
+    print(prompt + bytes(written.tokens).decode(errors="replace"))
