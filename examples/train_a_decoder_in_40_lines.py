@@ -21,7 +21,7 @@ def train(steps: int = STEPS) -> tuple[Decoder, list[float]]:
     tokens = torch.tensor(list(TEXT.encode()))
     config = DecoderConfig(vocabulary_size=256, width=64, layers=2, heads=4, key_value_heads=2, feed_forward_width=128)
     decoder = build_decoder(config)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2)
     generator, losses = torch.Generator().manual_seed(0), []
     for step in range(steps):
         starts = torch.randint(len(tokens) - WINDOW - 1, (BATCH,), generator=generator)
