@@ -114,11 +114,11 @@ def judge_ours(folder: Path, family: str) -> dict[str, Any]:
         table = table.append_column(name, pyarrow.nulls(len(table), pyarrow.large_string()))
     piece = spread(table)
     bands = [band_column(number) for number in range(near.bands)] if near else []
-    judged = apply_steps(piece, "web", our_steps(family), near, None).select("id", "reason", *bands).to_arrow()
-    reasons = judged.column("reason").to_pylist()
-    verdicts = dict(zip(judged.column("id").to_pylist(), reasons, strict=True))
+    filtered = apply_steps(piece, "web", our_steps(family), near, None).select("id", "reason", *bands).to_arrow()
+    reasons = filtered.column("reason").to_pylist()
+    verdicts = dict(zip(filtered.column("id").to_pylist(), reasons, strict=True))
     if near is not None:
-        kept = judged.filter(pyarrow.compute.is_null(judged.column("reason")))
+        kept = filtered.filter(pyarrow.compute.is_null(filtered.column("reason")))
         order = np.arange(len(kept))
         found = [pairs_in_buckets(order, kept.column(band).to_numpy()) for band in bands]
         connected_components(found, len(kept))
@@ -171,10 +171,10 @@ class Recorder:
 
     def watch(self, filter_: Any) -> Any:
         """A filter that notes why it drops."""
-        deduplicate_and_split = filter_.filter
+        decide = filter_.filter
 
         def noted(document: Any) -> Any:
-            verdict = deduplicate_and_split(document)
+            verdict = decide(document)
             if verdict is not True:
                 self.verdicts[str(document.id)] = verdict[1]
             return verdict

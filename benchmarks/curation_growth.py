@@ -72,7 +72,7 @@ def prepare_until_documents(count: int) -> dict[str, Any]:
                 peak = max(peak, peak_memory(process.pid))
                 time.sleep(0.05)
             seconds = time.perf_counter() - (started or 0)
-            done = [json.loads(path.read_text()) for path in Path(work).glob("documents-*/cleaning.json")]
+            done = [json.loads(path.read_text()) for path in Path(work).glob("documents-*/curation.json")]
             process.kill()
         if not done or started is None:
             raise SystemExit(f"prepare of {count} documents ended with {process.returncode} before its documents stage")
@@ -100,7 +100,7 @@ def prepare_documents(texts: Path, into: Path) -> None:
     """The stages of `prepare` on the made-up corpus with the rules of web text."""
     from datamodules import Files, GopherQuality, GopherRepetition, Length, NearDuplicates, TextSource
     from datamodules.prepare import prepare
-    from datamodules.tokenization.sentencepiece import TokenizerSettings
+    from datamodules.tokenization.base import TokenizerSettings
 
     rules = [Length(), GopherQuality(), GopherRepetition()]
     sources = {"web": TextSource(Files([str(texts)]), rules)}

@@ -97,7 +97,7 @@ def compare_rules(folder: Path) -> dict[str, Any]:
         """Measurements by name, of the texts as they are or with C4's lines."""
         step = next(made for made, _ in (mine for _, mine in rules.values()) if type(made).__name__ == kind)
         content = kept_texts if lined else texts
-        names = [limit.measure for limit in step.limits().values()]
+        names = [limit.measure for limit in step.thresholds().values()]
         from datamodules.curation.filters import c4, fineweb, gopher
 
         order = {
@@ -123,14 +123,16 @@ def compare_rules(folder: Path) -> dict[str, Any]:
                 row["dropped"] += theirs != text
             else:
                 lined = type(step).__name__ == "C4Page"
-                limits = [step.limits()[reason] for reason in about if isinstance(reason, str)]
-                values = [float(ours(type(step).__name__, lined)[limit.measure][number]) for limit in limits]
+                thresholds = [step.thresholds()[reason] for reason in about if isinstance(reason, str)]
+                values = [float(ours(type(step).__name__, lined)[limit.measure][number]) for limit in thresholds]
                 theirs = verdict is not True
                 mine = any(
                     COMPARISONS[limit.comparison](value, limit.threshold)  # type: ignore[arg-type]
-                    for limit, value in zip(limits, values, strict=True)
+                    for limit, value in zip(thresholds, values, strict=True)
                 )
-                shown = ", ".join(f"{limit.measure}={value:.6g}" for limit, value in zip(limits, values, strict=True))
+                shown = ", ".join(
+                    f"{limit.measure}={value:.6g}" for limit, value in zip(thresholds, values, strict=True)
+                )
                 row["dropped"] += theirs
             if theirs == mine:
                 row["agree"] += 1

@@ -25,7 +25,7 @@ from matplotlib import pyplot
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from callbacks.metrics_table import read_metrics  # noqa: E402
+from common.run_folder import read_metrics  # noqa: E402
 
 FOLDER = Path("runs/preferences")
 BETAS = (0.05, 0.1, 0.5)
@@ -100,7 +100,7 @@ def fit(name: str, config: str, overrides: dict[str, Any]) -> None:
 def curves(name: str) -> dict[str, list[tuple[int, float]]]:
     """Every validation metric of a run by step."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for step, _, metric, value in read_metrics(ROOT / FOLDER / name / "metrics.csv"):
+    for step, _, metric, value in read_metrics(ROOT / FOLDER / name):
         if metric.startswith("validation/"):
             found.setdefault(metric.removeprefix("validation/"), []).append((int(step), round(float(value), 4)))
     return found

@@ -26,7 +26,6 @@ sys.path.insert(0, str(ROOT))
 
 from models.decoder import DecoderConfig, build_decoder  # noqa: E402
 from models.flops import parameters  # noqa: E402
-from models.losses import linear_cross_entropy  # noqa: E402
 from models.optimizers.adamw import AdamW  # noqa: E402
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -56,7 +55,7 @@ def seconds_per_step(config: DecoderConfig, sequence_length: int, windows: int, 
         start = time.perf_counter()
         for _ in range(windows // micro_batch):
             hidden = decoder(tokens[:, :-1], documents).flatten(0, 1)
-            linear_cross_entropy(hidden, decoder.output.weight, tokens[:, 1:].flatten()).backward()
+            decoder.output.cross_entropy(hidden, tokens[:, 1:].flatten()).backward()
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)

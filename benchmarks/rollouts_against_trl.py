@@ -32,9 +32,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from alignment import GAE, PPO, FixedKL, GroupRelativeAdvantage, KLPenalty, LeaveOneOutAdvantage, PPOUpdates
-from alignment.rewards.base import Answer, Reward
+from alignment.rewards.base import Response, Reward
 from benchmarks.training_against_peers import Constant
-from datamodules.resumable import ResumableDataModule, StepBatch
+from datamodules.mixing.samplers import StepBatch
+from datamodules.resumable import ResumableDataModule
 from models import AdamW
 from models.decoder import Decoder, DecoderConfig, build_decoder
 from strategies import TensorParallelStrategy
@@ -67,8 +68,8 @@ class Numbers:
 class EvenShare(Reward):
     """Share of even token ids in an answer."""
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.tensor([sum(t % 2 == 0 for t in answer.tokens) / len(answer.tokens) for answer in answers])
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.tensor([sum(t % 2 == 0 for t in response.tokens) / len(response.tokens) for response in responses])
 
 
 class ModelScore(Reward):
@@ -82,9 +83,9 @@ class ModelScore(Reward):
         self.decoder = build_decoder(SCALAR, seed=1, device=device).requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
         assert self.decoder is not None
-        rows = [[*answer.prompt, *answer.tokens] for answer in answers]
+        rows = [[*response.prompt, *response.tokens] for response in responses]
         documents = torch.cat([torch.full((len(row),), number) for number, row in enumerate(rows)])[None]
         with torch.autocast("cpu", torch.bfloat16, enabled=torch.is_autocast_enabled("cpu")):
             hidden = self.decoder(torch.tensor([token for row in rows for token in row])[None], documents)[0]
@@ -139,19 +140,19 @@ def run_ours(task: str, steps: int, precision: str, folder: Path) -> dict[str, A
         module = PPO(
             EvenShare(),
             GroupRelativeAdvantage(),
-            updates=PPOUpdates(epochs=1),
-            answers=GROUP,
+            optimization=PPOUpdates(epochs=1),
+            group_size=GROUP,
             reference=None,
             **settings,
         )
     elif task == "rloo":
-        divergence = KLPenalty(FixedKL(0.05))
+        kl = KLPenalty(FixedKL(0.05))
         module = PPO(
-            EvenShare(), LeaveOneOutAdvantage(), divergence, updates=PPOUpdates(epochs=1), answers=GROUP, **settings
+            EvenShare(), LeaveOneOutAdvantage(), kl, optimization=PPOUpdates(epochs=1), group_size=GROUP, **settings
         )
     else:
-        divergence = KLPenalty(FixedKL(0.05))
-        module = PPO(ModelScore(), GAE(), divergence, updates=PPOUpdates(epochs=PPO_EPOCHS), **settings)
+        kl = KLPenalty(FixedKL(0.05))
+        module = PPO(ModelScore(), GAE(), kl, optimization=PPOUpdates(epochs=PPO_EPOCHS), **settings)
     record = Record()
     trainer = lightning.Trainer(
         default_root_dir=folder, accelerator="cpu", devices=1, strategy=TensorParallelStrategy(), max_steps=steps,

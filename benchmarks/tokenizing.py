@@ -72,9 +72,10 @@ def write_tokenizers(folder: Path, vocabulary_size: int) -> None:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    from datamodules.shards.write import sample_texts
-    from datamodules.tokenization.files import write_hugging_face_tokenizer
-    from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
+    from datamodules.tokenization.base import TokenizerSettings
+    from datamodules.tokenization.sentencepiece import train_tokenizer
+    from datamodules.tokenization.tokenizer_json import write_hugging_face_tokenizer
+    from datamodules.tokenization.training_sample import sample_texts
 
     sample = list(sample_texts(sorted((folder / "text").iterdir()), None, 16_000_000))
     tokenizer = train_tokenizer(sample, TokenizerSettings(vocabulary_size=vocabulary_size))

@@ -4,7 +4,6 @@ Lightning's ModelCheckpoint remembers in its own state which files it wrote, and
 a kill; this callback looks at the folder instead and has no state. Use ModelCheckpoint beside it to keep the best.
 """
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,35 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.preemption import StopRequest
 from common.errors import InputError
-
-_NAME = re.compile(r"step=(\d+)\.ckpt")
-
-
-def checkpoint_name(step: int) -> str:
-    """File name of the checkpoint after `step` optimizer steps."""
-    return f"step={step}.ckpt"
-
-
-def checkpoint_step(path: Path) -> int:
-    """Optimizer steps completed in a checkpoint, by its name.
-
-    Raises:
-        InputError: when the name is not `step=N.ckpt`.
-    """
-    match = _NAME.fullmatch(path.name)
-    if match is None:
-        raise InputError(f"checkpoint {path}: its name must be step=N.ckpt, N the optimizer steps completed")
-    return int(match[1])
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first."""
-    return sorted((path for path in folder.glob("*.ckpt") if _NAME.fullmatch(path.name)), key=checkpoint_step)
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps in a folder, or None."""
-    return next(reversed(checkpoints(folder)), None)
+from common.run_folder import CHECKPOINTS, checkpoint_name, checkpoint_step, checkpoints
 
 
 def log_now(trainer: lightning.Trainer) -> None:
@@ -68,7 +39,7 @@ def align_batch_counts(trainer: lightning.Trainer) -> None:
 
 def set_later_checkpoints_aside(run: Path, step: int) -> None:
     """Rename the checkpoints of a run after a step: they are about to be made again."""
-    for path in checkpoints(run / "checkpoints"):
+    for path in checkpoints(run):
         if checkpoint_step(path) > step:
             aside = path.with_name(f"{path.name}.abandoned-{time.strftime('%Y%m%d-%H%M%S')}")
             print(f"starting before {path}: it is now {aside.name}")
@@ -131,13 +102,13 @@ class Checkpoints(Checkpoint):
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Write the checkpoint of this step if that is not done, and delete old ones; on all ranks."""
-        folder = Path(trainer.default_root_dir) / "checkpoints"
+        run = Path(trainer.default_root_dir)
         if trainer.global_step != self._saved_step:
             log_now(trainer)
-            trainer.save_checkpoint(folder / checkpoint_name(trainer.global_step), weights_only=False)
+            trainer.save_checkpoint(run / CHECKPOINTS / checkpoint_name(trainer.global_step), weights_only=False)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
-            for path in checkpoints(folder)[: -self.keep]:
+            for path in checkpoints(run)[: -self.keep]:
                 trainer.strategy.remove_checkpoint(path)
         if self._stopping:
             if trainer.is_global_zero:

@@ -17,7 +17,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +24,10 @@ import lightning
 import torch
 
 from callbacks.throughput import Throughput
-from callbacks.wait_clock import (
-    BUBBLE,
-    CHECKPOINT,
-    COMMUNICATION,
-    COMPUTE,
-    EVALUATION,
-    INPUT,
-    LOST,
-    OTHER,
-    PURPOSES,
-    START,
-    Clock,
-    Waiting,
-)
+from callbacks.wait_clock import Clock, Waiting
+from common.goodput_ledger import CHECKPOINT, COMPUTE, EVALUATION, INPUT, OTHER, LedgerTotals, read_ledger
+from common.run_folder import GOODPUT
 
-LEDGER = "goodput.jsonl"
-HEADINGS = {
-    COMPUTE: "compute",
-    COMMUNICATION: "communication (exposed)",
-    BUBBLE: "pipeline bubble",
-    INPUT: "input wait",
-    CHECKPOINT: "checkpoints",
-    EVALUATION: "evaluation",
-    OTHER: "callbacks and logging",
-    START: "start-up",
-    LOST: "lost work",
-}
-"""Purpose -> what people call it."""
-TRAINING = (COMPUTE, COMMUNICATION, BUBBLE, INPUT)
 _STEP, _FETCH, _SAVE = "run_training_batch", "[_TrainingEpochLoop].train_dataloader_next", "save_checkpoint"
 _began: float | None = None
 _at_exit: list[Callable[[], None]] = []
@@ -90,10 +64,10 @@ class Goodput(lightning.Callback):
         if stage != "fit":
             return
         self._clock = Clock(self._began)
-        self._path = Path(trainer.default_root_dir) / LEDGER
+        self._path = Path(trainer.default_root_dir) / GOODPUT
         self._first, self._flops = trainer.is_global_zero, 0.0
         self._started = self._training = False
-        self._step, self._totals = 0, Totals()
+        self._step, self._totals = 0, LedgerTotals()
         self._device = trainer.strategy.root_device
         self._throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)
         self._gaps: list[tuple[Any, Any, dict[str, float]]] = []
@@ -269,96 +243,6 @@ class Goodput(lightning.Callback):
                 if file.read(1) != b"\n":  # torn by a kill
                     file.write(b"\n")
             file.write(json.dumps(line).encode() + b"\n")
-
-
-@dataclass
-class Totals:
-    """What a ledger's lines add up to.
-
-    Attributes:
-        kept: (step, seconds by purpose, FLOPs) of every line that still counts.
-        seconds: by purpose; those of steps that were done again, and of the time between a kill and the next start, are
-            lost.
-        flops: of kept steps.
-        lost_flops: of the others.
-        last: time of the last line; None before the first one, and after a run that was complete.
-        peak: FLOP/s of all devices together.
-        restarts: starts after the first one.
-        rewinds: steps back within a run.
-    """
-
-    kept: list[tuple[int, dict[str, float], float]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PURPOSES, 0.0))
-    flops: float = 0.0
-    lost_flops: float = 0.0
-    last: float | None = None
-    peak: float | None = None
-    restarts: int = -1
-    rewinds: int = 0
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Take one more line into account."""
-        if "start" in line:
-            self._rewind(line["step"])
-            if self.last is not None:
-                self.seconds[LOST] += max(line["start"] - self.last, 0.0)
-            self.peak, self.last, self.restarts = line["peak"], line["start"], self.restarts + 1
-        elif "rewind" in line:
-            self._rewind(line["rewind"])
-            self.rewinds += 1
-        else:
-            self.kept.append((line["step"], line["seconds"], line["flops"]))
-            for purpose, seconds in line["seconds"].items():
-                self.seconds[purpose] += seconds
-            self.flops += line["flops"]
-            self.last = None if line.get("complete") else line["time"]
-
-    def _rewind(self, step: int) -> None:
-        for _, booked, flops in (entry for entry in self.kept if entry[0] > step):
-            for purpose, seconds in booked.items():
-                self.seconds[purpose] -= seconds
-                self.seconds[LOST] += seconds
-            self.flops, self.lost_flops = self.flops - flops, self.lost_flops + flops
-        self.kept = [entry for entry in self.kept if entry[0] <= step]
-
-    @property
-    def total(self) -> float:
-        """Seconds of the wall clock."""
-        return sum(self.seconds.values())
-
-    def utilization(self) -> tuple[float, float] | None:
-        """Model FLOP/s utilization over the training steps that are kept, and over the wall clock; None if unknown."""
-        training = sum(self.seconds[purpose] for purpose in TRAINING)
-        if not self.peak or training <= 0 or not self.flops:
-            return None
-        return self.flops / training / self.peak, self.flops / self.total / self.peak
-
-    def numbers(self) -> dict[str, float]:
-        """The share of each heading and both utilizations, for loggers."""
-        total = self.total or 1.0
-        found = {purpose: seconds / total for purpose, seconds in self.seconds.items()}
-        if (both := self.utilization()) is not None:
-            found["mfu_steady"], found["mfu_end_to_end"] = both
-        return found
-
-
-def read_ledger(run: Path) -> Totals:
-    """The totals of a run's journal; a line torn by a kill is left out, what it would have said is lost time."""
-    totals = Totals()
-    path = run / LEDGER
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            if line.startswith(b"{") and line.endswith(b"}") and (parsed := _parsed(line)) is not None:
-                totals.add(parsed)
-    return totals
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        parsed: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return parsed
 
 
 def _purpose(name: str) -> str | None:

@@ -6,6 +6,7 @@ starts again in the same folder. Long format, `step,time,name,value`, is only ev
 
 import argparse
 import csv
+import io
 import os
 import time
 from collections.abc import Mapping
@@ -15,8 +16,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-TABLE = "metrics.csv"
-COLUMNS = ["step", "time", "name", "value"]
+from common.files import write_text_atomically
+from common.run_folder import METRICS, METRICS_COLUMNS, MetricRow, read_metrics
 
 
 class MetricsTable(Logger):
@@ -77,13 +78,13 @@ class MetricsTable(Logger):
         """Forget what was logged after a step, which a run goes back to."""
         self.finalize("rewound")
         rewind_metrics(self._folder, step)
-        rows = read_metrics(self._folder / TABLE) if (self._folder / TABLE).exists() else []
+        rows = read_metrics(self._folder) if (self._folder / METRICS).exists() else []
         self._step, self._names = step, {name for number, _, name, _ in rows if number == step}
 
     def _open(self) -> Any:
-        path = self._folder / TABLE
+        path = self._folder / METRICS
         if not path.exists():
-            write_metrics(path, [])
+            write_metrics(self._folder, [])
         return path.open("a", encoding="utf-8", newline="")
 
     @rank_zero_only
@@ -93,30 +94,14 @@ class MetricsTable(Logger):
             self._file = None
 
 
-Row = tuple[int, str, str, str]
+def write_metrics(run: Path, rows: list[MetricRow]) -> None:
+    """Replace the table of a run in one step."""
+    table = io.StringIO(newline="")
+    csv.writer(table, lineterminator="\n").writerows([METRICS_COLUMNS, *rows])
+    write_text_atomically(run / METRICS, table.getvalue())
 
 
-def read_metrics(path: Path) -> list[Row]:
-    """Rows (step, time, name, value) of a table; a last line torn by a kill is left out."""
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = list(csv.reader(whole.splitlines()))[1:]
-    return [(int(step), when, name, value) for step, when, name, value in rows]
-
-
-def write_metrics(path: Path, rows: list[Row]) -> None:
-    """Replace a table in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def rewind_metrics(folder: Path, step: int) -> None:
-    """Forget what a run logged after the step it continues from: it is about to log that again."""
-    path = folder / TABLE
-    if path.exists():
-        write_metrics(path, [row for row in read_metrics(path) if row[0] <= step])
+def rewind_metrics(run: Path, step: int) -> None:
+    """Remove what a run logged after the step it continues from: it is about to log that again."""
+    if (run / METRICS).exists():
+        write_metrics(run, [row for row in read_metrics(run) if row[0] <= step])

@@ -2,12 +2,15 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import BasePredictionWriter
+
+from common.files import write_text_atomically
+from common.run_folder import PREDICTIONS
 
 
 class Predictions(BasePredictionWriter):
@@ -25,19 +28,12 @@ class Predictions(BasePredictionWriter):
         if not getattr(trainer.strategy, "is_model_parallel_leader", True):
             return
         share = (trainer.distributed_sampler_kwargs or {"rank": 0})["rank"]
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"predictions-{share}.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            for batch in predictions:
-                for sample, nats, size in zip(batch["sample"], batch["nats"], batch["bytes"], strict=True):
-                    bits = nats / size / math.log(2) if size else None
-                    row = {
-                        "sample": sample,
-                        "source": batch["source"],
-                        "nats": nats,
-                        "bytes": size,
-                        "bits_per_byte": bits,
-                    }
-                    file.write(json.dumps(row) + "\n")
+        path = Path(trainer.default_root_dir) / PREDICTIONS.format(rank=share)
+        write_text_atomically(path, (json.dumps(row) + "\n" for batch in predictions for row in _rows(batch)))
         print(f"predictions: {path}")
+
+
+def _rows(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for sample, nats, size in zip(batch["sample"], batch["nats"], batch["bytes"], strict=True):
+        bits = nats / size / math.log(2) if size else None
+        yield {"sample": sample, "source": batch["source"], "nats": nats, "bytes": size, "bits_per_byte": bits}

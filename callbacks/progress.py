@@ -10,7 +10,7 @@ from tqdm import tqdm
 POSTFIX = {
     "train/loss": ("loss", "{:.3f}", 1),
     "train/reward": ("reward", "{:.3f}", 1),
-    "train/answers_per_second": ("answers/s", "{:,.0f}", 1),
+    "train/responses_per_second": ("responses/s", "{:,.0f}", 1),
     "throughput/tokens_per_second": ("tokens/s", "{:,.0f}", 1),
     "throughput/model_flops_per_second": ("GFLOP/s", "{:,.1f}", 1e-9),
     "throughput/share_of_peak": ("of peak", "{:.0%}", 1),

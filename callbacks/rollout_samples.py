@@ -28,4 +28,4 @@ class RolloutSamples(lightning.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         if trainer.is_global_zero and (step % self.every_steps == 0 or step == 1):
-            write_samples(trainer, [{"step": step, **row} for row in pl_module.latest_answers(self.answers)])
+            write_samples(trainer, [{"step": step, **row} for row in pl_module.latest_responses(self.answers)])

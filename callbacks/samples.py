@@ -8,6 +8,8 @@ import lightning
 from lightning.pytorch.loggers import WandbLogger
 
 from common.errors import InputError
+from common.files import write_text_atomically
+from common.run_folder import SAMPLES, read_samples
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
 
@@ -70,20 +72,10 @@ class Samples(lightning.Callback):
 
 def write_samples(trainer: lightning.Trainer, samples: list[dict[str, Any]]) -> None:
     """Put the samples of this step into the run's `samples.jsonl`, and into W&B where there is such a logger."""
-    path = Path(trainer.default_root_dir) / "samples.jsonl"
+    run = Path(trainer.default_root_dir)
     # A resumed run writes the samples of a step again: those of later steps are from before the kill.
-    earlier = [row for row in read_samples(path) if row["step"] < trainer.global_step]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in [*earlier, *samples]), encoding="utf-8")
-    temporary.rename(path)
+    earlier = [row for row in read_samples(run) if row["step"] < trainer.global_step]
+    write_text_atomically(run / SAMPLES, (json.dumps(row) + "\n" for row in [*earlier, *samples]))
     for logger in trainer.loggers:
         if samples and isinstance(logger, WandbLogger):
             logger.log_text("samples", columns=list(samples[0]), data=[list(row.values()) for row in samples])
-
-
-def read_samples(path: Path) -> list[dict[str, Any]]:
-    """The samples written so far; none when there is no file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -11,7 +11,6 @@ judge with the same settings, the one gradient norms, the other losses.
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,18 +20,13 @@ import lightning
 import torch
 
 from callbacks.async_scalars import AsyncScalars
-from callbacks.checkpoints import (
-    Checkpoints,
-    align_batch_counts,
-    checkpoint_step,
-    checkpoints,
-    set_later_checkpoints_aside,
-)
+from callbacks.checkpoints import Checkpoints, align_batch_counts, set_later_checkpoints_aside
 from callbacks.metrics_table import MetricsTable
 from common.errors import InputError
+from common.files import write_text_atomically
+from common.run_folder import CHECKPOINTS, SPIKES, checkpoint_step, checkpoints, read_spikes
 from models.optimizers.skip_step import NormHistory, SpikeSkip
 
-JOURNAL = "spikes.jsonl"
 ROLLED_BACK, LEFT_OUT, WATCHED = "rolled back", "left out", "watched"
 LOSS = "train/loss"
 
@@ -160,11 +154,11 @@ class SpikeGuard(lightning.Callback):
             first, stop = decision["skipped"]
             print(
                 f"loss {loss:.4g} at step {self._first}: back to {decision['checkpoint']}, leaving out samples "
-                f"{first} to {stop - 1}, see {JOURNAL}",
+                f"{first} to {stop - 1}, see {SPIKES}",
                 flush=True,
             )
         self._numbers = {"spikes/rollbacks": float(decision["rollbacks"])}
-        return_to(trainer, pl_module, Path(trainer.default_root_dir) / "checkpoints" / decision["checkpoint"])
+        return_to(trainer, pl_module, Path(trainer.default_root_dir) / CHECKPOINTS / decision["checkpoint"])
 
     def _decide(self, trainer: Any, step: int) -> dict[str, Any]:
         """Where to go back to and what to leave out, on the first process."""
@@ -179,10 +173,10 @@ class SpikeGuard(lightning.Callback):
         if attempt >= self.rollbacks:
             return {
                 "stop": f"loss spiked again at step {self._first} after going back {attempt} times for this place "
-                f"(samples {samples[0]} to {samples[-1]}, {folder / JOURNAL}): lower the learning rate, or leave the "
+                f"(samples {samples[0]} to {samples[-1]}, {folder / SPIKES}): lower the learning rate, or leave the "
                 "documents named there out"
             }
-        found = [path for path in checkpoints(folder / "checkpoints") if checkpoint_step(path) < self._first]
+        found = [path for path in checkpoints(folder) if checkpoint_step(path) < self._first]
         if not found:
             return {
                 "stop": f"loss spiked at step {self._first} and there is no earlier checkpoint to go back to: lower "
@@ -240,26 +234,11 @@ def return_to(trainer: Any, pl_module: Any, checkpoint: Path) -> None:
 
 def record_spike(trainer: Any, action: str, step: int, loss: float, decision: dict[str, Any]) -> None:
     """Append a spike, with what its batch was made of, to the run's `spikes.jsonl`, on disk before anything follows."""
-    folder, data = Path(trainer.default_root_dir), trainer.datamodule
+    run, data = Path(trainer.default_root_dir), trainer.datamodule
     row = {"time": time.time(), "step": step, "loss": repr(loss), "action": action, **decision}
     row["samples"] = data.origins(data.samples_of_step(step))
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = "".join(json.dumps(event) + "\n" for event in read_spikes(folder))
-    with (folder / JOURNAL).open("r+" if (folder / JOURNAL).exists() else "w", encoding="utf-8") as file:
-        file.truncate(len(whole.encode()))  # a line torn by a kill
-        file.seek(0, os.SEEK_END)
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_spikes(folder: Path) -> list[dict[str, Any]]:
-    """Every spike of a run, oldest first; a last line torn by a kill is left out."""
-    path = folder / JOURNAL
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    # Written whole: there are few of them, and a last line torn by a kill goes.
+    write_text_atomically(run / SPIKES, (json.dumps(event) + "\n" for event in [*read_spikes(run), row]))
 
 
 def rolled_back(events: list[dict[str, Any]], order: dict[str, Any]) -> list[tuple[int, int]]:

@@ -18,6 +18,8 @@ import torch.distributed
 from torch import Tensor
 
 from callbacks.memory import PeakMemory
+from common.files import write_text_atomically
+from common.run_folder import RUN_FACTS
 from models.attention import attended_pairs
 from models.flops import measured_matmul_peak, parameters, training_flops
 
@@ -108,7 +110,7 @@ class Throughput(lightning.Callback):
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.
         window = pl_module.config.sliding_window
-        self._pairs = self._pairs + attended_pairs(batch["document_ids"], batch.get("branches"), window)
+        self._pairs = self._pairs + attended_pairs(batch["document_ids"], batch.get("branch_ids"), window)
         if not stepped or trainer.global_step % trainer.log_every_n_steps:
             return
         done = self._flops_since(trainer, pl_module)
@@ -147,11 +149,7 @@ class Throughput(lightning.Callback):
     def _write(self, trainer: lightning.Trainer) -> None:
         self._facts["seconds_of_last_start"] = round(time.monotonic() - self._fit_start, 1)
         self._facts["steps"] = trainer.global_step
-        path = Path(trainer.default_root_dir) / "run.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".partial")
-        temporary.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")
-        temporary.rename(path)
+        write_text_atomically(Path(trainer.default_root_dir) / RUN_FACTS, json.dumps(self._facts, indent=1))
 
     def _restart(self) -> None:
         self._since, self._paused, self._tokens = time.monotonic(), 0.0, 0

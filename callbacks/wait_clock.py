@@ -16,9 +16,8 @@ import torch
 import torch.distributed
 import torch.distributed._functional_collectives as functional
 
-START, INPUT, COMPUTE, COMMUNICATION, BUBBLE = "start-up", "input", "compute", "communication", "bubble"
-CHECKPOINT, EVALUATION, OTHER, LOST = "checkpoint", "evaluation", "other", "lost"
-PURPOSES = (COMPUTE, COMMUNICATION, BUBBLE, INPUT, CHECKPOINT, EVALUATION, OTHER, START, LOST)
+from common.goodput_ledger import BUBBLE, COMMUNICATION, COMPUTE, PURPOSES, START
+
 Waits = list[tuple[Any, Any, str]]
 
 

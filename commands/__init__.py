@@ -1,3 +1,1 @@
-"""The commands that take no Trainer. They join what the packages may not know of each other: tokenizers, stored
-weights, decoders, rewards.
-"""
+"""Commands of the command line: one module each, started by `commands.cli` from the list in `commands.registry`."""

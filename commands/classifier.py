@@ -1,4 +1,4 @@
-"""`main.py classifier`: learns to tell two kinds of text apart, for `QualityClassifier` and `ToxicityClassifier`."""
+"""`classifier`: trains a text classifier for the filters `QualityClassifier` and `ToxicityClassifier`."""
 
 import json
 import unicodedata
@@ -16,22 +16,23 @@ from tqdm import tqdm
 
 from common.artifacts import write_checksums
 from common.errors import InputError
+from common.path_lists import PathList, path_list
 from datamodules.curation.filters.quality_classifier import DESCRIPTION, WEIGHTS, logits_of, sigmoid
 from datamodules.curation.filters.quality_classifier_training import featurize, fit_logistic_regression
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 from datamodules.readers import Files, Reader
 
 HELD_OUT = 10
-"""One text in so many is held out, by its hash: a copy never stands on both sides."""
+"""One text in ten is validation text, by its hash, so that copies of a text are on one side."""
 BINS = 10
 """Of the calibration, equally wide."""
 
 
 def train_classifier(
-    positive: Reader | str | list[str],
-    negative: Reader | str | list[str],
+    positive: Reader | PathList,
+    negative: Reader | PathList,
     output: str,
-    sample: Reader | str | list[str] | None = None,
+    sample: Reader | PathList | None = None,
     kept_share: float = 0.1,
     documents: int = 50_000,
     bucket_bits: int = 18,
@@ -109,14 +110,13 @@ def train_classifier(
     print(summary(description, folder))
 
 
-def read_texts(given: Reader | str | list[str], kind: str, documents: int, text_key: str) -> list[str]:
+def read_texts(given: Reader | PathList, kind: str, documents: int, text_key: str) -> list[str]:
     """Texts in canonical form, as rules see them.
 
     Raises:
         InputError: when there is none.
     """
-    paths = [given] if isinstance(given, str) else given
-    reader = paths if isinstance(paths, Reader) else Files(paths, text_key=text_key)
+    reader = given if isinstance(given, Reader) else Files(path_list(given), text_key=text_key)
 
     def texts() -> Iterator[str]:
         for file in reader.files():

@@ -1,4 +1,4 @@
-"""The command `constitution`: revisions to fine-tune on and preferences to learn from, made by a model and principles.
+"""`constitution`: revisions and AI preferences made by a model and principles (Constitutional AI).
 
 The stages themselves are in `alignment.constitutional.revisions` and `alignment.constitutional.ai_feedback`; between
 the two belongs a `fit`, so that the pairs come from the model that the revisions taught.
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import yaml
@@ -22,6 +22,7 @@ from alignment.constitutional.judge import Judge, LoadedModel
 from alignment.constitutional.llm_calls import AnnotationStage, PromptRecord, RecordedCalls
 from alignment.constitutional.record_log import Records, costs, json_lines, write_whole
 from alignment.constitutional.revisions import Revisions
+from commands.decoders import load_decoder
 from common.errors import InputError
 from common.fingerprint import fingerprint
 from datamodules.conversations.chat_template import ChatTemplate
@@ -29,7 +30,7 @@ from datamodules.conversations.multiple_choice import question_batches
 from datamodules.conversations.row_formats import Unusable, instruction, preference, question
 from datamodules.conversations.rows import Row, Rows
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
-from models.decoder import Decoder, materialize
+from models.decoder import Decoder
 from models.weights.source import WeightSource
 
 ROWS, SUMMARY = "rows.jsonl", "summary.json"
@@ -161,18 +162,13 @@ class LanguageModels:
             InputError: where there is none, or it is a reward model.
         """
         stored = WeightSource(Path(path))
-        config = stored.whole_config()
-        if config.scalar_output:
+        if stored.whole_config().scalar_output:
             raise InputError(f"init_from={path} is a reward model, which writes no text: name a language model")
         file = find_tokenizer(stored.path)
         tokenizer = load_tokenizer(file)
         template = ChatTemplate(chat_template or own_template(file) or "chatml", tokenizer)
         if (path, dtype) not in self._decoders:
-            with torch.device("meta"):
-                decoder = Decoder(config).to(dtype)
-            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-            materialize(decoder, torch.device(cast(Any, device)), 0, stored=stored.merged)
-            self._decoders[path, dtype] = decoder.eval()
+            self._decoders[path, dtype] = load_decoder(stored, dtype=dtype)
         return LoadedModel(self._decoders[path, dtype], tokenizer, template, question_batches, stored.identity)
 
 

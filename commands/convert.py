@@ -1,4 +1,7 @@
-"""`main.py convert`: a finished model in another form. No configuration: it brings its shape and its tokenizer."""
+"""`convert`: a finished model as one file of this project or as a Hugging Face folder.
+
+It needs no configuration: a model brings its shape and its tokenizer.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,13 +11,8 @@ import torch
 
 from common.errors import InputError
 from datamodules.conversations.chat_template import read_template
-from datamodules.tokenization.files import (
-    TEMPLATE,
-    find_tokenizer,
-    load_tokenizer,
-    own_template,
-    write_hugging_face_tokenizer,
-)
+from datamodules.tokenization.files import TEMPLATE, find_tokenizer, load_tokenizer, own_template
+from datamodules.tokenization.tokenizer_json import write_hugging_face_tokenizer
 from models.decoder import Decoder
 from models.weights.hugging_face_folder import write_hugging_face_folder
 from models.weights.hugging_face_names import to_hugging_face

@@ -1,4 +1,7 @@
-"""`main.py evaluate`: likelihoods of answers and of text. No configuration: a model brings shape and tokenizer."""
+"""`evaluate`: perplexity of text and accuracy on multiple-choice questions.
+
+It needs no configuration: a model brings its shape and its tokenizer.
+"""
 
 import functools
 import itertools
@@ -7,30 +10,31 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 import yaml
 
+from commands.decoders import load_decoder
 from common.errors import InputError
+from common.path_lists import PathList, path_list
 from datamodules.conversations.multiple_choice import Question, encode, question, question_batches, text_windows
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import FileRows, Row
 from datamodules.readers import Files
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import (
     find_tokenizer,
     load_tokenizer,
 )
-from datamodules.tokenization.sentencepiece import Tokenizer
-from models.decoder import Decoder, materialize
+from models.decoder import Decoder
 from models.inference.likelihood import accuracies, log_likelihoods
 from models.weights.source import WeightSource
 
 
 def evaluate(
     input: str,
-    questions: list[str] | None = None,
-    text: list[str] | None = None,
+    questions: PathList | None = None,
+    text: PathList | None = None,
     output: str | None = None,
     limit: int | None = None,
     window: int = 2048,
@@ -40,28 +44,25 @@ def evaluate(
 
     Args:
         input: a run's folder, a checkpoint, a file that `convert` wrote, or a Hugging Face folder.
-        questions: files of rows with HellaSwag's, ARC's or BLiMP's keys, or `context`, `choices` and `gold`.
-        text: files or folders of text, by document: perplexity a token and bits a byte.
+        questions: file or files of rows with HellaSwag's, ARC's or BLiMP's keys, or `context`, `choices` and `gold`.
+        text: files or folders of text, by document: perplexity per token and bits per byte.
         output: JSON file for the results; they are printed anyway.
-        limit: rows or documents of each file.
-        window: longest context with what is scored.
-        batch_tokens: computed at once.
+        limit: most rows or documents of each file.
+        window: longest context with what is scored, in tokens.
+        batch_tokens: tokens computed at once.
     """
     if not questions and not text:
         raise InputError("evaluate: name files with --questions or --text")
     if window < 2 or batch_tokens < 1 or (limit is not None and limit < 1):
         raise InputError(f"window={window}, batch_tokens={batch_tokens}, limit={limit}: need at least 2, 1 and 1")
     stored = WeightSource(Path(input))
-    tokenizer, config = load_tokenizer(find_tokenizer(stored.path)), stored.whole_config()
-    if config.scalar_output:
-        raise InputError(f"input={input} is a reward model: `main.py test` evaluates it, on pairs")
-    with torch.device("meta"):
-        decoder = Decoder(config)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    materialize(decoder, cast(torch.device, device), 0, stored=stored.merged)
+    tokenizer = load_tokenizer(find_tokenizer(stored.path))
+    if stored.whole_config().scalar_output:
+        raise InputError(f"input={input} is a reward model: `llm test` evaluates it, on pairs")
+    decoder = load_decoder(stored)
     score = functools.partial(score_file, decoder, tokenizer, limit=limit, window=window, batch_tokens=batch_tokens)
-    results = {path: score(path, is_text=False) for path in questions or []}
-    results |= {path: score(path, is_text=True) for path in text or []}
+    results = {path: score(path, is_text=False) for path in path_list(questions)}
+    results |= {path: score(path, is_text=True) for path in path_list(text)}
     print(yaml.safe_dump(results, sort_keys=False), end="")
     if output is not None:
         Path(output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from callbacks.metrics_table import TABLE
 from common.errors import InputError
+from common.run_folder import CONFIG, METRICS, RUN_FACTS
 
 
 def read_run_facts(folder: Path, said: str, needed: Sequence[str]) -> dict[str, Any]:
@@ -22,11 +22,11 @@ def read_run_facts(folder: Path, said: str, needed: Sequence[str]) -> dict[str, 
     """
     if not folder.is_dir():
         raise InputError(f"{said}: no folder is called so, name that of a finished run with Throughput")
-    for name in ("run.json", "config.yaml", TABLE):
+    for name in (RUN_FACTS, CONFIG, METRICS):
         if not (folder / name).is_file():
             raise InputError(f"{said}: no {name} in it, name the folder of a finished run with Throughput")
     try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        facts = json.loads((folder / RUN_FACTS).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{said}: its run.json is damaged ({error}), run it again to its end") from error
     if not isinstance(facts, dict):

@@ -1,7 +1,7 @@
-"""`scaling_law`: the law of one's own runs, from what they logged, with a picture.
+"""`scaling_law`: scaling law of finished runs, from what they logged, with a picture.
 
 Loss, parameters and tokens come from the runs' own files (`run.json`, `metrics.csv`, the saved configuration); nothing
-is trained here. A family of small runs to begin with: benchmarks/isoflop.py.
+is trained here. benchmarks/isoflop.py trains a family of small runs.
 """
 
 import json
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from callbacks.metrics_table import TABLE, read_metrics
 from callbacks.reports.scaling_chart import draw_scaling_law
 from commands.plan.setup import setup_of
 from commands.plan.tables import short
 from commands.run_facts import read_run_facts
 from common.errors import InputError
+from common.path_lists import PathList, path_list
+from common.run_folder import read_config, read_metrics
 from models.flops import matmul_parameters
 from strategies.planner.hardware import read_hardware
 from strategies.planner.scaling_laws import (
@@ -32,7 +32,7 @@ from strategies.planner.scaling_laws import (
 
 
 def scaling_law(
-    runs: list[str] | str,
+    runs: PathList,
     output: str = "scaling_law.png",
     metric: str = "train/loss",
     last: float = 0.05,
@@ -59,9 +59,8 @@ def scaling_law(
         raise InputError(f"resamples={resamples}: must not be negative, 0 draws none")
     if Path(output).suffix != ".png":
         raise InputError(f"output={output}: a PNG picture is written, give a name that ends in .png")
-    patterns = [runs] if isinstance(runs, str) else runs
     # A run that two patterns match counts once.
-    folders = {Path(name).resolve(): Path(name) for pattern in patterns for name in _matching(pattern)}.values()
+    folders = {Path(name).resolve(): Path(name) for pattern in path_list(runs) for name in _matching(pattern)}.values()
     # Sorted: drawings go by number, and the answer is that of the runs whatever their order.
     points = sorted((read_point(folder, metric, last) for folder in folders), key=lambda p: (p.parameters, p.tokens))
     law = fit_scaling_law(points)
@@ -129,12 +128,12 @@ def read_point(folder: Path, metric: str, last: float = 0.05) -> Point:
         InputError: for a folder without a finished run.
     """
     facts = read_run_facts(folder, f"runs={folder}", ("devices", "steps"))
-    configuration = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    configuration = read_config(folder)
     hardware = read_hardware(Path(__file__).parents[1] / "configs/hardware/cpu.yaml")
     setup, steps = setup_of(configuration, hardware, facts["devices"]), facts["steps"]
     if steps < setup.steps:
         raise InputError(f"runs={folder}: it ended at step {steps} of {setup.steps}, finish it or leave it out")
-    values = [(step, float(value)) for step, _, name, value in read_metrics(folder / TABLE) if name == metric]
+    values = [(step, float(value)) for step, _, name, value in read_metrics(folder) if name == metric]
     if not values:
         raise InputError(f"runs={folder}: its metrics.csv has no {metric}")
     if metric.startswith("train/"):

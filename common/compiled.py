@@ -1,9 +1,9 @@
-"""The one way loops are compiled here: without the interpreter's lock, and kept on disk until any of them changes.
+"""Numba compilation of loops: without the interpreter's lock, and cached on disk until any of them changes.
 
-Numba keeps what it compiled until the function's own file changes, but what a function calls in other files is compiled
-into it and would go stale unseen. So the folder of the kept code is named by the contents of every file that has loops:
-an edit of one compiles all anew (a minute), and no text is judged by yesterday's rule. Numbers that loops take from the
-module around them belong into such files too.
+Numba caches what it compiled until the function's own file changes, but what a function calls in other files is
+compiled into it and would go stale unseen. So the cache folder is named by the contents of every file that has loops:
+an edit of one compiles all of them again, which takes about a minute, and no text is measured by an earlier version of
+a rule. Numbers that loops take from the module around them belong in such files too.
 """
 
 import functools
@@ -14,26 +14,29 @@ from typing import Any
 import numba
 import xxhash
 
-PACKAGE = Path(__file__).parents[1] / "datamodules"
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("common", "datamodules")
+"""Packages that have loops."""
 MARK = b"import compiled"
 
 
 def sources_digest() -> str:
-    """Of the contents of all files with loops, in hexadecimal."""
+    """Digest of the contents of all files with loops, in hexadecimal."""
     digest = xxhash.xxh3_64()
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         if MARK in (content := path.read_bytes()):
-            digest.update(f"{path.relative_to(PACKAGE)}\0{len(content)}\0".encode())
+            digest.update(f"{path.relative_to(ROOT)}\0{len(content)}\0".encode())
             digest.update(content)
     return digest.hexdigest()
 
 
 def cache_folder() -> Path:
-    """Of compiled loops: where NUMBA_CACHE_DIR says, beside the package, or where that is read-only, at home."""
-    if asked := os.environ.get("NUMBA_CACHE_DIR"):
-        return Path(asked) / sources_digest()
-    beside = PACKAGE / "__pycache__"
-    can_write = os.access(beside if beside.exists() else PACKAGE, os.W_OK)
+    """Cache folder of compiled loops: in NUMBA_CACHE_DIR, else beside the package, or at home if that is read-only."""
+    if configured := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(configured) / sources_digest()
+    package = ROOT / PACKAGES[-1]
+    beside = package / "__pycache__"
+    can_write = os.access(beside if beside.exists() else package, os.W_OK)
     return (beside if can_write else Path.home() / ".cache/numba") / f"loops-{sources_digest()}"
 
 

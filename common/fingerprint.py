@@ -1,45 +1,55 @@
 """Fingerprints of settings and of source code, from which the names of prepared folders are made.
 
-Source code is fingerprinted by what it does: the abstract syntax tree without docstrings and comments, of a module and
-of all modules of this project that it imports. A comment edited makes nothing again; a line of a function that a step
-calls three imports away makes the step's result again. It is an over-estimate: a function that is imported and never
-called counts too. The versions of installed libraries that a closure imports count as well, since they decide its
-bytes.
+Source code counts by what it does: the abstract syntax tree, without docstrings and comments, of a module and of all
+modules of this project that it imports, and the versions of the installed libraries that these import. An edited
+comment makes nothing again; an edited line three imports away does. It is an over-estimate: a function that is imported
+and never called counts too. The `__init__.py` of a package counts only where something is imported from it by that
+name.
 """
 
 import ast
 import functools
 import importlib.metadata
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
 ROOT = Path(__file__).parents[1]
 """Folder of this project's packages."""
-OBSERVERS = ("callbacks",)
-"""Packages that only watch: what they import changes no result."""
+OBSERVERS = (
+    "callbacks",
+    "common.artifacts",
+    "common.console",
+    "common.errors",
+    "common.files",
+    "common.fingerprint",
+    "common.run_folder",
+)
+"""Modules that show, lock or write what others decide: an edit of one changes no result."""
 NEUTRAL = frozenset(
     {
-        "torch",
-        "lightning",
-        "torchmetrics",
-        "wandb",
-        "tqdm",
+        "aiohttp",
         "filelock",
+        "lightning",
         "matplotlib",
+        "ray",
+        "torch",
+        "torchmetrics",
+        "tqdm",
         "typing_extensions",
-        "yaml",
+        "wandb",
         "xxhash",
+        "yaml",
     }
 )
-"""Libraries that a closure may import without deciding the bytes of what is prepared."""
+"""Libraries that decide no byte of what is prepared."""
 
 
 def fingerprint(*inputs: Any) -> str:
-    """Twelve hexadecimal digits of JSON-able inputs; the same inputs give the same digits on every machine."""
+    """Fingerprint of JSON-able inputs, twelve hexadecimal digits, the same on every machine."""
     text = json.dumps(inputs, sort_keys=True, ensure_ascii=True)
     return xxhash.xxh3_64_hexdigest(text.encode())[:12]
 
@@ -48,18 +58,18 @@ def code_fingerprint(*modules: str, without: Iterable[str] = ()) -> str:
     """Fingerprint of modules by name, of all of this project that they import, and of the libraries' versions.
 
     Args:
-        modules: dotted names, as `datamodules.curation.filters.gopher`; a class gives its own by `__module__`.
-        without: prefixes of dotted names that do not decide the result, as reports.
+        modules: dotted names, as `datamodules.curation.filters.gopher`; a class gives its own by `__module__`. Modules
+            of other projects do not count.
+        without: dotted names of modules and packages that do not decide the result, as reports.
     """
-    prefixes = (*OBSERVERS, *without)
-    files = import_closure([file for name in modules if (file := module_file(name)) is not None], prefixes)
+    files = import_closure(filter(None, map(module_file, modules)), (*OBSERVERS, *without))
     code = {path.relative_to(ROOT).as_posix(): ast_fingerprint(path) for path in sorted(files)}
     return fingerprint(code, library_versions(files))
 
 
 def library_versions(files: Iterable[Path]) -> dict[str, str]:
     """Versions of the installed distributions that source files import, those in `NEUTRAL` left out."""
-    names = {name.split(".")[0] for file in files for name in imported_names(file.read_text(encoding="utf-8"))}
+    names = {name.split(".")[0] for file in files for name in _source(file).imports}
     distributions = _distributions()
     wanted = {distribution for name in names - NEUTRAL for distribution in distributions.get(name, ())}
     return {name: importlib.metadata.version(name) for name in sorted(wanted)}
@@ -83,7 +93,7 @@ def import_closure(files: Iterable[Path], without: tuple[str, ...] = OBSERVERS) 
 
     Args:
         files: source files of this project.
-        without: prefixes of dotted names that are not followed.
+        without: dotted names of modules and packages that are not followed.
     """
     found: set[Path] = set()
     waiting = list(files)
@@ -98,31 +108,34 @@ def import_closure(files: Iterable[Path], without: tuple[str, ...] = OBSERVERS) 
 @functools.cache
 def imported_files(path: Path, without: tuple[str, ...] = OBSERVERS) -> list[Path]:
     """Files of this project that a file imports."""
-    return [
-        file
-        for name in imported_names(path.read_text(encoding="utf-8"))
-        if not name.startswith(without) and (file := module_file(name)) is not None
-    ]
+    names = (name for name in _source(path).imports if not any(f"{name}.".startswith(f"{top}.") for top in without))
+    return [file for name in names if (file := module_file(name)) is not None]
 
 
-def imported_names(source: str) -> Iterator[str]:
-    """Dotted names in the import statements of a source, each of which may be a module."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def ast_fingerprint(path: Path) -> str:
+    """Fingerprint of a source file's syntax tree: comments, docstrings and layout do not count."""
+    return _source(path).fingerprint
+
+
+class _Source(NamedTuple):
+    """Dotted names that a source file imports, each of which may be a module, and the fingerprint of its tree."""
+
+    imports: tuple[str, ...]
+    fingerprint: str
 
 
 @functools.cache
-def ast_fingerprint(path: Path) -> str:
-    """Fingerprint of a source file's syntax tree: comments, docstrings and layout do not count."""
+def _source(path: Path) -> _Source:
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports: list[str] = []
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [line for line in body if not _is_text(line)] or [ast.Pass()]  # type: ignore[attr-defined]
-    return xxhash.xxh3_64_hexdigest(ast.unparse(tree).encode())[:12]
+    return _Source(tuple(imports), xxhash.xxh3_64_hexdigest(ast.unparse(tree).encode())[:12])
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -1,5 +1,6 @@
 from datamodules.conversations.rows import DocstringRows, FileRows
 from datamodules.conversations.synthetic_tasks import ArgumentRows, ArithmeticRows, BracketRows
+from datamodules.curation.config import TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
@@ -16,7 +17,6 @@ from datamodules.curation.filters.quality_classifier import QualityClassifier
 from datamodules.curation.filters.toxicity import ToxicityClassifier, WordList
 from datamodules.curation.filters.url_blocklist import UrlBlocklist
 from datamodules.curation.personal_data.mask import MaskPersonalData
-from datamodules.curation.pipeline import TextSource
 from datamodules.mixing.balance import Balance
 from datamodules.preferences import PreferenceData
 from datamodules.pretraining import PretrainingData

@@ -16,9 +16,12 @@ from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusa
 from datamodules.conversations.example_store import Example, Examples, read_summary, write_examples
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import Row, Rows
-from datamodules.resumable import ResumableDataModule
+from datamodules.resumable import DATA_STATE, ResumableDataModule
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore
-from datamodules.tokenization.sentencepiece import Tokenizer
+
+BATCHING = ("datamodules.mixing", "datamodules.resumable", "datamodules.conversations.packing")
+"""Modules that decide batches and no example on disk."""
 
 
 class ConversationDataModule(ResumableDataModule):
@@ -101,7 +104,7 @@ class ConversationDataModule(ResumableDataModule):
                 self.settings(),
                 self.validation_fraction,
                 self.split_seed,
-                code_fingerprint(type(self).__module__, type(self.rows).__module__),
+                code_fingerprint(type(self).__module__, type(self.rows).__module__, without=BATCHING),
             )
 
             def make(into: Path) -> None:
@@ -134,4 +137,4 @@ class ConversationDataModule(ResumableDataModule):
 
     def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
         """The tokenizer a checkpoint was trained with."""
-        return restore(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))
+        return restore(bytes(checkpoint[DATA_STATE]["tokenizer"].tolist()))

@@ -21,8 +21,8 @@ from datamodules.conversations.example_store import Example, Examples
 from datamodules.conversations.packing import fill_row, lay_out_pair, stack
 from datamodules.conversations.row_formats import Unusable, opening, preference
 from datamodules.conversations.rows import Row, Rows
-from datamodules.mixing.mixture import PADDING
-from datamodules.resumable import EpochOrder, StepBatch
+from datamodules.mixing.samplers import EpochOrder, StepBatch
+from datamodules.mixing.windows import PADDING
 
 ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, which tensor parallelism cuts along the sequence."""
@@ -81,9 +81,9 @@ class PairBatches(Dataset[dict[str, Any]]):
         """One row [1, T] and its pairs.
 
         Returns:
-            `tokens`, `labels`, `document_ids`, `branches` [1, T]; `answers` [1, T], which answer of the batch a label
-            belongs to, -1 for none; `ends` [A], where in the row each answer's last token is; `lengths` [A], labels
-            of each; `margins`, `example` [P], the example's number or -1 for a pair that only fills the batch;
+            `tokens`, `labels`, `document_ids`, `branch_ids` [1, T]; `response_ids` [1, T], which answer of the batch
+            a label belongs to, -1 for none; `ends` [A], where in the row each answer's last token is; `lengths` [A],
+            labels of each; `margins`, `example` [P], the example's number or -1 for a pair that only fills the batch;
             `probabilities` [P], that chosen is better, where any label of the data is in doubt; `reference` [A] if it
             is known; `sample` [P]; `source`.
         """
@@ -95,12 +95,14 @@ class PairBatches(Dataset[dict[str, Any]]):
         total = sum(len(part["tokens"]) for part in laid_out)
         row = fill_row(laid_out, -(-total // ROUND_TO) * ROUND_TO, self.pad)
         each = 3 if self.unrelated else 2
-        row["answers"] = np.where(row["answers"] < 0, -1, row["answers"] + each * np.maximum(row["document_ids"], 0))
+        row["response_ids"] = np.where(
+            row["response_ids"] < 0, -1, row["response_ids"] + each * np.maximum(row["document_ids"], 0)
+        )
         batch = stack([row])
-        lengths = np.bincount(row["answers"][row["answers"] >= 0], minlength=each * len(chosen))
+        lengths = np.bincount(row["response_ids"][row["response_ids"] >= 0], minlength=each * len(chosen))
         # Behind an answer's labels stands its last token, which predicts nothing.
         last_labels = np.full(len(lengths), -1)
-        last_labels[row["answers"][row["answers"] >= 0]] = np.flatnonzero(row["answers"] >= 0)
+        last_labels[row["response_ids"][row["response_ids"] >= 0]] = np.flatnonzero(row["response_ids"] >= 0)
         batch |= {
             "ends": torch.from_numpy(last_labels + 1),
             "lengths": torch.from_numpy(lengths),

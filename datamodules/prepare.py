@@ -5,7 +5,7 @@ buy that changing the vocabulary does not clean again.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,30 +16,21 @@ from common.artifacts import artifact_files, build_artifact, verified, write_che
 from common.console import announce
 from common.errors import InputError
 from common.fingerprint import code_fingerprint, fingerprint
+from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.passes.write import DOCUMENTS
-from datamodules.curation.pipeline import (
-    SUMMARY,
-    TIMINGS,
-    CurationConfig,
-    TextSource,
-    clean,
-    cleaning_fingerprint,
-    list_inputs,
-)
+from datamodules.curation.pipeline import SUMMARY, TIMINGS, curate, curation_fingerprint, list_inputs
 from datamodules.curation.reports.summary import format_table
 from datamodules.readers.base import provenance_name
 from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
-from datamodules.shards.write import DocumentFile, sample_texts, write_shards
+from datamodules.shards.write import DocumentFile, write_shards
+from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
-from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenization.sentencepiece import train_tokenizer
+from datamodules.tokenization.training_sample import sample_texts
 
-_TOKENIZER_CODE = (
-    "datamodules.tokenization.sentencepiece",
-    "datamodules.tokenization.hugging_face",
-    "datamodules.shards.write",
-)
-_SHARDS_CODE = ("datamodules.shards.write",)
+TRAINING_CODE = ("datamodules.tokenization.sentencepiece", "datamodules.tokenization.training_sample")
+HUGGING_FACE = "datamodules.tokenization.hugging_face"
 
 
 @dataclass(frozen=True)
@@ -95,12 +86,9 @@ def prepare(
     text = {name: source for name, source in sources.items() if name not in tokens}
     token_files = _token_files(tokens, validation_fraction, tokenizer, seed)
     documents = prepare_documents(folder, text, near_duplicates, validation_fraction, seed, curation) if text else None
-    chosen: Any = xxhash.xxh3_64_hexdigest(tokenizer.model) if isinstance(tokenizer, Tokenizer) else tokenizer.to_dict()
     documents_key = documents.name.removeprefix(f"{DOCUMENTS}-") if documents else None
-    tokenizer_key = fingerprint(documents_key, chosen, code_fingerprint(*_TOKENIZER_CODE))
-    described = [[provenance_name(part.file.name), *astuple(part)[2:], part.source] for part in token_files]
-    changed = [[part.file.size, part.file.changed] for part in token_files]
-    shards_key = fingerprint(tokenizer_key, described, changed, code_fingerprint(*_SHARDS_CODE))
+    tokenizer_key = tokenizer_fingerprint(documents_key, tokenizer)
+    shards_key = shards_fingerprint(tokenizer_key, tokenizer, token_files)
 
     def make_tokenizer(into: Path) -> None:
         made = tokenizer
@@ -125,6 +113,25 @@ def prepare(
         # Read again only when training ends: better refused before it begins.
         verified(documents / SUMMARY)
     return Prepared(documents, tokenizer_folder, shards)
+
+
+def tokenizer_fingerprint(documents_key: str | None, tokenizer: TokenizerSettings | Tokenizer) -> str:
+    """Fingerprint of the tokenizer; arguments as for `prepare`."""
+    if isinstance(tokenizer, Tokenizer):
+        model = xxhash.xxh3_64_hexdigest(tokenizer.model)
+        return fingerprint(documents_key, model, code_fingerprint(type(tokenizer).__module__))
+    return fingerprint(documents_key, tokenizer.to_dict(), code_fingerprint(*TRAINING_CODE))
+
+
+def shards_fingerprint(
+    tokenizer_key: str, tokenizer: TokenizerSettings | Tokenizer, token_files: Sequence[TokenFile]
+) -> str:
+    """Fingerprint of the shards; other arguments as for `prepare`."""
+    # A SentencePiece model does not depend on the other library, which may not be installed.
+    unused = () if type(tokenizer).__module__ == HUGGING_FACE else (HUGGING_FACE,)
+    described = [[provenance_name(part.file.name), *astuple(part)[2:], part.source] for part in token_files]
+    changed = [[part.file.size, part.file.changed] for part in token_files]
+    return fingerprint(tokenizer_key, described, changed, code_fingerprint("datamodules.shards.write", without=unused))
 
 
 def _token_files(
@@ -156,10 +163,10 @@ def prepare_documents(
 ) -> Path:
     """Folder of the first stage alone, made if it is not there; arguments as for `prepare`."""
     inputs, curation = list_inputs(sources), curation or CurationConfig()
-    key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
+    key = curation_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
 
     def make_documents(into: Path) -> None:
-        summary = clean(sources, inputs, into, near_duplicates, validation_fraction, seed, curation)
+        summary = curate(sources, inputs, into, near_duplicates, validation_fraction, seed, curation)
         announce(format_table(summary))
 
     return build_artifact(folder, DOCUMENTS, key, make_documents, resumable=True)

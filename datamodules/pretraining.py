@@ -12,22 +12,24 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.errors import InputError
+from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.curation.deduplication.url import UrlDuplicates
-from datamodules.curation.filters.base import CleaningStep
+from datamodules.curation.filters.base import CurationStep
 from datamodules.curation.personal_data.mask import MaskPersonalData
-from datamodules.curation.pipeline import CurationConfig, TextSource
 from datamodules.curation.reports.explain import documents_by_id, explain, format_examples
 from datamodules.curation.reports.summary import format_table
 from datamodules.mixing.balance import Balance, mixture_report
-from datamodules.mixing.mixture import EvaluationOrder, Mixture, PackedWindows, WindowedSource
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.mixing.mixture import EvaluationOrder, Mixture
+from datamodules.mixing.windows import PackedWindows, WindowedSource
 from datamodules.prepare import Prepared, prepare, prepare_documents, read_summary
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
+from datamodules.resumable import DATA_STATE, ResumableDataModule
 from datamodules.shards.format import Shard, open_shards
+from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, restore
-from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings
 
 
 class PretrainingData(ResumableDataModule):
@@ -70,7 +72,7 @@ class PretrainingData(ResumableDataModule):
         batch_size: int = 8,
         batch_size_warmup: BatchSizeWarmup | None = None,
         near_duplicates: NearDuplicates | None = NearDuplicates(),
-        steps: list[CleaningStep] | None = None,
+        steps: list[CurationStep] | None = None,
         url_duplicates: UrlDuplicates | None = UrlDuplicates(),
         repeated_lines: RepeatedLines | None = None,
         repeated_spans: RepeatedSpans | None = None,
@@ -131,7 +133,7 @@ class PretrainingData(ResumableDataModule):
             )
         return self.prepared
 
-    def clean(self) -> Path:
+    def curate(self) -> Path:
         """Folder of the clean documents, made if it is not there; nothing is tokenized."""
         return prepare_documents(
             self.folder, self.sources, self.near_duplicates, self.validation_fraction, self.seed, self.curation
@@ -139,12 +141,12 @@ class PretrainingData(ResumableDataModule):
 
     def explain(self, why: str) -> str:
         """What became of a document, by its id or path, and why."""
-        stage = self.clean()
+        stage = self.curate()
         return explain(stage, read_summary(stage), why)
 
     def examples(self, reason: str | None = None, samples: int = 3) -> str:
         """What cleaning did, and a few documents of each reason, or of one."""
-        stage = self.clean()
+        stage = self.curate()
         summary = read_summary(stage)
         shown = format_examples(stage, summary, reason, samples)
         return shown if reason else f"{format_table(summary)}{shown}"
@@ -167,20 +169,20 @@ class PretrainingData(ResumableDataModule):
         self.mix([])
         self.train_windows = PackedWindows(train, self.mixture.locate, token_bytes, pad)
 
-        held_out = {
+        validation = {
             name: WindowedSource(shards.get(("validation", name), []), self.sequence_length, keep_partial=True)
             for name in self.sources
         }
         self.validation_order = EvaluationOrder(
-            {name: len(source) for name, source in held_out.items()}, self.validation_windows
+            {name: len(source) for name, source in validation.items()}, self.validation_windows
         )
-        self.source_names = [name for name, source in held_out.items() if len(source)]
+        self.source_names = [name for name, source in validation.items() if len(source)]
         if not self.source_names:
             raise InputError(
                 f"validation_fraction={self.validation_fraction} holds no document out: every one is related to all "
                 "others or there is only one, raise it or add text"
             )
-        self.validation_dataset = PackedWindows(held_out, self.validation_order.locate, token_bytes, pad)
+        self.validation_dataset = PackedWindows(validation, self.validation_order.locate, token_bytes, pad)
 
     def mix(self, history: list[dict[str, Any]]) -> None:
         """Mix the samples that were consumed as they were, and those to come as the configuration asks.
@@ -189,18 +191,18 @@ class PretrainingData(ResumableDataModule):
             history: from a checkpoint, what was asked at which sample and the slots of each source that it came to.
         """
         weights, samples = {name: source.weight for name, source in self.sources.items()}, self.samples_of_run()
-        asked = self.balance.asked(weights, samples)
+        settings = self.balance.settings(weights, samples)
         tokens = {name: size * self.sequence_length for name, size in self.sizes.items()}
         self.wanted = self.balance.wanted(weights, tokens)
         self.mixture = Mixture(self.sizes, self.wanted, self.seed)
         for entry in history:
             self.mixture.change(entry["first"], np.array([entry["slots"][name] for name in self.sizes]))
-        if not history or history[-1]["asked"] != asked:
+        if not history or history[-1]["settings"] != settings:
             first = self.consumed_samples if history else 0
             slots = self.balance.slots(self.mixture, self.wanted, first, samples)
             named = dict(zip(self.mixture.names, slots.tolist(), strict=True))
             earlier = [entry for entry in history if entry["first"] < first]
-            history = [*earlier, {"first": first, "asked": asked, "slots": named}]
+            history = [*earlier, {"first": first, "settings": settings, "slots": named}]
         self.history = history
 
     def mixture_report(self) -> dict[str, dict[str, float]]:
@@ -270,4 +272,4 @@ class PretrainingData(ResumableDataModule):
 
     def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
         """The tokenizer a checkpoint was trained with, whatever has become of the data."""
-        return restore(bytes(checkpoint[type(self).__qualname__]["tokenizer"].tolist()))
+        return restore(bytes(checkpoint[DATA_STATE]["tokenizer"].tolist()))

@@ -15,7 +15,7 @@ from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.example_store import SPLITS, Example, Examples
 from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import Row, Rows
-from datamodules.resumable import EpochOrder, StepBatch
+from datamodules.mixing.samplers import EpochOrder, StepBatch
 
 
 class PromptBatches(Dataset[dict[str, Any]]):
@@ -158,7 +158,7 @@ class PromptData(ConversationDataModule):
     def state_dict(self) -> dict[str, Any]:
         """The position, and batches learned from so far; earlier ones may have been of another size."""
         # A batch is learned from in any number of optimizer steps: what those consumed is no property of theirs.
-        return super().state_dict() | {"counted_batches": self._learned_batches(), "stretches": []}
+        return super().state_dict() | {"counted_batches": self._learned_batches(), "segments": []}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where the checkpoint stopped."""

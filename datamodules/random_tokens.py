@@ -10,8 +10,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
-from datamodules.mixing.mixture import PADDING, ignore_labels
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.mixing.windows import PADDING, ignore_labels
+from datamodules.resumable import ResumableDataModule
 
 
 class RandomWindows(Dataset[dict[str, Any]]):

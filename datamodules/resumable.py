@@ -1,112 +1,51 @@
-"""What DataModules of numbered samples share: which of them this rank sees, and how many were learned from.
+"""Base LightningDataModule: deterministic sample order, data-parallel sharding and exact resumption.
 
-The only state is how far the order was consumed, counted in optimizer steps, because a prefetching loader is always
-ahead of what was learned from, what each step up to there consumed, and which stretches of it are left out.
+The state is the position in the order of samples, counted in optimizer steps because a prefetching loader is ahead of
+training; the batch size of each earlier step; and the ranges of samples that are skipped. Nothing is saved per worker
+or rank, so a run may continue on another number of them.
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning
-import xxhash
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
-from datamodules.mixing.mixture import PADDING, BatchDataset, DistributedBatchSampler, permute
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.mixing.samplers import BatchDataset, DistributedBatchSampler, StepBatch, StepBatchSampler
 from datamodules.mixing.skipped_samples import SkippedSamples
+from datamodules.mixing.windows import PADDING
+
+DATA_STATE = "data"
+"""Key of a data module's state in a checkpoint."""
 
 
-class EpochOrder:
-    """Sample number to item: all items once an epoch, in a new pseudo-random order each time.
+class DataStateKey(lightning.Callback):
+    """Moves a data module's state to `DATA_STATE` in the checkpoint.
 
-    Args:
-        items: their number.
-        seed: of all orders.
+    Lightning names it after the class, so that a renamed class would silently begin again at the first sample.
     """
 
-    def __init__(self, items: int, seed: int) -> None:
-        self.items, self.seed = items, seed
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[DATA_STATE] = checkpoint.pop(type(trainer.datamodule).__qualname__)  # type: ignore[attr-defined]
 
-    def __getitem__(self, sample: int) -> int:
-        epoch, position = divmod(sample, self.items)
-        return permute(position, self.items, xxhash.xxh3_64_intdigest(f"epoch/{epoch}".encode(), seed=self.seed))
-
-
-@dataclass(frozen=True)
-class BatchSizeWarmup:
-    """Batches that begin small and grow: early gradients agree with each other, so few samples tell the direction
-    (McCandlish et al. 2018). GPT-3 grew its batch over the first billions of tokens (Brown et al. 2020, section 2.3).
-
-    Args:
-        initial: windows in a micro-batch at first.
-        increment: windows added each time; every size is kept for equally many steps, as in Megatron-LM.
-        steps: optimizer steps until the full size.
-
-    Raises:
-        InputError: for a value out of its range.
-    """
-
-    initial: int
-    increment: int
-    steps: int
-
-    def __post_init__(self) -> None:
-        if min(self.initial, self.increment, self.steps) < 1:
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if DATA_STATE not in checkpoint:
             raise InputError(
-                f"batch_size_warmup: initial={self.initial}, increment={self.increment}, steps={self.steps}: all must "
-                "be at least 1"
+                f"the checkpoint of step {checkpoint['global_step']} holds no position in the data: name one of a "
+                "training run, or begin from its weights"
             )
-
-    def sizes(self, full: int) -> list[int]:
-        """Every size there is on the way to `full`, ascending."""
-        return [*range(self.initial, full, self.increment), full]
-
-    def size(self, step: int, full: int) -> int:
-        """Windows in a micro-batch of optimizer step number `step`."""
-        sizes = self.sizes(full)
-        return sizes[min(step * (len(sizes) - 1) // self.steps, len(sizes) - 1)]
-
-    def smaller(self, full: int) -> list[tuple[int, int]]:
-        """Every size below `full`, ascending, and the optimizer steps that it is kept for."""
-        sizes = self.sizes(full)
-        last = len(sizes) - 1
-        starts = [-(-number * self.steps // max(1, last)) for number in range(last + 1)]
-        return [(size, stop - start) for size, (start, stop) in zip(sizes, itertools.pairwise(starts), strict=False)]
-
-
-class StepBatch(NamedTuple):
-    """A micro-batch by its samples, and those of the whole optimizer step over all ranks; empty outside training."""
-
-    samples: list[int]
-    step: Sequence[int]
-
-
-class StepBatchSampler(Sampler[StepBatch]):
-    """Names with every micro-batch the samples of its optimizer step, so that losses can be divided by what is in it.
-
-    Args:
-        batches: of this rank, beginning with a step.
-        samples_per_step: over all ranks and accumulated batches.
-    """
-
-    def __init__(self, batches: DistributedBatchSampler, samples_per_step: int) -> None:
-        self.batches, self.samples_per_step = batches, samples_per_step
-
-    def __iter__(self) -> Iterator[StepBatch]:
-        first, taken, skipped = self.batches.start(), 0, self.batches.skipped
-        for samples in self.batches:
-            if taken == self.samples_per_step:
-                first, taken = skipped.after(first, taken), 0
-            if taken == 0:
-                step = skipped.take(first, self.samples_per_step)
-            taken += len(samples) * self.batches.ranks
-            yield StepBatch(samples, step)
+        trainer.datamodule.load_state_dict(checkpoint[DATA_STATE])  # type: ignore[attr-defined]
 
 
 class BatchSizeSegment(NamedTuple):
-    """Optimizer steps in a row with equally many samples each: after `step` of them `sample` was the first to come."""
+    """Optimizer steps in a row with one batch size; `sample` is the first sample number after `step` steps."""
 
     step: int
     sample: int
@@ -114,7 +53,7 @@ class BatchSizeSegment(NamedTuple):
 
 
 class ResumableDataModule(lightning.LightningDataModule):
-    """Deals sample numbers out to data-parallel ranks and remembers the position in their order.
+    """Data module of numbered samples: each rank's share of them, and the position in their order.
 
     Args:
         batch_size: windows in a micro-batch of one rank.
@@ -136,7 +75,21 @@ class ResumableDataModule(lightning.LightningDataModule):
         self.batch_size, self.workers, self.batch_size_warmup = batch_size, workers, batch_size_warmup
         self.consumed_samples = self.counted_steps = 0
         self.skipped = SkippedSamples()
-        self.stretches: list[BatchSizeSegment] = []
+        self.segments: list[BatchSizeSegment] = []
+
+    @property
+    def trainer(self) -> lightning.Trainer | None:
+        """The trainer, as Lightning sets it when a run begins."""
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: lightning.Trainer | None) -> None:
+        self._trainer = trainer
+        if isinstance(trainer, lightning.Trainer):
+            callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            if not any(isinstance(callback, DataStateKey) for callback in callbacks):
+                # First: other callbacks may look at the position when they load their own state.
+                callbacks.insert(0, DataStateKey())
 
     def ranks(self) -> tuple[int, int]:
         """This process's data-parallel rank and their number, as the strategy counts them."""
@@ -168,23 +121,23 @@ class ResumableDataModule(lightning.LightningDataModule):
                 before it.
         """
         if step < self.counted_steps:
-            stretch = self._stretch_of(step)
-            return self.skipped.after(stretch.sample, (step - stretch.step) * stretch.samples_per_step)
+            segment = self._segment_of(step)
+            return self.skipped.after(segment.sample, (step - segment.step) * segment.samples_per_step)
         samples = sum(map(self._samples_in, range(self.counted_steps, step)))
         return self.skipped.after(self.consumed_samples, samples)
 
     def samples_of_step(self, step: int) -> list[int]:
         """Samples of the whole optimizer step that made `step` of them complete, over all ranks."""
         earlier = step <= self.counted_steps
-        samples = self._stretch_of(step - 1).samples_per_step if earlier else self._samples_in(step - 1)
+        samples = self._segment_of(step - 1).samples_per_step if earlier else self._samples_in(step - 1)
         return self.skipped.take(self.position_at(step - 1), samples)
 
     def _samples_in(self, step: int) -> int:
         assert self.trainer is not None
         return self.batch_size_of(step) * self.ranks()[1] * self.trainer.accumulate_grad_batches
 
-    def _stretch_of(self, step: int) -> BatchSizeSegment:
-        found = [stretch for stretch in self.stretches if stretch.step <= step]
+    def _segment_of(self, step: int) -> BatchSizeSegment:
+        found = [segment for segment in self.segments if segment.step <= step]
         if not found:
             raise InputError(
                 f"samples of step {step + 1}: the checkpoint of step {self.counted_steps} that this run continues was "
@@ -192,9 +145,9 @@ class ResumableDataModule(lightning.LightningDataModule):
             )
         return found[-1]
 
-    def _stretches_up_to(self, step: int) -> list[BatchSizeSegment]:
+    def _segments_up_to(self, step: int) -> list[BatchSizeSegment]:
         """What earlier starts counted and what this one did."""
-        found, first, sample = list(self.stretches), self.counted_steps, self.consumed_samples
+        found, first, sample = list(self.segments), self.counted_steps, self.consumed_samples
         for samples, steps in itertools.groupby(map(self._samples_in, range(first, step))):
             found.append(BatchSizeSegment(first, sample, samples))
             number = sum(1 for _ in steps)
@@ -266,7 +219,7 @@ class ResumableDataModule(lightning.LightningDataModule):
         return {
             "consumed_samples": self.position(),
             "counted_steps": self.trainer.global_step,
-            "stretches": [list(stretch) for stretch in self._stretches_up_to(self.trainer.global_step)],
+            "segments": [list(segment) for segment in self._segments_up_to(self.trainer.global_step)],
             "skipped": [list(pair) for pair in self.skipped.ranges],
             "order": self.order(),
         }
@@ -290,4 +243,4 @@ class ResumableDataModule(lightning.LightningDataModule):
             self.skipped.add(first, stop)
         self.consumed_samples = state_dict["consumed_samples"]
         self.counted_steps = state_dict["counted_steps"]
-        self.stretches = [BatchSizeSegment(*numbers) for numbers in state_dict.get("stretches", ())]
+        self.segments = [BatchSizeSegment(*numbers) for numbers in state_dict.get("segments", ())]

@@ -16,8 +16,8 @@ from datamodules.conversations.example_store import Example, Examples
 from datamodules.conversations.packing import Part, fill_row, lay_out_conversation, pack, stack
 from datamodules.conversations.row_formats import Unusable, instruction, opening
 from datamodules.conversations.rows import Row, Rows
-from datamodules.mixing.mixture import PADDING, ignore_labels
-from datamodules.resumable import EpochOrder, StepBatch
+from datamodules.mixing.samplers import EpochOrder, StepBatch
+from datamodules.mixing.windows import PADDING, ignore_labels
 
 
 class PackedConversations(Dataset[dict[str, Any]]):

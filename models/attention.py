@@ -24,12 +24,12 @@ from models.kv_cache import KeyValueCache
 from models.layers import RMSNorm, rotary_angles, rotate
 
 
-def positions_in_documents(document_ids_BT: Tensor, branches_BT: Tensor | None = None) -> Tensor:
+def positions_in_documents(document_ids_BT: Tensor, branch_ids_BT: Tensor | None = None) -> Tensor:
     """Distance of each token from the first token of its document in the same row, other branches not counted.
 
     Args:
         document_ids_BT: integers; equal neighbors belong to one document.
-        branches_BT: integers; 0 is the prompt, every other number a branch that continues it. None is no branches.
+        branch_ids_BT: integers; 0 is the prompt, every other number a branch that continues it. None is no branches.
 
     Returns:
         int64 positions [B, T], 0 at every start of a document and of a row.
@@ -37,17 +37,17 @@ def positions_in_documents(document_ids_BT: Tensor, branches_BT: Tensor | None =
     columns = torch.arange(document_ids_BT.shape[1], device=document_ids_BT.device).expand_as(document_ids_BT)
     begins = changes(document_ids_BT)
     first = torch.where(begins, columns, 0).cummax(dim=1).values
-    if branches_BT is None:
+    if branch_ids_BT is None:
         return columns - first
-    first_of_branch = torch.where(begins | changes(branches_BT), columns, 0).cummax(dim=1).values
-    is_prompt = branches_BT == 0
+    first_of_branch = torch.where(begins | changes(branch_ids_BT), columns, 0).cummax(dim=1).values
+    is_prompt = branch_ids_BT == 0
     prompt_end = torch.where(is_prompt, columns + 1, torch.where(begins, columns, 0)).cummax(dim=1).values
     return torch.where(is_prompt, columns, prompt_end + columns - first_of_branch) - first
 
 
-def attended_pairs(document_ids_BT: Tensor, branches_BT: Tensor | None = None, window: int | None = None) -> Tensor:
+def attended_pairs(document_ids_BT: Tensor, branch_ids_BT: Tensor | None = None, window: int | None = None) -> Tensor:
     """How many (query, key) pairs attention computes, a scalar on the device."""
-    seen_BT = positions_in_documents(document_ids_BT, branches_BT) + 1
+    seen_BT = positions_in_documents(document_ids_BT, branch_ids_BT) + 1
     return (seen_BT if window is None else seen_BT.clamp(max=window)).sum()
 
 
@@ -71,16 +71,16 @@ class AttentionPattern:
 
     @classmethod
     def of(
-        cls, document_ids_BT: Tensor, config: DecoderConfig, dtype: torch.dtype, branches_BT: Tensor | None = None
+        cls, document_ids_BT: Tensor, config: DecoderConfig, dtype: torch.dtype, branch_ids_BT: Tensor | None = None
     ) -> "AttentionPattern":
         """Layout of packed rows: rectangles on a CPU, blocks on other devices. `dtype` is that of queries and keys."""
-        if document_ids_BT.device.type == "cpu" and branches_BT is None and not changes(document_ids_BT)[:, 1:].any():
+        if document_ids_BT.device.type == "cpu" and branch_ids_BT is None and not changes(document_ids_BT)[:, 1:].any():
             return cls.causal(document_ids_BT, config, dtype)
-        positions = positions_in_documents(document_ids_BT, branches_BT)
+        positions = positions_in_documents(document_ids_BT, branch_ids_BT)
         angles = rotary_angles(positions, config, dtype)
         if document_ids_BT.device.type == "cpu":
-            return cls(angles, sequences=PackedDocuments.of(document_ids_BT, branches_BT, config.sliding_window))
-        return cls(angles, blocks=document_block_mask(document_ids_BT, positions, branches_BT, config.sliding_window))
+            return cls(angles, sequences=PackedDocuments.of(document_ids_BT, branch_ids_BT, config.sliding_window))
+        return cls(angles, blocks=document_block_mask(document_ids_BT, positions, branch_ids_BT, config.sliding_window))
 
     @classmethod
     def causal(cls, like_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> "AttentionPattern":

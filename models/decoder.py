@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from common.errors import InputError
 from models.attention import Attention, AttentionPattern
 from models.config import DecoderConfig
+from models.head import OutputHead
 from models.kv_cache import KeyValueCache
 from models.layers import RMSNorm, SwiGLU, compute_dtype
 from models.lora import add_lora
@@ -43,7 +44,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The whole decoder. `forward` ends at the last norm: losses and sampling apply `output` themselves, in pieces.
+    """The whole decoder. `forward` ends at the last norm: losses and sampling call the methods of `output`.
 
     A stage of a pipeline is this class with sub-modules left out: without `tok_embeddings` it takes the hidden states
     of the stage before in place of tokens, without `norm` it ends at its last block.
@@ -55,7 +56,7 @@ class Decoder(nn.Module):
         self.tok_embeddings = nn.Embedding(config.vocabulary_size, config.width)
         self.layers = nn.ModuleDict({str(index): DecoderBlock(config) for index in range(config.layers)})
         self.norm = RMSNorm(config.width, config.norm_epsilon)
-        self.output = nn.Linear(config.width, 1 if config.scalar_output else config.vocabulary_size, bias=False)
+        self.output = OutputHead(config.width, 1 if config.scalar_output else config.vocabulary_size)
         if config.tied_embeddings:
             self.output.weight = self.tok_embeddings.weight
         if config.lora is not None:
@@ -68,7 +69,7 @@ class Decoder(nn.Module):
         tokens_BT: Tensor,
         document_ids_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
-        branches_BT: Tensor | None = None,
+        branch_ids_BT: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the last norm.
 
@@ -77,14 +78,14 @@ class Decoder(nn.Module):
             document_ids_BT: integers, equal for neighbors of one document; None means one document a row.
             cache: takes the keys and values of whole prompts, packed as documents; or, without `document_ids_BT`, of
                 one token a slot, which sees what its slot holds.
-            branches_BT: 0 for a document's prompt, other integers for what continues it; None is no branches.
+            branch_ids_BT: 0 for a document's prompt, other integers for what continues it; None is no branches.
 
         Returns:
             [B, T, C] in the dtype of the computation.
         """
         dtype = compute_dtype(next(self.layers.parameters()))
         if document_ids_BT is not None:
-            layout = AttentionPattern.of(document_ids_BT, self.config, dtype, branches_BT)
+            layout = AttentionPattern.of(document_ids_BT, self.config, dtype, branch_ids_BT)
         elif cache is not None:
             layout = AttentionPattern.decoding(cache, self.config)
         else:

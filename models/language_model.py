@@ -13,11 +13,11 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from common.constants import IGNORE
 from common.errors import InputError
 from models.bits_per_byte import BitsPerByte
 from models.decoder import Decoder, DecoderConfig, WeightLookup, auxiliary_loss, materialize
 from models.lora import LoRA
-from models.losses import IGNORE, linear_cross_entropy, token_negative_log_likelihood
 from models.optimizers.adamw import OptimizerFactory, Schedule, scale_gradients
 from models.optimizers.skip_step import NormHistory, SpikeSkip
 
@@ -35,7 +35,7 @@ class LanguageModel(lightning.LightningModule):
         optimizer: factory of the optimizer.
         schedule: learning-rate factor by step.
         decoder: shape of the model; null takes that of `init_from`.
-        z_loss: weight of the squared log-normalizer, see `models.losses`.
+        z_loss: weight of the squared log-normalizer, see `models.head`.
         initial_seed: seed of the initial weights.
         init_from: weights to begin with: a run's folder, a checkpoint, or a file that `convert` wrote.
         lora: train low-rank adapters instead of the whole model.
@@ -110,7 +110,7 @@ class LanguageModel(lightning.LightningModule):
                 pipeline may compute it in pieces.
         """
         assert self.decoder is not None
-        return head(self.decoder(batch["tokens"], batch["document_ids"], branches_BT=batch.get("branches")), batch)
+        return head(self.decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch.get("branch_ids")), batch)
 
     def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the labels, summed and divided by `label_count`."""
@@ -119,17 +119,16 @@ class LanguageModel(lightning.LightningModule):
         if batch.get("few_labels"):
             # Where most positions have no label, their logits would be most of the work.
             hidden, labels = hidden[labels != IGNORE], labels[labels != IGNORE]
-        loss = linear_cross_entropy(hidden, self.decoder.output.weight, labels, self.z_loss, count=batch["label_count"])
+        loss = self.decoder.output.cross_entropy(hidden, labels, self.z_loss, batch["label_count"])
         auxiliary = auxiliary_loss(self.decoder)
         return loss if auxiliary is None else loss + auxiliary
 
+    @torch.no_grad()
     def token_losses(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats of every label, [B, T]."""
         assert self.decoder is not None
         labels = batch["labels"]
-        return token_negative_log_likelihood(
-            hidden.flatten(0, 1), self.decoder.output.weight, labels.flatten()
-        ).view_as(labels)
+        return -self.decoder.output.log_probabilities(hidden.flatten(0, 1), labels.flatten()).view_as(labels)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
         """The mean over labels. Where batches hold unequally many, each brings its share of the step's as

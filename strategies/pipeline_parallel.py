@@ -11,38 +11,21 @@ out runs the model once more and throws gradients away.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.distributed import P2POp
-from torch.distributed.pipelining import (
-    PipelineStage,
-    Schedule1F1B,
-    ScheduleGPipe,
-    ScheduleInterleaved1F1B,
-    ScheduleInterleavedZeroBubble,
-    ScheduleZBVZeroBubble,
-)
+from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor import DTensor
 
 from common.errors import InputError
 from strategies.parallel.gradient_norm import gradient_norm, settle_gradients
 from strategies.parallel.pipeline_stages import layer_costs, prune, split_layers, stage_view
+from strategies.parallel.precomputed_gradients import loss_with_gradients
+from strategies.parallel.schedules import ScheduleName, find_schedule
 from strategies.tensor_parallel import TensorParallelStrategy
-
-Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "interleaved_zero_bubble", "zbv"]
-
-_SCHEDULES: dict[str, Any] = {
-    "gpipe": ScheduleGPipe,
-    "1f1b": Schedule1F1B,
-    "interleaved_1f1b": ScheduleInterleaved1F1B,
-    "interleaved_zero_bubble": ScheduleInterleavedZeroBubble,
-    "zbv": ScheduleZBVZeroBubble,
-}
-ONE_STAGE = ("gpipe", "1f1b")
-ZERO_BUBBLE = ("interleaved_zero_bubble", "zbv")
 
 Batch = dict[str, Any]
 HeadFunction = Callable[[Tensor, Batch], Tensor]
@@ -72,15 +55,15 @@ class PipelineParallelStrategy(TensorParallelStrategy):
     def __init__(
         self,
         pipeline_parallel_size: int,
-        schedule: Schedule = "1f1b",
+        schedule: ScheduleName = "1f1b",
         microbatches: int = 4,
         stages_per_rank: int | None = None,
         **further: Any,
     ) -> None:
         super().__init__(**further)
         self.asked["pp"] = pipeline_parallel_size
-        self.schedule, self.microbatches = schedule, microbatches
-        self.stages_per_rank = stages_per_rank or (1 if schedule in ONE_STAGE else 2)
+        self.schedule, self.microbatches = find_schedule(schedule), microbatches
+        self.stages_per_rank = self.schedule.stages_per_rank(stages_per_rank)
         self._waiting: list[Batch] = []
         self._schedules: dict[Any, Any] = {}
         self._views: list[nn.Module] = []
@@ -121,33 +104,8 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 "strategies.TensorParallelStrategy"
             )
         super().preflight(trainer)
-        name, count = self.schedule, self.microbatches * trainer.accumulate_grad_batches
-        if name not in _SCHEDULES:
-            raise InputError(f"schedule={name}: choose one of {', '.join(_SCHEDULES)}")
-        right = self.stages_per_rank == 1 if name in ONE_STAGE else self.stages_per_rank >= 2
-        if not right or (name == "zbv" and self.stages_per_rank != 2):
-            need = {"zbv": "exactly 2"}.get(name, "exactly 1" if name in ONE_STAGE else "at least 2")
-            raise InputError(
-                f"stages_per_rank={self.stages_per_rank}: schedule {name} needs {need}, change one of them"
-            )
-        if self.compile_backend is not None and name in ZERO_BUBBLE:
-            raise InputError(
-                f"compile_backend={self.compile_backend}: schedule {name} cuts the backward pass in two, which "
-                "compiled blocks cannot; set it to null or take 1f1b or interleaved_1f1b"
-            )
-        if self.float8 and name in ZERO_BUBBLE:
-            raise InputError(
-                f"float8=true: schedule {name} cuts the backward pass in two, which 8-bit products make in one piece; "
-                "set it to false or take 1f1b or interleaved_1f1b"
-            )
-        if self.activation_checkpointing != "none" and name in ZERO_BUBBLE:
-            # torch's `stage_backward_weight` enters the graph once for each group of parameters, and checkpointing
-            # computes a block again in each: ten times a block instead of once. Selective would raise at the second.
-            raise InputError(
-                f"activation_checkpointing={self.activation_checkpointing}: schedule {name} goes through a block's "
-                "backward graph once for each of its matrices, and recomputes the block each time; take none, or 1f1b "
-                "or interleaved_1f1b"
-            )
+        self.schedule.check_stages_per_rank(self.stages_per_rank)
+        self.schedule.check_backward(self.compile_backend, self.float8, self.activation_checkpointing)
         batches = trainer.datamodule.batch_sizes() if hasattr(trainer.datamodule, "batch_sizes") else []
         for batch in batches:
             if batch % self.microbatches:
@@ -156,26 +114,14 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 raise InputError(
                     f"microbatches={self.microbatches} does not divide batch_size={batch}: choose one of {fits}"
                 )
-        fewest = 1 if name == "gpipe" else self.sizes.pp if name.startswith("interleaved") else self.stages
-        if count < fewest:
-            raise InputError(
-                f"microbatches={self.microbatches} x accumulate_grad_batches={trainer.accumulate_grad_batches}: "
-                f"schedule {name} over {self.stages} stages needs at least {fewest}, raise one of them"
-            )
-        if name.startswith("interleaved") and count % max(1, count // self.sizes.pp):
-            raise InputError(
-                f"{count} micro-batches a step: schedule {name} needs a multiple of {count // self.sizes.pp} "
-                f"(rounds of {self.sizes.pp}), change microbatches"
-            )
+        self.schedule.check_microbatches(self.microbatches, trainer.accumulate_grad_batches, self.sizes.pp, self.stages)
         layers = getattr(getattr(trainer.lightning_module, "config", None), "layers", None)
         if layers is not None and layers < self.stages:
             raise InputError(f"layers={layers}: fewer than the {self.stages} pipeline stages, use fewer stages")
 
     def owner(self, stage: int) -> int:
-        """Rank along pp that holds a stage: in turn, or there and back again for a V."""
-        if self.schedule == "zbv" and stage >= self.sizes.pp:
-            return 2 * self.sizes.pp - 1 - stage
-        return stage % self.sizes.pp
+        """Rank along `pp` that holds a stage."""
+        return self.schedule.owner(stage, self.sizes.pp)
 
     @property
     def my_stages(self) -> list[int]:
@@ -271,7 +217,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         made = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
         for parameter in parameters:
             parameter.grad = None
-        return cast(Tensor, _HandOver.apply(torch.zeros((), device=self.root_device, requires_grad=True), loss, made))
+        return loss_with_gradients(loss, made)
 
     def _microbatch_loss(self, hidden: Tensor, index: Tensor) -> Tensor:
         assert self._head is not None
@@ -301,10 +247,11 @@ class PipelineParallelStrategy(TensorParallelStrategy):
             for each in stages:
                 for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
                     setattr(each, name, self._as_action(getattr(each, name)))
-            chosen = stages[0] if self.schedule in ONE_STAGE else stages
+            chosen = stages[0] if self.schedule.has_one_stage else stages
             # Losses are shares of the whole batch already: nothing is to be divided by the number of pieces.
-            schedule = _SCHEDULES[self.schedule](chosen, count, loss_fn=self._microbatch_loss, scale_grads=False)
-            self._schedules[key] = schedule
+            self._schedules[key] = self.schedule.torch_class(
+                chosen, count, loss_fn=self._microbatch_loss, scale_grads=False
+            )
         return self._schedules[key]
 
     def _as_action(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -392,25 +339,6 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         if parameters is None:
             parameters = [p for name, p in self.lightning_module.named_parameters() if name not in self.alias]
         return gradient_norm(parameters, self.sizes, self.root_device)
-
-
-class _HandOver(torch.autograd.Function):
-    """A loss whose gradients exist already: backward hands them to their parameters, times what comes in."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, loss: Tensor, made: list[tuple[nn.Parameter, Tensor]]) -> Tensor:
-        ctx.made = made
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None, None]:
-        (factor,) = grad_outputs
-        gradients = [gradient for _, gradient in ctx.made]
-        torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in gradients], factor)
-        for parameter, gradient in ctx.made:
-            parameter.grad = gradient
-        ctx.made = None
-        return None, None, None
 
 
 def cut(batch: Batch, pieces: int) -> list[Batch]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from callbacks.metrics_table import read_metrics
-from main import build, main
+from commands.lightning_cli import build_cli
+from common.run_folder import read_metrics
+from main import main
 from models.config import DecoderConfig
 from models.decoder import build_decoder
 from models.weights.single_file import write_safetensors
@@ -108,13 +109,11 @@ def test_every_command_works_on_a_trained_run(
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert facts["steps"] == 4
     assert facts["matmul_peak_flops"] == 1e11
-    rates = [
-        float(row[3]) for row in read_metrics(tmp_path / "run/metrics.csv") if row[2] == "throughput/share_of_peak"
-    ]
+    rates = [float(row[3]) for row in read_metrics(tmp_path / "run") if row[2] == "throughput/share_of_peak"]
     assert len(rates) == 4
     assert all(0 < rate < 1 for rate in rates)
     capsys.readouterr()
-    main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "5", "--samples", "2"])
+    main(["generate", "--input", str(tmp_path / "run"), "--prompt", "Ba", "--max_new_tokens", "5", "--samples", "2"])
     assert capsys.readouterr().out.count("Ba") >= 2
     for command in ("validate", "test", "predict", "report"):
         main([command, "--config", config])
@@ -180,7 +179,7 @@ def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, ba
         else:
             begin += [f"--model.init_args.reward.init_args.init_from={member}"]
             begin += [f"--model.init_args.critic_init_from={member}"]
-    cli = build(["--config", str(path), f"--trainer.default_root_dir={tmp_path}", *begin], run=False)
+    cli = build_cli(["--config", str(path), f"--trainer.default_root_dir={tmp_path}", *begin], run=False)
     assert cli.model.config.vocabulary_size == cli.datamodule.vocabulary_size
 
 
@@ -261,7 +260,7 @@ def test_a_damaged_shard_or_checkpoint_stops_the_run(
     content[7] ^= 1
     tokens.write_bytes(content)
     assert "checksum" in refused(["fit", "--config", config], capsys)
-    assert "no checkpoint in" in refused(["generate", "--config", config], capsys)
+    assert "no checkpoint in" in refused(["validate", "--config", config], capsys)
 
 
 def test_bfloat16_learns_what_float32_learns(configure: Configure, tmp_path: Path) -> None:
@@ -283,7 +282,7 @@ def test_the_precision_for_machines_without_bf16_units(
 ) -> None:
     config = str(configure())
     for units, taken in ((False, "32-true"), (True, "bf16-mixed")):
-        monkeypatch.setattr("main.has_bf16_matrix_units", lambda device, units=units: units)
-        cli = build(["--config", config, "--trainer.precision", "bf16-mixed"], run=False)
+        monkeypatch.setattr("commands.lightning_cli.has_bf16_matrix_units", lambda device, units=units: units)
+        cli = build_cli(["--config", config, "--trainer.precision", "bf16-mixed"], run=False)
         assert cli.trainer.precision == taken
     assert "32-true instead of bf16-mixed" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from main import main
 from tests.conftest import Configure
 
@@ -12,7 +12,7 @@ GOLDEN = [6.251915, 6.22808, 6.220119, 6.176888, 6.116947, 6.011523, 5.896752, 5
 
 def test_losses_of_the_first_ten_steps(configure: Configure, tmp_path: Path) -> None:
     main(["fit", "--config", str(configure(trainer__max_steps=10))])
-    rows = read_metrics(tmp_path / "run/metrics.csv")
+    rows = read_metrics(tmp_path / "run")
     losses = [float(value) for _, _, name, value in rows if name == "train/loss"]
     assert len(losses) == 10
     assert max(abs(a - b) for a, b in zip(losses, GOLDEN, strict=True)) < 1e-4, f"{losses}"

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.experience import answers_for_rewards, scores_of
-from alignment.reinforcement.kl import best_of_n_divergence
+from alignment.reinforcement.experience import responses_for_rewards, scores_of
+from alignment.reinforcement.kl import best_of_n_kl
 from alignment.reinforcement.rollouts import RolloutEngine, roll_out
-from alignment.rewards.base import Answer, Reward
+from alignment.rewards.base import Response, Reward
 from common.errors import InputError
 from models.decoder import Decoder
 from models.inference.sampling import Sampling
@@ -31,10 +31,10 @@ class Best:
         divergence: bound in nats on how far the best answers' distribution is from the policy's.
     """
 
-    answers: list[Answer]
+    responses: list[Response]
     scores: Tensor
     mean: Tensor
-    divergence: float
+    kl: float
 
 
 def best_of_n(scores_A: Tensor, n: int) -> Tensor:
@@ -76,11 +76,11 @@ def rejection_sampling(
     Raises:
         InputError: for n below 1.
     """
-    divergence = best_of_n_divergence(n)
+    kl = best_of_n_kl(n)
     rollouts = roll_out(
         engine, policy, prompts, range(len(prompts)), n, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop
     )
-    answers = answers_for_rewards(rollouts, rows, tokenizer)
-    scores = scores_of(reward, answers, "reward")
+    responses = responses_for_rewards(rollouts, rows, tokenizer)
+    scores = scores_of(reward, responses, "reward")
     best = best_of_n(scores, n)
-    return Best([answers[place] for place in best.tolist()], scores[best], scores.view(-1, n).mean(1), divergence)
+    return Best([responses[place] for place in best.tolist()], scores[best], scores.view(-1, n).mean(1), kl)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from alignment.comparison.best_of_n import best_of_n
 from alignment.comparison.intervals import Interval, bootstrap, wilson, wins
-from alignment.reinforcement.kl import best_of_n_divergence
-from alignment.rewards.base import Answer
+from alignment.reinforcement.kl import best_of_n_kl
+from alignment.rewards.base import Response
 from models.decoder import Decoder
 from models.losses import token_divergence, token_log_probabilities
 
@@ -36,53 +36,53 @@ class Packed:
     document_ids: Tensor
     numbers: range
     before: Tensor
-    answers: Tensor
+    responses: Tensor
 
 
-def packed(answers: Sequence[Answer], batch_tokens: int, device: torch.device) -> Iterator[Packed]:
+def packed(responses: Sequence[Response], batch_tokens: int, device: torch.device) -> Iterator[Packed]:
     """Rows of at most `batch_tokens` tokens, unless one answer has more."""
     start = 0
-    while start < len(answers):
+    while start < len(responses):
         stop, size = start, 0
-        while stop < len(answers) and (stop == start or size + _length(answers[stop]) <= batch_tokens):
-            size += _length(answers[stop])
+        while stop < len(responses) and (stop == start or size + _length(responses[stop]) <= batch_tokens):
+            size += _length(responses[stop])
             stop += 1
-        piece = answers[start:stop]
-        lengths = torch.tensor([_length(one) for one in piece])
-        new = torch.tensor([len(one.tokens) for one in piece])
+        microbatch = responses[start:stop]
+        lengths = torch.tensor([_length(one) for one in microbatch])
+        new = torch.tensor([len(one.tokens) for one in microbatch])
         ends = lengths.cumsum(0) - 1
         within = torch.cat([torch.arange(count) for count in new.tolist()])
         yield Packed(
-            torch.tensor([token for one in piece for token in (*one.prompt, *one.tokens)], device=device)[None],
-            torch.repeat_interleave(torch.arange(len(piece)), lengths)[None].to(device),
+            torch.tensor([token for one in microbatch for token in (*one.prompt, *one.tokens)], device=device)[None],
+            torch.repeat_interleave(torch.arange(len(microbatch)), lengths)[None].to(device),
             range(start, stop),
             (torch.repeat_interleave(ends - new, new) + within).to(device),
-            torch.repeat_interleave(torch.arange(len(piece)), new),
+            torch.repeat_interleave(torch.arange(len(microbatch)), new),
         )
         start = stop
 
 
-def _length(answer: Answer) -> int:
-    return len(answer.prompt) + len(answer.tokens)
+def _length(response: Response) -> int:
+    return len(response.prompt) + len(response.tokens)
 
 
 @torch.inference_mode()
-def divergence(
-    decoder: Decoder, reference: Decoder, answers: Sequence[Answer], temperature: float, batch_tokens: int
+def kl_estimates(
+    decoder: Decoder, reference: Decoder, responses: Sequence[Response], temperature: float, batch_tokens: int
 ) -> tuple[Tensor, Tensor]:
     """Two estimates of KL(model || reference) from each answer, in nats, float64 [A] both.
 
     The sum over an answer's tokens of the exact divergence of the next token (Amini et al. 2025: the same mean as the
     second and less variance, never negative), and the log-ratio of the whole answer. Answers are samples of the model.
     """
-    exact, sampled = torch.zeros(2, len(answers), dtype=torch.float64)
+    exact, sampled = torch.zeros(2, len(responses), dtype=torch.float64)
     if decoder is reference:
         return exact, sampled
-    for row in packed(answers, batch_tokens, decoder.tok_embeddings.weight.device):
+    for row in packed(responses, batch_tokens, decoder.tok_embeddings.weight.device):
         labels = row.tokens[0, row.before + 1]
         p, q = (model(row.tokens, row.document_ids)[0, row.before] / temperature for model in (decoder, reference))
         heads = decoder.output.weight, reference.output.weight
-        numbers = row.answers + row.numbers.start
+        numbers = row.responses + row.numbers.start
         exact.index_add_(0, numbers, token_divergence(p, heads[0], q, heads[1]).double().cpu())
         ratios = token_log_probabilities(p, heads[0], labels) - token_log_probabilities(q, heads[1], labels)
         sampled.index_add_(0, numbers, ratios.double().cpu())
@@ -97,14 +97,14 @@ class SideBySide:
         reference: name of the model the others are held against.
         answers: by model, `samples` for each prompt.
         scores: by judge and model, [A].
-        divergences: by model, see `divergence`.
+        divergences: by model, see `kl`.
         samples: answers to a prompt.
     """
 
     reference: str
-    answers: dict[str, list[Answer]]
+    responses: dict[str, list[Response]]
     scores: dict[str, dict[str, Tensor]]
-    divergences: dict[str, tuple[Tensor, Tensor]]
+    kl: dict[str, tuple[Tensor, Tensor]]
     samples: int
 
     def by_prompt(self, values_A: Tensor) -> Tensor:
@@ -124,10 +124,10 @@ class SideBySide:
         """The numbers of one model, each with its interval; with several answers to a prompt also what the best of them
         by the first judge are worth, and the bound on how far those are from the model.
         """
-        answers = self.answers[name]
-        exact, sampled = self.divergences[name]
-        lengths = torch.tensor([len(one.tokens) for one in answers], dtype=torch.float64)
-        stopped = torch.tensor([one.finish == "stop" for one in answers], dtype=torch.float64)
+        responses = self.responses[name]
+        exact, sampled = self.kl[name]
+        lengths = torch.tensor([len(one.tokens) for one in responses], dtype=torch.float64)
+        stopped = torch.tensor([one.finish == "stop" for one in responses], dtype=torch.float64)
         numbers = {"kl": self.mean(exact), "kl_by_log_ratios": self.mean(sampled), "tokens": self.mean(lengths)}
         numbers["stopped"] = wilson(self.by_prompt(stopped).mean(1))
         for judge, scores in self.scores.items():
@@ -139,12 +139,12 @@ class SideBySide:
             best = best_of_n(next(iter(self.scores.values()))[name], self.samples)
             for judge, scores in self.scores.items():
                 numbers[f"{judge}_of_best"] = bootstrap(scores[name][best].double())
-            further["kl_of_best"] = best_of_n_divergence(self.samples)
+            further["kl_of_best"] = best_of_n_kl(self.samples)
         return {key: interval._asdict() for key, interval in numbers.items()} | further
 
     def against_each_other(self) -> dict[str, dict[str, dict[str, float]]]:
         """Win rate by judge, model and other model."""
-        names = list(self.answers)
+        names = list(self.responses)
         return {
             judge: {name: {other: self.win_rate(judge, name, other).value for other in names} for name in names}
             for judge in self.scores

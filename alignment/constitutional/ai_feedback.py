@@ -36,10 +36,10 @@ class ComparisonPrompt(NamedTuple):
         return f"{what} {self.principle.name} {'BA' if self.turned else 'AB'}"
 
 
-def ask_comparison(prompt: Messages, answers: Sequence[str], question: str, turned: bool, thinking: bool) -> Messages:
+def ask_comparison(prompt: Messages, responses: Sequence[str], question: str, turned: bool, thinking: bool) -> Messages:
     """The conversation and both answers as one question."""
     said = "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {turn['content']}" for turn in prompt)
-    first, second = reversed(answers) if turned else answers
+    first, second = reversed(responses) if turned else responses
     text = (
         f"Consider the following conversation between a human and an assistant:\n\n{said}\n\n{question}\n\nOptions:\n"
         f"{LETTERS[0]} {first}\n{LETTERS[1]} {second}\n\n{THINK if thinking else ANSWER}"
@@ -140,22 +140,22 @@ class Preferences(AnnotationStage):
         """Answer every prompt twice with the model `generator`; let `judge` say which answer is better.
 
         Returns:
-            A record a sample: `sample`, `dropped`, `prompt`, `answers`, `probability` (that the first is better),
+            A record a sample: `sample`, `dropped`, `prompt`, `responses`, `probability` (that the first is better),
             `judgments` (`principle`, `log_odds` of the first answer in both orders, `position_bias`, by how much (A)
             is liked for being (A)), `calls`.
         """
         asking = kept(samples)
         both = interview.complete(
             "generator",
-            [LLMCall(sample, f"answer {number}", sample.prompt) for sample in asking for number in (1, 2)],
+            [LLMCall(sample, f"response {number}", sample.prompt) for sample in asking for number in (1, 2)],
         )
-        answers = {
-            sample.number: [answer.text for answer in both[2 * place : 2 * place + 2]]
+        responses = {
+            sample.number: [response.text for response in both[2 * place : 2 * place + 2]]
             for place, sample in enumerate(asking)
         }
         for sample in kept(samples):
-            if answers[sample.number][0] == answers[sample.number][1]:
-                sample.dropped = "equal_answers"
+            if responses[sample.number][0] == responses[sample.number][1]:
+                sample.dropped = "equal_responses"
         askings = [
             ComparisonPrompt(sample, principle, turned)
             for sample in kept(samples)
@@ -163,7 +163,7 @@ class Preferences(AnnotationStage):
             for turned in (False, True)
         ]
         log_odds: dict[int, dict[str, list[float]]] = {sample.number: {} for sample in samples}
-        asked = self._reasoned(askings, answers, interview)
+        asked = self._reasoned(askings, responses, interview)
         verdicts = interview.choose(
             "judge",
             [
@@ -176,15 +176,15 @@ class Preferences(AnnotationStage):
             if values:
                 orders = log_odds[a.sample.number].setdefault(a.principle.name, [])
                 orders.append(log_odds_of_first(values, a.turned))
-        return [self._record(sample, answers.get(sample.number, []), log_odds[sample.number]) for sample in samples]
+        return [self._record(sample, responses.get(sample.number, []), log_odds[sample.number]) for sample in samples]
 
     def _reasoned(
-        self, askings: list[ComparisonPrompt], answers: dict[int, list[str]], interview: RecordedCalls
+        self, askings: list[ComparisonPrompt], responses: dict[int, list[str]], interview: RecordedCalls
     ) -> list[tuple[ComparisonPrompt, Messages]]:
         """What is asked of each pair up to the letter, with the judge's reasoning where it is to reason."""
         thinking = self.chain_of_thought
         asked = [
-            (a, ask_comparison(a.sample.prompt, answers[a.sample.number], a.principle.comparison, a.turned, thinking))
+            (a, ask_comparison(a.sample.prompt, responses[a.sample.number], a.principle.comparison, a.turned, thinking))
             for a in askings
         ]
         if not thinking:
@@ -202,7 +202,7 @@ class Preferences(AnnotationStage):
             if a.sample.dropped is None
         ]
 
-    def _record(self, sample: PromptRecord, answers: list[str], log_odds: dict[str, list[float]]) -> dict[str, Any]:
+    def _record(self, sample: PromptRecord, responses: list[str], log_odds: dict[str, list[float]]) -> dict[str, Any]:
         if sample.dropped:
             return sample.record()
         judgments = [
@@ -210,14 +210,14 @@ class Preferences(AnnotationStage):
             for name, orders in log_odds.items()
         ]
         label = soft_label(list(log_odds.values()), self.clamp if self.chain_of_thought else None)
-        return sample.record(answers=answers, probability=label, judgments=judgments)
+        return sample.record(responses=responses, probability=label, judgments=judgments)
 
     def rows(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The pair of a record, the likelier answer chosen, with the principles it was judged by."""
         if record["dropped"]:
             return
         probability = record["probability"]
-        chosen, rejected = record["answers"] if probability >= 0.5 else reversed(record["answers"])
+        chosen, rejected = record["responses"] if probability >= 0.5 else reversed(record["responses"])
         row = {"prompt": record["prompt"], "chosen": chosen, "rejected": rejected}
         row["preference_probability"] = max(probability, 1 - probability)
         row["principles"] = [judgment["principle"] for judgment in record["judgments"]]

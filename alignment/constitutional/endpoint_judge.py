@@ -161,40 +161,41 @@ class EndpointJudge(Judge):
         if not self.votes:
             return self._client.map(lambda request: self._choose(request, letters), requests)
         ballots = [Request(r.messages, r.number ^ vote) for r in requests for vote in range(self.votes)]
-        answers = self._client.map(lambda request: self._complete(request, LONGEST_VERDICT), ballots)
+        completions = self._client.map(lambda request: self._complete(request, LONGEST_VERDICT), ballots)
         return [
-            count_votes(answers[place : place + self.votes], letters) for place in range(0, len(answers), self.votes)
+            count_votes(completions[place : place + self.votes], letters)
+            for place in range(0, len(completions), self.votes)
         ]
 
     def _complete(self, request: Request, max_new_tokens: int | None = None) -> Completion:
         body = self._body(request, max_new_tokens or self.max_new_tokens) | self.settings
         try:
-            answer = self._ask(body)
+            payload = self._ask(body)
         except _UnanswerableError as refusal:
             return Completion(str(refusal), "refused")
-        choice = answer["choices"][0]
+        choice = payload["choices"][0]
         if choice.get("finish_reason") == "content_filter":
-            return Completion("content_filter", "refused", *_usage(answer))
+            return Completion("content_filter", "refused", *_usage(payload))
         text = (choice.get("message") or {}).get("content") if self.api == "chat" else choice.get("text")
         finish: Literal["stop", "length"] = "length" if choice.get("finish_reason") == "length" else "stop"
         # JSON may spell halves of characters, which no file and no further request could hold.
-        return Completion((text or "").encode("utf-8", "replace").decode(), finish, *_usage(answer))
+        return Completion((text or "").encode("utf-8", "replace").decode(), finish, *_usage(payload))
 
     def _choose(self, request: Request, letters: Sequence[str]) -> ChoiceLogProbs:
         chat = {"logprobs": True, "top_logprobs": self.top_logprobs}
         asked = chat if self.api == "chat" else {"logprobs": self.top_logprobs}
         try:
-            answer = self._ask(self._body(request, LONGEST_VERDICT) | {"temperature": 0.0} | asked)
+            payload = self._ask(self._body(request, LONGEST_VERDICT) | {"temperature": 0.0} | asked)
         except _UnanswerableError as refusal:
             return ChoiceLogProbs((), str(refusal))
-        served = answer["choices"][0].get("logprobs") or {}
+        served = payload["choices"][0].get("logprobs") or {}
         places = chat_places(served) if self.api == "chat" else completion_places(served)
         if not places:
             raise InputError(
                 f"endpoint {self.base_url} serves no log-probabilities for {self.model}: set `votes` to ask for the "
                 "letter several times instead"
             )
-        return ChoiceLogProbs(letter_log_probabilities(places, letters), "no_letter", *_usage(answer))
+        return ChoiceLogProbs(letter_log_probabilities(places, letters), "no_letter", *_usage(payload))
 
     def _body(self, request: Request, max_new_tokens: int) -> dict[str, Any]:
         # Below 2^31, which every server can hold.
@@ -214,17 +215,17 @@ class EndpointJudge(Judge):
             return known
         path = "/chat/completions" if self.api == "chat" else "/completions"
         try:
-            answer = self._client.post(path, body)
+            payload = self._client.post(path, body)
         except RefusedError as refusal:
             if refused := REFUSALS.search(refusal.body):
                 raise _UnanswerableError(refused[0].replace(" ", "_")) from refusal
             raise InputError(
                 f"endpoint {self.base_url} refuses a request ({refusal}): correct the configuration"
             ) from (refusal)
-        if not isinstance(answer.get("choices"), list) or not answer["choices"]:
+        if not isinstance(payload.get("choices"), list) or not payload["choices"]:
             raise InputError(f"endpoint {self.base_url} answers without `choices`: it speaks another language")
-        self._journal.add(body, answer)
-        return answer
+        self._journal.add(body, payload)
+        return payload
 
 
 class _UnanswerableError(Exception):
@@ -249,8 +250,8 @@ class Journal:
             if not line.endswith(b"\n"):
                 break
             try:
-                key, answer = json.loads(line)
-                self._known[key] = answer
+                key, payload = json.loads(line)
+                self._known[key] = payload
             except (ValueError, TypeError) as error:
                 raise InputError(
                     f"{path}, line {len(self._known) + 1}: no answer of an endpoint, the file is damaged: delete it"
@@ -264,11 +265,11 @@ class Journal:
         """The answer to a request, if there was one."""
         return self._known.get(_key(body))
 
-    def add(self, body: dict[str, Any], answer: dict[str, Any]) -> None:
+    def add(self, body: dict[str, Any], payload: dict[str, Any]) -> None:
         """Keep an answer."""
         with self._lock:
-            self._known[_key(body)] = answer
-            self._file.write(json.dumps([_key(body), answer]).encode() + b"\n")
+            self._known[_key(body)] = payload
+            self._file.write(json.dumps([_key(body), payload]).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
 
@@ -285,8 +286,8 @@ def transcript(messages: Messages) -> str:
     return "".join(speakers.get(m["role"], "") + m["content"] for m in messages) + "\n\nAssistant:"
 
 
-def _usage(answer: dict[str, Any]) -> tuple[int, int]:
-    usage = answer.get("usage") or {}
+def _usage(payload: dict[str, Any]) -> tuple[int, int]:
+    usage = payload.get("usage") or {}
     return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
 
 

@@ -164,12 +164,12 @@ class Client:
             if not response.is_success:
                 raise RefusedError(response.status_code, response.text)
             try:
-                answer = response.json()
+                payload = response.json()
             except ValueError as error:
                 problem = f"no JSON in the answer ({error})"
                 continue
-            if isinstance(answer, dict):
-                return answer
+            if isinstance(payload, dict):
+                return payload
             problem = "the answer is no JSON object"
         raise InputError(
             f"endpoint {self.url} failed {self.retries + 1} times ({problem}): what is recorded so far is kept, start "

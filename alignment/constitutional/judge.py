@@ -195,12 +195,12 @@ class DecoderJudge(Judge):
             rows=[requests[number].number for number in asked],
         )
         completions = [Completion(str(prompt), "refused") for prompt in prompts]
-        for number, answer in zip(asked, generated, strict=True):
-            tokens = answer.tokens[:-1] if answer.finish == "stop" else answer.tokens
+        for number, response in zip(asked, generated, strict=True):
+            tokens = response.tokens[:-1] if response.finish == "stop" else response.tokens
             whole = self.model.tokenizer.decode(tokens)
             text = cut_at(whole, self.stop)
-            finish = answer.finish if text == whole else "stop"
-            completions[number] = Completion(text, finish, len(prompts[number]), len(answer.tokens))
+            finish = response.finish if text == whole else "stop"
+            completions[number] = Completion(text, finish, len(prompts[number]), len(response.tokens))
         return completions
 
     def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
@@ -209,15 +209,15 @@ class DecoderJudge(Judge):
         What the options' tokens have in common at their beginning counts for neither.
         """
         prompts = [self._prompt(request) for request in requests]
-        encoded = [answer_tokens(self.model.template, option, self.stop_tokens) for option in options]
+        encoded = [response_tokens(self.model.template, option, self.stop_tokens) for option in options]
         shared = [tokens[0] for tokens in takewhile(lambda tokens: len({*tokens}) == 1, zip(*encoded, strict=False))]
-        answers = [tokens[len(shared) :] for tokens in encoded]
-        if not all(answers):
+        responses = [tokens[len(shared) :] for tokens in encoded]
+        if not all(responses):
             raise InputError(f"options {', '.join(options)}: one is the beginning of another, take other words")
         contexts = [[*prompt, *shared] for prompt in prompts if isinstance(prompt, list)]
-        longest = max(map(len, contexts), default=0) + max(map(len, answers))
+        longest = max(map(len, contexts), default=0) + max(map(len, responses))
         batches = self.model.question_batches(
-            [[(context, answer) for answer in answers] for context in contexts],
+            [[(context, response) for response in responses] for context in contexts],
             self.batch_tokens,
             self.model.tokenizer.pad,
             longest,
@@ -244,14 +244,14 @@ class DecoderJudge(Judge):
 def stop_tokens(tokenizer: Any, template: Any) -> set[int]:
     """End of text, and whatever control token the template puts behind an answer."""
     control = set(tokenizer.control_ids().values())
-    return {tokenizer.eos} | (control & set(answer_tokens(template, "!", ())))
+    return {tokenizer.eos} | (control & set(response_tokens(template, "!", ())))
 
 
-def answer_tokens(template: Any, text: str, stop: Collection[int]) -> list[int]:
+def response_tokens(template: Any, text: str, stop: Collection[int]) -> list[int]:
     """Token ids of an answer as the template writes it, the same whatever it answers, up to a stop token."""
     talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
-    _, answer = template.encode(talk).prompt_and_answer()
-    return list(takewhile(lambda token: token not in stop, answer))
+    _, response = template.encode(talk).prompt_and_answer()
+    return list(takewhile(lambda token: token not in stop, response))
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:

@@ -114,10 +114,10 @@ class RecordedCalls:
     def _number(self, question: LLMCall) -> int:
         return xxhash.xxh3_64_intdigest(f"{question.sample.number}/{question.purpose}".encode(), seed=self.seed) >> 1
 
-    def _note(self, question: LLMCall, model: str, answer: dict[str, Any]) -> None:
+    def _note(self, question: LLMCall, model: str, response: dict[str, Any]) -> None:
         asked = {"purpose": question.purpose, "model": model, "number": self._number(question)}
         shown = {} if question.examples is None else {"examples": question.examples}
-        question.sample.calls.append(asked | shown | {"messages": question.messages} | answer)
+        question.sample.calls.append(asked | shown | {"messages": question.messages} | response)
 
 
 class AnnotationStage(ABC):

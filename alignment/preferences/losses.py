@@ -38,14 +38,14 @@ class Pairs:
     rejected_length: Tensor
     reference_chosen: Tensor | None = None
     reference_rejected: Tensor | None = None
-    divergence: Tensor | None = None
+    kl: Tensor | None = None
     probability: Tensor | None = None
 
     def flipped(self) -> "Pairs":
         """The same answers with the other one preferred."""
         return Pairs(
             self.rejected, self.chosen, self.rejected_length, self.chosen_length,
-            self.reference_rejected, self.reference_chosen, self.divergence,
+            self.reference_rejected, self.reference_chosen, self.kl,
         )  # fmt: skip
 
     @property
@@ -65,7 +65,7 @@ class PreferenceLoss(ABC):
     """A loss a pair, and the rewards it implies."""
 
     needs_reference: ClassVar[bool] = True
-    needs_divergence: ClassVar[bool] = False
+    needs_kl: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, pairs: Pairs) -> Tensor:
@@ -229,7 +229,7 @@ class KTO(DPO):
         chosen_weight, rejected_weight: for data with more of one than of the other.
     """
 
-    needs_divergence: ClassVar[bool] = True
+    needs_kl: ClassVar[bool] = True
     chosen_weight: float = 1.0
     rejected_weight: float = 1.0
 
@@ -237,10 +237,10 @@ class KTO(DPO):
         require_positive(beta=self.beta, chosen_weight=self.chosen_weight, rejected_weight=self.rejected_weight)
 
     def __call__(self, pairs: Pairs) -> Tensor:
-        assert pairs.divergence is not None
+        assert pairs.kl is not None
         chosen, rejected = pairs.log_ratios
-        gain = self.chosen_weight * torch.sigmoid(-self.beta * (chosen - pairs.divergence))
-        loss = self.rejected_weight * torch.sigmoid(-self.beta * (pairs.divergence - rejected))
+        gain = self.chosen_weight * torch.sigmoid(-self.beta * (chosen - pairs.kl))
+        loss = self.rejected_weight * torch.sigmoid(-self.beta * (pairs.kl - rejected))
         return (gain + loss) / 2
 
 

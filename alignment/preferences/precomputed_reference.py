@@ -25,7 +25,7 @@ def precompute(policy: Any) -> str:
     """Give the data the reference's log-probabilities, from disk or from the policy's present, initial weights.
 
     Args:
-        policy: a module with `answer_log_probabilities`, attached to a Trainer whose data is `PreferenceData`.
+        policy: a module with `response_log_probabilities`, attached to a Trainer whose data is `PreferenceData`.
 
     Returns:
         The key of the reference: equal for equal weights, configuration and precision.
@@ -95,9 +95,9 @@ def _log_probabilities(policy: Any, batch: dict[str, Any]) -> dict[int, list[flo
     trainer = policy.trainer
     batch = trainer.strategy.batch_to_device(batch)
     with trainer.precision_plugin.val_step_context():
-        answers = policy(batch, policy.answer_log_probabilities)
+        responses = policy(batch, policy.response_log_probabilities)
     numbers = batch["example"].tolist()
-    rows = answers.view(len(numbers), -1).tolist()
+    rows = responses.view(len(numbers), -1).tolist()
     return {number: row for number, row in zip(numbers, rows, strict=True) if number >= 0}
 
 

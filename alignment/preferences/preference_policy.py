@@ -75,7 +75,7 @@ class PreferencePolicy(LanguageModel):
     def setup(self, stage: str) -> None:
         """Ask the data for what the loss needs."""
         super().setup(stage)
-        if self.preference_loss.needs_divergence:
+        if self.preference_loss.needs_kl:
             cast(Any, self.trainer).datamodule.use_unrelated_answers()
 
     def make_metrics(self) -> None:
@@ -131,14 +131,14 @@ class PreferencePolicy(LanguageModel):
 
     # Log-probabilities
 
-    def answer_log_probabilities(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def response_log_probabilities(self, hidden: Tensor, batch: Batch) -> Tensor:
         """log pi(answer | prompt) of every answer of the batch, [A]."""
-        return self._sum_by_answer(cast(Decoder, self.decoder), hidden, batch)
+        return self._sum_by_response(cast(Decoder, self.decoder), hidden, batch)
 
-    def _sum_by_answer(self, decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
+    def _sum_by_response(self, decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
         learned = batch["labels"] != IGNORE
         tokens = token_log_probabilities(hidden[learned], decoder.output.weight, batch["labels"][learned])
-        return tokens.new_zeros(len(batch["lengths"])).index_add(0, batch["answers"][learned], tokens)
+        return tokens.new_zeros(len(batch["lengths"])).index_add(0, batch["response_ids"][learned], tokens)
 
     @torch.no_grad()
     def reference_log_probabilities(self, batch: Batch) -> Tensor | None:
@@ -148,38 +148,36 @@ class PreferencePolicy(LanguageModel):
         if self.reference == "precomputed":
             return cast(Tensor, batch["reference"])
         decoder, hidden = self._reference_hidden(batch)
-        return self._sum_by_answer(decoder, hidden, batch)
+        return self._sum_by_response(decoder, hidden, batch)
 
     def _reference_hidden(self, batch: Batch) -> tuple[Decoder, Tensor]:
         # A copy of the initial weights keeps the adapter it began with.
         decoder = cast(Decoder, self.reference_decoder or self.decoder)
         with lora_disabled(decoder) if decoder is self.decoder else nullcontext():
-            return decoder, decoder(batch["tokens"], batch["document_ids"], branches_BT=batch["branches"])
+            return decoder, decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch["branch_ids"])
 
     def pairs(self, batch: Batch, policy: Tensor, reference: Tensor | None) -> Pairs:
         """Log-probabilities by pair."""
         each = len(batch["lengths"]) // len(batch["example"])
         chosen, rejected, *unrelated = policy.view(-1, each).unbind(1)
         chosen_length, rejected_length, *_ = batch["lengths"].view(-1, each).unbind(1)
-        divergence, probability = None, batch.get("probabilities")
+        kl, probability = None, batch.get("probabilities")
         if reference is None:
             return Pairs(chosen, rejected, chosen_length, rejected_length, probability=probability)
         if unrelated:
             ratios = (unrelated[0].detach() - reference.view(-1, each)[:, 2])[batch["example"] >= 0]
             total = torch.stack((ratios.sum(), ratios.new_tensor(len(ratios))))
             total = cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
-            divergence = (total[0] / total[1].clamp(min=1)).clamp(min=0)
+            kl = (total[0] / total[1].clamp(min=1)).clamp(min=0)
         by_pair = reference.view(-1, each)
-        return Pairs(
-            chosen, rejected, chosen_length, rejected_length, by_pair[:, 0], by_pair[:, 1], divergence, probability
-        )
+        return Pairs(chosen, rejected, chosen_length, rejected_length, by_pair[:, 0], by_pair[:, 1], kl, probability)
 
     # Steps
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean over the batch's pairs; every batch holds equally many."""
         reference = self.reference_log_probabilities(batch)
-        pairs = self.pairs(batch, self(batch, self.answer_log_probabilities), reference)
+        pairs = self.pairs(batch, self(batch, self.response_log_probabilities), reference)
         loss = expected_loss(self.preference_loss, pairs).mean()
         auxiliary = auxiliary_loss(cast(Decoder, self.decoder))
         loss = loss if auxiliary is None else loss + auxiliary
@@ -215,18 +213,18 @@ class PreferencePolicy(LanguageModel):
         if pairs.reference_chosen is not None:
             log_ratios = pairs.log_ratios
             described |= {"log_ratios/chosen": log_ratios[0], "log_ratios/rejected": log_ratios[1]}
-        if pairs.divergence is not None:
-            described["divergence"] = pairs.divergence.expand_as(chosen)
+        if pairs.kl is not None:
+            described["kl_estimate"] = pairs.kl.expand_as(chosen)
         return {name: value.detach() for name, value in described.items()}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         real = batch["example"] >= 0
         reference = self.reference_log_probabilities(batch)
-        pairs = self.pairs(batch, self(batch, self.answer_log_probabilities), reference)
+        pairs = self.pairs(batch, self(batch, self.response_log_probabilities), reference)
         for name, values in ({"loss": expected_loss(self.preference_loss, pairs)} | self.describe(pairs)).items():
             self._mean(name).update(values[real])
         if reference is not None and self.reference != "precomputed":
-            self._mean("kl_per_token").update(*self.divergence_from_reference(batch, real))
+            self._mean("kl_per_token").update(*self.kl_from_reference(batch, real))
 
     def _mean(self, name: str) -> MeanMetric:
         key = name.replace(".", "_")
@@ -234,22 +232,22 @@ class PreferencePolicy(LanguageModel):
             self.means[key] = MeanMetric().to(self.device)
         return cast(MeanMetric, self.means[key])
 
-    def divergence_from_reference(self, batch: Batch, real: Tensor) -> tuple[Tensor, Tensor]:
+    def kl_from_reference(self, batch: Batch, real: Tensor) -> tuple[Tensor, Tensor]:
         """KL(policy || reference) of the next token at every place of the real answers, in nats, and the weight of
         each.
         """
         each = len(batch["lengths"]) // len(batch["example"])
-        answer = batch["answers"].clamp(min=0)
-        learned = (batch["labels"] != IGNORE) & real[answer // each] & (answer % each < 2)
+        response = batch["response_ids"].clamp(min=0)
+        learned = (batch["labels"] != IGNORE) & real[response // each] & (response % each < 2)
         reference, reference_hidden = self._reference_hidden(batch)
 
-        def divergence(hidden: Tensor, batch: Batch) -> Tensor:
+        def kl(hidden: Tensor, batch: Batch) -> Tensor:
             policy = cast(Decoder, self.decoder)
             return token_divergence(
                 hidden[learned], policy.output.weight, reference_hidden[learned], reference.output.weight
             )
 
-        values = self(batch, divergence)
+        values = self(batch, kl)
         return values, torch.ones_like(values)
 
     def on_validation_epoch_end(self) -> None:
@@ -266,7 +264,7 @@ class PreferencePolicy(LanguageModel):
         """Log-probabilities of every pair, for whoever writes them down."""
         each = len(batch["lengths"]) // len(batch["example"])
         real = batch["example"] >= 0
-        policy = self(batch, self.answer_log_probabilities).view(-1, each)[real]
+        policy = self(batch, self.response_log_probabilities).view(-1, each)[real]
         return {
             "sample": batch["sample"][real].tolist(),
             "chosen": policy[:, 0].tolist(),

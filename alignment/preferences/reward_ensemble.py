@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 
 from alignment.preferences.losses import bradley_terry
 from alignment.preferences.pair_evaluation import Batch, PairEvaluation
-from alignment.preferences.reward_model import answer_scores, require_pairs
+from alignment.preferences.reward_model import require_pairs, response_scores
 from common.errors import InputError
 from models.decoder import Decoder, DecoderConfig, materialize
 
@@ -93,8 +93,8 @@ class RewardEnsemble(PairEvaluation):
         rows = []
         for member in cast(nn.ModuleList, self.members):
             decoder = cast(Decoder, member)
-            hidden = decoder(batch["tokens"], batch["document_ids"], branches_BT=batch["branches"])
-            rows.append(answer_scores(decoder, hidden, batch))
+            hidden = decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch["branch_ids"])
+            rows.append(response_scores(decoder, hidden, batch))
         return torch.stack(rows)
 
     def combined(self, scores_MA: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class RewardModel(PairEvaluation, LanguageModel):
 
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Score of every answer at its last token, float32 [A]."""
-        return answer_scores(cast(Decoder, self.decoder), hidden, batch)
+        return response_scores(cast(Decoder, self.decoder), hidden, batch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean over the batch's pairs; every batch holds equally many."""
@@ -103,7 +103,7 @@ class RewardModel(PairEvaluation, LanguageModel):
         self._step = {}
 
 
-def answer_scores(decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
+def response_scores(decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
     """The scalar output at the last token of every answer, float32 [A]."""
     weight = decoder.output.weight
     whole = weight.to_local() if isinstance(weight, DTensor) else weight

@@ -180,10 +180,10 @@ def discounted_sums(x_T: Tensor, factor: float, lengths_A: Tensor) -> Tensor:
     By doubling: what reaches 2 n tokens ahead is what reaches n ahead, here and n tokens on. That is log2(longest)
     additions over all tokens instead of one a token.
     """
-    answers, reach, sums = answer_of(lengths_A), 1, x_T
+    responses, reach, sums = response_of(lengths_A), 1, x_T
     longest = int(lengths_A.max()) if len(lengths_A) else 0
     while reach < longest:
-        ahead = sums[reach:] * (answers[reach:] == answers[:-reach])
+        ahead = sums[reach:] * (responses[reach:] == responses[:-reach])
         sums = torch.cat((sums[:-reach] + factor**reach * ahead, sums[-reach:]))
         reach *= 2
     return sums
@@ -208,24 +208,24 @@ def whiten(values_T: Tensor, reduce: Reduce = no_reduction, shift_mean: bool = T
     return (whitened if shift_mean else whitened + mean).to(values_T.dtype)
 
 
-def answer_of(lengths_A: Tensor) -> Tensor:
+def response_of(lengths_A: Tensor) -> Tensor:
     """Number of the answer that each token belongs to, int64 [T]."""
     return torch.repeat_interleave(torch.arange(len(lengths_A), device=lengths_A.device), lengths_A)
 
 
-def sum_by_answer(values_T: Tensor, lengths_A: Tensor) -> Tensor:
+def sum_by_response(values_T: Tensor, lengths_A: Tensor) -> Tensor:
     """Sum over the tokens of every answer, [A]."""
-    return values_T.new_zeros(len(lengths_A)).index_add(0, answer_of(lengths_A), values_T)
+    return values_T.new_zeros(len(lengths_A)).index_add(0, response_of(lengths_A), values_T)
 
 
 def by_prompt(rewarded: TokenRewards) -> Tensor:
     """Rewards of whole answers, [prompts, G]."""
-    return sum_by_answer(rewarded.rewards, rewarded.lengths).view(-1, rewarded.group)
+    return sum_by_response(rewarded.rewards, rewarded.lengths).view(-1, rewarded.group)
 
 
 def to_tokens(advantages: Tensor, rewarded: TokenRewards) -> AdvantageEstimate:
     """Every token of an answer has the answer's advantage."""
-    return AdvantageEstimate(advantages.flatten()[answer_of(rewarded.lengths)])
+    return AdvantageEstimate(advantages.flatten()[response_of(rewarded.lengths)])
 
 
 def equal_groups(scores_A: Tensor, group: int) -> Tensor:

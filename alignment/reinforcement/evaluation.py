@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from alignment.reinforcement.advantages import sum_by_answer
-from alignment.reinforcement.experience import ChunkedForward, answers_for_rewards, scores_of
+from alignment.reinforcement.advantages import sum_by_response
+from alignment.reinforcement.experience import ChunkedForward, responses_for_rewards, scores_of
 from alignment.reinforcement.metrics import repetition
 from alignment.reinforcement.models import ActorCritic
 from alignment.reinforcement.rollouts import DecoderEngine, RolloutEngine, Rollouts, roll_out, whole
-from alignment.rewards.base import Answer, Reward
+from alignment.rewards.base import Response, Reward
 from common.errors import InputError
 from models.decoder import Decoder
 from models.inference.sampling import Sampling
@@ -23,7 +23,7 @@ class AnswerEvaluation(ActorCritic):
     """Rewards, the engine that decodes, and validation, test and prediction.
 
     Args:
-        reward, gold, engine, max_new_tokens, sampling, validation_sampling, stop: see `PPO`.
+        reward, monitored_reward, engine, max_new_tokens, sampling, validation_sampling, stop: see `PPO`.
         microbatch_tokens: see `PPOUpdates`.
         further: arguments of `ActorCritic`.
 
@@ -34,7 +34,7 @@ class AnswerEvaluation(ActorCritic):
     def __init__(
         self,
         reward: Reward,
-        gold: Reward | None,
+        monitored_reward: Reward | None,
         engine: RolloutEngine | None,
         max_new_tokens: int,
         sampling: Sampling,
@@ -51,7 +51,7 @@ class AnswerEvaluation(ActorCritic):
             )
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens={max_new_tokens}: must be at least 1")
-        self.reward, self.gold, self.engine = reward, gold, engine or DecoderEngine()
+        self.reward, self.monitored_reward, self.engine = reward, monitored_reward, engine or DecoderEngine()
         self.max_new_tokens, self.sampling = max_new_tokens, sampling
         self.validation_sampling = validation_sampling or sampling
         self.stop_names, self.microbatch_tokens = stop or [], microbatch_tokens
@@ -85,7 +85,7 @@ class AnswerEvaluation(ActorCritic):
     @property
     def rewards(self) -> list[Reward]:
         """What is learned from, and what is only watched."""
-        return [self.reward] if self.gold is None else [self.reward, self.gold]
+        return [self.reward] if self.monitored_reward is None else [self.reward, self.monitored_reward]
 
     @property
     def tokenizer(self) -> Any:
@@ -108,44 +108,46 @@ class AnswerEvaluation(ActorCritic):
 
     # Answers
 
-    def draw(self, batch: Batch, sampling: Sampling, answers: int) -> Rollouts:
+    def generate_rollouts(self, batch: Batch, sampling: Sampling, responses: int) -> Rollouts:
         """So many answers to each prompt of a batch; no rank waits for another."""
         with whole(self.trainer.strategy, cast(Decoder, self.decoder)) as policy:
             return roll_out(
-                self.engine, policy, batch["prompts"], batch["sample"].tolist(), answers,
+                self.engine, policy, batch["prompts"], batch["sample"].tolist(), responses,
                 max_new_tokens=self.max_new_tokens, sampling=sampling, stop=self.stop_tokens,
             )  # fmt: skip
 
-    def passes(self, rollouts: Rollouts) -> ChunkedForward:
+    def chunked_forward(self, rollouts: Rollouts) -> ChunkedForward:
         """Forward passes over these answers."""
         return ChunkedForward(rollouts, self.microbatch_tokens, self.device, self.most_over_ranks)
 
-    def scores(self, rollouts: Rollouts, rows: Sequence[Any]) -> tuple[list[Answer], Tensor, Tensor | None]:
+    def scores(self, rollouts: Rollouts, rows: Sequence[Any]) -> tuple[list[Response], Tensor, Tensor | None]:
         """Answers as rewards see them, what the reward says of each, and what the gold reward does, [A]."""
-        answers = answers_for_rewards(rollouts, rows, self.tokenizer)
-        gold = None if self.gold is None else scores_of(self.gold, answers, "gold")
-        return answers, scores_of(self.reward, answers, "reward"), gold
+        responses = responses_for_rewards(rollouts, rows, self.tokenizer)
+        monitored_reward = (
+            None if self.monitored_reward is None else scores_of(self.monitored_reward, responses, "monitored_reward")
+        )
+        return responses, scores_of(self.reward, responses, "reward"), monitored_reward
 
     # Held-out prompts
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """One answer to each prompt: what it is worth, and how far from the reference it leads."""
-        rollouts, real = self.draw(batch, self.validation_sampling, 1), batch["sample"].cpu() >= 0
-        answers, scores, gold = self.scores(rollouts, batch["rows"])
+        rollouts, real = self.generate_rollouts(batch, self.validation_sampling, 1), batch["sample"].cpu() >= 0
+        responses, scores, monitored_reward = self.scores(rollouts, batch["rows"])
         found = {
             "reward": scores,
             "length": rollouts.lengths.float(),
             "stopped": rollouts.stopped.float(),
-            "repetition": torch.tensor([repetition(answer.tokens) for answer in answers]),
+            "repetition": torch.tensor([repetition(response.tokens) for response in responses]),
         }
-        if gold is not None:
-            found["gold"] = gold
+        if monitored_reward is not None:
+            found["monitored_reward"] = monitored_reward
         if self.reference is not None:
             temperature = self.sampling.temperature
-            passes = self.passes(rollouts)
-            divergences = passes(lambda packed: self.divergence_from_reference(packed, temperature)).cpu()
-            found["kl"] = sum_by_answer(divergences, rollouts.lengths)
-            self._mean("kl_per_token").update(divergences[real.repeat_interleave(rollouts.lengths)].to(self.device))
+            passes = self.chunked_forward(rollouts)
+            kls = passes(lambda packed: self.kl_from_reference(packed, temperature)).cpu()
+            found["kl"] = sum_by_response(kls, rollouts.lengths)
+            self._mean("kl_per_token").update(kls[real.repeat_interleave(rollouts.lengths)].to(self.device))
         for name, values in found.items():
             self._mean(name).update(values[real].to(self.device))
 
@@ -169,8 +171,8 @@ class AnswerEvaluation(ActorCritic):
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """An answer to each prompt and its reward, for whoever writes them down."""
-        answers, scores, _ = self.scores(self.draw(batch, self.validation_sampling, 1), batch["rows"])
-        each = zip(batch["sample"].tolist(), answers, scores.tolist(), strict=True)
-        real = [(sample, answer.text, score) for sample, answer, score in each if sample >= 0]
-        names = ("sample", "answer", "reward")
+        responses, scores, _ = self.scores(self.generate_rollouts(batch, self.validation_sampling, 1), batch["rows"])
+        each = zip(batch["sample"].tolist(), responses, scores.tolist(), strict=True)
+        real = [(sample, response.text, score) for sample, response, score in each if sample >= 0]
+        names = ("sample", "response", "reward")
         return {name: [row[place] for row in real] for place, name in enumerate(names)}

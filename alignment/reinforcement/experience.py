@@ -16,9 +16,9 @@ from torch import Tensor
 
 from alignment.reinforcement.advantages import Advantage, Reduce, TokenRewards, equal_groups, no_reduction, whiten
 from alignment.reinforcement.kl import KLPenalty, estimate
-from alignment.reinforcement.minibatches import pieces
+from alignment.reinforcement.minibatches import split_microbatches
 from alignment.reinforcement.rollouts import PackedRollouts, Rollouts
-from alignment.rewards.base import Answer, Reward
+from alignment.rewards.base import Response, Reward
 from common.errors import InputError
 from models.decoder import Decoder
 from models.losses import token_log_probabilities
@@ -32,7 +32,7 @@ class ExperienceBatch:
         rollouts: the answers.
         answers: the same as rewards see them.
         scores: float32 [A], what the reward says of each answer, before anything is taken off.
-        gold: float32 [A], what a reward says that is only watched, where there is one.
+        monitored_reward: float32 [A], what a reward says that is only watched, where there is one.
         sampled: float32 [T], log-probabilities as the sampler knew them.
         old: float32 [T], as the trainer knows them before the first update; NaN until then where `fills_old`.
         fills_old: whether there is one update only, which computes them itself.
@@ -45,9 +45,9 @@ class ExperienceBatch:
     """
 
     rollouts: Rollouts
-    answers: list[Answer]
+    responses: list[Response]
     scores: Tensor
-    gold: Tensor | None
+    monitored_reward: Tensor | None
     sampled: Tensor
     old: Tensor
     fills_old: bool
@@ -65,7 +65,7 @@ class RewardShaping:
 
     Args:
         advantage: the estimator.
-        divergence: what going away from the reference costs; null for nothing.
+        kl: what going away from the reference costs; null for nothing.
         missing_eos_penalty: taken off the score of an answer that ended for lack of room. It is the answer that is
             asked for a stop token, not its prompt, which may be full of them.
         whiten_rewards: bring rewards a token to variance 1 over the batch, their mean left alone.
@@ -73,15 +73,15 @@ class RewardShaping:
     """
 
     advantage: Advantage
-    divergence: KLPenalty | None
+    kl: KLPenalty | None
     missing_eos_penalty: float
     whiten_rewards: bool
     drop_zero_variance_groups: bool
 
     @property
-    def reward_costs_divergence(self) -> bool:
+    def has_kl_in_reward(self) -> bool:
         """Whether the divergence is taken off the rewards."""
-        return self.divergence is not None and self.divergence.place == "reward"
+        return self.kl is not None and self.kl.apply_to == "reward"
 
     def __call__(
         self, rollouts: Rollouts, scores_A: Tensor, log_ratio_T: Tensor | None, values_T: Tensor | None, reduce: Reduce
@@ -98,10 +98,10 @@ class RewardShaping:
         lengths = rollouts.lengths.to(scores_A.device)
         scores_A = scores_A - self.missing_eos_penalty * (~rollouts.stopped.to(scores_A.device))
         rewards = token_rewards(scores_A, lengths)
-        if self.reward_costs_divergence:
-            assert self.divergence is not None
+        if self.has_kl_in_reward:
+            assert self.kl is not None
             assert log_ratio_T is not None
-            rewards = rewards - self.divergence.coefficient * estimate(self.divergence.estimator, log_ratio_T)
+            rewards = rewards - self.kl.coefficient * estimate(self.kl.estimator, log_ratio_T)
         if self.whiten_rewards:
             rewards = whiten(rewards, reduce, shift_mean=False)
         estimated = self.advantage(TokenRewards(rewards, lengths, rollouts.group, values_T), reduce)
@@ -130,10 +130,10 @@ class ChunkedForward:
 
     def __init__(self, rollouts: Rollouts, budget: int, device: torch.device, most: Reduce = no_reduction) -> None:
         shortest = min(range(len(rollouts)), key=lambda number: rollouts.size([number]))
-        parts = pieces(rollouts, range(len(rollouts)), budget)
+        parts = split_microbatches(rollouts, range(len(rollouts)), budget)
         # A rank that has nothing left to compute still takes part in gathering the weights.
         idle = [[shortest]] * (int(most(torch.tensor(len(parts), device=device))) - len(parts))
-        self.packed = [rollouts.pack(piece, device) for piece in [*parts, *idle]]
+        self.packed = [rollouts.pack(microbatch, device) for microbatch in [*parts, *idle]]
         self.tokens = int(rollouts.lengths.sum())
         self.device = device
 
@@ -157,7 +157,7 @@ def critic_values(critic: Decoder, packed: PackedRollouts) -> Tensor:
     return F.linear(hidden, critic.output.weight.to(hidden.dtype)).squeeze(-1).float()
 
 
-def answers_for_rewards(rollouts: Rollouts, rows: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[Answer]:
+def responses_for_rewards(rollouts: Rollouts, rows: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[Response]:
     """The answers as rewards see them.
 
     Args:
@@ -166,22 +166,22 @@ def answers_for_rewards(rollouts: Rollouts, rows: Sequence[Mapping[str, Any]], t
         tokenizer: decodes them.
     """
     found = []
-    for number, (prompt, answer) in enumerate(zip(rollouts.prompts, rollouts.answers, strict=True)):
-        text = tokenizer.decode(answer.tokens[:-1] if answer.finish == "stop" else answer.tokens)
-        found.append(Answer(prompt, answer.tokens, text, answer.finish, rows[number // rollouts.group]))
+    for number, (prompt, response) in enumerate(zip(rollouts.prompts, rollouts.responses, strict=True)):
+        text = tokenizer.decode(response.tokens[:-1] if response.finish == "stop" else response.tokens)
+        found.append(Response(prompt, response.tokens, text, response.finish, rows[number // rollouts.group]))
     return found
 
 
-def scores_of(reward: Reward, answers: Sequence[Answer], name: str) -> Tensor:
+def scores_of(reward: Reward, responses: Sequence[Response], name: str) -> Tensor:
     """What a reward says, float32 [A].
 
     Raises:
         InputError: where that is no number.
     """
-    scores = reward(answers).float().cpu()
-    if scores.shape != (len(answers),) or not scores.isfinite().all():
-        wrong = scores.tolist() if scores.shape != (len(answers),) else scores[~scores.isfinite()].tolist()[0]
+    scores = reward(responses).float().cpu()
+    if scores.shape != (len(responses),) or not scores.isfinite().all():
+        wrong = scores.tolist() if scores.shape != (len(responses),) else scores[~scores.isfinite()].tolist()[0]
         raise InputError(
-            f"{name}={type(reward).__name__} says {wrong} of {len(answers)} answers: it must give each one number"
+            f"{name}={type(reward).__name__} says {wrong} of {len(responses)} answers: it must give each one number"
         )
     return scores

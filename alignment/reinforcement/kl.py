@@ -42,7 +42,7 @@ def estimate(estimator: Estimator, log_ratio: Tensor) -> Tensor:
     return {"k1": k1, "k2": k2, "k3": k3}[estimator](log_ratio)
 
 
-def best_of_n_divergence(n: int) -> float:
+def best_of_n_kl(n: int) -> float:
     """Upper bound in nats on the divergence of the best of `n` answers from one: log n - (n - 1) / n (Stiennon et al.
     2020, appendix G.3; Hilton 2023). Exact where no two answers score the same and none is likely.
 
@@ -60,7 +60,7 @@ class Controller(ABC):
     coefficient: float
 
     @abstractmethod
-    def update(self, divergence: float, answers: int) -> None:
+    def update(self, kl: float, responses: int) -> None:
         """Learn of a batch: its divergence in nats an answer, and its answers over all ranks."""
 
     def state_dict(self) -> dict[str, float]:
@@ -83,10 +83,10 @@ class FixedKL(Controller):
 
     def __init__(self, coefficient: float = 0.05) -> None:
         if not 0 <= coefficient < math.inf:
-            raise InputError(f"divergence.controller.coefficient={coefficient}: must be a number, not negative")
+            raise InputError(f"kl.controller.coefficient={coefficient}: must be a number, not negative")
         self.coefficient = coefficient
 
-    def update(self, divergence: float, answers: int) -> None:
+    def update(self, kl: float, responses: int) -> None:
         """Nothing changes."""
 
 
@@ -107,13 +107,13 @@ class AdaptiveKL(Controller):
     def __init__(self, initial: float = 0.2, target: float = 6.0, horizon: int = 10_000) -> None:
         for name, value in (("initial", initial), ("target", target), ("horizon", horizon)):
             if not 0 < value < math.inf:
-                raise InputError(f"divergence.controller.{name}={value}: must be a number above 0")
+                raise InputError(f"kl.controller.{name}={value}: must be a number above 0")
         self.coefficient, self.target, self.horizon = initial, target, horizon
 
-    def update(self, divergence: float, answers: int) -> None:
+    def update(self, kl: float, responses: int) -> None:
         """One batch further."""
-        error = min(max(divergence / self.target - 1, -0.2), 0.2)
-        self.coefficient *= 1 + error * min(answers / self.horizon, 1.0)
+        error = min(max(kl / self.target - 1, -0.2), 0.2)
+        self.coefficient *= 1 + error * min(responses / self.horizon, 1.0)
 
     def state_dict(self) -> dict[str, float]:
         """The coefficient."""
@@ -131,7 +131,7 @@ class KLPenalty:
     Args:
         controller: of the coefficient.
         estimator: of the divergence; k1 in the reward and k3 in the loss are the published ones.
-        place: `reward`, off every token's reward, so that it is part of what advantages are made of (Ziegler et al.
+        apply_to: `reward`, off every token's reward, so that it is part of what advantages are made of (Ziegler et al.
             2019; Ouyang et al. 2022); `loss`, added to it (Shao et al. 2024).
 
     Raises:
@@ -140,12 +140,12 @@ class KLPenalty:
 
     controller: Controller
     estimator: Estimator = "k1"
-    place: Literal["reward", "loss"] = "reward"
+    apply_to: Literal["reward", "loss"] = "reward"
 
     def __post_init__(self) -> None:
-        if self.place == "loss" and self.estimator == "k1":
+        if self.apply_to == "loss" and self.estimator == "k1":
             raise InputError(
-                "divergence: estimator=k1 with place=loss has no gradient on average, take k2 or k3, or place=reward"
+                "kl: estimator=k1 with apply_to=loss has no gradient on average, take k2 or k3, or apply_to=reward"
             )
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.advantages import Reduce, no_reduction, sum_by_answer
+from alignment.reinforcement.advantages import Reduce, no_reduction, sum_by_response
 from alignment.reinforcement.experience import ExperienceBatch
 from alignment.reinforcement.kl import ESTIMATORS, estimate
 from alignment.reinforcement.policy_loss import explained_variance
@@ -113,11 +113,11 @@ def describe(
     sums.add("length", lengths)
     sums.add("stopped", rollouts.stopped)
     sums.add("kept", experience.kept)
-    sums.add("repetition", torch.tensor([repetition(answer.tokens) for answer in rollouts.answers]))
-    if experience.gold is not None:
-        sums.add("gold", experience.gold)
+    sums.add("repetition", torch.tensor([repetition(response.tokens) for response in rollouts.responses]))
+    if experience.monitored_reward is not None:
+        sums.add("monitored_reward", experience.monitored_reward)
     if experience.log_ratio is not None:
-        sums.add("kl", sum_by_answer(experience.log_ratio, lengths))
+        sums.add("kl", sum_by_response(experience.log_ratio, lengths))
         for estimator in ESTIMATORS:
             sums.add(f"kl_per_token/{estimator}", estimate(estimator, experience.log_ratio))
     drift = experience.old - experience.sampled

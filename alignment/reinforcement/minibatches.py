@@ -43,11 +43,11 @@ class PPOUpdates:
     def __post_init__(self) -> None:
         for name in ("epochs", "minibatches", "microbatch_tokens"):
             if getattr(self, name) < 1:
-                raise InputError(f"updates.{name}={getattr(self, name)}: must be at least 1")
+                raise InputError(f"optimization.{name}={getattr(self, name)}: must be at least 1")
         for name in ("max_gradient_norm", "target_kl"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise InputError(f"updates.{name}={value}: must be above 0, or null")
+                raise InputError(f"optimization.{name}={value}: must be above 0, or null")
 
 
 @dataclass(frozen=True)
@@ -59,37 +59,37 @@ class Minibatch:
         tokens, answers: their numbers over all ranks.
     """
 
-    pieces: list[list[int]]
+    microbatches: list[list[int]]
     tokens: float
-    answers: float
+    responses: float
 
     @property
     def is_empty(self) -> bool:
         """Whether no rank has an answer to learn from."""
-        return not self.answers
+        return not self.responses
 
 
 def split_minibatches(
-    rollouts: Rollouts, kept: Tensor, updates: PPOUpdates, seed: int, epoch: int, reduce: Reduce, most: Reduce
+    rollouts: Rollouts, kept: Tensor, optimization: PPOUpdates, seed: int, epoch: int, reduce: Reduce, most: Reduce
 ) -> list[Minibatch]:
     """The minibatches of an epoch.
 
     Args:
         rollouts: this rank's answers.
         kept: boolean [A], those that are learned from.
-        updates: number of minibatches, size of their pieces.
+        optimization: number of minibatches, size of their pieces.
         seed, epoch: of who is in which.
         reduce, most: add sums up over the ranks; take the largest of all ranks' counts.
     """
-    dealt: list[list[int]] = [[] for _ in range(updates.minibatches)]
+    dealt: list[list[int]] = [[] for _ in range(optimization.minibatches)]
     for number, is_kept in enumerate(kept.tolist()):
         if is_kept:
             position = rollouts.samples[number] * rollouts.group + number % rollouts.group
-            dealt[minibatch_of(position, updates.minibatches, seed, epoch)].append(number)
+            dealt[minibatch_of(position, optimization.minibatches, seed, epoch)].append(number)
     lengths = rollouts.lengths
     counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in dealt]
     totals = reduce(torch.tensor(counts, dtype=torch.float64, device=kept.device)).tolist()
-    cut = [pieces(rollouts, chosen, updates.microbatch_tokens) for chosen in dealt]
+    cut = [split_microbatches(rollouts, chosen, optimization.microbatch_tokens) for chosen in dealt]
     longest = most(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
     return [
         Minibatch([*parts, *[[]] * (many - len(parts))], *total)
@@ -111,7 +111,7 @@ def minibatch_of(position: int, minibatches: int, seed: int, epoch: int) -> int:
     return sorted(range(minibatches), key=key)[place]
 
 
-def pieces(rollouts: Rollouts, chosen: Iterable[int], budget: int) -> list[list[int]]:
+def split_microbatches(rollouts: Rollouts, chosen: Iterable[int], budget: int) -> list[list[int]]:
     """Parts of a batch that go through a model one by one.
 
     Args:

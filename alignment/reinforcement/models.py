@@ -174,12 +174,12 @@ class ActorCritic(LanguageModel):
         if trainer.gradient_clip_val:
             raise InputError(
                 f"trainer.gradient_clip_val={trainer.gradient_clip_val}: {name} clips each model by itself, set it to "
-                "null and model.init_args.updates.max_gradient_norm instead"
+                "null and model.init_args.optimization.max_gradient_norm instead"
             )
         if trainer.accumulate_grad_batches != 1:
             raise InputError(
                 f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: {name} cuts batches itself, set "
-                "it to 1 and model.init_args.updates.microbatch_tokens instead"
+                "it to 1 and model.init_args.optimization.microbatch_tokens instead"
             )
         sizes = getattr(trainer.strategy, "sizes", None)
         if sizes is not None and max(sizes.tp, sizes.pp) > 1:
@@ -245,7 +245,7 @@ class ActorCritic(LanguageModel):
         with lora_disabled(decoder) if decoder is self.decoder else nullcontext():
             return log_probabilities(decoder, packed.to(device_of(decoder)), temperature)
 
-    def divergence_from_reference(self, packed: PackedRollouts, temperature: float) -> Tensor:
+    def kl_from_reference(self, packed: PackedRollouts, temperature: float) -> Tensor:
         """KL(policy || reference) of the next token before each token of the answers, exact, in nats, [T]."""
         models, hidden = [cast(Decoder, self.decoder), self.reference_decoder or cast(Decoder, self.decoder)], []
         for model, is_reference in zip(models, (False, True), strict=True):

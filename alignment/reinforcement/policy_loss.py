@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.advantages import Reduce, answer_of, no_reduction
+from alignment.reinforcement.advantages import Reduce, no_reduction, response_of
 from common.errors import InputError
 
 Aggregation = Literal["token_mean", "sequence_mean", "constant_length"]
@@ -48,14 +48,14 @@ class ClippedPolicyLoss:
     def __post_init__(self) -> None:
         high = self.clip if self.clip_high is None else self.clip_high
         if not 0 < self.clip < 1 or not 0 < high < math.inf:
-            raise InputError(f"surrogate.clip={self.clip}, clip_high={high}: need 0 < clip < 1 and clip_high above 0")
+            raise InputError(f"policy_loss.clip={self.clip}, clip_high={high}: need 0 < clip < 1 and clip_high above 0")
         if self.importance_cap is not None and not self.importance_cap >= 1:
             raise InputError(
-                f"surrogate.importance_cap={self.importance_cap}: must be at least 1, the weight where trainer and "
+                f"policy_loss.importance_cap={self.importance_cap}: must be at least 1, the weight where trainer and "
                 "sampler agree, or null"
             )
         if not 0 <= self.entropy_weight < math.inf:
-            raise InputError(f"surrogate.entropy_weight={self.entropy_weight}: must be a number, not negative")
+            raise InputError(f"policy_loss.entropy_weight={self.entropy_weight}: must be a number, not negative")
 
     def __call__(self, log_ratio_T: Tensor, advantages_T: Tensor) -> Tensor:
         """Loss of each token, [T]."""
@@ -91,7 +91,7 @@ def clipped_value_loss(values_T: Tensor, old_values_T: Tensor, returns_T: Tensor
 
 
 def token_weights(
-    aggregation: Aggregation, lengths_A: Tensor, tokens: Tensor | float, answers: Tensor | float, longest: int
+    aggregation: Aggregation, lengths_A: Tensor, tokens: Tensor | float, responses: Tensor | float, longest: int
 ) -> Tensor:
     """What each token's loss is multiplied by before all are added up, float32 [T].
 
@@ -105,10 +105,10 @@ def token_weights(
     if aggregation == "token_mean":
         weights_A = each / tokens
     elif aggregation == "sequence_mean":
-        weights_A = each / lengths_A / answers
+        weights_A = each / lengths_A / responses
     else:
-        weights_A = each / longest / answers
-    return weights_A[answer_of(lengths_A)]
+        weights_A = each / longest / responses
+    return weights_A[response_of(lengths_A)]
 
 
 def importance_weights(trainer_T: Tensor, sampler_T: Tensor, cap: float) -> Tensor:

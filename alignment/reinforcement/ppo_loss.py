@@ -31,15 +31,15 @@ class PPOLoss:
     """What is minimized.
 
     Attributes:
-        surrogate: of the policy.
-        divergence: where it is part of the loss.
+        policy_loss: of the policy.
+        kl: where it is part of the loss.
         value_clip: see `clipped_value_loss`.
         temperature: at which the answers were drawn: the policy is the tempered one, on both sides of every ratio.
         longest: tokens an answer can have.
     """
 
-    surrogate: ClippedPolicyLoss
-    divergence: KLPenalty | None
+    policy_loss: ClippedPolicyLoss
+    kl: KLPenalty | None
     value_clip: float | None
     temperature: float
     longest: int
@@ -50,7 +50,7 @@ class PPOLoss:
         critic: Decoder | None,
         experience: ExperienceBatch,
         minibatch: Minibatch,
-        piece: list[int],
+        microbatch: list[int],
         sums: DistributedMeans,
     ) -> Tensor:
         """This piece's part of the loss, a scalar.
@@ -58,33 +58,33 @@ class PPOLoss:
         Args:
             actor, critic: the models.
             experience: of the whole batch of rollouts.
-            minibatch: whose piece it is.
-            piece: its answers; none on a rank that only takes part in gathering the weights.
+            minibatch: whose micro-batch it is.
+            microbatch: its answers; none on a rank that only takes part in gathering the weights.
             sums: what is watched is added to them.
         """
-        packed = experience.rollouts.pack(piece or [0], experience.advantages.device)
-        at, counts = packed.source, float(bool(piece))
+        packed = experience.rollouts.pack(microbatch or [0], experience.advantages.device)
+        at, counts = packed.source, float(bool(microbatch))
         hidden_TC = packed.hidden(actor) / self.temperature
         new, entropy = token_log_probabilities_and_entropies(hidden_TC, actor.output.weight, packed.targets)
-        if experience.fills_old and piece:
+        if experience.fills_old and microbatch:
             experience.old[at] = new.detach().float()
         old = new.detach() if experience.fills_old else experience.old[at]
-        advantages, log_ratio, surrogate = experience.advantages[at], new - old, self.surrogate
-        losses = surrogate(log_ratio, advantages)
-        if surrogate.importance_cap is not None:
-            losses = losses * importance_weights(old, experience.sampled[at], surrogate.importance_cap)
-        if self.divergence is not None and self.divergence.place == "loss":
+        advantages, log_ratio, policy_loss = experience.advantages[at], new - old, self.policy_loss
+        losses = policy_loss(log_ratio, advantages)
+        if policy_loss.importance_cap is not None:
+            losses = losses * importance_weights(old, experience.sampled[at], policy_loss.importance_cap)
+        if self.kl is not None and self.kl.apply_to == "loss":
             assert experience.reference is not None
-            spent = estimate(self.divergence.estimator, new - experience.reference[at])
-            losses = losses + self.divergence.coefficient * spent
-        if surrogate.entropy_weight:
-            losses = losses - surrogate.entropy_weight * entropy
-        counted = (minibatch.tokens, minibatch.answers, self.longest)
-        loss = counts * (token_weights(surrogate.aggregation, packed.lengths, *counted) * losses).sum()
-        sums.add_part("loss", loss, 1 / len(minibatch.pieces))
+            spent = estimate(self.kl.estimator, new - experience.reference[at])
+            losses = losses + self.kl.coefficient * spent
+        if policy_loss.entropy_weight:
+            losses = losses - policy_loss.entropy_weight * entropy
+        counted = (minibatch.tokens, minibatch.responses, self.longest)
+        loss = counts * (token_weights(policy_loss.aggregation, packed.lengths, *counted) * losses).sum()
+        sums.add_part("loss", loss, 1 / len(minibatch.microbatches))
         weights = torch.full_like(old, counts)
         sums.add("entropy", entropy, weights)
-        sums.add("clip_fraction", is_clipped(log_ratio, advantages, *surrogate.bounds), weights)
+        sums.add("clip_fraction", is_clipped(log_ratio, advantages, *policy_loss.bounds), weights)
         # From the policy that drew the answers, whose samples they are.
         sums.add("update_kl", estimate("k3", old - new), weights)
         if critic is not None:
@@ -93,7 +93,7 @@ class PPOLoss:
             values = critic_values(critic, packed)
             errors = clipped_value_loss(values, experience.values[at], experience.returns[at], self.value_clip)
             value_loss = counts * (token_weights("token_mean", packed.lengths, *counted) * errors).sum()
-            sums.add_part("critic/loss", value_loss, 1 / len(minibatch.pieces))
+            sums.add_part("critic/loss", value_loss, 1 / len(minibatch.microbatches))
             loss = loss + value_loss
         # By tokens, as the rest: a mean over all pieces of all ranks, in which an idle one has no part.
         share = counts * len(at) / minibatch.tokens

@@ -23,7 +23,7 @@ from models.decoder import Decoder
 from models.inference.generation import Generated, generate
 from models.inference.sampling import Sampling
 
-MOST_ANSWERS = 1 << 16
+MAX_GROUP_SIZE = 1 << 16
 """Answers to one prompt, at most: the place among them takes the lower bits of an answer's number."""
 
 
@@ -58,7 +58,7 @@ class PackedRollouts:
 
     def hidden(self, decoder: Decoder) -> Tensor:
         """The states from which the tokens of the answers were drawn, [T, C]."""
-        states: Tensor = decoder(self.tokens, self.documents, branches_BT=self.branches)[0, self.states]
+        states: Tensor = decoder(self.tokens, self.documents, branch_ids_BT=self.branches)[0, self.states]
         return states
 
 
@@ -74,27 +74,27 @@ class Rollouts:
     """
 
     prompts: list[Sequence[int]]
-    answers: list[Generated]
+    responses: list[Generated]
     samples: list[int]
     group: int
 
     def __len__(self) -> int:
-        return len(self.answers)
+        return len(self.responses)
 
     @property
     def lengths(self) -> Tensor:
         """Tokens of each answer, the stop token among them, int64 [A]."""
-        return torch.tensor([len(answer.tokens) for answer in self.answers])
+        return torch.tensor([len(response.tokens) for response in self.responses])
 
     @property
     def stopped(self) -> Tensor:
         """Answers that ended by a stop token, boolean [A]. Prompts have no part in it."""
-        return torch.tensor([answer.finish == "stop" for answer in self.answers])
+        return torch.tensor([response.finish == "stop" for response in self.responses])
 
     @property
     def log_probabilities(self) -> Tensor:
         """Of every token of the answers as the sampler knew them, float32 [T]."""
-        return torch.tensor([value for answer in self.answers for value in answer.log_probabilities])
+        return torch.tensor([value for response in self.responses for value in response.log_probabilities])
 
     def bundles(self, chosen: Iterable[int], budget: int) -> list[list[int]]:
         """The chosen answers, those to one prompt together as far as the budget of tokens allows."""
@@ -109,7 +109,7 @@ class Rollouts:
 
     def size(self, bundle: Sequence[int]) -> int:
         """Tokens that a prompt with these of its answers takes in a row."""
-        return len(self.prompts[bundle[0]]) - 1 + sum(len(self.answers[number].tokens) for number in bundle)
+        return len(self.prompts[bundle[0]]) - 1 + sum(len(self.responses[number].tokens) for number in bundle)
 
     def pack(self, chosen: Iterable[int], device: torch.device) -> PackedRollouts:
         """A row of the chosen answers, those to one prompt side by side."""
@@ -118,23 +118,23 @@ class Rollouts:
         tokens: list[int] = []
         documents: list[int] = []
         branches: list[int] = []
-        answers: list[tuple[int, int]] = []
+        responses: list[tuple[int, int]] = []
         for document, bundle in enumerate(self.bundles(chosen, sys.maxsize)):
             prompt = self.prompts[bundle[0]]
             parts = [(list(prompt[:-1]), 0)]
             place = len(tokens) + len(parts[0][0])
             for branch, number in enumerate(bundle, start=int(len(bundle) > 1)):
-                parts.append(([prompt[-1], *self.answers[number].tokens[:-1]], branch))
-                answers.append((number, place))
+                parts.append(([prompt[-1], *self.responses[number].tokens[:-1]], branch))
+                responses.append((number, place))
                 place += len(parts[-1][0])
             for part, branch in parts:
                 tokens += part
                 branches += [branch] * len(part)
             documents += [document] * (place - len(documents))
-        numbers, places = np.array(answers).T
+        numbers, places = np.array(responses).T
         lengths = every[numbers]
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        targets = [token for number in numbers for token in self.answers[number].tokens]
+        targets = [token for number in numbers for token in self.responses[number].tokens]
 
         def there(values: Any) -> Tensor:
             return torch.as_tensor(values).to(device, non_blocking=True)
@@ -260,6 +260,8 @@ def roll_out(
     repeated = [prompt for prompt in prompts for _ in range(group)]
     numbers = [sample for sample in samples for _ in range(group)]
     places = list(range(group)) * len(samples)
-    rows = [max(sample, 0) * MOST_ANSWERS + place for sample, place in zip(numbers, places, strict=True)]
-    answers = engine.generate(policy, repeated, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, rows=rows)
-    return Rollouts(repeated, answers, numbers, group)
+    rows = [max(sample, 0) * MAX_GROUP_SIZE + place for sample, place in zip(numbers, places, strict=True)]
+    responses = engine.generate(
+        policy, repeated, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, rows=rows
+    )
+    return Rollouts(repeated, responses, numbers, group)

@@ -18,7 +18,7 @@ from common.errors import InputError
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One answer to one prompt.
 
     Attributes:
@@ -26,7 +26,7 @@ class Answer:
         tokens: token ids of the answer, with the stop token where one was drawn.
         text: the answer decoded, without the stop token.
         finish: `stop` where a stop token was drawn, `length` where no room was left.
-        row: the row of data that the prompt came from: `prompt`, often `answer`.
+        row: the row of data that the prompt came from: `prompt`, often `response`.
     """
 
     prompt: Sequence[int]
@@ -54,7 +54,7 @@ class Reward(ABC):
         yield self
 
     @abstractmethod
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
         """Float32 [A] on the CPU, in the order of the answers."""
 
 
@@ -92,12 +92,12 @@ class WeightedSum(Reward):
         for reward in self.rewards:
             yield from reward.members()
 
-    def parts(self, answers: Sequence[Answer]) -> Tensor:
+    def parts(self, responses: Sequence[Response]) -> Tensor:
         """What each reward says before it is weighed, float32 [rewards, A]."""
-        return torch.stack([reward(answers) for reward in self.rewards])
+        return torch.stack([reward(responses) for reward in self.rewards])
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.tensor(self.weights) @ self.parts(answers)
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.tensor(self.weights) @ self.parts(responses)
 
 
 class OverlongPenalty(Reward):
@@ -117,6 +117,6 @@ class OverlongPenalty(Reward):
             raise InputError(f"cushion={cushion}: must lie between 1 and longest={longest}")
         self.longest, self.cushion = longest, cushion
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        lengths = torch.tensor([len(answer.tokens) for answer in answers], dtype=torch.float32)
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        lengths = torch.tensor([len(response.tokens) for response in responses], dtype=torch.float32)
         return ((self.longest - self.cushion - lengths) / self.cushion).clamp(-1, 0)

@@ -29,7 +29,7 @@ from typing import IO, Any, Literal
 import torch
 from torch import Tensor
 
-from alignment.rewards.base import Answer, Reward
+from alignment.rewards.base import Response, Reward
 from alignment.rewards.verifiable import value_of
 from common.errors import InputError
 
@@ -203,17 +203,19 @@ class CodeTests(Reward):
         if self.continues_prompt and not isinstance(value_of(row, "prompt"), str):
             raise InputError("continues_prompt=true: a row's prompt is a list of messages, only text can be continued")
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
         if not self._is_confined:
             self.prepare(torch.device("cpu"))
         with ThreadPoolExecutor(self.workers) as pool:
-            shares = torch.tensor(list(pool.map(self.share_passed, answers)), dtype=torch.float32)
+            shares = torch.tensor(list(pool.map(self.share_passed, responses)), dtype=torch.float32)
         return (shares == 1).float() if self.score == "all" else shares
 
-    def share_passed(self, answer: Answer) -> float:
+    def share_passed(self, response: Response) -> float:
         """The share of a row's tests that an answer passes."""
-        source = str(value_of(answer.row, "prompt")) + answer.text if self.continues_prompt else code_of(answer.text)
-        statements, examples = self._tests(answer.row)
+        source = (
+            str(value_of(response.row, "prompt")) + response.text if self.continues_prompt else code_of(response.text)
+        )
+        statements, examples = self._tests(response.row)
         if statements:
             passed = run_python(source, statements, limits=self.limits).passed
             return len(passed) / len(statements)

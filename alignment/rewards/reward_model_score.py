@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from alignment.rewards.base import Answer, Reward
+from alignment.rewards.base import Response, Reward
 from common.errors import InputError
 from models.decoder import Decoder, DecoderConfig, materialize
 
@@ -93,16 +93,16 @@ class RewardModelScore(Reward):
         materialize(decoder, torch.device("cpu") if self.on_cpu else device, 0, stored=self.stored.merged)
         self.decoder = decoder
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return (self.scores(answers) - self.shift) / self.scale
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return (self.scores(responses) - self.shift) / self.scale
 
-    def measure(self, answers: Sequence[Answer]) -> tuple[float, float]:
+    def measure(self, responses: Sequence[Response]) -> tuple[float, float]:
         """Mean and standard deviation of the scores of a reference set, for `shift` and `scale`."""
-        deviation, mean = torch.std_mean(self.scores(answers).double(), correction=0)
+        deviation, mean = torch.std_mean(self.scores(responses).double(), correction=0)
         return mean.item(), deviation.item()
 
     @torch.no_grad()
-    def scores(self, answers: Sequence[Answer]) -> Tensor:
+    def scores(self, responses: Sequence[Response]) -> Tensor:
         """The model's own scores, float32 [A] on the CPU.
 
         Raises:
@@ -110,24 +110,24 @@ class RewardModelScore(Reward):
         """
         if self.decoder is None:
             raise InputError(f"reward.init_from={self.init_from}: it is not loaded, call prepare first")
-        sequences = [(tuple(answer.prompt), self._whole(answer)) for answer in answers]
-        scores = torch.empty(len(answers))
+        sequences = [(tuple(response.prompt), self._whole(response)) for response in responses]
+        scores = torch.empty(len(responses))
         for numbers in self._batches(sequences):
             scores[numbers] = self._score([sequences[number] for number in numbers])
         return scores
 
-    def _whole(self, answer: Answer) -> list[int]:
+    def _whole(self, response: Response) -> list[int]:
         """An answer's tokens as they were in training."""
-        tokens, most = list(answer.tokens), max((*answer.prompt, *answer.tokens), default=-1)
+        tokens, most = list(response.tokens), max((*response.prompt, *response.tokens), default=-1)
         assert self.decoder is not None
         if most >= self.decoder.config.vocabulary_size:
             raise InputError(
                 f"reward.init_from: {self.init_from} has {self.decoder.config.vocabulary_size} token ids, an answer "
                 f"has id {most}: take a reward model of the same tokenizer"
             )
-        if not answer.prompt:
+        if not response.prompt:
             raise InputError("an answer has no prompt: a reward model scores answers to something")
-        if answer.finish == "stop" and self.end is not None and tokens[-1:] != [self.end]:
+        if response.finish == "stop" and self.end is not None and tokens[-1:] != [self.end]:
             tokens.append(self.end)
         return tokens
 
@@ -139,12 +139,12 @@ class RewardModelScore(Reward):
         batch: list[int] = []
         tokens = 0
         for number in sorted(range(len(sequences)), key=lambda number: place[sequences[number][0]]):
-            prompt, answer = sequences[number]
+            prompt, response = sequences[number]
             is_branch = bool(batch) and sequences[batch[-1]][0] == prompt
-            size = len(answer) + (1 if is_branch else len(prompt))
+            size = len(response) + (1 if is_branch else len(prompt))
             if batch and tokens + size > self.batch_tokens:
                 yield batch
-                batch, tokens, size = [], 0, len(prompt) + len(answer)
+                batch, tokens, size = [], 0, len(prompt) + len(response)
             batch.append(number)
             tokens += size
         if batch:
@@ -159,11 +159,11 @@ class RewardModelScore(Reward):
         ends: list[int] = []
         last: tuple[int, ...] | None = None
         branch = document = 0
-        for prompt, answer in sequences:
+        for prompt, response in sequences:
             # A branch begins with a copy of the prompt's last token, as `PreferenceData` lays pairs out.
             parts = [(list(prompt[:-1]), 0)] if prompt != last else []
             branch, document = (branch + 1, document) if prompt == last else (1, document + 1)
-            for part, which in [*parts, ([prompt[-1], *answer], branch)]:
+            for part, which in [*parts, ([prompt[-1], *response], branch)]:
                 tokens += part
                 documents += [document] * len(part)
                 branches += [which] * len(part)
@@ -174,7 +174,7 @@ class RewardModelScore(Reward):
         documents += [document + 1] * padding
         device = self.decoder.output.weight.device
         rows = (torch.tensor(row, device=device)[None] for row in (tokens, documents, branches))
-        tokens_BT, document_ids_BT, branches_BT = rows
-        hidden_TC = self.decoder(tokens_BT, document_ids_BT, branches_BT=branches_BT)[0]
+        tokens_BT, document_ids_BT, branch_ids_BT = rows
+        hidden_TC = self.decoder(tokens_BT, document_ids_BT, branch_ids_BT=branch_ids_BT)[0]
         last_AC = hidden_TC[torch.tensor(ends, device=device)]
         return nn.functional.linear(last_AC, self.decoder.output.weight).squeeze(-1).float().cpu()

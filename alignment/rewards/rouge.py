@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment.rewards.base import Answer, Reward
+from alignment.rewards.base import Response, Reward
 from common.errors import InputError
 
 
@@ -38,17 +38,17 @@ class RougeN(Reward):
         if not isinstance(row.get(self.answer_key), str):
             raise InputError(f"answer_key={self.answer_key}: a row has {sorted(row)}, name the one with its answer")
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
         """Between 0 and 1; 0 where either has no n-gram."""
-        return torch.tensor([self._overlap(answer) for answer in answers], dtype=torch.float32)
+        return torch.tensor([self._overlap(response) for response in responses], dtype=torch.float32)
 
-    def _overlap(self, answer: Answer) -> float:
-        right = answer.row.get(self.answer_key)
+    def _overlap(self, response: Response) -> float:
+        right = response.row.get(self.answer_key)
         if not isinstance(right, str):
             raise InputError(
-                f"answer_key={self.answer_key}: a row has {sorted(answer.row)}, name the one with its answer"
+                f"answer_key={self.answer_key}: a row has {sorted(response.row)}, name the one with its answer"
             )
-        said, expected = self._ngrams(answer.text), self._ngrams(right)
+        said, expected = self._ngrams(response.text), self._ngrams(right)
         # F1 = 2 shared / (said + expected).
         return 2 * (said & expected).total() / max((said + expected).total(), 1)
 

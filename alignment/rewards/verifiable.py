@@ -18,7 +18,7 @@ import regex
 import torch
 from torch import Tensor
 
-from alignment.rewards.base import Answer, Reward
+from alignment.rewards.base import Response, Reward
 from common.errors import InputError
 
 Normalization = Literal["none", "whitespace", "squad"]
@@ -52,11 +52,11 @@ class VerifiableReward(Reward):
         self.right, self.wrong = right, wrong
 
     @abstractmethod
-    def is_right(self, answer: Answer) -> bool:
+    def is_right(self, response: Response) -> bool:
         """Whether an answer is."""
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.tensor([self.right if self.is_right(answer) else self.wrong for answer in answers])
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.tensor([self.right if self.is_right(response) else self.wrong for response in responses])
 
 
 class ExactMatch(VerifiableReward):
@@ -84,8 +84,8 @@ class ExactMatch(VerifiableReward):
         """Refuse a row without an answer."""
         self._accepted(row)
 
-    def is_right(self, answer: Answer) -> bool:
-        return normalized(answer.text, self.normalize) in self._accepted(answer.row)
+    def is_right(self, response: Response) -> bool:
+        return normalized(response.text, self.normalize) in self._accepted(response.row)
 
     def _accepted(self, row: Mapping[str, Any]) -> list[str]:
         value = value_of(row, self.answer_key)
@@ -111,12 +111,12 @@ class PrefixMatch(ExactMatch):
     def __init__(self, answer_key: str = "answer", normalize: Normalization = "whitespace") -> None:
         super().__init__(answer_key, normalize)
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.tensor([self._share(answer) for answer in answers])
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.tensor([self._share(response) for response in responses])
 
-    def _share(self, answer: Answer) -> float:
-        said = normalized(answer.text, self.normalize).split()
-        return max(leading_share(said, accepted.split()) for accepted in self._accepted(answer.row))
+    def _share(self, response: Response) -> float:
+        said = normalized(response.text, self.normalize).split()
+        return max(leading_share(said, accepted.split()) for accepted in self._accepted(response.row))
 
 
 class Pattern(VerifiableReward):
@@ -149,9 +149,9 @@ class Pattern(VerifiableReward):
         self.find = compiled.fullmatch if whole else compiled.search
         self.seconds, self.timed_out = seconds, 0
 
-    def is_right(self, answer: Answer) -> bool:
+    def is_right(self, response: Response) -> bool:
         try:
-            return self.find(answer.text, timeout=self.seconds) is not None
+            return self.find(response.text, timeout=self.seconds) is not None
         except TimeoutError:
             self.timed_out += 1
             return False
@@ -188,14 +188,14 @@ class Arithmetic(VerifiableReward):
 
     def check(self, row: Mapping[str, Any]) -> None:
         """Refuse a row without a number."""
-        self._gold(row)
+        self._expected(row)
 
-    def is_right(self, answer: Answer) -> bool:
-        found = None if self.needs_mark and FINAL not in answer.text else final_number(answer.text)
-        gold = self._gold(answer.row)
-        return found is not None and abs(found - gold) <= self.tolerance * max(Fraction(1), abs(gold))
+    def is_right(self, response: Response) -> bool:
+        found = None if self.needs_mark and FINAL not in response.text else final_number(response.text)
+        expected = self._expected(response.row)
+        return found is not None and abs(found - expected) <= self.tolerance * max(Fraction(1), abs(expected))
 
-    def _gold(self, row: Mapping[str, Any]) -> Fraction:
+    def _expected(self, row: Mapping[str, Any]) -> Fraction:
         value = value_of(row, self.answer_key)
         found = None if isinstance(value, bool) else final_number(str(value))
         if found is None:

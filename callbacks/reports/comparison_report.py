@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from callbacks.report import PAGE, chart
+from callbacks.reports.charts import chart
 from callbacks.reports.pages import template, write_page
 from common.errors import InputError
+from common.run_folder import REPORT
 
 COMPARISON, ANSWERS = "comparison.json", "answers.jsonl"
 LABELS = {
@@ -56,7 +57,7 @@ def write_comparison_report(folder: Path) -> Path:
         samples=found["samples"],
         settings=found["settings"],
     )
-    return write_page(folder / PAGE, page)
+    return write_page(folder / REPORT, page)
 
 
 def cell(interval: dict[str, float], is_share: bool) -> tuple[str, str]:

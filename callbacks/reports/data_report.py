@@ -14,8 +14,9 @@ import numpy as np
 from markupsafe import Markup
 
 from callbacks.reports.pages import template, write_page
+from common.run_folder import REPORT
 
-PAGE, NUMBERS = "report.html", "report.json"
+NUMBERS = "report.json"
 WIDTH, HEIGHT = 320.0, 90.0
 COUNTED = ("in", "out", "validation", "dropped", "masked", "cut", "licenses", "languages")
 
@@ -62,7 +63,7 @@ def write_data_report(summary: dict[str, Any], folder: Path, title: str) -> Path
         Path of the page.
     """
     write_page(folder / NUMBERS, json.dumps(summary, indent=1))
-    return write_page(folder / PAGE, template("data.html.j2").render(title=title, **sections(summary)))
+    return write_page(folder / REPORT, template("data.html.j2").render(title=title, **sections(summary)))
 
 
 def flat_numbers(summary: dict[str, Any]) -> dict[str, float]:

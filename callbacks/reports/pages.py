@@ -5,6 +5,8 @@ from pathlib import Path
 
 import jinja2
 
+from common.files import write_text_atomically
+
 
 @functools.cache
 def template(name: str) -> jinja2.Template:
@@ -20,10 +22,8 @@ def template(name: str) -> jinja2.Template:
 
 
 def write_page(path: Path, page: str) -> Path:
-    """Write a page in one step."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.rename(path)
+    """Write a page in one step and return its path."""
+    write_text_atomically(path, page)
     return path
 
 

@@ -7,9 +7,9 @@ size. A stage without one shows the end of its log.
 from dataclasses import dataclass
 from pathlib import Path
 
-from callbacks.metrics_table import TABLE
-from callbacks.report import PAGE, read_curves, write_report
 from callbacks.reports.pages import template, write_page
+from callbacks.reports.run_report import read_curves, write_report
+from common.run_folder import METRICS, REPORT
 
 RECIPE_PAGE = "recipe.html"
 LOG_LINES = 200
@@ -39,9 +39,9 @@ class StageSummary:
         """The page the stage wrote; that of a run which has not ended is written here."""
         if self.output is None or not self.output.is_dir():
             return None
-        path = self.output / PAGE
+        path = self.output / REPORT
         if not path.is_file():
-            if not (self.output / TABLE).is_file() or not read_curves(self.output):
+            if not (self.output / METRICS).is_file() or not read_curves(self.output):
                 return None
             path = write_report(self.output)
         return path.read_text(encoding="utf-8")

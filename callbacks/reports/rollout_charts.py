@@ -15,7 +15,7 @@ BOTH = {"train": "training", "validation": "held out"}
 
 def rollout_charts(curves: dict[str, Curve]) -> list[Chart]:
     """Charts over steps for which there are curves; none where nothing was rolled out."""
-    if "train/answers_per_second" not in curves:
+    if "train/responses_per_second" not in curves:
         return []
 
     def named(names: dict[str, str]) -> dict[str, Curve]:
@@ -25,7 +25,7 @@ def rollout_charts(curves: dict[str, Curve]) -> list[Chart]:
         return {f"{stage}/{name}": f"{said}{label}" for stage, label in BOTH.items()}
 
     wanted = [
-        ("Reward", named(both("reward") | both("gold", "gold, "))),
+        ("Reward", named(both("reward") | both("monitored_reward", "monitored, "))),
         ("KL to the reference, nats an answer", named(both("kl"))),
         ("Entropy, nats a token", named({"train/entropy": "entropy"})),
         ("Length of answers, tokens", named(both("length"))),
@@ -47,7 +47,7 @@ def frontier(curves: dict[str, Curve]) -> dict[str, Curve]:
         return {}
     order = np.argsort(curves["validation/kl"][1], kind="stable")
     found = {}
-    for name in ("reward", "gold"):
+    for name in ("reward", "monitored_reward"):
         values = curves.get(f"validation/{name}")
         if values is not None and len(values[1]) == len(order):
             found[name] = (curves["validation/kl"][1][order], values[1][order])

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from alignment.constitutional.record_log import write_whole
-from alignment.rewards.base import Answer
+from alignment.rewards.base import Response
 from common.fingerprint import fingerprint
 from datamodules.conversations.rows import Row
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
-Made = tuple[list[Answer], tuple[Tensor, Tensor]]
-"""Answers of a model, and both estimates of their divergence, see `alignment.comparison.side_by_side.divergence`."""
+Made = tuple[list[Response], tuple[Tensor, Tensor]]
+"""Answers of a model, and both estimates of their divergence, see `alignment.comparison.side_by_side.kl_estimates`."""
 
 
 class ComparedAnswers:
@@ -63,7 +63,8 @@ class ComparedAnswers:
     def _read(self, kept: dict[str, Any]) -> Made:
         each = zip(self.prompts, kept["tokens"], kept["finish"], strict=True)
         answers = [
-            Answer(prompt, tokens, self.tokenizer.decode(tokens), finish, row) for (prompt, row), tokens, finish in each
+            Response(prompt, tokens, self.tokenizer.decode(tokens), finish, row)
+            for (prompt, row), tokens, finish in each
         ]
         exact, sampled = (torch.tensor(values, dtype=torch.float64) for values in kept["divergences"])
         return answers, (exact, sampled)

@@ -1,4 +1,4 @@
-"""`main.py compare`: models side by side, on the same held-out prompts.
+"""`compare`: win rates, KL and responses of several models on the same validation prompts.
 
 Models are in memory one at a time, beside the reference; every prompt gets the same random numbers from each, so that
 differences are of the models. A reward model that a policy was trained against prefers that policy: the gold beside it
@@ -16,19 +16,21 @@ import xxhash
 from torch import Tensor
 from tqdm import tqdm
 
-from alignment.comparison.side_by_side import SideBySide, divergence
-from alignment.rewards.base import Answer, Reward
+from alignment.comparison.side_by_side import SideBySide, kl_estimates
+from alignment.rewards.base import Response, Reward
 from alignment.rewards.reward_model_score import RewardModelScore
 from callbacks.reports.comparison_report import ANSWERS, COMPARISON, write_comparison_report
 from commands.compare.answer_cache import ComparedAnswers, Made
+from commands.decoders import inference_device, load_decoder
 from common.errors import InputError
+from common.path_lists import PathList, path_list
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import split_of
 from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import FileRows, Row, Rows
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
-from datamodules.tokenization.sentencepiece import Tokenizer
-from models.decoder import Decoder, materialize
+from models.decoder import Decoder
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
 from models.weights.source import WeightSource
@@ -41,7 +43,7 @@ Prompt = tuple[list[int], Row]
 
 def compare_models(
     models: dict[str, str],
-    prompts: Rows | list[str],
+    prompts: Rows | PathList,
     output: str,
     reference: str | None = None,
     reward_model: str | None = None,
@@ -84,8 +86,17 @@ def compare_models(
         batch_tokens: scored at once.
         precision: of the weights in memory.
     """
-    check(models, validation_fraction, temperature, limit=limit, samples=samples, max_prompt_tokens=max_prompt_tokens,
-          max_new_tokens=max_new_tokens, slots=slots, batch_tokens=batch_tokens)  # fmt: skip
+    validate(
+        models,
+        validation_fraction,
+        temperature,
+        limit=limit,
+        samples=samples,
+        max_prompt_tokens=max_prompt_tokens,
+        max_new_tokens=max_new_tokens,
+        slots=slots,
+        batch_tokens=batch_tokens,
+    )
     first = reference or next(iter(models))
     if first not in models:
         raise InputError(f"reference={first}: no such model, take one of {', '.join(models)}")
@@ -104,13 +115,12 @@ def compare_models(
     for judge in judges.values():
         open_weights(judge, tokenizer)
     template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
-    source = prompts if isinstance(prompts, Rows) else FileRows(prompts)
+    source = prompts if isinstance(prompts, Rows) else FileRows(path_list(prompts))
     asked, left_out = validation_prompts(source, template, validation_fraction, split_seed, limit, max_prompt_tokens)
     for judge in judges.values():
         for _, row in asked:
             judge.check(row)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    assert device is not None
+    device, dtype = inference_device(), getattr(torch, precision)
     sampling = Sampling(temperature=temperature, seed=seed)
 
     asked_often = [prompt for prompt in asked for _ in range(samples)]
@@ -121,20 +131,20 @@ def compare_models(
         "temperature": temperature,
         "seed": seed,
     }
-    sizes = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
+    computed = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
     base: Decoder | None = None
-    answers: dict[str, list[Answer]] = {}
+    answers: dict[str, list[Response]] = {}
     divergences: dict[str, tuple[Tensor, Tensor]] = {}
 
     def make(name: str) -> Made:
         nonlocal base
-        base = base or load(stored[first], device, precision)
-        decoder = base if name == first else load(stored[name], device, precision)
-        given = answer(decoder, tokenizer, asked_often, max_new_tokens, sampling, slots, name)
-        return given, divergence(decoder, base, given, temperature, batch_tokens)
+        base = base or load_decoder(stored[first], device, dtype)
+        decoder = base if name == first else load_decoder(stored[name], device, dtype)
+        given = generate_responses(decoder, tokenizer, asked_often, max_new_tokens, sampling, slots, name)
+        return given, kl_estimates(decoder, base, given, temperature, batch_tokens)
 
     for name in models:
-        identity = [stored[name].identity, stored[first].identity, settings, sizes]
+        identity = [stored[name].identity, stored[first].identity, settings, computed]
         answers[name], divergences[name] = kept.get(identity, functools.partial(make, name))
     base = None
     scores: dict[str, dict[str, Tensor]] = {}
@@ -145,11 +155,11 @@ def compare_models(
     settings = {"prompts": len(asked)} | settings | {"reference": first, "reward_model": reward_model}
     settings |= {"left_out": dict(left_out)}
     settings |= {"gold": type(gold).__name__ if gold is not None else None, "runs": models}
-    write(Path(output), found, settings, asked)
+    write_results(Path(output), found, settings, asked)
     kept.forget()
 
 
-def check(models: dict[str, str], validation_fraction: float, temperature: float, **sizes: int | None) -> None:
+def validate(models: dict[str, str], validation_fraction: float, temperature: float, **sizes: int | None) -> None:
     """Refuse what cannot be compared, before anything is loaded."""
     if len(models) < 2:
         raise InputError(f"models: {', '.join(models) or 'none'}: name at least two, --models.NAME=RUN")
@@ -182,14 +192,6 @@ def shared_tokenizer(paths: dict[str, Path]) -> Tokenizer:
     if differing := [name for name, other in others if other.model != tokenizer.model]:
         raise InputError(f"{differing[0]} has another tokenizer than {first}: compare models of one tokenizer")
     return tokenizer
-
-
-def load(stored: WeightSource, device: torch.device, precision: str) -> Decoder:
-    """A decoder with its adapter merged."""
-    with torch.device("meta"):
-        decoder = Decoder(stored.whole_config()).to(getattr(torch, precision))
-    materialize(decoder, device, 0, stored=stored.merged)
-    return decoder.eval().requires_grad_(False)
 
 
 # Prompts and answers
@@ -226,7 +228,7 @@ def validation_prompts(
     return [found[key] for key in sorted(found)[:limit]], left_out
 
 
-def answer(
+def generate_responses(
     decoder: Decoder,
     tokenizer: Tokenizer,
     prompts: list[Prompt],
@@ -234,9 +236,9 @@ def answer(
     sampling: Sampling,
     slots: int,
     name: str,
-) -> list[Answer]:
+) -> list[Response]:
     """An answer to each prompt; equal prompts get different ones."""
-    results: list[Answer] = []
+    results: list[Response] = []
     # In pieces, so that something is seen to happen; a row's number keeps its answer the same.
     for start in tqdm(range(0, len(prompts), 4 * slots), desc=f"{name} answers", unit=" batches"):
         piece = prompts[start : start + 4 * slots]
@@ -251,52 +253,55 @@ def answer(
             rows=numbers,
         )
         for (prompt, row), one in zip(piece, new, strict=True):
-            results.append(Answer(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))
+            results.append(Response(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))
     return results
 
 
 # Results
 
 
-def write(output: Path, found: SideBySide, settings: dict[str, Any], asked: list[Prompt], shown: int = 8) -> None:
+def write_results(
+    output: Path, found: SideBySide, settings: dict[str, Any], asked: list[Prompt], shown: int = 8
+) -> None:
     """The numbers, every answer, and the page; a table for the terminal."""
     output.mkdir(parents=True, exist_ok=True)
     rows = {
-        name: [answered(found, name, number) for number in range(len(found.answers[name]))] for name in found.answers
+        name: [response_row(found, name, number) for number in range(len(found.responses[name]))]
+        for name in found.responses
     }
     with (output / ANSWERS).open("w", encoding="utf-8") as file:
         for name, of_model in rows.items():
             file.writelines(json.dumps({"model": name, **row}, ensure_ascii=False) + "\n" for row in of_model)
     results: dict[str, Any] = {
         "settings": settings,
-        "models": {name: found.of_model(name) for name in found.answers},
+        "models": {name: found.of_model(name) for name in found.responses},
         "win_rates": found.against_each_other(),
         "samples": [
-            {"prompt": said(row), "answers": {name: rows[name][number * found.samples] for name in rows}}
+            {"prompt": prompt_text(row), "answers": {name: rows[name][number * found.samples] for name in rows}}
             for number, (_, row) in enumerate(asked[:shown])
         ],
     }
     temporary = output / f"{COMPARISON}.partial"
     temporary.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.rename(output / COMPARISON)
-    print(table(results))
+    print(format_table(results))
     print(f"report: {write_comparison_report(output)}")
 
 
-def answered(found: SideBySide, name: str, number: int) -> dict[str, Any]:
+def response_row(found: SideBySide, name: str, number: int) -> dict[str, Any]:
     """One answer and what is known of it."""
-    one = found.answers[name][number]
+    one = found.responses[name][number]
     row: dict[str, Any] = {"prompt": number // found.samples, "text": one.text, "finish": one.finish}
-    row |= {"tokens": len(one.tokens), "kl": float(found.divergences[name][0][number])}
+    row |= {"tokens": len(one.tokens), "kl": float(found.kl[name][0][number])}
     return row | {judge: float(by_model[name][number]) for judge, by_model in found.scores.items()}
 
 
-def said(row: Row) -> str:
+def prompt_text(row: Row) -> str:
     """A prompt as text."""
     return "\n".join(cast(str, message["content"]) for message in question(row))
 
 
-def table(results: dict[str, Any]) -> str:
+def format_table(results: dict[str, Any]) -> str:
     """Lines for the terminal: every number and the ends of its interval."""
     models = results["models"]
     columns = [key for key, value in next(iter(models.values())).items() if isinstance(value, dict)]

@@ -8,14 +8,15 @@ from typing import Any, cast
 
 from callbacks.checkpoints import Checkpoints
 from common.errors import InputError
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.resumable import ResumableDataModule
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from models.config import DecoderConfig
 from strategies.parallel.mesh import ARGUMENTS, resolve_sizes
-from strategies.pipeline_parallel import _SCHEDULES
+from strategies.parallel.schedules import find_schedule
 from strategies.planner.hardware import Hardware
 from strategies.planner.layout_search import refusal
-from strategies.planner.training_setup import TrainingSetup, stages_of
+from strategies.planner.training_setup import TrainingSetup
 
 MODELS = ("models.LanguageModel", "models.language_model.LanguageModel")
 STRATEGIES = ("strategies.TensorParallelStrategy", "strategies.PipelineParallelStrategy")
@@ -66,9 +67,7 @@ def setup_of(
     if not accepted:
         axes = dict.fromkeys(axes, 1) | {"dp_shard": "auto"}
     is_pipeline = strategy["class_path"].endswith("PipelineParallelStrategy") and accepted
-    schedule = layout.get("schedule") or "1f1b"
-    if schedule not in _SCHEDULES:
-        raise InputError(f"schedule={schedule}: choose one of {', '.join(_SCHEDULES)}")
+    schedule = find_schedule(layout.get("schedule") or "1f1b")
     precision = precision_of(configuration, hardware)
     optimizer = arguments["optimizer"]["class_path"]
     if optimizer not in OPTIMIZERS:
@@ -93,8 +92,8 @@ def setup_of(
         mixed=precision == "bf16-mixed",
         optimizer=cast(Any, OPTIMIZERS[optimizer]),
         checkpointing=layout.get("activation_checkpointing") or "none",
-        schedule=cast(Any, schedule) if is_pipeline else "1f1b",
-        stages_per_rank=stages_of(schedule, layout.get("stages_per_rank")) if is_pipeline else 1,
+        schedule=schedule.name if is_pipeline else "1f1b",
+        stages_per_rank=schedule.stages_per_rank(layout.get("stages_per_rank")) if is_pipeline else 1,
         compiled=layout.get("compile_backend") is not None,
         float8=bool(layout.get("float8")),
         device=hardware.device,

@@ -75,7 +75,7 @@ def memory_lines(setup: TrainingSetup, hardware: Hardware, rank: int, memory: Me
         "weights": "float32 shard",
         "gradients": "float32, whole ones while they wait",
         "optimizer": setup.optimizer,
-        "gathered": "weights of others (FSDP2)",
+        "unsharded": "weights of others (FSDP2)",
         "casts": "bfloat16 weights in autocast's hands",
         "activations": f"checkpointing: {setup.checkpointing}",
         "logits": "a chunk of them, the output matrix's gradient",

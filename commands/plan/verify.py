@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from callbacks.metrics_table import TABLE, read_metrics
 from commands.plan.setup import setup_of
 from commands.run_facts import read_run_facts
 from common.errors import InputError
+from common.run_folder import read_config, read_metrics
 from strategies.planner.hardware import Hardware
 from strategies.planner.peak_memory import rank_memory
 from strategies.planner.step_time import model_flops_of_step, step_time
@@ -50,7 +48,7 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
         InputError: when the folder holds no finished run, or one whose memory was not recorded.
     """
     facts = read_facts(run)
-    configuration = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    configuration = read_config(run)
     peak = facts["matmul_peak_flops"]
     # What the run measured is what products reach at best, no datasheet's rate.
     hardware = replace(hardware, bf16_flops=peak, float32_flops=peak) if hardware.device == "cpu" else hardware
@@ -75,7 +73,7 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
             found.append(Comparison(f"reserved memory{of_rank}", "MB", planned / 1e6, most / 1e6))
     rates = [
         float(value)
-        for step, _, name, value in read_metrics(run / TABLE)
+        for step, _, name, value in read_metrics(run)
         if name == "throughput/tokens_per_second" and step > warmup
     ]
     if not rates:
@@ -106,7 +104,7 @@ def read_facts(run: Path) -> dict[str, Any]:
     facts = read_run_facts(run, f"--verify {run}", needed)
     if not facts["peak_memory_bytes"] or None in facts["peak_memory_bytes"]:
         raise InputError(f"--verify {run}: its run.json has no peak_memory_bytes, it did not end or ran elsewhere")
-    if not any(row[2] == "throughput/tokens_per_second" for row in read_metrics(run / TABLE)):
+    if not any(row[2] == "throughput/tokens_per_second" for row in read_metrics(run)):
         raise InputError(f"--verify {run}: it logged no throughput, train for more than log_every_n_steps steps")
     return facts
 

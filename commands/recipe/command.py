@@ -23,12 +23,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile
 
 from callbacks.reports.recipe_report import StageSummary, write_recipe_report
+from commands.functions import FunctionParser
 from commands.recipe.plan import Record, Resolve, Stage, Step, make_plan
+from commands.registry import example_of
 from common.errors import InputError
-from common.files import sync
+from common.files import write_text_atomically
 
 PROGRAM = [sys.executable, str(Path(__file__).parents[2] / "main.py")]
 RECORDS, LOGS, LOCK = "recipe.json", "logs", ".lock"
@@ -37,15 +39,15 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
 
 
-def recipe(arguments: list[str], parser_class: type[ArgumentParser], resolve: Resolve) -> None:
+def recipe(arguments: list[str], resolve: Resolve) -> None:
     """`main.py recipe`: parse the arguments and run the stages.
 
     Args:
         arguments: behind the command's name.
-        parser_class: of the command line.
         resolve: makes the whole configuration of a stage from its arguments.
     """
-    parser = parser_class(prog="main.py recipe", description="Run the stages of a recipe that are not done yet.")
+    parser = FunctionParser(prog="llm recipe")
+    parser.example = example_of("recipe")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of the recipe")
     parser.add_function_arguments(run_recipe, skip={"resolve", "only", "first", "dry_run"})
     parser.add_argument(
@@ -246,13 +248,8 @@ def read_records(root: Path) -> dict[str, Record]:
 
 def write_records(root: Path, records: dict[str, Record]) -> None:
     """Replace the file in one step."""
-    temporary = root / f"{RECORDS}.partial"
-    temporary.write_text(
-        json.dumps({name: asdict(record) for name, record in records.items()}, indent=1), encoding="utf-8"
-    )
-    sync(temporary)
-    temporary.rename(root / RECORDS)
-    sync(root)
+    stored = {name: asdict(record) for name, record in records.items()}
+    write_text_atomically(root / RECORDS, json.dumps(stored, indent=1))
 
 
 def summary(root: Path, step: Step, records: dict[str, Record]) -> StageSummary:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from callbacks.checkpoints import checkpoint_step, latest_checkpoint
 from commands.recipe.dependencies import WATCHING, Flat, MadeOf, files_of, flatten, is_below, sources_of
 from common.errors import InputError
+from common.run_folder import checkpoint_step, latest_checkpoint
 
 Value = str | int | float | bool | list | dict | None
 """Of a configuration. Not `Any`, which the command line would make objects of."""
@@ -91,7 +91,7 @@ class Step:
             return True
         if self.last_step is None:
             return self.output.exists()
-        newest = latest_checkpoint(self.output / "checkpoints")
+        newest = latest_checkpoint(self.output)
         return newest is not None and checkpoint_step(newest) >= self.last_step
 
 

@@ -18,7 +18,7 @@ import jinja2.nodes
 import jinja2.sandbox
 
 from common.errors import InputError
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
 Messages = list[dict[str, Any]]
 """A conversation: dictionaries with `role` (system, user, assistant, tool) and `content`, text."""

@@ -16,7 +16,7 @@ import torch
 from datamodules.conversations.packing import Part, fill_row, lay_out_pair, stack
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import Row
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def question_batches(
         most: tokens of a context with one answer.
 
     Yields:
-        `tokens`, `labels`, `document_ids`, `branches`, `answers` [1, T], `answers` as numbers within the batch; and
-        `number` [A], those through all questions.
+        `tokens`, `labels`, `document_ids`, `branch_ids`, `response_ids` [1, T], `response_ids` as numbers
+        within the batch; and `number` [A], those through all questions.
     """
     parts: list[Part] = []
     numbers: list[int] = []
@@ -123,7 +123,7 @@ def question_batches(
             if parts and sum(len(p["tokens"]) for p in parts) + len(part["tokens"]) > tokens:
                 yield _batch(parts, numbers, pad)
                 parts, numbers = [], []
-            part["answers"] = np.where(part["answers"] < 0, -1, part["answers"] + len(numbers))
+            part["response_ids"] = np.where(part["response_ids"] < 0, -1, part["response_ids"] + len(numbers))
             parts.append(part)
             numbers += [count + choice for choice in chosen]
         count += len(pairs)

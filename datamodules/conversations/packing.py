@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.mixing.mixture import IGNORE
+from common.constants import IGNORE
 
 Part = dict[str, np.ndarray]
 """One example laid out: int64 arrays of one length, by the names they have in a batch."""
@@ -65,8 +65,8 @@ def lay_out_pair(prompt: np.ndarray, answers: Sequence[np.ndarray]) -> Part:
         answers: token ids of each answer, at least one each.
 
     Returns:
-        `tokens`, `labels`, `branches` (0 prompt, 1 + k answer k) and `answers` (k where the label is one of answer k,
-        else -1).
+        `tokens`, `labels`, `branch_ids` (0 prompt, 1 + k answer k) and `response_ids` (k where the label is one of
+        answer k, else -1).
     """
     parts = [(prompt[:-1], np.full(len(prompt) - 1, IGNORE), 0)]
     for number, answer in enumerate(answers, start=1):
@@ -76,14 +76,14 @@ def lay_out_pair(prompt: np.ndarray, answers: Sequence[np.ndarray]) -> Part:
     return {
         "tokens": np.concatenate([tokens for tokens, _, _ in parts]),
         "labels": labels,
-        "branches": branches,
-        "answers": np.where(labels == IGNORE, -1, branches - 1),
+        "branch_ids": branches,
+        "response_ids": np.where(labels == IGNORE, -1, branches - 1),
     }
 
 
 def fill_row(parts: Sequence[Part], length: int, pad: int) -> Part:
     """Parts one after another, each a document, and the rest of the row a document of padding."""
-    filler = {"tokens": pad, "labels": IGNORE, "branches": 0, "answers": -1}
+    filler = {"tokens": pad, "labels": IGNORE, "branch_ids": 0, "response_ids": -1}
     row = {}
     for name in parts[0]:
         joined = np.concatenate([part[name] for part in parts])

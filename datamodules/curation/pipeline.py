@@ -1,7 +1,7 @@
 """Collects the documents of all sources, cleans them, and says of every one what became of it.
 
 Three passes over chunks of bounded size: each document by itself (`chunks`, `judging`), all of them beside each other
-as columns of numbers (`decisions`), and each text as it is written (`finishing`). Chunks cost a copy of the text on
+as columns of numbers (`result`), and each text as it is written (`finishing`). Chunks cost a copy of the text on
 disk between the passes and buy that memory does not grow with the corpus and that a killed run continues.
 """
 
@@ -9,10 +9,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 
@@ -24,104 +23,25 @@ from common.artifacts import write_checksums
 from common.daft_engine import use_engine, workers
 from common.errors import InputError
 from common.fingerprint import code_fingerprint, fingerprint
+from datamodules.curation.config import CurationConfig, TextSource, step_settings
 from datamodules.curation.deduplication.minhash import NearDuplicates
-from datamodules.curation.deduplication.repeated_lines import RepeatedLines
-from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
-from datamodules.curation.deduplication.repeated_text import RepeatedText
-from datamodules.curation.deduplication.url import UrlDuplicates
-from datamodules.curation.filters.base import CleaningStep
 from datamodules.curation.passes.collect import Chunk, chunk_files, collect
 from datamodules.curation.passes.deduplicate import deduplicate_and_split
 from datamodules.curation.passes.filter import describe_steps, write_filtered
-from datamodules.curation.passes.write import DOCUMENTS, DROPPED, FilteredPiece, find_repetitions, finish
-from datamodules.curation.personal_data.mask import MaskPersonalData
+from datamodules.curation.passes.write import DOCUMENTS, DROPPED, FilteredPiece, find_repetitions, write_piece
 from datamodules.curation.reports.step_throughput import step_rates
-from datamodules.curation.reports.stopwatch import Clock
+from datamodules.curation.reports.stopwatch import Stopwatch
 from datamodules.curation.reports.summary import summarize
-from datamodules.readers.base import InputFile, Reader, provenance_name
+from datamodules.readers.base import InputFile, provenance_name
 
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
-SUMMARY, TIMINGS = "cleaning.json", "timings.json"
+SUMMARY, TIMINGS = "curation.json", "timings.json"
 WORK = "work"
 """Folder inside an unfinished stage for what is removed at its end."""
 
 
 OBSERVERS = tuple(f"datamodules.curation.reports.{name}" for name in ("explain", "stopwatch", "step_throughput"))
 """Modules that only watch: editing one cleans nothing again."""
-
-
-@dataclass
-class TextSource:
-    """A named source of text, as an entry of `sources` in YAML.
-
-    Args:
-        reader: where its documents come from.
-        steps: rules and rewrites in order; normalization is always first and need not be named.
-        weight: share of training samples drawn from it, on any positive scale.
-
-    Raises:
-        InputError: for a weight that is not positive.
-    """
-
-    reader: Reader
-    steps: list[CleaningStep] = field(default_factory=list)
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise InputError(f"weight={self.weight}: must be above 0, or leave the source out")
-
-
-@dataclass
-class CurationConfig:
-    """What cleaning does to all sources alike, and how it is run.
-
-    Args:
-        steps: rules and rewrites applied to every source, after its own.
-        url_duplicates: of documents from one URL only the newest is kept; None keeps all.
-        repeated_lines: cuts lines that many documents of a source share; None keeps them.
-        repeated_spans: cuts spans of words that occurred before; None keeps them.
-        personal_data: masks personal data in what is kept; None keeps it.
-        engine: `native` uses the cores of this machine for all but reading, which is Python's own work and takes one;
-            `ray` uses the cluster that `RAY_ADDRESS` names, or else all cores of this machine for reading too. The
-            result is the same.
-        chunk_megabytes: input files read together, and text held at a time.
-
-    Raises:
-        InputError: for a chunk that holds nothing.
-    """
-
-    steps: list[CleaningStep] = field(default_factory=list)
-    url_duplicates: UrlDuplicates | None = field(default_factory=UrlDuplicates)
-    repeated_lines: RepeatedLines | None = None
-    repeated_spans: RepeatedSpans | None = None
-    personal_data: MaskPersonalData | None = field(default_factory=MaskPersonalData)
-    engine: Literal["native", "ray"] = "native"
-    chunk_megabytes: float = 64.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.chunk_megabytes < float("inf"):
-            raise InputError(f"chunk_megabytes={self.chunk_megabytes}: must be a number above 0, 64 is usual")
-
-    @property
-    def repetitions(self) -> dict[str, RepeatedText]:
-        """What cuts repetitions, by name, in the order in which they are applied."""
-        found = {"repeated_lines": self.repeated_lines, "repeated_spans": self.repeated_spans}
-        return {name: finder for name, finder in found.items() if finder is not None}
-
-    @property
-    def masked_kinds(self) -> list[str]:
-        """Kinds of personal data that are masked."""
-        return self.personal_data.kinds if self.personal_data else []
-
-    def settings(self) -> list[Any]:
-        """For the fingerprint: all but the engine, which changes nothing."""
-        parts = (self.url_duplicates, *self.repetitions.values(), self.personal_data)
-        return [_described(self.steps), [part and _described([part]) for part in parts], self.chunk_megabytes]
-
-
-def _described(steps: Iterable[Any]) -> list[Any]:
-    return [[type(step).__name__, vars(step)] for step in steps]
 
 
 def list_inputs(sources: Mapping[str, TextSource]) -> dict[str, list[InputFile]]:
@@ -143,7 +63,7 @@ def list_inputs(sources: Mapping[str, TextSource]) -> dict[str, list[InputFile]]
     return inputs
 
 
-def cleaning_fingerprint(
+def curation_fingerprint(
     sources: Mapping[str, TextSource],
     inputs: Mapping[str, list[InputFile]],
     near_duplicates: NearDuplicates | None,
@@ -155,7 +75,7 @@ def cleaning_fingerprint(
     described = {
         name: [
             source.reader.settings(),
-            _described(source.steps),
+            step_settings(source.steps),
             sorted([provenance_name(file.name), file.size, file.changed] for file in inputs[name]),
         ]
         for name, source in sources.items()
@@ -167,7 +87,7 @@ def cleaning_fingerprint(
     return fingerprint(described, near, validation_fraction, seed, curation.settings(), code)
 
 
-def clean(
+def curate(
     sources: Mapping[str, TextSource],
     inputs: Mapping[str, list[InputFile]],
     folder: Path,
@@ -176,7 +96,7 @@ def clean(
     seed: int,
     curation: CurationConfig | None = None,
 ) -> dict[str, Any]:
-    """Collect and clean into `documents/NNNNN.parquet`, `dropped/NNNNN.parquet` and `cleaning.json`.
+    """Collect and clean into `documents/NNNNN.parquet`, `dropped/NNNNN.parquet` and `curation.json`.
 
     Args:
         sources: readers and steps by name.
@@ -189,78 +109,78 @@ def clean(
         curation: what is done to all sources alike; by default `CurationConfig()`.
 
     Returns:
-        The summary, as written to `cleaning.json`, with the seconds of `timings.json`.
+        The summary, as written to `curation.json`, with the seconds of `timings.json`.
 
     Raises:
         InputError: when no document is left, a step is there twice or Ray is not installed.
     """
     curation = curation or CurationConfig()
-    clock, work = Clock(), folder / WORK
+    clock, work = Stopwatch(), folder / WORK
     steps = {name: [*sources[name].steps, *curation.steps] for name in sorted(sources)}
     described = {name: describe_steps(name, own) for name, own in steps.items()}
     use_engine(curation.engine)
-    for path in (work / "raw", work / "judged", folder / DOCUMENTS, folder / DROPPED):
+    for path in (work / "raw", work / "filtered", folder / DOCUMENTS, folder / DROPPED):
         path.mkdir(parents=True, exist_ok=True)
 
-    key = cleaning_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
+    key = curation_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
     size = int(curation.chunk_megabytes * 1e6)
 
     readers = {name: source.reader for name, source in sources.items()}
 
     def read_ahead(some: Sequence[Chunk]) -> None:
         """Have the workers read a chunk each."""
-        unread = [chunk for chunk in some if chunk.pieces(work / "judged") is None]
+        unread = [chunk for chunk in some if chunk.pieces(work / "filtered") is None]
         with clock.measure("collect", sum(chunk.size for chunk in unread)):
             collect(unread, readers, work / "raw", size)
 
     rates: dict[str, list[dict[str, Any]]] = {}
 
-    def judge_pieces(chunk: Chunk) -> list[Path]:
+    def filter_pieces(chunk: Chunk) -> list[Path]:
         """The judged pieces of a chunk, made if they are not there."""
-        judged = chunk.pieces(work / "judged")
-        if judged is not None:
-            return judged
+        filtered = chunk.pieces(work / "filtered")
+        if filtered is not None:
+            return filtered
         name, raw = chunk.source, chunk.pieces(work / "raw") or []
-        judged = [chunk.piece(work / "judged", number) for number in range(len(raw))]
-        for before, after in zip(raw, judged, strict=True):
-            with clock.measure(f"judge {name}", _text_bytes(before)):
+        filtered = [chunk.piece(work / "filtered", number) for number in range(len(raw))]
+        for before, after in zip(raw, filtered, strict=True):
+            with clock.measure(f"filter {name}", _text_bytes(before)):
                 write_filtered(before, after, name, steps[name], near=near_duplicates, urls=curation.url_duplicates)
         if raw and name not in rates:
             rates[name] = step_rates(raw[0], steps[name])
-        chunk.finish(work / "judged", len(raw))
+        chunk.mark_done(work / "filtered", len(raw))
         for path in [*raw, work / "raw" / f"{chunk.name}.json"]:
             path.unlink()
-        return judged
+        return filtered
 
     chunks = chunk_files(inputs, size, key)
     by_chunk: list[list[Path]] = []
-    with _progress("cleaning", sum(chunk.size for chunk in chunks)) as progress:
+    with _progress("filtering", sum(chunk.size for chunk in chunks)) as progress:
         for start in range(0, len(chunks), workers()):
             some = chunks[start : start + workers()]
             read_ahead(some)
             for chunk in some:
-                by_chunk.append(judge_pieces(chunk))
+                by_chunk.append(filter_pieces(chunk))
                 progress.update(chunk.size)
-    judged = [path for paths in by_chunk for path in paths]
+    filtered = [path for paths in by_chunk for path in paths]
     owners = [chunk.source for chunk, paths in zip(chunks, by_chunk, strict=True) for _ in paths]
-    total = sum(map(_text_bytes, judged))
+    total = sum(map(_text_bytes, filtered))
     with clock.measure("duplicates and split", total):
-        decisions = deduplicate_and_split(judged, owners, near_duplicates, validation_fraction, seed)
-    if decisions is None:
-        reasons = {reason for path in judged for reason in _reasons(path)}
+        result = deduplicate_and_split(filtered, owners, near_duplicates, validation_fraction, seed)
+    if result is None:
+        reasons = {reason for path in filtered for reason in _reasons(path)}
         raise InputError(f"no document is left after cleaning; dropped as: {', '.join(sorted(reasons)) or 'none read'}")
 
     pieces = [
-        FilteredPiece(n, source, path, decisions) for n, (source, path) in enumerate(zip(owners, judged, strict=True))
+        FilteredPiece(n, source, path, result) for n, (source, path) in enumerate(zip(owners, filtered, strict=True))
     ]
     with clock.measure("repetitions", total):
         cuts = find_repetitions(pieces, curation.repetitions, work)
 
     with _progress("writing", total) as progress:
         for piece in pieces:
-            size = _text_bytes(piece.judged)
+            size = _text_bytes(piece.filtered)
             with clock.measure("mask and write", size):
-                finish(piece, folder, curation.personal_data, cuts)
+                write_piece(piece, folder, curation.personal_data, cuts)
             progress.update(size)
     with clock.measure("summary", total):
         summary = summarize(described, pieces, folder, curation.masked_kinds, list(curation.repetitions))

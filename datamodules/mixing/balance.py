@@ -48,7 +48,7 @@ class Balance:
         if any(not value > 0 for value in values):
             raise InputError(f"balance.max_epochs={caps}: must be above 0, or null for no cap")
 
-    def asked(self, weights: Mapping[str, float], samples: int | None) -> dict[str, Any]:
+    def settings(self, weights: Mapping[str, float], samples: int | None) -> dict[str, Any]:
         """All that the mixture follows from beside the text; `samples` of the whole run, None where it has no end.
 
         Raises:
@@ -143,14 +143,14 @@ def mixture_report(
         samples: of the whole run; None counts a block.
 
     Returns:
-        By source: `asked_share` (before caps), `share` (of samples), `windows` (that there are), `tokens` (learned
+        By source: `requested_share` (before caps), `share` (of samples), `windows` (that there are), `tokens` (learned
         from, repetitions included) and `epochs`.
     """
     total = samples or BLOCK
     reached = mixture.consumed(total)
     return {
         name: {
-            "asked_share": wanted[name] / sum(wanted.values()),
+            "requested_share": wanted[name] / sum(wanted.values()),
             "share": reached[name] / total,
             "windows": mixture.sizes[name],
             "tokens": reached[name] * length,
@@ -162,8 +162,8 @@ def mixture_report(
 
 def format_mixture(report: Mapping[str, Mapping[str, float]]) -> str:
     """The report as a table."""
-    lines = [f"{'mixture':<16}{'asked':>9}{'reached':>9}{'tokens':>10}{'epochs':>9}"]
+    lines = [f"{'mixture':<16}{'requested':>10}{'reached':>9}{'tokens':>10}{'epochs':>9}"]
     for name, row in report.items():
         tokens = f"{row['tokens'] / 1e6:.1f} M"
-        lines.append(f"{name:<16}{row['asked_share']:>9.2%}{row['share']:>9.2%}{tokens:>10}{row['epochs']:>9.2f}")
+        lines.append(f"{name:<16}{row['requested_share']:>10.2%}{row['share']:>9.2%}{tokens:>10}{row['epochs']:>9.2f}")
     return "\n".join(lines)

@@ -6,28 +6,17 @@ The price is that the mixture's weights are rounded to 1/4096.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import torch
 import xxhash
-from torch.utils.data import Dataset, Sampler
 
 from common.errors import InputError
-from datamodules.mixing.skipped_samples import SkippedSamples
-from datamodules.shards.format import Shard
 
 BLOCK = 4096
 """Samples in a block: every block holds the sources in the exact proportion of their weights."""
-
-IGNORE = -100
-"""Label of padding, PyTorch's own default."""
-
-PADDING = -1
-"""Number of a sample that holds no label: it keeps ranks in step where there is nothing left to evaluate."""
 
 
 def permute(index: int, length: int, seed: int) -> int:
@@ -46,57 +35,6 @@ def permute(index: int, length: int, seed: int) -> int:
         index = left << half_bits | right
         if index < length:
             return index
-
-
-class WindowedSource:
-    """The documents of one source and split, cut into windows of `length` + 1 tokens that overlap by one.
-
-    The one token shared with the next window is the last label here and the first input there.
-
-    Args:
-        shards: shards of the source; windows run on from one to the next.
-        length: inputs in a window.
-        keep_partial: keep the short window at a shard's end, padded, so that every token is predicted once.
-    """
-
-    def __init__(self, shards: Sequence[Shard], length: int, keep_partial: bool = False) -> None:
-        self.shards, self.length = list(shards), length
-        self._ends = np.cumsum([shard.record.tokens for shard in self.shards], dtype=np.int64)
-        self.tokens = int(self._ends[-1]) if self.shards else 0
-        # The first token of a window is never a label, hence the - 1.
-        labels = max(self.tokens - 1, 0)
-        self._count = -(-labels // length) if keep_partial else labels // length
-
-    def __len__(self) -> int:
-        return self._count
-
-    def window(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Window number `index`.
-
-        Returns:
-            tokens int64 [n + 1] with n <= length; the ordinal of each token's document within the window, int64
-            [n + 1]; the ids of those documents, uint64.
-        """
-        start = index * self.length
-        stop = min(start + self.length + 1, self.tokens)
-        tokens: list[np.ndarray] = []
-        documents: list[np.ndarray] = []
-        ids: list[np.ndarray] = []
-        counted = 0
-        for number in range(int(np.searchsorted(self._ends, start, side="right")), len(self.shards)):
-            shard = self.shards[number]
-            before = int(self._ends[number]) - shard.record.tokens
-            if before >= stop:
-                break
-            begin, end = max(start - before, 0), min(stop - before, shard.record.tokens)
-            first = int(np.searchsorted(shard.offsets, begin, side="right")) - 1
-            last = int(np.searchsorted(shard.offsets, end, side="left"))
-            cuts = np.clip(shard.offsets[first : last + 1], begin, end)
-            tokens.append(shard.tokens[begin:end].astype(np.int64))
-            documents.append(counted + np.repeat(np.arange(last - first), np.diff(cuts)))
-            ids.append(shard.ids[first:last])
-            counted += last - first
-        return np.concatenate(tokens), np.concatenate(documents), np.concatenate(ids)
 
 
 @dataclass(frozen=True)
@@ -240,98 +178,3 @@ class EvaluationOrder:
         """Source, epoch (always 0) and window of a sample."""
         name, window = self._order[sample]
         return name, 0, window
-
-
-Locate = Callable[[int], tuple[str, int, int]]
-
-
-class PackedWindows(Dataset[dict[str, Any]]):
-    """Samples ready to be batched: `self[i]` is a function of i alone.
-
-    Args:
-        sources: windows by source name.
-        locate: sample number to source, epoch and window.
-        token_bytes: bytes of text each token id stands for.
-        pad: id that fills short windows; its label is ignored.
-    """
-
-    def __init__(
-        self, sources: Mapping[str, WindowedSource], locate: Locate, token_bytes: np.ndarray, pad: int
-    ) -> None:
-        self.sources, self.locate, self.token_bytes, self.pad = dict(sources), locate, token_bytes, pad
-
-    def __getitem__(self, sample: int) -> dict[str, Any]:
-        """int64 arrays `tokens`, `labels`, `document_ids`, `label_bytes` [length], and `sample`, `source`."""
-        if sample == PADDING:
-            return ignore_labels(self[0]) | {"sample": PADDING}
-        name, _, window = self.locate(sample)
-        source = self.sources[name]
-        ids, documents, _ = source.window(window)
-        short = source.length - (len(ids) - 1)
-        labels = np.pad(ids[1:], (0, short), constant_values=IGNORE)
-        return {
-            "tokens": np.pad(ids[:-1], (0, short), constant_values=self.pad),
-            "labels": labels,
-            # Padding is a document of its own, so that no real token attends to it.
-            "document_ids": np.pad(documents[:-1], (0, short), constant_values=-1),
-            "label_bytes": np.where(labels == IGNORE, 0, self.token_bytes[labels]),
-            "sample": sample,
-            "source": name,
-        }
-
-
-def ignore_labels(window: dict[str, Any]) -> dict[str, Any]:
-    """The same window with nothing to predict in it."""
-    nothing = {"labels": np.full_like(window["labels"], IGNORE), "label_bytes": np.zeros_like(window["label_bytes"])}
-    return window | nothing
-
-
-class DistributedBatchSampler(Sampler[list[int]]):
-    """Endless batches of sample numbers for one of several data-parallel ranks.
-
-    Sample numbers are dealt out to ranks in turn, so that the set of samples in a global batch does not depend on
-    how many ranks share it.
-
-    Args:
-        start: gives the first sample number not yet consumed, asked whenever an iteration begins.
-        batch_sizes: gives the samples in each of a rank's batches from there on, endlessly.
-        rank, ranks: which share of how many.
-        skipped: samples that are left out; null for none.
-    """
-
-    def __init__(
-        self,
-        start: Callable[[], int],
-        batch_sizes: Callable[[], Iterator[int]],
-        rank: int,
-        ranks: int,
-        skipped: SkippedSamples | None = None,
-    ) -> None:
-        self.start, self.batch_sizes, self.rank, self.ranks = start, batch_sizes, rank, ranks
-        self.skipped = skipped or SkippedSamples()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        first = self.start()
-        for batch_size in self.batch_sizes():
-            yield self.skipped.take(self.skipped.after(first, self.rank * batch_size), batch_size)
-            first = self.skipped.after(first, batch_size * self.ranks)
-
-
-class BatchDataset(Dataset[dict[str, Any]]):
-    """Batches by their list of sample numbers: what a DataLoader's sampler yields is the batch's whole identity."""
-
-    def __init__(self, windows: Dataset[dict[str, Any]]) -> None:
-        self.windows = windows
-
-    def __getitem__(self, samples: list[int]) -> dict[str, Any]:
-        return collate([self.windows[sample] for sample in samples])
-
-
-def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack samples into int64 tensors; `source` becomes the one name they share, or "mixture"."""
-    # A batch of nothing but padding has a source too, whose sums it leaves as they are.
-    names = {sample["source"] for sample in samples if sample["sample"] != PADDING} or {samples[0]["source"]}
-    keys = ("tokens", "labels", "document_ids", "label_bytes", "sample")
-    batch: dict[str, Any] = {key: torch.from_numpy(np.stack([s[key] for s in samples])).long() for key in keys}
-    batch["source"] = names.pop() if len(names) == 1 else "mixture"
-    return batch

@@ -21,7 +21,7 @@ import pyarrow.compute
 from common.artifacts import verified, write_checksums
 from common.errors import InputError
 from common.files import checksum, write_atomically
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
 MANIFEST = "manifest.json"
 

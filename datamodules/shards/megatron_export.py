@@ -15,7 +15,7 @@ import numpy as np
 from common.errors import InputError
 from common.files import refuse_full_disk, write_atomically
 from datamodules.shards.format import Shard, open_shards
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
 HEADER, VERSION = b"MMIDIDX\x00\x00", 1
 INT32, UINT16 = 4, 8

@@ -18,7 +18,7 @@ from common.errors import InputError
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash
 from datamodules.readers.document import Document
 from datamodules.shards.format import ShardRecord, ShardWriter
-from datamodules.tokenization.sentencepiece import Tokenizer
+from datamodules.tokenization.base import Tokenizer
 
 BATCH_ROWS = 256
 
@@ -91,9 +91,9 @@ class TokenFile:
         sizes = tokenizer.token_bytes()
         for ids, tokens, lengths in self._batches(len(tokenizer)):
             keys = [xxhash.xxh3_64_intdigest(int(i).to_bytes(8, "little"), seed=self.seed) for i in ids]
-            held_out = np.array(keys, dtype=np.uint64) < np.uint64(self.validation_fraction * 2**64)
-            of_document = np.repeat(held_out, lengths)
-            for split, own, part in (("train", ~held_out, ~of_document), ("validation", held_out, of_document)):
+            validation = np.array(keys, dtype=np.uint64) < np.uint64(self.validation_fraction * 2**64)
+            of_document = np.repeat(validation, lengths)
+            for split, own, part in (("train", ~validation, ~of_document), ("validation", validation, of_document)):
                 writers[split].write_encoded(ids[own], tokens[part], lengths[own], int(sizes[tokens[part]].sum()))
         for writer in writers.values():
             writer.close()

@@ -8,7 +8,7 @@ number, so that who made them when changes nothing. Costs a shard for every file
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,8 @@ from common.errors import InputError
 from common.files import write_atomically
 from datamodules.shards.format import ShardRecord, ShardWriter, write_manifest
 from datamodules.shards.parquet_tokens import TokenFile
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
-from datamodules.tokenization.sentencepiece import Tokenizer
 
 BATCH_BYTES = 2**22
 """Text encoded at a time: what is held of a file."""
@@ -129,52 +129,3 @@ def _write_file(file: DocumentFile | TokenFile, number: int, into: Path, folder:
 
 def _record(records: Path, number: int) -> Path:
     return records / f"{number:05}.json"
-
-
-def sample_texts(files: Sequence[Path], weights: Mapping[str, float] | None, size: int) -> Iterator[str]:
-    """Training documents of about `size` bytes, those that come first of each source.
-
-    Which they are depends on the order of documents alone, not on the files they are cut into. Only files and parts of
-    files that give something are read whole.
-
-    Args:
-        files: of clean documents, in order.
-        weights: share of each source; None for that of its training documents in all.
-        size: bytes of all sources together.
-
-    Raises:
-        InputError: for a weight of a source that there is not.
-    """
-    present = _training_bytes(files)
-    if weights is not None and (unknown := sorted({*weights} - {*present})):
-        raise InputError(f"tokenizer.weights names {unknown[0]}, the sources of text are {', '.join(sorted(present))}")
-    shares = dict(present) if weights is None else dict(weights)
-    total = sum(shares.values())
-    left = {name: size * shares.get(name, 0) / max(total, 1e-9) for name in present}
-    with tqdm(desc="sampling text for the tokenizer", unit="B", unit_scale=True) as progress:
-        for path in files:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                for group in range(file.metadata.num_row_groups):
-                    if max(left.values(), default=0) <= 0:
-                        return
-                    facts = file.read_row_group(group, columns=["source", "split", "bytes"]).to_pydict()
-                    taken = []
-                    for row, (source, split, length) in enumerate(zip(*facts.values(), strict=True)):
-                        if split == "train" and left[source] > 0:
-                            left[source] -= length
-                            taken.append(row)
-                            progress.update(length)
-                    if taken:
-                        yield from file.read_row_group(group, columns=["text"])["text"].take(taken).to_pylist()
-
-
-def _training_bytes(files: Sequence[Path]) -> dict[str, int]:
-    """Bytes of each source's training documents."""
-    found: dict[str, int] = {}
-    for path in files:
-        table = pyarrow.parquet.read_table(path, columns=["source", "split", "bytes"])
-        table = table.filter(pyarrow.compute.equal(table["split"], "train"))
-        sums = table.group_by("source").aggregate([("bytes", "sum")]).to_pydict()
-        for name, size in zip(sums["source"], sums["bytes_sum"], strict=True):
-            found[name] = found.get(name, 0) + size
-    return found

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.compiled import compiled
+from common.hashing import GOLDEN_RATIO
 
 CHARACTERS = 0x110000
 NOTHING = -1
@@ -61,7 +62,7 @@ class BytePairs:
 def _slot(merges: np.ndarray, key: int) -> Any:
     """Where two tokens are in the table, or the empty place where they belong."""
     mask = np.uint64(len(merges) - 1)
-    slot = ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+    slot = ((np.uint64(key) * GOLDEN_RATIO) >> np.uint64(32)) & mask
     while merges[slot, 0] != key and merges[slot, 0] != NOTHING:
         slot = (slot + np.uint64(1)) & mask
     return slot

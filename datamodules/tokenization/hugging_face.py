@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import InputError
-from datamodules.tokenization.sentencepiece import SPACE_MARK, Tokenizer
+from datamodules.tokenization.base import SPACE_MARK, Tokenizer
 
 JSON, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.compiled import compiled
+from common.hashing import FNV_PRIME, FNV_START
 
 MOST_WORDS, MOST_BYTES = 2**20, 2**26
 """The table is emptied beyond either: about 100 MB with the tokens."""
@@ -113,14 +114,14 @@ def _split(content: np.ndarray, starts: np.ndarray, joined: np.ndarray) -> Any:
     count = 0
     for text in range(len(starts) - 1):
         first = count
-        value = np.uint64(0xCBF29CE484222325)
+        value = FNV_START
         for place in range(starts[text], starts[text + 1]):
             letter = content[place]
             if place > starts[text] and not joined[content[place - 1], letter]:
                 ends[count], hashes[count] = place, value ^ (value >> np.uint64(32))
                 count += 1
-                value = np.uint64(0xCBF29CE484222325)
-            value = (value ^ np.uint64(letter)) * np.uint64(0x100000001B3)
+                value = FNV_START
+            value = (value ^ np.uint64(letter)) * FNV_PRIME
         if starts[text + 1] > starts[text]:
             ends[count], hashes[count] = starts[text + 1], value ^ (value >> np.uint64(32))
             count += 1

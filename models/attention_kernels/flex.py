@@ -22,14 +22,14 @@ BLOCK = 128
 
 
 def document_block_mask(
-    document_ids_BT: Tensor, positions_BT: Tensor, branches_BT: Tensor | None = None, window: int | None = None
+    document_ids_BT: Tensor, positions_BT: Tensor, branch_ids_BT: Tensor | None = None, window: int | None = None
 ) -> BlockMask:
     """Causal attention within documents, branches and a window, worked out on the device without waiting for it.
 
     Args:
         document_ids_BT: integers; equal neighbors belong to one document.
         positions_BT: of each token in its document, see `models.attention.positions_in_documents`.
-        branches_BT: 0 is the prompt, other integers what continues it; None is no branches.
+        branch_ids_BT: 0 is the prompt, other integers what continues it; None is no branches.
         window: a token sees itself and this many minus one before it; None sees all.
     """
     length = document_ids_BT.shape[1]
@@ -44,14 +44,14 @@ def document_block_mask(
     seen_BQK = (key <= query) & (key >= earliest_BQ[:, :, None] // BLOCK)
     # Seen whole: before the diagonal and of the one document that fills the block of queries.
     whole_BQK = seen_BQK & (key < query) & (key * BLOCK >= latest_BQ[:, :, None])
-    if branches_BT is not None or window is not None:
+    if branch_ids_BT is not None or window is not None:
         whole_BQK = torch.zeros_like(whole_BQK)
 
     def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         sees = (query >= key) & (start_BT[batch, query] <= key)
-        if branches_BT is not None:
-            branch = branches_BT[batch, key]
-            sees = sees & ((branch == 0) | (branch == branches_BT[batch, query]))
+        if branch_ids_BT is not None:
+            branch = branch_ids_BT[batch, key]
+            sees = sees & ((branch == 0) | (branch == branch_ids_BT[batch, query]))
         if window is not None:
             sees = sees & (positions_BT[batch, query] - positions_BT[batch, key] < window)
         return sees

@@ -123,14 +123,14 @@ class PackedDocuments:
     window: int | None = None
 
     @classmethod
-    def of(cls, document_ids_BT: Tensor, branches_BT: Tensor | None, window: int | None = None) -> "PackedDocuments":
+    def of(cls, document_ids_BT: Tensor, branch_ids_BT: Tensor | None, window: int | None = None) -> "PackedDocuments":
         """Rectangles of a packed batch.
 
         Args:
             document_ids_BT, branches_BT: see `models.attention.positions_in_documents`.
             window: a token sees itself and this many minus one before it; None sees all.
         """
-        pieces = sorted(_pieces(document_ids_BT, branches_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))
+        pieces = sorted(_pieces(document_ids_BT, branch_ids_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))
         rectangles: list[list[Segment]] = []
         for piece in pieces:
             longest = rectangles[-1][0] if rectangles else None
@@ -174,12 +174,12 @@ def _mask(rectangle: Sequence[Segment], height: int, width: int, window: int | N
     return torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
 
 
-def _pieces(document_ids_BT: Tensor, branches_BT: Tensor | None) -> Iterator[Segment]:
+def _pieces(document_ids_BT: Tensor, branch_ids_BT: Tensor | None) -> Iterator[Segment]:
     begins = changes(document_ids_BT)
-    cuts = begins if branches_BT is None else begins | changes(branches_BT)
+    cuts = begins if branch_ids_BT is None else begins | changes(branch_ids_BT)
     starts = cuts.flatten().nonzero().flatten()
     ends = [*starts[1:].tolist(), cuts.numel()]
-    is_prompt = [True] * len(ends) if branches_BT is None else (branches_BT.flatten()[starts] == 0).tolist()
+    is_prompt = [True] * len(ends) if branch_ids_BT is None else (branch_ids_BT.flatten()[starts] == 0).tolist()
     columns = (starts.tolist(), ends, begins.flatten()[starts].tolist(), is_prompt)
     prompt, waits = (0, 0), False
     for start, end, new, own in zip(*columns, strict=True):

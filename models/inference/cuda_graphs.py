@@ -44,7 +44,7 @@ class DecodeGraphs:
 
     def step(self) -> Tensor:
         """What is recorded: a function of fixed tensors alone."""
-        return self.decoder.output(self.decoder(self.tokens, cache=self.cache)[:, 0]).float()
+        return self.decoder.output.logits(self.decoder(self.tokens, cache=self.cache)[:, 0])
 
     def record(self) -> Callable[[], Tensor]:
         """The step as it would run now, without its Python; running it twice writes the same twice."""

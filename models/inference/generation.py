@@ -144,7 +144,7 @@ class _Run:
         self.prompts_of += new
         self.last += [0] * len(new)
         last = torch.tensor(lengths, device=self.device).cumsum(0) - 1
-        self._draw(first, self.decoder.output(hidden[last]).float())
+        self._draw(first, self.decoder.output.logits(hidden[last]))
 
     def step(self) -> None:
         """One more token for every occupied slot."""
@@ -155,7 +155,7 @@ class _Run:
             return
         self.cache.extend(len(self.last))
         tokens = torch.tensor(self.last, device=self.device)[:, None]
-        self._draw(0, self.decoder.output(self.decoder(tokens, cache=self.cache)[:, 0]).float())
+        self._draw(0, self.decoder.output.logits(self.decoder(tokens, cache=self.cache)[:, 0]))
 
     def _draw(self, first: int, logits: Tensor) -> None:
         """The next token of the slots from `first` on."""

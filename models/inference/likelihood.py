@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from common.constants import IGNORE
 from models.decoder import Decoder
-from models.losses import IGNORE, token_log_probabilities
 
 
 @torch.inference_mode()
@@ -18,7 +18,7 @@ def log_likelihoods(
 
     Args:
         decoder: on any device.
-        batches: `tokens`, `labels`, `document_ids`, `branches`, `answers` [1, T]; `number` [A] of each answer.
+        batches: `tokens`, `labels`, `document_ids`, `branch_ids`, `response_ids` [1, T]; `number` [A] of each answer.
         answers: in all batches; an answer in several batches or parts gets their sum.
         show_progress: with a bar.
     """
@@ -26,10 +26,10 @@ def log_likelihoods(
     total = torch.zeros(answers, dtype=torch.float64)
     for batch in tqdm(batches, desc="scoring", unit=" batches", disable=not show_progress):
         placed = {name: value.to(device) for name, value in batch.items()}
-        hidden = decoder(placed["tokens"], placed["document_ids"], branches_BT=placed["branches"])
+        hidden = decoder(placed["tokens"], placed["document_ids"], branch_ids_BT=placed["branch_ids"])
         learned = placed["labels"] != IGNORE
-        values = token_log_probabilities(hidden[learned], decoder.output.weight, placed["labels"][learned])
-        numbers = placed["number"][placed["answers"][learned]]
+        values = decoder.output.log_probabilities(hidden[learned], placed["labels"][learned])
+        numbers = placed["number"][placed["response_ids"][learned]]
         total.index_add_(0, numbers.cpu(), values.double().cpu())
     return total.tolist()
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from common.errors import InputError
+from common.run_folder import CHECKPOINTS, latest_checkpoint
 from models.config import DecoderConfig
 from models.lora import LoRA, merged
 from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder
@@ -41,12 +42,11 @@ class WeightSource:
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise InputError(f"init_from={path} does not exist: train that run first, or name another")
-        if (path / "checkpoints").is_dir():
-            # Checkpoints are called step=N.ckpt; whoever saves them knows no more either.
-            found = sorted((path / "checkpoints").glob("step=*.ckpt"), key=lambda p: int(p.stem.split("=")[1]))
-            if not found:
+        if (path / CHECKPOINTS).is_dir():
+            latest = latest_checkpoint(path)
+            if latest is None:
                 raise InputError(f"init_from={path}: the run holds no checkpoint yet")
-            path = found[-1]
+            path = latest
         self.path = path
         self._read: Callable[[str], torch.Tensor | None]
         self._names: set[str] | None = None

@@ -15,7 +15,8 @@ from typing import Any
 from common.errors import InputError
 from strategies.parallel.activation_checkpointing import ActivationCheckpointing
 from strategies.parallel.mesh import MeshSizes
-from strategies.pipeline_parallel import ZERO_BUBBLE, PipelineParallelStrategy, Schedule
+from strategies.parallel.schedules import SCHEDULES
+from strategies.pipeline_parallel import PipelineParallelStrategy
 from strategies.planner.hardware import Hardware
 from strategies.planner.peak_memory import Memory, worst_rank
 from strategies.planner.step_time import StepTime, least_seconds, step_time
@@ -23,10 +24,6 @@ from strategies.planner.training_setup import TrainingSetup
 from strategies.tensor_parallel import TensorParallelStrategy
 
 MODES: tuple[ActivationCheckpointing, ...] = ("none", "selective", "full")
-SCHEDULES: tuple[tuple[Schedule, int], ...] = (
-    ("1f1b", 1), ("interleaved_1f1b", 2), ("interleaved_1f1b", 4), ("interleaved_zero_bubble", 2), ("zbv", 2),
-)  # fmt: skip
-"""With stages a rank. GPipe is 1F1B with more memory."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +154,11 @@ def _modes(setup: TrainingSetup, sizes: MeshSizes, micro: int, count: int) -> It
                 schedule="1f1b", stages_per_rank=1,
             )  # fmt: skip
         return
-    for (schedule, stages), mode in itertools.product(SCHEDULES, MODES):
+    choices = [(schedule, stages) for schedule in SCHEDULES.values() for stages in schedule.searched_stages_per_rank]
+    for (schedule, stages), mode in itertools.product(choices, MODES):
         yield replace(
             setup, sizes=sizes, rows=micro * count, pieces=count, accumulate=1, checkpointing=mode,
-            compiled=compiled[0] and schedule not in ZERO_BUBBLE, schedule=schedule, stages_per_rank=stages,
+            compiled=compiled[0] and not schedule.splits_backward, schedule=schedule.name, stages_per_rank=stages,
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from models.config import DecoderConfig
 from strategies.parallel.pipeline_stages import layer_costs, split_layers
-from strategies.planner.schedule_simulation import owner
+from strategies.parallel.schedules import SCHEDULES
 from strategies.planner.training_setup import TrainingSetup
 
 
@@ -129,7 +129,7 @@ def rank_parameters(setup: TrainingSetup, pp_rank: int = 0) -> RankParameters:
     """
     layers = layers_of_stages(setup)
     pp = setup.sizes.pp
-    mine = {s: layers[s] for s in range(setup.stages) if owner(setup.schedule, s, pp) == pp_rank}
+    mine = {s: layers[s] for s in range(setup.stages) if SCHEDULES[setup.schedule].owner(s, pp) == pp_rank}
     first, last = 0 in mine, setup.stages - 1 in mine
     # A pipeline keeps two copies of a tied matrix, also where both ends of a V are on one rank.
     one_matrix = setup.config.tied_embeddings and pp == 1

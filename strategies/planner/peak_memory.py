@@ -14,7 +14,7 @@ from strategies.planner.schedule_simulation import held as held_by
 from strategies.planner.training_setup import TrainingSetup
 
 CHUNK = 1024
-"""Tokens whose logits are held at once (`models.losses.linear_cross_entropy`)."""
+"""Tokens whose logits are held at once (`models.head.OutputHead.cross_entropy`)."""
 WEIGHT = GRADIENT = MOMENT = 4
 """Bytes of a parameter, its gradient and one moment: float32 always, autocast or not."""
 CAST = 2

@@ -12,16 +12,16 @@ from typing import Any, Literal, NamedTuple, cast
 
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti
 
-from strategies.pipeline_parallel import _SCHEDULES, ONE_STAGE
+from strategies.parallel.schedules import SCHEDULES, PipelineSchedule
 
-PersonalDataKind = Literal["F", "B", "I", "W"]
+ActionKind = Literal["F", "B", "I", "W"]
 """Forward; whole backward; backward to the inputs; backward to the weights."""
 
 
 class Action(NamedTuple):
     """One thing a rank does."""
 
-    kind: PersonalDataKind
+    kind: ActionKind
     stage: int
     microbatch: int
 
@@ -66,10 +66,10 @@ def order(schedule: str, ranks: int, stages_per_rank: int, microbatches: int) ->
         stages_per_rank: of each.
         microbatches: of a step.
     """
-    if schedule in ONE_STAGE:
-        return tuple(_one_stage(schedule, rank, ranks, microbatches) for rank in range(ranks))
-    kind = _SCHEDULES[schedule]
-    plan = kind.__new__(kind)
+    rules = SCHEDULES[schedule]
+    if rules.has_one_stage:
+        return tuple(_one_stage(rules, rank, ranks, microbatches) for rank in range(ranks))
+    plan = rules.torch_class.__new__(rules.torch_class)
     # What the orders are computed from, without stages, groups or the checks on their modules.
     plan._n_microbatches, plan.pp_group_size, plan._num_stages = microbatches, ranks, ranks * stages_per_rank
     plan.num_stages, plan.n_local_stages = ranks * stages_per_rank, stages_per_rank
@@ -88,22 +88,15 @@ def _compute_only(plan: PipelineScheduleMulti, rank: int) -> tuple[Action, ...]:
     )
 
 
-def _one_stage(schedule: str, rank: int, ranks: int, microbatches: int) -> tuple[Action, ...]:
+def _one_stage(schedule: PipelineSchedule, rank: int, ranks: int, microbatches: int) -> tuple[Action, ...]:
     """All forward then all backward (GPipe), or as few forward as fill the pipeline and then in turn (1F1B)."""
-    ahead = microbatches if schedule == "gpipe" else min(microbatches, ranks - rank)
+    ahead = schedule.warmup_microbatches(rank, ranks, microbatches)
     actions = [Action("F", rank, number) for number in range(ahead)]
     for number in range(microbatches):
         actions.append(Action("B", rank, number))
         if ahead + number < microbatches:
             actions.append(Action("F", rank, ahead + number))
     return tuple(actions)
-
-
-def owner(schedule: str, stage: int, ranks: int) -> int:
-    """Rank that holds a stage: in turn, or there and back again for a V."""
-    if schedule == "zbv" and stage >= ranks:
-        return 2 * ranks - 1 - stage
-    return stage % ranks
 
 
 def replay(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, times: Times) -> float:
@@ -114,7 +107,7 @@ def replay(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, t
     """
     actions = order(schedule, ranks, stages_per_rank, microbatches)
     stages = ranks * stages_per_rank
-    place = [owner(schedule, stage, ranks) for stage in range(stages)]
+    place = [SCHEDULES[schedule].owner(stage, ranks) for stage in range(stages)]
     done: dict[tuple[str, int, int], float] = {}
     clock, position = [0.0] * ranks, [0] * ranks
     left = sum(len(own) for own in actions)
@@ -149,7 +142,7 @@ def busiest(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, 
     """Seconds that the rank with most to do works in a step."""
     each = [0.0] * ranks
     for stage in range(ranks * stages_per_rank):
-        each[owner(schedule, stage, ranks)] += microbatches * (times.forward[stage] + times.backward[stage])
+        each[SCHEDULES[schedule].owner(stage, ranks)] += microbatches * (times.forward[stage] + times.backward[stage])
     return max(each)
 
 
@@ -192,7 +185,7 @@ def held(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, ran
     A whole backward pass lets go of it, or that to the weights where a schedule does it apart. The first stage of all
     has no inputs' gradients to make: torch leaves all of its backward pass to that to the weights.
     """
-    mine = [stage for stage in range(ranks * stages_per_rank) if owner(schedule, stage, ranks) == rank]
+    mine = [stage for stage in range(ranks * stages_per_rank) if SCHEDULES[schedule].owner(stage, ranks) == rank]
     place = {stage: index for index, stage in enumerate(mine)}
     activations, gradients, reached = [0] * len(mine), [0] * len(mine), [False] * len(mine)
     moments = set()

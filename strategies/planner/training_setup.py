@@ -11,7 +11,7 @@ from typing import Any, Literal
 from models.config import DecoderConfig
 from strategies.parallel.activation_checkpointing import ActivationCheckpointing
 from strategies.parallel.mesh import ARGUMENTS, MeshSizes
-from strategies.pipeline_parallel import ONE_STAGE, Schedule
+from strategies.parallel.schedules import ScheduleName
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class TrainingSetup:
     mixed: bool = True
     optimizer: Literal["AdamW", "Muon"] = "AdamW"
     checkpointing: ActivationCheckpointing = "none"
-    schedule: Schedule = "1f1b"
+    schedule: ScheduleName = "1f1b"
     stages_per_rank: int = 1
     compiled: bool = False
     float8: bool = False
@@ -140,8 +140,3 @@ class TrainingSetup:
             },
             "data": {"init_args": data},
         }
-
-
-def stages_of(schedule: str, asked: int | None) -> int:
-    """Stages a process holds where the configuration says so or leaves it to the schedule."""
-    return asked or (1 if schedule in ONE_STAGE else 2)

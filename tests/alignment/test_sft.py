@@ -8,7 +8,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from main import main
@@ -20,7 +20,7 @@ from tests.helpers.distributed import run_ranks
 
 
 def losses(run: Path, name: str = "train/loss") -> list[float]:
-    return [float(value) for _, _, found, value in read_metrics(run / "metrics.csv") if found == name]
+    return [float(value) for _, _, found, value in read_metrics(run) if found == name]
 
 
 def test_only_answers_are_learned_and_batches_weigh_by_their_labels(align: Align, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_fine_tuned_run_begins_the_next_stage(
 ) -> None:
     config = str(align({}))
     main(["fit", "--config", config])
-    main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "4"])
+    main(["generate", "--input", str(tmp_path / "run"), "--prompt", "Ba", "--max_new_tokens", "4"])
     main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "tuned.safetensors")])
     expected = read_checkpoint(tmp_path / "run/checkpoints/step=6.ckpt")["state_dict"]
     for start in (tmp_path / "run", tmp_path / "run/checkpoints/step=6.ckpt", tmp_path / "tuned.safetensors"):

@@ -1,4 +1,4 @@
-"""The headings add up to the wall clock: of real runs, killed and resumed, in every kind of layout."""
+"""Goodput callback: its purposes add up to the wall clock of real runs, killed and resumed, in each layout."""
 
 import json
 import time
@@ -8,13 +8,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
-from callbacks.goodput import LEDGER, Goodput, Totals, read_ledger
-from callbacks.metrics_table import read_metrics
-from callbacks.report import write_report
-from callbacks.wait_clock import BUBBLE, COMMUNICATION, COMPUTE, LOST, OTHER, PURPOSES, START, Clock
+from callbacks.goodput import Goodput
+from callbacks.reports.run_report import write_report
+from common.goodput_ledger import (
+    BUBBLE,
+    COMMUNICATION,
+    COMPUTE,
+    LOST,
+    OTHER,
+    PURPOSES,
+    START,
+    read_ledger,
+)
+from common.run_folder import GOODPUT, read_metrics
 from main import main
 from models.language_model import LanguageModel
 from tests.conftest import Configure
@@ -29,58 +36,6 @@ def with_ledger(path: Path, **trainer: Any) -> Path:
     return path
 
 
-def test_a_clock_runs_for_one_purpose_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 10.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = Clock(8.0)
-    clock.turn(OTHER)
-    clock.enter("step", COMPUTE)
-    now += 3
-    clock.enter("wait", COMMUNICATION)
-    now += 1
-    clock.leave("never entered")
-    clock.leave("wait")
-    now += 0.5
-    clock.leave("step")
-    now += 0.25
-    clock.move(COMPUTE, BUBBLE, 1.0)
-    clock.move(COMMUNICATION, BUBBLE, 99.0)  # more than there is
-    assert clock.take() == {START: 2.0, COMPUTE: 2.5, BUBBLE: 2.0, OTHER: 0.25}
-    with clock.watch("schedule"):
-        assert clock.waiting_for == BUBBLE
-        with clock.watch("action"):
-            assert clock.waiting_for == COMMUNICATION
-        assert clock.waiting_for == BUBBLE
-    assert clock.waiting_for == COMMUNICATION
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["work", "kill", "rewind", "complete"]), st.integers(0, 9), st.floats(0, 50)),
-        max_size=40,
-    )
-)
-def test_whatever_happens_to_a_run_its_seconds_are_all_there(events: list[tuple[str, int, float]]) -> None:
-    """Against one that adds up the clock and no more."""
-    totals, now, step, wall = Totals(), 1000.0, 0, 0.0
-    totals.add({"start": now, "step": 0, "peak": None})
-    for kind, number, seconds in events:
-        if kind in ("work", "complete"):
-            now, step, wall = now + seconds, step + number, wall + seconds
-            ended = {"complete": True} if kind == "complete" else {}
-            totals.add({"time": now, "step": step, "flops": 1.0, "seconds": {COMPUTE: seconds}} | ended)
-        elif kind == "kill":
-            wall += seconds if totals.last is not None else 0.0  # nobody waited for one that was complete
-            now, step = now + seconds, min(step, number)
-            totals.add({"start": now, "step": step, "peak": None})
-        else:
-            step = min(step, number)
-            totals.add({"rewind": step})
-        assert totals.total == pytest.approx(wall)
-        assert all(entry[0] <= step for entry in totals.kept)
-        assert totals.seconds[COMPUTE] == pytest.approx(sum(entry[1][COMPUTE] for entry in totals.kept), abs=1e-9)
-
-
 def test_a_run_with_validation_and_accumulation_adds_up(configure: Configure, tmp_path: Path) -> None:
     config = with_ledger(configure(trainer__max_steps=40))
     began = time.monotonic()
@@ -92,15 +47,15 @@ def test_a_run_with_validation_and_accumulation_adds_up(configure: Configure, tm
     for purpose in (COMPUTE, "input", "checkpoint", "evaluation", OTHER, START):
         assert seconds[purpose] > 0, purpose
     assert seconds[COMMUNICATION] == seconds[BUBBLE] == seconds[LOST] == 0
-    logged = {name: float(value) for step, _, name, value in read_metrics(tmp_path / "run/metrics.csv") if step == 40}
+    logged = {name: float(value) for step, _, name, value in read_metrics(tmp_path / "run") if step == 40}
     assert sum(logged[f"goodput/{purpose}"] for purpose in PURPOSES) == pytest.approx(1)
     assert 0 < logged["goodput/mfu_end_to_end"] < logged["goodput/mfu_steady"] < 1
     page = write_report(tmp_path / "run").read_text()
     for text in ("Where the time went", "wall clock", "callbacks and logging", "over the wall clock"):
         assert text in page
-    before = (tmp_path / "run" / LEDGER).read_bytes()
+    before = (tmp_path / "run" / GOODPUT).read_bytes()
     main(["fit", "--config", str(config)])  # complete already
-    assert (tmp_path / "run" / LEDGER).read_bytes() == before
+    assert (tmp_path / "run" / GOODPUT).read_bytes() == before
 
 
 class Device:
@@ -179,7 +134,7 @@ def test_a_killed_run_accounts_for_what_it_lost(configure: Configure, tmp_path: 
     forked(tmp_path, time.sleep, 0).communicate()  # the server's own start is no part of the run
     began = time.time()
     killed = Command(tmp_path, "fit", "--config", config)
-    path = run / LEDGER
+    path = run / GOODPUT
     while not (path.exists() and len(path.read_bytes().splitlines()) > 60):
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.01)

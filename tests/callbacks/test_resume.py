@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from callbacks.checkpoints import Checkpoints
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from main import main
 from tests.conftest import Configure
 from tests.test_command_line import learned, refused
@@ -68,11 +68,7 @@ def test_a_longer_run_follows_its_own_schedule_and_sets_later_checkpoints_aside(
     main(["fit", "--config", config, f"--ckpt_path={checkpoint}", *longer, "--trainer.accumulate_grad_batches=3"])
     main(["fit", "--config", config, *longer, f"--trainer.default_root_dir={tmp_path / 'planned'}"])
     rates = [
-        {
-            row[0]: float(row[3])
-            for row in read_metrics(tmp_path / name / "metrics.csv")
-            if row[2] == "train/learning_rate"
-        }
+        {row[0]: float(row[3]) for row in read_metrics(tmp_path / name) if row[2] == "train/learning_rate"}
         for name in ("run", "planned")
     ]
     assert {step: rates[0][step] for step in range(5, 13)} == {step: rates[1][step] for step in range(5, 13)}

@@ -10,9 +10,8 @@ import pytest
 import torch
 import yaml
 
-from callbacks.checkpoints import checkpoints
-from callbacks.metrics_table import read_metrics
-from callbacks.spike_guard import JOURNAL, ROLLED_BACK, SpikeGuard, read_spikes
+from callbacks.spike_guard import ROLLED_BACK, SpikeGuard
+from common.run_folder import SPIKES, checkpoints, read_metrics, read_spikes
 from main import main
 from models.language_model import LanguageModel
 from models.weights.single_file import read_checkpoint
@@ -38,7 +37,7 @@ def guarded(path: Path, every_steps: int = 4, **settings: Any) -> Path:
 
 
 def losses(run: Path) -> dict[int, float]:
-    rows = [(row[0], float(row[3])) for row in read_metrics(run / "metrics.csv") if row[2] == "train/loss"]
+    rows = [(row[0], float(row[3])) for row in read_metrics(run) if row[2] == "train/loss"]
     assert len(rows) == len(dict(rows))  # no step twice
     return dict(rows)
 
@@ -59,7 +58,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, bad: set[int], factor: float = float
 def leave_out(run: Path, like: dict[str, Any]) -> None:
     """Give a run, before it begins, the journal of one that has left samples out."""
     run.mkdir(parents=True)
-    (run / JOURNAL).write_text(json.dumps(like) + "\n")
+    (run / SPIKES).write_text(json.dumps(like) + "\n")
 
 
 def test_a_poisoned_batch_is_named_gone_back_before_and_left_out(
@@ -88,8 +87,8 @@ def test_a_poisoned_batch_is_named_gone_back_before_and_left_out(
     assert losses(other) == whole
     ours, theirs = (read_checkpoint(folder / "checkpoints/step=12.ckpt") for folder in (run, other))
     assert all(torch.equal(value, theirs["state_dict"][name]) for name, value in ours["state_dict"].items())
-    assert ours["PretrainingData"]["skipped"] == theirs["PretrainingData"]["skipped"] == [[20, 24]]
-    assert ours["PretrainingData"]["consumed_samples"] == 12 * 4 + 4
+    assert ours["data"]["skipped"] == theirs["data"]["skipped"] == [[20, 24]]
+    assert ours["data"]["consumed_samples"] == 12 * 4 + 4
     assert (run / "report.html").read_text().count("rolled back") >= 1
 
 
@@ -114,13 +113,13 @@ def test_a_kill_after_going_back_leaves_the_same_out(
         with pytest.raises(KilledError):
             main(["fit", "--config", str(config)])
     assert [path.name for path in checkpoints(tmp_path / "run/checkpoints")] == ["step=1.ckpt", "step=4.ckpt"]
-    with (tmp_path / "run" / JOURNAL).open("a") as file:
+    with (tmp_path / "run" / SPIKES).open("a") as file:
         file.write('{"action": "rolled ba')
     main(["fit", "--config", str(config)])
     events = read_spikes(tmp_path / "run")
     assert [event["skipped"] for event in events] == [[20, 24], [28, 32]]
     leave_out(tmp_path / "other", events[0] | {"skipped": [20, 24]})
-    with (tmp_path / "other" / JOURNAL).open("a") as file:
+    with (tmp_path / "other" / SPIKES).open("a") as file:
         file.write(json.dumps(events[1]) + "\n")
     main(["fit", "--config", str(config), f"--trainer.default_root_dir={tmp_path / 'other'}"])
     assert losses(tmp_path / "run") == losses(tmp_path / "other")
@@ -174,7 +173,7 @@ def killed_when_it_would_go_back(config: Path) -> None:
 
 def equals_one_that_never_saw(run: Path, config: Path, other: Path) -> None:
     other.mkdir()
-    shutil.copy(run / JOURNAL, other)
+    shutil.copy(run / SPIKES, other)
     main(["fit", "--config", str(config), f"--trainer.default_root_dir={other}"])
     assert losses(other) == losses(run)
 
@@ -187,7 +186,7 @@ def test_a_row_of_spikes_that_spans_a_resume_is_left_out_from_its_first(
     with monkeypatch.context() as patched:
         poison(patched, set(range(28, 36)), factor=20.0)  # steps 8 and 9; step 8 is saved within the row
         killed_when_it_would_go_back(config)
-        assert checkpoints(run / "checkpoints")[-1].name == "step=8.ckpt"
+        assert checkpoints(run)[-1].name == "step=8.ckpt"
         main(["fit", "--config", str(config)])
     events = read_spikes(run)
     assert [(event["action"], event["step"]) for event in events] == [("watched", 8), (ROLLED_BACK, 8)]
@@ -277,7 +276,7 @@ def test_a_document_of_garbage_in_the_shards_is_found_by_its_loss(tmp_path: Path
 
     other = tmp_path / "never-saw"
     other.mkdir()
-    shutil.copy(tmp_path / "run" / JOURNAL, other)
+    shutil.copy(tmp_path / "run" / SPIKES, other)
     main(["fit", "--config", str(config), f"--trainer.default_root_dir={other}"])
     assert losses(other) == whole
 

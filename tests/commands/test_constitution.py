@@ -13,9 +13,10 @@ import yaml
 
 from alignment import DecoderJudge
 from alignment.constitutional.judge import Request
-from callbacks.metrics_table import read_metrics
 from commands.constitution import LanguageModels
-from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
+from common.run_folder import read_metrics
+from datamodules.tokenization.base import TokenizerSettings
+from datamodules.tokenization.sentencepiece import train_tokenizer
 from main import main
 from models.config import DecoderConfig
 from models.decoder import build_decoder
@@ -194,7 +195,7 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Ali
         run = tmp_path / f"fit-{stage}"
         fit = align(settings | {"init_from": str(model)}, {"rows": rows} | data, default_root_dir=str(run), max_steps=3)
         main(["fit", "--config", str(fit)])
-        assert len([1 for _, _, name, _ in read_metrics(run / "metrics.csv") if name == "train/loss"]) == 3
+        assert len([1 for _, _, name, _ in read_metrics(run) if name == "train/loss"]) == 3
 
 
 def replayed(out: Path, settings: dict[str, tuple[str, list[str]]], model: Path) -> None:

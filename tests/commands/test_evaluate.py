@@ -13,8 +13,8 @@ import yaml
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.conversations.multiple_choice import encode, question
 from datamodules.conversations.row_formats import Unusable
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
-from datamodules.tokenization.sentencepiece import Tokenizer
 from main import main
 from models.decoder import Decoder, materialize
 from models.weights.source import WeightSource

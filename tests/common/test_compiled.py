@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 INNER = "from common.compiled import compiled\n\n@compiled\ndef inner(x):\n    return x + {number}\n"
 OUTER = """
 from common.compiled import compiled
-from datamodules.inner import inner
+from {module} import inner
 
 @compiled
 def outer(x):
@@ -20,16 +22,18 @@ print(outer(1), sum(outer.stats.cache_hits.values()))
 """
 
 
-def test_an_edit_of_a_called_function_compiles_its_callers_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inner", ["common", "datamodules"])
+def test_an_edit_of_a_called_function_compiles_its_callers_again(tmp_path: Path, inner: str) -> None:
     package = tmp_path / "datamodules"
     package.mkdir()
     (package / "__init__.py").touch()
-    (tmp_path / "common").mkdir()
-    (tmp_path / "common/compiled.py").write_bytes((ROOT / "common/compiled.py").read_bytes())
-    (package / "outer.py").write_text(OUTER)
+    common = tmp_path / "common"
+    common.mkdir()
+    (common / "compiled.py").write_bytes((ROOT / "common/compiled.py").read_bytes())
+    (package / "outer.py").write_text(OUTER.format(module=f"{inner}.inner"))
 
     def result(number: int) -> str:
-        (package / "inner.py").write_text(INNER.format(number=number))
+        (tmp_path / inner / "inner.py").write_text(INNER.format(number=number))
         environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
         command = [sys.executable, "-m", "datamodules.outer"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -10,19 +10,19 @@ import pytest
 from common.daft_engine import use_engine
 from common.errors import InputError
 from tests.conftest import ROOT
-from tests.datamodules.test_resumable import checksums, clean_into, write_texts
+from tests.datamodules.curation.test_resumed_curation import checksums, curate_into, write_texts
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.datamodules.test_resumable import clean_into
+from tests.datamodules.curation.test_resumed_curation import clean_into
 clean_into(Path(sys.argv[1]), Path(sys.argv[2]), engine="ray")
 """
 
 
 def test_ray_keeps_the_same_documents_in_the_same_order(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts")
-    native = clean_into(tmp_path / "native", tmp_path / "texts")
+    native = curate_into(tmp_path / "native", tmp_path / "texts")
     # Ray runs on a session of its own, in a process of its own: an engine is chosen once.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_ADDRESS": "local"}
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "ray"), str(tmp_path / "texts")]

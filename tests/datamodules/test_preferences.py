@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from datamodules import DocstringRows, FileRows, PreferenceData, SFTData
 from datamodules.conversations.chat_template import Encoded
-from datamodules.mixing.mixture import DistributedBatchSampler
+from datamodules.mixing.samplers import DistributedBatchSampler, EpochOrder, StepBatchSampler
 from datamodules.preferences import shorten
-from datamodules.resumable import EpochOrder, StepBatchSampler
+from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
-from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
+from datamodules.tokenization.sentencepiece import train_tokenizer
 from tests.conftest import sentences
 
 

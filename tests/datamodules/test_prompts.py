@@ -15,8 +15,9 @@ from common.errors import InputError
 from datamodules import FileRows, PreferenceData, PromptData
 from datamodules.conversations.example_store import Example, Examples, split_of, write_examples
 from datamodules.conversations.row_formats import Unusable, question
+from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
-from datamodules.tokenization.sentencepiece import TokenizerSettings, train_tokenizer
+from datamodules.tokenization.sentencepiece import train_tokenizer
 from tests.conftest import sentences
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}

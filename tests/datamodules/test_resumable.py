@@ -1,255 +1,113 @@
-"""Cleaning that is killed, cut into other chunks or out of disk, against cleaning in one go."""
+"""A data module's position: saved under one key, and known for every step of earlier starts."""
 
-import contextlib
-import errno
-import gzip
-import json
-import os
-import random
-import signal
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any
 
-import pyarrow.parquet
+import lightning
 import pytest
-import xxhash
+import torch
 
 from common.errors import InputError
-from datamodules.curation.deduplication.minhash import NearDuplicates
-from datamodules.curation.deduplication.repeated_lines import RepeatedLines
-from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
-from datamodules.curation.filters.gopher import GopherQuality
-from datamodules.curation.filters.length import Length
-from datamodules.curation.passes.collect import RAW_SCHEMA, chunk_files, write_pieces
-from datamodules.curation.pipeline import CurationConfig, TextSource
-from datamodules.prepare import document_files, prepare_documents, read_summary
-from datamodules.readers import Files, InputFile
-from tests.conftest import sentences
-from tests.helpers.distributed import forked
-
-NOTICE = "\nThis notice stands below every one of the stories that were collected here.\n"
+from datamodules import RandomTokens
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.resumable import DATA_STATE, ResumableDataModule
 
 
-def write_texts(folder: Path) -> None:
-    """Two sources with duplicates inside and between them, in files of several documents and of one."""
-    (folder / "stories").mkdir(parents=True)
-    (folder / "notes").mkdir()
-    for part in range(6):
-        with gzip.open(folder / f"stories/{part}.jsonl.gz", "wt", encoding="utf-8") as file:
-            for i in range(12):
-                text = sentences(100 * part + i, 25) + NOTICE * (i % 3 == 0)
-                file.write(json.dumps({"text": text}) + "\n")
-    for i in range(24):
-        text = sentences(1000 + i if i % 3 else 100 * (i % 6), 25)
-        (folder / f"notes/{i}.txt").write_text(f"{text} Ask ann{i}@example.com." if i % 2 else text)
-    (folder / "notes/short.txt").write_text("tiny")
+class RenamedTokens(RandomTokens):
+    """The same data under another class name."""
 
 
-def clean_into(
-    folder: Path,
-    texts: Path,
-    chunk_megabytes: float = 0.04,
-    reverse: bool = False,
-    engine: Literal["native", "ray"] = "native",
-) -> Path:
-    sources = {
-        name: TextSource(Reversed([str(texts / name)]) if reverse else Files([str(texts / name)]), [Length(100)])
-        for name in (("stories", "notes") if reverse else ("notes", "stories"))
-    }
-    curation = CurationConfig(
-        [GopherQuality(min_stop_words=0)],
-        repeated_lines=RepeatedLines(most=3),
-        repeated_spans=RepeatedSpans(20),
-        chunk_megabytes=chunk_megabytes,
-        engine=engine,
+class SeenSamples(lightning.LightningModule):
+    """Notes the samples of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[list[int]] = []
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        self.seen.append(batch["sample"].tolist())
+        return self.weight * 1.0
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def train(data: ResumableDataModule, folder: Path, steps: int, checkpoint: Path | None = None) -> Any:
+    """The trainer and the samples of each batch."""
+    module = SeenSamples()
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
     )
-    return prepare_documents(folder, sources, NearDuplicates(), 0.1, 0, curation)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    return trainer, module.seen
 
 
-class Reversed(Files):
-    """Lists its files the other way round."""
-
-    def files(self) -> list[InputFile]:
-        return super().files()[::-1]
-
-
-def checksums(stage: Path) -> dict[str, str]:
-    """Of every file but the one that says how long it took."""
-    return {
-        str(path.relative_to(stage)): xxhash.xxh3_64_hexdigest(path.read_bytes())
-        for path in sorted(stage.rglob("*"))
-        if path.is_file() and path.name != "timings.json"
-    }
+def test_a_checkpoint_of_a_class_with_another_name_resumes(tmp_path: Path) -> None:
+    path = tmp_path / "step=2.ckpt"
+    trainer, first = train(RandomTokens(batch_size=4), tmp_path, 2)
+    trainer.save_checkpoint(path)
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint[DATA_STATE]["consumed_samples"] == 8
+    assert "RandomTokens" not in checkpoint
+    renamed = RenamedTokens(batch_size=4)
+    _, second = train(renamed, tmp_path, 5, path)
+    assert first + second == [list(range(4 * step, 4 * step + 4)) for step in range(5)]
 
 
-def rows(stage: Path, kind: str) -> list[dict[str, Any]]:
-    return [row for path in sorted((stage / kind).iterdir()) for row in pyarrow.parquet.read_table(path).to_pylist()]
+def test_a_checkpoint_without_a_position_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "step=2.ckpt"
+    trainer, _ = train(RandomTokens(batch_size=4), tmp_path, 2)
+    trainer.save_checkpoint(path)
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint[DATA_STATE]
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match="step 2 holds no position in the data"):
+        train(RandomTokens(batch_size=4), tmp_path, 5, path)
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("texts")
-    write_texts(folder)
-    return folder
+def numbered(micro_batches: int, warmup: BatchSizeWarmup | None = None, state: Any = None) -> Any:
+    """Samples for a run of so many micro-batches a step, from the beginning or a checkpoint."""
+    data: Any = ResumableDataModule(4, 0, warmup)
+    data.trainer = SimpleNamespace(
+        accumulate_grad_batches=micro_batches, distributed_sampler_kwargs=None, global_step=0, max_steps=-1
+    )
+    if state is not None:
+        data.load_state_dict(state)
+    return data
 
 
-@pytest.fixture(scope="module")
-def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stage, made in one go."""
-    return clean_into(tmp_path_factory.mktemp("whole"), texts)
+def test_a_resumed_run_knows_the_samples_of_the_steps_before() -> None:
+    """Two starts and a third, with batches that grow and then another number of them a step."""
+    warmup = BatchSizeWarmup(initial=1, increment=1, steps=6)
+    first = numbered(2, warmup)
+    first.skipped.add(5, 7)
+    taken = [first.samples_of_step(step) for step in range(1, 11)]
+    assert [len(samples) for samples in taken] == [2, 2, 4, 4, 6, 6, 8, 8, 8, 8]
+    first.trainer.global_step = 10
+    second = numbered(1, None, first.state_dict())
+    taken += [second.samples_of_step(step) for step in range(11, 16)]
+    second.trainer.global_step = 15
+    third = numbered(3, None, second.state_dict())
+    third.skipped.add(taken[14][-1] + 1, taken[14][-1] + 9)
+    taken += [third.samples_of_step(step) for step in range(16, 19)]
+    everything = [sample for samples in taken for sample in samples]
+    assert everything == third.skipped.take(0, len(everything))
+    for data, known in ((second, 15), (third, 18)):
+        assert [data.samples_of_step(step) for step in range(1, known + 1)] == taken[:known]
+        assert [data.position_at(step) for step in range(known)] == [samples[0] for samples in taken[:known]]
 
 
-def test_cleaning_killed_anywhere_continues_to_the_same_bytes(texts: Path, whole: Path, tmp_path: Path) -> None:
-    expected, generator = checksums(whole), random.Random(0)
-    assert len(expected) > 10
-    folder, kills, most = tmp_path / "data", 0, 0
-    for _ in range(20):
-        process = forked(tmp_path, clean_into, folder, texts)
-        # Killed when another few files are there: early, in the middle, late, whatever the machine's speed.
-        goal = most + generator.randint(3, 15)
-        while process.poll() is None and (found := files_in(folder)) < goal:
-            time.sleep(0.002)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        _, errors = process.communicate()
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, errors
-        assert not list(folder.glob("documents-*"))
-        kills, most = kills + 1, max(most, found)
-    (stage,) = folder.glob("documents-*")
-    assert checksums(stage) == expected
-    assert kills >= 3
-
-
-def files_in(folder: Path) -> int:
-    """Finished files; unlike a glob, a walk does not mind that folders go while it looks."""
-    walks = (os.walk(partial) for partial in folder.glob(".documents-*.partial"))
-    return sum("." in name[1:] and name[0] != "." for walk in walks for *_, names in walk for name in names)
-
-
-def test_an_interrupted_run_does_not_judge_again(
-    texts: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from datamodules.curation import pipeline
-
-    judged: list[Path] = []
-    original = pipeline.write_filtered
-
-    def counted(before: Path, after: Path, *arguments: Any, **keys: Any) -> None:
-        if len(judged) == 4:
-            raise KeyboardInterrupt
-        judged.append(after)
-        original(before, after, *arguments, **keys)
-
-    monkeypatch.setattr(pipeline, "write_judged", counted)
-    with pytest.raises(KeyboardInterrupt):
-        clean_into(tmp_path, texts)
-    first, judged[:] = list(judged), []
-    monkeypatch.setattr(pipeline, "write_judged", lambda b, a, *x, **k: (judged.append(a), original(b, a, *x, **k))[1])
-    stage = clean_into(tmp_path, texts)
-    assert checksums(stage) == checksums(whole)
-    # The last chunk begun may hold some of the first four; all finished ones are left alone.
-    finished = {path.name.split(".")[0] for path in first[:-1]} - {path.name.split(".")[0] for path in judged}
-    assert finished
-
-
-@pytest.mark.parametrize("chunk_megabytes", [0.015, 64])
-def test_chunks_and_listing_order_change_nothing(
-    texts: Path, whole: Path, tmp_path: Path, chunk_megabytes: float
-) -> None:
-    stage = clean_into(tmp_path, texts, chunk_megabytes, reverse=True)
-    for kind in ("documents", "dropped"):
-        assert rows(stage, kind) == rows(whole, kind)
-    one, other = read_summary(stage), read_summary(whole)
-    for key in ("seconds", "stages", "step_rates"):
-        del one[key], other[key]
-    assert one == other
-    assert one["total"]["cut"]["repeated_lines"] > 0
-    assert one["total"]["dropped"]["exact_duplicate"]["documents"] > 0
-    if chunk_megabytes < 1:
-        assert len(document_files(stage)) != len(document_files(whole))
-
-
-def test_a_changed_input_is_never_mixed_with_old_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_texts(tmp_path / "texts")
-    from datamodules.curation import pipeline
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "decide", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            clean_into(tmp_path / "data", tmp_path / "texts")
-    (tmp_path / "texts/notes/1.txt").write_text(sentences(7777, 30))
-    changed, fresh = (clean_into(tmp_path / name, tmp_path / "texts") for name in ("data", "fresh"))
-    assert checksums(changed) == checksums(fresh)
-    assert not list((tmp_path / "data").glob(".documents-*"))
-
-
-def test_a_large_file_is_read_in_pieces_of_bounded_size(tmp_path: Path) -> None:
-    with gzip.open(tmp_path / "all.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps({"text": f"{i} " * 500}) + "\n" for i in range(400))
-    reader = Files([str(tmp_path / "all.jsonl.gz")])
-    (chunk,) = chunk_files({"text": reader.files()}, 100_000, "key")
-    assert write_pieces(chunk, reader, tmp_path, 100_000) == len(chunk.pieces(tmp_path) or [])
-    pieces = [pyarrow.parquet.read_table(path) for path in chunk.pieces(tmp_path) or []]
-    assert len(pieces) > 5
-    assert all(piece.schema.equals(RAW_SCHEMA) for piece in pieces)
-    assert all(piece.nbytes < 110_000 for piece in pieces)
-    texts = [text for piece in pieces for text in piece.column("text").to_pylist()]
-    assert texts == [f"{i} " * 500 for i in range(400)]
-    # What is there is not written again, and what is missing comes out the same.
-    before = [path.read_bytes() for path in chunk.pieces(tmp_path) or []]
-    paths = chunk.pieces(tmp_path) or []
-    stamps = [path.stat().st_mtime_ns for path in paths]
-    (tmp_path / f"{chunk.name}.json").unlink()
-    paths[3].unlink()
-    write_pieces(chunk, reader, tmp_path, 100_000)
-    assert [path.read_bytes() for path in paths] == before
-    assert [path.stat().st_mtime_ns for path in paths][:3] == stamps[:3]
-
-
-def test_a_full_disk_is_one_line_and_costs_nothing_done(
-    texts: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = 0
-    original = pyarrow.parquet.ParquetWriter.write_table
-
-    def full(self: Any, *arguments: Any, **keys: Any) -> None:
-        nonlocal written
-        written += 1
-        if written > 5:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(self, *arguments, **keys)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
-        with pytest.raises(InputError, match="no space is left on the disk") as raised:
-            clean_into(tmp_path, texts)
-    assert "\n" not in str(raised.value)
-    (partial,) = tmp_path.glob(".documents-*.partial")
-    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("judged/*.parquet")}
-    assert kept
-    assert not list(partial.rglob(".*.parquet.partial"))
-    assert checksums(clean_into(tmp_path, texts)) == checksums(whole)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 300 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"mounting takes root: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_disk_that_is_too_small_is_refused(texts: Path, small_disk: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(InputError, match="no space is left on the disk"):
-            clean_into(small_disk / "data", texts, 64)
-    assert not list(small_disk.glob("data/documents-*"))
+def test_a_checkpoint_that_does_not_say_what_came_before_is_not_guessed_at() -> None:
+    data = numbered(1, None, {"consumed_samples": 12, "counted_steps": 3})
+    assert data.samples_of_step(4) == [12, 13, 14, 15]
+    with pytest.raises(InputError, match="samples of step 3: the checkpoint of step 3 .* set it aside"):
+        data.samples_of_step(3)

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from datamodules import RandomTokens
-from datamodules.resumable import BatchSizeWarmup
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
 from models import AdamW, Cosine, LanguageModel, Muon, SpikeSkip
 from models.decoder import DecoderConfig
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alignment import GAE, PPO, FixedKL, KLPenalty, PPOUpdates
-from alignment.rewards.base import Answer, Reward
-from datamodules.mixing.mixture import PADDING
-from datamodules.resumable import ResumableDataModule, StepBatch
+from alignment.rewards.base import Response, Reward
+from datamodules.mixing.samplers import StepBatch
+from datamodules.mixing.windows import PADDING
+from datamodules.resumable import ResumableDataModule
 from models import AdamW, Cosine, DecoderConfig
 from models.inference.sampling import Sampling
 
@@ -66,33 +67,33 @@ class TinyPrompts(ResumableDataModule):
 class Wanted(Reward):
     """Share of an answer's tokens that are the wanted one."""
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.tensor([list(answer.tokens).count(WANTED) / len(answer.tokens) for answer in answers])
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.tensor([list(response.tokens).count(WANTED) / len(response.tokens) for response in responses])
 
 
 class Length(Reward):
     """Tokens of an answer."""
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.tensor([float(len(answer.tokens)) for answer in answers])
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.tensor([float(len(response.tokens)) for response in responses])
 
 
 class Nothing(Reward):
     """All answers are worth the same."""
 
-    def __call__(self, answers: Sequence[Answer]) -> Tensor:
-        return torch.zeros(len(answers))
+    def __call__(self, responses: Sequence[Response]) -> Tensor:
+        return torch.zeros(len(responses))
 
 
 def ppo(**changes: Any) -> PPO:
     """A module whose every part is switched on."""
     settings: dict[str, Any] = {
         "reward": Wanted(),
-        "gold": Length(),
+        "monitored_reward": Length(),
         "advantage": GAE(),
-        "divergence": KLPenalty(FixedKL(0.05)),
-        "updates": PPOUpdates(epochs=2, minibatches=2, microbatch_tokens=40),
-        "answers": 2,
+        "kl": KLPenalty(FixedKL(0.05)),
+        "optimization": PPOUpdates(epochs=2, minibatches=2, microbatch_tokens=40),
+        "group_size": 2,
         "max_new_tokens": 6,
         "sampling": Sampling(temperature=0.9, seed=1),
         "missing_eos_penalty": 0.1,
@@ -124,8 +125,8 @@ class Record(lightning.Callback):
             {name: float(value) for name, value in metrics.items() if not name.startswith("validation/")}
         )
         rollouts, found = pl_module.latest.rollouts, {}
-        for sample, answer in zip(rollouts.samples, rollouts.answers, strict=True):
-            found.setdefault(sample, []).append(answer.tokens)
+        for sample, response in zip(rollouts.samples, rollouts.responses, strict=True):
+            found.setdefault(sample, []).append(response.tokens)
         self.logged.drawn.append(found)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:

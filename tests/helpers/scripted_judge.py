@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.constitutional.apply_steps import ChoiceLogProbs, Completion, Judge, Request
+from alignment.constitutional.judge import ChoiceLogProbs, Completion, Judge, Request
 
 SCALE = 4.0
 """Log-odds of two answers whose quality differs by 1."""

@@ -32,15 +32,15 @@ def document_rows(lengths_of_rows: list[list[int]]) -> torch.Tensor:
 
 
 def dense_mask(
-    document_ids_BT: torch.Tensor, branches_BT: torch.Tensor | None = None, window: int | None = None
+    document_ids_BT: torch.Tensor, branch_ids_BT: torch.Tensor | None = None, window: int | None = None
 ) -> torch.Tensor:
     """Boolean [B, 1, T, T], True where a position (row) may attend to another (column)."""
     allowed = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
-    if branches_BT is not None:
-        keys = branches_BT[:, None, None, :]
-        allowed &= (keys == 0) | (keys == branches_BT[:, None, :, None])
+    if branch_ids_BT is not None:
+        keys = branch_ids_BT[:, None, None, :]
+        allowed &= (keys == 0) | (keys == branch_ids_BT[:, None, :, None])
     if window is not None:
-        positions = positions_in_documents(document_ids_BT, branches_BT)
+        positions = positions_in_documents(document_ids_BT, branch_ids_BT)
         allowed &= positions[:, None, :, None] - positions[:, None, None, :] < window
     return allowed.tril()
 
@@ -107,7 +107,7 @@ def test_branches_equal_their_prompt_with_each_alone(decoder: Decoder, trees: li
         torch.cat(documents)[None],
         torch.cat(branches)[None].long(),
     )
-    packed = decoder(row, document_ids, branches_BT=branch_ids)
+    packed = decoder(row, document_ids, branch_ids_BT=branch_ids)
     torch.testing.assert_close(packed[0], torch.cat(expected), rtol=0, atol=1e-10)
     parts = [torch.randn(*row.shape, heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)]
     results = compared(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from callbacks.checkpoints import checkpoint_step, latest_checkpoint
+from common.run_folder import checkpoint_step, latest_checkpoint
 from main import main
 from tests.conftest import Configure
 from tests.helpers.distributed import Command, run_ranks
@@ -41,12 +41,12 @@ def child_of(process: Command) -> int:
 
 def start_and_wait(run: Path, *command: Any) -> Command:
     """Start a run and return when it has written a further checkpoint, two intervals on."""
-    before = latest_checkpoint(run / "checkpoints")
+    before = latest_checkpoint(run)
     wanted = 4 + (checkpoint_step(before) if before else 0)
     process = Command(run.parent, "fit", *command)
     deadline = time.monotonic() + 100
     while process.poll() is None and time.monotonic() < deadline:
-        newest = latest_checkpoint(run / "checkpoints")
+        newest = latest_checkpoint(run)
         if newest and checkpoint_step(newest) >= wanted:
             return process
         time.sleep(0.005)

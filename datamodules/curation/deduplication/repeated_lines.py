@@ -12,6 +12,7 @@ import pyarrow
 
 from common.compiled import compiled
 from common.errors import InputError
+from common.hashing import FNV_START, hash_step
 from datamodules.curation.deduplication.external_sort import RECORDS_IN_MEMORY, in_key_ranges, read_piece, write_piece
 from datamodules.curation.deduplication.repeated_text import (
     POSITION_BITS,
@@ -22,13 +23,11 @@ from datamodules.curation.deduplication.repeated_text import (
     strings,
 )
 from datamodules.curation.deduplication.word_hashes import (
-    EMPTY,
     SEPARATOR,
     TABLE_SIZE,
     character_tables,
     decode,
     in_batches,
-    mix,
 )
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
@@ -167,7 +166,7 @@ def _hash_lines(
         place, end, line = offsets[text], offsets[text + 1], 0
         while place < end:
             # `length` counts up to the last character that is no blank, `seen` all since the first.
-            value, words, gap, seen, length = EMPTY, False, False, 0, 0
+            value, words, gap, seen, length = FNV_START, False, False, 0, 0
             while place < end and data[place] != 10:
                 code, width = decode(data, place)
                 place += width
@@ -180,9 +179,9 @@ def _hash_lines(
                     gap = True
                     continue
                 if gap and words:
-                    value = mix(value, GAP)
+                    value = hash_step(value, GAP)
                 gap, words = False, True
-                value = mix(value, DIGIT if 48 <= code <= 57 else np.uint64(lower[code]))
+                value = hash_step(value, DIGIT if 48 <= code <= 57 else np.uint64(lower[code]))
             if words and length >= shortest:
                 hashes[found], places[found] = value, keys[text] | np.uint64(line)
                 found += 1

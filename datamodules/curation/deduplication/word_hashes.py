@@ -15,6 +15,7 @@ import numpy as np
 import regex
 
 from common.compiled import compiled
+from common.hashing import FNV_START, hash_step
 
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 """A character of a script written without spaces between words: each counts as a word, or a text would be one."""
@@ -23,10 +24,6 @@ TABLE_SIZE = 0x32400
 """No letter, digit or mark lies above, but for variation selectors, which separate nothing worth comparing."""
 BATCH_BYTES = 8 * 2**20
 """Texts worked on at a time, so that arrays of words stay small whatever a column holds."""
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_FIRST, _SECOND = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
-EMPTY = np.uint64(0xCBF29CE484222325)
-_SHIFT = np.uint64(33)
 
 
 @lru_cache(maxsize=1)
@@ -94,15 +91,6 @@ def in_batches(offsets: np.ndarray, most: int = BATCH_BYTES) -> Iterator[tuple[i
 
 
 @functools.partial(compiled, inline="always")
-def mix(value: np.uint64, more: np.uint64) -> np.uint64:
-    """A step of a hash, one-to-one in each argument; the two may not be swapped. The finalizer is MurmurHash3's."""
-    value = (value * _STEP) ^ more
-    value = (value ^ (value >> _SHIFT)) * _FIRST
-    value = (value ^ (value >> _SHIFT)) * _SECOND
-    return value ^ (value >> _SHIFT)
-
-
-@functools.partial(compiled, inline="always")
 def decode(data: np.ndarray, place: int) -> tuple[np.int64, int]:
     """Code point of valid UTF-8 at a place, and how many bytes it takes."""
     first = np.int64(data[place])
@@ -132,7 +120,7 @@ def _walk(
     """Count the words of each text into `bounds`, or fill the arrays."""
     word = 0
     for text in range(len(offsets) - 1):
-        place, end, inside, value = offsets[text], offsets[text + 1], False, EMPTY
+        place, end, inside, value = offsets[text], offsets[text + 1], False, FNV_START
         while place < end:
             code, width = decode(data, place)
             kind = kinds[code] if code < TABLE_SIZE else SEPARATOR
@@ -143,16 +131,16 @@ def _walk(
                 word += 1
             if kind == ALONE:
                 if fills:
-                    hashes[word] = mix(EMPTY, np.uint64(lower[code]))
+                    hashes[word] = hash_step(FNV_START, np.uint64(lower[code]))
                     starts[word], ends[word] = place, place + width
                 word += 1
             elif kind == IN_WORD:
                 if not inside:
-                    inside, value = True, EMPTY
+                    inside, value = True, FNV_START
                     if fills:
                         starts[word] = place
                 if fills:
-                    value = mix(value, np.uint64(lower[code]))
+                    value = hash_step(value, np.uint64(lower[code]))
             place += width
         if inside:
             if fills:
@@ -170,11 +158,11 @@ def _join_windows(joined: np.ndarray, size: int, found: np.ndarray) -> None:
     while True:
         if size & span:
             for place in range(len(found)):
-                found[place] = mix(found[place], joined[place + taken])
+                found[place] = hash_step(found[place], joined[place + taken])
             taken += span
         if taken == size:
             return
         # Left to right: what is read on the right is still a run of the old length.
         for place in range(words - 2 * span + 1):
-            joined[place] = mix(joined[place], joined[place + span])
+            joined[place] = hash_step(joined[place], joined[place + span])
         span *= 2

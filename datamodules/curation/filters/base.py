@@ -49,20 +49,20 @@ class Filter(ABC):
         """
 
     @abstractmethod
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """Reason -> the limit that drops for it. The first that applies is the one reported."""
 
     def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
         """Reason -> whether it applies, over the columns of `measures`."""
-        return {reason: limit.drops(measured[limit.measure]) for reason, limit in self.limits().items()}
+        return {reason: limit.drops(measured[limit.measure]) for reason, limit in self.thresholds().items()}
 
 
 class Transform(ABC):
     """Changes the text."""
 
     @abstractmethod
-    def rewrite(self, text: Expression) -> Expression:
+    def transform(self, text: Expression) -> Expression:
         """The new text, an expression over the text column."""
 
 
-CleaningStep = Filter | Transform
+CurationStep = Filter | Transform

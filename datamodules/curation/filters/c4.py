@@ -231,7 +231,7 @@ class C4Lines(Transform):
             raise InputError(f"end_marks={end_marks!r}: must be ASCII characters, as the paper's are")
         self.min_words, self.max_word_length, self.end_marks = min_words, max_word_length, end_marks
 
-    def rewrite(self, text: Expression) -> Expression:
+    def transform(self, text: Expression) -> Expression:
         """The lines that are kept, possibly none; a line feed at the end stays."""
         keep = self.keep
 
@@ -295,7 +295,7 @@ class C4Page(Filter):
         words = empty_words(longest(offsets))
         return _measure_pages(content, offsets, words, splitting_rules("english"), placeholder)
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`c4_...`."""
         return active(
             {

@@ -141,7 +141,7 @@ class CodeQuality(Filter):
         """`MEASURES` of texts in one buffer, float64 [texts, 7]."""
         return _measure_code(content, offsets, character_table(), *MARKS)
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`code_...`."""
         return active(
             {

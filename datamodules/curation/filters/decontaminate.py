@@ -109,7 +109,7 @@ class Decontaminate(Filter):
         measured = contaminated(text)
         return {name: measured.get(name) for name in FIELDS}
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`contaminated`."""
         return {"contaminated": Threshold("contaminated_ngrams", ">", self.most)}
 

@@ -4,13 +4,14 @@ import numpy as np
 from daft import Expression
 
 from common.compiled import compiled
+from common.hashing import FNV_PRIME, FNV_START, nonzero_mix
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.gopher import WordKind
 from datamodules.curation.filters.measurements import active, longest, measurements
 from datamodules.curation.words.characters import SPACE, TERMINAL, bits_at
-from datamodules.curation.words.repetition import add_to_set, slots_for, spread
+from datamodules.curation.words.repetition import add_to_set, slots_for
 from datamodules.curation.words.split import WordSpans, empty_words, split_words
-from datamodules.curation.words.tables import HASH_FACTOR, HASH_START, SplitterTables, splitting_rules
+from datamodules.curation.words.tables import SplitterTables, splitting_rules
 
 MEASURES = ("terminal_lines", "short_lines", "characters_in_repeated_lines", "line_feeds_per_word")
 
@@ -34,11 +35,11 @@ def _measure_lines(
         table = np.zeros(slots_for(feeds + 1), dtype=np.uint64)
         lines, terminal, short, repeated, place = 0, 0, 0, 0, 0
         while place < size:
-            key, length, is_blank, last = HASH_START, 0, True, 0
+            key, length, is_blank, last = FNV_START, 0, True, 0
             while place < size and text[place] != 10:
                 last, width = bits_at(text, place, rules.characters)
                 for offset in range(width):
-                    key = (key ^ np.uint64(text[place + offset])) * HASH_FACTOR
+                    key = (key ^ np.uint64(text[place + offset])) * FNV_PRIME
                 is_blank &= last & SPACE > 0
                 length += 1
                 place += width
@@ -48,7 +49,7 @@ def _measure_lines(
             lines += 1
             terminal += last & TERMINAL > 0
             short += length <= short_line
-            if not add_to_set(table, spread(key)):
+            if not add_to_set(table, nonzero_mix(key)):
                 repeated += length
         values[row, 0], values[row, 1] = terminal / max(lines, 1), short / max(lines, 1)
         values[row, 2] = repeated / max(characters - feeds, 1)
@@ -99,7 +100,7 @@ class FineWebQuality(Filter):
         words = empty_words(longest(offsets) if count_words else 0)
         return _measure_lines(content, offsets, words, splitting_rules(self.words), self.short_line, count_words)
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`fineweb_...`."""
         return active(
             {

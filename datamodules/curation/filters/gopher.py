@@ -204,7 +204,7 @@ class GopherQuality(Filter):
         rules = splitting_rules(self.words)
         return _measure_quality(content, offsets, empty_words(longest(offsets)), rules, stop_words, bullets)
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """One reason a threshold, `gopher_...`."""
         return active(
             {
@@ -271,7 +271,7 @@ class GopherRepetition(Filter):
         """`REPETITION` of texts in one buffer, float64 [texts, 13]."""
         return _measure_repetition(content, offsets, empty_words(longest(offsets)), splitting_rules(self.words))
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """One reason a threshold, `gopher_...`."""
         top = zip(TOP_SIZES, self.max_top_n_grams, strict=True)
         repeated = zip(DUPLICATE_SIZES, self.max_duplicate_n_grams, strict=True)

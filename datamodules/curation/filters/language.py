@@ -76,7 +76,7 @@ class Language(Filter):
         wanted = list(self.languages)
 
         @daft.func.batch(return_dtype=DataType.struct(FIELDS))
-        def apply_steps(beginnings: Series) -> list[dict[str, Any] | None]:
+        def detect_languages(beginnings: Series) -> list[dict[str, Any] | None]:
             rows: list[dict[str, Any] | None] = []
             for beginning in beginnings.to_pylist():
                 if beginning is None:
@@ -89,9 +89,9 @@ class Language(Filter):
                 rows.append(dict(zip(FIELDS, values, strict=True)))
             return rows
 
-        judged = apply_steps(left(text, self.characters))
-        return {name: judged.get(name) for name in FIELDS}
+        detected = detect_languages(left(text, self.characters))
+        return {name: detected.get(name) for name in FIELDS}
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`other_language`."""
         return {"other_language": Threshold("wanted_language_score", "<", self.minimum)}

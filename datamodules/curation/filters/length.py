@@ -23,7 +23,7 @@ class Length(Filter):
         """Characters."""
         return {"characters": length(text)}
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`too_short`, `too_long`."""
         return {
             "too_short": Threshold("characters", "<", self.min_characters),

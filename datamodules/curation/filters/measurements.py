@@ -35,11 +35,11 @@ def measurements(
     return {name: measured.get(name) for name in names}
 
 
-def active(limits: dict[str, tuple[str, str, float | None]]) -> dict[str, Threshold]:
+def active(thresholds: dict[str, tuple[str, str, float | None]]) -> dict[str, Threshold]:
     """The limits whose threshold is not None: null in a configuration turns a rule off."""
     return {
         reason: Threshold(measure, comparison, threshold)  # type: ignore[arg-type]
-        for reason, (measure, comparison, threshold) in limits.items()
+        for reason, (measure, comparison, threshold) in thresholds.items()
         if threshold is not None
     }
 

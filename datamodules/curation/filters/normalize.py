@@ -29,7 +29,7 @@ class Normalize(Transform):
     Indentation and blank lines inside stay: in code they carry meaning.
     """
 
-    def rewrite(self, text: Expression) -> Expression:
+    def transform(self, text: Expression) -> Expression:
         """The normalized text."""
         text = regexp_replace(_nfc(text), r"\r\n?", "\n")
         text = regexp_replace(text, r"[\x00-\x08\x0b-\x1f\x7f\u{feff}]", "")
@@ -90,7 +90,7 @@ class RepairUnicode(Transform):
     ASCII nothing. What cannot be decoded any more stays as it is.
     """
 
-    def rewrite(self, text: Expression) -> Expression:
+    def transform(self, text: Expression) -> Expression:
         """The repaired text."""
         return self.repaired(text).get("text")
 

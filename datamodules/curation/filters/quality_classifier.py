@@ -18,20 +18,11 @@ from safetensors.numpy import load_file
 from common.artifacts import CHECKSUMS, verified
 from common.compiled import compiled
 from common.errors import InputError
+from common.hashing import FNV_PRIME, FNV_START, murmur_mix
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "classifier.json"
-
-
-@compiled
-def mixed(value: np.uint64) -> np.uint64:
-    """The finalizer of MurmurHash3: every bit of the input moves every bit of the result."""
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xFF51AFD7ED558CCD)
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ (value >> np.uint64(33))
 
 
 @compiled
@@ -54,27 +45,26 @@ def hashed_features(
         How many buckets were touched.
     """
     within = np.uint64(len(counts) - 1)
-    offset, prime = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
     found, seen = 0, 0
-    previous, current = np.uint64(0), offset
+    previous, current = np.uint64(0), FNV_START
     inside = False
     for position in range(start, end + 1):
         byte = content[position] if position < end else np.uint8(32)
         if 65 <= byte <= 90:
             byte = np.uint8(byte + 32)
         if byte >= 128 or 97 <= byte <= 122 or 48 <= byte <= 57:
-            current = (current ^ np.uint64(byte)) * prime  # FNV-1a
+            current = (current ^ np.uint64(byte)) * FNV_PRIME  # FNV-1a
             inside = True
         elif inside:
-            word = mixed(current)
+            word = murmur_mix(current)
             for pair in range(2 if seen else 1):
-                feature = mixed(previous * prime + word) if pair else word
+                feature = murmur_mix(previous * FNV_PRIME + word) if pair else word
                 bucket = np.int64(feature & within)
                 if counts[bucket] == 0:
                     touched[found] = bucket
                     found += 1
                 counts[bucket] += 1
-            previous, current, inside = word, offset, False
+            previous, current, inside = word, FNV_START, False
             seen += 1
             if seen == words:
                 break
@@ -112,7 +102,7 @@ def load_weights(folder: str, checksum: str) -> np.ndarray:
     return weights
 
 
-class LearnedFilter(Filter):
+class ClassifierFilter(Filter):
     """A classifier of `main.py classifier` as a rule; subclasses say which side of the threshold is dropped.
 
     Attributes:
@@ -152,7 +142,7 @@ class LearnedFilter(Filter):
         return {self.measure: score(text)}
 
 
-class QualityClassifier(LearnedFilter):
+class QualityClassifier(ClassifierFilter):
     """Keeps what a classifier finds like its positive examples (DCLM: Li et al. 2024, section 4.4).
 
     Measures `quality_score`, by which the best of several duplicates is chosen as well.
@@ -170,6 +160,6 @@ class QualityClassifier(LearnedFilter):
     def __init__(self, folder: str, minimum: float | None = None) -> None:
         super().__init__(folder, minimum)
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`low_quality`."""
         return {"low_quality": Threshold(self.measure, "<", self.threshold)}

@@ -14,7 +14,7 @@ from daft.functions import lower, regexp_count, when
 from common.errors import InputError
 from common.files import checksum
 from datamodules.curation.filters.base import Filter, Threshold
-from datamodules.curation.filters.quality_classifier import LearnedFilter
+from datamodules.curation.filters.quality_classifier import ClassifierFilter
 
 WORDS_A_PATTERN = 500
 """Alternatives in one expression; a list of any length becomes several, since Rust bounds the size of each."""
@@ -88,12 +88,12 @@ class WordList(Filter):
         share = listed.cast(daft.DataType.float64()) / number.cast(daft.DataType.float64())
         return {"listed_words": when(number > lit(0), share).otherwise(lit(0.0))}
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`listed_words`."""
         return {"listed_words": Threshold("listed_words", ">", self.max_share)}
 
 
-class ToxicityClassifier(LearnedFilter):
+class ToxicityClassifier(ClassifierFilter):
     """Drops what a classifier finds like its positive examples, which here are what nobody wants.
 
     Args:
@@ -109,6 +109,6 @@ class ToxicityClassifier(LearnedFilter):
     def __init__(self, folder: str, maximum: float | None = None) -> None:
         super().__init__(folder, maximum)
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`toxic`."""
         return {"toxic": Threshold(self.measure, ">", self.threshold)}

@@ -143,7 +143,7 @@ class UrlBlocklist(Filter):
         found = look_up(col("url"))
         return {name: found.get(name) for name in FIELDS}
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`url_listed`, `url_word`, `url_soft_words`."""
         return {
             "url_listed": Threshold("url_listed", ">", 0),

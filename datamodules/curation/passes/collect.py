@@ -80,7 +80,7 @@ class Chunk:
         """Path of a piece."""
         return folder / f"{self.name}.{number:05}.parquet"
 
-    def finish(self, folder: Path, pieces: int) -> None:
+    def mark_done(self, folder: Path, pieces: int) -> None:
         """Note that all pieces are there."""
         with write_atomically(folder / f"{self.name}.json") as path:
             path.write_text(json.dumps(pieces), encoding="utf-8")
@@ -140,7 +140,7 @@ def write_pieces(chunk: Chunk, reader: Reader, folder: Path, piece_bytes: int) -
     documents = itertools.chain.from_iterable(read_file(reader, chunk.source, file) for file in chunk.files)
     for number in itertools.count():
         if (first := next(documents, None)) is None:
-            chunk.finish(folder, number)
+            chunk.mark_done(folder, number)
             return number
         rows = _until(itertools.chain([first], documents), piece_bytes)
         path = chunk.piece(folder, number)

@@ -39,7 +39,7 @@ class DedupResult:
         duplicate_of: position of the document kept instead, int64 [documents]; its own where there is none.
         similarity: share of equal MinHash values with that document, float32 [documents]; not a number where the
             reason is not `near_duplicate`.
-        held_out: whether it is in the validation split, boolean [documents].
+        validation: whether it is in the validation split, boolean [documents].
         bounds: position of the first document of each piece, and the end, int64 [pieces + 1].
     """
 
@@ -47,7 +47,7 @@ class DedupResult:
     reason: np.ndarray
     duplicate_of: np.ndarray
     similarity: np.ndarray
-    held_out: np.ndarray
+    validation: np.ndarray
     bounds: np.ndarray
 
 
@@ -55,7 +55,7 @@ REASONS = ("", EXACT, URL, NEAR)
 
 
 def deduplicate_and_split(
-    judged: Sequence[Path],
+    filtered: Sequence[Path],
     owners: Sequence[str],
     near: NearDuplicates | None,
     validation_fraction: float,
@@ -77,18 +77,18 @@ def deduplicate_and_split(
     Returns:
         None when no document is left.
     """
-    if not judged:
+    if not filtered:
         return None
     rows = {name: row for row, name in enumerate(key_columns(near))}
-    facts = {name: _read(judged, rows[name]) for name in KEYS}
-    bounds = np.cumsum([0, *(np.load(keys_of(path), mmap_mode="r").shape[1] for path in judged)])
+    facts = {name: _read(filtered, rows[name]) for name in KEYS}
+    bounds = np.cumsum([0, *(np.load(keys_of(path), mmap_mode="r").shape[1] for path in filtered)])
     total = int(bounds[-1])
     size, order = facts["size"].astype(np.int64), np.arange(total)
     # Whoever was dropped by a step shares a bucket with nobody.
     alive = size > 0
     if not alive.any():
         return None
-    score = _scores(judged, bounds)
+    score = _scores(filtered, bounds)
     reason, duplicate_of = np.zeros(total, dtype=np.int8), order.copy()
 
     def drop(edges: Iterator[np.ndarray], rank: np.ndarray, number: int) -> None:
@@ -107,7 +107,7 @@ def deduplicate_and_split(
     drop(bucket(facts["text_key"], alive), order, REASONS.index(EXACT))
     urls = next(bucket(facts["url_key"], alive & (reason == 0)))
     if len(urls):
-        newest = _newest_first(judged, bounds, np.unique(urls))
+        newest = _newest_first(filtered, bounds, np.unique(urls))
         components = connected_components(urls, total)
         # The date decides before the score does.
         kept = best_of_components(components, newest, np.zeros_like(size), _ranks(score, size))
@@ -118,9 +118,9 @@ def deduplicate_and_split(
     similarity = np.full(total, np.nan, dtype=np.float32)
     if near is not None:
         survivors = alive & (reason == 0)
-        bands = (_read(judged, rows[band_column(number)]) for number in range(near.bands))
+        bands = (_read(filtered, rows[band_column(number)]) for number in range(near.bands))
         drop((next(bucket(band, survivors)) for band in bands), order, REASONS.index(NEAR))
-        similarity = _similarity(judged, bounds, np.flatnonzero(reason == REASONS.index(NEAR)), duplicate_of)
+        similarity = _similarity(filtered, bounds, np.flatnonzero(reason == REASONS.index(NEAR)), duplicate_of)
 
     def related() -> Iterator[np.ndarray]:
         """Documents that must not part: of one group, duplicates, or similar in the looser banding."""
@@ -128,34 +128,34 @@ def deduplicate_and_split(
         lost = np.flatnonzero(reason > 0)
         yield np.stack((lost, duplicate_of[lost]), axis=1)
         for number in range(2 * near.bands if near else 0):
-            yield from bucket(_read(judged, rows[loose_column(number)]), alive)
+            yield from bucket(_read(filtered, rows[loose_column(number)]), alive)
 
     sources = np.repeat(np.unique(owners, return_inverse=True)[1], np.diff(bounds))
     components = connected_components(related(), total)
     # Named by an id, so that more files elsewhere change little of the split.
-    held_out = choose_validation(sources, size * (reason == 0), facts["id"][components], validation_fraction, seed)
-    return DedupResult(facts["id"], reason, duplicate_of, similarity, held_out, bounds)
+    validation = choose_validation(sources, size * (reason == 0), facts["id"][components], validation_fraction, seed)
+    return DedupResult(facts["id"], reason, duplicate_of, similarity, validation, bounds)
 
 
-def _read(judged: Sequence[Path], row: int) -> np.ndarray:
+def _read(filtered: Sequence[Path], row: int) -> np.ndarray:
     """A row of the pieces' keys over all documents, uint64 [documents]."""
-    return np.concatenate([np.load(keys_of(path), mmap_mode="r")[row] for path in judged])
+    return np.concatenate([np.load(keys_of(path), mmap_mode="r")[row] for path in filtered])
 
 
-def _scores(judged: Sequence[Path], bounds: np.ndarray) -> np.ndarray:
+def _scores(filtered: Sequence[Path], bounds: np.ndarray) -> np.ndarray:
     """Quality scores, float64; infinite where a source has none, not a number for a document without text."""
     # Nobody saw need to score that source: an encyclopedia's article goes before its copy on some page.
     scores = np.full(bounds[-1], np.inf)
-    for number, path in enumerate(judged):
+    for number, path in enumerate(filtered):
         if SCORE in pyarrow.parquet.read_schema(path).names:
             column = pyarrow.parquet.read_table(path, columns=[SCORE]).column(SCORE).cast(pyarrow.float64())
             scores[bounds[number] : bounds[number + 1]] = column.to_numpy()
     return scores
 
 
-def _newest_first(judged: Sequence[Path], bounds: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def _newest_first(filtered: Sequence[Path], bounds: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Rank of each document's date among those of the positions, float64, the newest highest; none is the oldest."""
-    dates = rows_at(judged, bounds, positions, ["date"])["date"]
+    dates = rows_at(filtered, bounds, positions, ["date"])["date"]
     ranks = np.full(bounds[-1], -np.inf)
     ranks[positions] = np.unique([date or "" for date in dates], return_inverse=True)[1]
     return ranks
@@ -169,7 +169,7 @@ def _ranks(score: np.ndarray, size: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _similarity(judged: Sequence[Path], bounds: np.ndarray, lost: np.ndarray, duplicate_of: np.ndarray) -> np.ndarray:
+def _similarity(filtered: Sequence[Path], bounds: np.ndarray, lost: np.ndarray, duplicate_of: np.ndarray) -> np.ndarray:
     """Share of equal hashes of the lost documents' signatures with those kept instead, float32 [documents]."""
     similarity = np.full(bounds[-1], np.nan, dtype=np.float32)
     # A few thousand signatures at a time: half a kilobyte each.
@@ -180,7 +180,7 @@ def _similarity(judged: Sequence[Path], bounds: np.ndarray, lost: np.ndarray, du
         signatures = np.concatenate(
             [
                 np.load(signatures_of(path), mmap_mode="r")[wanted[ends[number] : ends[number + 1]] - bounds[number]]
-                for number, path in enumerate(judged)
+                for number, path in enumerate(filtered)
             ]
         )
         left, right = np.searchsorted(wanted, some), np.searchsorted(wanted, duplicate_of[some])
@@ -189,12 +189,12 @@ def _similarity(judged: Sequence[Path], bounds: np.ndarray, lost: np.ndarray, du
 
 
 def rows_at(
-    judged: Sequence[Path], bounds: np.ndarray, positions: np.ndarray, columns: list[str]
+    filtered: Sequence[Path], bounds: np.ndarray, positions: np.ndarray, columns: list[str]
 ) -> dict[str, list[Any]]:
     """Columns of the documents at sorted positions."""
     found: dict[str, list[Any]] = {column: [] for column in columns}
     ends = np.searchsorted(positions, bounds)
-    for number, path in enumerate(judged):
+    for number, path in enumerate(filtered):
         rows = positions[ends[number] : ends[number + 1]] - bounds[number]
         if len(rows):
             table = pyarrow.parquet.read_table(path, columns=columns).take(rows)

@@ -21,7 +21,7 @@ from common.files import write_atomically
 from datamodules.curation.deduplication.exact import text_key
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.url import UrlDuplicates
-from datamodules.curation.filters.base import CleaningStep, Filter
+from datamodules.curation.filters.base import CurationStep, Filter
 from datamodules.curation.filters.normalize import Normalize
 
 EXCERPT_CHARACTERS = 200
@@ -45,7 +45,7 @@ def loose_column(band: int) -> str:
 def apply_steps(
     piece: DataFrame,
     source: str,
-    steps: Sequence[CleaningStep],
+    steps: Sequence[CurationStep],
     near: NearDuplicates | None,
     urls: UrlDuplicates | None,
 ) -> DataFrame:
@@ -80,7 +80,7 @@ def apply_steps(
             drops = step.drops({name: col(f"measured_{name}") for name in measures})
             reasons = [when(drop, lit(reason)) for reason, drop in drops.items()]
         else:
-            df = df.with_column("text", when(alive, step.rewrite(col("text"))))
+            df = df.with_column("text", when(alive, step.transform(col("text"))))
             df = df.with_column(f"size_{number}", when(alive, length_bytes(col("text")).cast(DataType.int64())))
             reasons = [when(~regexp(col("text"), r"\S"), lit("empty"))]
         if not reasons:
@@ -118,42 +118,42 @@ def key_columns(near: NearDuplicates | None) -> list[str]:
     return [*KEYS, *map(band_column, range(bands)), *map(loose_column, range(2 * bands))]
 
 
-def keys_of(judged: Path) -> Path:
+def keys_of(filtered: Path) -> Path:
     """File of the keys of a judged piece: uint64 [columns, documents], mapped into memory a column at a time."""
-    return judged.with_suffix(".keys.npy")
+    return filtered.with_suffix(".keys.npy")
 
 
-def signatures_of(judged: Path) -> Path:
+def signatures_of(filtered: Path) -> Path:
     """File of its signatures, uint32 [documents, hashes]."""
-    return judged.with_suffix(".signatures.npy")
+    return filtered.with_suffix(".signatures.npy")
 
 
 def write_filtered(
     piece: Path,
-    judged: Path,
+    filtered: Path,
     source: str,
-    steps: Sequence[CleaningStep],
+    steps: Sequence[CurationStep],
     near: NearDuplicates | None,
     urls: UrlDuplicates | None,
 ) -> None:
     """Judge a piece on disk into three files of the same rows, unless they are there; arguments as for
     `apply_steps`."""
-    if judged.exists():
+    if filtered.exists():
         return
     table = apply_steps(spread(pyarrow.parquet.read_table(piece)), source, steps, near, urls).to_arrow()
     keys = np.empty((len(key_columns(near)), len(table)), dtype=np.uint64)
     for row, name in enumerate(key_columns(near)):
         keys[row] = table.column(name).fill_null(0).to_numpy()
-    with write_atomically(keys_of(judged)) as partial, partial.open("wb") as file:
+    with write_atomically(keys_of(filtered)) as partial, partial.open("wb") as file:
         np.save(file, keys)
     if near is not None:
         flat = table.column("signature").combine_chunks().flatten().to_numpy()
         signatures = flat.reshape(-1, near.bands * near.rows)
-        with write_atomically(signatures_of(judged)) as partial, partial.open("wb") as file:
+        with write_atomically(signatures_of(filtered)) as partial, partial.open("wb") as file:
             np.save(file, signatures)
         table = table.drop_columns("signature")
     # Last: it says that the piece is done.
-    write_table(table.drop_columns([name for name in key_columns(near) if name not in ("id", "size")]), judged)
+    write_table(table.drop_columns([name for name in key_columns(near) if name not in ("id", "size")]), filtered)
 
 
 def write_table(table: pyarrow.Table, path: Path) -> None:
@@ -162,12 +162,12 @@ def write_table(table: pyarrow.Table, path: Path) -> None:
         pyarrow.parquet.write_table(table, partial, row_group_size=4096, compression="zstd", compression_level=1)
 
 
-def describe_steps(source: str, steps: Sequence[CleaningStep]) -> list[dict[str, Any]]:
+def describe_steps(source: str, steps: Sequence[CurationStep]) -> list[dict[str, Any]]:
     """What each step of a source is and drops for, in order, for reports.
 
     Returns:
         A dictionary a step with `step` (its class), `about` (first line of its docstring, which names the paper),
-        `measures` and `limits`: reason -> measure, comparison, threshold.
+        `measures` and `thresholds`: reason -> measure, comparison, threshold.
 
     Raises:
         InputError: when two rules give one name to what they measure.
@@ -177,7 +177,7 @@ def describe_steps(source: str, steps: Sequence[CleaningStep]) -> list[dict[str,
     for step in [Normalize(), *steps]:
         name = type(step).__name__
         measures = list(step.measures(col("text"))) if isinstance(step, Filter) else []
-        limits = step.limits() if isinstance(step, Filter) else {}
+        thresholds = step.thresholds() if isinstance(step, Filter) else {}
         for measure in measures:
             if measure in seen:
                 raise InputError(
@@ -189,7 +189,7 @@ def describe_steps(source: str, steps: Sequence[CleaningStep]) -> list[dict[str,
                 "step": name,
                 "about": (type(step).__doc__ or "").strip().partition("\n")[0],
                 "measures": measures,
-                "limits": {reason: vars(limit) for reason, limit in limits.items()},
+                "limits": {reason: vars(limit) for reason, limit in thresholds.items()},
             }
         )
     return described

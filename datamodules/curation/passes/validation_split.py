@@ -7,6 +7,7 @@ looks like understanding.
 import numpy as np
 
 from common.compiled import compiled
+from common.hashing import pseudo_random
 
 
 def choose_validation(
@@ -40,22 +41,14 @@ def choose_validation(
     np.add.at(budget, pair_sources, pair_sizes)
     order = np.argsort(pseudo_random(labels, seed), kind="stable")
     order = order[totals[order] > 0]
-    held_out = _fill(starts, pair_sources, pair_sizes, order, budget * fraction)
+    chosen = _fill(starts, pair_sources, pair_sizes, order, budget * fraction)
     for source in range(len(names)):
         touches = np.zeros(len(labels), dtype=bool)
         touches[pair_components[(pair_sources == source) & (pair_sizes > 0)]] = True
         own = order[touches[order]]
-        if len(own) >= 2 and not held_out[own].any():
-            held_out[own[np.argmin(totals[own])]] = True
-    return held_out[component_index] & (sizes > 0)
-
-
-def pseudo_random(numbers: np.ndarray, seed: int) -> np.ndarray:
-    """The finalizer of SplitMix64 (Steele et al. 2014) of numbers and a seed, uint64: the same on every machine."""
-    mixed = numbers.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+        if len(own) >= 2 and not chosen[own].any():
+            chosen[own[np.argmin(totals[own])]] = True
+    return chosen[component_index] & (sizes > 0)
 
 
 @compiled

@@ -42,13 +42,13 @@ class FilteredPiece:
 
     number: int
     source: str
-    judged: Path
-    decisions: DedupResult
+    filtered: Path
+    result: DedupResult
 
     @property
     def here(self) -> slice:
         """Its documents among all."""
-        return slice(int(self.decisions.bounds[self.number]), int(self.decisions.bounds[self.number + 1]))
+        return slice(int(self.result.bounds[self.number]), int(self.result.bounds[self.number + 1]))
 
     @property
     def ordinals(self) -> np.ndarray:
@@ -57,11 +57,11 @@ class FilteredPiece:
 
     def read(self, columns: list[str] | None = None) -> pyarrow.Table:
         """Its documents."""
-        return pyarrow.parquet.read_table(self.judged, columns=columns)
+        return pyarrow.parquet.read_table(self.filtered, columns=columns)
 
     def kept(self, table: pyarrow.Table) -> np.ndarray:
         """Which of them are left, boolean."""
-        return (self.decisions.reason[self.here] == 0) & table.column("reason").is_null().to_numpy()
+        return (self.result.reason[self.here] == 0) & table.column("reason").is_null().to_numpy()
 
 
 Cuts = Mapping[str, tuple[RepeatedText, Path]]
@@ -112,7 +112,7 @@ def cut(
     return texts, lost
 
 
-def finish(piece: FilteredPiece, folder: Path, masker: MaskPersonalData | None, cuts: Cuts) -> None:
+def write_piece(piece: FilteredPiece, folder: Path, masker: MaskPersonalData | None, cuts: Cuts) -> None:
     """Write `documents/NNNNN.parquet` and `dropped/NNNNN.parquet` of a piece, unless they are there.
 
     Args:
@@ -138,7 +138,7 @@ def finish(piece: FilteredPiece, folder: Path, masker: MaskPersonalData | None, 
         lost = {name: taken[~emptied] for name, taken in lost.items()}
     else:
         left_over = np.flatnonzero(kept)
-    split = np.where(piece.decisions.held_out[piece.here][left_over], "validation", "train")
+    split = np.where(piece.result.validation[piece.here][left_over], "validation", "train")
     final = table.select([*PROVENANCE, *measured]).take(left_over)
     final = final.append_column("split", pyarrow.array(split, pyarrow.large_string()))
     final = final.append_column("text", texts)
@@ -159,18 +159,18 @@ def _reasons(piece: FilteredPiece, table: pyarrow.Table) -> pyarrow.Array:
     names = pyarrow.array([reason or None for reason in REASONS], pyarrow.large_string())
     return pyarrow.compute.coalesce(
         table.column("reason").combine_chunks().cast(pyarrow.large_string()),
-        names.take(pyarrow.array(piece.decisions.reason[piece.here])),
+        names.take(pyarrow.array(piece.result.reason[piece.here])),
     )
 
 
 def _kept_instead(piece: FilteredPiece) -> dict[str, pyarrow.Array]:
     """Ids of the documents that duplicates were dropped for, and how similar near-duplicates are to them."""
-    decisions, here = piece.decisions, piece.here
-    other = decisions.ids[decisions.duplicate_of[here]]
-    near = decisions.reason[here] == REASONS.index(NEAR)
+    result, here = piece.result, piece.here
+    other = result.ids[result.duplicate_of[here]]
+    near = result.reason[here] == REASONS.index(NEAR)
     return {
-        "duplicate_of": pyarrow.array(other, pyarrow.uint64(), mask=decisions.reason[here] == 0),
-        "similarity": pyarrow.array(decisions.similarity[here], pyarrow.float32(), mask=~near),
+        "duplicate_of": pyarrow.array(other, pyarrow.uint64(), mask=result.reason[here] == 0),
+        "similarity": pyarrow.array(result.similarity[here], pyarrow.float32(), mask=~near),
     }
 
 
@@ -185,7 +185,7 @@ def masked_documents(df: DataFrame, masker: MaskPersonalData | None) -> DataFram
 
 def masked_excerpt(masker: MaskPersonalData, excerpt: Expression) -> Expression:
     """What may be shown of an excerpt that was cut with a margin."""
-    masked = masker.rewrite(excerpt)
+    masked = masker.transform(excerpt)
     # Placeholders are shorter: the end, where the cut may have halved an address, can move into view.
     is_cut = length(excerpt) == lit(EXCERPT_CHARACTERS + MASKING_MARGIN)
     whole = when(is_cut, regexp_replace(masked, rf"\S{{0,{MASKING_MARGIN}}}\z", "")).otherwise(masked)

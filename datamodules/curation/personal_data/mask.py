@@ -102,7 +102,7 @@ class MaskPersonalData(Transform):
             raise InputError(f"kinds={sorted(unknown)}: choose from {list(KINDS)}")
         kinds_for(self.phone_regions, self.id_countries)
 
-    def rewrite(self, text: Expression) -> Expression:
+    def transform(self, text: Expression) -> Expression:
         """The masked text."""
         return self.masked(text).get("text")
 

@@ -20,19 +20,19 @@ def largest_clusters(pieces: Sequence[FilteredPiece]) -> list[dict[str, Any]]:
     """
     if not pieces:
         return []
-    decisions = pieces[0].decisions
-    kept = final_document(decisions.duplicate_of)
-    dropped = np.flatnonzero(decisions.reason > 0)
+    result = pieces[0].result
+    kept = final_document(result.duplicate_of)
+    dropped = np.flatnonzero(result.reason > 0)
     roots, counts = np.unique(kept[dropped], return_counts=True)
     chosen = np.lexsort((roots, -counts))[:CLUSTERS]
     members = {int(roots[index]): dropped[kept[dropped] == roots[index]][:MEMBERS] for index in chosen}
     wanted = np.unique(np.concatenate([np.array(list(members), dtype=np.int64), *members.values()]))
-    paths = rows_at([piece.judged for piece in pieces], decisions.bounds, wanted, ["path"])["path"]
+    paths = rows_at([piece.filtered for piece in pieces], result.bounds, wanted, ["path"])["path"]
     path_of = dict(zip(wanted.tolist(), paths, strict=True))
     return [
         {
             "size": int(counts[index]) + 1,
-            "id": int(decisions.ids[roots[index]]),
+            "id": int(result.ids[roots[index]]),
             "path": path_of[int(roots[index])],
             "paths": [path_of[position] for position in members[int(roots[index])].tolist()],
         }

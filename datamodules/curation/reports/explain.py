@@ -164,14 +164,14 @@ def _duplicates(row: Row, stage: Path) -> Iterator[str]:
 
 def _measured(row: Row, summary: Mapping[str, Any]) -> Iterator[str]:
     """Everything that was measured, and what would have dropped it."""
-    limits: dict[str, list[str]] = {}
+    thresholds: dict[str, list[str]] = {}
     for step in summary["steps"][row["source"]]:
         for limit in step["limits"].values():
-            limits.setdefault(limit["measure"], []).append(f"{limit['comparison']} {limit['threshold']:g}")
+            thresholds.setdefault(limit["measure"], []).append(f"{limit['comparison']} {limit['threshold']:g}")
     for name, value in row.items():
         if name.startswith(PREFIX) and value is not None:
             measure = name.removeprefix(PREFIX)
-            held = f"  (dropped when {' or '.join(limits[measure])})" if measure in limits else ""
+            held = f"  (dropped when {' or '.join(thresholds[measure])})" if measure in thresholds else ""
             yield f"  {measure:<32} {_number(value):>12}{held}"
 
 

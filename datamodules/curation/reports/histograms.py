@@ -49,7 +49,7 @@ class Histograms:
 
     def _measured(self, piece: FilteredPiece) -> list[tuple[tuple[str, str], np.ndarray]]:
         found = []
-        schema = pyarrow.parquet.read_schema(piece.judged)
+        schema = pyarrow.parquet.read_schema(piece.filtered)
         names = [field.name for field in schema if field.name.startswith(PREFIX) and _is_number(field.type)]
         table = piece.read(names)
         for name in names:
@@ -70,15 +70,15 @@ class Histograms:
         return np.sort(edges)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """By source and measurement: `edges` [65], `counts` [64] of documents that came to the rule, and `limits`."""
+        """By source and measurement: `edges` [65], `counts` [64] of documents that reached the filter, and `limits`."""
         found: dict[str, dict[str, Any]] = {}
-        for (source, measure), limits in self._limits.items():
+        for (source, measure), thresholds in self._limits.items():
             key = (source, measure)
             if key in self._counts:
                 found.setdefault(source, {})[measure] = {
                     "edges": [float(f"{edge:.6g}") for edge in self._edges(key)],
                     "counts": self._counts[key].tolist(),
-                    "limits": limits,
+                    "limits": thresholds,
                 }
         return found
 

@@ -10,8 +10,8 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
+from common.hashing import pseudo_random
 from datamodules.curation.passes.filter import EXCERPT_CHARACTERS
-from datamodules.curation.passes.validation_split import pseudo_random
 
 EXAMPLES = 20
 SEED = 20

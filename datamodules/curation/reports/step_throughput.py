@@ -16,13 +16,13 @@ import pyarrow.compute
 import pyarrow.parquet
 from daft import col
 
-from datamodules.curation.filters.base import CleaningStep, Filter
+from datamodules.curation.filters.base import CurationStep, Filter
 from datamodules.curation.filters.normalize import Normalize
 
 SAMPLE_BYTES = 1_000_000
 
 
-def step_rates(piece: Path, steps: Sequence[CleaningStep]) -> list[dict[str, Any]]:
+def step_rates(piece: Path, steps: Sequence[CurationStep]) -> list[dict[str, Any]]:
     """Seconds that each step takes for the first documents of a piece, given as they were read.
 
     Args:
@@ -39,7 +39,7 @@ def step_rates(piece: Path, steps: Sequence[CleaningStep]) -> list[dict[str, Any
     sample, size = daft.from_arrow(table.slice(0, first)).collect(), int(sizes[:first].sum())
     rates = []
     for step in [Normalize(), *steps] if size else []:
-        made = step.measures(col("text")) if isinstance(step, Filter) else {"rewritten": step.rewrite(col("text"))}
+        made = step.measures(col("text")) if isinstance(step, Filter) else {"rewritten": step.transform(col("text"))}
         plan = sample.select(*(value.alias(f"{name}_") for name, value in made.items()))
         start = time.perf_counter()
         plan.collect()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Clock:
+class Stopwatch:
     """Adds up what stages take. Only this run is counted: chunks that an interrupted one left took no time in it."""
 
     def __init__(self) -> None:

@@ -59,8 +59,8 @@ def summarize(
     for piece in pieces:
         name = f"{piece.number:05}.parquet"
         documents, dropped = folder / DOCUMENTS / name, folder / DROPPED / name
-        judged = piece.read([c for c in _columns(piece.judged) if c.startswith(("size", "bytes"))])
-        sources[piece.source].add(judged, _without_text(documents), _without_text(dropped))
+        filtered = piece.read([c for c in _columns(piece.filtered) if c.startswith(("size", "bytes"))])
+        sources[piece.source].add(filtered, _without_text(documents), _without_text(dropped))
         histograms.widen(piece)
         examples.add(documents, dropped)
     for piece in pieces:
@@ -98,20 +98,20 @@ class _Source:
         self.licenses: dict[str, Tally] = defaultdict(nothing)
         self.languages: dict[str, Tally] = defaultdict(nothing)
         self.after_rewrite: Counter[int] = Counter()
-        self.judged = 0
+        self.filtered = 0
 
-    def add(self, judged: pyarrow.Table, documents: pyarrow.Table, dropped: pyarrow.Table) -> None:
+    def add(self, filtered: pyarrow.Table, documents: pyarrow.Table, dropped: pyarrow.Table) -> None:
         """Count a piece."""
-        _tally(self.read, _numbers(judged, "bytes"))
+        _tally(self.read, _numbers(filtered, "bytes"))
         _tally(self.kept, _numbers(documents, "bytes"))
         for (split,), count in _grouped(documents, "split"):
             if split == "validation":
                 _add(self.validation, count)
         for (step, reason), count in _grouped(dropped, "dropped_by", "reason"):
             _add(self.dropped[len(self.steps) if step is None else step, reason], count)
-        for column in judged.column_names:
+        for column in filtered.column_names:
             if column.startswith("size_"):
-                self.after_rewrite[int(column.removeprefix("size_"))] += int(_numbers(judged, column).sum())
+                self.after_rewrite[int(column.removeprefix("size_"))] += int(_numbers(filtered, column).sum())
         for kind in self.masked:
             self.masked[kind] += int(_numbers(documents, f"masked_{kind}").sum())
         for kind in self.cut:

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from common.compiled import compiled
-from datamodules.curation.words.tables import HASH_FACTOR, HASH_START
-
-ROLL = np.uint64(0x9E3779B97F4A7C15)
+from common.hashing import FNV_PRIME, FNV_START, GOLDEN_RATIO, nonzero_mix
 
 
 @compiled
@@ -21,15 +19,6 @@ def slots_for(items: int) -> int:
     while slots < 2 * items:
         slots *= 2
     return slots
-
-
-@compiled
-def spread(key: np.uint64) -> np.uint64:
-    """A hash whose low bits depend on all of the key's, never 0 (the last step of MurmurHash3)."""
-    key = (key ^ (key >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    key = (key ^ (key >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    key ^= key >> np.uint64(33)
-    return key if key != 0 else np.uint64(1)
 
 
 @compiled
@@ -66,7 +55,7 @@ def duplicate_parts(text: np.ndarray, start: int, stop: int, gap: int) -> tuple[
     parts, repeated, characters = 0, 0, 0
     place = start
     while True:
-        key, length = HASH_START, 0
+        key, length = FNV_START, 0
         run = 0
         while place < stop:
             if text[place] == 10:
@@ -76,12 +65,12 @@ def duplicate_parts(text: np.ndarray, start: int, stop: int, gap: int) -> tuple[
                 if run >= gap:
                     break
             for _ in range(max(run, 1)):
-                key = (key ^ np.uint64(text[place])) * HASH_FACTOR
+                key = (key ^ np.uint64(text[place])) * FNV_PRIME
                 length += text[place] & 0xC0 != 0x80
                 place += 1
             run = 0
         parts += 1
-        if not add_to_set(table, spread(key)):
+        if not add_to_set(table, nonzero_mix(key)):
             repeated += 1
             characters += length
         if place >= stop:
@@ -95,7 +84,7 @@ def rolling(hashes: np.ndarray, count: int) -> np.ndarray:
     sums = np.empty(count + 1, dtype=np.uint64)
     sums[0] = 0
     for index in range(count):
-        sums[index + 1] = sums[index] * ROLL + spread(hashes[index])
+        sums[index + 1] = sums[index] * GOLDEN_RATIO + nonzero_mix(hashes[index])
     return sums
 
 
@@ -114,10 +103,10 @@ def top_n_gram(sums: np.ndarray, ends: np.ndarray, size: int, table: np.ndarray)
     seen, first = np.zeros(len(table), dtype=np.int32), np.zeros(len(table), dtype=np.int32)
     factor = np.uint64(1)
     for _ in range(size):
-        factor *= ROLL
+        factor *= GOLDEN_RATIO
     most, best = 0, 0
     for index in range(count - size + 1):
-        key = spread(sums[index + size] - sums[index] * factor)
+        key = nonzero_mix(sums[index + size] - sums[index] * factor)
         slot = slot_of(table, key)
         if table[slot] == 0:
             table[slot] = key
@@ -135,10 +124,10 @@ def duplicate_n_grams(sums: np.ndarray, ends: np.ndarray, size: int, table: np.n
     table[:] = 0
     factor = np.uint64(1)
     for _ in range(size):
-        factor *= ROLL
+        factor *= GOLDEN_RATIO
     characters, index = 0, 0
     while index < count - size + 1:
-        if add_to_set(table, spread(sums[index + size] - sums[index] * factor)):
+        if add_to_set(table, nonzero_mix(sums[index + size] - sums[index] * factor)):
             index += 1
         else:
             characters += ends[index + size] - ends[index]

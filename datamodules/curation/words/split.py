@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.compiled import compiled
+from common.hashing import FNV_PRIME, FNV_START
 from datamodules.curation.words.addresses import is_url
 from datamodules.curation.words.affixes import infix_size, prefix_size, suffix_size
 from datamodules.curation.words.characters import (
@@ -32,8 +33,6 @@ from datamodules.curation.words.characters import (
     previous,
 )
 from datamodules.curation.words.tables import (
-    HASH_FACTOR,
-    HASH_START,
     SplitterTables,
     find_special,
     hash_bytes,
@@ -78,13 +77,13 @@ def describe(text: np.ndarray, words: WordSpans, index: int, rules: SplitterTabl
     """Fill in what follows from a word's bytes."""
     start: Any = np.int64(words.starts[index])
     stop: Any = np.int64(words.stops[index])
-    key, either, every, characters = HASH_START, 0, -1, 0
+    key, either, every, characters = FNV_START, 0, -1, 0
     symbols_only = True
     place = start
     while place < stop:
         bits, size = bits_at(text, place, rules.characters)
         for offset in range(size):
-            key = (key ^ np.uint64(text[place + offset])) * HASH_FACTOR
+            key = (key ^ np.uint64(text[place + offset])) * FNV_PRIME
         either |= bits
         every &= bits
         symbols_only &= bits & SYMBOL > 0
@@ -197,12 +196,12 @@ def join_specials(text: np.ndarray, words: WordSpans, first: int, count: int, ru
         longest = np.int64(rules.longest[text[start]])
         slot, end_index = -1, index
         if longest and index + 1 < count and words.stops[index + 1] - start <= longest:
-            key, place = HASH_START, start
+            key, place = FNV_START, start
             for other in range(index, count):
                 if words.stops[other] - start > longest:
                     break
                 while place < words.stops[other]:
-                    key = (key ^ np.uint64(text[place])) * HASH_FACTOR
+                    key = (key ^ np.uint64(text[place])) * FNV_PRIME
                     place += 1
                 if other > index:
                     found = find_special(rules, key)
@@ -230,13 +229,13 @@ def split_words(text: np.ndarray, words: WordSpans, rules: SplitterTables) -> in
     """
     count, place, size = 0, 0, len(text)
     while place < size:
-        start, plain, key, characters, symbols_only = place, True, HASH_START, 0, True
+        start, plain, key, characters, symbols_only = place, True, FNV_START, 0, True
         while place < size:
             bits, width = bits_at(text, place, rules.characters)
             if bits & SPACE:
                 break
             for offset in range(width):
-                key = (key ^ np.uint64(text[place + offset])) * HASH_FACTOR
+                key = (key ^ np.uint64(text[place + offset])) * FNV_PRIME
             plain &= bits & ALPHABETIC > 0
             symbols_only &= bits & SYMBOL > 0
             characters += 1

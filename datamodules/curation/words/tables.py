@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.compiled import compiled
+from common.hashing import FNV_PRIME, FNV_START
 from datamodules.curation.words.characters import character_table
 from datamodules.curation.words.english import special_cases
 
@@ -16,7 +17,6 @@ UNITS = (
     "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa "
     "mbar mb MB kb KB gb GB tb TB T G M K %"
 )
-HASH_START, HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 SLOTS = 1 << 13
 
 
@@ -67,9 +67,9 @@ def _hash_of(raw: bytes) -> np.uint64:
 @compiled
 def hash_bytes(text: np.ndarray, start: int, stop: int) -> np.uint64:
     """FNV-1a of 64 bits."""
-    value = HASH_START
+    value = FNV_START
     for place in range(start, stop):
-        value = (value ^ np.uint64(text[place])) * HASH_FACTOR
+        value = (value ^ np.uint64(text[place])) * FNV_PRIME
     return value
 
 

@@ -40,7 +40,7 @@ def test_labels_are_right_and_a_bias_cancels(bias: float, principles: int) -> No
     records = preferred(stage, judge=ScriptedJudge(bias=bias))
     alone = 0
     for record in records:
-        first, second = map(quality, record["answers"])
+        first, second = map(quality, record["responses"])
         assert record["probability"] == pytest.approx(sigmoid(SCALE * (first - second)), abs=1e-9)
         assert len(record["judgments"]) == principles
         for judgment in record["judgments"]:
@@ -63,9 +63,9 @@ def test_every_request_is_in_its_record_in_both_orders() -> None:
     examples = stage.examples(LAW)
     recorded = {}
     for record in records:
-        first, second = record["answers"]
+        first, second = record["responses"]
         assert [call["purpose"].split()[0] for call in record["calls"]] == [
-            "answer", "answer", "reasoning", "reasoning", "comparison", "comparison",
+            "response", "response", "reasoning", "reasoning", "comparison", "comparison",
         ]  # fmt: skip
         for call in record["calls"]:
             turned = call["purpose"].endswith("BA")
@@ -89,7 +89,7 @@ def test_labels_are_clamped_after_reasoning_only(clamp: float) -> None:
     clamped = preferred(Preferences(chain_of_thought=True, clamp=clamp))
     assert max(max(r["probability"], 1 - r["probability"]) for r in sure) > clamp
     for record in clamped:
-        first, second = map(quality, record["answers"])
+        first, second = map(quality, record["responses"])
         free = sigmoid(SCALE * (first - second))
         assert record["probability"] == pytest.approx(min(max(free, 1 - clamp), clamp), abs=1e-9)
     assert {clamp, 1 - clamp} <= {round(r["probability"], 12) for r in clamped}
@@ -133,7 +133,7 @@ def test_pairs_without_a_difference_or_a_verdict_are_dropped() -> None:
             ]
 
     same = preferred(Preferences(), judge=Same())
-    assert {record["dropped"] for record in same} == {"equal_answers"}
+    assert {record["dropped"] for record in same} == {"equal_responses"}
     assert all(len(record["calls"]) == 2 for record in same)
     silent = preferred(Preferences(), judge=Silent())
     assert {record["dropped"] for record in silent} == {None, "comparison: no_letter"}

@@ -185,8 +185,8 @@ def test_letters_are_read_from_log_probabilities(tmp_path: Path) -> None:
 
 
 def test_letters_are_counted_from_votes(tmp_path: Path) -> None:
-    answers = iter(["(A)", "B", "Neither.", "(A) of course", "A good answer"])
-    with serving(lambda body: chat(next(answers))) as server:
+    responses = iter(["(A)", "B", "Neither.", "(A) of course", "A good answer"])
+    with serving(lambda body: chat(next(responses))) as server:
         (verdict,) = prepared(server.url, tmp_path, votes=5, concurrency=1).choose([Request(ASK, 8)], LETTERS)
         assert len({body["seed"] for *_, body in server.seen}) == 5
     assert verdict.log_probabilities == pytest.approx((math.log(3 / 5), math.log(2 / 5)))

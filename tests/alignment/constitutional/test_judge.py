@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from alignment import DecoderJudge
-from alignment.constitutional.judge import LoadedModel, Messages, Request, answer_tokens, cut_at
+from alignment.constitutional.judge import LoadedModel, Messages, Request, cut_at, response_tokens
 from common.errors import InputError
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.conversations.multiple_choice import question_batches
 from datamodules.conversations.row_formats import transcript
-from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenization.base import Tokenizer, TokenizerSettings
+from datamodules.tokenization.sentencepiece import train_tokenizer
 from models.config import DecoderConfig
 from models.decoder import Decoder, build_decoder
 from tests.conftest import sentences
@@ -66,10 +67,10 @@ def test_likelihoods_of_options_equal_one_naive_pass_an_option(
             expected = []
             for option in compared:
                 encoded = chat.encode([*talk, {"role": "assistant", "content": option}])
-                prompt, answer = encoded.prompt_and_answer()
-                answer = [token for token in answer if token not in control]
-                scores = precise.output(precise(torch.tensor([[*prompt, *answer]])))[0].log_softmax(-1).detach()
-                expected.append(sum(float(scores[len(prompt) + i - 1, t]) for i, t in enumerate(answer)))
+                prompt, response = encoded.prompt_and_answer()
+                response = [token for token in response if token not in control]
+                scores = precise.output(precise(torch.tensor([[*prompt, *response]])))[0].log_softmax(-1).detach()
+                expected.append(sum(float(scores[len(prompt) + i - 1, t]) for i, t in enumerate(response)))
             found = verdict.log_probabilities
             # What all options begin with counts for none of them.
             assert [x - found[0] for x in found] == pytest.approx([x - expected[0] for x in expected], abs=1e-9)
@@ -99,7 +100,7 @@ def test_answers_end_where_the_template_ends_them(decoder: Decoder, tokenizer: T
         assert prepared(decoder, tokenizer, template).stop_tokens == expected
     # A leading space belongs to the answer in a transcript, as it does in training.
     chat = ChatTemplate("transcript", tokenizer)
-    assert answer_tokens(chat, "(A)", {tokenizer.eos}) == tokenizer.encode(" (A)")
+    assert response_tokens(chat, "(A)", {tokenizer.eos}) == tokenizer.encode(" (A)")
     assert cut_at("yes\n\nHuman: more\n\nAssistant: no", ["\n\nAssistant:", "\n\nHuman:"]) == "yes"
     assert cut_at("yes", ["\n\nHuman:"]) == "yes"
 

@@ -19,7 +19,7 @@ def pairs(chosen: Any, rejected: Any, **changes: Any) -> Pairs:
     values: dict[str, Any] = {
         "chosen_length": torch.full_like(reference, 4), "rejected_length": torch.full_like(reference, 5),
         "reference_chosen": reference, "reference_rejected": reference.clone(),
-        "divergence": torch.tensor(0.5, dtype=torch.float64),
+        "kl": torch.tensor(0.5, dtype=torch.float64),
     }  # fmt: skip
     return Pairs(c, r, **(values | changes))
 

@@ -14,8 +14,8 @@ import yaml
 
 from alignment import DPO, PreferencePolicy
 from callbacks.metrics_table import read_metrics
+from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepBatch
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import build_decoder
@@ -52,12 +52,12 @@ def policy() -> PreferencePolicy:
     return module
 
 
-def naive(policy: PreferencePolicy, prompt: np.ndarray, answer: np.ndarray) -> float:
+def naive(policy: PreferencePolicy, prompt: np.ndarray, response: np.ndarray) -> float:
     """log pi(answer | prompt), a row of its own, all logits at once."""
     assert policy.decoder is not None
-    tokens = torch.from_numpy(np.concatenate((prompt, answer)))[None]
+    tokens = torch.from_numpy(np.concatenate((prompt, response)))[None]
     scores = policy.decoder.output(policy.decoder(tokens))[0].log_softmax(-1).detach()
-    return sum(float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(answer.tolist()))
+    return sum(float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(response.tolist()))
 
 
 @pytest.mark.parametrize("samples", [[0], [3, 1], [5, 0, 7, 2, 2], list(range(8))], ids=str)
@@ -68,12 +68,12 @@ def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePoli
         batches = PairBatches(examples, pad=3)
         batches.unrelated = unrelated
         batch = batches[StepBatch(samples, range(0))]
-        found = policy(batch, policy.answer_log_probabilities)
-        answers = [(examples.pairs[n][0], answer) for n in samples for answer in batches.answers(n)]
-        assert len(answers) == len(samples) * (3 if unrelated else 2)
-        assert found.tolist() == pytest.approx([naive(policy, *pair) for pair in answers], abs=1e-6)
-        assert batch["lengths"].tolist() == [len(answer) for _, answer in answers]
-        assert batch["tokens"].flatten()[batch["ends"]].tolist() == [int(answer[-1]) for _, answer in answers]
+        found = policy(batch, policy.response_log_probabilities)
+        responses = [(examples.pairs[n][0], response) for n in samples for response in batches.responses(n)]
+        assert len(responses) == len(samples) * (3 if unrelated else 2)
+        assert found.tolist() == pytest.approx([naive(policy, *pair) for pair in responses], abs=1e-6)
+        assert batch["lengths"].tolist() == [len(response) for _, response in responses]
+        assert batch["tokens"].flatten()[batch["ends"]].tolist() == [int(response[-1]) for _, response in responses]
 
 
 def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy) -> None:
@@ -90,8 +90,8 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
     policy.trainer = cast(Any, SimpleNamespace(strategy=SimpleNamespace(reduce=lambda x, reduce_op: x)))
     try:
         reference = policy.reference_log_probabilities(batch)
-        made = policy.pairs(batch, policy(batch, policy.answer_log_probabilities), reference)
-        values, _ = policy.divergence_from_reference(batch, batch["example"] >= 0)
+        made = policy.pairs(batch, policy(batch, policy.response_log_probabilities), reference)
+        values, _ = policy.kl_from_reference(batch, batch["example"] >= 0)
         predicted = policy.predict_step(batch, 0)
     finally:
         policy.reference_decoder, policy.reference, policy._trainer = None, "precomputed", None
@@ -102,15 +102,15 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
         prompt, *own = examples.pairs[number]
         third = batches.unrelated_answer(number)
         ratios.append(naive(policy, prompt, third) - naive(cast(Any, twin), prompt, third))
-        for answer in own:
-            tokens = torch.from_numpy(np.concatenate((prompt, answer)))[None]
+        for response in own:
+            tokens = torch.from_numpy(np.concatenate((prompt, response)))[None]
             p, q = (
                 model.output(model(tokens))[0, len(prompt) - 1 : -1].log_softmax(-1).detach()
                 for model in (cast(Any, policy.decoder), other)
             )
             divergences += (p.exp() * (p - q)).sum(-1).tolist()
-    assert made.divergence is not None
-    assert made.divergence.item() == pytest.approx(max(0.0, sum(ratios) / 3), abs=1e-9)
+    assert made.kl is not None
+    assert made.kl.item() == pytest.approx(max(0.0, sum(ratios) / 3), abs=1e-9)
     assert sum(ratios) > 0  # else nothing was compared
     assert values.tolist() == pytest.approx(divergences, abs=1e-6)
     for place, side in enumerate(("chosen", "rejected"), start=1):
@@ -120,16 +120,16 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
 
 def test_which_answer_comes_first_does_not_matter(policy: PreferencePolicy) -> None:
     examples: Any = MadeUp(4)
-    forward = policy(PairBatches(examples, 3)[StepBatch([0, 1, 2, 3], range(0))], policy.answer_log_probabilities)
+    forward = policy(PairBatches(examples, 3)[StepBatch([0, 1, 2, 3], range(0))], policy.response_log_probabilities)
     for pair in examples.pairs:
         pair[1], pair[2] = pair[2], pair[1]
-    backward = policy(PairBatches(examples, 3)[StepBatch([0, 1, 2, 3], range(0))], policy.answer_log_probabilities)
+    backward = policy(PairBatches(examples, 3)[StepBatch([0, 1, 2, 3], range(0))], policy.response_log_probabilities)
     torch.testing.assert_close(forward.view(-1, 2).flip(1), backward.view(-1, 2), rtol=0, atol=1e-10)
 
 
 def metrics(run: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
-    for _, _, name, value in read_metrics(run / "metrics.csv"):
+    for _, _, name, value in read_metrics(run):
         found.setdefault(name, []).append(float(value))
     return found
 

@@ -13,8 +13,8 @@ import yaml
 from alignment import RewardEnsemble, RewardModel
 from alignment.preferences.calibration import Calibration
 from callbacks.metrics_table import read_metrics
+from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepBatch
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import build_decoder
@@ -33,9 +33,9 @@ def test_scores_are_those_of_each_answer_alone(samples: list[int]) -> None:
     batch = PairBatches(examples, pad=3)[StepBatch(samples, range(0))]
     expected = []
     for number in samples:
-        prompt, *answers = examples.pairs[number]
-        for answer in answers:
-            hidden = model.decoder(torch.from_numpy(np.concatenate((prompt, answer)))[None])
+        prompt, *responses = examples.pairs[number]
+        for response in responses:
+            hidden = model.decoder(torch.from_numpy(np.concatenate((prompt, response)))[None])
             expected.append(model.decoder.output(hidden)[0, -1].item())
     assert model(batch, model.scores).tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -72,7 +72,7 @@ def test_soft_labels_reach_the_loss(align: Align, tmp_path: Path, module: str) -
         model |= {"loss": {"class_path": "alignment.DPO"}, "reference": "online"}
     reader = {"class_path": "datamodules.FileRows", "init_args": {"paths": [str(tmp_path / "soft.jsonl")]}}
     main(["fit", "--config", str(align(model, {"rows": reader}))])
-    losses = [float(v) for _, _, name, v in read_metrics(tmp_path / "run/metrics.csv") if name.endswith("/loss")]
+    losses = [float(v) for _, _, name, v in read_metrics(tmp_path / "run") if name.endswith("/loss")]
     assert len(losses) == 6 + 2
     assert min(losses) >= math.log(2) - 1e-6
 
@@ -103,7 +103,7 @@ def test_it_is_no_language_model(align: Align, tmp_path: Path, capsys: pytest.Ca
     policy = {"model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.DPO"}}
     for settings in ({}, policy):
         assert "is a reward model" in refused(["fit", "--config", align(settings | {"init_from": run})], capsys)
-    assert "scores text and writes none" in refused(["generate", "--config", config, "--prompt", "Ba"], capsys)
+    assert "scores text and writes none" in refused(["generate", "--input", run, "--prompt", "Ba"], capsys)
     (tmp_path / "text.jsonl").write_text('{"text": "Ba"}')
     evaluate = ["evaluate", "--input", run, f"--text=[{tmp_path / 'text.jsonl'}]"]
     assert "is a reward model" in refused(evaluate, capsys)
@@ -112,7 +112,7 @@ def test_it_is_no_language_model(align: Align, tmp_path: Path, capsys: pytest.Ca
 def test_it_learns_and_says_how_well(align: Align, tmp_path: Path) -> None:
     config = str(align({"model_class": "alignment.RewardModel", "use_margin": True}, max_steps=18))
     main(["fit", "--config", config])
-    found: dict[str, float] = {name: float(v) for _, _, name, v in read_metrics(tmp_path / "run/metrics.csv")}
+    found: dict[str, float] = {name: float(v) for _, _, name, v in read_metrics(tmp_path / "run")}
     assert found["validation/accuracy"] > 0.9
     assert 0 <= found["validation/calibration_error"] <= 0.5
     assert math.isfinite(found["validation/loss"])

@@ -154,8 +154,8 @@ def test_statistics_are_over_all_ranks_by_token(cut: int, seed: int, shift: bool
     squares = [(p - mean).square().sum() for p in parts]
     together = []
     for part in parts:
-        answers = iter([sum(counts), sum(squares)])
-        together.append(whiten(part, lambda _, answers=answers: next(answers), shift_mean=shift))
+        responses = iter([sum(counts), sum(squares)])
+        together.append(whiten(part, lambda _, responses=responses: next(responses), shift_mean=shift))
     whole = whiten(values, shift_mean=shift)
     torch.testing.assert_close(torch.cat(together), whole)
     expected = (values - mean) / values.std() + (0 if shift else mean)

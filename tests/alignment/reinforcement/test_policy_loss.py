@@ -14,7 +14,7 @@ from alignment.reinforcement.kl import (
     AdaptiveKL,
     FixedKL,
     KLPenalty,
-    best_of_n_divergence,
+    best_of_n_kl,
     estimate,
 )
 from alignment.reinforcement.policy_loss import (
@@ -91,12 +91,12 @@ def test_aggregations_equal_their_definitions_however_the_batch_is_cut(
     lengths: list[int], seed: int, data: st.DataObject
 ) -> None:
     (losses,) = drawn(sum(lengths), seed, 1)
-    by_answer = [part.tolist() for part in losses.split(lengths)]
-    means = [sum(part) / len(part) for part in by_answer]
+    by_response = [part.tolist() for part in losses.split(lengths)]
+    means = [sum(part) / len(part) for part in by_response]
     expected = {
-        "token_mean": sum(map(sum, by_answer)) / sum(lengths),
+        "token_mean": sum(map(sum, by_response)) / sum(lengths),
         "sequence_mean": sum(means) / len(means),
-        "constant_length": sum(sum(part) / 6 for part in by_answer) / len(lengths),
+        "constant_length": sum(sum(part) / 6 for part in by_response) / len(lengths),
     }
     cut = data.draw(st.integers(1, len(lengths) - 1))
     for aggregation, value in expected.items():
@@ -112,9 +112,9 @@ def test_aggregations_equal_their_definitions_however_the_batch_is_cut(
 def test_estimators_have_the_divergence_as_their_mean_where_they_are_unbiased() -> None:
     p, q = (x.softmax(-1) for x in drawn(7, 5))
     log_ratio = p.log() - q.log()
-    divergence = float((p * log_ratio).sum())
+    kl = float((p * log_ratio).sum())
     for estimator in ("k1", "k3"):
-        assert float((p * estimate(estimator, log_ratio)).sum()) == pytest.approx(divergence)
+        assert float((p * estimate(estimator, log_ratio)).sum()) == pytest.approx(kl)
     assert (estimate("k3", log_ratio) >= 0).all()
     assert estimate("k2", log_ratio).tolist() == pytest.approx([x * x / 2 for x in log_ratio.tolist()])
 
@@ -136,7 +136,7 @@ def test_estimators_differ_in_gradient_and_not_only_in_value() -> None:
     torch.testing.assert_close(gradients["k2"], forward)
     torch.testing.assert_close(gradients["k3"], backward)
     with pytest.raises(InputError, match="no gradient on average"):
-        KLPenalty(FixedKL(), estimator="k1", place="loss")
+        KLPenalty(FixedKL(), estimator="k1", apply_to="loss")
 
 
 def test_the_adaptive_controller_follows_its_target() -> None:
@@ -166,8 +166,8 @@ def test_the_divergence_of_the_best_of_n_is_what_many_equally_likely_answers_hav
     edges = (torch.arange(m + 1, dtype=torch.float64) / m) ** n
     best = edges.diff()
     exact = float((best * (best * m).log()).nansum())
-    assert best_of_n_divergence(n) == pytest.approx(exact, abs=2e-3)
-    assert exact <= best_of_n_divergence(n) + 1e-9
+    assert best_of_n_kl(n) == pytest.approx(exact, abs=2e-3)
+    assert exact <= best_of_n_kl(n) + 1e-9
 
 
 def test_importance_weights_are_cut_off_above_and_carry_no_gradient() -> None:
@@ -196,7 +196,7 @@ def test_explained_variance_of_known_critics() -> None:
         (lambda: ClippedPolicyLoss(entropy_weight=-1.0), "entropy_weight=-1.0"),
         (lambda: FixedKL(-0.1), "coefficient=-0.1"),
         (lambda: AdaptiveKL(target=0.0), "target=0.0"),
-        (lambda: best_of_n_divergence(0), "n=0"),
+        (lambda: best_of_n_kl(0), "n=0"),
     ],
 )
 def test_mistakes_get_one_line(build: Any, message: str) -> None:

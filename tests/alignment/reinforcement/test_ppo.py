@@ -26,7 +26,7 @@ from alignment import (
 from alignment.reinforcement.experience import (
     ExperienceBatch,
     RewardShaping,
-    answers_for_rewards,
+    responses_for_rewards,
     scores_of,
     token_rewards,
 )
@@ -50,8 +50,8 @@ from tests.helpers.policy_training import CONFIG, EOS, Length, Letters, Logged, 
 CPU = torch.device("cpu")
 
 
-def rollouts_of(*answers: tuple[list[int], str], prompt: tuple[int, ...] = (EOS, 4), group: int = 1) -> Rollouts:
-    found = [Generated(tokens, [-1.0] * len(tokens), cast(Any, finish)) for tokens, finish in answers]
+def rollouts_of(*responses: tuple[list[int], str], prompt: tuple[int, ...] = (EOS, 4), group: int = 1) -> Rollouts:
+    found = [Generated(tokens, [-1.0] * len(tokens), cast(Any, finish)) for tokens, finish in responses]
     return Rollouts([list(prompt)] * len(found), found, list(range(len(found))), group)
 
 
@@ -77,7 +77,7 @@ def test_an_answer_without_a_stop_token_costs_whatever_its_prompt_holds() -> Non
     scoring = RewardShaping(
         GroupRelativeAdvantage(divide_by_std=False), None, 1.0, whiten_rewards=False, drop_zero_variance_groups=False
     )
-    together = Rollouts(rollouts.prompts, rollouts.answers, [0, 0], 2)
+    together = Rollouts(rollouts.prompts, rollouts.responses, [0, 0], 2)
     advantages, returns, kept = scoring(together, torch.tensor([0.5, 0.5]), None, None, lambda x: x)
     assert advantages.tolist() == [0.5, 0.5, 0.5, -0.5, -0.5]
     assert returns is None
@@ -114,20 +114,20 @@ def test_prompts_whose_answers_score_alike_are_left_out() -> None:
     _, _, kept = scoring(rollouts, torch.tensor([1.0, 1.0, 0.0, 1.0]), None, None, lambda x: x)
     assert kept.tolist() == [False, False, True, True]
     (minibatch,) = split_minibatches(rollouts, kept, PPOUpdates(1, 1), 0, 0, lambda x: x, lambda x: x)
-    assert sorted(minibatch.pieces[0]) == [2, 3]
-    assert (minibatch.tokens, minibatch.answers) == (4, 2)
+    assert sorted(minibatch.microbatches[0]) == [2, 3]
+    assert (minibatch.tokens, minibatch.responses) == (4, 2)
 
 
 def test_rewards_see_the_answer_without_its_stop_token_and_must_be_numbers() -> None:
     rollouts = rollouts_of(([4, 5, EOS], "stop"), ([6, 7], "length"), group=2)
-    answers = answers_for_rewards(rollouts, [{"answer": "x"}], Letters())
-    assert [(answer.text, list(answer.tokens), answer.finish) for answer in answers] == [
+    responses = responses_for_rewards(rollouts, [{"answer": "x"}], Letters())
+    assert [(response.text, list(response.tokens), response.finish) for response in responses] == [
         ("ef", [4, 5, EOS], "stop"),
         ("gh", [6, 7], "length"),
     ]
-    assert all(answer.row == {"answer": "x"} for answer in answers)
-    with pytest.raises(InputError, match="gold=function says nan of 2 answers"):
-        scores_of(cast(Any, lambda answers: torch.tensor([1.0, math.nan])), answers, "gold")
+    assert all(response.row == {"answer": "x"} for response in responses)
+    with pytest.raises(InputError, match="monitored_reward=function says nan of 2 answers"):
+        scores_of(cast(Any, lambda responses: torch.tensor([1.0, math.nan])), responses, "monitored_reward")
 
 
 # The loss
@@ -149,35 +149,35 @@ def experience_of(rollouts: Rollouts, seed: int = 0) -> ExperienceBatch:
 
 def naive_loss(experience: ExperienceBatch, chosen: list[int], objective: PPOLoss, actor: Any, critic: Any) -> Tensor:
     """Token by token, each answer in a row of its own with all of its logits."""
-    s = objective.surrogate
+    s = objective.policy_loss
     low, high = s.clip, s.clip if s.clip_high is None else s.clip_high
     starts = (experience.rollouts.lengths.cumsum(0) - experience.rollouts.lengths).tolist()
     assert experience.reference is not None
     assert experience.values is not None
     assert experience.returns is not None
     total = torch.zeros((), dtype=torch.float64)
-    tokens = sum(len(experience.rollouts.answers[n].tokens) for n in chosen)
+    tokens = sum(len(experience.rollouts.responses[n].tokens) for n in chosen)
     for n in chosen:
-        prompt, answer = list(experience.rollouts.prompts[n]), experience.rollouts.answers[n].tokens
-        row = torch.tensor([[*prompt, *answer]])
+        prompt, response = list(experience.rollouts.prompts[n]), experience.rollouts.responses[n].tokens
+        row = torch.tensor([[*prompt, *response]])
         scores = (actor.output(actor(row))[0] / objective.temperature).log_softmax(-1)
         values = critic.output(critic(row))[0, :, 0]
         weight = {
             "token_mean": 1 / tokens,
-            "sequence_mean": 1 / len(answer) / len(chosen),
+            "sequence_mean": 1 / len(response) / len(chosen),
             "constant_length": 1 / objective.longest / len(chosen),
         }[s.aggregation]
-        for place, token in enumerate(answer):
+        for place, token in enumerate(response):
             t, at = starts[n] + place, len(prompt) + place - 1
             new, old, advantage = scores[at, token], experience.old[t], experience.advantages[t]
             ratio = (new - old).exp()
             loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
             if s.importance_cap is not None:
                 loss = loss * (old - experience.sampled[t]).exp().clamp(max=s.importance_cap)
-            if objective.divergence is not None and objective.divergence.place == "loss":
+            if objective.kl is not None and objective.kl.apply_to == "loss":
                 r = new - experience.reference[t]
-                k = {"k2": r * r / 2, "k3": (-r).exp() - 1 + r}[objective.divergence.estimator]
-                loss = loss + objective.divergence.coefficient * k
+                k = {"k2": r * r / 2, "k3": (-r).exp() - 1 + r}[objective.kl.estimator]
+                loss = loss + objective.kl.coefficient * k
             loss = loss + s.entropy_weight * (scores[at].exp() * scores[at]).sum()
             v, before, target = values[at], experience.values[t], experience.returns[t]
             errors = (v - target) ** 2
@@ -205,16 +205,19 @@ def test_the_loss_and_its_gradients_equal_a_loop_however_it_is_cut(objective: PP
     experience, critic = experience_of(made_up(5, group)), build_decoder(CRITIC.config, 4).double()
     updates = PPOUpdates(minibatches=2, microbatch_tokens=9)
     minibatch = split_minibatches(experience.rollouts, experience.kept, updates, 3, 0, lambda x: x, lambda x: x + 1)[0]
-    assert len(minibatch.pieces) >= 3
-    assert not minibatch.pieces[-1]  # what a rank with less to do adds
-    chosen = sorted(number for piece in minibatch.pieces for number in piece)
+    assert len(minibatch.microbatches) >= 3
+    assert not minibatch.microbatches[-1]  # what a rank with less to do adds
+    chosen = sorted(number for microbatch in minibatch.microbatches for number in microbatch)
     assert 0 < len(chosen) < len(experience.rollouts)
     sums, results = DistributedMeans(CPU), []
     for cut in (True, False):
         for model in (EXACT, critic):
             model.zero_grad()
         if cut:
-            losses = [objective(EXACT, critic, experience, minibatch, piece, sums) for piece in minibatch.pieces]
+            losses = [
+                objective(EXACT, critic, experience, minibatch, microbatch, sums)
+                for microbatch in minibatch.microbatches
+            ]
         else:
             losses = [naive_loss(experience, chosen, objective, EXACT, critic)]
         for loss in losses:
@@ -233,18 +236,21 @@ def test_what_experts_add_is_a_mean_over_all_ranks_tokens() -> None:
     mixed = replace(CONFIG, experts=Experts(4, balance_weight=0.5))
     actor = build_decoder(mixed, 1).double()
     critic = build_decoder(replace(mixed, scalar_output=True, tied_embeddings=False), 2).double()
-    experience, piece = experience_of(made_up(5)), list(range(6))
+    experience, microbatch = experience_of(made_up(5)), list(range(6))
     objective, tokens = PPOLoss(ClippedPolicyLoss(), None, 0.2, 1.0, 7), float(experience.rollouts.lengths.sum())
 
-    def loss(minibatch: Minibatch, piece: list[int]) -> float:
-        return float(objective(actor, critic, experience, minibatch, piece, DistributedMeans(CPU)).detach())
+    def loss(minibatch: Minibatch, microbatch: list[int]) -> float:
+        return float(objective(actor, critic, experience, minibatch, microbatch, DistributedMeans(CPU)).detach())
 
-    alone, shared = loss(Minibatch([piece], tokens, 6), piece), loss(Minibatch([piece], 2 * tokens, 12), piece)
+    alone, shared = (
+        loss(Minibatch([microbatch], tokens, 6), microbatch),
+        loss(Minibatch([microbatch], 2 * tokens, 12), microbatch),
+    )
     assert auxiliary_loss(actor) is not None
     assert 2 * shared == pytest.approx(alone, rel=1e-9)
-    assert loss(Minibatch([piece, []], tokens, 6), []) == 0
+    assert loss(Minibatch([microbatch, []], tokens, 6), []) == 0
     sums = DistributedMeans(CPU)
-    objective(actor, critic, experience, Minibatch([piece], tokens, 6), piece, sums)
+    objective(actor, critic, experience, Minibatch([microbatch], tokens, 6), microbatch, sums)
     added = sum(float(cast(Tensor, auxiliary_loss(model)).detach()) for model in (actor, critic))
     assert alone == pytest.approx(sums.means()["loss"] + sums.means()["critic/loss"] + added, rel=1e-6)
 
@@ -254,7 +260,7 @@ def test_what_experts_add_is_a_mean_over_all_ranks_tokens() -> None:
 
 def test_a_step_of_the_trainer_is_a_batch_of_rollouts(tmp_path: Path) -> None:
     """However many updates it makes: samples, schedule and counters follow the batches."""
-    record = train(str(tmp_path), settings={"updates": PPOUpdates(3, 2, 1000)})
+    record = train(str(tmp_path), settings={"optimization": PPOUpdates(3, 2, 1000)})
     assert [sorted(drawn) for drawn in record.drawn] == [[4 * i + n for n in range(4)] for i in range(4)]
     assert [step["train/updates"] for step in record.steps] == [6] * 4
     rates = [step["train/learning_rate"] for step in record.steps]
@@ -267,12 +273,12 @@ def test_a_step_of_the_trainer_is_a_batch_of_rollouts(tmp_path: Path) -> None:
 def test_a_fresh_policy_is_where_its_reference_is(tmp_path: Path) -> None:
     """Temperature on both sides of every ratio: the first step's divergences and drift are nothing but rounding."""
     for settings in (
-        {"updates": PPOUpdates(1, 1)},
-        {"reference": "adapter_off", "decoder": CONFIG, "lora": LoRA(rank=2), "updates": PPOUpdates(1, 1)},
+        {"optimization": PPOUpdates(1, 1)},
+        {"reference": "adapter_off", "decoder": CONFIG, "lora": LoRA(rank=2), "optimization": PPOUpdates(1, 1)},
         {
             "advantage": GroupRelativeAdvantage(),
-            "divergence": KLPenalty(FixedKL(), "k3", "loss"),
-            "updates": PPOUpdates(1, 1),
+            "kl": KLPenalty(FixedKL(), "k3", "loss"),
+            "optimization": PPOUpdates(1, 1),
         },
     ):
         record = train(str(tmp_path), settings=settings, options={"max_steps": 2})
@@ -314,7 +320,7 @@ def test_a_reference_on_the_cpu_says_the_same_and_is_left_where_it_is(tmp_path: 
 
 
 def test_bfloat16_drifts_and_is_weighed(tmp_path: Path) -> None:
-    settings = {"surrogate": ClippedPolicyLoss(importance_cap=2.0)}
+    settings = {"policy_loss": ClippedPolicyLoss(importance_cap=2.0)}
     record = train(str(tmp_path), settings=settings, options={"precision": "bf16-mixed", "max_steps": 2})
     for step in record.steps:
         assert step["train/drift/smallest_ratio"] <= step["train/drift/ratio"] <= step["train/drift/largest_ratio"]
@@ -324,18 +330,18 @@ def test_bfloat16_drifts_and_is_weighed(tmp_path: Path) -> None:
 
 LAYOUTS: dict[str, Any] = {"fsdp2": {}, "replicas": {"data_parallel_replicate_size": 2}, "ddp": "ddp"}
 SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
-    "ppo": lambda: {"divergence": KLPenalty(AdaptiveKL(0.2, 0.01, 40)), "whiten_rewards": True},
+    "ppo": lambda: {"kl": KLPenalty(AdaptiveKL(0.2, 0.01, 40)), "whiten_rewards": True},
     "on_cpu": lambda: {"reference_on_cpu": True},
     "grpo": lambda: {
         "advantage": GroupRelativeAdvantage(),
-        "divergence": KLPenalty(FixedKL(0.1), "k3", "loss"),
+        "kl": KLPenalty(FixedKL(0.1), "k3", "loss"),
         "drop_zero_variance_groups": True,
-        "surrogate": ClippedPolicyLoss(aggregation="sequence_mean"),
-        "answers": 4,
+        "policy_loss": ClippedPolicyLoss(aggregation="sequence_mean"),
+        "group_size": 4,
         "reward": Length(),
     },
 }
-UNEQUAL = {"train/seconds/generation", "train/seconds/scoring", "train/seconds/learning", "train/answers_per_second"}
+UNEQUAL = {"train/seconds/generation", "train/seconds/scoring", "train/seconds/learning", "train/responses_per_second"}
 
 
 def assert_same_steps(found: list[dict[str, float]], expected: list[dict[str, float]], tolerance: float) -> None:
@@ -367,11 +373,11 @@ def test_two_ranks_are_one_process(settings: str, layout: str, tmp_path: Path, a
     for rank in ranks:
         assert_same_steps(rank.steps, expected.steps, 2e-4)
         assert rank.validations[0] == pytest.approx(expected.validations[0], abs=1e-4)
-    assert len({len(answer) for answers in expected.drawn[0].values() for answer in answers}) > 1
+    assert len({len(response) for responses in expected.drawn[0].values() for response in responses}) > 1
 
 
 def test_a_killed_run_goes_on_with_the_same_rollouts_and_losses(tmp_path: Path) -> None:
-    more = {"updates": PPOUpdates(2, 2, 60)}
+    more = {"optimization": PPOUpdates(2, 2, 60)}
     whole = train(str(tmp_path), settings=SETTINGS["ppo"]() | more, save=str(tmp_path / "half.ckpt"))
     again = train(str(tmp_path), settings=SETTINGS["ppo"]() | more, resume=str(tmp_path / "half.ckpt"))
     assert again.drawn == whole.drawn[2:]
@@ -383,9 +389,9 @@ def test_a_killed_run_goes_on_with_the_same_rollouts_and_losses(tmp_path: Path) 
 
 def test_a_policy_that_has_gone_far_enough_is_left_alone(tmp_path: Path) -> None:
     """The first update of a batch is always made; here nothing further is."""
-    record = train(str(tmp_path), settings={"updates": PPOUpdates(4, 2, 1000, target_kl=1e-9)})
+    record = train(str(tmp_path), settings={"optimization": PPOUpdates(4, 2, 1000, target_kl=1e-9)})
     assert [step["train/updates"] for step in record.steps] == [1] * 4
-    record = train(str(tmp_path), settings={"updates": PPOUpdates(4, 2, 1000, target_kl=1e9)})
+    record = train(str(tmp_path), settings={"optimization": PPOUpdates(4, 2, 1000, target_kl=1e9)})
     assert [step["train/updates"] for step in record.steps] == [8] * 4
 
 
@@ -397,11 +403,11 @@ def test_a_batch_that_teaches_nothing_moves_nothing(tmp_path: Path) -> None:
         "optimizer": AdamW(1e-2, weight_decay=0.1),
         "reward": Nothing(),
         "missing_eos_penalty": 0.0,
-        "divergence": None,
+        "kl": None,
         "reference": None,
     }
     for updates in (PPOUpdates(2, 2), PPOUpdates(1, 1)):
-        module = ppo(**changes, updates=updates)
+        module = ppo(**changes, optimization=updates)
         record = train(str(tmp_path), module=module)
         assert [step["train/updates"] for step in record.steps] == [0] * 4
         assert [step["train/kept"] for step in record.steps] == [0] * 4
@@ -415,7 +421,9 @@ def test_a_batch_that_teaches_nothing_moves_nothing(tmp_path: Path) -> None:
 
 def test_updates_with_a_spiking_gradient_are_left_out(tmp_path: Path) -> None:
     """Of the actor, whatever update of a batch it is; a batch still counts as one step."""
-    record = train(str(tmp_path), settings={"spike_skip": SpikeSkip(0.1, window=4), "updates": PPOUpdates(3, 2, 1000)})
+    record = train(
+        str(tmp_path), settings={"spike_skip": SpikeSkip(0.1, window=4), "optimization": PPOUpdates(3, 2, 1000)}
+    )
     skipped = [step["train/skipped_steps"] for step in record.steps]
     assert skipped == sorted(skipped)
     assert 0 < skipped[-1] < 24
@@ -426,14 +434,14 @@ def test_updates_with_a_spiking_gradient_are_left_out(tmp_path: Path) -> None:
     "settings",
     [
         {"advantage": GAE(), "critic_optimizer": AdamW(3e-2, weight_decay=0.0)},
-        {"advantage": GroupRelativeAdvantage(), "divergence": None, "reference": None},
+        {"advantage": GroupRelativeAdvantage(), "kl": None, "reference": None},
         {"advantage": LeaveOneOutAdvantage()},
         {"advantage": BatchNormalizedAdvantage()},
     ],
     ids=["ppo", "grpo", "rloo", "reinforce++"],
 )
 def test_it_learns_to_say_what_is_rewarded(settings: dict[str, Any], tmp_path: Path) -> None:
-    more = {"updates": PPOUpdates(2, 1), "missing_eos_penalty": 0.0, "answers": 4, "optimizer": AdamW(2e-2)}
+    more = {"optimization": PPOUpdates(2, 1), "missing_eos_penalty": 0.0, "group_size": 4, "optimizer": AdamW(2e-2)}
     record = train(str(tmp_path), settings=more | settings, batch_size=8, options={"max_steps": 16})
     rewards = [step["train/reward"] for step in record.steps]
     assert rewards[0] < 0.2
@@ -469,8 +477,8 @@ def test_sums_are_means_over_all_that_was_added() -> None:
     others.add("a", torch.tensor([5.0]))
     sums.include(others)
     sums.add("nothing", torch.zeros(0))
-    for piece in (0.25, 0.75):
-        sums.add_part("part", torch.tensor(piece), 0.5)
+    for microbatch in (0.25, 0.75):
+        sums.add_part("part", torch.tensor(microbatch), 0.5)
     means = sums.means()
     assert means["a"] == 3
     assert means["part"] == 1
@@ -502,18 +510,18 @@ def test_length_that_is_rewarded_rings(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         (
-            {"advantage": GroupRelativeAdvantage(), "answers": 1},
-            "answers=1: GroupRelativeAdvantage compares answers to one prompt",
+            {"advantage": GroupRelativeAdvantage(), "group_size": 1},
+            "group_size=1: GroupRelativeAdvantage compares answers to one prompt",
         ),
-        ({"drop_zero_variance_groups": True, "answers": 1}, "answers=1: drop_zero_variance_groups compares"),
-        ({"answers": 0}, "answers=0: must lie between 1"),
+        ({"drop_zero_variance_groups": True, "group_size": 1}, "group_size=1: drop_zero_variance_groups compares"),
+        ({"group_size": 0}, "group_size=0: must lie between 1"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"sampling": Sampling(temperature=0.0)}, "temperature=0.0"),
         ({"sampling": Sampling(repetition_penalty=1.2)}, "repetition_penalty=1.2"),
-        ({"reference": None}, "divergence without a reference"),
+        ({"reference": None}, "kl without a reference"),
         ({"reference": "adapter_off"}, "there is no adapter"),
-        ({"reference": None, "divergence": None, "reference_precision": "bfloat16"}, "reference_precision=bfloat16"),
-        ({"reference": None, "divergence": None, "reference_on_cpu": True}, "reference_on_cpu=true: only"),
+        ({"reference": None, "kl": None, "reference_precision": "bfloat16"}, "reference_precision=bfloat16"),
+        ({"reference": None, "kl": None, "reference_on_cpu": True}, "reference_on_cpu=true: only"),
         ({"advantage": LeaveOneOutAdvantage(), "critic_init_from": "there"}, "needs no critic"),
         ({"missing_eos_penalty": -1.0}, "missing_eos_penalty=-1.0"),
         ({"value_clip": 0.0}, "value_clip=0.0"),

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from alignment import PPO
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from main import main
 from models.weights.source import WeightSource
 from tests.alignment.conftest import Align
 from tests.test_command_line import learned, refused
 
-TIMES = ("train/seconds", "train/answers_per_second")
+TIMES = ("train/seconds", "train/responses_per_second")
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +55,8 @@ def configure(align: Align, tmp_path: Path, **model: Any) -> Path:
         "model_class": "alignment.PPO",
         "reward": {"class_path": "alignment.ExactMatch", "init_args": {"answer_key": "chosen"}},
         "advantage": {"class_path": "alignment.GAE"},
-        "divergence": {"controller": {"class_path": "alignment.AdaptiveKL"}},
-        "updates": {"epochs": 2, "minibatches": 2},
+        "kl": {"controller": {"class_path": "alignment.AdaptiveKL"}},
+        "optimization": {"epochs": 2, "minibatches": 2},
         "max_new_tokens": 8,
         "stop": ["<|im_end|>"],
     }
@@ -79,24 +79,29 @@ def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_ru
     """As reward and as critic; what is watched is the right answer. The run is a language model again."""
     model = {
         "reward": {"class_path": "alignment.RewardModelScore", "init_args": {"init_from": str(reward_run)}},
-        "gold": {"class_path": "alignment.ExactMatch", "init_args": {"answer_key": "chosen"}},
+        "monitored_reward": {"class_path": "alignment.ExactMatch", "init_args": {"answer_key": "chosen"}},
         "critic_init_from": str(reward_run),
     }
     config = str(configure(align, tmp_path, **model))
     main(["fit", "--config", config])
     found: dict[str, list[float]] = {}
-    for _, _, name, value in read_metrics(tmp_path / "run/metrics.csv"):
+    for _, _, name, value in read_metrics(tmp_path / "run"):
         found.setdefault(name, []).append(float(value))
     assert len(found["train/reward"]) == 4
     assert len(found["validation/kl"]) == 2
-    for name in ("train/gold", "train/critic/explained_variance", "train/seconds/generation", "train/kl_coefficient"):
+    for name in (
+        "train/monitored_reward",
+        "train/critic/explained_variance",
+        "train/seconds/generation",
+        "train/kl_coefficient",
+    ):
         assert all(map(math.isfinite, found[name])), name
     assert len(set(found["train/kl_coefficient"])) > 1
     samples = [json.loads(line) for line in (tmp_path / "run/samples.jsonl").read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [1, 1, 3, 3]
-    assert {"prompt", "continuation", "reward", "gold", "kl", "finish"} <= samples[0].keys()
+    assert {"prompt", "continuation", "reward", "monitored_reward", "kl", "finish"} <= samples[0].keys()
     assert (tmp_path / "run/report.html").exists()
-    main(["generate", "--config", config, "--prompt", "Ba", "--max_new_tokens", "4"])
+    main(["generate", "--input", str(tmp_path / "run"), "--prompt", "Ba", "--max_new_tokens", "4"])
     main(["convert", "--input", str(tmp_path / "run"), "--output", str(tmp_path / "policy.safetensors")])
     assert not WeightSource(tmp_path / "policy.safetensors").config["scalar_output"]
     main(["predict", "--config", config])
@@ -128,11 +133,11 @@ def test_a_killed_run_continues_by_the_same_command(
     curves = [[row for row in learned(run) if not row[1].startswith(TIMES)] for run in runs]
     assert curves[0] == curves[1]
     assert len({value for _, name, value in curves[0] if name == "train/loss"}) == 4
-    answers = [(run / "samples.jsonl").read_text() for run in runs]
-    assert answers[0] == answers[1]
+    responses = [(run / "samples.jsonl").read_text() for run in runs]
+    assert responses[0] == responses[1]
     other = configure(align, tmp_path, advantage={"class_path": "alignment.BatchNormalizedAdvantage"})
     assert "another critic, or none" in refused(["fit", "--config", other], capsys)
     unanswered = {"class_path": "alignment.ExactMatch", "init_args": {"answer_key": "solution"}}
-    assert "solution" in refused(["fit", "--config", configure(align, tmp_path, gold=unanswered)], capsys)
+    assert "solution" in refused(["fit", "--config", configure(align, tmp_path, monitored_reward=unanswered)], capsys)
     wrong = configure(align, tmp_path, critic_init_from=str(base_run))
     assert "begins as a reward model" in refused(["fit", "--config", wrong], capsys)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from alignment import DecoderEngine, VLLMEngine
 from alignment.comparison.best_of_n import best_of_n, rejection_sampling
 from alignment.reinforcement.experience import ChunkedForward, critic_values, log_probabilities
-from alignment.reinforcement.minibatches import minibatch_of, pieces
+from alignment.reinforcement.minibatches import minibatch_of, split_microbatches
 from alignment.reinforcement.rollouts import Rollouts, roll_out, weights_cast_once
 from common.errors import InputError
 from models.decoder import Decoder, DecoderConfig, build_decoder
@@ -47,7 +47,7 @@ def made_up(seed: int, group: int = 1, count: int = 6) -> Rollouts:
         return [generator.randrange(16) for _ in range(generator.randint(1, most))]
 
     prompts = [prompt for prompt in [tokens(5) for _ in range(count // group)] for _ in range(group)]
-    drawn = [Generated(answer, [0.0] * len(answer), "length") for answer in [tokens(7) for _ in range(count)]]
+    drawn = [Generated(response, [0.0] * len(response), "length") for response in [tokens(7) for _ in range(count)]]
     return Rollouts(prompts, drawn, [number // group for number in range(count)], group)
 
 
@@ -64,17 +64,17 @@ def test_tokens_of_a_packed_row_are_those_of_each_answer_alone(seed: int, group:
     chosen = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True))
     packed = rollouts.pack(chosen, CPU)
     expected, values, source, start = [], [], [], 0
-    starts = [start := start + len(answer.tokens) for answer in rollouts.answers]
+    starts = [start := start + len(response.tokens) for response in rollouts.responses]
     for number in sorted(chosen):
-        prompt, answer = list(rollouts.prompts[number]), rollouts.answers[number].tokens
-        row = torch.tensor([[*prompt, *answer]])
+        prompt, response = list(rollouts.prompts[number]), rollouts.responses[number].tokens
+        row = torch.tensor([[*prompt, *response]])
         with torch.no_grad():
             scores = (EXACT.output(EXACT(row))[0] / 0.7).log_softmax(-1)
             said = CRITIC.output(CRITIC(row))[0, :, 0]
-        for place, token in enumerate(answer):
+        for place, token in enumerate(response):
             expected.append(float(scores[len(prompt) + place - 1, token]))
             values.append(float(said[len(prompt) + place - 1]))
-            source.append(starts[number] - len(answer) + place)
+            source.append(starts[number] - len(response) + place)
     with torch.no_grad():
         assert log_probabilities(EXACT, packed, 0.7).tolist() == pytest.approx(expected, abs=1e-9)
         assert critic_values(CRITIC, packed).tolist() == pytest.approx(values, abs=1e-4)
@@ -103,7 +103,8 @@ def test_answers_depend_on_nothing_but_their_number() -> None:
     def by_number(samples: list[int], group: int, slots: int) -> dict[tuple[int, int], list[int]]:
         rollouts = draw([prompts[sample] for sample in samples], samples, group, slots)
         return {
-            (rollouts.samples[number], number % group): answer.tokens for number, answer in enumerate(rollouts.answers)
+            (rollouts.samples[number], number % group): response.tokens
+            for number, response in enumerate(rollouts.responses)
         }
 
     whole = by_number([0, 1, 2, 3, 4, 5], 3, 8)
@@ -116,10 +117,10 @@ def test_answers_depend_on_nothing_but_their_number() -> None:
 def test_how_an_answer_ended_is_judged_by_the_answer() -> None:
     """A prompt full of stop tokens is no answer that stopped (a known bug looked at both)."""
     rollouts = draw([[EOS, EOS, 4]] * 64, list(range(64)), 1, max_new_tokens=4, stop=[EOS, 5])
-    for answer, stopped in zip(rollouts.answers, rollouts.stopped.tolist(), strict=True):
-        assert stopped == (answer.tokens[-1] in (EOS, 5))
-        assert not {EOS, 5} & set(answer.tokens[:-1])
-        assert stopped or len(answer.tokens) == 4
+    for response, stopped in zip(rollouts.responses, rollouts.stopped.tolist(), strict=True):
+        assert stopped == (response.tokens[-1] in (EOS, 5))
+        assert not {EOS, 5} & set(response.tokens[:-1])
+        assert stopped or len(response.tokens) == 4
     assert 0 < rollouts.stopped.sum() < 64
 
 
@@ -128,11 +129,11 @@ def test_how_an_answer_ended_is_judged_by_the_answer() -> None:
 def test_pieces_hold_everything_once_within_the_budget(seed: int, group: int, budget: int, data: st.DataObject) -> None:
     rollouts = made_up(seed, group, count=12)
     chosen = data.draw(st.lists(st.integers(0, 11), unique=True))
-    found = pieces(rollouts, chosen, budget)
-    assert sorted(number for piece in found for number in piece) == sorted(chosen)
-    for piece in found:
-        assert piece
-        assert len(piece) == 1 or rollouts.pack(piece, CPU).tokens.numel() <= budget
+    found = split_microbatches(rollouts, chosen, budget)
+    assert sorted(number for microbatch in found for number in microbatch) == sorted(chosen)
+    for microbatch in found:
+        assert microbatch
+        assert len(microbatch) == 1 or rollouts.pack(microbatch, CPU).tokens.numel() <= budget
 
 
 @settings(max_examples=30, deadline=None)
@@ -181,11 +182,11 @@ def test_the_best_of_n() -> None:
     more = {"max_new_tokens": 5, "sampling": Sampling(seed=2), "stop": [EOS]}
     best = rejection_sampling(DecoderEngine(), POLICY, Wanted(), prompts, [{}, {}], Letters(), n=8, **more)
     drawn = roll_out(DecoderEngine(), POLICY, prompts, [0, 1], 8, **more)
-    shares = [answer.tokens.count(7) / len(answer.tokens) for answer in drawn.answers]
+    shares = [response.tokens.count(7) / len(response.tokens) for response in drawn.responses]
     assert best.scores.tolist() == pytest.approx([max(shares[:8]), max(shares[8:])])
     assert best.mean.tolist() == pytest.approx([sum(shares[:8]) / 8, sum(shares[8:]) / 8])
-    assert best.divergence == pytest.approx(math.log(8) - 7 / 8)
-    assert [list(answer.prompt) for answer in best.answers] == prompts
+    assert best.kl == pytest.approx(math.log(8) - 7 / 8)
+    assert [list(response.prompt) for response in best.responses] == prompts
 
 
 def test_mistakes_get_one_line() -> None:

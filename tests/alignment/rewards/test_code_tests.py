@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment import CodeTests, Limits
-from alignment.rewards.base import Answer
+from alignment.rewards.base import Response
 from alignment.rewards.code_tests import code_of, printed, run_python
 from alignment.rewards.sandbox import FORBIDDEN_BITS, NUMBERS, system_call_filter
 from common.errors import InputError
@@ -22,8 +22,8 @@ ONE_SECOND = Limits(cpu_seconds=1, wall_seconds=20)
 ADDS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", "assert add(2, 2) == 4"]
 
 
-def answer(text: str, **row: Any) -> Answer:
-    return Answer([1], [2], text, "stop", row)
+def response(text: str, **row: Any) -> Response:
+    return Response([1], [2], text, "stop", row)
 
 
 def test_right_and_wrong_programs() -> None:
@@ -37,13 +37,13 @@ def test_right_and_wrong_programs() -> None:
         "import os; os._exit(0)",
         "import sys; sys.exit(0)",
     ]
-    answers = [answer(text, tests=ADDS) for text in texts]
-    assert CodeTests(score="share")(answers).tolist() == pytest.approx([1, 1, 1 / 3, 0, 0, 0, 0, 0])
-    strict = CodeTests()(answers)
+    responses = [response(text, tests=ADDS) for text in texts]
+    assert CodeTests(score="share")(responses).tolist() == pytest.approx([1, 1, 1 / 3, 0, 0, 0, 0, 0])
+    strict = CodeTests()(responses)
     assert strict.tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
     assert (strict.dtype, strict.device) == (torch.float32, torch.device("cpu"))
     function = {"prompt": "def add(a, b):\n", "tests": "\n".join(ADDS)}
-    completions = [answer(text, **function) for text in ("    return a + b", "    return a * b", "return a + b")]
+    completions = [response(text, **function) for text in ("    return a + b", "    return a * b", "return a + b")]
     assert CodeTests(continues_prompt=True)(completions).tolist() == [1, 0, 0]
 
 
@@ -55,7 +55,7 @@ def test_programs_that_read_and_print() -> None:
         "print('3 ')\nraise SystemExit(1)",
         "print(input())",
     ]
-    assert CodeTests(score="share")([answer(text, tests=tests) for text in texts]).tolist() == [1, 0.5, 0, 0]
+    assert CodeTests(score="share")([response(text, tests=tests) for text in texts]).tolist() == [1, 0.5, 0, 0]
     assert run_python("print(__name__, open(0).read())", input_text="été").output == "__main__ été\n"
 
 
@@ -124,9 +124,9 @@ def test_what_computing_takes_is_there() -> None:
 
 def test_runs_share_processors_and_keep_their_order() -> None:
     """More at once than one, from a thread that is not the main one."""
-    answers = [answer(f"def add(a, b): return a + b + {number % 2}", tests=ADDS) for number in range(8)]
+    responses = [response(f"def add(a, b): return a + b + {number % 2}", tests=ADDS) for number in range(8)]
     found: list[float] = []
-    thread = threading.Thread(target=lambda: found.extend(CodeTests(workers=2)(answers).tolist()))
+    thread = threading.Thread(target=lambda: found.extend(CodeTests(workers=2)(responses).tolist()))
     thread.start()
     thread.join(60)
     assert found == [1, 0] * 4
@@ -138,7 +138,7 @@ def test_the_filter_lets_through_what_is_listed(machine: str) -> None:
     program = system_call_filter(machine)
     architecture, numbers = NUMBERS[machine]
 
-    def answer_to(number: int, arguments: list[int], arch: int = architecture) -> int:
+    def kernel_response(number: int, arguments: list[int], arch: int = architecture) -> int:
         words = {0: number, 4: arch} | {16 + 8 * i: value & 0xFFFFFFFF for i, value in enumerate(arguments)}
         place = accumulator = 0
         while True:
@@ -161,14 +161,14 @@ def test_the_filter_lets_through_what_is_listed(machine: str) -> None:
     allowed, refused, killed = 0x7FFF0000, 0x00050001, 0x80000000
     names = {number: name for name, number in numbers.items()}
     for number in range(600):
-        assert answer_to(number, [0] * 6) == (allowed if number in names else refused)
-        assert answer_to(number, [0] * 6, arch=architecture ^ 1) == killed
-        assert answer_to(number | 0x40000000, [0] * 6) == refused
+        assert kernel_response(number, [0] * 6) == (allowed if number in names else refused)
+        assert kernel_response(number, [0] * 6, arch=architecture ^ 1) == killed
+        assert kernel_response(number | 0x40000000, [0] * 6) == refused
     for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_CREAT, os.O_RDONLY | os.O_TRUNC):
-        assert answer_to(numbers["openat"], [0, 0, flags, 0, 0, 0]) == refused
-    assert answer_to(numbers["openat"], [0, 0, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY, 0, 0, 0]) == allowed
+        assert kernel_response(numbers["openat"], [0, 0, flags, 0, 0, 0]) == refused
+    assert kernel_response(numbers["openat"], [0, 0, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY, 0, 0, 0]) == allowed
     for command in range(2000):
-        assert answer_to(numbers["fcntl"], [0, command, 0, 0, 0, 0]) == (allowed if command < 4 else refused)
+        assert kernel_response(numbers["fcntl"], [0, command, 0, 0, 0, 0]) == (allowed if command < 4 else refused)
     assert set(FORBIDDEN_BITS) <= set(numbers)
 
 
@@ -193,7 +193,7 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
         CodeTests(continues_prompt=True).check({"tests": ["pass"], "prompt": []})
     monkeypatch.setattr("alignment.rewards.code_tests.SANDBOX", Path("absent.py"))
     with pytest.raises(InputError, match="cannot be confined on this machine"):
-        CodeTests()([answer("", tests=ADDS)])
+        CodeTests()([response("", tests=ADDS)])
 
 
 @given(code=st.text(alphabet="ab \n"), around=st.text(alphabet="xy \n"))

@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment import OverlongPenalty, RewardModel, RewardModelScore, WeightedSum
-from alignment.rewards.base import Answer
+from alignment.rewards.base import Response
+from commands.begin_from import open_reward_models
 from common.errors import InputError
 from datamodules import PreferenceData
 from datamodules.conversations.rows import FileRows
+from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.resumable import StepBatch
 from datamodules.tokenization.files import load_tokenizer
-from main import main, open_reward_models
+from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.decoder import Decoder, build_decoder
 from models.weights.source import WeightSource
@@ -65,8 +66,8 @@ def alone(decoder: Decoder, tokens: list[int]) -> float:
         return float(decoder.output(decoder(torch.tensor([tokens])))[0, -1])
 
 
-def answer(prompt: list[int], tokens: list[int], finish: Any = "stop") -> Answer:
-    return Answer(prompt, tokens, "", finish, {})
+def response(prompt: list[int], tokens: list[int], finish: Any = "stop") -> Response:
+    return Response(prompt, tokens, "", finish, {})
 
 
 PROMPTS = st.lists(st.lists(st.integers(3, 47), min_size=1, max_size=6), min_size=1, max_size=3, unique_by=tuple)
@@ -85,12 +86,12 @@ def test_scores_are_those_of_each_answer_alone(data: Any, prompts: list[list[int
             max_size=8,
         )
     )
-    answers, expected = [], []
+    responses, expected = [], []
     for prompt, tokens, how in drawn:
         tokens = [*tokens, END] if how == "stop" else tokens
-        answers.append(answer(prompt, tokens, "length" if how == "length" else "stop"))
+        responses.append(response(prompt, tokens, "length" if how == "length" else "stop"))
         expected.append(alone(WEIGHTS.decoder, [*prompt, *tokens, *([END] if how.endswith("end") else [])]))
-    scores = reward(batch_tokens=batch_tokens)(answers)
+    scores = reward(batch_tokens=batch_tokens)(responses)
     assert scores.shape == (len(drawn),)
     assert scores.tolist() == pytest.approx(expected, abs=1e-5)
 
@@ -107,18 +108,18 @@ def test_scores_are_those_of_training() -> None:
     batch = PairBatches(cast(Any, examples), pad=3)[StepBatch(list(range(6)), range(0))]
     with torch.no_grad():
         expected = model(batch, model.scores).tolist()
-    answers = [answer(prompt, side) for prompt, *sides in pairs for side in sides]
-    assert reward()(answers).tolist() == pytest.approx(expected, abs=1e-5)
+    responses = [response(prompt, side) for prompt, *sides in pairs for side in sides]
+    assert reward()(responses).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_shift_and_scale_make_a_reference_set_standard() -> None:
-    answers = [answer([5, 6], [7 + number]) for number in range(30)]
-    mean, deviation = reward().measure(answers)
-    standard = reward(shift=mean, scale=deviation)(answers)
+    responses = [response([5, 6], [7 + number]) for number in range(30)]
+    mean, deviation = reward().measure(responses)
+    standard = reward(shift=mean, scale=deviation)(responses)
     assert standard.mean().item() == pytest.approx(0, abs=1e-5)
     assert standard.std(correction=0).item() == pytest.approx(1, abs=1e-5)
-    whole = reward()(answers)
-    torch.testing.assert_close(reward(precision="bfloat16")(answers), whole, atol=0.1, rtol=0)
+    whole = reward()(responses)
+    torch.testing.assert_close(reward(precision="bfloat16")(responses), whole, atol=0.1, rtol=0)
     assert whole.dtype == torch.float32
     assert not whole.requires_grad
 
@@ -134,11 +135,11 @@ def test_what_cannot_be_scored_is_refused() -> None:
     with pytest.raises(InputError, match="were not opened"):
         RewardModelScore("run").prepare(torch.device("cpu"))
     with pytest.raises(InputError, match="not loaded"):
-        RewardModelScore("run")([answer([5], [6])])
+        RewardModelScore("run")([response([5], [6])])
     with pytest.raises(InputError, match="has id 48: take a reward model of the same tokenizer"):
-        reward()([answer([5], [48])])
+        reward()([response([5], [48])])
     with pytest.raises(InputError, match="has no prompt"):
-        reward()([answer([], [5])])
+        reward()([response([], [5])])
 
 
 def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
@@ -165,13 +166,13 @@ def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     open_reward_models(WeightedSum([OverlongPenalty(9, 3), score]), pairs)
     score.prepare(torch.device("cpu"))
     score.prepare(torch.device("cpu"))
-    answers = []
+    responses = []
     for number in batch["example"].tolist():
         prompt, *sides = (tokens.tolist() for tokens, _ in pairs.examples["validation"].segments(number))
         assert all(side[-1] == pairs.tokenizer.eos for side in sides)
         # A sampler may stop at the token before: ChatML's own end of a turn.
-        answers += [answer(prompt, side[:-1]) for side in sides]
-    assert score(answers).tolist() == pytest.approx(expected, abs=1e-5)
+        responses += [response(prompt, side[:-1]) for side in sides]
+    assert score(responses).tolist() == pytest.approx(expected, abs=1e-5)
     pairs.tokenizer = load_tokenizer(hugging_face_tokenizer / "tokenizer.json")
     with pytest.raises(InputError, match="another tokenizer than the data's"):
         open_reward_models(score, pairs)

@@ -12,25 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment import Arithmetic, ExactMatch, OverlongPenalty, Pattern, PrefixMatch, WeightedSum
-from alignment.rewards.base import Answer
+from alignment.rewards.base import Response
 from alignment.rewards.verifiable import LONGEST_NUMBER, final_number, normalized
 from common.errors import InputError
 
 
-def answer(text: str, tokens: int = 3, **row: Any) -> Answer:
-    return Answer([1, 2], list(range(tokens)), text, "stop", {"prompt": "?"} | row)
+def response(text: str, tokens: int = 3, **row: Any) -> Response:
+    return Response([1, 2], list(range(tokens)), text, "stop", {"prompt": "?"} | row)
 
 
 def test_the_very_answer_is_right_and_another_is_wrong() -> None:
-    answers = [
-        answer(" ) ]\n", answer=") ]"),
-        answer(")]", answer=") ]"),
-        answer("7", answer=7),
-        answer("", answer="a"),
+    responses = [
+        response(" ) ]\n", answer=") ]"),
+        response(")]", answer=") ]"),
+        response("7", answer=7),
+        response("", answer="a"),
     ]
-    assert ExactMatch()(answers).tolist() == [1, 0, 1, 0]
-    assert ExactMatch(normalize="none", right=2, wrong=-1)(answers).tolist() == [-1, -1, 2, -1]
-    several = [answer(text, accepted=["Paris", "city of Paris"]) for text in ("The  City of Paris!", "Rome", "paris.")]
+    assert ExactMatch()(responses).tolist() == [1, 0, 1, 0]
+    assert ExactMatch(normalize="none", right=2, wrong=-1)(responses).tolist() == [-1, -1, 2, -1]
+    several = [
+        response(text, accepted=["Paris", "city of Paris"]) for text in ("The  City of Paris!", "Rome", "paris.")
+    ]
     assert ExactMatch("accepted", "squad")(several).tolist() == [1, 0, 1]
     assert ExactMatch("accepted")(several).tolist() == [0, 0, 0]
     assert ExactMatch()(several[:0]).shape == (0,)
@@ -40,10 +42,10 @@ def test_words_before_the_first_mistake_count() -> None:
     reward = PrefixMatch()
     row = {"answer": "> ] )"}
     texts = ["> ] )", " >  ]\n)", "> ] }", "> ]", "> ] ) )", "] ] )", ""]
-    found = reward([answer(text, **row) for text in texts])
+    found = reward([response(text, **row) for text in texts])
     torch.testing.assert_close(found, torch.tensor([1, 1, 2 / 3, 2 / 3, 3 / 4, 0, 0]))
-    assert reward([answer("b a", answer=["a", "b c"])]).tolist() == [0.5]
-    assert reward([answer("", answer="")]).tolist() == [1.0]
+    assert reward([response("b a", answer=["a", "b c"])]).tolist() == [0.5]
+    assert reward([response("", answer="")]).tolist() == [1.0]
 
 
 @settings(max_examples=50, deadline=None)
@@ -56,19 +58,24 @@ def test_normalization_of_what_is_normalized_changes_nothing(text: str, how: Any
 
 @pytest.mark.parametrize(
     ("row", "message"),
-    [({}, "a row has no 'answer', only prompt"), ({"answer": None}, "has no"), ({"answer": []}, "compares with text"),
-     ({"answer": True}, "compares with text"), ({"answer": ["a", {}]}, "compares with text")],
-)  # fmt: skip
+    [
+        ({}, "a row has no 'answer', only prompt"),
+        ({"answer": None}, "has no"),
+        ({"answer": []}, "compares with text"),
+        ({"answer": True}, "compares with text"),
+        ({"answer": ["a", {}]}, "compares with text"),
+    ],
+)
 def test_rows_without_an_answer_are_refused(row: dict[str, Any], message: str) -> None:
-    for ask in (lambda: ExactMatch().check({"prompt": "?"} | row), lambda: ExactMatch()([answer("a", **row)])):
+    for ask in (lambda: ExactMatch().check({"prompt": "?"} | row), lambda: ExactMatch()([response("a", **row)])):
         with pytest.raises(InputError, match=message):
             ask()
 
 
 def test_patterns() -> None:
-    answers = [answer("<think>a\nb</think> 4"), answer("4"), answer("")]
-    assert Pattern(r"(?s)<think>.*</think>")(answers).tolist() == [1, 0, 0]
-    assert Pattern(r"\d", whole=True)(answers).tolist() == [0, 1, 0]
+    responses = [response("<think>a\nb</think> 4"), response("4"), response("")]
+    assert Pattern(r"(?s)<think>.*</think>")(responses).tolist() == [1, 0, 0]
+    assert Pattern(r"\d", whole=True)(responses).tolist() == [0, 1, 0]
     for wrong in ({"pattern": "("}, {"pattern": "a", "seconds": 0}, {"pattern": "a", "right": 0}):
         with pytest.raises(InputError):
             Pattern(**wrong)
@@ -81,13 +88,13 @@ def test_patterns() -> None:
 )
 def test_patterns_are_those_of_re(pattern: str, text: str) -> None:
     for whole, find in ((False, re.search), (True, re.fullmatch)):
-        assert Pattern(pattern, whole)([answer(text)]).item() == (find(pattern, text) is not None)
+        assert Pattern(pattern, whole)([response(text)]).item() == (find(pattern, text) is not None)
 
 
 def test_backtracking_without_end_finds_nothing_soon() -> None:
     reward = Pattern(r"(a+)+$", seconds=0.05)
     start = time.process_time()
-    assert reward([answer("a" * 5000 + "!"), answer("aaa")]).tolist() == [0, 1]
+    assert reward([response("a" * 5000 + "!"), response("aaa")]).tolist() == [0, 1]
     assert reward.timed_out == 1
     assert time.process_time() - start < 2
 
@@ -136,11 +143,15 @@ def test_numbers_without_end_are_read_in_no_time(text: str) -> None:
 
 def test_arithmetic() -> None:
     gold = "6 * 7 is 42, so she has\n#### 1,042"
-    answers = [answer("1042", answer=gold), answer("#### 1042.0 dollars", answer=gold), answer("1043", answer=gold)]
-    answers += [answer("none", answer=1), answer("0.3", answer=0.3), answer("3", answer=3)]
-    assert Arithmetic()(answers).tolist() == [1, 1, 0, 0, 1, 1]
-    assert Arithmetic(tolerance=0.001)(answers).tolist() == [1, 1, 1, 0, 1, 1]
-    assert Arithmetic(needs_mark=True)(answers).tolist() == [0, 1, 0, 0, 0, 0]
+    responses = [
+        response("1042", answer=gold),
+        response("#### 1042.0 dollars", answer=gold),
+        response("1043", answer=gold),
+    ]
+    responses += [response("none", answer=1), response("0.3", answer=0.3), response("3", answer=3)]
+    assert Arithmetic()(responses).tolist() == [1, 1, 0, 0, 1, 1]
+    assert Arithmetic(tolerance=0.001)(responses).tolist() == [1, 1, 1, 0, 1, 1]
+    assert Arithmetic(needs_mark=True)(responses).tolist() == [0, 1, 0, 0, 0, 0]
     for value in ("none", True, None, []):
         with pytest.raises(InputError, match="answer"):
             Arithmetic().check({"answer": value})
@@ -149,12 +160,12 @@ def test_arithmetic() -> None:
 
 
 def test_a_sum_weighs_its_parts() -> None:
-    answers = [answer("4", tokens, answer=4) for tokens in (5, 9, 12, 20)]
+    responses = [response("4", tokens, answer=4) for tokens in (5, 9, 12, 20)]
     overlong = OverlongPenalty(longest=12, cushion=4)
-    assert overlong(answers).tolist() == [0, -0.25, -1, -1]
+    assert overlong(responses).tolist() == [0, -0.25, -1, -1]
     both = WeightedSum([ExactMatch(), WeightedSum([overlong, Pattern("5")])], [2, 0.5])
-    assert both(answers).tolist() == [2, 2 - 0.125, 1.5, 1.5]
-    assert both(answers).dtype == torch.float32
+    assert both(responses).tolist() == [2, 2 - 0.125, 1.5, 1.5]
+    assert both(responses).dtype == torch.float32
     assert [type(member).__name__ for member in both.members()] == ["ExactMatch", "OverlongPenalty", "Pattern"]
     with pytest.raises(InputError, match="no 'answer'"):
         both.check({"prompt": "?"})

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from callbacks.metrics_table import MetricsTable
-from callbacks.report import read_curves, write_report
 from callbacks.reports.pages import shown
 from callbacks.reports.rollout_charts import frontier, rollout_charts
+from callbacks.reports.run_report import read_curves, write_report
 from common.errors import InputError
 
 
@@ -65,18 +65,26 @@ def test_cleaning_and_facts_are_shown(tmp_path: Path) -> None:
 def test_a_reward_is_shown_beside_what_it_cost_and_what_it_stands_for(tmp_path: Path) -> None:
     table = MetricsTable(str(tmp_path))
     for step in range(6):
-        names = ("reward", "gold", "kl", "entropy", "answers_per_second", "seconds/generation", "drift/ratio")
+        names = (
+            "reward",
+            "monitored_reward",
+            "kl",
+            "entropy",
+            "responses_per_second",
+            "seconds/generation",
+            "drift/ratio",
+        )
         table.log_metrics({f"train/{name}": 1.0 + step for name in names}, step)
-        table.log_metrics({f"validation/{name}": 2.0 * step for name in ("reward", "gold", "kl")}, step)
+        table.log_metrics({f"validation/{name}": 2.0 * step for name in ("reward", "monitored_reward", "kl")}, step)
     table.finalize("success")
     curves = read_curves(tmp_path)
     titles = [title for title, lines, _ in rollout_charts(curves) if lines]
     assert titles[:3] == ["Reward", "KL to the reference, nats an answer", "Entropy, nats a token"]
-    assert rollout_charts(curves)[0][1].keys() == {"training", "held out", "gold, training", "gold, held out"}
+    assert rollout_charts(curves)[0][1].keys() == {"training", "held out", "monitored, training", "monitored, held out"}
     curves["validation/kl"] = (np.arange(6), np.array([5.0, 1, 4, 2, 3, 0]))
     bought = frontier(curves)
-    assert bought["gold"][0].tolist() == [0, 1, 2, 3, 4, 5]
-    assert bought["gold"][1].tolist() == [10, 2, 6, 8, 4, 0]
+    assert bought["monitored_reward"][0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert bought["monitored_reward"][1].tolist() == [10, 2, 6, 8, 4, 0]
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert page.count("<svg") == len(titles) + 1
     assert "Held-out reward by divergence" in page

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from alignment import RougeN
 from alignment.comparison.intervals import bootstrap, wilson, wins
-from alignment.comparison.side_by_side import divergence, packed
-from alignment.rewards.base import Answer, Reward
+from alignment.comparison.side_by_side import kl_estimates, packed
+from alignment.rewards.base import Response, Reward
 from commands.compare import command as compare
 from common.errors import InputError
 from main import main
@@ -28,17 +28,17 @@ from models.weights.source import WeightSource
 CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
 
-def made_up(seed: int, count: int) -> list[Answer]:
+def made_up(seed: int, count: int) -> list[Response]:
     generator = random.Random(seed)
 
     def ids(most: int) -> list[int]:
         return [generator.randrange(48) for _ in range(generator.randint(1, most))]
 
-    return [Answer(ids(9), ids(6), "", "stop", {}) for _ in range(count)]
+    return [Response(ids(9), ids(6), "", "stop", {}) for _ in range(count)]
 
 
 @torch.no_grad()
-def naive_log_probabilities(decoder: Decoder, answer: Answer, temperature: float) -> torch.Tensor:
+def naive_log_probabilities(decoder: Decoder, answer: Response, temperature: float) -> torch.Tensor:
     """[tokens of the answer, vocabulary]."""
     tokens = torch.tensor([[*answer.prompt, *answer.tokens]])
     logits = decoder.output(decoder(tokens))[0] / temperature
@@ -52,14 +52,14 @@ def test_divergences_equal_a_sum_over_the_vocabulary(temperature: float, batch_t
     decoder = build_decoder(CONFIG, seed=0).double()
     reference = build_decoder(replace(CONFIG, initial_std=0.3), seed=1).double()
     answers = made_up(0, 9)
-    exact, sampled = divergence(decoder, reference, answers, temperature, batch_tokens)
+    exact, sampled = kl_estimates(decoder, reference, answers, temperature, batch_tokens)
     for number, answer in enumerate(answers):
         p, q = (naive_log_probabilities(model, answer, temperature) for model in (decoder, reference))
         assert float(exact[number]) == pytest.approx(float((p.exp() * (p - q)).sum()), abs=1e-5)
         said = torch.tensor(answer.tokens)[:, None]
         assert float(sampled[number]) == pytest.approx(float((p - q).gather(1, said).sum()), abs=1e-5)
     assert (exact > 0.01).all()
-    assert (divergence(decoder, decoder, answers, temperature, batch_tokens)[0] == 0).all()
+    assert (kl_estimates(decoder, decoder, answers, temperature, batch_tokens)[0] == 0).all()
 
 
 def test_both_divergences_have_one_mean() -> None:
@@ -70,8 +70,8 @@ def test_both_divergences_have_one_mean() -> None:
 
     prompts = [[5, 7, number % 48] for number in range(600)]
     drawn = generate(decoder, prompts, max_new_tokens=4, sampling=Sampling(seed=1), slots=600)
-    answers = [Answer(prompt, one.tokens, "", one.finish, {}) for prompt, one in zip(prompts, drawn, strict=True)]
-    exact, sampled = divergence(decoder, reference, answers, 1.0, 4096)
+    answers = [Response(prompt, one.tokens, "", one.finish, {}) for prompt, one in zip(prompts, drawn, strict=True)]
+    exact, sampled = kl_estimates(decoder, reference, answers, 1.0, 4096)
     difference = sampled - exact
     assert exact.mean() > 0.1
     assert abs(float(difference.mean())) < 4 * float(difference.std()) / math.sqrt(len(answers))
@@ -147,7 +147,7 @@ def test_bootstrap_interval_is_about_two_standard_errors() -> None:
 )
 def test_word_overlap_by_hand(text: str, right: str, words: int, expected: float) -> None:
     reward = RougeN("response", words)
-    assert reward([Answer([], [], text, "stop", {"response": right})]).tolist() == pytest.approx([expected])
+    assert reward([Response([], [], text, "stop", {"response": right})]).tolist() == pytest.approx([expected])
 
 
 def test_word_overlap_says_what_it_lacks() -> None:
@@ -268,9 +268,9 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
     models: dict[str, str], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = compared(models, prompts, tmp_path / "whole", "--samples=2")
-    real, asked = compare.answer, []
+    real, asked = compare.generate_responses, []
 
-    def watched(*arguments: Any) -> list[Answer]:
+    def watched(*arguments: Any) -> list[Response]:
         asked.append(arguments[-1])
         if "killed" in asked:
             raise KeyboardInterrupt
@@ -278,9 +278,9 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
 
     def killed(*arguments: Any) -> Any:
         asked.append("killed")
-        return divergence(*arguments)
+        return kl_estimates(*arguments)
 
-    monkeypatch.setattr(compare, "answer", watched)
+    monkeypatch.setattr(compare, "generate_responses", watched)
     with monkeypatch.context() as patch:
         patch.setattr(compare, "divergence", killed)
         with pytest.raises(KeyboardInterrupt):

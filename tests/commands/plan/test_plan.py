@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from callbacks.metrics_table import TABLE, write_metrics
+from callbacks.metrics_table import write_metrics
 from commands.plan.command import FOLDER, plan
 from commands.plan.dry_run import dry_run
 from commands.plan.setup import checkpoint_steps, saves_asynchronously, setup_of
 from commands.plan.tables import COLUMNS, short
 from commands.plan.verify import compare_run, hardware_it_ran_on
+from commands.resolve import resolve_config
 from commands.scaling_law import scaling_law
 from common.errors import InputError
-from main import resolved
 from strategies.planner.hardware import read_hardware
 from strategies.planner.layout_search import refusal
 from strategies.planner.peak_memory import rank_memory
@@ -46,7 +46,7 @@ def test_the_configuration_of_fit_with_overlays_and_values(capsys: pytest.Captur
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(yaml.safe_dump({"trainer": {"max_steps": 300}}))
     arguments = ["--config", str(ROOT / "configs/pretrain/8b.yaml"), "--config", str(overlay)]
-    plan([*arguments, "--trainer.accumulate_grad_batches", "32", "--json", "--price", "4"], resolved)
+    plan([*arguments, "--trainer.accumulate_grad_batches", "32", "--json", "--price", "4"], resolve_config)
     found = json.loads(capsys.readouterr().out)
     assert found["parameters"] == 8_030_261_248
     assert found["fits"]
@@ -162,12 +162,12 @@ def test_search_writes_an_overlay_that_fit_takes(capsys: pytest.CaptureFixture[s
     made["data"]["class_path"] = "datamodules.RandomTokens"
     config.write_text(yaml.safe_dump(made))
     arguments = ["--config", str(config), "--hardware", "h100", "--devices", "4", "--memory_limit", "6"]
-    plan([*arguments, "--search", "--output", str(overlay)], resolved)
+    plan([*arguments, "--search", "--output", str(overlay)], resolve_config)
     out = capsys.readouterr().out
     assert "slower" in out
     assert f"written: {overlay}" in out
     assert max(map(len, out.replace(str(overlay), "").splitlines())) <= COLUMNS
-    both, _ = resolved(["fit", "--config", str(config), "--config", str(overlay)])
+    both, _ = resolve_config(["fit", "--config", str(config), "--config", str(overlay)])
     setup = setup_of(both, H100)
     assert setup.sizes.world == 4
     assert setup.step_tokens == setup_of(made, H100).step_tokens
@@ -211,7 +211,7 @@ def finished_run(folder: Path, facts: dict[str, Any]) -> Path:
     (folder / "run.json").write_text(json.dumps({"matmul_peak_flops": 5e14, "devices": 1, "steps": 2} | facts))
     (folder / "config.yaml").write_text(yaml.safe_dump(small(folder)))
     rates = [[step, "0", "throughput/tokens_per_second", "1e5"] for step in (1, 2)]
-    write_metrics(folder / TABLE, rates)
+    write_metrics(folder, rates)
     return folder
 
 
@@ -304,7 +304,7 @@ def test_a_mistake_without_what_libraries_warn_of(monkeypatch: pytest.MonkeyPatc
     """Lightning warns where arguments are given beside those of the process."""
     monkeypatch.setattr("sys.argv", ["main.py", "fit", "--dry-run"])
     with pytest.raises(InputError) as raised:
-        resolved(["fit", "--config", str(ROOT / "configs/pretrain/8b.yaml"), "--abacus=1"])
+        resolve_config(["fit", "--config", str(ROOT / "configs/pretrain/8b.yaml"), "--abacus=1"])
     assert str(raised.value) == "unrecognized arguments: --abacus=1"
 
 
@@ -328,11 +328,11 @@ def test_a_run_is_held_against_what_it_ran_on(device: str, kind: str, expected: 
 
 
 def test_advice_from_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    plan(["--budget", "1e24"], resolved)
+    plan(["--budget", "1e24"], resolve_config)
     out = capsys.readouterr().out
     assert "Besiroglu" in out
     assert out.count("1.00x") >= 2
-    plan(["--budget", "1e24", "--json"], resolved)
+    plan(["--budget", "1e24", "--json"], resolve_config)
     found = json.loads(capsys.readouterr().out)
     assert all(6 * law["parameters"] * law["tokens"] == pytest.approx(1e24) for law in found.values())
 
@@ -355,7 +355,7 @@ def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         (folder / "config.yaml").write_text(yaml.safe_dump(chosen))
         (folder / "run.json").write_text(json.dumps({"steps": steps, "devices": 1}))
         loss = KNOWN.loss(size, steps * 256)
-        write_metrics(folder / "metrics.csv", [(step, "0", "train/loss", repr(loss)) for step in (steps - 1, steps)])
+        write_metrics(folder, [(step, "0", "train/loss", repr(loss)) for step in (steps - 1, steps)])
     picture = tmp_path / "law.png"
     scaling_law(str(tmp_path / "run-*"), output=str(picture), resamples=2)
     assert "20 runs" in capsys.readouterr().out

@@ -15,8 +15,9 @@ import strategies
 from commands.plan.command import plan
 from commands.plan.overlay import overlay_of, same_step
 from commands.plan.setup import setup_of
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
-from main import resolved
+from commands.resolve import resolve_config
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.resumable import ResumableDataModule
 from models.config import DecoderConfig
 from strategies.parallel.mesh import MeshSizes
 from strategies.planner.hardware import read_hardware
@@ -114,9 +115,9 @@ def test_the_whole_way_to_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path
     made["data"]["init_args"]["batch_size_warmup"] = {"initial": 1, "increment": 1, "steps": 4}
     config.write_text(yaml.safe_dump(made))
     search = ["--config", str(config), "--hardware", "h100", "--devices", "12", "--search"]
-    plan([*search, "--output", str(overlay)], resolved)
+    plan([*search, "--output", str(overlay)], resolve_config)
     capsys.readouterr()
-    both, _ = resolved(["fit", "--config", str(config), "--config", str(overlay)])
+    both, _ = resolve_config(["fit", "--config", str(config), "--config", str(overlay)])
     trainer = both["trainer"]
     assert (trainer["devices"], trainer["num_nodes"]) == (6, 2)
     assert trainer["val_check_interval"] == 5 * trainer["accumulate_grad_batches"]

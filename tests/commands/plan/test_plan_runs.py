@@ -23,7 +23,7 @@ def test_tokens_of_a_run_by_what_it_saw(devices: Any, tmp_path: Path) -> None:
     made["data"]["init_args"]["batch_size_warmup"] = {"initial": 1, "increment": 1, "steps": 4}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(made))
     (tmp_path / "run.json").write_text(json.dumps({"steps": 10, "devices": 2}))
-    write_metrics(tmp_path / "metrics.csv", [(9, "0", "train/loss", "3.0")])
+    write_metrics(tmp_path, [(9, "0", "train/loss", "3.0")])
     assert read_point(tmp_path, "train/loss").tokens == (4 * 2 + 6 * 4) * 128
     (tmp_path / "run.json").write_text(json.dumps({"steps": 10}))
     with pytest.raises(InputError, match=r"run\.json has no devices"):
@@ -67,5 +67,5 @@ def _held_against(run: Path, made: dict[str, Any], steps: int, logged: int = 10)
     (run / "run.json").write_text(json.dumps(facts))
     rates = [(step, 100.0 if step <= 4 else 200.0) for step in range(1, min(steps, logged) + 1)]
     (run / "metrics.csv").unlink(missing_ok=True)
-    write_metrics(run / "metrics.csv", [(s, "0", "throughput/tokens_per_second", repr(rate)) for s, rate in rates])
+    write_metrics(run, [(s, "0", "throughput/tokens_per_second", repr(rate)) for s, rate in rates])
     return compare_run(run, read_hardware(ROOT / "configs/hardware/cpu.yaml"))

@@ -22,9 +22,10 @@ from commands.recipe import command as recipe
 from commands.recipe.command import read_records, run_recipe
 from commands.recipe.dependencies import MadeOf, files_of, flatten, sources_of
 from commands.recipe.plan import Stage, as_argument, make_plan
+from commands.resolve import resolve_config
 from common.errors import InputError
 from common.fingerprint import ast_fingerprint, import_closure
-from main import main, resolved
+from main import main
 from tests.conftest import ROOT, Configure
 from tests.helpers.distributed import forked
 from tests.test_command_line import refused
@@ -436,7 +437,7 @@ def test_the_real_command_is_run_once(configure: Configure, tmp_path: Path, caps
     assert found["state"] == "complete"
     assert found["made_of"]["configuration"]["trainer.max_steps"] == 2
     assert "models/decoder.py" in found["made_of"]["sources"]
-    assert resolved(["convert", "--input", "a", "--output", "b"])[0]["shard_gigabytes"] == 5.0
+    assert resolve_config(["convert", "--input", "a", "--output", "b"])[0]["shard_gigabytes"] == 5.0
 
 
 def test_the_page_shows_the_log_of_a_stage_without_one(program: list[str], tmp_path: Path) -> None:

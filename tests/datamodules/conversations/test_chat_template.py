@@ -17,8 +17,9 @@ from datamodules.conversations.chat_template import (
     TemplateRefusalError,
     read_template,
 )
+from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import own_template
-from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenization.sentencepiece import train_tokenizer
 from tests.conftest import sentences
 
 TALK = [

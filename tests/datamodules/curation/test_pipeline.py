@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
+from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.gopher import GopherQuality
@@ -25,7 +26,7 @@ from datamodules.curation.filters.length import Length
 from datamodules.curation.filters.normalize import Normalize
 from datamodules.curation.passes.validation_split import choose_validation
 from datamodules.curation.personal_data.mask import KINDS, MaskPersonalData, mask
-from datamodules.curation.pipeline import CurationConfig, TextSource, clean, list_inputs
+from datamodules.curation.pipeline import curate, list_inputs
 from datamodules.curation.reports.summary import format_table
 from datamodules.readers import Files, stable_hash
 from tests.conftest import sentences
@@ -35,7 +36,9 @@ from tests.conftest import sentences
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_normalization_is_canonical_and_idempotent(text: str) -> None:
     def normal(value: str) -> str:
-        (row,) = daft.from_pydict({"text": [value]}).select(Normalize().rewrite(col("text")).alias("text")).to_pylist()
+        (row,) = (
+            daft.from_pydict({"text": [value]}).select(Normalize().transform(col("text")).alias("text")).to_pylist()
+        )
         result: str = row["text"]
         return result
 
@@ -131,7 +134,7 @@ def write_planted(folder: Path) -> None:
 def run_pipeline(texts: Path, into: Path, seed: int = 0, **settings: Any) -> dict[str, Any]:
     sources = {"text": TextSource(Files([str(texts)]), [Length()])}
     into.mkdir()
-    return clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, seed, CurationConfig(**settings))
+    return curate(sources, list_inputs(sources), into, NearDuplicates(), 0.1, seed, CurationConfig(**settings))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -182,7 +185,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     write_planted(tmp_path / "texts")
     for name in ("one", "two"):
         run_pipeline(tmp_path / "texts", tmp_path / name)
-    for file in ("documents/00000.parquet", "dropped/00000.parquet", "cleaning.json", "checksums.json"):
+    for file in ("documents/00000.parquet", "dropped/00000.parquet", "curation.json", "checksums.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -192,7 +195,7 @@ class Scored(Filter):
     def measures(self, text: daft.Expression) -> dict[str, daft.Expression]:
         return {"quality_score": length(text).cast(daft.DataType.float64()) / 10_000}
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         return {}
 
 
@@ -205,7 +208,7 @@ def test_a_source_that_is_not_scored_goes_before_its_copies(tmp_path: Path) -> N
     sources = {name: TextSource(Files([str(tmp_path / name)]), own) for name, own in steps.items()}
     into = tmp_path / "out"
     into.mkdir()
-    clean(sources, list_inputs(sources), into, NearDuplicates(), 0.1, 0, CurationConfig())
+    curate(sources, list_inputs(sources), into, NearDuplicates(), 0.1, 0, CurationConfig())
     assert [row["source"] for row in rows(into / "documents")] == ["b_encyclopedia"]
     (dropped,) = rows(into / "dropped")
     assert (dropped["source"], dropped["reason"]) == ("a_web", "near_duplicate")
@@ -228,12 +231,12 @@ def test_excerpts_of_dropped_documents_are_masked(tmp_path: Path) -> None:
         (tmp_path / f"texts/{name}.txt").write_text(f"{address} {sentences(1, 40)}")
     sources = {"text": TextSource(Files([str(tmp_path / "texts")]), [Length(), GopherQuality(min_stop_words=0)])}
     (tmp_path / "out").mkdir()
-    clean(sources, list_inputs(sources), tmp_path / "out", NearDuplicates(), 0.1, 0)
+    curate(sources, list_inputs(sources), tmp_path / "out", NearDuplicates(), 0.1, 0)
     excerpts = [row["excerpt"] for row in rows(tmp_path / "out/dropped")]
     assert len(excerpts) == 4
     assert all("<EMAIL" in excerpt and len(excerpt) <= 200 for excerpt in excerpts)
     assert "By <EMAIL>, phone <PHONE_NUMBER>" in excerpts
-    assert not re.search("jane|415", "".join(excerpts) + (tmp_path / "out/cleaning.json").read_text())
+    assert not re.search("jane|415", "".join(excerpts) + (tmp_path / "out/curation.json").read_text())
 
 
 def test_documents_of_one_file_part(tmp_path: Path) -> None:

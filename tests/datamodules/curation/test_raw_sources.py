@@ -10,8 +10,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from commands.lightning_cli import build_cli
 from datamodules.shards.format import open_shards
-from main import build, main
+from main import main
 from tests.conftest import ROOT, Configure
 from tests.datamodules.readers.test_papers import ARTICLE, tar
 from tests.datamodules.readers.test_web import response
@@ -102,7 +103,7 @@ def test_the_overlay_takes_every_raw_source_to_shards(
     write_raw(tmp_path / "data/raw")
     overlay = ROOT / "configs/curation/raw_sources.yaml"
     configs = ["--config", str(configure(data__init_args__sequence_length=32)), "--config", str(overlay)]
-    sources = build(configs, run=False).datamodule.sources
+    sources = build_cli(configs, run=False).datamodule.sources
     assert {name: source.weight for name, source in sources.items()} == WEIGHTS
     main(["prepare", *configs])
     folder = tmp_path / "data/raw_mixture"

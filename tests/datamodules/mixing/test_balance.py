@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callbacks.metrics_table import read_metrics
 from common.errors import InputError
+from common.run_folder import read_metrics
 from datamodules.mixing.balance import Balance
 from datamodules.mixing.mixture import BLOCK, Mixture, slots_of
 from main import main
@@ -104,11 +104,11 @@ def test_settings_that_cannot_work_are_refused(balance: dict[str, Any], message:
 
 def test_what_contradicts_the_run_is_refused() -> None:
     with pytest.raises(InputError, match="say the same thing twice"):
-        Balance(temperature=2).asked({"a": 1.0, "b": 2.0}, 10)
+        Balance(temperature=2).settings({"a": 1.0, "b": 2.0}, 10)
     with pytest.raises(InputError, match="max_epochs names c, the sources are a, b"):
-        Balance(max_epochs={"c": 2}).asked({"a": 1.0, "b": 1.0}, 10)
+        Balance(max_epochs={"c": 2}).settings({"a": 1.0, "b": 1.0}, 10)
     with pytest.raises(InputError, match="trainer.max_steps, which is not set"):
-        Balance().asked({"a": 1.0}, None)
+        Balance().settings({"a": 1.0}, None)
     mixture = Mixture(dict.fromkeys(NAMES, 10), dict.fromkeys(NAMES, 1.0), 0)
     with pytest.raises(InputError, match="hold 120 samples within it, the run takes 400"):
         Balance().slots(mixture, dict.fromkeys(NAMES, 1 / 3), 0, 400)
@@ -169,8 +169,8 @@ def test_a_run_is_resumed_with_other_weights(
     main(["fit", "--config", config])
     shown = capsys.readouterr().out
     assert "mixture" in shown
-    assert read_mixture(run)["sources"]["notes"]["asked_share"] == pytest.approx(2 / 3)
-    names = [name for _, _, name, _ in read_metrics(run / "metrics.csv") if name.startswith("mixture/notes/")]
+    assert read_mixture(run)["sources"]["notes"]["requested_share"] == pytest.approx(2 / 3)
+    names = [name for _, _, name, _ in read_metrics(run) if name.startswith("mixture/notes/")]
     assert sorted(names) == sorted({*names})
 
     overlay = tmp_path / "overlay.yaml"
@@ -181,7 +181,7 @@ def test_a_run_is_resumed_with_other_weights(
     history = read_mixture(run)["history"]
     assert [entry["first"] for entry in history] == [0, 32]  # 8 steps x 2 micro-batches x 2 windows
     assert history[1]["slots"] == {"notes": BLOCK // 8, "stories": 7 * BLOCK // 8}
-    assert history[0]["asked"]["weights"]["notes"] == 2
+    assert history[0]["settings"]["weights"]["notes"] == 2
 
     # The same from the checkpoint before, and then without a change: bit-identical.
     aside = tmp_path / "again"
@@ -199,6 +199,6 @@ def test_a_cap_is_kept_and_reported(configure: Configure, tmp_path: Path, capsys
     main(["fit", "--config", config])
     report = read_mixture(tmp_path / "run")["sources"]
     assert 0 < report["notes"]["epochs"] <= 0.05
-    assert report["notes"]["share"] < report["notes"]["asked_share"]
+    assert report["notes"]["share"] < report["notes"]["requested_share"]
     assert Counter({name: row["tokens"] for name, row in report.items()}).total() == 32 * 64
     assert "notes" in capsys.readouterr().out

@@ -10,20 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.constants import IGNORE
 from common.errors import InputError
-from datamodules.mixing.mixture import (
-    BLOCK,
-    IGNORE,
-    DistributedBatchSampler,
-    EvaluationOrder,
-    Mixture,
-    PackedWindows,
-    WindowedSource,
-    permute,
-)
-from datamodules.resumable import BatchSizeWarmup
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.mixing.mixture import BLOCK, EvaluationOrder, Mixture, permute
+from datamodules.mixing.samplers import DistributedBatchSampler
+from datamodules.mixing.windows import PackedWindows, WindowedSource
 from datamodules.shards.format import ShardWriter, open_shards, write_manifest
-from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenization.base import Tokenizer, TokenizerSettings
+from datamodules.tokenization.sentencepiece import train_tokenizer
 from tests.datamodules.tokenization.test_sentencepiece import TEXTS
 
 

@@ -19,14 +19,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from datamodules.curation.pipeline import TextSource
+from datamodules.curation.config import TextSource
 from datamodules.prepare import prepare
 from datamodules.shards.format import ShardWriter, open_shards, write_manifest
 from datamodules.shards.megatron_export import export_megatron
 from datamodules.shards.parquet_tokens import ParquetTokens
-from datamodules.shards.write import DocumentFile, sample_texts, write_shards
+from datamodules.shards.write import DocumentFile, write_shards
+from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
-from datamodules.tokenization.sentencepiece import Tokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenization.sentencepiece import train_tokenizer
+from datamodules.tokenization.training_sample import sample_texts
 from datamodules.tokenization.word_cache import EncodedWords, joined_bytes
 from tests.conftest import ROOT, sentences
 from tests.datamodules.tokenization.test_sentencepiece import TEXTS

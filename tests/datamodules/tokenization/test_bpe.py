@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
+from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.bpe import BytePairs
-from datamodules.tokenization.sentencepiece import SentencePieceTokenizer, TokenizerSettings, train_tokenizer
+from datamodules.tokenization.sentencepiece import SentencePieceTokenizer, train_tokenizer
 from tests.datamodules.tokenization.test_sentencepiece import TEXTS
 
 BYTES = np.arange(1000, 1256, dtype=np.int32)

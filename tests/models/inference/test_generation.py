@@ -14,7 +14,6 @@ from models.decoder import Decoder, build_decoder
 from models.inference.cuda_graphs import DecodeGraphs
 from models.inference.generation import generate, unpadded
 from models.inference.sampling import Sampling, draw, filtered, uniforms
-from models.losses import token_log_probabilities
 
 SHAPE: dict[str, Any] = {
     "vocabulary_size": 64, "width": 32, "layers": 2, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48,
@@ -93,7 +92,7 @@ def test_log_probabilities_are_those_a_trainer_computes(decoder: Decoder) -> Non
     for prompt, result in zip(prompts, found, strict=True):
         tokens = torch.tensor([[*prompt, *result.tokens]])
         hidden = decoder(tokens)[0, len(prompt) - 1 : -1] / temperature
-        expected = token_log_probabilities(hidden, decoder.output.weight, tokens[0, len(prompt) :])
+        expected = decoder.output.log_probabilities(hidden, tokens[0, len(prompt) :])
         assert result.log_probabilities == pytest.approx(expected.tolist(), abs=1e-4)
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from commands.plan.setup import setup_of
 from common.errors import InputError
-from datamodules.resumable import BatchSizeWarmup, ResumableDataModule
+from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
+from datamodules.resumable import ResumableDataModule
 from models.config import DecoderConfig
 from strategies.parallel.mesh import MeshSizes
 from strategies.planner.batch_size_phases import over_batch_sizes

@@ -21,6 +21,7 @@ from models.decoder import build_decoder
 from models.flops import matmul_parameters
 from strategies.parallel.activation_checkpointing import checkpoint_activations
 from strategies.parallel.mesh import MeshSizes
+from strategies.parallel.schedules import SCHEDULES
 from strategies.parallel.tensor_parallel_plan import apply_tensor_parallel
 from strategies.pipeline_parallel import PipelineParallelStrategy
 from strategies.planner.activation_memory import block_bytes, split_gradient_bytes
@@ -28,7 +29,7 @@ from strategies.planner.communication import tensor_bytes_of_block
 from strategies.planner.meta_ranks import views
 from strategies.planner.parameter_counts import block_parameters
 from strategies.planner.peak_memory import rank_memory
-from strategies.planner.schedule_simulation import held, in_flight, order, owner
+from strategies.planner.schedule_simulation import held, in_flight, order
 from strategies.planner.step_time import block_flops, model_flops_of_step
 from strategies.planner.training_setup import TrainingSetup
 
@@ -227,18 +228,18 @@ def test_parameters_with_experts_biases_and_norms() -> None:
 
 
 @given(
-    schedule=st.sampled_from(["gpipe", "1f1b", "interleaved_1f1b", "interleaved_zero_bubble", "zbv"]),
+    schedule=st.sampled_from(sorted(SCHEDULES)),
     ranks=st.integers(2, 5),
     rounds=st.integers(2, 4),
 )
 @settings(deadline=None, max_examples=40)
 def test_every_micro_batch_goes_forward_and_back_once(schedule: Any, ranks: int, rounds: int) -> None:
-    stages = 1 if schedule in ("gpipe", "1f1b") else 2
+    stages = SCHEDULES[schedule].min_stages_per_rank
     count = ranks * rounds
     strategy = PipelineParallelStrategy(ranks, schedule)
     strategy.sizes = MeshSizes(pp=ranks)
     for rank, actions in enumerate(order(schedule, ranks, stages, count)):
-        mine = [s for s in range(ranks * stages) if owner(schedule, s, ranks) == rank]
+        mine = [s for s in range(ranks * stages) if SCHEDULES[schedule].owner(s, ranks) == rank]
         assert mine == [s for s in range(ranks * stages) if strategy.owner(s) == rank]
         expected = sorted((s, n) for s in mine for n in range(count))
         assert sorted((a.stage, a.microbatch) for a in actions if a.kind == "F") == expected
@@ -251,7 +252,7 @@ def test_gradients_wait_for_the_backward_pass_to_the_weights(schedule: Any) -> N
     """Never those of the first stage, whose backward pass is one, and never of a micro-batch that is not in flight."""
     for rank in range(4):
         moments = held(schedule, 4, 2, 16, rank)
-        mine = [stage for stage in range(8) if owner(schedule, stage, 4) == rank]
+        mine = [stage for stage in range(8) if SCHEDULES[schedule].owner(stage, 4) == rank]
         assert any(sum(moment.gradients) > 0 for moment in moments)
         for moment in moments:
             assert all(0 <= g <= a for a, g in zip(moment.activations, moment.gradients, strict=True))

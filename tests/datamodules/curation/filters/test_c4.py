@@ -70,7 +70,7 @@ def test_sentences_equal_a_plain_count() -> None:
 
 def test_a_rewrite_keeps_nulls_and_line_feeds() -> None:
     texts = ["Menu\nThis line is a whole sentence [1].\nUse cookies on this page today.\n", None, "no"]
-    df = daft.from_pydict({"text": texts}).select(C4Lines().rewrite(col("text")).alias("text"))
+    df = daft.from_pydict({"text": texts}).select(C4Lines().transform(col("text")).alias("text"))
     assert df.to_pydict()["text"] == ["This line is a whole sentence .\n", None, ""]
 
 

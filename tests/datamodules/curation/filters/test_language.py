@@ -28,7 +28,7 @@ SENTENCES = {
 }
 
 
-def judged(rule: Filter, rows: dict[str, list[str | None]]) -> list[dict[str, Any]]:
+def filtered(rule: Filter, rows: dict[str, list[str | None]]) -> list[dict[str, Any]]:
     """Measurements of each row, and the first reason that applies."""
     df = daft.from_pydict(rows).with_columns(rule.measures(col("text")))
     drops = rule.drops({name: col(name) for name in rule.measures(col("text"))})
@@ -40,7 +40,7 @@ def judged(rule: Filter, rows: dict[str, list[str | None]]) -> list[dict[str, An
 
 
 def test_languages_are_told_apart_and_only_the_wanted_kept() -> None:
-    rows = judged(Language(["en", "de"]), {"text": [*SENTENCES.values(), None]})
+    rows = filtered(Language(["en", "de"]), {"text": [*SENTENCES.values(), None]})
     assert [row["language"] for row in rows] == [*SENTENCES, None]
     assert [row["reason"] for row in rows] == [None, None, *["other_language"] * 5, None]
     for row in rows[:2]:
@@ -50,9 +50,9 @@ def test_languages_are_told_apart_and_only_the_wanted_kept() -> None:
 
 def test_a_document_scores_the_same_in_any_batch_and_by_its_beginning_alone() -> None:
     texts = [f"{text}\n" * 50 for text in SENTENCES.values()]
-    together = judged(Language(), {"text": texts})
-    assert together == [judged(Language(), {"text": [text]})[0] for text in texts]
-    rows = judged(Language(characters=80), {"text": [SENTENCES["en"][:80] + SENTENCES["ru"] * 20]})
+    together = filtered(Language(), {"text": texts})
+    assert together == [filtered(Language(), {"text": [text]})[0] for text in texts]
+    rows = filtered(Language(characters=80), {"text": [SENTENCES["en"][:80] + SENTENCES["ru"] * 20]})
     assert rows[0]["language"] == "en"
 
 
@@ -87,7 +87,7 @@ def test_repairs_are_counted_and_sound_text_stays() -> None:
     texts = [*sound, "caf\u00c3\u00a9"]
     df = daft.from_pydict({"text": texts})
     step = RepairUnicode()
-    rows = df.select(step.repaired(col("text")).alias("r"), step.rewrite(col("text")).alias("new")).to_pylist()
+    rows = df.select(step.repaired(col("text")).alias("r"), step.transform(col("text")).alias("new")).to_pylist()
     assert [row["new"] for row in rows] == [*sound, "café"]
     assert [row["r"] for row in rows] == [
         {"text": new, "repaired_lines": int(new == "café")} for new in [*sound, "café"]
@@ -119,7 +119,7 @@ def test_addresses_are_held_against_lists(tmp_path: Path) -> None:
         "not an address": None,
     }
     urls: list[str | None] = [*cases, None]
-    rows = judged(rule, {"text": ["text"] * len(urls), "url": urls})
+    rows = filtered(rule, {"text": ["text"] * len(urls), "url": urls})
     assert {row["url"]: row["reason"] for row in rows} == {**cases, None: None}
 
 
@@ -156,7 +156,7 @@ def test_a_changed_list_changes_the_rule(tmp_path: Path) -> None:
     rule = UrlBlocklist([str(path)])
     assert vars(rule) != first[0]
     assert vars(WordList([str(path)])) != first[1]
-    rows = judged(rule, {"text": ["", ""], "url": ["http://one.example", "http://two.example"]})
+    rows = filtered(rule, {"text": ["", ""], "url": ["http://one.example", "http://two.example"]})
     assert [row["reason"] for row in rows] == [None, "url_listed"]
 
 
@@ -164,7 +164,7 @@ def test_listed_words_are_counted_as_words_or_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("darn\nhot  Dog\n[x]\nc++\nlang<t>\n" + "".join(f"filler{i}\n" for i in range(1200)))
     texts: list[str | None] = ["darned darning", "Oh DARN it.", "a hot\ndog here", "filler1199 and", "", "fine"]
-    shares = [row["listed_words"] for row in judged(WordList([str(path)]), {"text": texts})]
+    shares = [row["listed_words"] for row in filtered(WordList([str(path)]), {"text": texts})]
     assert shares == pytest.approx([0, 1 / 3, 1 / 4, 1 / 2, 0, 0])
-    rows = judged(WordList([str(path)], 0.3, whole_words=False), {"text": [*texts, "[x] c++ lang<t>"]})
+    rows = filtered(WordList([str(path)], 0.3, whole_words=False), {"text": [*texts, "[x] c++ lang<t>"]})
     assert [row["reason"] for row in rows] == [*["listed_words"] * 2, None, "listed_words", None, None, "listed_words"]

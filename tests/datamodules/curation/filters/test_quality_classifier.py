@@ -150,8 +150,8 @@ def test_the_rule_scores_alike_in_any_batch(trained: Path) -> None:
     naive = naive_features(str(texts[0]), len(weights), description["words"])
     logit = description["bias"] + sum(value * float(weights[bucket]) for bucket, value in naive.items())
     assert together[0] == pytest.approx(float(sigmoid(np.array([logit]))[0]), abs=1e-9)
-    assert rule.limits()["low_quality"].threshold == description["threshold"]
-    assert toxic.limits()["toxic"].threshold == 0.9
+    assert rule.thresholds()["low_quality"].threshold == description["threshold"]
+    assert toxic.thresholds()["toxic"].threshold == 0.9
     json.dumps(vars(rule))
 
 

@@ -8,11 +8,11 @@ import pyarrow.parquet
 import pytest
 
 from common.errors import InputError
+from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.filters.decontaminate import Decontaminate
 from datamodules.curation.filters.gopher import GopherQuality
 from datamodules.curation.filters.length import Length
-from datamodules.curation.pipeline import CurationConfig, TextSource
 from datamodules.curation.reports.explain import explain, format_examples
 from datamodules.prepare import prepare_documents, read_summary
 from datamodules.readers import Files, InputFile

@@ -1,27 +1,77 @@
-"""Does this layout compute what one process computes? A scaled-down twin of a configuration, run both ways.
+"""`parity`: a parallel layout against one process, on a scaled-down twin of a configuration.
 
 The twin keeps what a layout can get wrong (axes, schedule, grouped heads, tying, accumulation, clipping, precision) and
-shrinks what it cannot (widths, layers, vocabulary), so that the answer takes a minute on a laptop's CPU. Both runs are
+shrinks what it cannot (widths, layers, vocabulary), so that it runs in a minute on a laptop's CPU. Both runs are
 ordinary `fit` commands; losses and gradient norms are compared by step, then parameters, checkpoint by checkpoint.
 """
 
+import argparse
 import csv
 import math
 import os
 import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import yaml
 
 from common.errors import InputError
+from common.run_folder import CHECKPOINTS, METRICS, checkpoint_name
 from models.weights.single_file import read_checkpoint
+from models.weights.source import WeightSource
 from strategies.parallel.mesh import ARGUMENTS
 
 SEQUENCE_LENGTH = 32
 HEAD_WIDTH = 8
+PROGRAM = [sys.executable, str(Path(__file__).parents[1] / "main.py")]
+Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
+
+
+class Arguments(argparse.ArgumentParser):
+    """Parser that reports a mistake as the rest of the command line does."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line."""
+        raise InputError(f"parity: {message}")
+
+
+def parity(arguments: list[str], resolve: Resolve) -> None:
+    """Compare a layout with one process on a scaled-down twin; exit status 1 where they differ.
+
+    Args:
+        arguments: those after the command's name.
+        resolve: makes the whole configuration of `fit` from its arguments.
+    """
+    parser = Arguments(
+        "llm parity",
+        description="Check a parallel layout against one process: a scaled-down twin of the configuration runs both "
+        "ways on this machine's CPU. Example: llm parity --config configs/quickstart.yaml --config "
+        "configs/layouts/tp2.yaml",
+        epilog="everything else (--config FILE, --key value) is read as fit reads it",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps (default: 10)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        help="of losses and gradient norms, relative above 1; by default 1e-5 in float32, 5e-2 in bfloat16",
+    )
+    parser.add_argument(
+        "--max_axis", type=int, default=2, help="axes of the mesh are cut down to this many processes (default: 2)"
+    )
+    given, rest = parser.parse_known_args(arguments)
+    if not rest:
+        raise InputError("parity: give --config FILE as for fit")
+    configuration, _ = resolve(["fit", *rest])
+    settings = configuration["model"]["init_args"]
+    if settings.get("decoder") is None and settings.get("init_from"):
+        settings["decoder"] = WeightSource(Path(settings["init_from"])).config
+    if not compare(configuration, given.steps, given.tolerance, given.max_axis, PROGRAM):
+        sys.exit(1)
 
 
 class Twin(NamedTuple):
@@ -181,7 +231,7 @@ def run(configuration: dict[str, Any], folder: Path, command: list[str]) -> dict
         last = reasons[0].removeprefix("error: ") if reasons else finished.stderr.strip().splitlines()[-1]
         raise InputError(f"the twin with {configuration['trainer']['strategy']} does not run: {last}")
     series: dict[str, list[float]] = {}
-    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+    with (folder / METRICS).open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             series.setdefault(row["name"], []).append(float(row["value"]))
     return series
@@ -225,14 +275,14 @@ def compare(
             print(f"  {metric:<30}{value:.1e}")
         same = max(worst.values()) <= allowed
         if not same:
-            print(f"they part: {_where(folder, steps, allowed)}")
+            print(f"they differ: {_where(folder, steps, allowed)}")
     print(f"{'the same' if same else 'NOT the same'} within {allowed:.0e}")
     return same
 
 
 def _where(folder: Path, steps: int, tolerance: float) -> str:
     for step in range(1, steps + 1):
-        spread, alone = (folder / f"{way}/checkpoints/step={step}.ckpt" for way in ("spread", "alone"))
+        spread, alone = (folder / way / CHECKPOINTS / checkpoint_name(step) for way in ("spread", "alone"))
         found = first_difference(spread, alone, tolerance)
         if found:
             return f"after step {step} the first parameter that differs is {found}"

@@ -7,13 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.losses import (
-    IGNORE,
+from common.constants import IGNORE
+from models.chunked_losses import (
     linear_cross_entropy,
-    token_divergence,
+    token_kl,
     token_log_probabilities,
     token_log_probabilities_and_entropies,
-    token_negative_log_likelihood,
 )
 
 
@@ -70,7 +69,7 @@ def test_without_gradient_and_token_losses_agree() -> None:
     hidden, weight, labels = problem(9, 3, ignored=2)
     with torch.no_grad():
         mean = linear_cross_entropy(hidden, weight, labels, chunk=4)
-    tokens = token_negative_log_likelihood(hidden, weight, labels, chunk=4)
+    tokens = -token_log_probabilities(hidden, weight, labels, chunk=4)
     assert tokens[:2].tolist() == [0.0, 0.0]
     torch.testing.assert_close(tokens.sum() / 7, mean)
     torch.testing.assert_close(mean, naive(hidden, weight, labels, 0.0))
@@ -134,13 +133,13 @@ def test_a_frozen_output_matrix_gets_no_gradient() -> None:
     assert weight.grad is None
 
 
-def test_divergence_of_the_next_token_is_exact() -> None:
+def test_kl_of_the_next_token_is_exact() -> None:
     (hidden, weight, _), (other_hidden, other_weight, _) = problem(9, 0), problem(9, 1)
     log_p, log_q = (hidden @ weight.T).log_softmax(-1), (other_hidden @ other_weight.T).log_softmax(-1)
     expected = torch.nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-    found = token_divergence(hidden, weight, other_hidden, other_weight, chunk=4)
+    found = token_kl(hidden, weight, other_hidden, other_weight, chunk=4)
     torch.testing.assert_close(found, expected)
-    assert not token_divergence(hidden, weight, hidden, weight).any()
+    assert not token_kl(hidden, weight, hidden, weight).any()
 
 
 def test_a_count_below_one_divides_too() -> None:

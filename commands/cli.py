@@ -1,0 +1,104 @@
+"""Dispatch of the command line: finds the command, imports it, and turns mistakes into one line with status 2.
+
+Nothing heavy is imported before the command is known, so that help answers at once and a command pays only for what it
+uses.
+"""
+
+import sys
+from typing import NoReturn
+
+from commands.mistakes import did_you_mean, fail, input_error_behind
+from commands.registry import COMMANDS, DRY_RUN, Command, overview
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends it with one line and status 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(overview())
+        sys.exit(0)
+    if given[0] == "--version":
+        print(f"llm {version()}")
+        sys.exit(0)
+    command = COMMANDS.get(given[0])
+    if command is None:
+        no_such_command(given[0])
+    try:
+        run(command, given[1:], whole_process=arguments is None)
+    except (FileExistsError, NotADirectoryError, UnicodeError) as error:
+        fail(str(error))
+    except ValueError as error:
+        mistake = input_error_behind(error)
+        if mistake is None:
+            raise
+        fail(str(mistake))
+
+
+def run(command: Command, arguments: list[str], whole_process: bool) -> None:
+    """Run a command.
+
+    Args:
+        command: of the registry.
+        arguments: those after its name.
+        whole_process: whether all that this process does is part of the run, see `callbacks.goodput.begin_run`.
+    """
+    if command.kind == "arguments":
+        from commands.resolve import resolve_config
+
+        command.load()(arguments, resolve_config)
+    elif command.kind == "function":
+        from commands.functions import run_function
+
+        run_function(command, arguments)
+    elif command.kind == "data":
+        from commands.data_commands import run_data_command
+        from commands.lightning_cli import silence_third_party_logs
+
+        silence_third_party_logs()
+        run_data_command(command, arguments)
+    elif command.name == "fit" and not set(DRY_RUN).isdisjoint(arguments):
+        from commands.plan.dry_run import dry_run
+        from commands.resolve import resolve_config
+
+        dry_run(["fit", *(argument for argument in arguments if argument not in DRY_RUN)], resolve_config)
+    else:
+        run_trainer(command, arguments, whole_process)
+
+
+def run_trainer(command: Command, arguments: list[str], whole_process: bool) -> None:
+    """Run a command of the Trainer."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from callbacks.goodput import begin_run
+    from commands.lightning_cli import build_cli, silence_third_party_logs
+
+    begin_run(whole_process)
+    silence_third_party_logs()
+    try:
+        build_cli([command.name, *arguments])
+    except MisconfigurationException as error:
+        fail(str(error))
+
+
+def no_such_command(name: str) -> NoReturn:
+    """End with the closest commands."""
+    if name.startswith("-"):
+        fail(f"{name}: the first argument is a command, `llm --help` lists them")
+    hint = did_you_mean(name, COMMANDS)
+    fail(f"no command is called {name}{hint or '; `llm --help` lists them'}")
+
+
+def version() -> str:
+    """The project's version, from `pyproject.toml` where it runs from its folder."""
+    import tomllib
+    from importlib import metadata
+    from pathlib import Path
+
+    file = Path(__file__).parents[1] / "pyproject.toml"
+    if file.is_file():
+        return str(tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"])
+    return metadata.version("lightning-language-models")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Commands that are plain functions: their signature gives the options, their docstring the help.
+
+The parser is jsonargparse's own and not Lightning's, whose import costs more than most of these commands.
+"""
+
+from typing import Any
+
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from commands.mistakes import fail
+from commands.registry import Command, example_of
+from commands.suggestions import explain
+
+
+class FunctionParser(ArgumentParser):
+    """Parser that reports a mistake in one line, with exit status 2, and shows an example at the top of its help."""
+
+    example = ""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        fail(explain(message, self))
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """First what the command does and an example, then the options."""
+        text = super().format_help(*args, **kwargs)
+        return f"{self.example}\n\n{text}" if self.example else text
+
+
+def function_parser(command: Command) -> FunctionParser:
+    """The parser of a function's command."""
+    parser = FunctionParser(prog=f"llm {command.name}")
+    parser.example = example_of(command.name)
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file; later ones override earlier ones")
+    parser.add_function_arguments(command.load(), as_group=False, sub_configs=True, fail_untyped=True)
+    return parser
+
+
+def run_function(command: Command, arguments: list[str]) -> None:
+    """Parse the arguments and call the function."""
+    parser = function_parser(command)
+    built = parser.instantiate_classes(parser.parse_args(arguments))
+    values = {name: value for name, value in vars(built).items() if name != "config"}
+    command.load()(**values)

@@ -1,0 +1,183 @@
+"""LightningCLI of the project: the parser of configurations, and the commands that need model, data and trainer.
+
+YAML chooses every class; here is what YAML alone cannot say: which values follow from others, what is checked before
+anything is built, and where a run is kept.
+"""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import lightning
+import torch
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from commands.begin_from import Sources, begin_from, open_weights, vocabulary_size
+from commands.defaults import WANDB, merge_defaults, parser_defaults
+from commands.mistakes import fail, input_error_behind
+from commands.registry import example_of
+from commands.run_folder_callback import RunFolderCallback, wandb_run_id
+from commands.suggestions import explain
+from commands.trainer import Trainer
+from common.errors import InputError
+from models.flops import has_bf16_matrix_units
+
+
+class Parser(LightningArgumentParser):
+    """Parser that reports a mistake in one line, with exit status 2, and shows an example at the top of its help."""
+
+    example = ""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        fail(explain(message, self))
+
+    def dump(self, cfg: Namespace, *args: Any, **kwargs: Any) -> str:
+        """The configuration as YAML, callbacks and loggers merged with the defaults."""
+        return super().dump(merged_lists(cfg), *args, **kwargs)
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """First what the command does and an example, then the options."""
+        text = super().format_help(*args, **kwargs)
+        return f"{self.example}\n\n{text}" if self.example else text
+
+
+def merged_lists(cfg: Namespace) -> Namespace:
+    """A configuration whose callbacks and loggers are merged with the defaults, see `commands.defaults`."""
+    cfg = cfg.clone()
+    for trainer in (cfg.get("trainer"), (cfg.get(cfg.get("subcommand") or "") or {}).get("trainer")):
+        if trainer is not None:
+            for name in ("callbacks", "logger"):
+                trainer[name] = merge_defaults(trainer.get(name))
+    return cfg
+
+
+def add_config_file(parser: LightningArgumentParser) -> None:
+    """The option `--config`."""
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file; later ones override earlier ones")
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI of one command.
+
+    Args:
+        command: its name; its parser alone is made, because each holds all options of the Trainer.
+    """
+
+    def __init__(self, command: str = "fit", **settings: Any) -> None:
+        self.command = command
+        super().__init__(
+            lightning.LightningModule,
+            lightning.LightningDataModule,
+            trainer_class=Trainer,
+            parser_class=Parser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=RunFolderCallback,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            **settings,
+        )
+
+    def init_parser(self, **kwargs: Any) -> Parser:
+        parser = Parser(**kwargs)
+        parser.example = example_of(self.command)
+        add_config_file(parser)
+        return parser
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--fallback_precision",
+            type=Literal["32-true"] | None,
+            default=None,
+            help="precision to take instead of a bf16 one on a device that has no bfloat16 matrix units, where "
+            "bf16 would be many times slower; null keeps trainer.precision",
+        )
+        parser.link_arguments(
+            "data.vocabulary_size", "model.init_args.decoder.vocabulary_size", self._vocabulary, apply_on="instantiate"
+        )
+        parser.set_defaults(parser_defaults())
+
+    def before_instantiate_classes(self) -> None:
+        self.config = merged_lists(self.config)
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        self.stored: Sources = begin_from(config, trains=self.subcommand in ("fit", None))
+        for name in ("accumulate_grad_batches", "log_every_n_steps"):
+            if getattr(config.trainer, name) is not None and getattr(config.trainer, name) < 1:
+                raise InputError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
+        self._choose_precision(config)
+        if torch.backends.mps.is_available() and config.trainer.accelerator in ("auto", "mps"):
+            # Lightning takes no strategy of several processes there, not even with one.
+            config.trainer.strategy = "auto"
+        folder = Path(config.trainer.default_root_dir or "runs/default")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"trainer.default_root_dir={folder}: it is a file, name a folder")
+        config.trainer.default_root_dir = str(folder)
+        plugins = config.trainer.plugins or []
+        if isinstance(plugins, list) and not any("Checkpoint" in str(plugin) for plugin in plugins):
+            # A list in YAML replaces the default, and half-written files would come with it.
+            config.trainer.plugins = [*plugins, Namespace(class_path="strategies.AtomicCheckpointIO")]
+        if self.subcommand not in ("fit", None):
+            # Only training has curves to extend.
+            config.trainer.logger = False
+        self._place_logs(config.trainer.logger, folder)
+
+    def _place_logs(self, loggers: Any, folder: Path) -> None:
+        """Loggers write into the run's folder and continue its curves."""
+        for logger in loggers if isinstance(loggers, list) else [loggers] if isinstance(loggers, Namespace) else []:
+            arguments = logger.init_args
+            if arguments.save_dir in (None, "."):
+                arguments.save_dir = str(folder)
+            if logger.class_path.endswith(WANDB.rpartition(".")[-1]):
+                arguments.id = arguments.id or wandb_run_id(folder)
+                if arguments.offline:
+                    os.environ.setdefault("WANDB_SILENT", "true")
+
+    def _vocabulary(self, of_data: int) -> int:
+        return vocabulary_size(self.stored, of_data)
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        open_weights(self.model, self.datamodule, self.stored)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> lightning.Trainer:
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except (TypeError, ValueError) as error:
+            # Lightning's words for a number of devices or a precision that cannot be.
+            raise (input_error_behind(error) or InputError(f"trainer: {error}")) from error
+
+    def _choose_precision(self, config: Any) -> None:
+        fallback, configured = config.fallback_precision, config.trainer.precision
+        on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
+        device = torch.device("cpu") if on_cpu else cast(torch.device, torch.accelerator.current_accelerator())
+        if fallback and str(configured).startswith("bf16") and not has_bf16_matrix_units(device):
+            config.trainer.precision = fallback
+            print(f"precision: {fallback} instead of {configured}, {device} has no bfloat16 matrix units", flush=True)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand in ("validate", "test", "predict") and getattr(self.model, "trains", True):
+            arguments["ckpt_path"] = cast(Trainer, self.trainer).require_checkpoint(arguments["ckpt_path"])
+        return arguments
+
+
+def silence_third_party_logs() -> None:
+    """Leave out what Lightning prints at every start and a reader of this log can do nothing about."""
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+    # The command line is also called from Python, by tests and by commands that start others.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not record.getMessage().startswith(("💡", "TPU available"))
+    )
+
+
+def build_cli(arguments: list[str] | None = None, run: bool = True) -> CommandLine:
+    """Parse and instantiate; with `run`, the first argument is a trainer's command and is carried out."""
+    command = arguments[0] if run and arguments else "fit"
+    return CommandLine(command, args=arguments, run=run)

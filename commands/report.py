@@ -1,0 +1,44 @@
+"""`report`: writes the HTML page of a run again, from the files in its folder."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from common.errors import InputError
+
+
+class Arguments(argparse.ArgumentParser):
+    """Parser that reports a mistake as the rest of the command line does."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line."""
+        raise InputError(f"report: {message}")
+
+
+def report(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str, Any], list[Path]]]) -> None:
+    """Write the report of a run.
+
+    Args:
+        arguments: those after the command's name.
+        resolve: makes the whole configuration of `fit` from its arguments.
+    """
+    parser = Arguments(
+        "llm report",
+        description="Write the HTML report of a run again, from what it logged. Example: llm report runs/quickstart",
+        epilog="in place of RUN: --config FILE, and what else fit reads",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", nargs="?", help="folder of the run")
+    first, *_ = arguments or [""]
+    if first.startswith("-") and first not in ("-h", "--help"):
+        configuration, _ = resolve(["fit", *arguments])
+        run = configuration["trainer"].get("default_root_dir") or "runs/default"
+    else:
+        run = parser.parse_args(arguments).run
+    if run is None:
+        raise InputError("report: name the folder of a run, or give --config FILE as for fit")
+
+    from callbacks.report import write_report
+
+    print(f"report: {write_report(Path(run))}")

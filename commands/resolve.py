@@ -1,0 +1,50 @@
+"""Whole configurations of commands that are not run: what `recipe` fingerprints and `plan` computes from."""
+
+import contextlib
+import inspect
+import io
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from commands.registry import COMMANDS
+from common.errors import InputError
+
+
+def resolve_config(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
+    """The whole configuration of a command, which is not run, and the source of one that names no classes.
+
+    Args:
+        arguments: command and its arguments.
+
+    Raises:
+        InputError: where the command line would end with it.
+    """
+    name, *rest = arguments
+    command = COMMANDS.get(name)
+    if command is None or command.kind == "arguments":
+        raise InputError(f"{name} is no command with a configuration")
+    printed, mistake = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(mistake):
+            if command.kind == "function":
+                from commands.functions import function_parser
+
+                functions = function_parser(command)
+                printed.write(functions.dump(functions.parse_args(rest)))
+            elif command.kind == "data":
+                from commands.data_commands import parse_data_command
+
+                parser, config = parse_data_command(command, rest)
+                printed.write(parser.dump(config))
+            else:
+                from commands.lightning_cli import build_cli
+
+                build_cli([*arguments, "--print_config"])
+    except SystemExit as end:
+        if end.code:
+            # Warnings of libraries may come before it.
+            raise InputError(mistake.getvalue().strip().splitlines()[-1].removeprefix("error: ")) from end
+    source = [Path(inspect.getfile(command.load()))] if command.kind == "function" else []
+    return yaml.safe_load(printed.getvalue()), source

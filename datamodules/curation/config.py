@@ -1,0 +1,92 @@
+"""Settings of curation: text sources, and what is done to all of them alike.
+
+They are dataclasses that YAML fills by their fields. `settings` decides the folder that the result is kept in,
+so a field that changes no document stays out of it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from common.errors import InputError
+from datamodules.curation.deduplication.repeated_lines import RepeatedLines
+from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
+from datamodules.curation.deduplication.repeated_text import RepeatedText
+from datamodules.curation.deduplication.url import UrlDuplicates
+from datamodules.curation.filters.base import CurationStep
+from datamodules.curation.personal_data.mask import MaskPersonalData
+from datamodules.readers.base import Reader
+
+
+@dataclass
+class TextSource:
+    """A named source of text, as an entry of `sources` in YAML.
+
+    Args:
+        reader: where its documents come from.
+        steps: rules and rewrites in order; normalization is always first and need not be named.
+        weight: share of training samples drawn from it, on any positive scale.
+
+    Raises:
+        InputError: for a weight that is not positive.
+    """
+
+    reader: Reader
+    steps: list[CurationStep] = field(default_factory=list)
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise InputError(f"weight={self.weight}: must be above 0, or leave the source out")
+
+
+@dataclass
+class CurationConfig:
+    """What cleaning does to all sources alike, and how it is run.
+
+    Args:
+        steps: rules and rewrites applied to every source, after its own.
+        url_duplicates: of documents from one URL only the newest is kept; None keeps all.
+        repeated_lines: cuts lines that many documents of a source share; None keeps them.
+        repeated_spans: cuts spans of words that occurred before; None keeps them.
+        personal_data: masks personal data in what is kept; None keeps it.
+        engine: `native` uses the cores of this machine for all but reading, which is Python's own work and takes one;
+            `ray` uses the cluster that `RAY_ADDRESS` names, or else all cores of this machine for reading too. The
+            result is the same.
+        chunk_megabytes: input files read together, and text held at a time.
+
+    Raises:
+        InputError: for a chunk that holds nothing.
+    """
+
+    steps: list[CurationStep] = field(default_factory=list)
+    url_duplicates: UrlDuplicates | None = field(default_factory=UrlDuplicates)
+    repeated_lines: RepeatedLines | None = None
+    repeated_spans: RepeatedSpans | None = None
+    personal_data: MaskPersonalData | None = field(default_factory=MaskPersonalData)
+    engine: Literal["native", "ray"] = "native"
+    chunk_megabytes: float = 64.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.chunk_megabytes < float("inf"):
+            raise InputError(f"chunk_megabytes={self.chunk_megabytes}: must be a number above 0, 64 is usual")
+
+    @property
+    def repetitions(self) -> dict[str, RepeatedText]:
+        """What cuts repetitions, by name, in the order in which they are applied."""
+        found = {"repeated_lines": self.repeated_lines, "repeated_spans": self.repeated_spans}
+        return {name: finder for name, finder in found.items() if finder is not None}
+
+    @property
+    def masked_kinds(self) -> list[str]:
+        """Kinds of personal data that are masked."""
+        return self.personal_data.kinds if self.personal_data else []
+
+    def settings(self) -> list[Any]:
+        """For the fingerprint: all but the engine, which changes nothing."""
+        parts = (self.url_duplicates, *self.repetitions.values(), self.personal_data)
+        return [step_settings(self.steps), [part and step_settings([part]) for part in parts], self.chunk_megabytes]
+
+
+def step_settings(steps: Iterable[Any]) -> list[Any]:
+    return [[type(step).__name__, vars(step)] for step in steps]

@@ -1,0 +1,84 @@
+"""Artifacts: made once, found again, whole or not there, and refused when a file of theirs is damaged."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from common.artifacts import artifact_files, build_artifact, verified, write_checksums
+from common.errors import InputError
+
+
+def test_an_artifact_is_made_once(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def produce(into: Path) -> None:
+        made.append(into)
+        (into / "file").write_text("content")
+
+    first = build_artifact(tmp_path / "root", "shards", "abc", produce)
+    assert build_artifact(tmp_path / "root", "shards", "abc", produce) == first == tmp_path / "root/shards-abc"
+    assert len(made) == 1
+    assert build_artifact(tmp_path / "root", "shards", "def", produce) != first
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_an_interrupted_artifact_begins_again_or_continues(tmp_path: Path, resumable: bool) -> None:
+    def interrupted(into: Path) -> None:
+        (into / "first").write_text("1")
+        raise KeyboardInterrupt
+
+    def complete(into: Path) -> None:
+        found.extend(path.name for path in into.iterdir())
+        (into / "second").write_text("2")
+
+    found: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        build_artifact(tmp_path, "shards", "abc", interrupted, resumable)
+    assert not (tmp_path / "shards-abc").exists()
+    made = build_artifact(tmp_path, "shards", "abc", complete, resumable)
+    assert found == ["first"] * resumable
+    assert sorted(path.name for path in made.iterdir()) == ["first"] * resumable + ["second"]
+
+
+def test_leftovers_of_another_key_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".shards-old.partial").mkdir()
+    (tmp_path / ".tokenizer-old.partial").mkdir()
+    build_artifact(tmp_path, "shards", "new", lambda into: None, resumable=True)
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"shards-new", ".tokenizer-old.partial"}
+
+
+def test_a_full_disk_leaves_no_artifact(tmp_path: Path) -> None:
+    def produce(into: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match="no space is left on the disk"):
+        build_artifact(tmp_path, "shards", "abc", produce)
+    assert not list(tmp_path.glob("shards-*"))
+
+
+def test_files_are_compared_with_their_checksums(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/b").write_text("content")
+    (tmp_path / "a").write_text("content")
+    write_checksums(tmp_path, "folder/b", "a")
+    assert artifact_files(tmp_path) == ["a", "folder/b"]
+    assert verified(tmp_path / "folder/b", tmp_path) == tmp_path / "folder/b"
+    (tmp_path / "folder/b").write_text("contents")
+    with pytest.raises(InputError, match=f"checksums.json says .* delete {tmp_path} and prepare again"):
+        verified(tmp_path / "folder/b", tmp_path)
+    (tmp_path / "c").write_text("content")
+    with pytest.raises(InputError, match="no checksum of c can be read"):
+        verified(tmp_path / "c")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"a": "0"}', "\xff"])
+def test_checksums_that_do_not_name_the_content_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a").write_text("content")
+    write_checksums(tmp_path, "a")
+    assert verified(tmp_path / "a") == tmp_path / "a"
+    (tmp_path / "checksums.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match="delete .* and prepare again"):
+        verified(tmp_path / "a")
