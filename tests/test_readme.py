@@ -13,6 +13,7 @@ from tests.helpers.code_blocks import code_blocks, commands, run_command
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+LAST_LINES = [block.text for block in code_blocks(ROOT / "README.md") if block.language == "text"][1]
 BENCHMARKS = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
 
 
@@ -74,7 +75,9 @@ def test_snippets_are_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # Every command
 
 
-def test_every_command_runs(corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_runs(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In the order of the README, in one folder: the first run is what the others begin from."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
@@ -84,7 +87,11 @@ def test_every_command_runs(corpus_folder: Path, tmp_path: Path, monkeypatch: py
     found = [arguments for arguments in found if arguments and arguments[0].islower()]
     assert len(found) >= 10
     for arguments in sorted(found, key=needs):
+        capsys.readouterr()
         run_command([*arguments, *small(arguments)])
+        shown = capsys.readouterr().out
+        if "--hardware" in arguments:  # the one whose output no machine and no run changes
+            assert shown.strip().endswith(LAST_LINES.strip())
     assert Path("runs/quickstart/report.html").is_file()
 
 
