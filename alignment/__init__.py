@@ -12,13 +12,14 @@ from alignment.reinforcement.advantages import (
     GroupRelativeAdvantage,
     LeaveOneOutAdvantage,
 )
+from alignment.reinforcement.engines.decoder import DecoderEngine
 from alignment.reinforcement.engines.vllm import VLLMEngine
 from alignment.reinforcement.kl import AdaptiveKL, FixedKL, KLPenalty
 from alignment.reinforcement.metrics import Alarms
 from alignment.reinforcement.minibatches import PPOUpdates
 from alignment.reinforcement.policy_loss import ClippedPolicyLoss
-from alignment.reinforcement.ppo import PPO
-from alignment.reinforcement.rollouts import DecoderEngine
+from alignment.reinforcement.policy_optimization import PolicyOptimization
+from alignment.reinforcement.ppo import GRPO, PPO, RLOO, DrGRPO, ReinforcePlusPlus
 from alignment.rewards.base import OverlongPenalty, WeightedSum
 from alignment.rewards.code_tests import CodeTests, Limits
 from alignment.rewards.reward_model_score import RewardModelScore
@@ -28,10 +29,12 @@ from alignment.rewards.verifiable import Arithmetic, ExactMatch, Pattern, Prefix
 __all__ = [
     "DPO",
     "GAE",
+    "GRPO",
     "IPO",
     "KTO",
     "ORPO",
     "PPO",
+    "RLOO",
     "AdaptiveKL",
     "Alarms",
     "Arithmetic",
@@ -41,6 +44,7 @@ __all__ = [
     "ConservativeDPO",
     "DecoderEngine",
     "DecoderJudge",
+    "DrGRPO",
     "EndpointJudge",
     "ExactMatch",
     "FixedKL",
@@ -52,9 +56,11 @@ __all__ = [
     "OverlongPenalty",
     "PPOUpdates",
     "Pattern",
+    "PolicyOptimization",
     "PreferencePolicy",
     "Preferences",
     "PrefixMatch",
+    "ReinforcePlusPlus",
     "Revisions",
     "RewardEnsemble",
     "RewardModel",

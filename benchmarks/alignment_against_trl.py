@@ -62,7 +62,7 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
     from datamodules.resumable import ResumableDataModule
     from datamodules.sft import PackedConversations, SFTData
     from models import AdamW, LanguageModel
-    from models.optimizers.adamw import Schedule
+    from models.optimizers.schedules import Schedule
     from strategies import TensorParallelStrategy
 
     class Constant(Schedule):
@@ -227,7 +227,7 @@ def run_trl(task: str, precision: str, steps: int, folder: Path, precomputed: bo
 
 def load_llama(model: Any) -> None:
     """Give a Hugging Face Llama the weights that our modules draw."""
-    from models.decoder import build_decoder
+    from models.initialization import build_decoder
 
     names = {
         "tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head",

@@ -25,7 +25,7 @@ from torch.nn import functional
 from commands.plan.setup import setup_of
 from models.attention import AttentionPattern, attend
 from models.decoder import DecoderBlock
-from models.flops import measured_matmul_peak
+from models.device import measured_matmul_peak
 from models.optimizers.adamw import AdamW
 from strategies.parallel.tensor_parallel_plan import block_plan
 from strategies.planner.step_time import block_flops, block_traffic
@@ -138,7 +138,7 @@ def dispatch() -> float:
         return seconds(lambda: block(x, layout).sum().backward(), 100)
 
     plain = block_seconds(DecoderBlock(shape), 2)
-    cut = parallelize_module(DecoderBlock(shape), init_device_mesh("cpu", (2,)), block_plan())
+    cut = parallelize_module(DecoderBlock(shape), init_device_mesh("cpu", (2,)), block_plan(shape))
     whole = torch.empty(2, 1, shape.width)
     exchange = seconds(lambda: torch.distributed.all_gather_into_tensor(whole, small), 200)
     return block_seconds(cut, 1) - plain - 8 * exchange

@@ -28,7 +28,8 @@ from commands.evaluate import score_file  # noqa: E402
 from datamodules.conversations.multiple_choice import question  # noqa: E402
 from datamodules.conversations.rows import DocstringRows  # noqa: E402
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer  # noqa: E402
-from models.decoder import Decoder, materialize  # noqa: E402
+from models.decoder import Decoder  # noqa: E402
+from models.initialization import materialize  # noqa: E402
 from models.weights.source import WeightSource  # noqa: E402
 
 WINDOW = 512

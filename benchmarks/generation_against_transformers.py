@@ -31,8 +31,9 @@ def times(who: str, precision: str, repeats: int) -> list[float]:
     dtype = {"32-true": torch.float32, "bf16-true": torch.bfloat16}[precision]
     prompts = torch.randint(VOCABULARY, (BATCH, PROMPT), generator=torch.Generator().manual_seed(0))
     if who == "ours":
-        from models.decoder import DecoderConfig, build_decoder
+        from models.decoder import DecoderConfig
         from models.inference.generation import generate
+        from models.initialization import build_decoder
 
         decoder = build_decoder(DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **SHAPE)).to(dtype)
 

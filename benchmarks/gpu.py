@@ -26,9 +26,11 @@ from benchmarks.training_against_peers import Constant
 from datamodules import RandomTokens
 from datamodules.random_tokens import RandomWindows
 from models import AdamW, LanguageModel
-from models.decoder import DecoderConfig, build_decoder
-from models.flops import measured_matmul_peak, parameters, training_flops
+from models.decoder import DecoderConfig
+from models.device import measured_matmul_peak
+from models.flops import parameters, training_flops
 from models.inference.generation import generate
+from models.initialization import build_decoder
 from strategies import TensorParallelStrategy
 
 OUTPUT = Path(__file__).with_suffix(".json")

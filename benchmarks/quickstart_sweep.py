@@ -24,8 +24,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from models.decoder import DecoderConfig, build_decoder  # noqa: E402
+from models.decoder import DecoderConfig  # noqa: E402
 from models.flops import parameters  # noqa: E402
+from models.initialization import build_decoder  # noqa: E402
 from models.optimizers.adamw import AdamW  # noqa: E402
 
 SHAPES: dict[str, dict[str, int]] = {

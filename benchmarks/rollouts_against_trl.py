@@ -31,13 +31,23 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from alignment import GAE, PPO, FixedKL, GroupRelativeAdvantage, KLPenalty, LeaveOneOutAdvantage, PPOUpdates
+from alignment import (
+    GAE,
+    PPO,
+    FixedKL,
+    GroupRelativeAdvantage,
+    KLPenalty,
+    LeaveOneOutAdvantage,
+    PolicyOptimization,
+    PPOUpdates,
+)
 from alignment.rewards.base import Response, Reward
 from benchmarks.training_against_peers import Constant
 from datamodules.mixing.samplers import StepBatch
 from datamodules.resumable import ResumableDataModule
 from models import AdamW
-from models.decoder import Decoder, DecoderConfig, build_decoder
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import build_decoder
 from strategies import TensorParallelStrategy
 
 VOCABULARY, PROMPT, NEW, ANSWERS, GROUP, PPO_EPOCHS = 6400, 32, 64, 32, 4, 4
@@ -137,7 +147,7 @@ def run_ours(task: str, steps: int, precision: str, folder: Path) -> dict[str, A
         "max_new_tokens": NEW,
     }  # fmt: skip
     if task == "grpo":
-        module = PPO(
+        module = PolicyOptimization(
             EvenShare(),
             GroupRelativeAdvantage(),
             optimization=PPOUpdates(epochs=1),
@@ -147,7 +157,7 @@ def run_ours(task: str, steps: int, precision: str, folder: Path) -> dict[str, A
         )
     elif task == "rloo":
         kl = KLPenalty(FixedKL(0.05))
-        module = PPO(
+        module = PolicyOptimization(
             EvenShare(), LeaveOneOutAdvantage(), kl, optimization=PPOUpdates(epochs=1), group_size=GROUP, **settings
         )
     else:

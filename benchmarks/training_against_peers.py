@@ -30,7 +30,7 @@ from datamodules import RandomTokens
 from datamodules.random_tokens import RandomWindows
 from models import AdamW, LanguageModel
 from models.decoder import DecoderConfig
-from models.optimizers.adamw import Schedule
+from models.optimizers.schedules import Schedule
 from strategies import TensorParallelStrategy
 
 SHAPE = {"width": 512, "layers": 8, "heads": 8, "key_value_heads": 8, "feed_forward_width": 1376}

@@ -12,6 +12,7 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.preemption import StopRequest
+from common.contracts import SettlingCallback
 from common.errors import InputError
 from common.run_folder import CHECKPOINTS, checkpoint_name, checkpoint_step, checkpoints
 
@@ -76,8 +77,8 @@ class Checkpoints(Checkpoint):
         self._stopping = self._stop_request.agreed()
         if self._stopping:
             for callback in trainer.callbacks:
-                # Whoever judges a step later than it was made must do so before it is saved.
-                getattr(callback, "settle", lambda *_: None)(trainer, pl_module)
+                if isinstance(callback, SettlingCallback):
+                    callback.settle(trainer, pl_module)
         due = trainer.global_step % self.every_steps == 0 and trainer.global_step != self._saved_step
         if self._stopping or due:
             # A run killed between the checkpoint and the validation of one step would never validate there.

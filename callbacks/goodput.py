@@ -25,6 +25,7 @@ import torch
 
 from callbacks.throughput import Throughput
 from callbacks.wait_clock import Clock, Waiting
+from common.contracts import TimedStrategy, WaitingCallback
 from common.goodput_ledger import CHECKPOINT, COMPUTE, EVALUATION, INPUT, OTHER, LedgerTotals, read_ledger
 from common.run_folder import GOODPUT
 
@@ -73,10 +74,10 @@ class Goodput(lightning.Callback):
         self._gaps: list[tuple[Any, Any, dict[str, float]]] = []
         self._waiting = Waiting(self._clock, self._device)
         self._waiting.install()
-        if hasattr(trainer.strategy, "watch"):
+        if isinstance(trainer.strategy, TimedStrategy):
             trainer.strategy.watch = self._clock.watch
         for callback in trainer.callbacks:
-            if hasattr(callback, "waiting"):
+            if isinstance(callback, WaitingCallback):
                 callback.waiting = self._clock.device
         self._watch_profiler(trainer)
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from common.contracts import ModelParallelStrategy
 from common.files import write_text_atomically
 from common.run_folder import PREDICTIONS
 
@@ -25,7 +26,7 @@ class Predictions(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: lightning.Trainer, pl_module: Any, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        if not getattr(trainer.strategy, "is_model_parallel_leader", True):
+        if isinstance(trainer.strategy, ModelParallelStrategy) and not trainer.strategy.is_model_parallel_leader:
             return
         share = (trainer.distributed_sampler_kwargs or {"rank": 0})["rank"]
         path = Path(trainer.default_root_dir) / PREDICTIONS.format(rank=share)

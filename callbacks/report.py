@@ -13,6 +13,7 @@ import lightning
 from callbacks.reports.charts import BITS
 from callbacks.reports.data_report import flat_numbers
 from callbacks.reports.run_report import read_curves, write_report
+from common.contracts import SummarizedData, attached_data
 from common.files import write_text_atomically
 from common.run_folder import DATA_SUMMARY, METRICS
 
@@ -24,10 +25,10 @@ class Report(lightning.Callback):
     """
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        summary = getattr(getattr(trainer, "datamodule", None), "summary", None)
-        if summary is None or not trainer.is_global_zero:
+        data = attached_data(trainer)
+        if not isinstance(data, SummarizedData) or not trainer.is_global_zero:
             return
-        numbers = flat_numbers(summary())
+        numbers = flat_numbers(data.summary())
         for logger in trainer.loggers if numbers else []:
             logger.log_hyperparams(numbers)
 
@@ -35,9 +36,9 @@ class Report(lightning.Callback):
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
-        summary = getattr(getattr(trainer, "datamodule", None), "summary", None)
-        if summary is not None:
-            write_text_atomically(run / DATA_SUMMARY, json.dumps(summary()))
+        data = attached_data(trainer)
+        if isinstance(data, SummarizedData):
+            write_text_atomically(run / DATA_SUMMARY, json.dumps(data.summary()))
         if not (run / METRICS).exists():
             return
         if not read_curves(run):

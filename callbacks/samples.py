@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.loggers import WandbLogger
 
+from common.contracts import ModelParallelStrategy
 from common.errors import InputError
 from common.files import write_text_atomically
 from common.run_folder import SAMPLES, read_samples
@@ -42,7 +43,7 @@ class Samples(lightning.Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         # Sampling runs the model in one process, token by token.
-        self._whole = getattr(trainer.strategy, "holds_whole_model", True)
+        self._whole = not isinstance(trainer.strategy, ModelParallelStrategy) or trainer.strategy.holds_whole_model
         if not self._whole and trainer.is_global_zero:
             print("samples: left to `generate`, no process of this layout holds the whole model", flush=True)
 

@@ -22,6 +22,7 @@ import torch
 from callbacks.async_scalars import AsyncScalars
 from callbacks.checkpoints import Checkpoints, align_batch_counts, set_later_checkpoints_aside
 from callbacks.metrics_table import MetricsTable
+from common.contracts import CheckpointingStrategy, ResumableData, SpikeSkippingModule, attached_data
 from common.errors import InputError
 from common.files import write_text_atomically
 from common.run_folder import CHECKPOINTS, SPIKES, checkpoint_step, checkpoints, read_spikes
@@ -76,8 +77,8 @@ class SpikeGuard(lightning.Callback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit":
             return
-        data: Any = getattr(trainer, "datamodule", None)
-        if not hasattr(data, "skipped") or not pl_module.automatic_optimization:
+        data = attached_data(trainer)
+        if not isinstance(data, ResumableData) or not pl_module.automatic_optimization:
             raise InputError(
                 f"callbacks.SpikeGuard with {type(data).__name__} and {type(pl_module).__name__}: it needs numbered "
                 "samples and a module that Lightning steps, leave it out"
@@ -92,9 +93,9 @@ class SpikeGuard(lightning.Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         step, data = trainer.global_step, trainer.datamodule
-        left_out = getattr(pl_module, "norm_history", None)
+        history = pl_module.norm_history if isinstance(pl_module, SpikeSkippingModule) else None
         loss = trainer.callback_metrics[LOSS]
-        reading = AsyncScalars(step, loss, loss.new_zeros(()) if left_out is None else left_out.skipped)
+        reading = AsyncScalars(step, loss, loss.new_zeros(()) if history is None else history.skipped)
         self._pending.append(reading)
         saver = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))
         validates = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
@@ -141,8 +142,8 @@ class SpikeGuard(lightning.Callback):
 
     def _go_back(self, trainer: Any, pl_module: Any, step: int, loss: float) -> None:
         strategy = trainer.strategy
-        if (saver := getattr(strategy, "saver", None)) is not None:
-            saver.wait()
+        if isinstance(strategy, CheckpointingStrategy):
+            strategy.saver.wait()
         decision = self._decide(trainer, step) if trainer.is_global_zero else None
         if trainer.is_global_zero and decision is not None and "stop" not in decision:
             record_spike(trainer, ROLLED_BACK, self._first, loss, decision)
@@ -246,6 +247,6 @@ def rolled_back(events: list[dict[str, Any]], order: dict[str, Any]) -> list[tup
     return [tuple(event["skipped"]) for event in events if event["action"] == ROLLED_BACK and event["order"] == order]
 
 
-def _count(data: Any) -> int:
+def _count(data: ResumableData) -> int:
     """Samples left out so far."""
-    return int(data.skipped.within(0, data.position()))
+    return data.skipped.within(0, data.position())

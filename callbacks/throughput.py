@@ -18,10 +18,12 @@ import torch.distributed
 from torch import Tensor
 
 from callbacks.memory import PeakMemory
+from common.contracts import ResumableData, attached_data
 from common.files import write_text_atomically
 from common.run_folder import RUN_FACTS
-from models.attention import attended_pairs
-from models.flops import measured_matmul_peak, parameters, training_flops
+from models.attention import mean_attended_pairs
+from models.device import measured_matmul_peak
+from models.flops import parameters, training_flops
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "sentencepiece", "daft", "jsonargparse", "wandb", "numpy")
 
@@ -109,8 +111,8 @@ class Throughput(lightning.Callback):
             return
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.
-        window = pl_module.config.sliding_window
-        self._pairs = self._pairs + attended_pairs(batch["document_ids"], batch.get("branch_ids"), window)
+        pairs = mean_attended_pairs(pl_module.config, batch["document_ids"], batch.get("branch_ids"))
+        self._pairs = self._pairs + pairs
         if not stepped or trainer.global_step % trainer.log_every_n_steps:
             return
         done = self._flops_since(trainer, pl_module)
@@ -132,7 +134,8 @@ class Throughput(lightning.Callback):
         if not self._trained:
             return
         self._memory.end_first_steps()
-        sizes: list[int] = getattr(getattr(trainer, "datamodule", None), "batch_sizes", list)()
+        data = attached_data(trainer)
+        sizes = data.batch_sizes() if isinstance(data, ResumableData) else []
         measured = {
             "peak_memory_bytes": self._memory.bytes(),
             # Of batches that grow the first say little of the others.

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from alignment.rewards.reward_model_score import RewardModelScore
+from common.contracts import WeightSourcesUser
 from common.errors import InputError
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from models.weights.source import WeightSource
@@ -63,25 +63,5 @@ def open_weights(model: Any, data: Any, stored: Sources) -> None:
     """Give a model, its rewards and its critic the weights that they begin from."""
     if stored is not None:
         model.stored = stored
-    for name in ("reward", "gold"):
-        open_reward_models(getattr(model, name, None), data)
-    if (critic := getattr(model, "critic_init_from", None)) is not None:
-        model.load_critic_from(WeightSource(Path(critic)))
-
-
-def open_reward_models(reward: Any, data: Any) -> None:
-    """Give the reward models within a reward their weights.
-
-    Raises:
-        InputError: for one of another tokenizer than the data's, to which the same ids are other text.
-    """
-    for member in reward.members() if reward is not None else ():
-        if isinstance(member, RewardModelScore):
-            path = Path(member.init_from)
-            stored = WeightSource(path)
-            if load_tokenizer(find_tokenizer(path)).model != data.tokenizer.model:
-                raise InputError(
-                    f"reward.init_from={path}: it has another tokenizer than the data's, train a reward model from "
-                    "the same base"
-                )
-            member.load_from(stored, data.tokenizer.eos)
+    if isinstance(model, WeightSourcesUser):
+        model.load_weight_sources(data.tokenizer, lambda path: load_tokenizer(find_tokenizer(path)))

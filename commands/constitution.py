@@ -22,7 +22,6 @@ from alignment.constitutional.judge import Judge, LoadedModel
 from alignment.constitutional.llm_calls import AnnotationStage, PromptRecord, RecordedCalls
 from alignment.constitutional.record_log import Records, costs, json_lines, write_whole
 from alignment.constitutional.revisions import Revisions
-from commands.decoders import load_decoder
 from common.errors import InputError
 from common.fingerprint import fingerprint
 from datamodules.conversations.chat_template import ChatTemplate
@@ -31,6 +30,7 @@ from datamodules.conversations.row_formats import Unusable, instruction, prefere
 from datamodules.conversations.rows import Row, Rows
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
 from models.decoder import Decoder
+from models.weights.load import load_decoder
 from models.weights.source import WeightSource
 
 ROWS, SUMMARY = "rows.jsonl", "summary.json"

@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from commands.decoders import load_decoder
 from common.errors import InputError
 from common.path_lists import PathList, path_list
 from datamodules.conversations.multiple_choice import Question, encode, question, question_batches, text_windows
@@ -28,6 +27,7 @@ from datamodules.tokenization.files import (
 )
 from models.decoder import Decoder
 from models.inference.likelihood import accuracies, log_likelihoods
+from models.weights.load import load_decoder
 from models.weights.source import WeightSource
 
 

@@ -38,10 +38,10 @@ def generate(
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
         raise InputError("prompt holds bytes that are no UTF-8: correct it")
 
-    from commands.decoders import load_decoder
     from datamodules.tokenization.files import find_tokenizer, load_tokenizer
     from models.inference.generation import generate as generate_responses
     from models.inference.sampling import Sampling
+    from models.weights.load import load_decoder
     from models.weights.source import WeightSource
 
     stored = WeightSource(Path(input))

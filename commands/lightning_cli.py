@@ -23,7 +23,7 @@ from commands.run_folder_callback import RunFolderCallback, wandb_run_id
 from commands.suggestions import explain
 from commands.trainer import Trainer
 from common.errors import InputError
-from models.flops import has_bf16_matrix_units
+from models.device import has_bf16_matrix_units
 
 
 class Parser(LightningArgumentParser):

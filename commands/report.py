@@ -39,6 +39,6 @@ def report(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str, 
     if run is None:
         raise InputError("report: name the folder of a run, or give --config FILE as for fit")
 
-    from callbacks.report import write_report
+    from callbacks.reports.run_report import write_report
 
     print(f"report: {write_report(Path(run))}")

@@ -1,4 +1,4 @@
-"""Where Daft's plans run: on the cores of this machine or on a Ray cluster.
+"""Execution engine of Daft plans: the cores of this machine or a Ray cluster.
 
 Results pass through the driver in both cases, which writes them: one place decides names and order. On a cluster its
 network and compression are the limit, some hundreds of megabytes a second.

@@ -1,4 +1,4 @@
-"""The one name every package may import, so that bad input ends the same way everywhere.
+"""Input errors: the exception for a value that the user can correct.
 
 Raising a plain ValueError would have been simpler, but then `main.py` could not tell a user's mistake
 (one line, exit status 2) from a defect of ours (a traceback).

@@ -23,6 +23,7 @@ OBSERVERS = (
     "callbacks",
     "common.artifacts",
     "common.console",
+    "common.contracts",
     "common.errors",
     "common.files",
     "common.fingerprint",

@@ -1,6 +1,4 @@
-"""What the data of fine-tuning, of preferences and of prompts share: a tokenizer that exists already, a template,
-examples on disk.
-"""
+"""Base of the SFT, preference and prompt data modules: rows -> chat template -> tokenized examples on disk."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -10,6 +8,7 @@ import torch
 import xxhash
 
 from common.artifacts import build_artifact
+from common.constants import SPLITS
 from common.errors import InputError
 from common.fingerprint import code_fingerprint, fingerprint
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
@@ -25,17 +24,19 @@ BATCHING = ("datamodules.mixing", "datamodules.resumable", "datamodules.conversa
 
 
 class ConversationDataModule(ResumableDataModule):
-    """Examples made of rows with a trained tokenizer.
+    """Base data module of examples made from rows with a trained tokenizer.
 
     Args:
-        folder: where prepared examples are kept; reused when the inputs and settings are the same.
-        rows: where examples come from.
+        folder: folder of prepared examples; reused when the inputs and settings are the same.
+        rows: source of the rows.
         tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
         chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the tokenizer's own, else ChatML.
         batch_size: samples in a micro-batch of one rank.
-        validation_fraction: share of groups held out: a row's `group`, else what is said before the first answer.
-        seed: of the order.
-        split_seed: of the choice of what is held out; members of an ensemble share it.
+        validation_fraction: share of groups in the validation split. A group is a row's `group`, else all that comes
+            before the first response.
+        seed: seed of the sample order.
+        split_seed: seed of the validation split; members of an ensemble share it, and so do a reward model and the
+            prompts it scores, so that neither is evaluated on what the other was trained on.
         workers: processes that read ahead; 0 reads in the training process.
 
     Raises:
@@ -43,19 +44,19 @@ class ConversationDataModule(ResumableDataModule):
     """
 
     name: str
-    """What the examples are, in the names of folders and metrics."""
+    """Kind of the examples, in the names of folders and metrics."""
 
     def __init__(
         self,
         folder: str,
         rows: Rows,
-        tokenizer: str | None,
-        chat_template: str | None,
-        batch_size: int,
-        validation_fraction: float,
-        seed: int,
-        split_seed: int,
-        workers: int,
+        tokenizer: str | None = None,
+        chat_template: str | None = None,
+        batch_size: int = 8,
+        validation_fraction: float = 0.05,
+        seed: int = 0,
+        split_seed: int = 0,
+        workers: int = 0,
     ) -> None:
         super().__init__(batch_size, workers)
         if not 0 < validation_fraction < 1:
@@ -78,11 +79,15 @@ class ConversationDataModule(ResumableDataModule):
 
     @abstractmethod
     def convert(self, row: Row) -> Example:
-        """The example a row holds; raises `Unusable` with the reason where it holds none."""
+        """The example of a row.
+
+        Raises:
+            Unusable: with the reason, for a row that makes no example.
+        """
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What `convert` depends on beside the tokenizer and the template."""
+        """Settings that `convert` depends on, beside the tokenizer and the template."""
 
     def _convert(self, row: Row) -> Example:
         try:
@@ -119,10 +124,10 @@ class ConversationDataModule(ResumableDataModule):
     def setup(self, stage: str) -> None:
         """Open and verify the examples."""
         folder = self.run_stages()
-        self.examples = {split: Examples(folder, split) for split in ("train", "validation")}
+        self.examples = {split: Examples(folder, split) for split in SPLITS}
 
     def summary(self) -> dict[str, Any]:
-        """What became of the rows."""
+        """Counts of kept and dropped rows, as `write_examples` stores them."""
         return read_summary(self.run_stages())
 
     def order(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pairs of a better and a worse answer to one prompt: the data of reward models and of DPO and its family.
+"""Preference data module: pairs of a chosen and a rejected response, for reward models and DPO.
 
 A batch is so many pairs laid end to end in one row, without padding but for the last few tokens: as many tokens as
 there are, and every batch as many pairs as the last, which is what losses and papers count. The price is a length
@@ -35,7 +35,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         examples: prompt, chosen, rejected.
         pad: fills the row.
         order_seed: of the order in every epoch; by default sample number i is example i.
-        most: tokens of a prompt and an unrelated answer.
+        max_tokens: tokens of a prompt and an unrelated answer.
 
     Attributes:
         unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a divergence.
@@ -43,8 +43,8 @@ class PairBatches(Dataset[dict[str, Any]]):
         is_soft: whether any pair's label is in doubt.
     """
 
-    def __init__(self, examples: Examples, pad: int, order_seed: int | None = None, most: int = 512) -> None:
-        self.examples, self.pad, self.most = examples, pad, most
+    def __init__(self, examples: Examples, pad: int, order_seed: int | None = None, max_tokens: int = 512) -> None:
+        self.examples, self.pad, self.max_tokens = examples, pad, max_tokens
         self.order = None if order_seed is None else EpochOrder(len(examples), order_seed)
         self.unrelated = False
         self.reference: np.ndarray | None = None
@@ -71,7 +71,7 @@ class PairBatches(Dataset[dict[str, Any]]):
             other = xxhash.xxh3_64_intdigest(f"unrelated/{example}/{attempt}".encode()) % len(self)
             other_prompt, answer, _ = (tokens for tokens, _ in self.examples.segments(other))
             if not any(np.array_equal(*both) for both in ((prompt, other_prompt), (own[0], answer), (own[1], answer))):
-                return answer[: self.most - len(prompt)]
+                return answer[: self.max_tokens - len(prompt)]
         raise InputError(
             "loss KTO estimates a divergence from answers to other prompts, and these pairs share one: take pairs of "
             "more prompts, or another loss"
@@ -119,22 +119,16 @@ class PairBatches(Dataset[dict[str, Any]]):
 
 
 class PreferenceData(ConversationDataModule):
-    """Pairs of a chosen and a rejected answer.
+    """Preference pairs: a chosen and a rejected response to one prompt.
 
     Args:
-        folder: where prepared pairs are kept; reused when the inputs and settings are the same.
-        rows: where pairs come from: `prompt`, `chosen`, `rejected`, or two transcripts in HH's format;
+        folder: folder of prepared pairs; reused when the inputs and settings are the same.
+        rows: source of pairs: `prompt`, `chosen`, `rejected`, or two transcripts in HH's format;
             `preference_probability` makes a soft label.
-        tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the tokenizer's own, else ChatML.
-        max_tokens: of a prompt with the longer of its answers. A longer prompt loses its beginning, as much as is
-            needed; answers lose their end only where a quarter of this would not be left for the prompt.
-        batch_size: pairs in a micro-batch of one rank.
-        validation_fraction: share of prompts held out.
+        max_tokens: tokens of a prompt with the longer of its responses. A longer prompt loses its beginning, as much as
+            is needed; responses lose their end only where less than a quarter of this would be left for the prompt.
         validation_pairs: pairs evaluated at most; null for all.
-        seed: of the order.
-        split_seed: of the choice of what is held out; members of an ensemble share it.
-        workers: processes that read ahead; 0 reads in the training process.
+        shared: arguments of `ConversationDataModule`.
 
     Raises:
         InputError: for a size that cannot work, or no tokenizer.
@@ -143,22 +137,9 @@ class PreferenceData(ConversationDataModule):
     name = "preferences"
 
     def __init__(
-        self,
-        folder: str,
-        rows: Rows,
-        tokenizer: str | None = None,
-        chat_template: str | None = None,
-        max_tokens: int = 512,
-        batch_size: int = 8,
-        validation_fraction: float = 0.05,
-        validation_pairs: int | None = None,
-        seed: int = 0,
-        split_seed: int = 0,
-        workers: int = 0,
+        self, folder: str, rows: Rows, max_tokens: int = 512, validation_pairs: int | None = None, **shared: Any
     ) -> None:
-        super().__init__(
-            folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, split_seed, workers
-        )
+        super().__init__(folder, rows, **shared)
         if max_tokens < 8 or (validation_pairs is not None and validation_pairs < 1):
             raise InputError(
                 f"max_tokens={max_tokens}, validation_pairs={validation_pairs}: need at least 8 tokens and 1 pair"
@@ -189,8 +170,8 @@ class PreferenceData(ConversationDataModule):
         """Open the pairs."""
         super().setup(stage)
         pad = self.tokenizer.pad
-        self.train_pairs = PairBatches(self.examples["train"], pad, order_seed=self.seed, most=self.max_tokens)
-        self.validation_dataset = PairBatches(self.examples["validation"], pad, most=self.max_tokens)
+        self.train_pairs = PairBatches(self.examples["train"], pad, order_seed=self.seed, max_tokens=self.max_tokens)
+        self.validation_dataset = PairBatches(self.examples["validation"], pad, max_tokens=self.max_tokens)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """An endless loader that begins at the first sample not yet consumed."""
@@ -211,7 +192,7 @@ class PreferenceData(ConversationDataModule):
 
     def every_pair(self, split: str) -> DataLoader[dict[str, Any]]:
         """All pairs of a split by example number, this rank's share of them."""
-        pairs = PairBatches(self.examples[split], self.tokenizer.pad, most=self.max_tokens)
+        pairs = PairBatches(self.examples[split], self.tokenizer.pad, max_tokens=self.max_tokens)
         pairs.unrelated = self.validation_dataset.unrelated
         return self.batch_loader(pairs, self.evaluation_keys(len(pairs)))
 
@@ -263,8 +244,8 @@ class PreferenceData(ConversationDataModule):
             pairs.reference = values
 
 
-def shorten(chosen: Encoded, rejected: Encoded, most: int) -> tuple[list[list[int]], tuple[str, ...]]:
-    """Prompt, chosen and rejected of at most `most` tokens together with the longer answer, and what was cut.
+def shorten(chosen: Encoded, rejected: Encoded, max_tokens: int) -> tuple[list[list[int]], tuple[str, ...]]:
+    """Prompt, chosen and rejected of at most `max_tokens` tokens together with the longer answer, and what was cut.
 
     The answer and its end are what is learned: the prompt gives way first, from its beginning, and keeps its first
     token. Only where the prompt would have less than a quarter left do answers lose their end.
@@ -275,9 +256,9 @@ def shorten(chosen: Encoded, rejected: Encoded, most: int) -> tuple[list[list[in
     (prompt, first), (other, second) = chosen.prompt_and_answer(), rejected.prompt_and_answer()
     if prompt != other:
         raise Unusable("different_prompts")
-    room = most - max(len(first), len(second))
-    left = max(room, min(len(prompt), most // 4))
+    room = max_tokens - max(len(first), len(second))
+    left = max(room, min(len(prompt), max_tokens // 4))
     cut = [name for name, is_cut in (("prompt", len(prompt) > left), ("answer", left > room)) if is_cut]
     if len(prompt) > left:
         prompt = [prompt[0], *prompt[len(prompt) - left + 1 :]]
-    return [prompt, first[: most - left], second[: most - left]], tuple(cut)
+    return [prompt, first[: max_tokens - left], second[: max_tokens - left]], tuple(cut)

@@ -1,4 +1,4 @@
-"""From raw sources to shards of tokens, in three stages that are each reused when nothing they depend on changed.
+"""Data preparation: documents, tokenizer and shards, each reused when nothing it depends on changed.
 
 documents (collected and cleaned) -> tokenizer -> shards. Separate stages cost a copy of the clean text on disk and
 buy that changing the vocabulary does not clean again.

@@ -1,4 +1,4 @@
-"""The cleaned pretraining mixture as a LightningDataModule.
+"""Pretraining data module: curated, tokenized, packed and mixed text.
 
 It composes what the other files do: prepare, open shards, mix, batch.
 """

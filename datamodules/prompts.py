@@ -1,4 +1,4 @@
-"""Prompts to be answered, each with the row it came from: the data of reinforcement learning.
+"""Prompt data module: prompts with their rows, for reinforcement learning.
 
 A batch is lists of token ids, not a padded tensor: what is generated together, in which order and how it is laid out is
 the engine's business. The row goes along whole, because what an answer is checked against is known to the reward alone.
@@ -48,25 +48,19 @@ class PromptBatches(Dataset[dict[str, Any]]):
 
 
 class PromptData(ConversationDataModule):
-    """Prompts, and what their answers are checked against.
+    """Prompts for reinforcement learning, each with the row that a reward needs.
 
-    The position in the order counts batches, not optimizer steps: a batch is learned from in as many of these as the
-    learner likes.
+    The position in the order counts batches, not optimizer steps: the learner decides how many steps it takes on one
+    batch.
 
     Args:
-        folder: where prepared prompts are kept; reused when the inputs and settings are the same.
-        rows: where prompts come from: `prompt` and whatever a reward needs; rows of `datamodules.PreferenceData` and
+        folder: folder of prepared prompts; reused when the inputs and settings are the same.
+        rows: source of prompts: `prompt` and the keys that a reward needs; rows of `datamodules.PreferenceData` and
             `datamodules.SFTData` do too.
-        tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain` or a Jinja file; null takes the tokenizer's own, else ChatML.
-        max_prompt_tokens: a longer prompt is dropped: half a question has another answer.
+        max_prompt_tokens: tokens of a prompt; a longer one is dropped, since half a question has another answer.
         batch_size: prompts in a batch of one rank.
-        validation_fraction: share of groups held out: a row's `group`, else what is said before the first answer.
         validation_prompts: prompts evaluated at most; null for all.
-        seed: of the order.
-        split_seed: of the choice of what is held out; that of the reward model's data keeps the prompts it was trained
-            on out of the evaluation.
-        workers: processes that read ahead; 0 reads in the training process.
+        shared: arguments of `ConversationDataModule`.
 
     Raises:
         InputError: for a size that cannot work, or no tokenizer.
@@ -78,19 +72,12 @@ class PromptData(ConversationDataModule):
         self,
         folder: str,
         rows: Rows,
-        tokenizer: str | None = None,
-        chat_template: str | None = None,
         max_prompt_tokens: int = 256,
         batch_size: int = 16,
-        validation_fraction: float = 0.05,
         validation_prompts: int | None = None,
-        seed: int = 0,
-        split_seed: int = 0,
-        workers: int = 0,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, split_seed, workers
-        )
+        super().__init__(folder, rows, batch_size=batch_size, **shared)
         if max_prompt_tokens < 1 or (validation_prompts is not None and validation_prompts < 1):
             raise InputError(
                 f"max_prompt_tokens={max_prompt_tokens}, validation_prompts={validation_prompts}: need at least 1 each"

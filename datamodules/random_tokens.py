@@ -1,4 +1,4 @@
-"""Random tokens in random documents: data for comparing layouts and measuring speed, where no text is at hand.
+"""Random tokens in random documents: synthetic data for comparing layouts and measuring speed.
 
 Sample number i is a function of (seed, i), as with real data. Tokens follow a first-order chain that a model can
 learn, so that gradients stay alive and losses fall.

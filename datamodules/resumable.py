@@ -74,6 +74,7 @@ class ResumableDataModule(lightning.LightningDataModule):
             )
         self.batch_size, self.workers, self.batch_size_warmup = batch_size, workers, batch_size_warmup
         self.consumed_samples = self.counted_steps = 0
+        self.source_names: list[str] = []
         self.skipped = SkippedSamples()
         self.segments: list[BatchSizeSegment] = []
 

@@ -1,4 +1,4 @@
-"""Conversations to learn answers from, packed into rows: the data of supervised fine-tuning.
+"""SFT data module: conversations packed into rows, for supervised fine-tuning.
 
 Rows are packed once, over the whole data set, and shuffled as rows each epoch: examples that share a row always do. In
 return a row's number says what is in it, and every step knows how many tokens all ranks learn from together.
@@ -66,20 +66,15 @@ class PackedConversations(Dataset[dict[str, Any]]):
 
 
 class SFTData(ConversationDataModule):
-    """Conversations whose assistant turns are learned.
+    """Conversations for supervised fine-tuning: the assistant's turns are trained on.
 
     Args:
-        folder: where prepared examples are kept; reused when the inputs and settings are the same.
-        rows: where conversations come from: `messages`, or `prompt` and `response`.
-        tokenizer: folder of a run, or tokenizer file; by default that of the model's `init_from`.
-        chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the tokenizer's own, else ChatML.
-        sequence_length: tokens in a row; a longer conversation loses its end.
-        batch_size: rows in a micro-batch of one rank.
-        validation_fraction: share of conversations held out.
+        folder: folder of prepared examples; reused when the inputs and settings are the same.
+        rows: source of conversations: `messages`, or `prompt` and `response`.
+        sequence_length: tokens in a row; a longer conversation is cut at its end.
+        validation_fraction: share of groups of conversations in the validation split.
         validation_rows: packed rows evaluated at most; null for all.
-        seed: of the order.
-        split_seed: of the choice of what is held out; members of an ensemble share it.
-        workers: processes that read ahead; 0 reads in the training process.
+        shared: arguments of `ConversationDataModule`.
 
     Raises:
         InputError: for a size that cannot work, or no tokenizer.
@@ -91,19 +86,12 @@ class SFTData(ConversationDataModule):
         self,
         folder: str,
         rows: Rows,
-        tokenizer: str | None = None,
-        chat_template: str | None = None,
         sequence_length: int = 512,
-        batch_size: int = 8,
         validation_fraction: float = 0.02,
         validation_rows: int | None = None,
-        seed: int = 0,
-        split_seed: int = 0,
-        workers: int = 0,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            folder, rows, tokenizer, chat_template, batch_size, validation_fraction, seed, split_seed, workers
-        )
+        super().__init__(folder, rows, validation_fraction=validation_fraction, **shared)
         if sequence_length < 2 or (validation_rows is not None and validation_rows < 1):
             raise InputError(
                 f"sequence_length={sequence_length}, validation_rows={validation_rows}: need at least 2 tokens, 1 row"

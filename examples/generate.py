@@ -8,9 +8,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
-from models.decoder import Decoder, materialize
+from models.decoder import Decoder
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
+from models.initialization import materialize
 from models.weights.source import WeightSource
 
 

@@ -8,9 +8,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 
 from models import Decoder, DecoderConfig
-from models.decoder import build_decoder
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
+from models.initialization import build_decoder
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 STEPS, BATCH, WINDOW = 150, 4, 48

@@ -1,10 +1,10 @@
-"""Grouped-query attention that never looks outside a document, nor from one branch of a document into another.
+"""Grouped-query attention over packed documents with branches.
 
-Several documents share a packed sequence, so causal attention needs a second rule: same document only. A document may
-branch: several answers follow one prompt, each sees the prompt and itself. Two forms of these rules give the same
-numbers and neither holds a mask of all pairs. On a CPU documents of like length are computed together
-(`models.attention_kernels.packed_documents`, `models.attention_kernels.cpu`); elsewhere FlexAttention looks at blocks
-(`models.attention_kernels.flex`), one kernel whatever the documents, which has to be compiled.
+Several documents share a packed row, so causal attention needs a second rule: same document only. A document may
+branch: several responses follow one prompt, each sees the prompt and itself. Two implementations of these rules give
+the same numbers and neither holds a mask of all pairs. On a CPU documents of similar length are computed together
+(`models.attention_kernels.packed_documents`, `models.attention_kernels.cpu`); elsewhere FlexAttention
+(`models.attention_kernels.flex`) is one kernel for any documents, which has to be compiled.
 
 Shape suffixes: B batch, T time, C model width, H query heads, K key/value heads, D head width, N = B * T.
 """
@@ -20,16 +20,16 @@ from models.attention_kernels.cpu import blockwise_attention
 from models.attention_kernels.flex import attend_blocks, document_block_mask
 from models.attention_kernels.packed_documents import PackedDocuments, changes
 from models.config import DecoderConfig
-from models.kv_cache import KeyValueCache
+from models.kv_cache import KVCache
 from models.layers import RMSNorm, rotary_angles, rotate
 
 
 def positions_in_documents(document_ids_BT: Tensor, branch_ids_BT: Tensor | None = None) -> Tensor:
-    """Distance of each token from the first token of its document in the same row, other branches not counted.
+    """Position ids: distance of each token from the first one of its document in the row, other branches not counted.
 
     Args:
         document_ids_BT: integers; equal neighbors belong to one document.
-        branch_ids_BT: integers; 0 is the prompt, every other number a branch that continues it. None is no branches.
+        branch_ids_BT: integers; 0 is the prompt, each other number a branch that continues it. None is no branches.
 
     Returns:
         int64 positions [B, T], 0 at every start of a document and of a row.
@@ -45,61 +45,84 @@ def positions_in_documents(document_ids_BT: Tensor, branch_ids_BT: Tensor | None
     return torch.where(is_prompt, columns, prompt_end + columns - first_of_branch) - first
 
 
+def mean_attended_pairs(config: DecoderConfig, document_ids_BT: Tensor, branch_ids_BT: Tensor | None = None) -> Tensor:
+    """(query, key) pairs that attention computes, averaged over the layers' windows, a scalar on the device."""
+    counts = [
+        attended_pairs(document_ids_BT, branch_ids_BT, window) * layers for window, layers in config.windows().items()
+    ]
+    total = torch.stack(counts).sum()
+    return total // config.layers if len(counts) == 1 else total / config.layers
+
+
 def attended_pairs(document_ids_BT: Tensor, branch_ids_BT: Tensor | None = None, window: int | None = None) -> Tensor:
-    """How many (query, key) pairs attention computes, a scalar on the device."""
+    """Count of the (query, key) pairs that attention computes, a scalar on the device."""
     seen_BT = positions_in_documents(document_ids_BT, branch_ids_BT) + 1
     return (seen_BT if window is None else seen_BT.clamp(max=window)).sum()
 
 
 @dataclass(frozen=True)
 class AttentionPattern:
-    """Who attends to whom, worked out once a batch and shared by all layers.
+    """Attention pattern of a batch: which tokens attend to which, computed once and shared by layers of one window.
 
     Attributes:
         angles: cosine and sine of the rotary angles, each [B, T, 1, D / 2].
-        sequences: the documents as rectangles, or None.
-        blocks: what FlexAttention looks at, or None.
+        documents: padded batches of the documents, on a CPU; else None.
+        blocks: FlexAttention's block mask, on other devices; else None.
         window: keys that a query sees, its own included; None is all.
-        bias: of one new token a slot to what a cache holds, see `KeyValueCache.bias`, or None.
+        bias: additive mask of one new token per slot over a KV cache, see `KVCache.bias`; else None.
     """
 
     angles: tuple[Tensor, Tensor]
-    sequences: PackedDocuments | None = None
+    documents: PackedDocuments | None = None
     blocks: BlockMask | None = None
     window: int | None = None
     bias: Tensor | None = None
 
     @classmethod
     def of(
-        cls, document_ids_BT: Tensor, config: DecoderConfig, dtype: torch.dtype, branch_ids_BT: Tensor | None = None
+        cls,
+        document_ids_BT: Tensor,
+        config: DecoderConfig,
+        dtype: torch.dtype,
+        branch_ids_BT: Tensor | None = None,
+        layer: int = 0,
     ) -> "AttentionPattern":
-        """Layout of packed rows: rectangles on a CPU, blocks on other devices. `dtype` is that of queries and keys."""
+        """Pattern of packed rows: padded batches on a CPU, blocks on other devices.
+
+        Args:
+            document_ids_BT, branch_ids_BT: see `positions_in_documents`.
+            config: gives rotary frequencies and the sliding windows.
+            dtype: dtype of queries and keys.
+            layer: index of a layer with the window.
+        """
+        window = config.window_of(layer)
         if document_ids_BT.device.type == "cpu" and branch_ids_BT is None and not changes(document_ids_BT)[:, 1:].any():
-            return cls.causal(document_ids_BT, config, dtype)
+            return cls.causal(document_ids_BT, config, dtype, layer)
         positions = positions_in_documents(document_ids_BT, branch_ids_BT)
         angles = rotary_angles(positions, config, dtype)
         if document_ids_BT.device.type == "cpu":
-            return cls(angles, sequences=PackedDocuments.of(document_ids_BT, branch_ids_BT, config.sliding_window))
-        return cls(angles, blocks=document_block_mask(document_ids_BT, positions, branch_ids_BT, config.sliding_window))
+            return cls(angles, documents=PackedDocuments.of(document_ids_BT, branch_ids_BT, window))
+        return cls(angles, blocks=document_block_mask(document_ids_BT, positions, branch_ids_BT, window))
 
     @classmethod
-    def causal(cls, like_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> "AttentionPattern":
-        """Layout of rows that hold one document each."""
+    def causal(cls, like_BT: Tensor, config: DecoderConfig, dtype: torch.dtype, layer: int = 0) -> "AttentionPattern":
+        """Pattern of rows that hold one document each."""
         positions = torch.arange(like_BT.shape[1], device=like_BT.device)
-        return cls(rotary_angles(positions.expand(like_BT.shape[:2]), config, dtype), window=config.sliding_window)
+        angles = rotary_angles(positions.expand(like_BT.shape[:2]), config, dtype)
+        return cls(angles, window=config.window_of(layer))
 
     @classmethod
-    def decoding(cls, cache: KeyValueCache, config: DecoderConfig) -> "AttentionPattern":
-        """Layout of one new token a slot, which sees what its slot holds."""
+    def decoding(cls, cache: KVCache, config: DecoderConfig, layer: int = 0) -> "AttentionPattern":
+        """Pattern of one new token per slot, which sees what its slot of the cache holds."""
         angles = rotary_angles(cache.positions[:, None], config, cache.keys.dtype)
-        return cls(angles, bias=cache.bias(config.sliding_window))
+        return cls(angles, bias=cache.bias(config.window_of(layer)))
 
 
 class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023) with rotary positions.
 
     Args:
-        config: gives the widths, the heads, and whether there are biases (Qwen2) or norms of queries and keys (Qwen3).
+        config: widths, heads, biases (Qwen2) and norms of queries and keys (Qwen3).
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -117,34 +140,33 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_width, config.norm_epsilon)
         self.has_norms = config.query_key_norm
 
-    def forward(
-        self, x_BTC: Tensor, layout: AttentionPattern, cache: KeyValueCache | None = None, layer: int = 0
-    ) -> Tensor:
+    def forward(self, x_BTC: Tensor, pattern: AttentionPattern, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         q_BTHD, k_BTKD, v_BTKD = (w(x_BTC).unflatten(-1, (-1, self.head_width)) for w in (self.wq, self.wk, self.wv))
         if self.has_norms:
             q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
-        q_BTHD, k_BTKD = rotate(q_BTHD, layout.angles), rotate(k_BTKD, layout.angles)
+        q_BTHD, k_BTKD = rotate(q_BTHD, pattern.angles), rotate(k_BTKD, pattern.angles)
         if cache is not None:
             cache.write(layer, k_BTKD.flatten(0, 1), v_BTKD.flatten(0, 1))
-        if cache is not None and layout.bias is not None:
-            y_BTHD = cache.attend(layer, q_BTHD.squeeze(1), layout.bias)[:, None]
-        elif layout.sequences is not None:
-            y_BTHD = attend_each_sequence(q_BTHD, k_BTKD, v_BTKD, layout.sequences)
-        elif layout.blocks is not None:
-            y_BTHD = attend_blocks(q_BTHD, k_BTKD, v_BTKD, layout.blocks)
+        if cache is not None and pattern.bias is not None:
+            y_BTHD = cache.attend(layer, q_BTHD.squeeze(1), pattern.bias)[:, None]
+        elif pattern.documents is not None:
+            y_BTHD = attend_documents(q_BTHD, k_BTKD, v_BTKD, pattern.documents)
+        elif pattern.blocks is not None:
+            y_BTHD = attend_blocks(q_BTHD, k_BTKD, v_BTKD, pattern.blocks)
         else:
-            y_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, window=layout.window)
+            y_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, window=pattern.window)
         return self.wo(y_BTHD.flatten(2))
 
 
 def attend(
     q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: Tensor | None = None, window: int | None = None
 ) -> Tensor:
-    """Attention of whole rows, [B, T, H, D]: causal, within a window, or as the mask says.
+    """Attention of whole rows, [B, T, H, D]: causal, within a window, or by a mask.
 
     Args:
-        q_BTHD: queries; k_BTKD, v_BTKD: keys and values, K dividing H, of as many places as a mask has columns.
-        mask: boolean or to be added to the scores, [B or 1, 1, T, keys].
+        q_BTHD: queries.
+        k_BTKD, v_BTKD: keys and values, K dividing H, as many as a mask has columns.
+        mask: boolean or additive mask, [B or 1, 1, T, keys].
         window: keys that a query sees, its own included; None is all.
     """
     time = q_BTHD.shape[1]
@@ -168,26 +190,27 @@ def attend(
     return y_NTGD.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2, 3)
 
 
-@torch.compiler.disable  # the shapes of the rectangles change with every batch, and each would compile anew
-def attend_each_sequence(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, sequences: PackedDocuments) -> Tensor:
+@torch.compiler.disable  # shapes change with every batch, and each would compile again
+def attend_documents(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, documents: PackedDocuments) -> Tensor:
     """Causal attention of each document with itself, branch by branch.
 
     Args:
-        q_BTHD: queries; k_BTKD, v_BTKD: keys and values, K dividing H.
-        sequences: of the B * T tokens.
+        q_BTHD: queries.
+        k_BTKD, v_BTKD: keys and values, K dividing H.
+        documents: those of the B * T tokens.
 
     Returns:
         [B, T, H, D], equal to masked attention over the whole rows.
     """
-    queries, keys = zip(*sequences.lengths, strict=True)
+    queries, keys = zip(*documents.lengths, strict=True)
     rectangles = zip(
-        sequences.queries.fill(q_BTHD.flatten(0, 1), queries),
-        sequences.keys.fill(k_BTKD.flatten(0, 1), keys),
-        sequences.keys.fill(v_BTKD.flatten(0, 1), keys),
+        documents.queries.pad(q_BTHD.flatten(0, 1), queries),
+        documents.keys.pad(k_BTKD.flatten(0, 1), keys),
+        documents.keys.pad(v_BTKD.flatten(0, 1), keys),
         strict=True,
     )
     outputs = []
-    for (q_SLHD, k_SLKD, v_SLKD), mask in zip(rectangles, sequences.masks, strict=True):
+    for (q_SLHD, k_SLKD, v_SLKD), mask in zip(rectangles, documents.masks, strict=True):
         wanted = None if mask is None else mask.to(q_BTHD.dtype)
-        outputs.append(attend(q_SLHD, k_SLKD, v_SLKD, wanted, sequences.window))
-    return sequences.queries.read(outputs).view_as(q_BTHD)
+        outputs.append(attend(q_SLHD, k_SLKD, v_SLKD, wanted, documents.window))
+    return documents.queries.unpad(outputs).view_as(q_BTHD)

@@ -1,4 +1,8 @@
-"""Bits per byte: the loss in a unit that does not change with the tokenizer."""
+"""Bits per byte, a metric of language models that does not depend on the tokenizer.
+
+The loss per token is not comparable between vocabularies; the price is that data has to say how many bytes of text each
+token stands for.
+"""
 
 import math
 from collections.abc import Callable
@@ -10,7 +14,7 @@ from torchmetrics import Metric
 
 
 class BitsPerByte(Metric):
-    """Total negative log-likelihood in bits over the bytes of text it predicts, summed over all ranks.
+    """Bits per byte: negative log-likelihood in bits over the bytes of predicted text, summed over all ranks.
 
     Tokens that stand for no text (control tokens, padding) count neither bits nor bytes.
     """
@@ -33,10 +37,15 @@ class BitsPerByte(Metric):
         return self
 
     def update(self, nats_N: Tensor, bytes_N: Tensor) -> None:
-        """Add tokens: their negative log-likelihood in nats and the bytes of text each stands for."""
+        """Add tokens.
+
+        Args:
+            nats_N: negative log-likelihood of each token in nats.
+            bytes_N: bytes of text that each token stands for, 0 for control tokens.
+        """
         self.nats += (nats_N * (bytes_N > 0)).sum(dtype=torch.float64)
         self.bytes += bytes_N.sum(dtype=torch.int64)
 
     def compute(self) -> Tensor:
-        """Bits per byte; NaN before any text was seen."""
+        """Bits per byte; NaN without text."""
         return (self.nats / self.bytes / math.log(2)).float()

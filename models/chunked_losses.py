@@ -1,13 +1,14 @@
-"""Next-token cross-entropy that never holds the logits of a whole batch.
+"""Chunked and vocabulary-parallel cross-entropy, log-probabilities, entropies and KL.
 
-The output projection and the loss run together over chunks of tokens, and the gradients are made in the forward
-pass, while a chunk's logits are still in cache. That spends the backward's memory for gradients early and needs
-a scalar loss, but saves the [tokens, vocabulary] tensor, by far the largest of a small model's step.
+The output projection and the loss run together over chunks of tokens, and the gradients of the cross-entropy are made
+in the forward pass, while a chunk's logits are still in cache. That allocates the gradients early and needs a scalar
+loss, but saves the [tokens, vocabulary] tensor, by far the largest of a small model's step.
 
-An output matrix that is a DTensor sharded over its rows (tensor parallelism) says so itself: every process then
-makes the logits of its own slice of the vocabulary, and only two numbers a token cross the wire.
+An output matrix that is a DTensor sharded over its rows (vocabulary parallelism, `vocab parallel`) is recognized as
+one: each rank then computes the logits of its own slice of the vocabulary, and ranks exchange two numbers per token.
+Callers use the methods of `models.head.OutputHead`.
 
-Shape suffixes: N tokens, C model width, V vocabulary (of this process), R processes.
+Shape suffixes: N tokens, C model width, V vocabulary (of this rank), R ranks.
 """
 
 from typing import Any, NamedTuple
@@ -26,13 +27,13 @@ CHUNK = 1024
 
 
 class VocabularySlice(NamedTuple):
-    """Which rows of the output matrix this process holds: those from `first`, the others are with `group`."""
+    """Slice of the vocabulary on this rank: rows of the output matrix from `first`; the others are with `group`."""
 
     first: int = 0
     group: torch.distributed.ProcessGroup | None = None
 
     def own(self, labels_N: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Labels as rows of this slice (0 where they lie elsewhere or are `IGNORE`), and whether they lie in it."""
+        """Labels as rows of this slice (0 where they are outside or `IGNORE`), and whether they are inside."""
         rows = labels_N - self.first
         inside = (rows >= 0) & (rows < size) & (labels_N != IGNORE)
         return rows.where(inside, 0), inside
@@ -42,21 +43,21 @@ class VocabularySlice(NamedTuple):
         if self.group is None:
             return logsumexp_N, target_N
         mine = torch.stack((logsumexp_N, target_N))
-        everyone = [torch.empty_like(mine) for _ in range(self.group.size())]
-        torch.distributed.all_gather(everyone, mine, group=self.group)
-        logsumexps_RN, targets_RN = torch.stack(everyone, dim=1)
+        all_ranks = [torch.empty_like(mine) for _ in range(self.group.size())]
+        torch.distributed.all_gather(all_ranks, mine, group=self.group)
+        logsumexps_RN, targets_RN = torch.stack(all_ranks, dim=1)
         return logsumexps_RN.logsumexp(0), targets_RN.sum(0)
 
 
 def _vocabulary_slice(weight_VC: Tensor) -> tuple[Tensor, VocabularySlice]:
-    """The rows held here as a plain tensor, and which they are."""
+    """This rank's rows of the output matrix as a plain tensor, and their slice."""
     if not isinstance(weight_VC, DTensor):
         return weight_VC, VocabularySlice()
     mesh = weight_VC.device_mesh
     if mesh.mesh_dim_names != ("tp",) or tuple(weight_VC.placements) != (Shard(0),):
         raise RuntimeError(
-            f"the output matrix is spread as {weight_VC.placements} over {mesh.mesh_dim_names}: losses need its rows "
-            "sharded over tp alone, gathered over the other axes"
+            f"the output matrix is sharded as {weight_VC.placements} over {mesh.mesh_dim_names}: losses need its rows "
+            "sharded over tp alone, unsharded over the other axes"
         )
     rows = weight_VC.to_local()
     return rows, VocabularySlice(mesh.get_local_rank() * rows.shape[0], mesh.get_group())
@@ -71,19 +72,19 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(_wide_dtype(x.dtype))
 
 
-def _at_least_something(count: Tensor) -> Tensor:
-    """1 where nothing is counted: the sum is 0 there. A share of a step's count may lie below 1."""
+def _nonzero(count: Tensor) -> Tensor:
+    """1 for a count of 0, whose sum is 0 too. A share of a step's count may be below 1."""
     return count.where(count > 0, 1)
 
 
 def _rows_at_once(logits: Tensor) -> int:
-    """Rows widened together: what stays in a CPU's cache; all of them where every operation is a launch."""
+    """Rows widened together: those that fit into a CPU's cache, or all of them on a GPU."""
     return max(1, 2**19 // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
 
 
 def _logits_to_gradient(logits_NV: Tensor, labels_N: Tensor, vocabulary: VocabularySlice, z_loss: float) -> Tensor:
-    """Replace logits by the gradient of their losses, softmax * (1 + 2 z logsumexp) - one_hot, and return the losses,
-    in the wide dtype [N].
+    """Losses [N] in the wide dtype; the logits are replaced by their gradient,
+    softmax * (1 + 2 z logsumexp) - one_hot.
     """
     rows_N, inside_N = vocabulary.own(labels_N, logits_NV.shape[1])
     rows_N1 = rows_N[:, None]
@@ -117,7 +118,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = compute_dtype(hidden_NC)
         hidden_NC, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
         wide = _wide_dtype(dtype)
-        weight_of_token_N = (labels_N != IGNORE) / _at_least_something(count).to(wide)
+        weight_of_token_N = (labels_N != IGNORE) / _nonzero(count).to(wide)
         loss = torch.zeros((), dtype=wide, device=hidden_NC.device)
         grad_hidden = torch.empty_like(hidden_NC)
         grad_weight = torch.zeros_like(weight_VC, dtype=wide)
@@ -129,7 +130,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 for logits, some in zip(*(x.split(_rows_at_once(gradient)) for x in (gradient, labels)), strict=True)
             ]
             loss += (torch.cat(losses) * weight_of_token).sum()
-            # Each token's weight goes to its hidden state: a row of C numbers instead of one of V.
+            # A token's weight multiplies its hidden state: a row of C numbers instead of one of V.
             torch.mm(gradient, weight, out=grad_out).mul_(weight_of_token[:, None])
             grad_weight += gradient.T @ (hidden * weight_of_token[:, None]).to(dtype)
         ctx.save_for_backward(grad_hidden, grad_weight.to(weight_VC.dtype))
@@ -155,12 +156,12 @@ def linear_cross_entropy(
     Args:
         hidden_NC: hidden states, any float dtype.
         weight_VC: output matrix; as a DTensor its rows are sharded over the mesh axis `tp`, and the gradient of
-            `hidden_NC` is then this slice's part of the sum over slices.
+            `hidden_NC` is then this slice's term of the sum over slices.
         labels_N: int64 targets; `IGNORE` (-100) has no loss and no gradient.
         z_loss: weight of the squared log-normalizer (Chowdhery et al. 2022, section 5, take 1e-4); 0 is none.
-        chunk: tokens whose logits are held at once; the result does not depend on it beyond rounding.
-        count: what the sum is divided by, a scalar; by default the number of valid labels. A caller who cuts a batch
-            into pieces gives the whole batch's count, so that the pieces' losses add up to the batch's.
+        chunk: tokens whose logits exist at once; the result does not depend on it beyond rounding.
+        count: divisor of the sum, a scalar; the number of valid labels by default. Micro-batches of one step divide by
+            the count of all of them, so that their losses add up to the step's.
 
     Returns:
         Scalar in float32 (float64 for float64 input); 0 when no label is valid.
@@ -170,7 +171,7 @@ def linear_cross_entropy(
         rows, vocabulary = _vocabulary_slice(weight_VC)
         loss: Tensor = _LinearCrossEntropy.apply(hidden_NC, rows, labels_N, count, z_loss, chunk, vocabulary)
         return loss
-    return _token_losses(hidden_NC, weight_VC, labels_N, z_loss, chunk).sum() / _at_least_something(count)
+    return _token_losses(hidden_NC, weight_VC, labels_N, z_loss, chunk).sum() / _nonzero(count)
 
 
 class _TokenLogProbabilities(torch.autograd.Function):
@@ -221,16 +222,16 @@ class _TokenLogProbabilities(torch.autograd.Function):
 
 
 def token_log_probabilities(hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int = CHUNK) -> Tensor:
-    """log softmax(hidden weight^T)[label] of every token, with its gradient; logits are made a chunk at a time.
+    """log softmax(hidden weight^T)[label] of each token, with its gradient.
 
-    The gradient of each token is known only when all are (a preference weighs whole answers), so logits are computed
-    again in the backward pass: a fourth product with the output matrix, for never holding [N, V].
+    A token's gradient is known only when all log-probabilities are (a preference loss weighs whole responses), so
+    logits are computed again in the backward pass: a fourth product with the output matrix, to never hold [N, V].
 
     Args:
         hidden_NC: hidden states, any float dtype.
         weight_VC: output matrix; as a DTensor its rows are sharded over the mesh axis `tp`, see `linear_cross_entropy`.
         labels_N: int64 targets; `IGNORE` (-100) gives 0 and no gradient.
-        chunk: tokens whose logits are held at once.
+        chunk: tokens whose logits exist at once.
 
     Returns:
         float32 [N] (float64 for float64 input).
@@ -290,8 +291,7 @@ class _TokenLogProbabilitiesAndEntropies(torch.autograd.Function):
 def token_log_probabilities_and_entropies(
     hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """log softmax(hidden weight^T)[label] and the entropy in nats of that distribution, of every token, both with their
-    gradients; logits are made a chunk at a time, see `token_log_probabilities`.
+    """log softmax(hidden weight^T)[label] of each token and the entropy in nats of that distribution, with gradients.
 
     Args:
         hidden_NC, weight_VC, chunk: see `token_log_probabilities`.
@@ -312,23 +312,24 @@ def token_kl(
     """KL(p || q) in nats of the next-token distributions p = softmax(hidden weight^T) and q of the other model.
 
     Args:
-        hidden_NC, weight_VC: of p; the matrix may be sharded over `tp`, see `linear_cross_entropy`.
-        other_hidden_NC, other_weight_VC: of q, spread alike.
-        chunk: tokens whose logits are held at once.
+        hidden_NC, weight_VC: hidden states and output matrix of p; the matrix may be sharded over `tp`, see
+            `linear_cross_entropy`.
+        other_hidden_NC, other_weight_VC: those of q, sharded alike.
+        chunk: tokens whose logits exist at once.
 
     Returns:
         Float32 [N], exact: summed over the whole vocabulary.
     """
     weight, vocabulary = _vocabulary_slice(weight_VC)
     other_weight, _ = _vocabulary_slice(other_weight_VC)
-    divergences = []
+    kls = []
     for hidden, other_hidden in zip(hidden_NC.split(chunk), other_hidden_NC.split(chunk), strict=True):
         logits = [_wide(F.linear(h, w.to(h.dtype))) for h, w in ((hidden, weight), (other_hidden, other_weight))]
         nothing = torch.zeros_like(logits[0][:, 0])
         log_p, log_q = (x - vocabulary.combine(x.logsumexp(-1), nothing)[0][:, None] for x in logits)
         here = (log_p.exp() * (log_p - log_q)).sum(-1)
-        divergences.append(vocabulary.combine(nothing, here)[1])
-    return torch.cat(divergences)
+        kls.append(vocabulary.combine(nothing, here)[1])
+    return torch.cat(kls)
 
 
 def _token_losses(hidden_NC: Tensor, weight_VC: Tensor, labels_N: Tensor, z_loss: float, chunk: int) -> Tensor:

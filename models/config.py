@@ -1,9 +1,10 @@
-"""The shape of a decoder: every family of one design is a set of values here, not a file of its own.
+"""Decoder configuration: sizes and switches of the Llama, Qwen2, Qwen3, Mistral, Mixtral and SmolLM families.
 
-Llama, Qwen2, Qwen3, Mistral and SmolLM differ by a few switches. A switch costs a branch in a layer's constructor; a
-file a family would cost the same defect in five places.
+A family is a set of values here, not a file of its own. A switch costs a branch in a layer's constructor; a file per
+family would repeat the same defect in five places.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,15 +14,16 @@ from models.lora import LoRA
 
 @dataclass
 class RotaryScaling:
-    """Longer rotary wavelengths than those of training.
+    """Rotary position scaling (RoPE scaling): longer wavelengths than those of training.
 
     Args:
-        kind: `linear` divides all frequencies (Chen et al. 2023); `llama3` those of wavelengths beyond the trained
-            context, leaves short ones and goes over smoothly in between (Llama 3.1).
-        factor: of the context's length.
-        low_frequency_factor: wavelengths above original_positions / this are divided wholly (`llama3`).
-        high_frequency_factor: those below original_positions / this are left alone (`llama3`).
-        original_positions: context that was trained (`llama3`).
+        kind: `linear` divides all frequencies (Chen et al. 2023); `llama3` divides those of wavelengths beyond the
+            trained context, keeps short ones and interpolates in between (Llama 3.1).
+        factor: new context length over the trained one.
+        low_frequency_factor: frequencies of wavelengths above original_positions / this are divided by the whole
+            factor (`llama3`).
+        high_frequency_factor: frequencies of wavelengths below original_positions / this are kept (`llama3`).
+        original_positions: trained context in tokens (`llama3`).
 
     Raises:
         InputError: for a factor that is not positive or bounds in the wrong order.
@@ -47,14 +49,15 @@ class RotaryScaling:
 
 @dataclass
 class Experts:
-    """A sparse mixture of feed-forward layers in every block.
+    """Mixture of experts (MoE): a sparse mixture of feed-forward layers in each block.
 
     Args:
         num_experts: experts in a block.
-        experts_per_token: experts that compute a token.
-        normalize: the active experts' weights sum to one (Mixtral); false leaves them their share of all (Qwen3-MoE).
-        balance_weight: of the loss that spreads tokens over experts; 0.01 is Switch's.
-        z_weight: of the router's squared log-normalizer; 0.001 is ST-MoE's.
+        experts_per_token: active experts of a token (top-k).
+        normalize: whether the active experts' weights sum to one (Mixtral); false keeps their softmax over all experts
+            (Qwen3-MoE).
+        balance_weight: weight of the load-balancing loss; 0.01 is Switch Transformer's.
+        z_weight: weight of the router's squared log-normalizer; 0.001 is ST-MoE's.
 
     Raises:
         InputError: for more active experts than there are, or a negative weight.
@@ -83,25 +86,27 @@ class DecoderConfig:
     """Shape of a decoder.
 
     Args:
-        vocabulary_size: number of token ids; filled in from the data's tokenizer by the command line.
-        width: model width.
+        vocabulary_size: token ids; the command line takes it from the data's tokenizer.
+        width: model width (`hidden_size`).
         layers: number of blocks.
         heads: query heads.
         key_value_heads: key/value heads; must divide `heads` (grouped-query attention).
-        feed_forward_width: inner width of the feed-forward layer, of each expert where there are several; Llama takes
+        feed_forward_width: inner width of the feed-forward layer or of each expert (`intermediate_size`); Llama takes
             about 8/3 of the width.
-        head_width: width of one head; by default width / heads.
-        rope_theta: base of the rotary wavelengths (Su et al. 2021).
-        rope_scaling: stretches them for longer contexts than were trained.
-        query_key_value_bias: biases on the three products into attention (Qwen2).
-        query_key_norm: RMSNorm of every head's queries and keys before they are turned (Qwen3).
-        sliding_window: a token sees itself and this many minus one before it (Mistral); null sees all.
-        norm_epsilon: epsilon of every RMSNorm.
-        experts: a sparse mixture in place of each feed-forward layer.
+        head_width: width of one head (`head_dim`); width / heads by default.
+        rope_theta: base of the rotary wavelengths (RoPE, Su et al. 2021).
+        rope_scaling: scaling of the wavelengths for longer contexts than were trained.
+        query_key_value_bias: biases of the query, key and value projections (Qwen2).
+        query_key_norm: RMSNorm of each head's queries and keys before the rotary embedding (Qwen3).
+        sliding_window: keys that a token sees, itself included (Mistral); null sees all.
+        window_pattern: windows of the layers in place of one `sliding_window`, repeated over the layers; null in it
+            sees all ([4096, null] alternates as Gemma 2 does).
+        norm_epsilon: epsilon of each RMSNorm.
+        experts: mixture of experts in place of each feed-forward layer.
         tied_embeddings: share the input and output embedding matrix (Press & Wolf 2017), worth it in small models.
         initial_std: standard deviation of the initial weights (GPT-2's 0.02).
-        scalar_output: one output a position instead of one a token id, as a reward model has it.
-        lora: adapters on the blocks' matrices; everything else is then frozen.
+        scalar_output: one output per position instead of one per token id, for reward models and critics.
+        lora: low-rank adapters of the blocks' matrices; all other parameters are then frozen.
 
     Raises:
         InputError: when a size is not positive or the heads do not divide.
@@ -119,6 +124,7 @@ class DecoderConfig:
     query_key_value_bias: bool = False
     query_key_norm: bool = False
     sliding_window: int | None = None
+    window_pattern: list[int | None] | None = None
     norm_epsilon: float = 1e-5
     experts: Experts | None = None
     tied_embeddings: bool = True
@@ -151,11 +157,30 @@ class DecoderConfig:
             self.rope_scaling = RotaryScaling(**self.rope_scaling)
         if self.sliding_window is not None and self.sliding_window < 1:
             raise InputError(f"sliding_window={self.sliding_window}: must be at least 1, or null")
+        if self.window_pattern is not None:
+            if self.sliding_window is not None:
+                raise InputError(
+                    f"sliding_window={self.sliding_window} with window_pattern={self.window_pattern}: give one of them"
+                )
+            if not self.window_pattern or any(window is not None and window < 1 for window in self.window_pattern):
+                raise InputError(
+                    f"window_pattern={self.window_pattern}: must hold windows of at least 1 token, or null for all"
+                )
         self.head_width = self.width // self.heads if self.head_width is None else self.head_width
         if self.head_width < 1 or self.head_width % 2:
             raise InputError(
-                f"head_width={self.head_width}: rotary embeddings turn pairs, give an even head width above 0"
+                f"head_width={self.head_width}: rotary embeddings rotate pairs, give an even head width above 0"
             )
         for name in ("rope_theta", "norm_epsilon", "initial_std"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)}: must be above 0")
+
+    def window_of(self, layer: int) -> int | None:
+        """Keys that a query of a layer sees, its own included; None is all of its document."""
+        if self.window_pattern is None:
+            return self.sliding_window
+        return self.window_pattern[layer % len(self.window_pattern)]
+
+    def windows(self) -> dict[int | None, int]:
+        """Number of layers by window."""
+        return dict(Counter(self.window_of(layer) for layer in range(self.layers)))

@@ -1,7 +1,7 @@
-"""The language model as a LightningModule: which loss, which optimizer, which metric, and nothing below that.
+"""LightningModule of next-token prediction: loss, optimizer and metrics of pretraining and fine-tuning.
 
-Layers, loss mathematics, sampling and data live elsewhere; swapping one of them is a YAML line, not an edit here.
-Pretraining and supervised fine-tuning are this one module: in the latter fewer labels are there to learn.
+Layers, loss mathematics, sampling and data are elsewhere; swapping one of them is a YAML line, not an edit here. The
+price is a `forward` that takes a function of the hidden states, so that a pipeline can run it on its last stage.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,36 +14,39 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from common.constants import IGNORE
+from common.contracts import NamedSources, attached_data
 from common.errors import InputError
 from models.bits_per_byte import BitsPerByte
-from models.decoder import Decoder, DecoderConfig, WeightLookup, auxiliary_loss, materialize
+from models.decoder import Decoder, DecoderConfig, auxiliary_loss
+from models.initialization import WeightLookup, materialize
 from models.lora import LoRA
-from models.optimizers.adamw import OptimizerFactory, Schedule, scale_gradients
+from models.optimizers.adamw import OptimizerFactory, scale_gradients
+from models.optimizers.schedules import Schedule
 from models.optimizers.skip_step import NormHistory, SpikeSkip
 
 Batch = dict[str, Any]
-"""`tokens`, `labels`, `document_ids`, `label_bytes` [B, T]; `sample` [B], its number in the order; `source`, a name."""
+"""Batch of packed rows, see `common.contracts.PackedBatch`; with `label_bytes` [B, T], `sample` [B] and `source`."""
 
 HeadFunction = Callable[[Tensor, Batch], Tensor]
-"""What is computed from hidden states [B, T, C] and their batch."""
+"""Function of the hidden states [B, T, C] and their batch: a loss, or values per row."""
 
 
 class LanguageModel(lightning.LightningModule):
-    """A decoder trained on next-token prediction.
+    """Language model trained on next-token prediction.
 
     Args:
         optimizer: factory of the optimizer.
         schedule: learning-rate factor by step.
         decoder: shape of the model; null takes that of `init_from`.
-        z_loss: weight of the squared log-normalizer, see `models.head`.
+        z_loss: weight of the squared log-normalizer (Chowdhery et al. 2022, section 5); 0 is none.
         initial_seed: seed of the initial weights.
-        init_from: weights to begin with: a run's folder, a checkpoint, or a file that `convert` wrote.
-        lora: train low-rank adapters instead of the whole model.
-        spike_skip: leave steps out whose gradient norm is far above the last ones; null leaves out none.
+        init_from: initial weights: a run's folder, a checkpoint, a file that `convert` wrote or a Hugging Face folder.
+        lora: low-rank adapters to train instead of the whole model.
+        spike_skip: rule of steps to skip for their gradient norm; null skips none.
     """
 
     has_scalar_output = False
-    """Whether the decoder ends in a single number instead of scores over the vocabulary."""
+    """Whether the decoder has one output per position instead of logits over the vocabulary."""
 
     def __init__(
         self,
@@ -60,11 +63,11 @@ class LanguageModel(lightning.LightningModule):
         if not 0 <= z_loss < float("inf"):
             raise InputError(f"z_loss={z_loss}: must be a number not below 0")
         if decoder is None:
-            raise InputError("model.init_args.decoder: give the model's shape, or weights to begin with in init_from")
+            raise InputError("model.init_args.decoder: give the model's shape, or initial weights in init_from")
         if decoder.scalar_output != self.has_scalar_output:
             raise InputError(
-                f"init_from={init_from} is a reward model, whose output is one number: {type(self).__name__} needs one "
-                "score a token, begin with a language model"
+                f"init_from={init_from} is a reward model, whose output is one number: {type(self).__name__} needs "
+                "logits over the vocabulary, start from a language model"
             )
         self.config = replace(decoder, lora=lora) if lora is not None else decoder
         self.optimizer_factory, self.schedule = optimizer, schedule
@@ -76,7 +79,7 @@ class LanguageModel(lightning.LightningModule):
         self.bits_per_byte = nn.ModuleDict()
 
     def configure_model(self) -> None:
-        """Build on the meta device; allocate where it will live, unless the strategy wants to spread it first."""
+        """Build on the meta device; allocate on the target device, unless the strategy shards first."""
         if self.decoder is None:
             with torch.device("meta"):
                 self.decoder = Decoder(self.config)
@@ -84,15 +87,15 @@ class LanguageModel(lightning.LightningModule):
                 self.materialize(self.decoder, self.device)
 
     def materialize(self, part: nn.Module, device: torch.device) -> None:
-        """Allocate a sub-module of the decoder, or all of it, and give it its weights, the same in every layout."""
+        """Allocate a sub-module of the decoder, or all of it, with its initial weights, the same in every layout."""
         assert self.decoder is not None
         materialize(self.decoder, device, self.initial_seed, part, self.initial_weight)
 
     def initial_weight(self, name: str) -> Tensor | None:
-        """What a parameter of the decoder begins with, whole; None where it is to be drawn.
+        """Stored initial value of a parameter of the decoder, whole; None where it is drawn.
 
         Raises:
-            InputError: when the weights to begin with lack it; only adapters may be new.
+            InputError: when the initial weights lack it; only adapters may be new.
         """
         if self.stored is None:
             return None
@@ -101,23 +104,24 @@ class LanguageModel(lightning.LightningModule):
             raise InputError(f"init_from={self.init_from} lacks {name}: it is no whole model of this shape")
         return value
 
-    def forward(self, batch: Batch, head: HeadFunction) -> Tensor:
-        """`head(hidden states, batch)`: the one call that a pipeline takes over, where few ranks have hidden states.
+    def forward(self, batch: Batch, head_fn: HeadFunction) -> Tensor:
+        """`head_fn(hidden states, batch)`: the one call that a pipeline takes over, where few ranks have hidden states.
 
         Args:
             batch: see `Batch`.
-            head: a tensor of one value a row of the batch, or a scalar that is the sum of the rows' shares, so that a
-                pipeline may compute it in pieces.
+            head_fn: gives one value a row of the batch, or a scalar that is the sum of the rows' shares, so that a
+                pipeline can compute it by micro-batch.
         """
         assert self.decoder is not None
-        return head(self.decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch.get("branch_ids")), batch)
+        hidden = self.decoder(batch["tokens"], batch["document_ids"], branch_ids_BT=batch.get("branch_ids"))
+        return head_fn(hidden, batch)
 
     def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the labels, summed and divided by `label_count`."""
         assert self.decoder is not None
         hidden, labels = hidden.flatten(0, 1), batch["labels"].flatten()
         if batch.get("few_labels"):
-            # Where most positions have no label, their logits would be most of the work.
+            # Most positions have no label, and their logits would be most of the work.
             hidden, labels = hidden[labels != IGNORE], labels[labels != IGNORE]
         loss = self.decoder.output.cross_entropy(hidden, labels, self.z_loss, batch["label_count"])
         auxiliary = auxiliary_loss(self.decoder)
@@ -125,21 +129,23 @@ class LanguageModel(lightning.LightningModule):
 
     @torch.no_grad()
     def token_losses(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Negative log-likelihood in nats of every label, [B, T]."""
+        """Negative log-likelihood in nats of each label, [B, T]."""
         assert self.decoder is not None
         labels = batch["labels"]
         return -self.decoder.output.log_probabilities(hidden.flatten(0, 1), labels.flatten()).view_as(labels)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
-        """The mean over labels. Where batches hold unequally many, each brings its share of the step's as
-        `label_count`, so that the mean over batches and ranks is the mean over all labels of the step.
+        """Mean loss over the labels of the step.
+
+        Where batches have different numbers of labels, `label_count` is the step's count over its number of batches and
+        ranks, so that the mean over those is the mean over all labels of the step.
         """
         loss: Tensor = self({"label_count": (batch["labels"] != IGNORE).sum()} | batch, self.loss)
         self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         return loss
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimizer, over all that is trained; with several, a module steps them itself."""
+        """One optimizer over all trained parameters; a module with several steps them itself."""
         assert self.decoder is not None
         return [self.optimizer_factory.build(self.decoder.named_parameters())]
 
@@ -157,7 +163,7 @@ class LanguageModel(lightning.LightningModule):
         return optimizers, [{"scheduler": scheduler, "interval": "step"} for scheduler in schedulers]
 
     def on_train_start(self) -> None:
-        """Optimizer and schedule are those of the configuration, also where a checkpoint remembers others."""
+        """Set optimizer and schedule to the configuration, also where a checkpoint has other settings."""
         factor = self.schedule.factor(self.trainer.global_step, self.trainer.max_steps)
         each = zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, self._settings, strict=True)
         for optimizer, config, of_groups in each:
@@ -173,10 +179,10 @@ class LanguageModel(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip to `trainer.gradient_clip_val` by the global norm, and log that norm, which Lightning throws away.
+        """Clip to `trainer.gradient_clip_val` by the global norm, and log that norm, which Lightning discards.
 
-        Lightning's own clipping refuses fused optimizers under any mixed precision, for the sake of float16's loss
-        scaling, which this module does not use.
+        Lightning's own clipping refuses fused optimizers under any mixed precision because of float16's loss scaling,
+        which this module does not use.
         """
         norm = self.gradient_norm()
         self.log("train/gradient_norm", norm)
@@ -187,29 +193,34 @@ class LanguageModel(lightning.LightningModule):
             scale_gradients(self.parameters(), (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0))
 
     def gradient_norm(self, parameters: Iterable[nn.Parameter] | None = None) -> Tensor:
-        """2-norm of all gradients, or of some parameters'; a strategy that spreads them takes this over."""
+        """Global 2-norm of the gradients of all or some parameters; a strategy that shards them replaces this."""
         chosen = self.parameters() if parameters is None else parameters
         return torch.nn.utils.get_total_norm(p.grad for p in chosen if p.grad is not None)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        # The mean over accumulated batches and over ranks: those that share a batch share its loss.
+        # Mean over accumulated batches and ranks; ranks that share a batch share its loss.
         self.log("train/loss", self.step_loss, sync_dist=True)
         self.step_loss = torch.zeros((), device=self.device)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot train before a weight exists."""
+        """Refuse settings that cannot train before a weight exists."""
         self.preflight(self.trainer)
         self.make_metrics()
 
     def make_metrics(self) -> None:
-        """One metric for each source of the data, and one for all."""
-        sources = getattr(getattr(self.trainer, "datamodule", None), "source_names", [])
+        """Bits per byte of each source of the data, and of all."""
+        data = attached_data(self.trainer)
+        sources = data.source_names if isinstance(data, NamedSources) else []
         # A source may be called like a method of ModuleDict: "keys", "train".
         self.bits_per_byte.update({f"of {name}": BitsPerByte() for name in ["all", *sources]})
 
     def preflight(self, trainer: Any) -> None:
-        """Refuse what cannot train, from the configuration alone; a strategy asks before it starts processes."""
+        """Refuse settings that cannot train, before a strategy starts processes.
+
+        Raises:
+            InputError: for settings of trainer, schedule or optimizer that do not go together.
+        """
         if trainer.precision in ("16-mixed", "16-true"):
             raise InputError(
                 f"trainer.precision={trainer.precision}: float16 needs loss scaling, take bf16-mixed or 32-true"
@@ -217,15 +228,15 @@ class LanguageModel(lightning.LightningModule):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         warmup = self.schedule.warmup_steps
-        if self.norm_history is not None and not getattr(self.optimizer_factory, "fused", True):
-            raise InputError("spike_skip with an optimizer of fused=false: only the fused one can leave a step out")
+        if self.norm_history is not None and not self.optimizer_factory.fused:
+            raise InputError("spike_skip with an optimizer of fused=false: only the fused one can skip a step")
         if trainer.gradient_clip_algorithm not in (None, "norm"):
             raise InputError(
                 f"trainer.gradient_clip_algorithm={trainer.gradient_clip_algorithm.value}: only norm is supported"
             )
         if trainer.max_steps < 1:
             raise InputError(
-                f"trainer.max_steps={trainer.max_steps}: the schedule needs an end, give a number of steps"
+                f"trainer.max_steps={trainer.max_steps}: the schedule needs an end, set it to the number of steps"
             )
         if warmup > trainer.max_steps:
             raise InputError(
@@ -237,7 +248,7 @@ class LanguageModel(lightning.LightningModule):
         if isinstance(limit, int) and limit % batches:
             raise InputError(
                 f"trainer.limit_train_batches={limit} is no multiple of accumulate_grad_batches={batches}: an epoch "
-                "would end within an optimizer step"
+                "would end within an optimizer step, choose a multiple"
             )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -255,9 +266,9 @@ class LanguageModel(lightning.LightningModule):
         self._log_bits_per_byte("test")
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Nats and bytes of every window, for whoever writes them down."""
+        """Nats and bytes of each window, for `callbacks.Predictions`."""
         nats, in_bytes = self(batch, self.token_losses), batch["label_bytes"]
-        real = batch["sample"] >= 0  # the others fill the batch up
+        real = batch["sample"] >= 0  # the others are padding of the batch
         return {
             "sample": batch["sample"][real].tolist(),
             "source": batch["source"],
@@ -271,7 +282,7 @@ class LanguageModel(lightning.LightningModule):
 
     @torch.no_grad()
     def load_weights(self, checkpoint: dict[str, Any]) -> None:
-        """Take the weights of a checkpoint read whole, whatever layout wrote it."""
+        """Copy the weights of a whole checkpoint, of any layout."""
         self.on_load_checkpoint(checkpoint)
         self.configure_model()
         for name, parameter in self.named_parameters():
@@ -286,7 +297,7 @@ class LanguageModel(lightning.LightningModule):
         """Refuse a checkpoint of another shape before its tensors are copied."""
         saved, mine = checkpoint["decoder_config"], asdict(self.config)
         default = asdict(DecoderConfig(vocabulary_size=1))
-        saved = {key: saved.get(key, default[key]) for key in mine}  # what did not exist when it was written
+        saved = {key: saved.get(key, default[key]) for key in mine}  # keys newer than the checkpoint
         differing = [f"{key} {saved[key]} -> {mine[key]}" for key in mine if saved[key] != mine[key]]
         if differing:
             raise InputError(

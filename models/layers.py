@@ -1,9 +1,9 @@
-"""Normalization, feed-forward and rotary embedding: the parts of a decoder block that mix no positions.
+"""RMSNorm, SwiGLU and rotary position embedding (RoPE).
 
-Plain PyTorch without fused kernels: each layer reads as its equation, and `torch.compile` does the fusing
-where a compiler is at hand.
+Plain PyTorch without fused kernels: each layer reads as its equation, and `torch.compile` fuses where it is used; an
+eager step launches more kernels for it.
 
-Shape suffixes: B batch, T time (positions in a sequence), C model width, H heads, D head width, F hidden width.
+Shape suffixes: B batch, T time (positions in a sequence), C model width, H heads, D head width, F feed-forward width.
 """
 
 import math
@@ -51,9 +51,7 @@ class SwiGLU(nn.Module):
 
 
 def rotary_frequencies(config: DecoderConfig, device: torch.device | None = None) -> Tensor:
-    """Radians a position of each pair of channels, float32 [D / 2] (Su et al. 2021, section 3.2.2), stretched as
-    `rope_scaling` says.
-    """
+    """Rotary frequencies in radians per position, float32 [D / 2] (RoPE, Su et al. 2021, section 3.2.2)."""
     assert config.head_width is not None
     exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=device) / config.head_width
     frequencies = 1.0 / config.rope_theta**exponents
@@ -64,13 +62,13 @@ def rotary_frequencies(config: DecoderConfig, device: torch.device | None = None
         return frequencies / scaling.factor
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
     turns = scaling.original_positions * frequencies / (2 * math.pi)
-    # 1 where a wavelength fits into the trained context often enough to be left alone, 0 where hardly at all.
+    # 1 keeps the frequency: its wavelength fits often into the trained context. 0 divides it.
     keep = ((turns - low) / (high - low)).clamp(0, 1)
     return (1 - keep) * frequencies / scaling.factor + keep * frequencies
 
 
 def compute_dtype(parameter: Tensor) -> torch.dtype:
-    """Dtype of matrix products with a parameter: autocast's inside autocast, else its own."""
+    """Dtype of matrix products with a parameter: that of autocast where it is on, else the parameter's."""
     device = parameter.device.type
     is_mixed = device != "meta" and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if is_mixed else parameter.dtype
@@ -82,7 +80,7 @@ def rotary_angles(positions_BT: Tensor, config: DecoderConfig, dtype: torch.dtyp
     Args:
         positions_BT: integer position of each token within its document.
         config: gives the frequencies.
-        dtype: of queries and keys.
+        dtype: dtype of queries and keys.
 
     Returns:
         Two tensors [B, T, 1, D / 2], ready to broadcast over heads.
@@ -92,7 +90,7 @@ def rotary_angles(positions_BT: Tensor, config: DecoderConfig, dtype: torch.dtyp
 
 
 def rotate(x_BTHD: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each head's pairs (x[i], x[i + D/2]) by their angles: halves, not neighbors, as Hugging Face's Llama."""
+    """Rotary embedding of each head's pairs (x[i], x[i + D/2]): halves, not neighbors, as Hugging Face's Llama."""
     cosine, sine = angles
     first, second = x_BTHD.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

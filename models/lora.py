@@ -1,8 +1,8 @@
 """Low-rank adaptation (Hu et al. 2021): a frozen matrix plus a trained product of two thin ones.
 
-A LoRA layer is a `Linear` with two more parameters, so that the matrix keeps the name and the place it has in every
-checkpoint; a wrapper around the layer would rename it. Switching the adapter off gives the model it started from, which
-a preference loss may take as its reference for free.
+A LoRA layer is a `Linear` with two more parameters, so that the matrix keeps its name in every checkpoint; a wrapper
+around the layer would rename it. With the adapter off the layer is that of the initial model, which a preference loss
+can use as its reference for free. The price is that adapters cannot be stacked.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,12 @@ from common.errors import InputError
 
 @dataclass
 class LoRA:
-    """Which matrices are adapted, and how.
+    """LoRA settings: rank, scale and adapted layers.
 
     Args:
-        rank: of the added product; 8 is the paper's.
-        alpha: the product is scaled by alpha / rank.
-        targets: names of the adapted layers within a block; by default all of them (Dettmers et al. 2023 find all
-            needed).
+        rank: rank of the added product; 8 is the paper's.
+        alpha: numerator of the product's scale, alpha / rank.
+        targets: names of the adapted layers of a block; all of them by default (Dettmers et al. 2023, section 4).
 
     Raises:
         InputError: for a rank or scale that is not positive, or no target.
@@ -43,10 +42,10 @@ class LoRA:
 
 
 class LoRALinear(nn.Linear):
-    """x W^T + scale * (x A^T) B^T, with W frozen; shape suffixes I in, O out, R rank.
+    """Linear layer with a LoRA adapter: x W^T + scale * (x A^T) B^T, W frozen. Shape suffixes: I in, O out, R rank.
 
     Args:
-        like: the layer it takes the place of; its matrix is shared.
+        like: layer that it replaces; its matrix is shared.
         lora: rank and scale.
     """
 
@@ -67,12 +66,12 @@ class LoRALinear(nn.Linear):
 
     @torch.no_grad()
     def merged(self) -> Tensor:
-        """The matrix of an ordinary layer that computes the same, [O, I]."""
+        """Matrix with the adapter merged, [O, I]."""
         return merged(self.weight, self.lora_a, self.lora_b, self.scale)
 
 
 def merged(weight_OI: Tensor, lora_a_RI: Tensor, lora_b_OR: Tensor, scale: float) -> Tensor:
-    """The adapted matrix, computed in float32 and rounded once."""
+    """Matrix with the adapter merged, computed in float32 and rounded once."""
     product = lora_b_OR.float() @ lora_a_RI.float()
     return (weight_OI.float() + scale * product).to(weight_OI.dtype)
 
@@ -98,7 +97,7 @@ def add_lora(layers: nn.Module, lora: LoRA) -> None:
 
 @contextmanager
 def lora_disabled(model: nn.Module) -> Iterator[None]:
-    """The model without its adapters."""
+    """Context in which the adapters of a model are off."""
     layers = [module for module in model.modules() if isinstance(module, LoRALinear)]
     for layer in layers:
         layer.enabled = False

@@ -1,9 +1,9 @@
-"""A sparse mixture of experts in place of a feed-forward layer: each token is computed by a few of many.
+"""Sparse mixture of experts (MoE), dropless, with top-k routing.
 
-Dropless: every token reaches all of its experts whatever their load, so that a token's output never depends on the
-others in its batch; the price is products of unequal size, one expert after the other. Load is balanced by a loss over
-each row of tokens (DeepSeek-V2, Liu et al. 2024, section 2.2.3) rather than over a batch, which would make it depend
-on how batches are cut.
+Each token reaches all of its experts whatever their load, so that a token's output never depends on the others in its
+batch; the price is products of unequal size, one expert after the other. Load is balanced by a loss over each row of
+tokens (DeepSeek-V2, Liu et al. 2024, section 2.2.3) rather than over a batch, which would make it depend on the
+micro-batch size.
 
 Shape suffixes: N tokens, E experts, K active ones, C model width, F hidden width.
 """
@@ -16,13 +16,13 @@ from models.config import DecoderConfig
 
 
 class SparseFeedForward(nn.Module):
-    """Gated feed-forward layers of which a router chooses a few for each token (Mixtral, Jiang et al. 2024, eq. 1).
+    """Mixture of SwiGLU experts of which a router chooses a few per token (Mixtral, Jiang et al. 2024, eq. 1).
 
     Args:
-        config: with `experts`.
+        config: shape of the decoder, with `experts`.
 
     Attributes:
-        auxiliary_loss: balance and z loss of the last batch, to be added to the model's; a scalar with its gradient.
+        auxiliary_loss: load-balancing and z-loss of the last batch, a scalar with its gradient.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -38,7 +38,7 @@ class SparseFeedForward(nn.Module):
     def forward(self, x_BTC: Tensor) -> Tensor:
         x_NC = x_BTC.flatten(0, 1)
         logits_NE = self.router(x_NC)
-        # Which experts are chosen must not hang on bfloat16's rounding of their probabilities.
+        # The choice of experts must not depend on the rounding of bfloat16 probabilities.
         logits_NE = logits_NE.to(torch.promote_types(logits_NE.dtype, torch.float32))
         probabilities_NE = logits_NE.softmax(-1)
         weights_NK, chosen_NK = probabilities_NE.topk(self.experts.experts_per_token, dim=-1)
@@ -60,8 +60,10 @@ class SparseFeedForward(nn.Module):
         return torch.zeros_like(x_NC).index_add(0, tokens, weighted.to(x_NC.dtype))
 
     def _auxiliary(self, logits_NE: Tensor, probabilities_NE: Tensor, chosen_NK: Tensor, rows: int) -> Tensor:
-        """E times the sum over experts of (share of a row's tokens it got) x (its mean probability there), 1 where all
-        are equal (Fedus et al. 2021, eq. 4, by row); and the squared log-normalizer (Zoph et al. 2022, eq. 5).
+        """Load-balancing loss and router z-loss (Zoph et al. 2022, eq. 5).
+
+        By row, E * sum over experts of (share of the row's tokens) * (mean probability in the row), 1 where all are
+        equal (Fedus et al. 2021, eq. 4).
         """
         mean_BE = probabilities_NE.unflatten(0, (rows, -1)).mean(1)
         got_NE = torch.zeros_like(probabilities_NE).scatter_(1, chosen_NK, 1.0 / self.experts.experts_per_token)

@@ -8,8 +8,8 @@ Shape suffixes: T tokens of the row, N tokens of all its responses, A responses,
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -46,13 +46,13 @@ class PackedResponses:
     lengths: Tensor
     ends: Tensor | None
 
-    def to(self, device: torch.device) -> "PackedResponses":
+    def to(self, device: torch.device) -> Self:
         """The same row on a device."""
         tensors: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {
             name: None if x is None else x.to(device, non_blocking=True) for name, x in tensors.items()
         }
-        return PackedResponses(**moved)
+        return replace(self, **moved)
 
 
 def pack_responses(

@@ -15,7 +15,7 @@ from commands.lightning_cli import build_cli
 from common.run_folder import read_metrics
 from main import main
 from models.config import DecoderConfig
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from models.weights.single_file import write_safetensors
 from models.weights.source import WeightSource
 from tests.conftest import ROOT, Configure

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.experience import responses_for_rewards, scores_of
+from alignment.reinforcement.engines.base import Decoding, RolloutEngine
 from alignment.reinforcement.kl import best_of_n_kl
-from alignment.reinforcement.rollouts import RolloutEngine, roll_out
+from alignment.reinforcement.rollout_worker import responses_for_rewards, scores_of
+from alignment.reinforcement.rollouts import roll_out
 from alignment.rewards.base import Response, Reward
 from common.errors import InputError
 from models.decoder import Decoder
@@ -77,9 +78,8 @@ def rejection_sampling(
         InputError: for n below 1.
     """
     kl = best_of_n_kl(n)
-    rollouts = roll_out(
-        engine, policy, prompts, range(len(prompts)), n, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop
-    )
+    decoding = Decoding(max_new_tokens, sampling, stop)
+    rollouts = roll_out(engine, policy, prompts, range(len(prompts)), n, decoding)
     responses = responses_for_rewards(rollouts, rows, tokenizer)
     scores = scores_of(reward, responses, "reward")
     best = best_of_n(scores, n)

@@ -18,47 +18,18 @@ from alignment.comparison.intervals import Interval, bootstrap, wilson, wins
 from alignment.reinforcement.kl import best_of_n_kl
 from alignment.rewards.base import Response
 from models.decoder import Decoder
-from models.losses import token_divergence, token_log_probabilities
+from models.packed_batch import pack_responses, response_states, sum_by_response
 
 
-@dataclass
-class Packed:
-    """Answers with their prompts, end to end in one row.
-
-    Attributes:
-        tokens, document_ids: int64 [1, T].
-        numbers: of the answers, in all.
-        before: int64 [N], the place before each token of an answer, whose hidden state predicts it.
-        answers: int64 [N], which answer of the row each of these tokens is of.
-    """
-
-    tokens: Tensor
-    document_ids: Tensor
-    numbers: range
-    before: Tensor
-    responses: Tensor
-
-
-def packed(responses: Sequence[Response], batch_tokens: int, device: torch.device) -> Iterator[Packed]:
-    """Rows of at most `batch_tokens` tokens, unless one answer has more."""
+def rows_of(responses: Sequence[Response], batch_tokens: int) -> Iterator[range]:
+    """Numbers of responses computed together: at most `batch_tokens` tokens, unless one response alone has more."""
     start = 0
     while start < len(responses):
         stop, size = start, 0
         while stop < len(responses) and (stop == start or size + _length(responses[stop]) <= batch_tokens):
             size += _length(responses[stop])
             stop += 1
-        microbatch = responses[start:stop]
-        lengths = torch.tensor([_length(one) for one in microbatch])
-        new = torch.tensor([len(one.tokens) for one in microbatch])
-        ends = lengths.cumsum(0) - 1
-        within = torch.cat([torch.arange(count) for count in new.tolist()])
-        yield Packed(
-            torch.tensor([token for one in microbatch for token in (*one.prompt, *one.tokens)], device=device)[None],
-            torch.repeat_interleave(torch.arange(len(microbatch)), lengths)[None].to(device),
-            range(start, stop),
-            (torch.repeat_interleave(ends - new, new) + within).to(device),
-            torch.repeat_interleave(torch.arange(len(microbatch)), new),
-        )
+        yield range(start, stop)
         start = stop
 
 
@@ -70,22 +41,29 @@ def _length(response: Response) -> int:
 def kl_estimates(
     decoder: Decoder, reference: Decoder, responses: Sequence[Response], temperature: float, batch_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """Two estimates of KL(model || reference) from each answer, in nats, float64 [A] both.
+    """Two estimates of KL(model || reference) from each response, in nats, float64 [A] both.
 
-    The sum over an answer's tokens of the exact divergence of the next token (Amini et al. 2025: the same mean as the
-    second and less variance, never negative), and the log-ratio of the whole answer. Answers are samples of the model.
+    The sum over a response's tokens of the exact KL of the next token (Amini et al. 2025: the same mean as the second
+    and less variance, never negative), and the log-ratio of the whole response. Responses are samples of the model.
+
+    Args:
+        decoder, reference: language models on one device.
+        responses: samples of the first.
+        temperature: at which they were sampled.
+        batch_tokens: tokens computed together.
     """
     exact, sampled = torch.zeros(2, len(responses), dtype=torch.float64)
     if decoder is reference:
         return exact, sampled
-    for row in packed(responses, batch_tokens, decoder.tok_embeddings.weight.device):
-        labels = row.tokens[0, row.before + 1]
-        p, q = (model(row.tokens, row.document_ids)[0, row.before] / temperature for model in (decoder, reference))
-        heads = decoder.output.weight, reference.output.weight
-        numbers = row.responses + row.numbers.start
-        exact.index_add_(0, numbers, token_divergence(p, heads[0], q, heads[1]).double().cpu())
-        ratios = token_log_probabilities(p, heads[0], labels) - token_log_probabilities(q, heads[1], labels)
-        sampled.index_add_(0, numbers, ratios.double().cpu())
+    for numbers in rows_of(responses, batch_tokens):
+        chosen = [responses[number] for number in numbers]
+        row = pack_responses([(response.prompt, [response.tokens]) for response in chosen])
+        row = row.to(decoder.tok_embeddings.weight.device)
+        p, q = (response_states(model, row) / temperature for model in (decoder, reference))
+        kl_T = decoder.output.kl(p, reference.output, q)
+        ratios_T = decoder.output.log_probabilities(p, row.targets) - reference.output.log_probabilities(q, row.targets)
+        exact[numbers.start : numbers.stop] = sum_by_response(kl_T.double(), row).cpu()
+        sampled[numbers.start : numbers.stop] = sum_by_response(ratios_T.double(), row).cpu()
     return exact, sampled
 
 

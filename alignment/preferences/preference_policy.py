@@ -10,16 +10,17 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
+from alignment.named_means import NamedMeans, StepMeans
+from alignment.preferences.checks import refuse_trained_adapter, refuse_z_loss, require_adapter, require_pairs
 from alignment.preferences.losses import Pairs, PreferenceLoss, expected_loss
 from alignment.preferences.precomputed_reference import load_precomputed, precompute
-from alignment.preferences.reward_model import refuse_z_loss, require_pairs
+from common.constants import IGNORE
 from common.errors import InputError
-from models.decoder import Decoder, auxiliary_loss, materialize
+from models.decoder import Decoder, auxiliary_loss
+from models.initialization import materialize
 from models.language_model import Batch, LanguageModel
 from models.lora import lora_disabled
-from models.losses import IGNORE, token_divergence, token_log_probabilities
 
 Reference = Literal["precomputed", "online", "adapter_off"]
 
@@ -48,12 +49,9 @@ class PreferencePolicy(LanguageModel):
         self.reference_decoder: Decoder | None = None
         self.reference_key: str | None = None
         self._key_in_checkpoint: str | None = None
-        self.means = nn.ModuleDict()
-        self._step: dict[str, Tensor] = {}
-        if loss.needs_reference and reference == "adapter_off" and self.config.lora is None:
-            raise InputError(
-                "reference=adapter_off: there is no adapter, give model.init_args.lora or take precomputed"
-            )
+        self.means, self.step_means = NamedMeans(), StepMeans()
+        if loss.needs_reference:
+            require_adapter(reference, self.config, instead="precomputed")
 
     @property
     def needs_precomputed(self) -> bool:
@@ -64,13 +62,8 @@ class PreferencePolicy(LanguageModel):
         """Refuse data without pairs."""
         super().preflight(trainer)
         require_pairs(self, trainer)
-        if self.preference_loss.needs_reference and self.reference == "adapter_off":
-            stored = cast(Any, self.stored)
-            if stored is not None and stored.config.get("lora") is not None:
-                raise InputError(
-                    f"reference=adapter_off: init_from={stored.path} holds an adapter already, without which it is "
-                    "another model; merge it by `main.py convert`, or take precomputed or online"
-                )
+        if self.preference_loss.needs_reference:
+            refuse_trained_adapter(self.reference, self.stored, instead="precomputed or online")
 
     def setup(self, stage: str) -> None:
         """Ask the data for what the loss needs."""
@@ -137,7 +130,7 @@ class PreferencePolicy(LanguageModel):
 
     def _sum_by_response(self, decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
         learned = batch["labels"] != IGNORE
-        tokens = token_log_probabilities(hidden[learned], decoder.output.weight, batch["labels"][learned])
+        tokens = decoder.output.log_probabilities(hidden[learned], batch["labels"][learned])
         return tokens.new_zeros(len(batch["lengths"])).index_add(0, batch["response_ids"][learned], tokens)
 
     @torch.no_grad()
@@ -183,14 +176,12 @@ class PreferencePolicy(LanguageModel):
         loss = loss if auxiliary is None else loss + auxiliary
         self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         for name, values in self.describe(pairs).items():
-            mean = values.float().mean() / self.trainer.accumulate_grad_batches
-            self._step[name] = self._step.get(name, torch.zeros((), device=self.device)) + mean
+            self.step_means.add(name, values, 1 / self.trainer.accumulate_grad_batches)
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)
-        self.log_dict({f"train/{name}": value for name, value in self._step.items()}, sync_dist=True)
-        self._step = {}
+        self.step_means.log_to(self)
 
     @torch.no_grad()
     def describe(self, pairs: Pairs) -> dict[str, Tensor]:
@@ -222,43 +213,29 @@ class PreferencePolicy(LanguageModel):
         reference = self.reference_log_probabilities(batch)
         pairs = self.pairs(batch, self(batch, self.response_log_probabilities), reference)
         for name, values in ({"loss": expected_loss(self.preference_loss, pairs)} | self.describe(pairs)).items():
-            self._mean(name).update(values[real])
+            self.means.add(name, values[real])
         if reference is not None and self.reference != "precomputed":
-            self._mean("kl_per_token").update(*self.kl_from_reference(batch, real))
+            self.means.add("kl_per_token", self.kl_from_reference(batch, real))
 
-    def _mean(self, name: str) -> MeanMetric:
-        key = name.replace(".", "_")
-        if key not in self.means:
-            self.means[key] = MeanMetric().to(self.device)
-        return cast(MeanMetric, self.means[key])
-
-    def kl_from_reference(self, batch: Batch, real: Tensor) -> tuple[Tensor, Tensor]:
-        """KL(policy || reference) of the next token at every place of the real answers, in nats, and the weight of
-        each.
-        """
+    def kl_from_reference(self, batch: Batch, real: Tensor) -> Tensor:
+        """Exact KL(policy || reference) of the next token at every place of the real responses, in nats."""
         each = len(batch["lengths"]) // len(batch["example"])
         response = batch["response_ids"].clamp(min=0)
         learned = (batch["labels"] != IGNORE) & real[response // each] & (response % each < 2)
         reference, reference_hidden = self._reference_hidden(batch)
 
         def kl(hidden: Tensor, batch: Batch) -> Tensor:
-            policy = cast(Decoder, self.decoder)
-            return token_divergence(
-                hidden[learned], policy.output.weight, reference_hidden[learned], reference.output.weight
-            )
+            head = cast(Decoder, self.decoder).output
+            return head.kl(hidden[learned], reference.output, reference_hidden[learned])
 
-        values = self(batch, kl)
-        return values, torch.ones_like(values)
+        values: Tensor = self(batch, kl)
+        return values
 
     def on_validation_epoch_end(self) -> None:
-        self._log_means("validation")
+        self.means.log_to(self, "validation")
 
     def on_test_epoch_end(self) -> None:
-        self._log_means("test")
-
-    def _log_means(self, stage: str) -> None:
-        for name, metric in self.means.items():
-            self.log(f"{stage}/{name}", cast(MeanMetric, metric))
+        self.means.log_to(self, "test")
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Log-probabilities of every pair, for whoever writes them down."""

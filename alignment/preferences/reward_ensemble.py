@@ -12,11 +12,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from alignment.preferences.checks import require_pairs
 from alignment.preferences.losses import bradley_terry
 from alignment.preferences.pair_evaluation import Batch, PairEvaluation
-from alignment.preferences.reward_model import require_pairs, response_scores
+from alignment.preferences.reward_model import response_scores
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, materialize
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import materialize
 
 
 class RewardEnsemble(PairEvaluation):

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 
+from alignment.named_means import StepMeans
+from alignment.preferences.checks import refuse_z_loss, require_pairs
 from alignment.preferences.losses import bradley_terry
 from alignment.preferences.pair_evaluation import PairEvaluation, describe
 from common.errors import InputError
@@ -49,7 +50,7 @@ class RewardModel(PairEvaluation, LanguageModel):
         if not 0 <= center_rewards < math.inf:
             raise InputError(f"center_rewards={center_rewards}: must be a number, not negative")
         self.use_margin, self.center_rewards = use_margin, center_rewards
-        self._step: dict[str, Tensor] = {}
+        self.step_means = StepMeans()
 
     def preflight(self, trainer: Any) -> None:
         """Refuse data without pairs."""
@@ -84,7 +85,7 @@ class RewardModel(PairEvaluation, LanguageModel):
         share = 1 / self.trainer.accumulate_grad_batches
         self.step_loss = self.step_loss + loss.detach() * share
         for name, values in describe(chosen.detach(), rejected.detach()).items():
-            self._step[name] = self._step.get(name, torch.zeros((), device=self.device)) + values.mean() * share
+            self.step_means.add(name, values, share)
         return loss
 
     def pair_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -99,25 +100,9 @@ class RewardModel(PairEvaluation, LanguageModel):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)
-        self.log_dict({f"train/{name}": value for name, value in self._step.items()}, sync_dist=True)
-        self._step = {}
+        self.step_means.log_to(self)
 
 
 def response_scores(decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
-    """The scalar output at the last token of every answer, float32 [A]."""
-    weight = decoder.output.weight
-    whole = weight.to_local() if isinstance(weight, DTensor) else weight
-    return nn.functional.linear(hidden.flatten(0, 1)[batch["ends"]], whole).squeeze(-1).float()
-
-
-def require_pairs(module: Any, trainer: Any) -> None:
-    """Refuse data without pairs."""
-    data = getattr(trainer, "datamodule", None)
-    if data is not None and not hasattr(data, "every_pair"):
-        raise InputError(f"{type(module).__name__} learns from pairs: take datamodules.PreferenceData for data")
-
-
-def refuse_z_loss(module: LanguageModel) -> None:
-    """Refuse a term of next-token prediction where nothing is predicted."""
-    if module.z_loss:
-        raise InputError(f"z_loss={module.z_loss}: {type(module).__name__} has no next-token loss, leave it at 0")
+    """Scalar output at the last token of every response, float32 [A]."""
+    return decoder.output.scores(hidden.flatten(0, 1)[batch["ends"]])

@@ -35,13 +35,13 @@ class TokenRewards:
     Attributes:
         rewards: float [T], a reward a token; an answer's score is on its last one.
         lengths: int64 [A], tokens of every answer.
-        group: answers to each prompt.
+        group_size: answers to each prompt.
         values: [T], a critic's expectation before each token of what is still to come, where there is a critic.
     """
 
     rewards: Tensor
     lengths: Tensor
-    group: int = 1
+    group_size: int = 1
     values: Tensor | None = None
 
 
@@ -220,7 +220,7 @@ def sum_by_response(values_T: Tensor, lengths_A: Tensor) -> Tensor:
 
 def by_prompt(rewarded: TokenRewards) -> Tensor:
     """Rewards of whole answers, [prompts, G]."""
-    return sum_by_response(rewarded.rewards, rewarded.lengths).view(-1, rewarded.group)
+    return sum_by_response(rewarded.rewards, rewarded.lengths).view(-1, rewarded.group_size)
 
 
 def to_tokens(advantages: Tensor, rewarded: TokenRewards) -> AdvantageEstimate:

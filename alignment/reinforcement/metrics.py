@@ -7,6 +7,7 @@ of them held, and watching costs one small reduction.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,3 +159,26 @@ def correlation(x: Tensor, y: Tensor, reduce: Reduce = no_reduction) -> float:
     x, y = (values - total / count for values, total in zip((x, y), totals, strict=True))
     xy, xx, yy = reduce(torch.stack(((x * y).sum(), (x * x).sum(), (y * y).sum()))).tolist()
     return xy / math.sqrt(xx * yy) if xx * yy > 0 else 0.0
+
+
+def sample_rows(experience: ExperienceBatch, count: int, tokenizer: Any) -> list[dict[str, Any]]:
+    """The first responses of a batch with their metrics, one dictionary each.
+
+    Args:
+        experience: the batch.
+        count: responses at most.
+        tokenizer: decodes prompts.
+    """
+    responses, lengths = experience.responses[:count], experience.rollouts.lengths.to(experience.scores.device)
+    columns: dict[str, list[Any]] = {
+        "prompt": [tokenizer.decode(response.prompt) for response in responses],
+        "continuation": [response.text for response in responses],
+        "reward": experience.scores[:count].tolist(),
+    }
+    if experience.monitored_reward is not None:
+        columns["monitored_reward"] = experience.monitored_reward[:count].tolist()
+    if experience.log_ratio is not None:
+        columns["kl"] = sum_by_response(experience.log_ratio, lengths)[:count].tolist()
+    columns["tokens"] = [len(response.tokens) for response in responses]
+    columns["finish"] = [response.finish for response in responses]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,20 +1,20 @@
-"""Which answers an update learns from, and in which pieces they go through the models.
+"""Mini-batches of a batch of rollouts, and the micro-batches by a budget of tokens in which models compute them.
 
-Both are functions of sample numbers and sizes alone. An answer's minibatch does not depend on which rank holds it, so
-that any number of ranks makes the same updates; pieces have a budget of tokens instead of answers, because short
-answers and long ones cost differently, and every rank runs equally many, because ranks that share parameters run in
+Both are functions of sample numbers and sizes alone. A response's mini-batch does not depend on which rank holds it, so
+that any number of ranks makes the same updates; micro-batches have a budget of tokens instead of responses, because
+short and long responses cost differently, and every rank runs equally many, because ranks that share parameters run in
 step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 import xxhash
 from torch import Tensor
 
-from alignment.reinforcement.advantages import Reduce
-from alignment.reinforcement.rollouts import Rollouts
+from alignment.reinforcement.advantages import Reduce, no_reduction
+from alignment.reinforcement.rollouts import PackedRollouts, Rollouts
 from common.errors import InputError
 
 
@@ -84,7 +84,7 @@ def split_minibatches(
     dealt: list[list[int]] = [[] for _ in range(optimization.minibatches)]
     for number, is_kept in enumerate(kept.tolist()):
         if is_kept:
-            position = rollouts.samples[number] * rollouts.group + number % rollouts.group
+            position = rollouts.samples[number] * rollouts.group_size + number % rollouts.group_size
             dealt[minibatch_of(position, optimization.minibatches, seed, epoch)].append(number)
     lengths = rollouts.lengths
     counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in dealt]
@@ -136,3 +136,34 @@ def split_microbatches(rollouts: Rollouts, chosen: Iterable[int], budget: int) -
         found[fitting] += bundle
         room[fitting] -= size
     return found
+
+
+class ChunkedForward:
+    """Forward passes without gradient over all responses, micro-batch by micro-batch; every rank makes equally many.
+
+    Args:
+        rollouts: responses of this rank.
+        budget: tokens of a micro-batch.
+        device: device of the models.
+        max_over_ranks: maximum of all ranks' counts.
+    """
+
+    def __init__(
+        self, rollouts: Rollouts, budget: int, device: torch.device, max_over_ranks: Reduce = no_reduction
+    ) -> None:
+        shortest = min(range(len(rollouts)), key=lambda number: rollouts.size([number]))
+        microbatches = split_microbatches(rollouts, range(len(rollouts)), budget)
+        # A rank that has nothing left to compute still takes part in gathering the weights.
+        count = int(max_over_ranks(torch.tensor(len(microbatches), device=device)))
+        idle = [[shortest]] * (count - len(microbatches))
+        self.packed = [rollouts.pack(microbatch, device) for microbatch in [*microbatches, *idle]]
+        self.tokens = int(rollouts.lengths.sum())
+        self.device = device
+
+    @torch.no_grad()
+    def __call__(self, model: Callable[[PackedRollouts], Tensor]) -> Tensor:
+        """Values of `model` for every token of the responses, float32 [T]."""
+        found = torch.zeros(self.tokens, device=self.device)
+        for packed in self.packed:
+            found[packed.source] = model(packed).to(found)
+        return found

@@ -16,7 +16,7 @@ from torch import Tensor
 from alignment.reinforcement.advantages import Reduce, no_reduction, response_of
 from common.errors import InputError
 
-Aggregation = Literal["token_mean", "sequence_mean", "constant_length"]
+Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "constant_length"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class ClippedPolicyLoss:
         clip_high: up to 1 + clip_high; null takes `clip`. DAPO's 0.28 lets unlikely tokens grow (Yu et al. 2025,
             section 3.1).
         aggregation: `token_mean` over all tokens of the batch (PPO; DAPO, section 3.3); `sequence_mean`, the mean over
-            answers of their means (GRPO); `constant_length`, the mean over answers of their sums divided by the longest
+            responses of their means (GRPO); `sequence_sum`, the mean over responses of their sums (REINFORCE, RLOO:
+            Ahmadian et al. 2024, eq. 8); `constant_length`, the mean over answers of their sums divided by the longest
             answer there could be (Dr.GRPO: Liu et al. 2025, section 3.1).
         importance_cap: weigh tokens by trainer's over sampler's probability, at most this (truncated importance
             sampling: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training", 2);

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.experience import ExperienceBatch, critic_values
+from alignment.reinforcement.experience import ExperienceBatch
 from alignment.reinforcement.kl import KLPenalty, estimate
 from alignment.reinforcement.metrics import DistributedMeans
 from alignment.reinforcement.minibatches import Minibatch
+from alignment.reinforcement.models import critic_values
 from alignment.reinforcement.policy_loss import (
     ClippedPolicyLoss,
     clipped_value_loss,
@@ -23,7 +24,7 @@ from alignment.reinforcement.policy_loss import (
     token_weights,
 )
 from models.decoder import Decoder, auxiliary_loss
-from models.losses import token_log_probabilities_and_entropies
+from models.packed_batch import response_states
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class PPOLoss:
         """
         packed = experience.rollouts.pack(microbatch or [0], experience.advantages.device)
         at, counts = packed.source, float(bool(microbatch))
-        hidden_TC = packed.hidden(actor) / self.temperature
-        new, entropy = token_log_probabilities_and_entropies(hidden_TC, actor.output.weight, packed.targets)
+        hidden_TC = response_states(actor, packed) / self.temperature
+        new, entropy = actor.output.log_probabilities_and_entropies(hidden_TC, packed.targets)
         if experience.fills_old and microbatch:
             experience.old[at] = new.detach().float()
         old = new.detach() if experience.fills_old else experience.old[at]

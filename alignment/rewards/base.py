@@ -7,8 +7,9 @@ whatever it was drawn together with.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -38,6 +39,19 @@ class Response:
 
 class Reward(ABC):
     """A number for every answer."""
+
+    def open_weights(  # noqa: B027 (most rewards have no weights)
+        self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]
+    ) -> None:
+        """Open the weights of a model that scores, before processes start.
+
+        Args:
+            tokenizer: tokenizer of the data.
+            tokenizer_of: tokenizer of the run or file at a path.
+
+        Raises:
+            InputError: for weights that are missing, of another kind or of another tokenizer.
+        """
 
     def prepare(self, device: torch.device) -> None:  # noqa: B027 (most rewards have nothing to load)
         """Load what scoring needs, such as a reward model, once and before the first answer."""

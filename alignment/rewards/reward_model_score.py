@@ -6,15 +6,19 @@ policy's own spelling of a text, which it may never have been trained on.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignment.rewards.base import Response, Reward
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, materialize
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import materialize
+from models.packed_batch import group_by_prompt, pack_responses, response_scores
+from models.weights.source import WeightSource
 
 ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, so that there are few shapes to compile kernels for."""
@@ -59,8 +63,19 @@ class RewardModelScore(Reward):
         self.end: int | None = None
         self.decoder: Decoder | None = None
 
+    def open_weights(self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]) -> None:
+        """Open the weights of `init_from`, see `Reward.open_weights`."""
+        path = Path(self.init_from)
+        source = WeightSource(path)
+        if tokenizer_of(path).model != tokenizer.model:
+            raise InputError(
+                f"reward.init_from={path}: it has another tokenizer than the data's, train a reward model from the "
+                "same base"
+            )
+        self.load_from(source, tokenizer.eos)
+
     def load_from(self, stored: Any, end: int) -> None:
-        """Take the weights of `init_from`, which whoever may open files has opened.
+        """Take the weights of a source that is open.
 
         Args:
             stored: has `whole_config()`, and `merged(name)` for every parameter of the decoder.
@@ -86,7 +101,7 @@ class RewardModelScore(Reward):
         if self.decoder is not None:
             return
         if self.stored is None:
-            raise InputError(f"reward.init_from={self.init_from}: its weights were not opened, call begin_from first")
+            raise InputError(f"reward.init_from={self.init_from}: its weights are not open, call open_weights first")
         with torch.device("meta"):
             decoder = Decoder(self.stored.whole_config())
         decoder = decoder.requires_grad_(False).to(self.dtype).eval()
@@ -151,30 +166,7 @@ class RewardModelScore(Reward):
             yield batch
 
     def _score(self, sequences: Sequence[tuple[tuple[int, ...], list[int]]]) -> Tensor:
-        """Scores of answers of which those to one prompt are neighbors, float32 [A] on the CPU."""
+        """Scores of responses of which those to one prompt are neighbors, float32 [A] on the CPU."""
         assert self.decoder is not None
-        tokens: list[int] = []
-        documents: list[int] = []
-        branches: list[int] = []
-        ends: list[int] = []
-        last: tuple[int, ...] | None = None
-        branch = document = 0
-        for prompt, response in sequences:
-            # A branch begins with a copy of the prompt's last token, as `PreferenceData` lays pairs out.
-            parts = [(list(prompt[:-1]), 0)] if prompt != last else []
-            branch, document = (branch + 1, document) if prompt == last else (1, document + 1)
-            for part, which in [*parts, ([prompt[-1], *response], branch)]:
-                tokens += part
-                documents += [document] * len(part)
-                branches += [which] * len(part)
-            ends.append(len(tokens) - 1)
-            last = prompt
-        padding = -len(tokens) % ROUND_TO
-        tokens, branches = tokens + [0] * padding, branches + [0] * padding
-        documents += [document + 1] * padding
-        device = self.decoder.output.weight.device
-        rows = (torch.tensor(row, device=device)[None] for row in (tokens, documents, branches))
-        tokens_BT, document_ids_BT, branch_ids_BT = rows
-        hidden_TC = self.decoder(tokens_BT, document_ids_BT, branch_ids_BT=branch_ids_BT)[0]
-        last_AC = hidden_TC[torch.tensor(ends, device=device)]
-        return nn.functional.linear(last_AC, self.decoder.output.weight).squeeze(-1).float().cpu()
+        row = pack_responses(group_by_prompt(sequences), keep_last_token=True, multiple=ROUND_TO)
+        return response_scores(self.decoder, row.to(self.decoder.output.weight.device)).cpu()

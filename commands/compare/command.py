@@ -21,7 +21,6 @@ from alignment.rewards.base import Response, Reward
 from alignment.rewards.reward_model_score import RewardModelScore
 from callbacks.reports.comparison_report import ANSWERS, COMPARISON, write_comparison_report
 from commands.compare.answer_cache import ComparedAnswers, Made
-from commands.decoders import inference_device, load_decoder
 from common.errors import InputError
 from common.path_lists import PathList, path_list
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
@@ -31,8 +30,10 @@ from datamodules.conversations.rows import FileRows, Row, Rows
 from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
 from models.decoder import Decoder
+from models.device import default_device
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
+from models.weights.load import load_decoder
 from models.weights.source import WeightSource
 
 KEPT = "by_model"
@@ -120,7 +121,7 @@ def compare_models(
     for judge in judges.values():
         for _, row in asked:
             judge.check(row)
-    device, dtype = inference_device(), getattr(torch, precision)
+    device, dtype = default_device(), getattr(torch, precision)
     sampling = Sampling(temperature=temperature, seed=seed)
 
     asked_often = [prompt for prompt in asked for _ in range(samples)]

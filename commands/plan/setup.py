@@ -18,7 +18,7 @@ from strategies.planner.hardware import Hardware
 from strategies.planner.layout_search import refusal
 from strategies.planner.training_setup import TrainingSetup
 
-MODELS = ("models.LanguageModel", "models.language_model.LanguageModel")
+MODELS = tuple(f"models.{name}" for name in ("LanguageModel", "language_model.LanguageModel", "SFT", "sft.SFT"))
 STRATEGIES = ("strategies.TensorParallelStrategy", "strategies.PipelineParallelStrategy")
 OPTIMIZERS = {
     "models.AdamW": "AdamW",
@@ -45,9 +45,7 @@ def setup_of(
     """
     trainer, model, data = configuration["trainer"], configuration["model"], configuration["data"]
     if model["class_path"] not in MODELS:
-        raise InputError(
-            f"model={model['class_path']}: plan knows what models.LanguageModel costs (pretraining and fine-tuning)"
-        )
+        raise InputError(f"model={model['class_path']}: plan knows what models.LanguageModel and models.SFT cost")
     arguments = model["init_args"]
     if arguments.get("decoder") is None:
         raise InputError("model.init_args.decoder: plan needs the model's shape, give it beside init_from")
@@ -69,7 +67,7 @@ def setup_of(
     is_pipeline = strategy["class_path"].endswith("PipelineParallelStrategy") and accepted
     schedule = find_schedule(layout.get("schedule") or "1f1b")
     precision = precision_of(configuration, hardware)
-    optimizer = arguments["optimizer"]["class_path"]
+    optimizer = (arguments["optimizer"] or {"class_path": "models.AdamW"})["class_path"]  # null is SFT's default
     if optimizer not in OPTIMIZERS:
         raise InputError(
             f"optimizer={optimizer}: plan knows the state of {', '.join(sorted(set(OPTIMIZERS.values())))}"

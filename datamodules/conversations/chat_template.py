@@ -1,4 +1,4 @@
-"""Chat templates: from messages to token ids, and which of them are learned.
+"""Chat templates: messages to token ids, with a mask of the tokens that are trained on.
 
 A template is Jinja, as the ecosystem writes it, and its output is a string; tokens are what counts. Encoding that
 string whole would let a user's text forge control tokens, and would merge pieces across the place where generation

@@ -1,4 +1,4 @@
-"""Examples on disk: token ids in segments, read through memory maps.
+"""Example store: token ids of examples in segments, memory-mapped.
 
 An instruction is one segment with a mark on each token that is learned. A preference is a prompt and its answers,
 each a segment of its own, so that the prompt can be computed once for all of them. Made once, whole or not at all,

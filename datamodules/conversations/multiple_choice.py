@@ -1,4 +1,4 @@
-"""Multiple-choice questions: rows in the shapes of public benchmarks, and the tokens whose likelihood answers them.
+"""Multiple-choice questions: rows in the shapes of public benchmarks, and the tokens whose likelihood is compared.
 
 Text, delimiters and the place where an answer's tokens begin are those of lm-evaluation-harness, so that accuracies can
 be laid beside published ones. A question's context is computed once for all of its answers wherever they leave its
@@ -93,14 +93,14 @@ def encode(asked: Question, tokenizer: Tokenizer) -> list[tuple[list[int], list[
     return pairs
 
 
-def shorten(context: list[int], answer: list[int], most: int) -> tuple[list[int], list[int]]:
-    """At most `most` tokens: the context loses its beginning, then the answer its own."""
-    answer = answer[-(most - 1) :]
-    return context[-(most - len(answer)) :], answer
+def shorten(context: list[int], answer: list[int], max_tokens: int) -> tuple[list[int], list[int]]:
+    """At most `max_tokens` tokens: the context loses its beginning, then the answer its own."""
+    answer = answer[-(max_tokens - 1) :]
+    return context[-(max_tokens - len(answer)) :], answer
 
 
 def question_batches(
-    asked: Iterable[list[tuple[list[int], list[int]]]], tokens: int, pad: int, most: int
+    asked: Iterable[list[tuple[list[int], list[int]]]], tokens: int, pad: int, max_tokens: int
 ) -> Iterator[dict[str, Any]]:
     """Batches of about so many tokens in one row [1, T]; answers are numbered through all questions.
 
@@ -108,7 +108,7 @@ def question_batches(
         asked: of every question, what `encode` gave.
         tokens: in a batch, unless one question has more.
         pad: fills the row.
-        most: tokens of a context with one answer.
+        max_tokens: tokens of a context with one answer.
 
     Yields:
         `tokens`, `labels`, `document_ids`, `branch_ids`, `response_ids` [1, T], `response_ids` as numbers
@@ -118,7 +118,7 @@ def question_batches(
     numbers: list[int] = []
     count = 0
     for pairs in asked:
-        shortened = [shorten(context, answer, most) for context, answer in pairs]
+        shortened = [shorten(context, answer, max_tokens) for context, answer in pairs]
         for part, chosen in _documents(shortened):
             if parts and sum(len(p["tokens"]) for p in parts) + len(part["tokens"]) > tokens:
                 yield _batch(parts, numbers, pad)
@@ -145,11 +145,11 @@ def _batch(parts: list[Part], numbers: list[int], pad: int) -> dict[str, Any]:
     return stack([fill_row(parts, length, pad)]) | {"number": torch.tensor(numbers)}
 
 
-def text_windows(ids: list[int], first: int, most: int) -> Iterator[tuple[list[int], list[int]]]:
+def text_windows(ids: list[int], first: int, max_tokens: int) -> Iterator[tuple[list[int], list[int]]]:
     """(context, tokens to score) so that every token of a text is scored once: the first after `first`, later windows
     after the last token of the one before, what is left at the end after a whole window, as the harness's rolling
     likelihood.
     """
-    for start in range(0, len(ids), most):
-        end = min(start + most, len(ids))
-        yield ids[end - most - 1 : start] if start else [first], ids[start:end]
+    for start in range(0, len(ids), max_tokens):
+        end = min(start + max_tokens, len(ids))
+        yield ids[end - max_tokens - 1 : start] if start else [first], ids[start:end]

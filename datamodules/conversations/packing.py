@@ -1,4 +1,4 @@
-"""From examples to batches without padding: rows filled with whole conversations, pairs laid side by side.
+"""Sequence packing: rows filled with whole conversations, and preference pairs laid end to end.
 
 Conversations of different length in a rectangle waste half of it. Rows here hold as many whole ones as fit, each a
 document of its own that attends to nothing else and counts its positions from zero. A pair is a document with

@@ -1,4 +1,4 @@
-"""What a row says: a conversation to learn from, a prompt with a better and a worse answer, or a prompt alone.
+"""Row formats: instruction, preference and prompt rows recognized by their keys.
 
 Every public data set spells this differently; the spellings that are read here are those of the formats' own
 documentation. A row that says neither is dropped under a reason, never repaired by guessing.

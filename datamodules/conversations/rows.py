@@ -1,4 +1,4 @@
-"""Rows of instruction and preference data: read from files, or made from the Python source that is on any machine.
+"""Row sources: instruction and preference rows read from files, or made from Python docstrings.
 
 A row is a plain dictionary whatever it came from, and says what it is by its keys, as the public data sets do. What
 cannot be a conversation becomes a reason, counted like every other document dropped.
@@ -47,7 +47,7 @@ class _RowFiles(Files):
             return Document(None, reason="no_object")
         return unless_surrogates(json.dumps(value, ensure_ascii=False, default=str))
 
-    def _read_table(self, schema: pyarrow.Schema, batches: Any, limit: int) -> Iterator[Document]:
+    def _read_table(self, schema: pyarrow.Schema, batches: Any, max_bytes: int) -> Iterator[Document]:
         for batch in batches(batch_size=1024):
             yield from map(self._row, batch.to_pylist())
 
@@ -62,7 +62,7 @@ class FileRows(Rows):
     """
 
     def __init__(
-        self, paths: list[str], max_megabytes: float | None = None, downloads: str | None = "data/downloads"
+        self, paths: list[str] | str, max_megabytes: float | None = None, downloads: str | None = "data/downloads"
     ) -> None:
         self.reader = _RowFiles(paths, max_megabytes=max_megabytes, downloads=downloads)
 

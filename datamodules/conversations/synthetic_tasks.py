@@ -1,4 +1,4 @@
-"""Rows made by rule, whose right answers are known exactly, for models of a million parameters and up.
+"""Synthetic tasks: generated rows with known right answers, for models of a million parameters and up.
 
 A small model that has read Python knows brackets, digits and names; here it is asked about nothing else. Every prompt
 is there once, and what is held out is never what was trained on. As the answer is exact, what a learned reward gets

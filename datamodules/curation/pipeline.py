@@ -1,4 +1,4 @@
-"""Collects the documents of all sources, cleans them, and says of every one what became of it.
+"""Curation pipeline: collect the documents of all sources, filter, deduplicate, split and write them.
 
 Three passes over chunks of bounded size: each document by itself (`chunks`, `judging`), all of them beside each other
 as columns of numbers (`result`), and each text as it is written (`finishing`). Chunks cost a copy of the text on

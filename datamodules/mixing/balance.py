@@ -1,4 +1,4 @@
-"""How much of each source a model learns from: what was asked, what the text there is allows, and what is reached.
+"""Source balance: the requested share of each source, caps on its epochs, and the share that is reached.
 
 Weights alone repeat a small source until it is learned by heart. Caps on epochs keep the asked proportions wherever
 there is text enough and give the rest of a capped source's share to the others. They depend on the length of the run,

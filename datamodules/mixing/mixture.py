@@ -1,4 +1,4 @@
-"""Which tokens are in sample number i: a pure function, whatever the number of ranks, workers or restarts.
+"""Data mixture: source and window of a sample number, a pure function for any number of ranks, workers or restarts.
 
 Shuffling a list and remembering where one was needs state that must be saved, sharded and trusted. Here the
 number of a sample says its source and its window by arithmetic, so there is nothing to restore but one integer.
@@ -155,16 +155,16 @@ def slots_of(weights: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
 
 
 class EvaluationOrder:
-    """A fixed, finite order for evaluation: up to `most` windows of each source, spread evenly over it.
+    """A fixed, finite order for evaluation: up to `max_windows` windows of each source, spread evenly over it.
 
     Args:
         sizes: windows in each source.
-        most: windows taken from each, or None for all.
+        max_windows: windows taken from each, or None for all.
     """
 
-    def __init__(self, sizes: Mapping[str, int], most: int | None) -> None:
+    def __init__(self, sizes: Mapping[str, int], max_windows: int | None) -> None:
         self._taken = [
-            [(name, int(window)) for window in np.linspace(0, size - 1, min(size, most or size)).round()]
+            [(name, int(window)) for window in np.linspace(0, size - 1, min(size, max_windows or size)).round()]
             for name, size in sizes.items()
         ]
         self._order = [pair for taken in self._taken for pair in taken]

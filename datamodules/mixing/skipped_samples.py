@@ -1,4 +1,4 @@
-"""Stretches of the order of samples that nobody is to learn from: counting goes around them.
+"""Ranges of sample numbers excluded from training.
 
 What is left out is a fact about sample numbers, not about the step at which somebody noticed, so a run that was killed
 leaves out the same samples again, with any number of ranks.

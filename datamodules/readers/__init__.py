@@ -1,4 +1,4 @@
-"""Where text comes from: one reader a kind of source, all listing files cheaply and reading one file at a time."""
+"""Readers: one class per kind of source; each lists files cheaply and reads one file at a time."""
 
 from datamodules.readers.arxiv import ArxivSources
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash

@@ -1,4 +1,4 @@
-"""Papers of arXiv from their LaTeX sources: bulk archives, archives of one paper, or folders.
+"""arXiv reader: papers from their LaTeX sources, in bulk archives, archives of one paper, or folders.
 
 Sources keep formulas, which text taken from PDFs garbles; papers that only exist as PDF are dropped.
 """
@@ -65,12 +65,12 @@ class ArxivSources(PathReader):
             location = Path(file.location)
             if is_url(file.location) and copies is not None:
                 location = place(file.location, copies)
-            files = _Folder(location.parent, self.limit)
+            files = _Folder(location.parent, self.max_bytes)
             source = files.load(location.name)
             if source is None:
                 yield file  # unreadable: said when it is read
             elif _PAPER.search(source):
-                flatten(location.name, files.load, self.limit)
+                flatten(location.name, files.load, self.max_bytes)
                 yield replace(file, changed=max([file.changed, *files.changed]))
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
@@ -78,9 +78,12 @@ class ArxivSources(PathReader):
         kind = self.format_of(file.name)
         if kind == ".tex":
             with open_bounded(path) as stream:
-                decoded = decode_latex(read_whole(stream, self.limit))
-            load = _Folder(Path(path).parent, self.limit).load
-            yield decoded if decoded.text is None else _document(paper(Path(path).name, load, self.limit), file.name)
+                decoded = decode_latex(read_whole(stream, self.max_bytes))
+            load = _Folder(Path(path).parent, self.max_bytes).load
+            if decoded.text is None:
+                yield decoded
+            else:
+                yield _document(paper(Path(path).name, load, self.max_bytes), file.name)
         elif kind == ".tar":
             with open_bounded(path) as stream:
                 yield from self._bulk(stream, file.name)
@@ -91,7 +94,7 @@ class ArxivSources(PathReader):
     def _bulk(self, stream: IO[bytes], name: str) -> Iterator[Document]:
         """Papers of a bulk archive; an archive of a single paper that was not compressed is read as well."""
         sources: dict[str, bytes] = {}
-        for member, raw in tar_members(stream, self.limit):
+        for member, raw in tar_members(stream, self.max_bytes):
             if member.lower().endswith(_SOURCES) and raw is not None:
                 sources[member] = raw
             elif member.lower().endswith(".gz"):
@@ -114,11 +117,11 @@ class ArxivSources(PathReader):
 
     def _one(self, stream: IO[bytes], name: str) -> Document:
         """A paper that is one file or an archive of files."""
-        whole = read_whole(stream, self.limit)
+        whole = read_whole(stream, self.max_bytes)
         # A tar archive says so at byte 257; a single file is .tex, PostScript or PDF.
         if whole[257:262] != b"ustar":
             return self._paper_of({"main.tex": whole}, name)
-        members = tar_members(cast(IO[bytes], io.BytesIO(whole)), self.limit)
+        members = tar_members(cast(IO[bytes], io.BytesIO(whole)), self.max_bytes)
         return self._paper_of(
             {member: raw for member, raw in members if raw is not None and member.lower().endswith(_SOURCES)}, name
         )
@@ -131,14 +134,14 @@ class ArxivSources(PathReader):
                 return replace(_document(None, name), reason=decoded.reason)
             files[member.removeprefix("./")] = decoded.text
         main = main_file(files)
-        return _document(None if main is None else paper(main, files.get, self.limit), name)
+        return _document(None if main is None else paper(main, files.get, self.max_bytes), name)
 
 
 class _Folder:
     """Loads sources from a folder on this machine, and remembers when they were changed."""
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder.resolve(), limit
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder, self.max_bytes = folder.resolve(), max_bytes
         self.changed: list[int] = []
 
     def load(self, name: str) -> str | None:
@@ -148,7 +151,7 @@ class _Folder:
                 return None
             self.changed.append(path.stat().st_mtime_ns)
             with path.open("rb") as stream:
-                return decode_latex(read_whole(cast(IO[bytes], stream), self.limit)).text
+                return decode_latex(read_whole(cast(IO[bytes], stream), self.max_bytes)).text
         except (OSError, ValueError, RuntimeError, RefusedError):  # a name that no file can have, links in a circle
             return None
 

@@ -1,4 +1,4 @@
-"""What every reader is: it lists files cheaply and reads one file at a time.
+"""Reader interface: list files cheaply, read one file at a time.
 
 A reader knows nothing of cleaning, batching or parallelism, so that Daft can call `read` on any worker. Listing all
 files first costs a walk over the tree and buys a fingerprint of the inputs before anything is read.

@@ -1,4 +1,4 @@
-"""Books: Project Gutenberg's plain texts without what is put around them, and EPUBs in the order they are read.
+"""Book reader: Project Gutenberg's plain texts without their frame, and EPUBs in reading order.
 
 Only lines that are Gutenberg's own markers part a book from its frame: a book without them is kept whole, since text
 kept too much is seen later, text lost never.
@@ -125,10 +125,10 @@ class Books(PathReader):
         """The one book."""
         if self.format_of(file.name) == ".epub":
             with zipfile.ZipFile(path) as archive:
-                yield epub(archive, self.limit)
+                yield epub(archive, self.max_bytes)
             return
         with open_bounded(path) as stream:
-            raw = read_whole(stream, self.limit)
+            raw = read_whole(stream, self.max_bytes)
         document = text_or_reason(raw)
         if document.text is None:
             encoding = header_fields(raw[:20_000].decode("ascii", "replace")).get("character set encoding", "")
@@ -139,7 +139,7 @@ class Books(PathReader):
         yield document if document.text is None else gutenberg_document(document.text)
 
 
-def epub(archive: zipfile.ZipFile, limit: int) -> Document:
+def epub(archive: zipfile.ZipFile, max_bytes: int) -> Document:
     """The text of an EPUB in the order of its spine; files that are missing are passed over.
 
     Args:
@@ -147,10 +147,10 @@ def epub(archive: zipfile.ZipFile, limit: int) -> Document:
         limit: bytes of all chapters together at most, before their markup is taken off.
     """
     try:
-        package_path = _package(archive, limit)
-        package = parse_xml(zip_member(archive, package_path, limit))
+        package_path = _package(archive, max_bytes)
+        package = parse_xml(zip_member(archive, package_path, max_bytes))
         chapters: list[str] = []
-        left = limit
+        left = max_bytes
         for name in _spine(package, package_path):
             try:
                 raw = zip_member(archive, name, left)
@@ -180,8 +180,8 @@ def epub(archive: zipfile.ZipFile, limit: int) -> Document:
     )
 
 
-def _package(archive: zipfile.ZipFile, limit: int) -> str:
-    container = parse_xml(zip_member(archive, "META-INF/container.xml", limit))
+def _package(archive: zipfile.ZipFile, max_bytes: int) -> str:
+    container = parse_xml(zip_member(archive, "META-INF/container.xml", max_bytes))
     rootfile = container.find(".//rootfile")
     return "" if rootfile is None else rootfile.get("full-path", "")
 

@@ -1,4 +1,4 @@
-"""Trees of source code, with the license that each file is under.
+"""Code reader: trees of source code, with the license of each file.
 
 A file without a known, allowed license is dropped rather than kept and marked: what has been trained on cannot be
 taken back.
@@ -52,7 +52,7 @@ class CodeFiles(PathReader):
 
     def __init__(
         self,
-        paths: list[str],
+        paths: list[str] | str,
         languages: list[str] | None = None,
         allowed_licenses: Sequence[str] | None = PERMISSIVE_LICENSES,
         max_megabytes: float | None = None,
@@ -98,7 +98,7 @@ class CodeFiles(PathReader):
         """The file."""
         root = self._root_of(Path(path))
         with open_bounded(path) as stream:
-            document = text_or_reason(read_whole(stream, self.limit))
+            document = text_or_reason(read_whole(stream, self.max_bytes))
         repository = _repository(Path(path), root)
         group = f"{root.name}/{repository.relative_to(root).as_posix()}" if repository != root else root.name
         # .json is source code here, and no container of documents.

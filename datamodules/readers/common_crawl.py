@@ -1,4 +1,4 @@
-"""Web crawls in WARC and WET files, as Common Crawl publishes them, by FastWARC.
+"""Common Crawl reader: WARC and WET files, by FastWARC.
 
 WET files hold text that is extracted already and are a sixth of the size, yet keep menus and advertisements: FineWeb
 (Penedo et al. 2024, section 3.2) trained better on text extracted from WARC.
@@ -45,7 +45,7 @@ class CommonCrawl(PathReader):
 
     def __init__(
         self,
-        paths: list[str],
+        paths: list[str] | str,
         extractor: Extractor = "resiliparse",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
@@ -79,7 +79,7 @@ class CommonCrawl(PathReader):
         is_text = record.record_type == conversion
         if not is_text and not record.is_http:
             return None
-        if claimed > self.limit:
+        if claimed > self.max_bytes:
             return Document(None, reason="too_large")
         record.freeze()
         # FastWARC reads a record that is cut short as one that ends there.
@@ -87,14 +87,14 @@ class CommonCrawl(PathReader):
             raise EOFError(f"{record.content_length} bytes of {claimed} are there")
         try:
             if is_text:
-                return text_or_reason(read_whole(record.reader, self.limit))
+                return text_or_reason(read_whole(record.reader, self.max_bytes))
             record.parse_http(auto_decode="all")
             headers = record.http_headers
             kind = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
             if headers.status_code != 200 or kind not in _HTML_TYPES:
                 return None
             declared = _CHARSET.search(headers.get("Content-Type") or "")
-            raw = read_whole(record.reader, self.limit)
+            raw = read_whole(record.reader, self.max_bytes)
             return page(raw, self.extractor, declared[1] if declared else None)
         except RefusedError as refused:
             return Document(None, reason=str(refused))

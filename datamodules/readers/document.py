@@ -1,4 +1,4 @@
-"""One type for a piece of text on its way through cleaning, whatever it was read from."""
+"""Document: one type for a text on its way through curation, whatever it was read from."""
 
 from dataclasses import dataclass
 

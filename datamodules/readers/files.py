@@ -1,4 +1,4 @@
-"""The user's own text in the formats text is passed around in: JSON lines, JSON, Parquet, plain text.
+"""File reader: JSON lines, JSON, Parquet and plain text.
 
 Invalid bytes and rows are dropped with a reason, never guessed at: who wrote the file can mend it.
 """
@@ -61,7 +61,7 @@ class Files(PathReader):
 
     def __init__(
         self,
-        paths: list[str],
+        paths: list[str] | str,
         text_key: str = "text",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
@@ -80,15 +80,15 @@ class Files(PathReader):
         kind = self.format_of(file.name)
         if kind == ".parquet":
             with pyarrow.parquet.ParquetFile(path) as table:
-                yield from self._read_table(table.schema_arrow, partial(parquet_batches, path, table), self.limit)
+                yield from self._read_table(table.schema_arrow, partial(parquet_batches, path, table), self.max_bytes)
             return
         with open_bounded(path) as stream:
             if kind == ".jsonl":
-                yield from self._read_lines(bounded_lines(stream, self.limit))
+                yield from self._read_lines(bounded_lines(stream, self.max_bytes))
             elif kind == ".json":
                 yield from self._read_json(stream)
             else:
-                yield text_or_reason(read_whole(stream, self.limit))
+                yield text_or_reason(read_whole(stream, self.max_bytes))
 
     def _read_lines(self, lines: Iterable[bytes | None]) -> Iterator[Document]:
         for line in lines:
@@ -97,19 +97,19 @@ class Files(PathReader):
 
     def _read_json(self, stream: IO[bytes]) -> Iterator[Document]:
         """JSON lines under the name .json, as C4 has them, or else one value: an object or an array of objects."""
-        lines = bounded_lines(stream, self.limit)
+        lines = bounded_lines(stream, self.max_bytes)
         first = next((line for line in lines if line is None or not is_blank(line)), b"")
         if first is None or isinstance(parse_json(first), dict):
             yield from self._read_lines(itertools.chain([first], lines))
             return
-        whole = first + read_whole(stream, self.limit)
+        whole = first + read_whole(stream, self.max_bytes)
         value = parse_json(whole)
         if isinstance(value, list):
             yield from map(self._row, value)
         elif isinstance(value, dict):
             yield self._row(value)
         else:
-            yield from self._read_lines(bounded_lines(cast(IO[bytes], io.BytesIO(whole)), self.limit))
+            yield from self._read_lines(bounded_lines(cast(IO[bytes], io.BytesIO(whole)), self.max_bytes))
 
     def _row(self, value: Any) -> Document:
         """The document of a row."""
@@ -129,7 +129,7 @@ class Files(PathReader):
             file=_told(row.get(self.path_key)) if self.path_key else None,
         )
 
-    def _read_table(self, schema: pyarrow.Schema, batches: Any, limit: int) -> Iterator[Document]:
+    def _read_table(self, schema: pyarrow.Schema, batches: Any, max_bytes: int) -> Iterator[Document]:
         """Rows of a table in Arrow; texts are read as bytes, so that invalid UTF-8 is found and not passed on.
 
         Args:
@@ -148,7 +148,7 @@ class Files(PathReader):
             for number, raw in enumerate(texts):
                 if raw is None:
                     yield Document(None, reason="missing_text_key")
-                elif raw.size > limit:
+                elif raw.size > max_bytes:
                     yield TOO_LARGE
                 else:
                     row = {key: column[number].as_py() for key, column in zip(about, told, strict=True)}

@@ -1,4 +1,4 @@
-"""HTML to text: bytes to characters as browsers do it, then the main text by Resiliparse's or Trafilatura's extractor.
+"""HTML reader: bytes to characters as browsers do it, then the main text by Resiliparse or Trafilatura.
 
 Resiliparse is about ten times as fast, Trafilatura leaves less boilerplate (Bevendorff et al. 2023; Penedo et al.
 2024, section 3.2): the first is the default because text of a whole crawl has to be extracted.
@@ -158,7 +158,7 @@ class HtmlFiles(PathReader):
 
     def __init__(
         self,
-        paths: list[str],
+        paths: list[str] | str,
         extractor: Extractor = "resiliparse",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
@@ -171,4 +171,4 @@ class HtmlFiles(PathReader):
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """The main text of the page."""
         with open_bounded(path) as stream:
-            yield page(read_whole(stream, self.limit), self.extractor)
+            yield page(read_whole(stream, self.max_bytes), self.extractor)

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub that lie on this machine, without the `datasets` library.
+"""Hugging Face data sets on this machine, without the `datasets` library.
 
 Both forms are plain files: Arrow streams that `save_to_disk` wrote, or Parquet and JSON lines of a clone. Reading them
 by pyarrow spares a dependency of thirty packages and a second copy in its cache.
@@ -149,7 +149,7 @@ class HuggingFaceFolder(Files):
                     # Nothing is copied: memory is the map's.
                     yield from sliced(batch.select(columns))
 
-            yield from self._read_table(reader.schema, batches, self.limit)
+            yield from self._read_table(reader.schema, batches, self.max_bytes)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Text that is on any machine with Python: sources, docstrings, READMEs and licenses of installed distributions.
+"""Installed text: sources, docstrings, READMEs and licenses of Python and its installed distributions.
 
 No download and no folder to name buy a start without a network; the price is a small, one-sided corpus.
 """

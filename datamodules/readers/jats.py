@@ -1,4 +1,4 @@
-"""Scientific articles in JATS XML, the format of PubMed Central, publishers and SciELO.
+"""JATS reader: scientific articles in the XML of PubMed Central, publishers and SciELO.
 
 Text, headings and TeX of formulas are kept; tables, figures and references, which read as debris without their layout,
 are dropped, as in The Pile's PubMed Central (Gao et al. 2020, appendix C.2).
@@ -35,9 +35,9 @@ class JatsArticles(PathReader):
         """The article of an XML file, or all of an archive."""
         with open_bounded(path) as stream:
             if self.format_of(file.name) not in (".tar", ".tgz"):
-                yield article(read_whole(stream, self.limit))
+                yield article(read_whole(stream, self.max_bytes))
                 return
-            for name, raw in tar_members(stream, self.limit):
+            for name, raw in tar_members(stream, self.max_bytes):
                 if name.lower().endswith((".xml", ".nxml")):
                     yield Document(None, reason="too_large") if raw is None else article(raw)
 

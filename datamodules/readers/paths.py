@@ -1,4 +1,4 @@
-"""Readers of files and folders that the user names, on this machine or in a store that fsspec speaks to.
+"""Base of readers of paths: files, folders and URLs that the user names.
 
 Files in a store are copied whole before they are read: a copy costs disk and buys a check of the length, retries, and
 readers that need not know where a file came from. `downloads: null` keeps no copy, for crawls larger than the disk.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from common.errors import InputError
+from common.files import path_list
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name
 from datamodules.readers.document import Document
 from datamodules.readers.formats.bounded_streams import COMPRESSIONS, DAMAGE, RefusedError, uncompressed_name
@@ -35,7 +36,7 @@ class PathReader(Reader):
 
     def __init__(
         self,
-        paths: list[str],
+        paths: list[str] | str,
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
         max_document_megabytes: float = 64,
@@ -43,11 +44,11 @@ class PathReader(Reader):
         super().__init__(max_megabytes)
         if not max_document_megabytes > 0:
             raise InputError(f"max_document_megabytes={max_document_megabytes}: must be above 0")
-        self.paths, self.downloads = paths, downloads
+        self.paths, self.downloads = path_list(paths), downloads
         self.max_document_megabytes = max_document_megabytes
 
     @property
-    def limit(self) -> int:
+    def max_bytes(self) -> int:
         """Bytes of a document at most."""
         return int(self.max_document_megabytes * 1e6)
 

@@ -1,4 +1,4 @@
-"""Dumps of Wikipedia and other MediaWiki sites, read page by page in bounded memory.
+"""Wikipedia reader: dumps of MediaWiki sites, page by page in bounded memory.
 
 The dump of the source needs a parser that HTML dumps would not, but exists for every wiki, language and month.
 """
@@ -29,8 +29,8 @@ _NO_TEXT_NAMESPACES = {"-2", "6", "14"}
 class _Pages:
     """Collects pages from the parser's callbacks; `taken` hands over those that are complete."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self.base = ""
         self.dropped = {"media", "file", "image", "category"}
         self.pages: list[dict[str, str]] = []
@@ -52,7 +52,7 @@ class _Pages:
     def characters(self, text: str) -> None:
         if self.field is not None:
             self.size += len(text)
-            if self.size <= self.limit:
+            if self.size <= self.max_bytes:
                 self.parts.append(text)
 
     def end(self, name: str) -> None:
@@ -69,7 +69,7 @@ class _Pages:
                     self.dropped.add(value.lower())
             else:
                 self.page[name] = value
-                if self.size > self.limit:
+                if self.size > self.max_bytes:
                     self.page["too_large"] = ""
 
     def taken(self) -> list[dict[str, str]]:
@@ -97,7 +97,7 @@ class WikipediaDump(PathReader):
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """One document an article, its title first."""
-        pages = _Pages(self.limit)
+        pages = _Pages(self.max_bytes)
         parser = new_parser(pages.start, pages.end, pages.characters)
         with open_bounded(path) as stream:
             for _ in feed(parser, stream):

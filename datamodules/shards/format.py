@@ -1,4 +1,4 @@
-"""Tokens on disk: flat arrays read through memory maps, with an index of the documents they hold.
+"""Token shards: flat memory-mapped arrays of token ids, with an index of their documents.
 
 A flat array of the smallest integer that fits costs two bytes a token and no parsing; what it lacks, boundaries
 and origin, stands in small arrays beside it. A manifest names every file with its checksum; its own is written last.

@@ -1,4 +1,4 @@
-"""Shards in the format of Megatron-LM, for training there on the very tokens that were learned from here.
+"""Megatron-LM export: shards as its `.bin` and `.idx` files.
 
 A `.bin` holds all tokens, an `.idx` the length and place of every document. The layout is that of
 `megatron/core/datasets/indexed_dataset.py` (`_IndexWriter`, `IndexedDatasetBuilder`) in NVIDIA/Megatron-LM: a document

@@ -1,4 +1,4 @@
-"""Text that somebody else has tokenized: a column of token ids in Parquet, taken as it is.
+"""Pre-tokenized text: a column of token ids in Parquet, taken as it is.
 
 Cleaning needs text, so none is done, and neither are duplicates found nor personal data masked: whoever tokenized it
 had the text. The ids mean something with one tokenizer only, which the configuration must name.
@@ -15,6 +15,7 @@ import pyarrow.parquet
 import xxhash
 
 from common.errors import InputError
+from common.files import path_list
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash
 from datamodules.readers.document import Document
 from datamodules.shards.format import ShardRecord, ShardWriter
@@ -32,9 +33,9 @@ class ParquetTokens(Reader):
         max_megabytes: see `Reader`.
     """
 
-    def __init__(self, paths: list[str], column: str = "input_ids", max_megabytes: float | None = None) -> None:
+    def __init__(self, paths: list[str] | str, column: str = "input_ids", max_megabytes: float | None = None) -> None:
         super().__init__(max_megabytes)
-        self.paths, self.column = paths, column
+        self.paths, self.column = path_list(paths), column
 
     def candidates(self) -> Iterator[InputFile]:
         """Every Parquet file, named from the last parts of its path.

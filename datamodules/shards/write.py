@@ -1,4 +1,4 @@
-"""Clean documents into shards of tokens, one task a file of documents, and the sample a tokenizer is trained on.
+"""Tokenization of documents into shards, one task per file of documents.
 
 A task streams its file, writes its shards and last of all a record of them: a run killed anywhere does the tasks
 without a record again and no other. Daft spreads tasks over cores or a cluster; shards are named after the file's

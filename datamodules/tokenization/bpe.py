@@ -1,4 +1,4 @@
-"""SentencePiece's byte-pair encoding as a compiled loop: many short words at once, without the interpreter's lock.
+"""Byte-pair encoding (BPE) of SentencePiece models as a compiled loop, without the interpreter's lock.
 
 The library makes a list or an array of every word it is given, under the lock; on words of ten letters that costs more
 than merging does. The tokens are its own (tests hold the two side by side). Costs two tables of the vocabulary: a

@@ -1,4 +1,4 @@
-"""Where tokenizers lie, and the files by which the Hugging Face ecosystem knows them."""
+"""Tokenizer files: finding a tokenizer and loading it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tokenizers of the Hugging Face ecosystem, read from `tokenizer.json`.
+"""Hugging Face tokenizers, read from `tokenizer.json`.
 
 Text that spells a control token stays text here, as with this project's own tokenizer; transformers would turn it into
 the control token. Which token begins, ends and pads a text stands in `tokenizer_config.json` beside it; whether texts

@@ -1,4 +1,4 @@
-"""A SentencePiece tokenizer that gives back exactly the text it was given.
+"""SentencePiece tokenizer, lossless on any text.
 
 Byte-pair encoding with byte fallback instead of the unigram model: it encodes more slowly but trains ten times
 faster and has no unknown token. SentencePiece's own defaults rewrite text (NFKC, merged spaces, a space in front);

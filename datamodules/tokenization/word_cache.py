@@ -1,4 +1,4 @@
-"""Words that were encoded once are not encoded again: what makes byte-pair encoding keep up with the disk.
+"""Word-level cache in front of BPE.
 
 A text's words are few and come again; merging pairs is slow and the same each time. Where two neighboring bytes stand
 together in no token, no merge ever reaches over them, so a text cut there and encoded piece by piece has the same

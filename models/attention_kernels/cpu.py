@@ -1,11 +1,10 @@
-"""Causal attention on a CPU, made of matrix products as large as a cache.
+"""Blockwise causal attention on a CPU, in matrix products that fit into its cache.
 
-PyTorch's own kernel takes some dozen queries against as many keys at a time, products too small for a processor's
-matrix units. Here a block of queries of several heads meets all keys it may see in one batched product, whose scores
-still fit into a cache; nothing above the diagonal's blocks is computed, nothing before a window, and no scores are kept
-for the backward pass.
-In bfloat16 that is twice as fast forward and backward, at the price of scores rounded to bfloat16 before the softmax,
-as attention without a fused kernel has them.
+PyTorch's own kernel multiplies a few dozen queries by as many keys at a time, products too small for a processor's
+matrix units. Here a block of queries of several heads is multiplied by all keys it may see in one batched product,
+whose scores still fit into a cache. Nothing above the diagonal's blocks or before a window is computed, and no scores
+are kept for the backward pass. In bfloat16 that is twice as fast forward and backward, at the price of scores rounded
+to bfloat16 before the softmax, as attention without a fused kernel has them.
 
 Query heads that share keys are further rows of one product: grouped-query attention repeats nothing.
 
@@ -21,14 +20,14 @@ from torch import Tensor
 QUERIES = 128
 """Queries of a head in a block."""
 SCORES = 2**21
-"""Bytes of scores computed at once, what second-level caches hold together."""
+"""Bytes of scores computed at once: what the second-level caches hold together."""
 
 
 @torch.library.custom_op("language_models::blockwise_attention", mutates_args=())
 def blockwise_attention(q_NTGD: Tensor, k_NTD: Tensor, v_NTD: Tensor, window: int) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v, each query seeing the keys up to its own place.
+    """Causal attention softmax(q k^T / sqrt(D)) v: each query sees the keys up to its own position.
 
-    One operation to whoever looks from outside: a compiler does not unroll its loop, recomputation repeats it whole.
+    It is one operator of PyTorch: a compiler does not unroll its loop, activation checkpointing repeats it whole.
 
     Args:
         q_NTGD: queries, contiguous, float32, bfloat16 or float64.
@@ -53,7 +52,7 @@ def _backward(
     """Gradients of queries, keys and values; the probabilities are computed again."""
     wide = torch.promote_types(q_NTGD.dtype, torch.float32)
     grad_q = torch.empty_like(q_NTGD)
-    # Every block of queries adds to the keys before it: bfloat16 would lose what is small.
+    # Each block of queries adds to the keys before it: bfloat16 would lose small terms.
     grad_k, grad_v = (torch.zeros_like(x, dtype=wide) for x in (k_NTD, v_NTD))
     scale = q_NTGD.shape[-1] ** -0.5
     for sequences, queries, keys in _blocks(q_NTGD, window):
@@ -70,7 +69,7 @@ def _backward(
 
 
 def _blocks(q_NTGD: Tensor, window: int) -> list[tuple[slice, slice, slice]]:
-    """Sequences, queries and keys of every piece that is computed at once."""
+    """Slices of sequences, queries and keys that are computed at once."""
     sequences, time, group, _ = q_NTGD.shape
     longest = min(time, QUERIES + window)
     at_once = max(1, SCORES // (min(QUERIES, time) * group * longest * q_NTGD.itemsize))
@@ -83,7 +82,7 @@ def _blocks(q_NTGD: Tensor, window: int) -> list[tuple[slice, slice, slice]]:
 
 
 def _part(x_NTGD: Tensor, sequences: slice, queries: slice) -> Tensor:
-    """Rows of a block [N', R, D], query heads that share keys one after another at each place."""
+    """Rows of a block [N', R, D]: query heads that share keys follow each other at each position."""
     return x_NTGD[sequences, queries].flatten(1, 2)
 
 
@@ -92,7 +91,7 @@ def _probabilities(q_NRD: Tensor, k_NTD: Tensor, queries: slice, keys: slice, wi
     scores = (q_NRD * q_NRD.shape[-1] ** -0.5) @ k_NTD.mT
     own = queries.stop - queries.start
     rows = torch.arange(queries.start, queries.stop).repeat_interleave(q_NRD.shape[1] // own)[:, None]
-    # Before a block's own keys nothing is hidden, but by a window.
+    # Keys before the block's own are hidden by a window only.
     seen_by_all = 0 if keys.start or window < keys.stop else queries.start
     columns = torch.arange(keys.start + seen_by_all, keys.stop)
     hidden = (columns > rows) | (columns <= rows - window)

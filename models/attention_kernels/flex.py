@@ -1,8 +1,8 @@
-"""FlexAttention's view of packed rows: which blocks of keys a block of queries looks at, never a T x T mask.
+"""FlexAttention block masks of packed documents.
 
-A document is a run of neighbors, so what a block of queries can see is one stretch of blocks, from the one in which
-its first token's document begins to itself. Torch's own `create_block_mask` asks a function for every pair of
-positions, and has to be compiled to not write all answers down; runs need no asking.
+A document is a run of neighbors, so a block of queries sees one range of blocks: from the block in which its first
+token's document begins to itself. PyTorch's `create_block_mask` evaluates a function for each pair of positions and has
+to be compiled to not hold all of them; here the mask is computed from the runs, which needs documents to be contiguous.
 
 Shape suffixes: B batch, T time, Q blocks of queries, K blocks of keys.
 """
@@ -18,18 +18,18 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from models.attention_kernels.packed_documents import changes
 
 BLOCK = 128
-"""Queries and keys in a block: what FlexAttention's kernels are made for."""
+"""Queries and keys in a block, FlexAttention's default."""
 
 
 def document_block_mask(
     document_ids_BT: Tensor, positions_BT: Tensor, branch_ids_BT: Tensor | None = None, window: int | None = None
 ) -> BlockMask:
-    """Causal attention within documents, branches and a window, worked out on the device without waiting for it.
+    """Block mask of causal attention within documents, branches and a window, computed on the device without a sync.
 
     Args:
         document_ids_BT: integers; equal neighbors belong to one document.
-        positions_BT: of each token in its document, see `models.attention.positions_in_documents`.
-        branch_ids_BT: 0 is the prompt, other integers what continues it; None is no branches.
+        positions_BT: position of each token in its document, see `models.attention.positions_in_documents`.
+        branch_ids_BT: 0 is the prompt, other integers the branches that continue it; None is no branches.
         window: a token sees itself and this many minus one before it; None sees all.
     """
     length = document_ids_BT.shape[1]
@@ -42,7 +42,7 @@ def document_block_mask(
     numbers = torch.arange(blocks, device=document_ids_BT.device)
     query, key = numbers[:, None], numbers[None, :]
     seen_BQK = (key <= query) & (key >= earliest_BQ[:, :, None] // BLOCK)
-    # Seen whole: before the diagonal and of the one document that fills the block of queries.
+    # Full blocks: before the diagonal, and of the one document that fills the block of queries.
     whole_BQK = seen_BQK & (key < query) & (key * BLOCK >= latest_BQ[:, :, None])
     if branch_ids_BT is not None or window is not None:
         whole_BQK = torch.zeros_like(whole_BQK)
@@ -62,17 +62,18 @@ def document_block_mask(
 
 
 def _ordered(chosen_BQK: Tensor) -> tuple[Tensor, Tensor]:
-    """How many blocks of keys are chosen for each block of queries, and their numbers first; for all heads alike."""
+    """Count of the chosen key blocks per query block, and block numbers with the chosen ones first; all heads alike."""
     counts = chosen_BQK.sum(-1, dtype=torch.int32)
     order = chosen_BQK.int().argsort(dim=-1, descending=True, stable=True).int()
     return counts[:, None], order[:, None]
 
 
 def attend_blocks(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, blocks: BlockMask) -> Tensor:
-    """Attention as the blocks say, [B, T, H, D], in one kernel; on a CPU it has no backward pass.
+    """Attention by a block mask, [B, T, H, D], in one kernel; on a CPU it has no backward pass.
 
     Args:
-        q_BTHD: queries; k_BTKD, v_BTKD: keys and values, K dividing H.
+        q_BTHD: queries.
+        k_BTKD, v_BTKD: keys and values, K dividing H.
         blocks: see `document_block_mask`.
     """
     q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
@@ -82,6 +83,6 @@ def attend_blocks(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, blocks: BlockM
 
 @functools.cache
 def _compiled(device: str) -> Callable[..., Any]:
-    """Uncompiled it works on any device and holds all scores: for tests."""
+    """FlexAttention, compiled but on a CPU, where it runs uncompiled and holds all scores: for tests."""
     attention: Callable[..., Any] = flex_attention
     return attention if device == "cpu" else torch.compile(attention)

@@ -1,10 +1,10 @@
-"""Documents of a packed batch laid out as a few rectangles, so that attention runs over many of them at once.
+"""Packed documents as padded batches of similar length, for attention on a CPU.
 
-One call of attention a document costs more to launch than to compute where documents are short; one mask over whole
-rows computes mostly what it throws away. Sequences of like length share a rectangle, padded at the right, where causal
-attention needs no mask. The price is a copy of queries, keys and values.
+One attention call per document costs more to launch than to compute where documents are short; one mask over whole
+rows computes mostly what it discards. Documents of similar length share a padded batch (a rectangle), padded at the
+right, where causal attention needs no mask. The price is a copy of queries, keys and values.
 
-Shape suffixes: N tokens, P places of all rectangles, S sequences, L length, D and further: whatever a token carries.
+Shape suffixes: N tokens, P positions of all rectangles, S sequences, L length, D and further: dimensions of a token.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,60 +14,60 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-SHORTEST = 0.8
-"""A sequence shorter than this share of the longest begins another rectangle."""
+MIN_FILL = 0.8
+"""A sequence shorter than this share of the longest starts another rectangle."""
 
 
 class Segment(NamedTuple):
-    """What attends: a document or its prompt with the first branch (`prefix` 0), or a further branch."""
+    """Segment of a row: a document, or its prompt with the first branch (`prefix` 0), or a further branch."""
 
     start: int
     """First token."""
     length: int
     prompt: int
-    """First token of what it sees besides itself."""
+    """First token of the prompt that it also sees."""
     prefix: int
-    """Tokens of what it sees besides itself."""
+    """Tokens of that prompt."""
 
 
 @dataclass(frozen=True)
 class PaddedIndex:
-    """Where tokens stand in the rectangles.
+    """Index between packed tokens and their positions in the rectangles.
 
     Attributes:
-        tokens: int64 [P], the token at each place; any other token where there is only padding.
-        first: int64 [N], the first place of each token.
-        again: int64 [2, R], tokens that stand in further places, and those places.
-        unused: int64 [U], places that are nobody's first.
-        sizes: places of each rectangle.
+        tokens: int64 [P], the token at each position; an arbitrary one for padding.
+        first: int64 [N], the first position of each token.
+        repeated: int64 [2, R], tokens with further positions, and those positions.
+        unused: int64 [U], positions that are no token's first.
+        sizes: positions of each rectangle.
     """
 
     tokens: Tensor
     first: Tensor
-    again: Tensor
+    repeated: Tensor
     unused: Tensor
     sizes: tuple[int, ...]
 
     @classmethod
     def of(cls, spans: Sequence[tuple[int, int, int]], sizes: Sequence[int]) -> "PaddedIndex":
-        """From (first token, first place, tokens) of every span and the rectangles' sizes."""
+        """Index from the (first token, first position, tokens) of each span and the rectangles' sizes."""
         starts, place_starts, lengths = torch.tensor(sorted(spans)).unbind(1)
         tokens, places = ranges(starts, lengths), ranges(place_starts, lengths)
         is_first = torch.ones_like(tokens, dtype=torch.bool)
         is_first[1:] = tokens[1:] > tokens[:-1].cummax(0).values
         at_place = torch.zeros(sum(sizes), dtype=torch.int64).scatter_(0, places, tokens)
         unused = torch.ones(sum(sizes), dtype=torch.bool).index_fill_(0, places[is_first], False)
-        again = torch.stack((tokens[~is_first], places[~is_first]))
-        return cls(at_place, places[is_first], again, unused.nonzero().flatten(), tuple(sizes))
+        repeated = torch.stack((tokens[~is_first], places[~is_first]))
+        return cls(at_place, places[is_first], repeated, unused.nonzero().flatten(), tuple(sizes))
 
-    def fill(self, x_ND: Tensor, lengths: Sequence[int]) -> list[Tensor]:
-        """What tokens carry, [S, L, D] of every rectangle; padding carries any token's."""
+    def pad(self, x_ND: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+        """Values of packed tokens as [S, L, D] of each rectangle; padding has those of an arbitrary token."""
         flat: Tensor = _ToPlaces.apply(x_ND, self)
         parts = flat.split(self.sizes)
         return [part.unflatten(0, (-1, length)) for part, length in zip(parts, lengths, strict=True)]
 
-    def read(self, rectangles: Sequence[Tensor]) -> Tensor:
-        """[N, D], what is at the first place of every token."""
+    def unpad(self, rectangles: Sequence[Tensor]) -> Tensor:
+        """Values at the first position of each token, [N, D]."""
         tokens: Tensor = _ToTokens.apply(torch.cat([part.flatten(0, 1) for part in rectangles]), self)
         return tokens
 
@@ -84,8 +84,8 @@ class _ToPlaces(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         places = ctx.places
         gradient = gradients[0].index_select(0, places.first)
-        if places.again.numel():
-            tokens, further = places.again
+        if places.repeated.numel():
+            tokens, further = places.repeated
             gradient.index_add_(0, tokens, gradients[0].index_select(0, further))
         return gradient, None
 
@@ -106,13 +106,13 @@ class _ToTokens(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class PackedDocuments:
-    """All documents of a batch.
+    """All documents of a batch, as padded batches of similar length.
 
     Attributes:
-        queries: every token once.
-        keys: a prompt once more for every branch but the first; `queries` itself where there are none.
-        lengths: (queries, keys) of the sequences of each rectangle.
-        masks: float32 [S, 1, queries, keys] to add to the scores, or None where the causal window says it all.
+        queries: each token once.
+        keys: a prompt again for each branch but the first; `queries` itself without branches.
+        lengths: (queries, keys) per sequence of each rectangle.
+        masks: additive float32 [S, 1, queries, keys], or None where the causal window is enough.
         window: a token sees itself and this many minus one before it; None sees all.
     """
 
@@ -130,14 +130,14 @@ class PackedDocuments:
             document_ids_BT, branches_BT: see `models.attention.positions_in_documents`.
             window: a token sees itself and this many minus one before it; None sees all.
         """
-        pieces = sorted(_pieces(document_ids_BT, branch_ids_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))
+        pieces = sorted(_segments(document_ids_BT, branch_ids_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))
         rectangles: list[list[Segment]] = []
         for piece in pieces:
             longest = rectangles[-1][0] if rectangles else None
             if (
                 longest is None
                 or (longest.prefix > 0) != (piece.prefix > 0)
-                or piece.prefix + piece.length < SHORTEST * (longest.prefix + longest.length)
+                or piece.prefix + piece.length < MIN_FILL * (longest.prefix + longest.length)
             ):
                 rectangles.append([])
             rectangles[-1].append(piece)
@@ -167,14 +167,14 @@ class PackedDocuments:
 def _mask(rectangle: Sequence[Segment], height: int, width: int, window: int | None) -> Tensor:
     """A branch sees its prompt and causally itself, as far as the window reaches."""
     prefixes = torch.tensor([piece.prefix for piece in rectangle])[:, None, None, None]
-    # What padding sees does not matter, but for seeing nothing, which would be no number.
+    # Padding may see anything but nothing: a softmax over no key is NaN.
     queries = (prefixes + torch.arange(height)[:, None]).clamp(max=width - 1)
     distance = queries - torch.arange(width)
     allowed = (distance >= 0) & (distance < (window or width))
     return torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
 
 
-def _pieces(document_ids_BT: Tensor, branch_ids_BT: Tensor | None) -> Iterator[Segment]:
+def _segments(document_ids_BT: Tensor, branch_ids_BT: Tensor | None) -> Iterator[Segment]:
     begins = changes(document_ids_BT)
     cuts = begins if branch_ids_BT is None else begins | changes(branch_ids_BT)
     starts = cuts.flatten().nonzero().flatten()
@@ -200,7 +200,7 @@ def _pieces(document_ids_BT: Tensor, branch_ids_BT: Tensor | None) -> Iterator[S
 
 
 def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
-    """start, start + 1, ..., start + length - 1 of every pair, one after another."""
+    """Concatenated ranges: start, start + 1, ..., start + length - 1 of each pair."""
     before = lengths.cumsum(0) - lengths
     return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
 

@@ -1,8 +1,7 @@
-"""Steps of decoding recorded once and replayed, so that a GPU does not wait for Python to launch its kernels.
+"""CUDA graphs of decoding steps, so that a GPU does not wait for Python to launch its kernels.
 
-What is recorded has fixed shapes and addresses. So all slots are computed, also those nobody is in, and there is one
-recording for every stretch of the cache that is read: memory for the recordings, and work on empty slots, in return for
-some hundred launches a token.
+A graph has fixed shapes and addresses. So all slots are computed, empty ones too, and there is one graph per length of
+the cache that is read: memory for the graphs, and work on empty slots, in return for some hundred launches per token.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,21 +11,21 @@ from torch import Tensor
 
 from common.errors import InputError
 from models.decoder import Decoder
-from models.kv_cache import KeyValueCache
+from models.kv_cache import KVCache
 
 
 class DecodeGraphs:
-    """Scores of the next token of every slot, from a recording of the step.
+    """Logits of the next token of each slot, from a CUDA graph of the step.
 
     Args:
-        decoder: the model, on a GPU, whole.
-        cache: with as many slots as are computed each time.
+        decoder: whole language model on a GPU.
+        cache: KV cache, all of whose slots are computed each time.
 
     Raises:
         InputError: on other devices.
     """
 
-    def __init__(self, decoder: Decoder, cache: KeyValueCache) -> None:
+    def __init__(self, decoder: Decoder, cache: KVCache) -> None:
         if cache.device.type != "cuda":
             raise InputError(f"cuda_graphs=true on {cache.device.type}: only CUDA devices record, set it to false")
         self.decoder, self.cache = decoder, cache
@@ -43,15 +42,15 @@ class DecodeGraphs:
         return self.steps[self.cache.longest]()
 
     def step(self) -> Tensor:
-        """What is recorded: a function of fixed tensors alone."""
+        """The step that is recorded: a function of fixed tensors alone."""
         return self.decoder.output.logits(self.decoder(self.tokens, cache=self.cache)[:, 0])
 
     def record(self) -> Callable[[], Tensor]:
-        """The step as it would run now, without its Python; running it twice writes the same twice."""
+        """Graph of the step as it would run now; running it twice writes the same values twice."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self.step()  # libraries allocate what they need at first use, which cannot be recorded
+            self.step()  # libraries allocate at first use, which cannot be recorded
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):

@@ -1,8 +1,8 @@
-"""Batched generation: prompts of any lengths are computed packed, then decoded a token a step in refilled slots.
+"""Batched text generation with continuous batching: packed prefill, then a token per step in refilled slots.
 
-Shared by `generate`, the samples of a run and reinforcement learning, which needs the log-probability of every token
-drawn. A row's result does not depend on what is decoded beside it. Python launches every operation of a token: a GPU
-waits for it, unless steps are replayed from a recording (`models.inference.cuda_graphs`).
+Shared by `generate`, the samples of a run and reinforcement learning, which needs the log-probability of each token
+drawn. A row's result does not depend on its neighbors. The price is Python: it launches each operation of a token and a
+GPU waits for it, unless steps are replayed as CUDA graphs (`models.inference.cuda_graphs`).
 """
 
 from collections.abc import Collection, Sequence
@@ -16,18 +16,18 @@ from common.errors import InputError
 from models.decoder import Decoder
 from models.inference.cuda_graphs import DecodeGraphs
 from models.inference.sampling import Sampling, draw, uniforms
-from models.kv_cache import KeyValueCache
+from models.kv_cache import KVCache
 
 
 @dataclass
 class Generated:
-    """What was generated after one prompt.
+    """Response to one prompt.
 
     Attributes:
-        tokens: without the prompt, with the stop token if one was drawn.
-        log_probabilities: of each token at the sampling's temperature (1 where that is 0), before any filter: what a
-            trainer computes from the same scores.
-        finish: `stop` where a stop token was drawn, `length` where no room was left.
+        tokens: token ids without the prompt, with the stop token if one was drawn.
+        log_probabilities: log-probability of each token at the sampling's temperature (1 where that is 0), before any
+            filter: the value a trainer computes from the same logits.
+        finish: `stop` where a stop token was drawn, `length` at the maximum length.
     """
 
     tokens: list[int]
@@ -36,11 +36,11 @@ class Generated:
 
 
 def unpadded(tokens_BT: Tensor, attention_mask_BT: Tensor) -> list[list[int]]:
-    """Prompts out of a padded batch, as `generate` takes them; padding may stand on either side.
+    """Prompts of a padded batch, as `generate` takes them; padding may be on either side.
 
     Args:
         tokens_BT: token ids.
-        attention_mask_BT: 1 or True where a token counts.
+        attention_mask_BT: 1 or True for tokens, 0 for padding.
     """
     rows = zip(tokens_BT, attention_mask_BT.bool(), strict=True)
     return [tokens[counts].tolist() for tokens, counts in rows]
@@ -58,21 +58,21 @@ def generate(
     rows: Sequence[int] | None = None,
     cuda_graphs: bool = False,
 ) -> list[Generated]:
-    """Continue every prompt.
+    """Responses to prompts.
 
     Args:
-        decoder: the model, on any device.
+        decoder: language model, on any device.
         prompts: token ids, at least one each, without padding; see `unpadded`.
-        max_new_tokens: tokens to add at most.
-        sampling: how they are drawn.
-        stop: token ids that end a row.
-        slots: rows decoded together; a finished one gives its place to the next prompt.
-        rows: number of each prompt in the seed's stream; by default its place. Equal prompts with different numbers
+        max_new_tokens: tokens of a response at most.
+        sampling: temperature and filters.
+        stop: token ids that end a response.
+        slots: rows decoded together; a finished one makes room for the next prompt.
+        rows: number of each prompt in the seed's stream; its index by default. Equal prompts with different numbers
             are different samples.
-        cuda_graphs: replay recorded steps; pays for many tokens on a GPU.
+        cuda_graphs: replay recorded steps; pays off for many tokens on a GPU.
 
     Returns:
-        One result a prompt, in their order.
+        One response per prompt, in their order.
 
     Raises:
         InputError: for an empty prompt, or sizes below 1.
@@ -92,7 +92,7 @@ def generate(
 
 
 class _Run:
-    """Who is in which slot: `prompts_of` has the prompt's number of every occupied slot, the first ones."""
+    """State of a generation: `prompts_of` has the prompt's number of each occupied slot, the first ones."""
 
     def __init__(
         self,
@@ -113,10 +113,10 @@ class _Run:
         self.waiting = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         self.slots = min(slots, len(prompts))
         capacity = max(map(len, prompts)) + max_new_tokens
-        self.cache = KeyValueCache(decoder.config, self.slots, capacity, decoder.tok_embeddings.weight)
+        self.cache = KVCache(decoder.config, self.slots, capacity, decoder.tok_embeddings.weight)
         self.graphs = DecodeGraphs(decoder, self.cache) if cuda_graphs else None
         self.prompts_of: list[int] = []
-        self.last: list[int] = []  # of each slot, the token not yet in the cache
+        self.last: list[int] = []  # the token of each slot that is not yet in the cache
         self.seen: Tensor | None = None
         if sampling.repetition_penalty != 1:
             self.seen = torch.zeros(self.slots, decoder.config.vocabulary_size, dtype=torch.bool, device=self.device)
@@ -126,7 +126,7 @@ class _Run:
         return self.cache.device
 
     def admit(self) -> None:
-        """Fill free slots: their prompts are computed together, packed as documents."""
+        """Prefill of the free slots: their prompts are computed together, packed as documents."""
         first = len(self.prompts_of)
         new = [self.waiting.pop() for _ in range(min(self.slots - first, len(self.waiting)))]
         if not new:
@@ -139,7 +139,7 @@ class _Run:
                 self.seen[slot, list(prompt)] = True
         tokens = torch.tensor([token for prompt in prompts for token in prompt], device=self.device)[None]
         documents = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths))[None].to(self.device)
-        self.cache.begin(range(first, first + len(new)), lengths)
+        self.cache.prefill(range(first, first + len(new)), lengths)
         hidden = self.decoder(tokens, documents, self.cache)[0]
         self.prompts_of += new
         self.last += [0] * len(new)
@@ -147,7 +147,7 @@ class _Run:
         self._draw(first, self.decoder.output.logits(hidden[last]))
 
     def step(self) -> None:
-        """One more token for every occupied slot."""
+        """Decoding step: one more token for each occupied slot."""
         if not self.prompts_of:
             return
         if self.graphs is not None:
@@ -158,7 +158,7 @@ class _Run:
         self._draw(0, self.decoder.output.logits(self.decoder(tokens, cache=self.cache)[:, 0]))
 
     def _draw(self, first: int, logits: Tensor) -> None:
-        """The next token of the slots from `first` on."""
+        """Draw the next token of the slots from `first` on."""
         seen = None if self.seen is None else self.seen[first : first + len(logits)]
         slots = range(first, len(self.prompts_of))
         results = [self.results[self.prompts_of[slot]] for slot in slots]
@@ -182,7 +182,7 @@ class _Run:
             self._leave(slot)
 
     def _leave(self, slot: int) -> None:
-        """Free a slot; the last occupied one moves there."""
+        """Free a slot; the last occupied one moves into it."""
         last = len(self.prompts_of) - 1
         if slot != last:
             self.cache.move(last, slot)

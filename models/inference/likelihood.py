@@ -1,4 +1,8 @@
-"""Log-likelihoods of answers under a decoder: what perplexities and multiple-choice accuracies are made of."""
+"""Log-likelihoods of responses under a decoder, for perplexity and multiple-choice accuracy.
+
+All responses of a batch are scored in one packed row, each context once; the price is a numbering of the responses
+through all batches.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,18 +16,19 @@ from models.decoder import Decoder
 
 @torch.inference_mode()
 def log_likelihoods(
-    decoder: Decoder, batches: Iterable[dict[str, Any]], answers: int, show_progress: bool = True
+    decoder: Decoder, batches: Iterable[dict[str, Any]], responses: int, show_progress: bool = True
 ) -> list[float]:
-    """log p(answer | context) in nats of every answer.
+    """log p(response | context) in nats of each response.
 
     Args:
-        decoder: on any device.
-        batches: `tokens`, `labels`, `document_ids`, `branch_ids`, `response_ids` [1, T]; `number` [A] of each answer.
-        answers: in all batches; an answer in several batches or parts gets their sum.
-        show_progress: with a bar.
+        decoder: language model, on any device.
+        batches: packed rows with `tokens`, `labels`, `document_ids`, `branch_ids`, `response_ids` [1, T], and `number`
+            [A], the number of each response in all batches.
+        responses: count of the responses in all batches; one that is in several batches gets the sum.
+        show_progress: whether to show a progress bar.
     """
     device = decoder.tok_embeddings.weight.device
-    total = torch.zeros(answers, dtype=torch.float64)
+    total = torch.zeros(responses, dtype=torch.float64)
     for batch in tqdm(batches, desc="scoring", unit=" batches", disable=not show_progress):
         placed = {name: value.to(device) for name, value in batch.items()}
         hidden = decoder(placed["tokens"], placed["document_ids"], branch_ids_BT=placed["branch_ids"])
@@ -37,11 +42,11 @@ def log_likelihoods(
 def accuracies(
     likelihoods: Sequence[float], golds: Sequence[int], lengths: Sequence[Sequence[int]]
 ) -> dict[str, float]:
-    """Share of questions whose right answer is the likeliest, plain and a character, with standard errors.
+    """Multiple-choice accuracy, plain and normalized by length, with standard errors.
 
     Args:
-        likelihoods: of all answers, question by question.
-        golds: number of the right answer of each question.
+        likelihoods: log-likelihoods of all answers, question by question.
+        golds: index of the right answer of each question.
         lengths: characters of each answer.
     """
     hits: dict[str, list[float]] = {"accuracy": [], "accuracy_norm": []}

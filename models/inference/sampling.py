@@ -1,7 +1,7 @@
-"""From scores to a token: pure functions of one row's scores and one uniform number.
+"""Sampling of a token from logits: temperature, top-k, top-p, min-p and repetition penalty.
 
-Every draw takes its own number, a hash of (seed, row, position), instead of the next one of a shared generator: a row
-then gives the same tokens whoever is decoded beside it, and however often rows are refilled.
+Each draw uses its own uniform number, a hash of (seed, row, position), instead of the next one of a shared generator: a
+row then gives the same tokens beside any other rows, at the price of a hash per token on the host.
 """
 
 import math
@@ -17,16 +17,16 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. Filters apply in the order of these arguments, as in transformers.
+    """Settings of sampling. Filters apply in the order of these arguments, as in transformers.
 
     Args:
-        repetition_penalty: scores of tokens that occurred are divided by it where positive, multiplied where negative
-            (Keskar et al. 2019, section 4.1); 1 is none.
-        temperature: 0 takes the most likely token; others divide scores, which float32 holds down to 1e-6.
-        top_k: keep the most likely tokens; 0 keeps all (Fan et al. 2018).
-        top_p: keep the smallest set that holds this share of the probability (Holtzman et al. 2020).
-        min_p: keep tokens at least this likely, relative to the most likely one (Nguyen et al. 2024).
-        seed: of all draws.
+        repetition_penalty: divisor of the positive logits of tokens that occurred, factor of the negative ones (Keskar
+            et al. 2019, section 4.1); 1 is none.
+        temperature: divisor of the logits, at least 1e-6 in float32; 0 takes the most likely token.
+        top_k: number of most likely tokens to keep (Fan et al. 2018); 0 keeps all.
+        top_p: probability of the smallest set of tokens to keep (Holtzman et al. 2020).
+        min_p: least probability of a token relative to the most likely one (Nguyen et al. 2024).
+        seed: seed of all draws.
 
     Raises:
         InputError: for a value out of its range.
@@ -53,12 +53,12 @@ class Sampling:
 
 
 def filtered(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None = None) -> Tensor:
-    """Scores after penalty, temperature and filters, -inf for what may not be drawn.
+    """Logits after penalty, temperature and filters, -inf for tokens that are filtered out.
 
     Args:
-        logits_BV: scores of the next token, float32.
-        sampling: with a temperature above 0.
-        seen_BV: which tokens occurred in each row, for the penalty.
+        logits_BV: logits of the next token, float32.
+        sampling: settings with a temperature above 0.
+        seen_BV: boolean, tokens that occurred in each row, for the penalty.
     """
     if seen_BV is not None:
         penalty = sampling.repetition_penalty
@@ -81,19 +81,19 @@ def filtered(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None = Non
 
 
 def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor, seen_BV: Tensor | None = None) -> Tensor:
-    """One token id a row, int64 [B], by inverting the distribution function at `uniform_B` in [0, 1)."""
+    """One token id per row, int64 [B]: inverse of the cumulative distribution at `uniform_B` in [0, 1)."""
     logits_BV = logits_BV.float()
     if sampling.temperature == 0:
         return filtered(logits_BV, Sampling(sampling.repetition_penalty), seen_BV).argmax(-1)
     cumulated = filtered(logits_BV, sampling, seen_BV).softmax(-1).cumsum(-1, dtype=torch.float64)
     total = cumulated[:, -1:]
     place = torch.searchsorted(cumulated, uniform_B.double()[:, None] * total, right=True)
-    # The sum is flat over what has no probability: at its end, the last token with any is taken.
+    # The cumulative sum is flat over tokens without probability: at its end, the last token with any is taken.
     return torch.minimum(place, (cumulated < total).sum(-1, keepdim=True)).squeeze(-1)
 
 
 def uniforms(seed: int, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
-    """A number in [0, 1) for each (row, position), float64."""
+    """Uniform number in [0, 1) for each (row, position), float64."""
     numbers = [
         xxhash.xxh3_64_intdigest(f"{row}/{position}".encode(), seed=seed) / 2**64
         for row, position in zip(rows, positions, strict=True)

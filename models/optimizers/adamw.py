@@ -1,8 +1,7 @@
-"""Optimizers and learning-rate schedules as small factories that YAML swaps by class_path.
+"""AdamW, and the base of optimizer factories.
 
-A factory sees named parameters, which a plain optimizer class does not: grouping by name or shape stays here and
-out of the LightningModule. Schedules are pure functions of (step, total steps), so that a resumed run recomputes
-them instead of trusting saved state.
+A factory sees named parameters, which a plain optimizer class does not: grouping by name or shape stays here and out of
+the LightningModule, at the price of one small class per optimizer.
 """
 
 import math
@@ -17,18 +16,21 @@ from common.errors import InputError
 
 
 class OptimizerFactory(ABC):
-    """Makes an optimizer for a model's named parameters."""
+    """Factory of an optimizer for a model's named parameters."""
+
+    fused: bool = True
+    """Whether the optimizer is a fused one, which can skip a step on the device (`models.SpikeSkip`)."""
 
     @abstractmethod
     def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-        """The optimizer over every parameter that requires a gradient."""
+        """Optimizer over all parameters that require a gradient."""
 
 
 def check_adam(learning_rate: float, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
-    """Refuse what AdamW cannot take.
+    """Refuse settings outside of AdamW's range.
 
     Raises:
-        InputError: with the value and the rule.
+        InputError: for a setting out of its range.
     """
     if not 0 < learning_rate < math.inf:
         raise InputError(f"learning_rate={learning_rate}: must be a number above 0")
@@ -47,9 +49,9 @@ class AdamW(OptimizerFactory):
     Args:
         learning_rate: peak learning rate.
         betas: decay of the first and second moment; (0.9, 0.95) is Llama's.
-        epsilon: added to the root of the second moment.
+        epsilon: term added to the root of the second moment.
         weight_decay: decoupled decay of matrices; 0.1 is Llama's.
-        fused: PyTorch's single-kernel update.
+        fused: whether to use PyTorch's single-kernel update.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class AdamW(OptimizerFactory):
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ]
-        # A group may be empty in a process that holds a part of the model; all processes then have the same groups.
+        # A group may be empty on a rank that holds a part of the model; all ranks then have the same groups.
         return torch.optim.AdamW(
             groups,
             lr=self.learning_rate,
@@ -83,58 +85,6 @@ class AdamW(OptimizerFactory):
 
 @torch.no_grad()
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: torch.Tensor) -> None:
-    """Multiply every gradient by a scalar tensor in place, without reading it back from the device."""
+    """Multiply all gradients by a scalar tensor in place, without reading it back from the device."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in gradients], factor)
-
-
-class Schedule(ABC):
-    """A factor on the peak learning rate at each step.
-
-    Args:
-        warmup_steps: steps of linear rise from 1 / warmup_steps to 1.
-        final_fraction: the factor at the last step.
-    """
-
-    def __init__(self, warmup_steps: int, final_fraction: float) -> None:
-        if warmup_steps < 0:
-            raise InputError(f"warmup_steps={warmup_steps}: must not be negative")
-        if not 0 <= final_fraction <= 1:
-            raise InputError(f"final_fraction={final_fraction}: must lie in [0, 1]")
-        self.warmup_steps, self.final_fraction = warmup_steps, final_fraction
-
-    def factor(self, step: int, total_steps: int) -> float:
-        """Factor for the update number `step` (from 0) out of `total_steps`."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps + 1) / max(total_steps - self.warmup_steps, 1)
-        return self.after_warmup(min(progress, 1.0))
-
-    @abstractmethod
-    def after_warmup(self, progress: float) -> float:
-        """Factor at `progress` in (0, 1] of the steps after warm-up."""
-
-
-class Cosine(Schedule):
-    """Half a cosine from 1 to `final_fraction` (Loshchilov & Hutter 2017); a tenth is Chinchilla's choice."""
-
-    def __init__(self, warmup_steps: int = 100, final_fraction: float = 0.1) -> None:
-        super().__init__(warmup_steps, final_fraction)
-
-    def after_warmup(self, progress: float) -> float:
-        """1 at the start, `final_fraction` at the end."""
-        return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-class WarmupStableDecay(Schedule):
-    """Constant, then a linear fall over the last `decay_fraction` (Hu et al. 2024; Hägele et al. 2024 take 0.2)."""
-
-    def __init__(self, warmup_steps: int = 100, decay_fraction: float = 0.2, final_fraction: float = 0.0) -> None:
-        super().__init__(warmup_steps, final_fraction)
-        if not 0 < decay_fraction <= 1:
-            raise InputError(f"decay_fraction={decay_fraction}: must lie in (0, 1]")
-        self.decay_fraction = decay_fraction
-
-    def after_warmup(self, progress: float) -> float:
-        """1 until the decay begins, `final_fraction` at the end."""
-        return 1 - (1 - self.final_fraction) * max(0.0, 1 - (1 - progress) / self.decay_fraction)

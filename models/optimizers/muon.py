@@ -1,8 +1,8 @@
-"""Muon: momentum whose update is made orthogonal (Jordan et al. 2024), for the blocks' matrices; AdamW for the rest.
+"""Muon (Jordan et al. 2024): orthogonalized momentum for the blocks' matrices, AdamW for the rest.
 
-A matrix's update gets all its singular values near one by five products of itself, so that rare directions learn as
-fast as frequent ones. The price is those products, small where a step sees many tokens, and that a sharded matrix has
-to be gathered for them. Scaled as by Liu et al. (2025), so that learning rate and weight decay are those of AdamW.
+Five Newton-Schulz products bring all singular values of a matrix's update near one, so that rare directions learn as
+fast as frequent ones. The price is those products, small where a step has many tokens, and that a sharded matrix has to
+be unsharded for them. Updates are scaled as by Liu et al. (2025): learning rate and weight decay are those of AdamW.
 """
 
 from collections import defaultdict
@@ -17,15 +17,15 @@ from common.errors import InputError
 from models.optimizers.adamw import OptimizerFactory, check_adam
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration, chosen for its slope at zero (Jordan et al. 2024)."""
+"""Coefficients of the quintic Newton-Schulz iteration (Jordan et al. 2024)."""
 
 
 def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """About U V^T of each matrix's singular value decomposition U S V^T; singular values come out between 0.7 and 1.2.
+    """Newton-Schulz orthogonalization: about U V^T of each matrix U S V^T, singular values between 0.7 and 1.2.
 
     Args:
         matrices: [..., rows, columns], computed in their own dtype.
-        iterations: 5 are Jordan's.
+        iterations: Newton-Schulz steps; 5 is Jordan's.
     """
     a, b, c = COEFFICIENTS
     wide = matrices.shape[-2] <= matrices.shape[-1]
@@ -38,12 +38,12 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class MuonWithAdamW(torch.optim.AdamW):
-    """Groups marked `orthogonal` take Muon, the others AdamW. A tensor `found_inf` that is not 0 leaves a step out.
+    """Muon for groups marked `orthogonal`, AdamW for the others. A tensor `found_inf` that is not 0 skips a step.
 
     Args:
-        groups: each with `params`, `weight_decay` and `orthogonal`.
-        momentum: of Muon, Nesterov's.
-        dtype: of the orthogonalization.
+        groups: parameter groups, each with `params`, `weight_decay` and `orthogonal`.
+        momentum: Nesterov momentum of Muon.
+        dtype: dtype of the orthogonalization.
         further: arguments of `torch.optim.AdamW`.
     """
 
@@ -53,7 +53,7 @@ class MuonWithAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient."""
+        """One update of all parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -76,7 +76,7 @@ class MuonWithAdamW(torch.optim.AdamW):
             if parameter.grad is not None:
                 alike[(parameter.shape, parameter.dtype, parameter.device)].append(parameter)
         for parameters in alike.values():
-            # Products of many small matrices at once; as many whole matrices are in memory.
+            # One batched product of many small matrices, at the price of as many whole matrices in memory.
             whole = torch.stack([_whole(self._nesterov(parameter, skip)) for parameter in parameters])
             updates = orthogonalize(whole.to(self.dtype)).to(whole.dtype)
             # The root mean square of AdamW's updates is about 0.2 (Liu et al. 2025, eq. 4).
@@ -101,13 +101,13 @@ class Muon(OptimizerFactory):
     """Muon for the blocks' matrices, AdamW for embeddings, output and vectors.
 
     Args:
-        learning_rate: peak, of both.
-        momentum: of Muon; 0.95 is Jordan's.
-        betas, epsilon: of AdamW.
+        learning_rate: peak learning rate of both.
+        momentum: Nesterov momentum of Muon; 0.95 is Jordan's.
+        betas, epsilon: those of AdamW.
         weight_decay: decoupled decay of matrices.
-        fused: AdamW's single-kernel update.
-        orthogonalize_in: dtype of the products. bfloat16 is Jordan's and faster on GPUs; small singular values then
-            come out as rounding has it, and layouts differ by that.
+        fused: whether AdamW uses its single-kernel update.
+        orthogonalize_in: dtype of the Newton-Schulz products. bfloat16 is Jordan's and faster on GPUs; small singular
+            values are then rounding noise, by which parallel layouts differ.
     """
 
     def __init__(

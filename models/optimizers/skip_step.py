@@ -1,8 +1,8 @@
-"""Steps whose gradient is out of all proportion are left out, decided on the device.
+"""Skip-step: optimizer steps with an outlier gradient norm are skipped, decided on the device (OLMo 2).
 
-Reading a norm back to decide would make every step wait for its own backward pass; instead the decision goes to the
-optimizer as a flag in the device's memory, the same that float16's loss scaling uses, and the optimizer leaves weights
-and moments as they were. The batch is lost and the run is not; which batch it was, the log of the norms tells.
+Reading a norm back to decide would make each step wait for its own backward pass; instead the decision goes to the
+optimizer as a flag in device memory, the one that float16's loss scaling uses, and the optimizer keeps weights and
+moments. The price is the batch of a skipped step; the logged norms show which one it was.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class SpikeSkip:
-    """When a step is left out: always for a gradient that is no number, and for a norm far above the last ones.
+    """Rule of skipped steps: a gradient norm that is not finite, or far above the last ones.
 
     Args:
         deviations: standard deviations above the mean of the window; 6 is OLMo-core's (OLMo 2, section 3.1).
-        window: norms remembered, 128 as there; judged from half of it on.
+        window: norms in the window, 128 in OLMo-core; the rule applies once it is half full.
 
     Raises:
         InputError: for a value out of its range.
@@ -38,10 +38,10 @@ class SpikeSkip:
 
 
 class NormHistory:
-    """The last norms, a number that is none where there is none yet.
+    """Window of the last gradient norms, NaN where there is none yet.
 
     Args:
-        settings: what counts as a spike.
+        settings: rule of skipped steps.
     """
 
     def __init__(self, settings: SpikeSkip) -> None:
@@ -50,10 +50,10 @@ class NormHistory:
         self.skipped = torch.zeros(())
 
     def is_spike(self, norm: Tensor) -> Tensor:
-        """Whether the step with this gradient norm is to be left out; boolean scalar on its device.
+        """Whether to skip the step with this gradient norm, a boolean scalar on its device.
 
-        What is remembered of a spike is the limit it exceeded: one of them does not hide the next, and norms that have
-        risen for good are accepted after a while.
+        The window keeps the limit that a spike exceeded: one spike does not hide the next, and norms that stay high are
+        accepted after a while.
         """
         history = self.norms.to(norm.device, non_blocking=True)
         known = history.isfinite()
@@ -69,11 +69,11 @@ class NormHistory:
         return spike
 
     def state_dict(self) -> dict[str, Any]:
-        """Norms and the number of steps left out."""
+        """Norms and the count of skipped steps."""
         return {"norms": self.norms.cpu(), "skipped": self.skipped.cpu()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue a run; its last norms are taken, as many as fit."""
+        """Continue from the last norms of a checkpoint, as many as fit."""
         window = self.settings.window
         padded = torch.cat((torch.full((window,), torch.nan), state_dict["norms"]))
         self.norms, self.skipped = padded[-window:], state_dict["skipped"]

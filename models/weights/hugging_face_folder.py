@@ -1,7 +1,7 @@
-"""Folders as the Hugging Face ecosystem keeps models: `config.json`, tensors in one or more safetensors files.
+"""Hugging Face model folders: `config.json` and tensors in one or more safetensors files.
 
-Tensors are read and written one at a time, so that a model of any size passes through the memory of one of them and of
-one file; the writer knows all sizes before it reads the first tensor.
+Tensors are read one at a time and written one file at a time, so that a model of any size passes through the memory of
+one file; the price is that the writer needs all sizes before it reads the first tensor.
 """
 
 import json
@@ -15,27 +15,28 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from common.errors import InputError
+from common.files import write_atomically, write_text_atomically
 from models.config import DecoderConfig
 from models.weights.hugging_face_names import from_hugging_face, hugging_face_names
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 SHARD_BYTES = 5_000_000_000
-"""Largest file, transformers' default."""
+"""Bytes of a file at most, transformers' default."""
 
 
 class HuggingFaceFolder:
-    """The tensors of a folder, by their names in this project's decoder.
+    """Tensors of a Hugging Face folder, by their names in this project's decoder.
 
     Args:
-        path: holds `config.json` and safetensors files.
+        path: folder with `config.json` and safetensors files.
 
     Raises:
-        InputError: for a family this decoder cannot be, or files that are absent or damaged.
+        InputError: for an unsupported family, or files that are missing or damaged.
 
     Attributes:
-        config: the shape.
-        positions: longest text the model is meant for, None where the configuration does not say.
+        config: shape of the decoder.
+        positions: maximum context in tokens, None where the configuration does not say.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +62,7 @@ class HuggingFaceFolder:
             return dict.fromkeys(file.keys(), self.path / SINGLE)
 
     def __call__(self, name: str) -> torch.Tensor | None:
-        """A decoder's parameter, whole, on the CPU; None where it is not stored."""
+        """Parameter of the decoder, whole, on the CPU; None where it is not stored."""
         theirs = hugging_face_names(name, self.config)
         if not all(one in self._file_of for one in theirs):
             return None
@@ -73,7 +74,7 @@ class HuggingFaceFolder:
 
 
 def is_hugging_face_folder(path: Path) -> bool:
-    """Whether a path is a folder of that kind."""
+    """Whether a path is a Hugging Face model folder."""
     return path.is_dir() and (path / CONFIG).is_file()
 
 
@@ -86,16 +87,16 @@ def write_hugging_face_folder(
     dtype: torch.dtype,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write a model; files appear under their names when they are whole, `config.json` the last.
+    """Write a Hugging Face folder; files get their names when they are whole, `config.json` last.
 
     Args:
-        folder: made where it is not there.
-        shape: of the decoder.
-        config: what goes into `config.json`.
-        sizes: name in this project's decoder and shape of every tensor.
-        read: gives a tensor by that name.
-        dtype: of the tensors written.
-        shard_bytes: of a file, at most, unless one tensor alone is larger.
+        folder: folder to write; made if it is missing.
+        shape: configuration of the decoder.
+        config: content of `config.json`.
+        sizes: name in this project's decoder and shape of each tensor.
+        read: function from such a name to its tensor.
+        dtype: dtype of the tensors written.
+        shard_bytes: bytes of a file at most, unless one tensor alone is larger.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[list[str]] = []
@@ -115,12 +116,11 @@ def write_hugging_face_folder(
             tensors: dict[str, torch.Tensor] = {}
             for name in names:
                 theirs, whole = hugging_face_names(name, shape), read(name).to(dtype)
-                # Of a slice, safetensors would write all that it was cut from.
+                # safetensors would write the whole storage of a slice.
                 parts = [whole] if len(theirs) == 1 else [part.clone() for part in whole]
                 tensors |= {one: part.contiguous() for one, part in zip(theirs, parts, strict=True)}
-            temporary = folder / f".{file}.partial"
-            save_file(tensors, temporary, metadata={"format": "pt"})
-            temporary.rename(folder / file)
+            with write_atomically(folder / file) as partial:
+                save_file(tensors, partial, metadata={"format": "pt"})
             index |= dict.fromkeys(tensors, file)
             progress.update(sum(tensor.nbytes for tensor in tensors.values()))
     if len(shards) > 1:
@@ -128,7 +128,7 @@ def write_hugging_face_folder(
         _write_json(folder / INDEX, described)
     else:
         (folder / INDEX).unlink(missing_ok=True)
-    # Files of a model that was here before would be read in place of these, or beside them.
+    # Files of an earlier model would be read in place of these, or beside them.
     for stale in [folder / SINGLE, *folder.glob("model-*-of-*.safetensors")]:
         if stale.name not in index.values():
             stale.unlink(missing_ok=True)
@@ -140,4 +140,4 @@ def write_hugging_face_folder(
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,39 +1,17 @@
-"""Configurations and parameter names of Hugging Face checkpoints, both ways.
+"""Hugging Face conversion: `config.json` and parameter names, both ways.
 
-A model is described to the ecosystem by `config.json` and the names of its tensors. Rotary halves, grouped heads and
-the gated feed-forward layer are laid out here as there, so that a tensor is renamed and never permuted. What a family
-cannot say is refused rather than left out.
+Rotary halves, grouped heads and the gated feed-forward layer have the layout of transformers, so that a tensor is
+renamed and never permuted. A property that a family cannot express is refused rather than dropped, which excludes
+shapes that no family has.
 """
 
 from dataclasses import asdict
 from typing import Any
 
 from common.errors import InputError
+from models.anatomy import block_tensors, embedding_tensors, head_tensors
 from models.config import DecoderConfig, Experts, RotaryScaling
 
-TOP = {
-    "tok_embeddings.weight": "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-BLOCK = {
-    "attention_norm": "input_layernorm",
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "attention.q_norm": "self_attn.q_norm",
-    "attention.k_norm": "self_attn.k_norm",
-    "feed_forward_norm": "post_attention_layernorm",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-}
-EXPERTS = {
-    "mixtral": ("block_sparse_moe.gate.weight", "block_sparse_moe.experts.{}.{}.weight", ("w1", "w2", "w3")),
-    "qwen3_moe": ("mlp.gate.weight", "mlp.experts.{}.{}.weight", ("gate_proj", "down_proj", "up_proj")),
-}
-"""Name of the router, of an expert's matrices, and of w1, w2, w3 there."""
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -42,34 +20,44 @@ ARCHITECTURES = {
     "mixtral": "MixtralForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
 }
+SPARSE = ("mixtral", "qwen3_moe")
+"""Families with a mixture of experts."""
 
 
 def hugging_face_names(name: str, config: DecoderConfig) -> list[str]:
-    """Names in a Hugging Face checkpoint of what a decoder's parameter holds: one, or one an expert."""
-    if name in TOP:
-        return [TOP[name]]
-    layers, index, *inside = name.split(".")
-    path, _, kind = ".".join(inside).rpartition(".")
-    if layers == "layers" and config.experts is not None and path in ("feed_forward", "feed_forward.router"):
-        router, expert, matrices = EXPERTS[_family(config)]
-        if path == "feed_forward.router":
-            return [f"model.layers.{index}.{router}"]
-        matrix = matrices[("w1", "w2", "w3").index(kind)]
-        return [f"model.layers.{index}.{expert.format(number, matrix)}" for number in range(config.experts.num_experts)]
-    if layers != "layers" or path not in BLOCK:
+    """Names in a Hugging Face checkpoint of a decoder's parameter: one, or one per expert.
+
+    Args:
+        name: parameter name in the decoder, as `layers.0.attention.wq.weight`.
+        config: shape of the decoder.
+
+    Raises:
+        InputError: for a parameter, or a mixture of experts, that no family has.
+    """
+    outside = {tensor.name: tensor for tensor in (*embedding_tensors(config), *head_tensors(config))}
+    if name in outside:
+        return [outside[name].hugging_face]
+    layers, _, inside = name.partition(".")
+    layer, _, inside = inside.partition(".")
+    tensor = {tensor.name: tensor for tensor in block_tensors(config)}.get(inside)
+    if layers != "layers" or tensor is None:
         raise InputError(f"{name} has no name in Hugging Face checkpoints: merge adapters first, or leave it out")
-    return [f"model.layers.{index}.{BLOCK[path]}.{kind}"]
+    if config.experts is None or not inside.startswith("feed_forward."):
+        return [tensor.hugging_face.format(layer=layer)]
+    _family(config)  # The names of experts are those of a family, which not every combination of switches has.
+    count = config.experts.num_experts if "{expert}" in tensor.hugging_face else 1
+    return [tensor.hugging_face.format(layer=layer, expert=expert) for expert in range(count)]
 
 
 def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
-    """The shape that a `config.json` describes.
+    """Decoder configuration of a `config.json`.
 
     Raises:
-        InputError: for a family, or a property of one, that this decoder has not.
+        InputError: for an unsupported family, or an unsupported property of one.
     """
     family = config.get("model_type")
     if family not in ARCHITECTURES:
-        raise InputError(f"model_type={family}: this decoder can be {', '.join(ARCHITECTURES)}")
+        raise InputError(f"model_type={family}: this decoder supports {', '.join(ARCHITECTURES)}")
     _refuse(config, family)
     return DecoderConfig(
         vocabulary_size=config["vocab_size"],
@@ -91,7 +79,7 @@ def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
 
 
 def _experts(config: dict[str, Any], family: str) -> Experts | None:
-    if family not in EXPERTS:
+    if family not in SPARSE:
         return None
     count = config.get("num_local_experts", config.get("num_experts"))
     return Experts(
@@ -103,7 +91,7 @@ def _experts(config: dict[str, Any], family: str) -> Experts | None:
 
 
 def _refuse(config: dict[str, Any], family: str) -> None:
-    """What this decoder has not; a key that is absent has its family's default, which it has."""
+    """Refuse unsupported properties; an absent key has its family's default, which is supported."""
     required = {
         "hidden_act": "silu",
         "attention_bias": False,
@@ -117,16 +105,16 @@ def _refuse(config: dict[str, Any], family: str) -> None:
         required.pop("attention_bias")
     for key, value in required.items():
         if config.get(key, value) != value:
-            raise InputError(f"config.json: {key}={config[key]}, this decoder has {value}")
+            raise InputError(f"config.json: {key}={config[key]}, this decoder supports {value}")
 
 
 def _rotary(config: dict[str, Any]) -> dict[str, Any]:
-    """Base and scaling; transformers 5 writes both into `rope_parameters`."""
+    """RoPE base and scaling; transformers 5 writes both into `rope_parameters`."""
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = given.get("rope_theta", config.get("rope_theta", 10_000.0))
     kind = given.get("rope_type", given.get("type", "default"))
     if given.get("partial_rotary_factor", 1.0) != 1.0:
-        raise InputError("config.json: partial_rotary_factor, this decoder turns heads whole")
+        raise InputError("config.json: partial_rotary_factor, this decoder rotates whole heads")
     if kind == "default":
         return {"rope_theta": float(theta), "rope_scaling": None}
     if kind == "linear":
@@ -140,23 +128,23 @@ def _rotary(config: dict[str, Any]) -> dict[str, Any]:
             int(given["original_max_position_embeddings"]),
         )
     else:
-        raise InputError(f"config.json: rope_type={kind}, this decoder has default, linear and llama3")
+        raise InputError(f"config.json: rope_type={kind}, this decoder supports default, linear and llama3")
     return {"rope_theta": float(theta), "rope_scaling": scaling}
 
 
 def to_hugging_face(
     config: DecoderConfig, positions: int, dtype: str, special: dict[str, int | None]
 ) -> dict[str, Any]:
-    """The `config.json` of the family that has this shape.
+    """`config.json` of the family that has this shape.
 
     Args:
-        config: of the decoder, without adapters.
-        positions: longest text the model is meant for.
-        dtype: of the tensors, as `bfloat16`.
-        special: `bos_token_id`, `eos_token_id` and `pad_token_id`, None for one that there is not.
+        config: configuration of the decoder, without adapters.
+        positions: maximum context in tokens.
+        dtype: dtype of the tensors by name, such as `bfloat16`.
+        special: `bos_token_id`, `eos_token_id` and `pad_token_id`; None where the tokenizer has none.
 
     Raises:
-        InputError: for a shape that is no family's.
+        InputError: for a shape that no family has.
     """
     family = _family(config)
     written: dict[str, Any] = {
@@ -212,6 +200,8 @@ def to_hugging_face(
 def _family(config: DecoderConfig) -> str:
     if config.scalar_output or config.lora is not None:
         raise InputError("Hugging Face has no name for this model: a scalar output and adapters stay in this project")
+    if config.window_pattern is not None:
+        raise InputError(f"no family of Hugging Face here has window_pattern={config.window_pattern}")
     switches = {
         "mistral": config.sliding_window is not None,
         "qwen2": config.query_key_value_bias,

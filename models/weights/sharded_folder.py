@@ -1,11 +1,10 @@
-"""Checkpoints as folders that every process writes its part of, and that any layout reads.
+"""Sharded checkpoint folders (distributed checkpoint, DCP), written by all ranks and read by any parallel layout.
 
-torch's distributed checkpoint stores each tensor under the parameter's name, whole or in pieces, and cuts what a
-process asks for out of the pieces; nothing in a folder says how many processes wrote it. Around it: the folder has no
-name before every byte is on disk, each file has a checksum beside it, and no file is unpickled freely.
+PyTorch's DCP stores each tensor under the parameter's name, whole or in shards, and reads the requested slice; nothing
+in a folder depends on the number of ranks that wrote it. Added here: the folder gets its name when every byte is on
+disk, each file has a checksum beside it, and no file is unpickled freely. Verification reads all bytes once more.
 """
 
-import os
 import pickle
 import shutil
 import threading
@@ -17,21 +16,22 @@ from typing import Any, cast
 import torch
 import torch.distributed
 import torch.distributed.checkpoint as dcp
-import xxhash
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from common.errors import InputError
+from common.files import checksum, sync
 
 METADATA = ".metadata"
-"""DCP's index of the folder; a folder without one is no checkpoint."""
+"""DCP's index of the folder; a folder without it is no checkpoint."""
 
 TRAINER = "trainer.pt"
-"""Everything but tensors of the model and the optimizer: counters, data position, tokenizer, schedules."""
+"""File of the trainer state: all but tensors of the model and the optimizer."""
 
 CHECKSUM = ".xxh3"
+"""Suffix of a file's checksum beside it."""
 
 _INDEX = "torch.distributed.checkpoint.metadata"
 _PARTS = {
@@ -44,39 +44,22 @@ _PARTS = {
     ("builtins", "set"),
     ("pathlib", "PosixPath"),
 }
-"""What an index is made of, by exact name: a module's prefix would let in all that the module itself imported."""
-
-
-def checksum(path: Path) -> str:
-    """Hash of a file's bytes."""
-    digest = xxhash.xxh3_64()
-    with path.open("rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
+"""Classes of an index by exact name: a module's prefix would admit all that the module imports."""
 
 
 def write_checksum(path: Path) -> None:
-    """Put a file's checksum beside it and both on disk."""
+    """Write a file's checksum beside it and sync both."""
     sidecar = path.with_name(path.name + CHECKSUM)
     sidecar.write_text(checksum(path), encoding="ascii")
     for name in (path, sidecar):
-        _synchronize(name)
+        sync(name)
 
 
-def _synchronize(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def damaged_files(folder: Path, share: int = 0, shares: int = 1) -> list[str]:
-    """Names of files that do not match their checksum or lack one, among every `shares`-th file from `share`."""
+def damaged_files(folder: Path, rank: int = 0, ranks: int = 1) -> list[str]:
+    """Names of files that do not match their checksum or lack one, among this rank's share of the files."""
     files = sorted(p for p in folder.iterdir() if p.suffix != CHECKSUM)
     wrong = []
-    for path in files[share::shares]:
+    for path in files[rank::ranks]:
         sidecar = path.with_name(path.name + CHECKSUM)
         if not sidecar.exists() or sidecar.read_text(encoding="ascii") != checksum(path):
             wrong.append(path.name)
@@ -84,7 +67,7 @@ def damaged_files(folder: Path, share: int = 0, shares: int = 1) -> list[str]:
 
 
 class _Writer(FileSystemWriter):
-    """Writes a checksum beside each file of a process, and beside the index."""
+    """DCP writer with a checksum beside each file of a rank, and beside the index."""
 
     def write_data(self, plan: Any, planner: Any) -> Any:
         written = super().write_data(plan, planner)
@@ -98,17 +81,17 @@ class _Writer(FileSystemWriter):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds the classes that an index is made of, and nothing else."""
+    """Restricted unpickler: builds the classes of an index and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if is_dtype or (module, name) in _PARTS:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint's index")
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a checkpoint's index")
 
 
 class _Reader(FileSystemReader):
-    """Reads the index without running what it might contain."""
+    """DCP reader that unpickles the index without running code in it."""
 
     def read_metadata(self, *arguments: Any, **keywords: Any) -> Metadata:
         path = Path(self.path) / METADATA
@@ -136,10 +119,10 @@ def _barrier() -> None:
 
 
 def verify_checkpoint(folder: Path) -> None:
-    """Refuse a folder that is no checkpoint or whose bytes changed; every process verifies its share.
+    """Refuse a folder that is no checkpoint or whose bytes changed; each rank verifies its share of the files.
 
     Raises:
-        InputError: names the damaged files, on all processes alike.
+        InputError: names the damaged files, on all ranks alike.
     """
     if not (folder / METADATA).is_file() or not (folder / TRAINER).is_file():
         raise InputError(f"checkpoint {folder} does not exist or lacks {METADATA} or {TRAINER}: check the path")
@@ -157,12 +140,12 @@ def verify_checkpoint(folder: Path) -> None:
 
 
 def load_trainer_state(folder: Path) -> dict[str, Any]:
-    """Everything but the tensors, unpickled without code."""
+    """Trainer state of a checkpoint, all but the tensors, unpickled without code."""
     return require_parts(load_without_code(folder / TRAINER), folder)
 
 
 def load_without_code(path: Path, map_location: Any = None) -> Any:
-    """Unpickle tensors and plain values only.
+    """Content of a `torch.save` file, tensors and plain values only.
 
     Raises:
         InputError: when the file is of another kind or holds anything else.
@@ -171,11 +154,11 @@ def load_without_code(path: Path, map_location: Any = None) -> Any:
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"checkpoint {path} holds something else than tensors and plain values ({first})") from error
+        raise InputError(f"checkpoint {path} holds more than tensors and plain values ({first})") from error
 
 
 def require_parts(checkpoint: Any, path: Path) -> dict[str, Any]:
-    """Refuse a file that is no checkpoint of a run of this project."""
+    """Refuse a file that is no checkpoint of this project's `fit`."""
     parts = ("pytorch-lightning_version", "global_step", "decoder_config")
     missing = [part for part in parts if not isinstance(checkpoint, dict) or part not in checkpoint]
     if missing:
@@ -184,18 +167,18 @@ def require_parts(checkpoint: Any, path: Path) -> dict[str, Any]:
 
 
 def stored_tensors(folder: Path) -> dict[str, TensorStorageMetadata]:
-    """Name -> global shape and dtype of every tensor in a checkpoint."""
+    """Global shape and dtype of each tensor in a checkpoint, by name."""
     entries = _Reader(folder).read_metadata().state_dict_metadata
     return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 
 def load_tensors(folder: Path, tensors: dict[str, Tensor], alone: bool = False) -> None:
-    """Fill tensors in place, each process those it names, as whole tensors or as the shards of DTensors.
+    """Fill tensors in place, each rank those it names, as whole tensors or as the shards of DTensors.
 
     Args:
-        folder: a checkpoint.
-        tensors: by their names in it.
-        alone: do not wait for the other processes, which read something else.
+        folder: checkpoint folder.
+        tensors: tensors by their names in it.
+        alone: whether to not wait for the other ranks, which read other tensors.
 
     Raises:
         InputError: when the checkpoint lacks a name or holds another shape under it.
@@ -214,13 +197,13 @@ def load_tensors(folder: Path, tensors: dict[str, Tensor], alone: bool = False) 
 
 def _fill(folder: Path, tensors: dict[str, Tensor], alone: bool) -> None:
     with warnings.catch_warnings():
-        # It was asked for.
+        # A single process is intended.
         warnings.filterwarnings("ignore", message=".*the intent is to load in a single process")
         dcp.load(cast(dict[str, Any], tensors), storage_reader=_Reader(folder), no_dist=alone)
 
 
 def read_whole(folder: Path) -> dict[str, Any]:
-    """A checkpoint in one process: the rest, and `state_dict` with every parameter by name."""
+    """Whole checkpoint in one process: trainer state, and `state_dict` with all parameters by name."""
     verify_checkpoint(folder)
     checkpoint = load_trainer_state(folder)
     tensors = {
@@ -234,10 +217,11 @@ def read_whole(folder: Path) -> dict[str, Any]:
 
 
 class CheckpointSaver:
-    """Saves folders, one after another, in the calling thread or behind the training's back.
+    """Saver of checkpoint folders, synchronous or asynchronous.
 
     Args:
-        asynchronous: copy the tensors, go on training and write meanwhile; a save waits for the one before.
+        asynchronous: whether to copy the tensors and write them in a thread while training continues; a save waits for
+            the one before.
     """
 
     def __init__(self, asynchronous: bool = False) -> None:
@@ -247,12 +231,12 @@ class CheckpointSaver:
         self._group: torch.distributed.ProcessGroup | None = None
 
     def save(self, folder: Path, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
-        """Write a checkpoint; the folder gets its name when all processes' bytes are on disk.
+        """Write a checkpoint; the folder gets its name when all ranks' bytes are on disk.
 
         Args:
-            folder: final name.
-            tensors: what this process holds, whole tensors or DTensors, by name.
-            rest: everything else, written by the first process.
+            folder: checkpoint folder to write or replace.
+            tensors: this rank's whole tensors or DTensors by name.
+            rest: trainer state, written by the first rank.
         """
         self.wait()
         partial = folder.with_name(f".{folder.name}.partial")
@@ -276,7 +260,7 @@ class CheckpointSaver:
             self._write_in(folder, partial, tensors)
 
     def wait(self) -> None:
-        """Until the save under way is whole; an error in it is raised here."""
+        """Wait for the current save; its error is raised here."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -285,7 +269,7 @@ class CheckpointSaver:
     def _write(self, folder: Path, partial: Path, tensors: dict[str, Tensor]) -> None:
         try:
             self._write_in(folder, partial, tensors)
-        except Exception as error:  # handed to whoever waits
+        except Exception as error:  # raised in `wait`
             self._result.set_exception(error)
         else:
             self._result.set_result(None)
@@ -295,24 +279,24 @@ class CheckpointSaver:
         writer = _Writer(partial, sync_files=True)
         dcp.save(cast(dict[str, Any], tensors), storage_writer=writer, process_group=self._group, no_dist=alone)
         if _rank_and_size()[0] == 0:
-            _synchronize(partial)
+            sync(partial)
             remove(folder)
             partial.rename(folder)
-            _synchronize(folder.parent)
+            sync(folder.parent)
         if not alone:
             torch.distributed.barrier(self._group)
 
 
 def _copy_to_cpu(tensor: Tensor) -> Tensor:
     if isinstance(tensor, DTensor):
-        # `DTensor.from_local` would move the copy back to the mesh's device.
+        # `DTensor.from_local` would move the copy back to the device of the mesh.
         local = tensor.to_local().detach().to("cpu", copy=True)
         return cast(Tensor, DTensor(local, tensor._spec, requires_grad=False))
     return tensor.detach().to("cpu", copy=True)
 
 
 def remove(folder: Path) -> None:
-    """Delete a checkpoint folder so that a kill in the middle leaves none under its name."""
+    """Delete a checkpoint folder; a kill in the middle leaves nothing under its name."""
     if folder.exists():
         hidden = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.removed")
         if hidden != folder:

@@ -1,11 +1,10 @@
-"""Checkpoint files that are either whole or absent, for Lightning's own strategies, and reading any checkpoint whole.
+"""Single-file checkpoints with atomic writes, for Lightning's own strategies, and reading any checkpoint whole.
 
-`torch.save` straight to the final name is simpler, but a kill or a power cut in the middle leaves half a file
-under a name that the next run trusts. Here the bytes are on disk before the name exists.
+`torch.save` straight to the final name is simpler, but a kill or a power cut in the middle leaves half a file under a
+name that the next run trusts. Here the bytes are on disk before the name exists, which costs one fsync.
 """
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,32 +14,24 @@ from lightning.fabric.plugins import CheckpointIO
 from safetensors.torch import save_file
 
 from common.errors import InputError
+from common.files import write_atomically
 from models.weights.sharded_folder import load_without_code, read_whole, require_parts
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Single-file checkpoints: temporary name, fsync, rename; verified and unpickled without code on load."""
+    """Single-file checkpoint IO: atomic write; verified and unpickled without code on load."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint so that `path` never names a partial file, not even after a power cut."""
+        """Atomic write of a checkpoint: `path` never names a partial file, not even after a power cut."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.partial")
-        with temporary.open("wb") as file:
+        with write_atomically(path) as partial, partial.open("wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, always with `weights_only=True`.
+        """Checkpoint of a file, always read with `weights_only=True`.
 
         Raises:
             InputError: when the file is missing or its bytes do not match their checksums.
@@ -58,12 +49,12 @@ class AtomicCheckpointIO(CheckpointIO):
         return require_parts(load_without_code(path, map_location), path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a checkpoint that is no longer wanted."""
+        """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of any layout in one process, with every parameter whole under `state_dict`.
+    """Checkpoint of any layout in one process, all parameters whole under `state_dict`.
 
     Raises:
         InputError: when it is missing or damaged.
@@ -73,8 +64,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], config: dict[str, Any], path: Path) -> None:
-    """Write parameters by name, their decoder's configuration as JSON in the header's metadata."""
+    """Safetensors file of a decoder, its configuration as JSON in the header's metadata.
+
+    Args:
+        tensors: parameters by name.
+        config: the decoder's configuration.
+        path: file to write or replace; its folder is made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    save_file(tensors, temporary, metadata={"decoder_config": json.dumps(config)})
-    temporary.rename(path)
+    with write_atomically(path) as partial:
+        save_file(tensors, partial, metadata={"decoder_config": json.dumps(config)})

@@ -1,7 +1,7 @@
-"""Weights to begin with, one tensor at a time: a process never holds more of them than it is about to place.
+"""Weight source: lazy access to the decoder of any checkpoint format, one tensor at a time.
 
-Reading every tensor whole and keeping a part costs more bytes from the disk than each process reading its own part, and
-lets any kind of file begin any layout.
+Reading each tensor whole and keeping a shard costs more bytes from the disk than reading the shard alone, and lets any
+format start any parallel layout; a rank never holds more than the tensor it places.
 """
 
 import json
@@ -22,19 +22,19 @@ from models.weights.single_file import AtomicCheckpointIO
 
 
 class WeightSource:
-    """The decoder in a run, a checkpoint or a converted file, read one tensor at a time.
+    """Stored decoder of a run, a checkpoint, a converted file or a Hugging Face folder, read one tensor at a time.
 
     Args:
-        path: a checkpoint of any layout, a file that `convert` wrote, a Hugging Face folder, or a run's folder, whose
-            newest checkpoint is taken.
+        path: checkpoint of any layout, file that `convert` wrote, Hugging Face folder, or folder of a run, whose newest
+            checkpoint is used.
 
     Raises:
         InputError: when there is none or it is damaged.
 
     Attributes:
-        config: the decoder's configuration.
-        identity: changes with the weights.
-        positions: longest text the model is meant for, None where that is not stored.
+        config: the decoder's configuration as a dictionary.
+        identity: path, sizes and times of the files, which change with the weights.
+        positions: maximum context in tokens, None where it is not stored.
     """
 
     PREFIX = "decoder."
@@ -84,12 +84,12 @@ class WeightSource:
         return tensor
 
     def __call__(self, name: str) -> torch.Tensor | None:
-        """A decoder's parameter by its name, whole, on the CPU; None where it is not stored."""
+        """Parameter of the decoder by its name, whole, on the CPU; None where it is not stored."""
         name = f"{self.PREFIX}{name}"
         return self._read(name) if self._names is None or name in self._names else None
 
     def merged(self, name: str) -> torch.Tensor:
-        """The same with its adapter added, if it has one.
+        """Parameter of the decoder with its adapter merged, if it has one.
 
         Raises:
             InputError: when it is not stored.
@@ -105,5 +105,5 @@ class WeightSource:
         return merged(weight, factors[0], factors[1], lora.alpha / lora.rank)
 
     def whole_config(self) -> DecoderConfig:
-        """The shape once adapters are added."""
+        """Configuration with adapters merged."""
         return DecoderConfig(**self.config | {"lora": None})

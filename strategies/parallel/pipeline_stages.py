@@ -10,19 +10,25 @@ from typing import Any
 from torch import nn
 
 from common.errors import InputError
+from models.anatomy import block_tensors, causal_pairs, head_tensors
+from models.config import DecoderConfig
 
 
-def layer_costs(config: Any, sequence_length: int) -> list[float]:
-    """FLOPs a token of the embedding, each block and the head, forward only.
+def layer_costs(config: DecoderConfig, sequence_length: int) -> list[float]:
+    """Forward FLOPs per token of the embedding, each block and the head.
 
     Args:
-        config: a `models.decoder.DecoderConfig`.
-        sequence_length: tokens in a window; half of it is attended to on average.
+        config: shape of the decoder.
+        sequence_length: tokens in a window of the data, one causal document; a layer's attention window shortens what
+            it attends to.
     """
-    products = 2 * config.width * config.head_width * (2 * config.heads + 2 * config.key_value_heads)
-    attention = 4 * config.heads * config.head_width * sequence_length / 2
-    block = products + attention + 6 * config.width * config.feed_forward_width
-    return [0.0, *[block] * config.layers, 2.0 * config.width * config.vocabulary_size]
+    assert config.head_width is not None
+    products = 2 * sum(tensor.multiplied_per_token for tensor in block_tensors(config))
+    blocks = []
+    for layer in range(config.layers):
+        pairs = causal_pairs(sequence_length, config.window_of(layer)) / sequence_length
+        blocks.append(products + 4 * config.heads * config.head_width * pairs)
+    return [0.0, *blocks, 2.0 * sum(tensor.multiplied_per_token for tensor in head_tensors(config))]
 
 
 def split_layers(costs: list[float], stages: int) -> list[range]:

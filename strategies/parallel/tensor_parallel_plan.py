@@ -6,6 +6,7 @@ and an all-gather of the same volume. The parameters become DTensors, so that sh
 their placement from the parameter itself.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from torch.distributed.tensor.parallel import (
     SequenceParallel,
     parallelize_module,
 )
+
+from models.anatomy import TensorParallel, block_tensors
+from models.config import DecoderConfig
 
 SEQUENCE = 1
 """Dimension of the sequence in [batch, time, channels]."""
@@ -48,27 +52,31 @@ class GatheredNorm(ParallelStyle):
         return module
 
 
-def block_plan() -> dict[str, ParallelStyle]:
-    """Styles by sub-module of a block, called with (x, layout, cache, layer)."""
+def block_plan(config: DecoderConfig) -> dict[str, ParallelStyle]:
+    """Styles by sub-module of a block, computed from `models.anatomy.block_tensors`.
+
+    Args:
+        config: shape of the decoder.
+    """
     sequence = Shard(SEQUENCE)
-    return {
-        "attention_norm": SequenceParallel(sequence_dim=SEQUENCE),
+    styles: dict[TensorParallel, Callable[[], ParallelStyle]] = {
+        "column": ColwiseParallel,
+        "row": lambda: RowwiseParallel(output_layouts=sequence),
+        "sequence": lambda: SequenceParallel(sequence_dim=SEQUENCE),
+        # Of each process's own heads.
+        "heads": lambda: SequenceParallel(sequence_dim=HEADS, use_local_output=True),
+    }
+    # The two layers gather the sequence; attention is called with (x, layout, cache, layer).
+    plan: dict[str, ParallelStyle] = {
         "attention": PrepareModuleInput(
             input_layouts=(sequence, None, None, None), desired_input_layouts=(Replicate(), None, None, None)
         ),
-        "attention.wq": ColwiseParallel(),
-        "attention.wk": ColwiseParallel(),
-        "attention.wv": ColwiseParallel(),
-        # Of each process's own heads.
-        "attention.q_norm": SequenceParallel(sequence_dim=HEADS, use_local_output=True),
-        "attention.k_norm": SequenceParallel(sequence_dim=HEADS, use_local_output=True),
-        "attention.wo": RowwiseParallel(output_layouts=sequence),
-        "feed_forward_norm": SequenceParallel(sequence_dim=SEQUENCE),
         "feed_forward": PrepareModuleInput(input_layouts=(sequence,), desired_input_layouts=(Replicate(),)),
-        "feed_forward.w1": ColwiseParallel(),
-        "feed_forward.w3": ColwiseParallel(),
-        "feed_forward.w2": RowwiseParallel(output_layouts=sequence),
     }
+    for tensor in block_tensors(config):
+        if tensor.tensor_parallel in styles:
+            plan[tensor.module] = styles[tensor.tensor_parallel]()
+    return plan
 
 
 def apply_tensor_parallel(model: Any, mesh: DeviceMesh) -> None:
@@ -85,7 +93,7 @@ def apply_tensor_parallel(model: Any, mesh: DeviceMesh) -> None:
         style = RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(SEQUENCE))
         parallelize_module(model.tok_embeddings, mesh, style)
     for block in model.layers.values():
-        parallelize_module(block, mesh, block_plan())
+        parallelize_module(block, mesh, block_plan(model.config))
     scalar = model.config.scalar_output
     if model.norm is not None:
         parallelize_module(model.norm, mesh, GatheredNorm(Replicate() if scalar else Partial()))

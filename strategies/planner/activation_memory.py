@@ -7,6 +7,8 @@ Per token, C width, F hidden width, H heads, K key/value heads, D head width, t 
 product's numbers (2 under autocast, 4 without). The residual stream is float32 under autocast too: the embedding is.
 """
 
+from models.anatomy import block_tensors
+from models.config import DecoderConfig
 from strategies.parallel.activation_checkpointing import ActivationCheckpointing
 from strategies.planner.training_setup import TrainingSetup
 
@@ -30,25 +32,42 @@ def block_bytes(setup: TrainingSetup, mode: ActivationCheckpointing | None = Non
     mode = setup.checkpointing if mode is None else mode
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
     assert shape.head_width is not None
-    heads = (2 * shape.heads + 2 * shape.key_value_heads) * shape.head_width
     block_input = RESIDUAL * shape.width / t
     if mode == "full":
         return block_input
     if mode == "selective":
-        qkv = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
-        # Row-parallel products are kept whole, before their sum over ranks is cut along the sequence.
-        feed_forward = 2 * shape.feed_forward_width / t + shape.width
-        if shape.experts is not None:
-            feed_forward = shape.experts.experts_per_token * feed_forward + shape.experts.num_experts
-        return block_input + c * (qkv / t + shape.width + feed_forward)
-    norms = 2 * norm_bytes(setup)
-    attention = c * heads / t + (4 * shape.heads / t if setup.device == "cuda" else 0)
+        return block_input + c * product_outputs(setup)
+    norms = residual_norms(shape) * norm_bytes(setup)
+    attention = c * attention_width(shape) / t + (4 * shape.heads / t if setup.device == "cuda" else 0)
     if shape.query_key_norm:
         # Of each head, float32 or the product's dtype: input and, without a fused kernel, the normalized input.
         per_head = (c + (RESIDUAL if setup.device == "cpu" else 0)) * shape.head_width + 4
         attention += (shape.heads + shape.key_value_heads) / t * per_head
     into_attention, into_feed_forward = _inputs(setup)
     return norms + attention + into_attention + into_feed_forward + feed_forward_bytes(setup)
+
+
+def residual_norms(config: DecoderConfig) -> int:
+    """Norms of the residual stream in a block."""
+    return sum(tensor.tensor_parallel == "sequence" for tensor in block_tensors(config))
+
+
+def attention_width(config: DecoderConfig) -> int:
+    """Numbers per token of queries, keys, values and attention's result."""
+    found = [tensor for tensor in block_tensors(config) if tensor.is_product and tensor.module.startswith("attention.")]
+    return sum(tensor.inputs if tensor.tensor_parallel == "row" else tensor.outputs for tensor in found)
+
+
+def product_outputs(setup: TrainingSetup) -> float:
+    """Numbers per token of the results of a block's products, on each rank of a tensor-parallel group.
+
+    Results of row-parallel products are whole, before their sum over ranks is cut along the sequence.
+    """
+    return sum(
+        tensor.uses_per_token * tensor.outputs / (setup.sizes.tp if tensor.tensor_parallel == "column" else 1)
+        for tensor in block_tensors(setup.config)
+        if tensor.is_product
+    )
 
 
 def _inputs(setup: TrainingSetup) -> tuple[float, float]:
@@ -92,10 +111,9 @@ def working_bytes(setup: TrainingSetup) -> float:
     of attention's four, whichever is larger, and two of the residual stream.
     """
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
-    assert shape.head_width is not None
     active = 1 if shape.experts is None else shape.experts.experts_per_token
     gated = 3 * c * shape.feed_forward_width * active / t
-    attention = c * (2 * shape.heads + 2 * shape.key_value_heads) * shape.head_width / t
+    attention = c * attention_width(shape) / t
     return max(gated, attention) + 2 * RESIDUAL * shape.width
 
 
@@ -105,11 +123,10 @@ def split_gradient_bytes(setup: TrainingSetup) -> float:
     """
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
     assert shape.head_width is not None
-    qkv = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
-    norms = 2.0 * RESIDUAL * shape.width
+    norms = float(residual_norms(shape) * RESIDUAL * shape.width)
     if shape.query_key_norm:
         norms += c * (shape.heads + shape.key_value_heads) * shape.head_width / t
-    return c * ((qkv + 2 * shape.feed_forward_width) / t + 2 * shape.width) + norms
+    return c * product_outputs(setup) + norms
 
 
 # As published

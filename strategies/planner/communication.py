@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from strategies.planner.hardware import Hardware
-from strategies.planner.parameter_counts import RankParameters
+from strategies.planner.parameter_counts import RankParameters, numel_on_rank
 from strategies.planner.training_setup import TrainingSetup
 
 Link = Literal["none", "link", "network"]
@@ -136,8 +136,8 @@ def data_parallel(setup: TrainingSetup, hardware: Hardware, held: RankParameters
     """
     shard, replicate = (group_of(setup, hardware, axis) for axis in ("dp_shard", "dp_replicate"))
     tp = setup.sizes.tp
-    block = 4.0 * sum(p.whole(tp) for p in held.block)
-    outside = 4.0 * sum(p.whole(tp) for p in held.outside)
+    block = 4.0 * numel_on_rank(held.block, tp)
+    outside = 4.0 * numel_on_rank(held.outside, tp)
     gathers = (1 if setup.sizes.pp > 1 else 2 * setup.microbatches) if shard.size > 1 else 0
     outside_gathers = (1 if setup.sizes.pp > 1 else setup.microbatches) if shard.size > 1 else 0
 

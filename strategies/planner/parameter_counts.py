@@ -1,76 +1,22 @@
-"""How many numbers of the model each rank holds, tensor by tensor, since shards are padded tensor by tensor.
+"""Parameters per rank, counted tensor by tensor, since FSDP2 pads shards tensor by tensor.
 
-The list repeats what the modules build and `strategies.parallel.tensor_parallel_plan` cuts; `fit --dry-run` and a test
-hold it against them.
+The tensors are those of `models.anatomy`; nothing is built, so that a plan for thousands of GPUs costs milliseconds.
+`fit --dry-run` and a test hold the counts against modules cut by the strategies.
 """
 
 import functools
-import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from models.config import DecoderConfig
+from models.anatomy import TensorSpec, block_tensors, embedding_tensors, head_tensors
 from strategies.parallel.pipeline_stages import layer_costs, split_layers
 from strategies.parallel.schedules import SCHEDULES
 from strategies.planner.training_setup import TrainingSetup
 
 
-class Cut(NamedTuple):
-    """A parameter: its shape, the dimension that tensor parallelism cuts (None: a copy each), and whether it is cast
-    to bfloat16 under autocast, as every factor of a block's product is.
-    """
-
-    shape: tuple[int, ...]
-    dimension: int | None = None
-    is_cast: bool = False
-
-    def on_a_rank(self, tp: int) -> tuple[int, ...]:
-        """Its shape after tensor parallelism."""
-        return tuple(size // tp if i == self.dimension else size for i, size in enumerate(self.shape))
-
-    def whole(self, tp: int) -> int:
-        """Numbers on a rank before sharding."""
-        return math.prod(self.on_a_rank(tp))
-
-    def shard(self, tp: int, shards: int, rank: int = 0) -> int:
-        """Numbers on one of `shards` ranks: dimension 0 in equal chunks, the last ones smaller or empty (FSDP2)."""
-        first, *rest = self.on_a_rank(tp)
-        chunk = -(-first // shards)
-        return max(0, min(chunk, first - rank * chunk)) * math.prod(rest)
-
-
-def block_parameters(config: DecoderConfig) -> list[Cut]:
-    """Of one block."""
-    assert config.head_width is not None
-    queries, keys = config.heads * config.head_width, config.key_value_heads * config.head_width
-    width, hidden = config.width, config.feed_forward_width
-    found = [
-        Cut((width,)),
-        Cut((queries, width), 0, True),
-        Cut((keys, width), 0, True),
-        Cut((keys, width), 0, True),
-        Cut((width, queries), 1, True),
-        Cut((width,)),
-    ]
-    if config.query_key_value_bias:
-        found += [Cut((queries,), 0, True), Cut((keys,), 0, True), Cut((keys,), 0, True)]
-    if config.query_key_norm:
-        found += [Cut((config.head_width,))] * 2
-    if config.experts is None:
-        return [*found, Cut((hidden, width), 0, True), Cut((width, hidden), 1, True), Cut((hidden, width), 0, True)]
-    count = config.experts.num_experts
-    experts = [Cut((count, hidden, width), None, True), Cut((count, width, hidden), None, True)]
-    return [*found, Cut((count, width), None, True), *experts, experts[0]]
-
-
-def embedding_parameters(config: DecoderConfig) -> list[Cut]:
-    """The matrix of the first stage."""
-    return [Cut((config.vocabulary_size, config.width), 0)]
-
-
-def head_parameters(config: DecoderConfig, tied_here: bool) -> list[Cut]:
-    """The last norm and the output matrix, which is the embedding itself where both are on one rank."""
-    norm = Cut((config.width,))
-    return [norm] if tied_here else [norm, Cut((config.vocabulary_size, config.width), 0)]
+def numel_on_rank(tensors: Iterable[TensorSpec], tp: int) -> int:
+    """Numbers of some tensors on each rank of a tensor-parallel group, before sharding."""
+    return sum(tensor.numel_on_rank(tp) for tensor in tensors)
 
 
 class RankParameters(NamedTuple):
@@ -83,9 +29,9 @@ class RankParameters(NamedTuple):
     """
 
     stages: dict[int, int]
-    embedding: list[Cut]
-    head: list[Cut]
-    block: list[Cut]
+    embedding: tuple[TensorSpec, ...]
+    head: tuple[TensorSpec, ...]
+    block: tuple[TensorSpec, ...]
 
     @property
     def blocks(self) -> int:
@@ -93,18 +39,18 @@ class RankParameters(NamedTuple):
         return sum(self.stages.values())
 
     @property
-    def outside(self) -> list[Cut]:
+    def outside(self) -> tuple[TensorSpec, ...]:
         """What is in no block."""
         return self.embedding + self.head
 
     def whole(self, tp: int) -> int:
         """Numbers before sharding."""
-        return self.blocks * sum(p.whole(tp) for p in self.block) + sum(p.whole(tp) for p in self.outside)
+        return self.blocks * numel_on_rank(self.block, tp) + numel_on_rank(self.outside, tp)
 
     def shard(self, tp: int, shards: int, rank: int = 0) -> int:
         """Numbers on one of the ranks that share them."""
-        block = sum(p.shard(tp, shards, rank) for p in self.block)
-        return self.blocks * block + sum(p.shard(tp, shards, rank) for p in self.outside)
+        block = sum(tensor.numel_of_shard(tp, shards, rank) for tensor in self.block)
+        return self.blocks * block + sum(tensor.numel_of_shard(tp, shards, rank) for tensor in self.outside)
 
 
 def layers_of_stages(setup: TrainingSetup) -> list[int]:
@@ -132,10 +78,12 @@ def rank_parameters(setup: TrainingSetup, pp_rank: int = 0) -> RankParameters:
     mine = {s: layers[s] for s in range(setup.stages) if SCHEDULES[setup.schedule].owner(s, pp) == pp_rank}
     first, last = 0 in mine, setup.stages - 1 in mine
     # A pipeline keeps two copies of a tied matrix, also where both ends of a V are on one rank.
-    one_matrix = setup.config.tied_embeddings and pp == 1
+    head = head_tensors(setup.config)
+    if setup.config.tied_embeddings and pp == 1:
+        head = tuple(tensor for tensor in head if tensor.name != "output.weight")
     return RankParameters(
         mine,
-        embedding_parameters(setup.config) if first else [],
-        head_parameters(setup.config, one_matrix) if last else [],
-        block_parameters(setup.config),
+        embedding_tensors(setup.config) if first else (),
+        head if last else (),
+        block_tensors(setup.config),
     )

@@ -9,7 +9,7 @@ of its step.
 from dataclasses import asdict, dataclass, fields, replace
 
 from strategies.planner.activation_memory import block_bytes, head_bytes, split_gradient_bytes, working_bytes
-from strategies.planner.parameter_counts import RankParameters, rank_parameters
+from strategies.planner.parameter_counts import RankParameters, numel_on_rank, rank_parameters
 from strategies.planner.schedule_simulation import held as held_by
 from strategies.planner.training_setup import TrainingSetup
 
@@ -86,28 +86,28 @@ def _states(setup: TrainingSetup, held: RankParameters) -> dict[str, float]:
     numbers = held.shard(tp, shards)
     moments = 2 * numbers
     if setup.optimizer == "Muon":
-        moments -= held.blocks * sum(p.shard(tp, shards) for p in held.block if len(p.shape) > 1)
+        moments -= held.blocks * sum(p.numel_of_shard(tp, shards) for p in held.block if len(p.shape) > 1)
     return {"weights": WEIGHT * numbers, "gradients": GRADIENT * numbers, "optimizer": MOMENT * moments}
 
 
 def _block_numbers(setup: TrainingSetup, held: RankParameters) -> float:
-    return sum(p.whole(setup.sizes.tp) for p in held.block)
+    return numel_on_rank(held.block, setup.sizes.tp)
 
 
 def _outside_numbers(setup: TrainingSetup, held: RankParameters) -> float:
-    return sum(p.whole(setup.sizes.tp) for p in held.outside)
+    return numel_on_rank(held.outside, setup.sizes.tp)
 
 
 def _block_casts(setup: TrainingSetup, held: RankParameters) -> float:
     """Bytes of a block's matrices in bfloat16."""
-    return CAST * sum(p.whole(setup.sizes.tp) for p in held.block if p.is_cast) if setup.mixed else 0.0
+    return CAST * sum(p.numel_on_rank(setup.sizes.tp) for p in held.block if p.is_cast) if setup.mixed else 0.0
 
 
 def _cached_casts(setup: TrainingSetup, held: RankParameters) -> float:
     """Bytes of a block's casts that autocast's cache keeps though their block was left: of whole parameters, not of the
     experts, which are views of one.
     """
-    numbers = sum(p.whole(setup.sizes.tp) for p in held.block if p.is_cast and len(p.shape) < 3)
+    numbers = sum(p.numel_on_rank(setup.sizes.tp) for p in held.block if p.is_cast and len(p.shape) < 3)
     return CAST * numbers if setup.mixed else 0.0
 
 
@@ -147,7 +147,7 @@ def _working(setup: TrainingSetup, held: RankParameters) -> float:
     again = 0.0
     if setup.checkpointing != "none":
         again = block_bytes(setup, "none") - block_bytes(setup)
-    largest = max(p.whole(setup.sizes.tp) for p in held.block)
+    largest = max(p.numel_on_rank(setup.sizes.tp) for p in held.block)
     cast = _block_casts(setup, held) if again or setup.compiled else 0.0
     recomputed = setup.microbatch_tokens * again + cast
     return setup.microbatch_tokens * working_bytes(setup) + recomputed + setup.width_bytes * largest
@@ -217,8 +217,8 @@ def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
     of_stage = {
         stage: GRADIENT * (
             count * _block_numbers(setup, held)
-            + sum(p.whole(sizes.tp) for p in held.embedding if stage == 0)
-            + sum(p.whole(sizes.tp) for p in held.head if stage == last)
+            + sum(p.numel_on_rank(sizes.tp) for p in held.embedding if stage == 0)
+            + sum(p.numel_on_rank(sizes.tp) for p in held.head if stage == last)
         )
         for stage, count in held.stages.items()
     }  # fmt: skip

@@ -7,7 +7,9 @@ decided as FSDP2 and torch's schedules do it.
 
 from dataclasses import dataclass
 
+from models.anatomy import block_tensors, mean_causal_pairs
 from models.flops import training_flops
+from strategies.planner.activation_memory import residual_norms
 from strategies.planner.communication import (
     data_parallel,
     gather_seconds,
@@ -59,27 +61,17 @@ class StepTime:
         return self.compute + self.tensor + self.data + self.pipeline + self.optimizer
 
 
-def attended_pairs(setup: TrainingSetup) -> int:
-    """(query, key) pairs of a window of T tokens that is one document, causal: T (T + 1) / 2, with a sliding window of
-    W < T tokens W (W + 1) / 2 + (T - W) W.
-    """
-    length = setup.sequence_length
-    width = min(length, setup.config.sliding_window or length)
-    return width * (width + 1) // 2 + (length - width) * width
-
-
 def block_flops(setup: TrainingSetup) -> tuple[float, float]:
     """FLOPs of a block's products and of its attention in the forward pass of a micro-batch, on one rank.
 
-    2 FLOPs a token and parameter of a product; 4 a pair and channel in attention, see `attended_pairs`.
+    2 FLOPs per token and parameter of a product; 4 per pair and channel in attention. Where layers have different
+    windows, attention is the mean over layers: the slowest stage of a pipeline may take a little longer.
     """
     shape, t = setup.config, setup.sizes.tp
     assert shape.head_width is not None
-    active = 1 if shape.experts is None else shape.experts.experts_per_token
-    router = 0 if shape.experts is None else shape.width * shape.experts.num_experts
-    attention = 2 * shape.width * shape.head_width * (shape.heads + shape.key_value_heads)
-    parameters = attention + 3 * active * shape.width * shape.feed_forward_width + router
-    pairs = attended_pairs(setup) * (setup.microbatch_tokens // setup.sequence_length)
+    parameters = sum(tensor.multiplied_per_token for tensor in block_tensors(shape))
+    windows = setup.microbatch_tokens // setup.sequence_length
+    pairs = mean_causal_pairs(shape, setup.sequence_length) * windows
     return 2.0 * parameters * setup.microbatch_tokens / t, 4.0 * shape.heads * shape.head_width * pairs / t
 
 
@@ -93,16 +85,17 @@ def block_traffic(setup: TrainingSetup) -> float:
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
     assert shape.head_width is not None
     active = 1 if shape.experts is None else shape.experts.experts_per_token
+    norms = residual_norms(shape)
     turned = (shape.heads + shape.key_value_heads) * shape.head_width / t
     gated = active * shape.feed_forward_width / t
     if setup.compiled:
-        a_token = 2 * 6 * shape.width / t + 2 * c * turned + 3 * c * gated + 20 * shape.width / t
+        per_token = norms * 6 * shape.width / t + 2 * c * turned + 3 * c * gated + 20 * shape.width / t
     else:
         casts = 5 * 6 * shape.width if setup.mixed else 0
-        a_token = 2 * 8 * shape.width / t + casts + 8 * c * turned + 5 * c * gated + 20 * shape.width / t
+        per_token = norms * 8 * shape.width / t + casts + 8 * c * turned + 5 * c * gated + 20 * shape.width / t
     # Experts also copy their tokens there and back.
     moved = 0 if shape.experts is None else active * 4 * (4 + c) * shape.width
-    return setup.microbatch_tokens * (a_token + moved)
+    return setup.microbatch_tokens * (per_token + moved)
 
 
 def block_seconds(setup: TrainingSetup, hardware: Hardware) -> tuple[float, float]:
@@ -244,7 +237,9 @@ def _exposed_data_parallel(setup: TrainingSetup, hardware: Hardware, forward: fl
 def model_flops_of_step(setup: TrainingSetup) -> float:
     """FLOPs of a step, forward and backward, attention causal over whole windows; nothing that is computed again."""
     windows = setup.step_tokens // setup.sequence_length
-    return training_flops(setup.config, setup.step_tokens, windows * attended_pairs(setup))
+    return training_flops(
+        setup.config, setup.step_tokens, windows * mean_causal_pairs(setup.config, setup.sequence_length)
+    )
 
 
 def days(flops: float, devices: int, flops_per_second: float) -> float:

@@ -44,7 +44,7 @@ def align(base_run: Path, pairs_file: Path, tmp_path: Path) -> Align:
                 "callbacks": [{"class_path": "callbacks.Checkpoints", "init_args": {"every_steps": 2}}],
             } | trainer,
             "model": {
-                "class_path": model.pop("model_class", "models.LanguageModel"),
+                "class_path": model.pop("model_class", "models.SFT"),
                 "init_args": {
                     "init_from": str(base_run),
                     "optimizer": {"class_path": "models.AdamW", "init_args": {"learning_rate": 3e-3}},

@@ -12,7 +12,8 @@ from common.run_folder import read_metrics
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from main import main
-from models.decoder import DecoderConfig, build_decoder
+from models.decoder import DecoderConfig
+from models.initialization import build_decoder
 from models.lora import LoRA, LoRALinear, lora_disabled
 from models.weights.single_file import read_checkpoint
 from tests.alignment.conftest import Align

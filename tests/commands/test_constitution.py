@@ -19,7 +19,7 @@ from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.sentencepiece import train_tokenizer
 from main import main
 from models.config import DecoderConfig
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from models.weights.single_file import write_safetensors
 from tests.alignment.conftest import Align
 from tests.conftest import ROOT, sentences

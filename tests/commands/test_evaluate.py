@@ -16,7 +16,8 @@ from datamodules.conversations.row_formats import Unusable
 from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from main import main
-from models.decoder import Decoder, materialize
+from models.decoder import Decoder
+from models.initialization import materialize
 from models.weights.source import WeightSource
 
 HELLASWAG = {

@@ -15,8 +15,8 @@ from tests.datamodules.curation.test_resumed_curation import checksums, curate_i
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.datamodules.curation.test_resumed_curation import clean_into
-clean_into(Path(sys.argv[1]), Path(sys.argv[2]), engine="ray")
+from tests.datamodules.curation.test_resumed_curation import curate_into
+curate_into(Path(sys.argv[1]), Path(sys.argv[2]), engine="ray")
 """
 
 

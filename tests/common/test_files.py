@@ -34,16 +34,15 @@ def test_a_block_that_fails_leaves_the_folder_as_it_was(
     if before is not None:
         path.write_text(before)
 
-    def write_half() -> None:
+    def write() -> None:
         with write_atomically(path) as partial:
             partial.write_text("half")
             raise error
 
     with pytest.raises(error if isinstance(error, type) else type(error)):
-        write_half()
-    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == (
-        [] if before is None else [("file", before)]
-    )
+        write()
+    left = [(found.name, found.read_text()) for found in tmp_path.iterdir()]
+    assert left == ([] if before is None else [("file", before)])
 
 
 def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alignment import GAE, PPO, FixedKL, KLPenalty, PPOUpdates
+from alignment import GAE, FixedKL, KLPenalty, PolicyOptimization, PPOUpdates
 from alignment.rewards.base import Response, Reward
 from datamodules.mixing.samplers import StepBatch
 from datamodules.mixing.windows import PADDING
@@ -85,7 +86,7 @@ class Nothing(Reward):
         return torch.zeros(len(responses))
 
 
-def ppo(**changes: Any) -> PPO:
+def ppo(**changes: Any) -> PolicyOptimization:
     """A module whose every part is switched on."""
     settings: dict[str, Any] = {
         "reward": Wanted(),
@@ -101,7 +102,7 @@ def ppo(**changes: Any) -> PPO:
         "schedule": Cosine(warmup_steps=0),
         "decoder": CONFIG,
     }
-    return PPO(**settings | changes)
+    return PolicyOptimization(**settings | changes)
 
 
 @dataclass
@@ -156,7 +157,7 @@ def train(
     options: dict[str, Any] | None = None,
     save: str | None = None,
     resume: str | None = None,
-    module: PPO | None = None,
+    module: PolicyOptimization | None = None,
 ) -> Logged:
     """Train in this process as one of `world` ranks; `layout` is of the project's strategy, or the name of another,
     `module` one that is looked at afterwards, in place of one with `settings`.
@@ -185,3 +186,14 @@ def train(
     )
     trainer.fit(module or ppo(**(settings or {})), datamodule=TinyPrompts(batch_size), ckpt_path=resume)
     return logged
+
+
+UNEQUAL = {"train/seconds/generation", "train/seconds/scoring", "train/seconds/learning", "train/responses_per_second"}
+
+
+def assert_same_steps(found: list[dict[str, float]], expected: list[dict[str, float]], tolerance: float) -> None:
+    assert len(found) == len(expected)
+    for step, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert mine.keys() == theirs.keys()
+        for name in mine.keys() - UNEQUAL:
+            assert mine[name] == pytest.approx(theirs[name], abs=tolerance, nan_ok=True), (step, name)

@@ -7,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attention import attend, attend_each_sequence, attended_pairs, positions_in_documents
+from models.attention import attend, attend_documents, attended_pairs, positions_in_documents
 from models.attention_kernels.cpu import blockwise_attention
 from models.attention_kernels.flex import attend_blocks, document_block_mask
 from models.attention_kernels.packed_documents import PackedDocuments
-from models.decoder import Decoder, DecoderConfig, build_decoder
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import build_decoder
 
 CONFIG = DecoderConfig(vocabulary_size=64, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
@@ -77,7 +78,7 @@ def test_dense_mask_and_loop_over_documents_agree_with_gradients(window: int | N
     parts = [torch.randn(2, 24, heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)]
     results = compared(
         parts,
-        lambda q, k, v: attend_each_sequence(q, k, v, PackedDocuments.of(documents, None, window)),
+        lambda q, k, v: attend_documents(q, k, v, PackedDocuments.of(documents, None, window)),
         lambda q, k, v: attend(q, k, v, dense_mask(documents, window=window)),
     )
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-10)
@@ -112,7 +113,7 @@ def test_branches_equal_their_prompt_with_each_alone(decoder: Decoder, trees: li
     parts = [torch.randn(*row.shape, heads, 8, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)]
     results = compared(
         parts,
-        lambda q, k, v: attend_each_sequence(q, k, v, PackedDocuments.of(document_ids, branch_ids)),
+        lambda q, k, v: attend_documents(q, k, v, PackedDocuments.of(document_ids, branch_ids)),
         lambda q, k, v: attend(q, k, v, dense_mask(document_ids, branch_ids)),
     )
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-8)
@@ -189,7 +190,7 @@ def test_flex_attention_over_blocks_equals_rectangles(window: int | None) -> Non
     expected = attend(q, k, v, dense_mask(documents, window=window))
     torch.testing.assert_close(attend_blocks(q, k, v, blocks), expected, rtol=0, atol=1e-5)
     sequences = PackedDocuments.of(documents, None, window)
-    torch.testing.assert_close(attend_each_sequence(q, k, v, sequences), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(attend_documents(q, k, v, sequences), expected, rtol=0, atol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)

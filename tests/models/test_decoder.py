@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from common.errors import InputError
-from models.decoder import DecoderConfig, build_decoder
+from models.decoder import DecoderConfig
 from models.flops import parameters
+from models.initialization import build_decoder
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.decoder import Decoder, DecoderConfig
-from models.flops import matmul_parameters, measured_matmul_peak, parameters, training_flops
+from models.device import measured_matmul_peak
+from models.flops import matmul_parameters, parameters, training_flops
 
 CONFIGS = [
     DecoderConfig(vocabulary_size=96, width=64, layers=3, heads=4, key_value_heads=2, feed_forward_width=96),

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from common.constants import IGNORE
 from models.config import DecoderConfig
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
 from models.head import OutputHead
+from models.initialization import build_decoder
 
 
 def head_and_hidden(seed: int, tokens: int = 9) -> tuple[OutputHead, Tensor]:

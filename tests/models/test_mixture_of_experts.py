@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from common.errors import InputError
 from models.config import DecoderConfig, Experts
-from models.decoder import auxiliary_loss, build_decoder
+from models.decoder import auxiliary_loss
 from models.flops import matmul_parameters, parameters
+from models.initialization import build_decoder
 from models.mixture_of_experts import SparseFeedForward
 
 SHAPE: dict[str, Any] = {

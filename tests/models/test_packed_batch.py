@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.config import DecoderConfig
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
+from models.initialization import build_decoder
 from models.packed_batch import (
     Document,
     group_by_prompt,

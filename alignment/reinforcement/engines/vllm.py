@@ -1,30 +1,31 @@
-"""Rollouts by vLLM in the trainer's process: faster on a GPU, for a second copy of the weights and of their names.
+"""Rollout engine of vLLM in the trainer's process.
 
-Never run in this project's tests, whose machines have no vLLM: what it relies on is vLLM's public interface of 0.10 and
+Faster on a GPU, for a second copy of the weights and of their names.
+
+Never run in this project's tests, whose machines have no vLLM: it relies on vLLM's public interface of 0.10 and
 later, named at each use.
 """
 
 import importlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alignment.reinforcement.rollouts import RolloutEngine
+from alignment.reinforcement.engines.base import Decoding, RolloutEngine
 from common.errors import InputError
 from models.decoder import Decoder
 from models.inference.generation import Generated
-from models.inference.sampling import Sampling
 from models.weights.hugging_face_names import hugging_face_names
 
 
 class VLLMEngine(RolloutEngine):
-    """A vLLM engine on this rank's device, which gets the trainer's weights anew before every batch.
+    """A vLLM engine on this rank's device, which loads the trainer's weights before every batch.
 
-    Draws are vLLM's own: the same seed gives other answers than `DecoderEngine`. Its log-probabilities are those after
-    temperature and filters (`logprobs_mode="processed_logprobs"`); with a filter they are normalized over the kept
-    tokens, which the trainer's are not: measure the drift, or sample without filters.
+    Draws are vLLM's own: the same seed gives other responses than `DecoderEngine`. Its log-probabilities are those
+    after temperature and filters (`logprobs_mode="processed_logprobs"`); with a filter they are normalized over the
+    kept tokens, which the trainer's are not: measure the drift, or sample without filters.
 
     Args:
         folder: a Hugging Face folder of the model that training starts from, as `convert` writes it; its shape is what
@@ -53,15 +54,9 @@ class VLLMEngine(RolloutEngine):
         self.engine: Any = None
 
     def generate(
-        self,
-        policy: Decoder,
-        prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        sampling: Sampling,
-        stop: Collection[int],
-        rows: Sequence[int],
+        self, policy: Decoder, prompts: Sequence[Sequence[int]], decoding: Decoding, rows: Sequence[int]
     ) -> list[Generated]:
+        sampling = decoding.sampling
         if self.engine is None:
             self.engine = self.vllm.LLM(**self.options)
 
@@ -77,8 +72,8 @@ class VLLMEngine(RolloutEngine):
                 top_p=sampling.top_p,
                 min_p=sampling.min_p,
                 repetition_penalty=sampling.repetition_penalty,
-                max_tokens=max_new_tokens,
-                stop_token_ids=list(stop),
+                max_tokens=decoding.max_new_tokens,
+                stop_token_ids=list(decoding.stop),
                 ignore_eos=True,
                 seed=(sampling.seed + row) % 2**63,
                 logprobs=0,
@@ -86,8 +81,8 @@ class VLLMEngine(RolloutEngine):
             )
             for row in rows
         ]
-        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        outputs = [output.outputs[0] for output in self.engine.generate(asked, settings, use_tqdm=False)]
+        inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        outputs = [output.outputs[0] for output in self.engine.generate(inputs, settings, use_tqdm=False)]
         return [
             Generated(
                 list(output.token_ids),

@@ -1,4 +1,4 @@
-"""From hash keys to groups of equal documents, on the driver: sorts and a union-find over numbers, no text.
+"""Connected components: groups of equal documents from hash keys, by sorting and union-find.
 
 A distributed join would carry the keys around the cluster to find what one machine finds in a sort of 8 bytes a
 document: a billion documents are 8 GB a band, and bands are looked at one at a time.

@@ -1,4 +1,4 @@
-"""Exact duplicates: a 64-bit hash of the text, in which layout counts for nothing.
+"""Exact deduplication key: a 64-bit hash of the text without its layout.
 
 White space is folded, because a file with other indentation, line ends or wrapping is the same text to learn from;
 letter case is kept, because in code it tells names apart (what differs in nothing else is a near-duplicate of

@@ -1,4 +1,4 @@
-"""Numbers that do not fit in memory: sorted pieces on disk, read together one range of keys at a time.
+"""External sort: sorted runs of numbers on disk, merged one range of keys at a time.
 
 A database would do the same behind more code. A piece is a `.npy` array [columns, records] of uint64, sorted by its
 first row, written under another name and renamed: it is whole or not there.

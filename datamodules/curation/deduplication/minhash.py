@@ -1,4 +1,5 @@
-"""Near-duplicates by MinHash and locality-sensitive hashing (Broder 1997; parameters of FineWeb, Penedo et al. 2024).
+"""Near-duplicate detection by MinHash and locality-sensitive hashing (Broder 1997; parameters of FineWeb, Penedo et al.
+2024).
 
 Two documents are compared only if they agree on a whole band of their signatures, so the cost grows with the number
 of documents and not of pairs; what is lost are pairs below the threshold by chance. Whole connected components

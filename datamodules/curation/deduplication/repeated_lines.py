@@ -1,4 +1,4 @@
-"""Lines that many documents of a source share - menus, notices, signatures - cut from all but the first.
+"""Line-level deduplication: lines that many documents of a source share, cut from all but the first.
 
 A rule per page sees no repetition between pages, and a document that is mostly its own passes every test of
 duplicates. Counting lines over the source finds them, for one hash a line; it is too blunt for source code, where a
@@ -44,18 +44,20 @@ class RepeatedLines(RepeatedText):
     source a folder.
 
     Args:
-        characters: shorter lines are left alone, without the blanks around them: headings, list items, brackets.
+        min_characters: shorter lines are left alone, without the blanks around them: headings, list items, brackets.
             None of the papers has such a bound; 30 is about five words.
-        most: documents that a line may occur in; 6 as in Llama 3, CCNet has 1.
+        max_documents: documents that a line may occur in; 6 as in Llama 3, CCNet has 1.
 
     Raises:
         InputError: for a bound below 1.
     """
 
-    def __init__(self, characters: int = 30, most: int = 6) -> None:
-        if min(characters, most) < 1:
-            raise InputError(f"repeated_lines characters={characters}, most={most}: each must be at least 1")
-        self.characters, self.most = characters, most
+    def __init__(self, min_characters: int = 30, max_documents: int = 6) -> None:
+        if min(min_characters, max_documents) < 1:
+            raise InputError(
+                f"repeated_lines min_characters={min_characters}, max_documents={max_documents}: each must be >= 1"
+            )
+        self.min_characters, self.max_documents = min_characters, max_documents
 
     def spill(self, texts: Texts, ordinals: np.ndarray, folder: Path, name: str) -> None:
         """Write hash, first place and number of documents of each line of the chunk."""
@@ -108,17 +110,17 @@ class RepeatedLines(RepeatedText):
         """Hash and place of every line that is long enough, uint64 [lines] each."""
         count = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == ord("\n"))) + len(keys)
         hashes, places = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint64)
-        found = _hash_lines(data, offsets, keys, *character_tables(), self.characters, hashes, places)
+        found = _hash_lines(data, offsets, keys, *character_tables(), self.min_characters, hashes, places)
         if found < 0:
             raise InputError(f"a text of {count} lines: at most 2^28, leave it out (see Length)")
         return hashes[:found], places[:found]
 
     def _too_many(self, hashes: np.ndarray, places: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Hash and first place of the lines of more than `most` documents."""
+        """Hash and first place of the lines of more than `max_documents` documents."""
         order = np.lexsort((places, hashes))
         hashes, places = hashes[order], places[order]
         starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
-        chosen = starts[np.add.reduceat(counts[order], starts) > self.most]
+        chosen = starts[np.add.reduceat(counts[order], starts) > self.max_documents]
         return hashes[chosen], places[chosen]
 
 

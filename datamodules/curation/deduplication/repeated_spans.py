@@ -1,4 +1,5 @@
-"""Repeated spans of words, cut out of all texts but the first (Lee et al. 2022, section 4.1: 50 tokens, exact match).
+"""Exact substring deduplication: repeated spans of words, cut from all texts but the first (Lee et al. 2022, section
+4.1).
 
 They build a suffix array over the whole corpus: it finds repetitions of every length and wants it all in the memory
 of one machine. Hashes of all windows of one length find the same spans of at least that length, in pieces of any

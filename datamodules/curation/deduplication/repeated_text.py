@@ -1,4 +1,4 @@
-"""What steps that cut repeated text out of a corpus have in common: one look at every chunk, one merge, one cut.
+"""Interface of steps that cut repeated text out of a corpus: spill each chunk, merge once, cut.
 
 What repeats is known only after every document was seen, so texts are read twice; in between only numbers are kept,
 on disk, in pieces that are whole or not there. A chunk can be spilled and cut on any worker and in any order, and

@@ -1,4 +1,4 @@
-"""Which URLs name the same page: a normal form, and its hash as a key.
+"""URL deduplication: a normal form of URLs, and its hash as a key.
 
 Only what RFC 3986 calls equivalent would be safe and would leave most copies of a page standing: links are shared
 with trackers, fragments and either scheme. So the form goes further where pages practically never differ, and stops

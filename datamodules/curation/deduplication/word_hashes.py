@@ -1,4 +1,4 @@
-"""Words of a text as 64-bit hashes with their places, for everything that compares sequences of words.
+"""Word hashes: the words of a text as 64-bit hashes with their positions, for comparing sequences of words.
 
 A word is a lower-cased run of letters, digits and combining marks; in scripts written without spaces every character
 is one. That ignores punctuation and layout, as comparisons of texts want, and knows nothing of a language: "don't"
@@ -80,11 +80,11 @@ def window_hashes(hashes: np.ndarray, size: int) -> np.ndarray:
     return found
 
 
-def in_batches(offsets: np.ndarray, most: int = BATCH_BYTES) -> Iterator[tuple[int, int]]:
-    """First and last + 1 of consecutive texts of about `most` bytes together; a larger text stands alone."""
+def in_batches(offsets: np.ndarray, max_bytes: int = BATCH_BYTES) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of consecutive texts of about `max_bytes` bytes together; a larger text stands alone."""
     begin = 0
     while begin < len(offsets) - 1:
-        end = int(np.searchsorted(offsets, offsets[begin] + most, side="right")) - 1
+        end = int(np.searchsorted(offsets, offsets[begin] + max_bytes, side="right")) - 1
         end = min(max(end, begin + 1), len(offsets) - 1)
         yield begin, end
         begin = end

@@ -1,4 +1,4 @@
-"""What a cleaning step is: a rule that drops, or a rewrite that changes the text.
+"""Interface of curation steps: filters, which drop documents, and transforms, which change their text.
 
 Steps are written as Daft expressions, so that they run vectorized on every core, and on a cluster, without a line
 about either; a step that needs Python itself wraps a batch function. A step keeps nothing between documents.
@@ -37,8 +37,18 @@ class Threshold:
         return COMPARISONS[self.comparison](measured.cast(daft.DataType.float64()), lit(float(self.threshold)))
 
 
-class Filter(ABC):
-    """Measures a text and holds the measurements against limits."""
+class SummarizedStep(ABC):
+    """A step of curation, a pure function of one document.
+
+    Attributes:
+        summary: one line for reports: the rule and its paper.
+    """
+
+    summary: str
+
+
+class Filter(SummarizedStep):
+    """Filter: measures a text and drops the document by thresholds."""
 
     @abstractmethod
     def measures(self, text: Expression) -> dict[str, Expression]:
@@ -57,8 +67,8 @@ class Filter(ABC):
         return {reason: limit.drops(measured[limit.measure]) for reason, limit in self.thresholds().items()}
 
 
-class Transform(ABC):
-    """Changes the text."""
+class Transform(SummarizedStep):
+    """Transform: changes the text of a document."""
 
     @abstractmethod
     def transform(self, text: Expression) -> Expression:

@@ -1,4 +1,4 @@
-"""Texts of evaluation sets, each with the file and row it stands in, whatever the set calls its fields.
+"""Benchmark texts: every text of evaluation sets, with its file and row.
 
 Knowing every benchmark's fields would find fewer texts that do not matter and miss those of the next benchmark: so
 every string counts unless fields are named.

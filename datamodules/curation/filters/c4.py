@@ -1,4 +1,4 @@
-"""C4's rules (Raffel et al. 2020, section 2.2): lines that are no sentences go, and pages with too few left.
+"""C4 rules (Raffel et al. 2020, section 2.2): drop lines that are no sentences, and pages with too few left.
 
 The rules on lines are a rewrite and those on pages a rule behind it. The published code (`c4_utils` of TensorFlow
 Datasets) checks a page's rules while it passes over lines, and so sees only the lines that stay; the same order of
@@ -226,6 +226,8 @@ class C4Lines(Transform):
             (Penedo et al. 2024, section 3.5: terminal marks alone took away 30 % of all tokens).
     """
 
+    summary = "C4's line rules (Raffel et al. 2020, section 2.2)"
+
     def __init__(self, min_words: int = 5, max_word_length: int = 1000, end_marks: str = '.?!"') -> None:
         if not end_marks.isascii():
             raise InputError(f"end_marks={end_marks!r}: must be ASCII characters, as the paper's are")
@@ -268,6 +270,8 @@ class C4Page(Filter):
     Raises:
         InputError: for a file of words that cannot be read or is empty.
     """
+
+    summary = "C4's page rules (Raffel et al. 2020, section 2.2)"
 
     def __init__(
         self,

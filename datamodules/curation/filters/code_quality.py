@@ -1,4 +1,4 @@
-"""Rules for source code (Kocetkov et al. 2022, The Stack; Li et al. 2023, StarCoder): generated files, data, markup.
+"""Code quality rules (Kocetkov et al. 2022, The Stack; Li et al. 2023, StarCoder): generated files, data, markup.
 
 Everything is measured on characters, nothing is parsed: a rule that needs a parser for each of 300 languages would
 be exact for one of them. Rules for one kind of file look at the end of its path.
@@ -99,6 +99,8 @@ class CodeQuality(Filter):
 
     Every maximum and minimum may be null, which turns its rule off.
     """
+
+    summary = "rules for source code (The Stack, StarCoder; Chen et al. 2021, section 3.1)"
 
     def __init__(
         self,

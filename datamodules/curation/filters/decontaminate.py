@@ -1,4 +1,4 @@
-"""Documents that hold text of evaluation sets (Brown et al. 2020, appendix C: overlaps of 13 words).
+"""Decontamination: documents that overlap evaluation sets by 13 words (Brown et al. 2020, appendix C).
 
 A model that has read the test measures nothing. Overlaps of words are exact, quick and can be shown; paraphrases and
 translations of a test pass, and so would a test's labels without its text.
@@ -17,6 +17,7 @@ from daft import DataType, Expression, Series
 
 from common.compiled import compiled
 from common.errors import InputError
+from common.files import path_list
 from datamodules.curation.deduplication.word_hashes import in_batches, window_hashes, word_hashes
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.benchmark_texts import evaluation_files, evaluation_texts
@@ -50,7 +51,7 @@ class Decontaminate(Filter):
     """Drops documents that share 13 words in a row with an evaluation set (Brown et al. 2020, appendix C: GPT-3).
 
     Words are those of `word_hashes`, so that letter case, punctuation and layout count on neither side. Evaluation
-    texts too short for a run are looked for as a whole if they have at least `shortest` words, and not at all below:
+    texts too short for a run are looked for as a whole if they have at least `min_words` words, and not at all below:
     a question of five words occurs by chance. Brown et al. cut out 200 characters on either side and drop what falls
     into more than 10 pieces; here the document goes, as a copied test rarely stands alone. They also pass over n-grams
     that occur in more than 10 training documents: a rule sees one document, so this is left out. What comes closest
@@ -59,9 +60,9 @@ class Decontaminate(Filter):
     Args:
         paths: files of evaluation sets, or folders of them: JSONL, JSON, Parquet and text, .gz, .zst or .bz2 or plain.
         words: n-gram length; 13.
-        most: overlapping n-grams that are tolerated; Brown et al. tolerate none.
+        max_ngrams: overlapping n-grams that are tolerated; Brown et al. tolerate none.
         keys: fields of a row that count, with all below them; null for every string.
-        shortest: fewest words of a shorter text that is looked for as a whole; 8 are the fewest that GPT-3's own
+        min_words: fewest words of a shorter text that is looked for as a whole; 8 are the fewest that GPT-3's own
             analysis of contamination uses (appendix C: N of 8 to 13).
         common_rows: n-grams in more rows than this of one set of files do not count: instructions and templates
             ("Choose the right answer ..."). Null, for all count: passages with many questions are repeated as well.
@@ -70,23 +71,25 @@ class Decontaminate(Filter):
         InputError: for sizes that cannot work, and files that cannot be found or read.
     """
 
+    summary = "13 words in a row shared with an evaluation set (Brown et al. 2020, appendix C)"
+
     def __init__(
         self,
-        paths: list[str],
+        paths: list[str] | str,
         words: int = 13,
-        most: int = 0,
+        max_ngrams: int = 0,
         keys: list[str] | None = None,
-        shortest: int = 8,
+        min_words: int = 8,
         common_rows: int | None = None,
     ) -> None:
-        if not 1 <= shortest <= words:
-            raise InputError(f"decontaminate words={words}, shortest={shortest}: need 1 <= shortest <= words")
-        if most < 0 or (common_rows is not None and common_rows < 1):
-            raise InputError(f"decontaminate most={most}, common_rows={common_rows}: need most >= 0, common_rows >= 1")
-        self.paths, self.words, self.most = paths, words, most
-        self.keys, self.shortest, self.common_rows = keys, shortest, common_rows
+        if not 1 <= min_words <= words:
+            raise InputError(f"decontaminate words={words}, min_words={min_words}: need 1 <= min_words <= words")
+        if max_ngrams < 0 or (common_rows is not None and common_rows < 1):
+            raise InputError(f"decontaminate max_ngrams={max_ngrams}, common_rows={common_rows}: need at least 0 and 1")
+        self.paths, self.words, self.max_ngrams = path_list(paths), words, max_ngrams
+        self.keys, self.min_words, self.common_rows = keys, min_words, common_rows
         # With size and time of change, so that another version of a set makes the stage anew.
-        self.files: list[list[Any]] = [list(state_of(path)) for path in evaluation_files(paths)]
+        self.files: list[list[Any]] = [list(state_of(path)) for path in evaluation_files(self.paths)]
 
     def measures(self, text: Expression) -> dict[str, Expression]:
         """`contaminated_ngrams`: n-grams of the text, counted as often as they occur in it, that a set holds.
@@ -111,7 +114,7 @@ class Decontaminate(Filter):
 
     def thresholds(self) -> dict[str, Threshold]:
         """`contaminated`."""
-        return {"contaminated": Threshold("contaminated_ngrams", ">", self.most)}
+        return {"contaminated": Threshold("contaminated_ngrams", ">", self.max_ngrams)}
 
     def hits(self, text: str) -> list[Hit]:
         """The rows of evaluation sets that a text overlaps, those with most n-grams first.
@@ -123,7 +126,7 @@ class Decontaminate(Filter):
     def _wanted(self) -> tuple[tuple[FileState, ...], int, int, tuple[str, ...] | None, int | None]:
         files = tuple((path, size, changed) for path, size, changed in self.files)
         keys = None if self.keys is None else tuple(self.keys)
-        return files, self.words, self.shortest, keys, self.common_rows
+        return files, self.words, self.min_words, keys, self.common_rows
 
 
 def listed(hits: list[Hit]) -> str:
@@ -225,7 +228,7 @@ class EvaluationNgrams:
 
 @lru_cache(maxsize=4)
 def evaluation_ngrams(
-    files: tuple[FileState, ...], words: int, shortest: int, keys: tuple[str, ...] | None, common_rows: int | None
+    files: tuple[FileState, ...], words: int, min_words: int, keys: tuple[str, ...] | None, common_rows: int | None
 ) -> EvaluationNgrams:
     """The n-grams of evaluation sets, read once a process.
 
@@ -243,7 +246,7 @@ def evaluation_ngrams(
             data = np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8)
             found, _, _, _ = word_hashes(data, np.array([0, len(data)], dtype=np.int64))
             size = min(words, len(found))
-            if size < shortest:
+            if size < min_words:
                 continue
             if not rows or rows[-1] != (file[0], number):
                 rows.append((file[0], number))

@@ -1,4 +1,4 @@
-"""FineWeb's quality rules (Penedo et al. 2024, section 3.6): what lists, menus and boilerplate have too much of."""
+"""FineWeb quality rules (Penedo et al. 2024, section 3.6), against lists, menus and boilerplate."""
 
 import numpy as np
 from daft import Expression
@@ -75,6 +75,8 @@ class FineWebQuality(Filter):
 
     Every maximum and minimum may be null, which turns its rule off.
     """
+
+    summary = "FineWeb's line rules (Penedo et al. 2024, section 3.6)"
 
     def __init__(
         self,

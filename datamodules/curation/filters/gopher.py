@@ -1,4 +1,4 @@
-"""Gopher's rules (Rae et al. 2021, appendix A1.1 and table A1): quality and repetition.
+"""Gopher quality and repetition rules (Rae et al. 2021, appendix A1.1 and table A1).
 
 The paper leaves open what a word, a line and a repeated character are; where it does, the code that FineWeb was made
 with (datatrove 0.10) is followed, since the thresholds were tried with it. Every limit may be null, which turns it off.
@@ -169,6 +169,8 @@ class GopherQuality(Filter):
             every bracket would count as a word without a letter.
     """
 
+    summary = "Gopher's quality rules (Rae et al. 2021, appendix A1.1)"
+
     STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
     def __init__(
@@ -242,6 +244,8 @@ class GopherRepetition(Filter):
         max_duplicate_n_grams: share of characters in repeated 5- to 10-grams of words, overlaps counted once.
         words: as in `GopherQuality`.
     """
+
+    summary = "Gopher's repetition rules (Rae et al. 2021, table A1)"
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Which language a text is written in, by fastText's linear classifier over character n-grams.
+"""Language identification by fastText's linear classifier over character n-grams.
 
 The compressed model (lid.176.ftz, Joulin et al. 2016) comes inside a package, so that nothing is downloaded and every
 machine gives the same answer; the full one is a little better on texts of a few words, which are dropped anyway.
@@ -52,22 +52,24 @@ class Language(Filter):
 
     Args:
         languages: labels of fastText's model, ISO 639 codes.
-        minimum: least probability of the likeliest wanted language.
+        min_score: least probability of the likeliest wanted language.
         characters: looked at, from the beginning; the model averages over n-grams, and more of them change little.
 
     Raises:
         InputError: for a language the model does not know, no language, or a minimum that is no probability.
     """
 
-    def __init__(self, languages: list[str] | None = None, minimum: float = 0.65, characters: int = 2000) -> None:
+    summary = "language by fastText (Joulin et al. 2016), as in FineWeb (Penedo et al. 2024, section 3.3)"
+
+    def __init__(self, languages: list[str] | None = None, min_score: float = 0.65, characters: int = 2000) -> None:
         self.languages = ["en"] if languages is None else languages
-        self.minimum, self.characters = minimum, characters
+        self.min_score, self.characters = min_score, characters
         if unknown := sorted(set(self.languages) - LANGUAGES):
             raise InputError(f"languages={unknown}: unknown to the model, choose from {' '.join(sorted(LANGUAGES))}")
         if not self.languages:
             raise InputError("languages=[] keeps nothing: name at least one, or leave the rule out")
-        if not 0 <= minimum <= 1:
-            raise InputError(f"minimum={minimum}: a probability lies between 0 and 1")
+        if not 0 <= min_score <= 1:
+            raise InputError(f"min_score={min_score}: a probability lies between 0 and 1")
         if characters < 1:
             raise InputError(f"characters={characters}: must be at least 1")
 
@@ -94,4 +96,4 @@ class Language(Filter):
 
     def thresholds(self) -> dict[str, Threshold]:
         """`other_language`."""
-        return {"other_language": Threshold("wanted_language_score", "<", self.minimum)}
+        return {"other_language": Threshold("wanted_language_score", "<", self.min_score)}

@@ -1,4 +1,4 @@
-"""How long a document is: the cheapest rule, and therefore the first of every source."""
+"""Length filter: the cheapest rule, and therefore the first of every source."""
 
 import daft
 from daft import Expression, lit
@@ -15,6 +15,8 @@ class Length(Filter):
             200 characters are about that.
         max_characters: longer ones are dropped as `too_long`; 1,000,000 is The Stack's bound of 1 MB a file.
     """
+
+    summary = "length in characters"
 
     def __init__(self, min_characters: int = 200, max_characters: int = 1_000_000) -> None:
         self.min_characters, self.max_characters = min_characters, max_characters

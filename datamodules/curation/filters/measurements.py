@@ -1,4 +1,4 @@
-"""From a compiled loop over all texts of a batch to named measurements, one Daft expression each.
+"""Measurements of a filter: one compiled pass over a batch of texts, one Daft expression per quantity.
 
 A rule's measurements come out of one pass as one struct, whose fields Daft takes apart: it runs the loop once.
 """

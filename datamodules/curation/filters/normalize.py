@@ -1,4 +1,4 @@
-"""Text in one canonical form, before anything is measured or compared.
+"""Text normalization: Unicode NFC, line ends and control characters, and repair of wrong decoding.
 
 What may carry meaning stays: typographic quotes, ligatures and HTML entities are not simplified, in code and in
 documents about text they are the matter itself. Only an encoding that was plainly read as another is put right.
@@ -28,6 +28,8 @@ class Normalize(Transform):
 
     Indentation and blank lines inside stay: in code they carry meaning.
     """
+
+    summary = "Unicode NFC, line feeds for line ends, no control characters"
 
     def transform(self, text: Expression) -> Expression:
         """The normalized text."""
@@ -89,6 +91,8 @@ class RepairUnicode(Transform):
     Only lines that ftfy's heuristic of unlikely sequences marks are touched, so that sound text costs one search and
     ASCII nothing. What cannot be decoded any more stays as it is.
     """
+
+    summary = "text decoded as another encoding than its own, repaired (ftfy: Speer 2019)"
 
     def transform(self, text: Expression) -> Expression:
         """The repaired text."""

@@ -1,4 +1,4 @@
-"""A learned judgment of a text: logistic regression over its words and pairs of words, as a rule.
+"""Quality classifier: logistic regression over hashed words and pairs of words, as a filter.
 
 Linear on hashed features, as DCLM's fastText classifier (Li et al. 2024, section 4.4): it knows no word order beyond
 pairs, and judges megabytes a second a core where FineWeb-Edu's encoder (Penedo et al. 2024) needs an accelerator.
@@ -149,16 +149,18 @@ class QualityClassifier(ClassifierFilter):
 
     Args:
         folder: of a classifier that `main.py classifier` trained.
-        minimum: documents scored lower are dropped; null takes the threshold chosen in training.
+        min_score: documents scored lower are dropped; null takes the threshold chosen in training.
 
     Raises:
-        InputError: when there is no classifier, it is damaged, or `minimum` is no probability.
+        InputError: when there is no classifier, it is damaged, or `min_score` is no probability.
     """
+
+    summary = "quality by a trained classifier (DCLM: Li et al. 2024, section 4.4)"
 
     measure = "quality_score"
 
-    def __init__(self, folder: str, minimum: float | None = None) -> None:
-        super().__init__(folder, minimum)
+    def __init__(self, folder: str, min_score: float | None = None) -> None:
+        super().__init__(folder, min_score)
 
     def thresholds(self) -> dict[str, Threshold]:
         """`low_quality`."""

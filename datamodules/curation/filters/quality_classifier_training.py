@@ -1,4 +1,4 @@
-"""Learns the weights of a text classifier: logistic regression with L2, to its optimum.
+"""Training of the quality classifier: logistic regression with L2, to its optimum.
 
 The loss is convex, so full-batch L-BFGS finds the one answer there is: no learning rate, no order of samples, no
 seed. It wants the features of all documents in memory, about 4 kB each, which is why their number is bounded.

@@ -1,4 +1,4 @@
-"""Offensive text: by a list of words, as C4 did, or by a classifier.
+"""Toxicity filters: by a list of words, as in C4, or by a classifier.
 
 A list is crude (Dodge et al. 2021 show whom C4's leaves out), so neither list nor classifier comes with the project:
 both name what their user means by offensive.
@@ -12,7 +12,7 @@ from daft import Expression, lit
 from daft.functions import lower, regexp_count, when
 
 from common.errors import InputError
-from common.files import checksum
+from common.files import checksum, path_list
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.quality_classifier import ClassifierFilter
 
@@ -62,8 +62,10 @@ class WordList(Filter):
         InputError: when a file is missing, the lists are empty, or the share is none.
     """
 
-    def __init__(self, paths: Sequence[str], max_share: float = 0.0, whole_words: bool = True) -> None:
-        self.paths, self.max_share, self.whole_words = list(paths), max_share, whole_words
+    summary = "words of a list (C4: Raffel et al. 2020, section 2.2)"
+
+    def __init__(self, paths: Sequence[str] | str, max_share: float = 0.0, whole_words: bool = True) -> None:
+        self.paths, self.max_share, self.whole_words = path_list(paths), max_share, whole_words
         if not 0 <= max_share < 1:
             raise InputError(f"max_share={max_share}: must be at least 0 and below 1")
         for path in self.paths:
@@ -98,16 +100,18 @@ class ToxicityClassifier(ClassifierFilter):
 
     Args:
         folder: of a classifier that `main.py classifier` trained with offensive text as positive.
-        maximum: documents scored higher are dropped; null takes the threshold chosen in training.
+        max_score: documents scored higher are dropped; null takes the threshold chosen in training.
 
     Raises:
-        InputError: when there is no classifier, it is damaged, or `maximum` is no probability.
+        InputError: when there is no classifier, it is damaged, or `max_score` is no probability.
     """
+
+    summary = "toxicity by a trained classifier"
 
     measure = "toxicity_score"
 
-    def __init__(self, folder: str, maximum: float | None = None) -> None:
-        super().__init__(folder, maximum)
+    def __init__(self, folder: str, max_score: float | None = None) -> None:
+        super().__init__(folder, max_score)
 
     def thresholds(self) -> dict[str, Threshold]:
         """`toxic`."""

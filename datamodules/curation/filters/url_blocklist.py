@@ -1,4 +1,4 @@
-"""Documents from addresses nobody wants, by lists of domains and by words in the address.
+"""URL blocklist: documents dropped by lists of domains and by words in the address.
 
 A domain on a list is kept as a 64-bit hash: the adult list of UT1 with its 4.6 million domains takes 40 MB instead
 of 500, and one lookup in 10^12 goes wrong.
@@ -17,7 +17,7 @@ import xxhash
 from daft import DataType, Expression, Series, col
 
 from common.errors import InputError
-from common.files import checksum
+from common.files import checksum, path_list
 from datamodules.curation.filters.base import Filter, Threshold
 
 LONGEST_PATH = 32
@@ -90,15 +90,17 @@ class UrlBlocklist(Filter):
         InputError: for a list that is not there or holds nothing, or when there is nothing to look for.
     """
 
+    summary = "published at a listed address (Penedo et al. 2023, appendix G.1)"
+
     def __init__(
         self,
-        domains: Sequence[str] = (),
+        domains: Sequence[str] | str = (),
         words: Sequence[str] = (),
         subwords: Sequence[str] = (),
         soft_words: Sequence[str] = (),
         max_soft_words: int = 1,
     ) -> None:
-        self.domains = list(domains)
+        self.domains = path_list(domains)
         self.words, self.subwords, self.soft_words = (
             sorted({word.lower() for word in given}) for given in (words, subwords, soft_words)
         )

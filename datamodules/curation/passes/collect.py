@@ -1,4 +1,4 @@
-"""The files of a source in groups, and their documents in pieces of bounded size on disk.
+"""Pass 0: read the files of all sources into pieces of bounded size on disk.
 
 Neither a generator function nor a data source of Daft holds its reader back: both run to the end of a file before the
 first row of it is looked at (measured, 0.7.26). So a file of any size is first read into pieces of a bounded number of

@@ -1,4 +1,4 @@
-"""What becomes of documents beside others: duplicates and the split, decided on the driver.
+"""Pass 2: exact, URL and near-duplicate removal, and the validation split.
 
 Only columns of numbers are read, one band of keys at a time: 60 bytes a document and 16 while a band is looked at, so
 that a billion documents fit into a large machine. In exchange nothing here runs on a cluster, and texts are never

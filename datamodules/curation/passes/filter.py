@@ -1,4 +1,4 @@
-"""What becomes of a document by itself: every step of its source on one piece of a chunk, as one Daft plan.
+"""Pass 1: run all steps of a source on one piece and compute deduplication keys, as one Daft plan.
 
 All measurements stay beside each document, also of those it was not dropped for, and so do the hashes by which
 documents are compared later: some 800 bytes a document on disk until the stage is done, so that decisions about pairs
@@ -166,7 +166,7 @@ def describe_steps(source: str, steps: Sequence[CurationStep]) -> list[dict[str,
     """What each step of a source is and drops for, in order, for reports.
 
     Returns:
-        A dictionary a step with `step` (its class), `about` (first line of its docstring, which names the paper),
+        A dictionary a step with `step` (its class), `about` (its summary),
         `measures` and `thresholds`: reason -> measure, comparison, threshold.
 
     Raises:
@@ -187,7 +187,7 @@ def describe_steps(source: str, steps: Sequence[CurationStep]) -> list[dict[str,
         described.append(
             {
                 "step": name,
-                "about": (type(step).__doc__ or "").strip().partition("\n")[0],
+                "about": step.summary,
                 "measures": measures,
                 "limits": {reason: vars(limit) for reason, limit in thresholds.items()},
             }

@@ -1,4 +1,4 @@
-"""The validation split: whole groups of related documents go to one side.
+"""Validation split: whole groups of related documents go to one side.
 
 Drawing documents independently is one line, and lets a near-copy of a training document into validation, where it
 looks like understanding.

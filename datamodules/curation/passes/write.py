@@ -1,4 +1,4 @@
-"""The second pass over the pieces: what repeats is cut, personal data masked, and every document written to its place.
+"""Pass 3: remove repeated text, mask personal data, write Parquet.
 
 A document changes here only by what the whole corpus said about it. Kept and dropped documents of a piece are two
 files that are written whole or not at all, so that an interrupted run continues with the next.

@@ -1,4 +1,4 @@
-"""Ways to reach a person or a machine: e-mail addresses, public IP addresses, telephone numbers.
+"""Contact data: e-mail addresses, public IP addresses, telephone numbers.
 
 Telephone numbers are validated by Google's libphonenumber. A national form without a country code looks like many
 other numbers (a dump of bytes, "01 02 03 04 05", is one in France), so outside North America it needs a word before it.

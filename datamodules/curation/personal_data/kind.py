@@ -1,4 +1,4 @@
-"""What a kind of personal data is made of: a cheap sieve, a precise search, and the placeholder.
+"""Kind of personal data: a cheap pre-filter, a precise search, and the placeholder.
 
 Two searches cost less than one: Rust's linear one runs over all text at hundreds of megabytes a second and leaves to
 Python the few documents that may hold a match.

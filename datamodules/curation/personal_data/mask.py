@@ -1,4 +1,4 @@
-"""Personal data and credentials replaced by typed placeholders, and counted.
+"""Personal data masking: personal data and credentials replaced by typed placeholders, and counted.
 
 Patterns with validation, not a named-entity model: they find what has a form (addresses, numbers, keys) at tens of
 megabytes a second, and miss names and postal addresses. Precision comes before recall: what could as well be a
@@ -86,6 +86,8 @@ class MaskPersonalData(Transform):
     Raises:
         InputError: for an unknown kind, region or country.
     """
+
+    summary = "personal data replaced by placeholders"
 
     def __init__(
         self,

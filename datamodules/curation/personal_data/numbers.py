@@ -1,4 +1,4 @@
-"""Numbers that stand for a person: payment cards, bank accounts, national identifiers.
+"""Identifying numbers: payment cards, bank accounts, national identifiers.
 
 Check digits alone are not enough: one in ten random numbers passes Luhn's test, and code is full of numbers. What has
 no form of its own (spaces in the issuer's places, letters in fixed ones) counts only behind a word that names it.

@@ -1,4 +1,4 @@
-"""Credentials in code and documents: keys of services, tokens, private keys.
+"""Secrets in code and documents: keys of services, tokens, private keys.
 
 Only what its issuer gave a form of its own (a prefix, a length, a check) is taken: any long string could be a
 password, and masking every hash would take more from code than it gives. Forms as the issuers document them and as

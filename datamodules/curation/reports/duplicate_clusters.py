@@ -1,4 +1,4 @@
-"""The largest groups of duplicates: what a corpus repeats most."""
+"""Duplicate clusters: the largest groups of duplicates of a corpus."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Why a document was kept or dropped, read off a finished stage: no document is read or judged again.
+"""Explanation of one document: why it was kept or dropped, read from finished curation.
 
 What was measured stands beside each document and what it was held against in the summary, so that the answer is the
 one that was acted on, whatever the configuration says by now.

@@ -1,4 +1,4 @@
-"""How measurements are spread, beside the limits that documents were held against."""
+"""Histograms of measurements, with the thresholds of the filters."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A few documents of each reason, and of those kept, chosen by a hash of their ids: a sample nobody picked."""
+"""Sampled documents: a few of each drop reason, and of those kept, chosen by a hash of their ids."""
 
 import heapq
 from collections import defaultdict
@@ -21,11 +21,11 @@ class Examples:
     """The documents with the lowest hashes, gathered piece by piece.
 
     Args:
-        most: how many of each reason.
+        max_examples: documents of each reason, and of those kept.
     """
 
-    def __init__(self, most: int = EXAMPLES) -> None:
-        self.most = most
+    def __init__(self, max_examples: int = EXAMPLES) -> None:
+        self.max_examples = max_examples
         self._dropped: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         self._kept: list[tuple[int, dict[str, Any]]] = []
 
@@ -40,7 +40,7 @@ class Examples:
             self._dropped[reason] = self._lowest(self._dropped[reason], some)
 
     def dropped(self) -> dict[str, list[dict[str, Any]]]:
-        """By reason: `id`, `source`, `path` and `excerpt`, masked, of at most `most` documents."""
+        """By reason: `id`, `source`, `path` and `excerpt`, masked, of at most `max_examples` documents."""
         return {reason: [row for _, row in rows] for reason, rows in sorted(self._dropped.items())}
 
     def kept(self) -> list[dict[str, Any]]:
@@ -49,6 +49,6 @@ class Examples:
 
     def _lowest(self, rows: list[tuple[int, dict[str, Any]]], table: pyarrow.Table) -> list[tuple[int, dict[str, Any]]]:
         hashes = pseudo_random(table.column("id").to_numpy(), SEED)
-        chosen = np.argsort(hashes, kind="stable")[: self.most]
+        chosen = np.argsort(hashes, kind="stable")[: self.max_examples]
         more = zip(hashes[chosen].tolist(), table.take(chosen).to_pylist(), strict=True)
-        return heapq.nsmallest(self.most, [*rows, *more], key=lambda row: row[0])
+        return heapq.nsmallest(self.max_examples, [*rows, *more], key=lambda row: row[0])

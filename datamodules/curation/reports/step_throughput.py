@@ -1,4 +1,4 @@
-"""How fast each step is: run alone over the beginning of a source, since a plan runs all steps of a text at once.
+"""Throughput of each step, run alone over the beginning of a source.
 
 A sample on an otherwise idle engine instead of a clock inside every step: on a cluster such clocks would have to be
 collected, and Daft fuses what stands between them.

@@ -1,4 +1,4 @@
-"""Seconds and bytes of each stage of cleaning; a stage is entered once a chunk, perhaps by several threads at once."""
+"""Stopwatch: seconds and bytes of each stage of curation."""
 
 import contextlib
 import threading

@@ -1,4 +1,4 @@
-"""What cleaning did, in numbers: the summary that is stored, and the table that is shown.
+"""Summary of curation: the counts that are stored, and the table on the console.
 
 It is read off the files that were written, piece by piece, and not gathered on the way: a run that was interrupted
 sums up the same.

@@ -1,4 +1,4 @@
-"""Whether a word is a URL or an e-mail address, which is not split at its punctuation."""
+"""Addresses in text: words that are a URL or an e-mail address and stay whole."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Punctuation, quotes, currency and units that are split off a word, as spaCy splits English.
+"""Affix splitting: punctuation, quotes, currency and units split off a word, as spaCy splits English.
 
 Each looks at a bounded number of characters beside its own; a run of full stops is one affix whatever its length.
 """

@@ -1,4 +1,4 @@
-"""What a character is, as bits in a table that compiled loops look code points up in.
+"""Character classes: bits of each code point, in a table for compiled loops.
 
 One table of 0.8 MB built once a process, instead of Python's string methods once a character.
 """

@@ -1,4 +1,4 @@
-"""English words that no rule about single characters splits rightly: contractions, abbreviations, emoticons.
+"""English exceptions: contractions, abbreviations and emoticons, which rules about single characters split wrongly.
 
 A table of some thousand strings, made from the few lists below at import, instead of a tokenizer library. Which
 strings are special, and where they part, follows spaCy's English tokenizer (Honnibal and Montani, MIT license).

@@ -1,4 +1,4 @@
-"""How much of a text repeats itself: lines, paragraphs and word n-grams.
+"""Repetition within a text: duplicate lines, paragraphs and word n-grams.
 
 Parts are compared by hashes of 64 bits, not by their characters: in a text of a million parts two different ones are
 taken for equal with a probability of 3e-8.

@@ -1,4 +1,4 @@
-"""Words of a text as compiled loops see them: white space parts them, and English punctuation is split off.
+"""Word splitting in a compiled loop: at white space, and at English punctuation.
 
 The published thresholds of Gopher and FineWeb were applied to words of a linguistic tokenizer, which takes a
 millisecond a kilobyte. This is that tokenizer's algorithm (spaCy's, for English) over bytes, three orders of magnitude

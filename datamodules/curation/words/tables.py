@@ -1,4 +1,4 @@
-"""What splitting words looks up: kinds of characters, special strings by their hash, units of measurement.
+"""Tables of the word splitter: character classes, special strings by their hash, units of measurement.
 
 Flat arrays and an open hash table, because compiled loops know no dictionary that costs nothing to pass.
 """

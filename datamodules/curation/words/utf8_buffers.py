@@ -1,4 +1,4 @@
-"""Texts as one array of bytes and their boundaries, as Arrow holds them: what compiled loops walk over without a copy.
+"""UTF-8 buffers: texts as one array of bytes and their boundaries, as Arrow holds them, without a copy.
 
 A loop over bytes instead of Python strings sees no characters; it decodes where it needs them, and most rules do not.
 """

@@ -1,4 +1,4 @@
-"""How much the record batches of an Arrow file expand to, known before any is decompressed.
+"""Arrow files: the expanded size of their record batches, before any is decompressed.
 
 `save_to_disk` compresses nothing, so that batches are memory of the file; others may, and Arrow decompresses a batch
 whole, however large it says that it is.

@@ -1,4 +1,4 @@
-"""Streams that never give more than they should: decompression, lines, whole files and archive members with a limit.
+"""Bounded streams: decompression, lines, whole files and archive members with a limit of bytes.
 
 What is read is untrusted: a few kilobytes can expand to terabytes, a line can have no end. Limits cost one comparison
 a block; without them one file ends the run.
@@ -44,10 +44,10 @@ class RefusedError(Exception):
 
 
 class _Limited(io.RawIOBase):
-    """Raw stream over another that refuses to give more than `limit` bytes."""
+    """Raw stream over another that refuses to give more than `max_bytes` bytes."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
-        self.stream, self.left = stream, limit
+    def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
+        self.stream, self.left = stream, max_bytes
 
     def readable(self) -> bool:
         return True
@@ -104,26 +104,26 @@ def limited(stream: IO[bytes], stored: int) -> IO[bytes]:
     return cast(IO[bytes], io.BufferedReader(_Limited(stream, max(FREE_EXPANSION, MAXIMUM_EXPANSION * stored)), BLOCK))
 
 
-def read_whole(stream: IO[bytes], limit: int) -> bytes:
+def read_whole(stream: IO[bytes], max_bytes: int) -> bytes:
     """All that is left in a stream.
 
     Raises:
-        RefusedError: `too_large` for more than `limit` bytes, having read one byte more.
+        RefusedError: `too_large` for more than `max_bytes` bytes, having read one byte more.
     """
     # A short read is no end: decompressors give what they have.
     blocks, size = [], 0
-    while block := stream.read(min(BLOCK, limit + 1 - size)):
+    while block := stream.read(min(BLOCK, max_bytes + 1 - size)):
         blocks.append(block)
         size += len(block)
-        if size > limit:
+        if size > max_bytes:
             raise RefusedError("too_large")
     return b"".join(blocks)
 
 
-def bounded_lines(stream: IO[bytes], limit: int) -> Iterator[bytes | None]:
-    """Lines with their ends; None for one of more than `limit` bytes, whose rest is passed over."""
-    while line := stream.readline(limit + 1):
-        if len(line) <= limit or line.endswith(b"\n"):
+def bounded_lines(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
+    """Lines with their ends; None for one of more than `max_bytes` bytes, whose rest is passed over."""
+    while line := stream.readline(max_bytes + 1):
+        if len(line) <= max_bytes or line.endswith(b"\n"):
             yield line
             continue
         del line
@@ -132,8 +132,8 @@ def bounded_lines(stream: IO[bytes], limit: int) -> Iterator[bytes | None]:
         yield None
 
 
-def tar_members(stream: IO[bytes], limit: int) -> Iterator[tuple[str, bytes | None]]:
-    """Names and contents of the regular files of a tar archive, in order; None for one of more than `limit` bytes.
+def tar_members(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes | None]]:
+    """Names and contents of the regular files of a tar archive, in order; None for one of more than `max_bytes` bytes.
 
     Links and devices are passed over: nothing is ever written, so that names need no check.
     """
@@ -142,10 +142,10 @@ def tar_members(stream: IO[bytes], limit: int) -> Iterator[tuple[str, bytes | No
             if member.isreg():
                 content = archive.extractfile(member)
                 assert content is not None
-                yield member.name, content.read() if member.size <= limit else None
+                yield member.name, content.read() if member.size <= max_bytes else None
 
 
-def zip_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+def zip_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     """Content of a file in a zip archive; the sizes that the archive claims are not believed.
 
     Raises:
@@ -154,6 +154,6 @@ def zip_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """
     try:
         with archive.open(name) as stream:
-            return read_whole(stream, limit)
+            return read_whole(stream, max_bytes)
     except (RuntimeError, NotImplementedError) as error:
         raise RefusedError("encrypted_file") from error

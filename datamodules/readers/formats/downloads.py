@@ -1,4 +1,4 @@
-"""Files named by a URL: copied whole to this machine once, then read like any other.
+"""Downloads: files named by a URL, copied whole to this machine once.
 
 Reading over the network on every start would spare the disk; a local copy makes a start independent of the network
 and gives every run the same bytes.

@@ -1,4 +1,4 @@
-"""Code that nobody wrote: generated, minified, vendored, or data that looks like code.
+"""Generated code: generated, minified and vendored files, and data that looks like code.
 
 Line lengths and shares of letters as measures of quality are left to cleaning rules; here is only what a file's name
 and first lines say, and StarCoder's rules by file type (Li et al. 2023, section 3.2 and appendix).

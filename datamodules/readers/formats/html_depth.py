@@ -1,4 +1,4 @@
-"""How deep elements of a page stand within each other, from its tags alone in linear time.
+"""HTML nesting depth, from the tags alone in linear time.
 
 Building the tree would tell exactly, but that takes time with the square of the depth, which is what a page has to be
 refused for. So tags are told from text as the HTML standard has it (section 13.2.5), and which end tag closes what

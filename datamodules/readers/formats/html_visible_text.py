@@ -1,4 +1,4 @@
-"""Characters of an HTML file that are shown, counted without a parser: in linear time, however deep the file is."""
+"""Visible text of HTML: its characters counted without a parser, in linear time at any depth."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-r"""LaTeX sources to the text of a paper: one file, no comments, no macros of the author's own, no preamble.
+r"""LaTeX to text: one file without comments, the author's own macros and the preamble.
 
 The rules are RedPajama's (Together 2023, data_prep/arxiv): what stands before the first section and after the
 bibliography goes, formulas stay as they are written. Beyond it, files are put together as \input says rather than one
@@ -86,7 +86,7 @@ def main_file(files: Mapping[str, str]) -> str | None:
     return None
 
 
-def flatten(main: str, load: Load, limit: int) -> str:
+def flatten(main: str, load: Load, max_characters: int) -> str:
     r"""The main file with what \input, \include and \subfile name in its place, or nothing where it is not there.
 
     Args:
@@ -97,7 +97,7 @@ def flatten(main: str, load: Load, limit: int) -> str:
     parts: list[str] = []
     size = inputs = 0
     stack: list[tuple[str, int]] = [(strip_comments(load(main) or ""), 0)]
-    while stack and size <= limit:
+    while stack and size <= max_characters:
         source, position = stack.pop()
         match = _INPUT.search(source, position)
         part = source[position : match.start() if match else len(source)]
@@ -109,7 +109,7 @@ def flatten(main: str, load: Load, limit: int) -> str:
             name = (match[1] or match[2]).strip().strip('"')
             if inputs <= MAXIMUM_INPUTS and (found := _load_first(load, main, f"{name}.tex", name)) is not None:
                 stack.append((strip_comments(found), 0))
-    return "".join(parts)[:limit]
+    return "".join(parts)[:max_characters]
 
 
 def _load_first(load: Load, main: str, *names: str) -> str | None:
@@ -188,16 +188,16 @@ def _uses(body: str, name: str) -> bool:
 
 def expand(source: str, macros: Mapping[str, tuple[int, str]]) -> str:
     """A source with macros replaced by their bodies; one whose arguments are not in braces stays as it is."""
-    limit = MAXIMUM_GROWTH * len(source) + 10_000
+    max_characters = MAXIMUM_GROWTH * len(source) + 10_000
     for _ in range(MAXIMUM_PASSES):
-        expanded, changed = _expand_once(source, macros, limit)
+        expanded, changed = _expand_once(source, macros, max_characters)
         if not changed:
             break
         source = expanded
     return source
 
 
-def _expand_once(source: str, macros: Mapping[str, tuple[int, str]], limit: int) -> tuple[str, bool]:
+def _expand_once(source: str, macros: Mapping[str, tuple[int, str]], max_characters: int) -> tuple[str, bool]:
     parts: list[str] = []
     groups = _Groups(source)
     position = size = 0
@@ -226,7 +226,7 @@ def _expand_once(source: str, macros: Mapping[str, tuple[int, str]], limit: int)
             value += " "
         parts += [source[position : match.start()], value]
         size += match.start() - position + len(value)
-        if size > limit:
+        if size > max_characters:
             return source, False
         position, changed = end, True
     parts.append(source[position:])
@@ -241,7 +241,7 @@ def _substituted(body: str, arguments: list[str]) -> str:
     return _PARAMETER.sub(argument, body)
 
 
-def paper(main: str, load: Load, limit: int) -> str | None:
+def paper(main: str, load: Load, max_characters: int) -> str | None:
     """The text of a paper, or None where no section begins.
 
     Args:
@@ -249,7 +249,7 @@ def paper(main: str, load: Load, limit: int) -> str | None:
         load: see `flatten`.
         limit: characters at most while files are put together.
     """
-    whole = flatten(main, load, limit)
+    whole = flatten(main, load, max_characters)
     macros: dict[str, tuple[int, str]] = {}
     for name in [name for names in _PACKAGES.findall(whole) for name in names.split(",")][:MAXIMUM_INPUTS]:
         # Styles of the author's own; those that everybody has are not in the folder.

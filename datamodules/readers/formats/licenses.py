@@ -1,4 +1,4 @@
-"""Which license code is under: SPDX identifiers in headers, and the usual license texts by phrases that only they have.
+"""License detection: SPDX identifiers in headers, and the usual license texts by phrases that only they have.
 
 A list of phrases knows the thirty licenses that nearly all repositories are under and nothing else; what it does not
 know counts as no permission.

@@ -1,4 +1,4 @@
-"""Batches of a Parquet file of a bounded number of bytes, whatever its rows decode to.
+"""Parquet batches of a bounded number of bytes, whatever their rows decode to.
 
 A few hundred bytes can hold a value of megabytes once, in a dictionary, and a million rows that share it; decoded, each
 row has a copy. Arrow can keep the dictionary instead, yet then builds one for values that share nothing, too, which

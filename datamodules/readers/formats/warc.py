@@ -1,4 +1,4 @@
-"""Records of a WARC file by FastWARC, and whether the last of them ends where the file does.
+"""WARC records by FastWARC, with a check that the file ends after the last of them.
 
 FastWARC takes a file that is cut within the head of a record for one that ends there: an interrupted download would
 pass as complete.

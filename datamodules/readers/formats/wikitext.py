@@ -1,4 +1,4 @@
-"""MediaWiki's markup to text, parsed by mwparserfromhell.
+"""Wikitext: MediaWiki's markup to text, parsed by mwparserfromhell.
 
 Templates are dropped, not expanded: expanding needs the whole wiki. What they would have shown (dates in a box,
 pronunciations) is lost, and sentences around them can have gaps.

@@ -1,4 +1,4 @@
-"""XML that may be hostile: parsed by expat in pieces, without entities of its own, to a limited depth.
+"""XML from untrusted sources: parsed by expat in blocks, without custom entities, to a limited depth.
 
 ElementTree over a file would be shorter, but it expands entities, and takes a page's whole dump into memory.
 """

@@ -15,7 +15,8 @@ from datamodules.conversations.row_formats import transcript
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.sentencepiece import train_tokenizer
 from models.config import DecoderConfig
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
+from models.initialization import build_decoder
 from tests.conftest import sentences
 
 SHAPE = {"width": 32, "layers": 2, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48}

@@ -13,12 +13,12 @@ import torch
 import yaml
 
 from alignment import DPO, PreferencePolicy
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
 from main import main
 from models import AdamW, Cosine, DecoderConfig
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from tests.alignment.conftest import Align
 from tests.test_command_line import learned, refused
 

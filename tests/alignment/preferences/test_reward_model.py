@@ -12,12 +12,12 @@ import yaml
 
 from alignment import RewardEnsemble, RewardModel
 from alignment.preferences.calibration import Calibration
-from callbacks.metrics_table import read_metrics
+from common.run_folder import read_metrics
 from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
 from main import main
 from models import AdamW, Cosine, DecoderConfig
-from models.decoder import build_decoder
+from models.initialization import build_decoder
 from tests.alignment.conftest import Align
 from tests.alignment.preferences.test_preference_policy import MadeUp
 from tests.test_command_line import refused

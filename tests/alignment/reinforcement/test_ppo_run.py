@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alignment import PPO
+from alignment import PolicyOptimization
 from common.run_folder import read_metrics
 from main import main
 from models.weights.source import WeightSource
@@ -117,7 +117,7 @@ def test_a_killed_run_continues_by_the_same_command(
     """Same losses, same divergences, same answers; with another critic it is another run."""
     config = str(configure(align, tmp_path))
     main(["fit", "--config", config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
-    step = PPO.training_step
+    step = PolicyOptimization.training_step
 
     def die(self: Any, batch: Any, index: int) -> Any:
         if self.trainer.global_step == 3:
@@ -125,7 +125,7 @@ def test_a_killed_run_continues_by_the_same_command(
         return step(self, batch, index)
 
     with monkeypatch.context() as patched:
-        patched.setattr(PPO, "training_step", die)
+        patched.setattr(PolicyOptimization, "training_step", die)
         with pytest.raises(KilledError):
             main(["fit", "--config", config])
     main(["fit", "--config", config])
@@ -135,7 +135,10 @@ def test_a_killed_run_continues_by_the_same_command(
     assert len({value for _, name, value in curves[0] if name == "train/loss"}) == 4
     responses = [(run / "samples.jsonl").read_text() for run in runs]
     assert responses[0] == responses[1]
-    other = configure(align, tmp_path, advantage={"class_path": "alignment.BatchNormalizedAdvantage"})
+    other = configure(
+        align, tmp_path, model_class="alignment.PolicyOptimization",
+        advantage={"class_path": "alignment.BatchNormalizedAdvantage"},
+    )  # fmt: skip
     assert "another critic, or none" in refused(["fit", "--config", other], capsys)
     unanswered = {"class_path": "alignment.ExactMatch", "init_args": {"answer_key": "solution"}}
     assert "solution" in refused(["fit", "--config", configure(align, tmp_path, monitored_reward=unanswered)], capsys)

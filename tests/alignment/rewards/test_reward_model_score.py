@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment import OverlongPenalty, RewardModel, RewardModelScore, WeightedSum
-from alignment.rewards.base import Response
-from commands.begin_from import open_reward_models
+from alignment.rewards.base import Response, Reward
 from common.errors import InputError
 from datamodules import PreferenceData
 from datamodules.conversations.rows import FileRows
 from datamodules.mixing.samplers import StepBatch
 from datamodules.preferences import PairBatches
-from datamodules.tokenization.files import load_tokenizer
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from main import main
 from models import AdamW, Cosine, DecoderConfig
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
+from models.initialization import build_decoder
 from models.weights.source import WeightSource
 from tests.alignment.conftest import Align
 from tests.alignment.preferences.test_preference_policy import MadeUp
@@ -64,6 +64,11 @@ def reward(**settings: Any) -> RewardModelScore:
 def alone(decoder: Decoder, tokens: list[int]) -> float:
     with torch.no_grad():
         return float(decoder.output(decoder(torch.tensor([tokens])))[0, -1])
+
+
+def open_weights(reward: Reward, data: PreferenceData) -> None:
+    for member in reward.members():
+        member.open_weights(data.tokenizer, lambda path: load_tokenizer(find_tokenizer(path)))
 
 
 def response(prompt: list[int], tokens: list[int], finish: Any = "stop") -> Response:
@@ -163,7 +168,7 @@ def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     with torch.no_grad():
         expected = trained(batch, trained.scores).tolist()
     score = RewardModelScore(str(tmp_path / "run"))
-    open_reward_models(WeightedSum([OverlongPenalty(9, 3), score]), pairs)
+    open_weights(WeightedSum([OverlongPenalty(9, 3), score]), pairs)
     score.prepare(torch.device("cpu"))
     score.prepare(torch.device("cpu"))
     responses = []
@@ -175,4 +180,4 @@ def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     assert score(responses).tolist() == pytest.approx(expected, abs=1e-5)
     pairs.tokenizer = load_tokenizer(hugging_face_tokenizer / "tokenizer.json")
     with pytest.raises(InputError, match="another tokenizer than the data's"):
-        open_reward_models(score, pairs)
+        open_weights(score, pairs)

@@ -192,6 +192,8 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
 class Scored(Filter):
     """Scores by length and drops nothing."""
 
+    summary = "score by length"
+
     def measures(self, text: daft.Expression) -> dict[str, daft.Expression]:
         return {"quality_score": length(text).cast(daft.DataType.float64()) / 10_000}
 

@@ -61,7 +61,7 @@ def curate_into(
     }
     curation = CurationConfig(
         [GopherQuality(min_stop_words=0)],
-        repeated_lines=RepeatedLines(most=3),
+        repeated_lines=RepeatedLines(max_documents=3),
         repeated_spans=RepeatedSpans(20),
         chunk_megabytes=chunk_megabytes,
         engine=engine,

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from models.config import DecoderConfig, Experts
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
 from models.inference.cuda_graphs import DecodeGraphs
 from models.inference.generation import generate, unpadded
 from models.inference.sampling import Sampling, draw, filtered, uniforms
+from models.initialization import build_decoder
 
 SHAPE: dict[str, Any] = {
     "vocabulary_size": 64, "width": 32, "layers": 2, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48,

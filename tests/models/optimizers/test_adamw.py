@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, build_decoder
-from models.optimizers.adamw import AdamW, Cosine, Schedule, WarmupStableDecay
+from models.decoder import Decoder, DecoderConfig
+from models.initialization import build_decoder
+from models.optimizers.adamw import AdamW
 from models.optimizers.muon import Muon, orthogonalize
+from models.optimizers.schedules import Cosine, Schedule, WarmupStableDecay
 
 
 def test_cosine_corners() -> None:

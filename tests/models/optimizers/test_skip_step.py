@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from models.decoder import DecoderConfig, build_decoder
+from models.decoder import DecoderConfig
+from models.initialization import build_decoder
 from models.optimizers.adamw import AdamW, OptimizerFactory
 from models.optimizers.muon import Muon
 from models.optimizers.skip_step import NormHistory, SpikeSkip

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from common.errors import InputError
 from main import main
 from models.config import DecoderConfig, Experts, RotaryScaling
-from models.decoder import Decoder, build_decoder, materialize
+from models.decoder import Decoder
+from models.initialization import build_decoder, materialize
 from models.language_model import LanguageModel
 from models.lora import LoRA
-from models.optimizers.adamw import AdamW, Cosine
+from models.optimizers.adamw import AdamW
+from models.optimizers.schedules import Cosine
 from models.weights.hugging_face_names import from_hugging_face, to_hugging_face
 from models.weights.source import WeightSource
 
@@ -125,8 +127,8 @@ def test_several_files_and_another_dtype(tmp_path: Path, hugging_face_tokenizer:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type=gpt2: this decoder can be llama"),
-        ({"hidden_act": "gelu"}, "hidden_act=gelu, this decoder has silu"),
+        ({"model_type": "gpt2"}, "model_type=gpt2: this decoder supports llama"),
+        ({"hidden_act": "gelu"}, "hidden_act=gelu, this decoder supports silu"),
         ({"attention_bias": True}, "attention_bias=True"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "rope_type=yarn"),
         ({"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window=True"),

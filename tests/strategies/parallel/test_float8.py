@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import InputError
 from models.config import DecoderConfig, Experts
-from models.decoder import Decoder, build_decoder
+from models.decoder import Decoder
+from models.initialization import build_decoder
 from models.lora import LoRA
 from strategies.parallel.activation_checkpointing import checkpoint_activations
 from strategies.parallel.float8 import BACKWARD, FORWARD, product, scaled, use_float8_products

@@ -8,9 +8,10 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from models.decoder import DecoderConfig, build_decoder
+from models.decoder import DecoderConfig
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
+from models.initialization import build_decoder
 from models.lora import LoRA
 from strategies.parallel.unshard import _around_the_same_weights, unsharded
 from tests.helpers.distributed import run_ranks

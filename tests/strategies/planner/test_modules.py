@@ -15,10 +15,11 @@ from torch.distributed.pipelining._backward import stage_backward_input
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from models.anatomy import block_tensors
 from models.attention import AttentionPattern, attended_pairs
 from models.config import DecoderConfig, Experts
-from models.decoder import build_decoder
 from models.flops import matmul_parameters
+from models.initialization import build_decoder
 from strategies.parallel.activation_checkpointing import checkpoint_activations
 from strategies.parallel.mesh import MeshSizes
 from strategies.parallel.schedules import SCHEDULES
@@ -27,7 +28,6 @@ from strategies.pipeline_parallel import PipelineParallelStrategy
 from strategies.planner.activation_memory import block_bytes, split_gradient_bytes
 from strategies.planner.communication import tensor_bytes_of_block
 from strategies.planner.meta_ranks import views
-from strategies.planner.parameter_counts import block_parameters
 from strategies.planner.peak_memory import rank_memory
 from strategies.planner.schedule_simulation import held, in_flight, order
 from strategies.planner.step_time import block_flops, model_flops_of_step
@@ -77,7 +77,7 @@ def kept_bytes(setup: TrainingSetup, mesh: Any = None) -> float:
             y = block(x, layout)
     del y
     casts = {
-        tuple(sorted(p.on_a_rank(setup.sizes.tp)[-2:])) for p in block_parameters(setup.config) if len(p.shape) > 1
+        tuple(sorted(p.shape_on_rank(setup.sizes.tp)[-2:])) for p in block_tensors(setup.config) if len(p.shape) > 1
     }
     found = 0
     for pointer, tensor in kept.items():

@@ -165,8 +165,8 @@ def test_nothing_spilled_cuts_nothing(tmp_path: Path) -> None:
 def test_bad_settings_and_ordinals_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="words=0"):
         RepeatedSpans(0)
-    with pytest.raises(InputError, match="most=0"):
-        RepeatedLines(most=0)
+    with pytest.raises(InputError, match="max_documents=0"):
+        RepeatedLines(max_documents=0)
     for step in (RepeatedSpans(), RepeatedLines()):
         with pytest.raises(InputError, match="2\\^35"):
             step.spill(pyarrow.array(["a"]), np.array([2**35]), tmp_path, "a")

@@ -67,7 +67,7 @@ def test_counts_and_hits_equal_a_naive_search(
         for i in range(len(words) - length + 1) if length >= shortest else []:
             grams.setdefault(tuple(words[i : i + length]), number)
     path = write_rows(tmp_path_factory.mktemp("set") / "set.jsonl", list(rows))
-    rule = Decontaminate([str(path)], words=size, shortest=shortest)
+    rule = Decontaminate([str(path)], words=size, min_words=shortest)
     table = evaluation_ngrams(*rule._wanted())
     expected = []
     for text in texts:
@@ -141,10 +141,10 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
         Decontaminate([str(tmp_path)])
     path = tmp_path / "set.jsonl"
     path.write_text('{"a": 1}\n{broken')
-    with pytest.raises(InputError, match="shortest=14"):
-        Decontaminate([str(path)], shortest=14)
-    with pytest.raises(InputError, match="most=-1"):
-        Decontaminate([str(path)], most=-1)
+    with pytest.raises(InputError, match="min_words=14"):
+        Decontaminate([str(path)], min_words=14)
+    with pytest.raises(InputError, match="max_ngrams=-1"):
+        Decontaminate([str(path)], max_ngrams=-1)
     with pytest.raises(InputError, match="set.jsonl cannot be read"):
         Decontaminate([str(path)]).hits("a")
 

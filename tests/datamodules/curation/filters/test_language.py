@@ -67,7 +67,7 @@ def test_any_text_has_probabilities(text: str) -> None:
 
 
 def test_language_settings_that_cannot_work_are_refused() -> None:
-    for arguments in ({"languages": ["english"]}, {"languages": []}, {"minimum": 2}, {"characters": 0}):
+    for arguments in ({"languages": ["english"]}, {"languages": []}, {"min_score": 2}, {"characters": 0}):
         with pytest.raises(InputError, match="="):
             Language(**arguments)  # type: ignore[arg-type]
 
