@@ -1,8 +1,7 @@
 """Preference data module: pairs of a chosen and a rejected response, for reward models and DPO.
 
-A batch is so many pairs laid end to end in one row, without padding but for the last few tokens: as many tokens as
-there are, and every batch as many pairs as the last, which is what losses and papers count. The price is a length
-that changes from batch to batch.
+A batch is a fixed number of pairs laid end to end in one row, without padding but for the last few tokens. Losses and
+papers count pairs, so every batch has equally many. The price is a length that changes from batch to batch.
 """
 
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ ROUND_TO = 64
 
 
 class PairBatches(Dataset[dict[str, Any]]):
-    """Batches of pairs, and what is known of each.
+    """Dataset of batches of preference pairs.
 
     Args:
         examples: prompt, chosen, rejected.
@@ -37,7 +36,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         max_tokens: tokens of a prompt and an unrelated answer.
 
     Attributes:
-        unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a divergence.
+        unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a KL divergence.
         reference: float32 [examples, answers], log-probabilities under the reference; None where they are not known.
         is_soft: whether any pair's label is in doubt.
     """
@@ -72,8 +71,8 @@ class PairBatches(Dataset[dict[str, Any]]):
             if not any(np.array_equal(*both) for both in ((prompt, other_prompt), (own[0], answer), (own[1], answer))):
                 return answer[: self.max_tokens - len(prompt)]
         raise InputError(
-            "loss KTO estimates a divergence from answers to other prompts, and these pairs share one: take pairs of "
-            "more prompts, or another loss"
+            "loss KTO estimates a KL divergence from responses to other prompts, and these pairs share one: take "
+            "pairs of more prompts, or another loss"
         )
 
     def __getitem__(self, key: StepBatch) -> dict[str, Any]:
@@ -146,7 +145,7 @@ class PreferenceData(ConversationDataModule):
         self.max_tokens, self.validation_pairs = max_tokens, validation_pairs
 
     def settings(self) -> dict[str, Any]:
-        """The longest pair."""
+        """Tokens of the longest pair."""
         return {"max_tokens": self.max_tokens}
 
     def convert(self, row: Row) -> Example:
@@ -177,16 +176,16 @@ class PreferenceData(ConversationDataModule):
         return self.batch_loader(self.train_pairs, self.training_keys())
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Every held-out pair once."""
+        """Each validation pair once."""
         pairs = min(len(self.validation_dataset), self.validation_pairs or len(self.validation_dataset))
         return self.batch_loader(self.validation_dataset, self.evaluation_keys(pairs))
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out pairs."""
+        """The validation pairs."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out pairs."""
+        """The validation pairs."""
         return self.val_dataloader()
 
     def every_pair(self, split: str) -> DataLoader[dict[str, Any]]:
@@ -197,7 +196,7 @@ class PreferenceData(ConversationDataModule):
 
     @property
     def has_margins(self) -> bool:
-        """Whether any pair says by how much one answer is better."""
+        """True if any pair says by how much one answer is better."""
         return any(examples.margins.any() for examples in self.examples.values())
 
     def use_unrelated_answers(self) -> None:
