@@ -3,6 +3,7 @@ from callbacks.goodput import Goodput
 from callbacks.metrics_table import MetricsTable
 from callbacks.predictions import Predictions
 from callbacks.progress import StepProgress
+from callbacks.repeat_first_batch import RepeatFirstBatch
 from callbacks.report import Report
 from callbacks.rollout_samples import RolloutSamples
 from callbacks.samples import Samples
@@ -14,6 +15,7 @@ __all__ = [
     "Goodput",
     "MetricsTable",
     "Predictions",
+    "RepeatFirstBatch",
     "Report",
     "RolloutSamples",
     "Samples",

@@ -1,8 +1,7 @@
 """Preference data module: pairs of a chosen and a rejected response, for reward models and DPO.
 
-A batch is so many pairs laid end to end in one row, without padding but for the last few tokens: as many tokens as
-there are, and every batch as many pairs as the last, which is what losses and papers count. The price is a length
-that changes from batch to batch.
+A batch is a fixed number of pairs laid end to end in one row, without padding but for the last few tokens. Losses and
+papers count pairs, so every batch has equally many. The price is a length that changes from batch to batch.
 """
 
 from pathlib import Path
@@ -29,7 +28,7 @@ ROUND_TO = 64
 
 
 class PairBatches(Dataset[dict[str, Any]]):
-    """Batches of pairs, and what is known of each.
+    """Dataset of batches of preference pairs.
 
     Args:
         examples: prompt, chosen, rejected.
@@ -38,7 +37,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         max_tokens: tokens of a prompt and an unrelated answer.
 
     Attributes:
-        unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a divergence.
+        unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a KL divergence.
         reference: float32 [examples, answers], log-probabilities under the reference; None where they are not known.
         is_soft: whether any pair's label is in doubt.
     """
@@ -73,8 +72,8 @@ class PairBatches(Dataset[dict[str, Any]]):
             if not any(np.array_equal(*both) for both in ((prompt, other_prompt), (own[0], answer), (own[1], answer))):
                 return answer[: self.max_tokens - len(prompt)]
         raise InputError(
-            "loss KTO estimates a divergence from answers to other prompts, and these pairs share one: take pairs of "
-            "more prompts, or another loss"
+            "loss KTO estimates a KL divergence from responses to other prompts, and these pairs share one: take "
+            "pairs of more prompts, or another loss"
         )
 
     def __getitem__(self, key: StepBatch) -> dict[str, Any]:
@@ -147,7 +146,7 @@ class PreferenceData(ConversationDataModule):
         self.max_tokens, self.validation_pairs = max_tokens, validation_pairs
 
     def settings(self) -> dict[str, Any]:
-        """The longest pair."""
+        """Tokens of the longest pair."""
         return {"max_tokens": self.max_tokens}
 
     def convert(self, row: Row) -> Example:
@@ -178,16 +177,16 @@ class PreferenceData(ConversationDataModule):
         return self.batch_loader(self.train_pairs, self.training_keys())
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Every held-out pair once."""
+        """Each validation pair once."""
         pairs = min(len(self.validation_dataset), self.validation_pairs or len(self.validation_dataset))
         return self.batch_loader(self.validation_dataset, self.evaluation_keys(pairs))
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out pairs."""
+        """The validation pairs."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out pairs."""
+        """The validation pairs."""
         return self.val_dataloader()
 
     def every_pair(self, split: str) -> DataLoader[dict[str, Any]]:
@@ -198,25 +197,25 @@ class PreferenceData(ConversationDataModule):
 
     @property
     def has_margins(self) -> bool:
-        """Whether any pair says by how much one answer is better."""
+        """True if any pair says by how much one answer is better."""
         return any(examples.margins.any() for examples in self.examples.values())
 
     def use_unrelated_answers(self) -> None:
         """Lay out a third, unrelated answer with each pair."""
         self.train_pairs.unrelated = self.validation_dataset.unrelated = True
 
-    # What the reference says of every pair
+    # Log-probabilities under the reference
 
     def _reference_name(self, key: str) -> str:
         return f"reference-{self.run_stages().name}-{'with-unrelated-' * self.validation_dataset.unrelated}{key}"
 
     @property
     def reference_folder(self) -> Path:
-        """Where the log-probabilities in use are stored."""
+        """Folder of the log-probabilities in use."""
         return self._reference
 
     def has_reference(self, key: str) -> bool:
-        """Whether log-probabilities are stored under a key."""
+        """True if log-probabilities are stored under a key."""
         return (self.folder / self._reference_name(key)).is_dir()
 
     def write_reference(self, key: str, log_probabilities: dict[str, np.ndarray]) -> None:

@@ -1,3 +1,8 @@
+"""Names of models, optimizers and schedules that YAML uses as `models.NAME`.
+
+They import everything behind them; code of the project imports from the modules, so that a command loads what it uses.
+"""
+
 from models.decoder import Decoder, DecoderConfig
 from models.language_model import LanguageModel
 from models.optimizers.adamw import AdamW

@@ -1,7 +1,7 @@
 """How far a policy has gone from its reference: estimators from samples, and controllers of what that costs.
 
 Estimators from the drawn tokens alone need nothing but two log-probabilities each; the exact divergence over the whole
-vocabulary (`models.losses.token_divergence`) needs both models' scores at once and is kept for evaluation.
+vocabulary (`models.head.OutputHead.kl`) needs both models' scores at once and is kept for evaluation.
 """
 
 import math

@@ -122,7 +122,7 @@ class Books(PathReader):
     SUFFIXES = (".txt", ".epub")
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
-        """The one book."""
+        """The book of a file."""
         if self.format_of(file.name) == ".epub":
             with zipfile.ZipFile(path) as archive:
                 yield epub(archive, self.max_bytes)

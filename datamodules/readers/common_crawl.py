@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason
 from datamodules.readers.formats.bounded_streams import (
@@ -45,7 +46,7 @@ class CommonCrawl(PathReader):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         extractor: Extractor = "resiliparse",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",

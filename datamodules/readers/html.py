@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from common.errors import InputError
+from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.formats.bounded_streams import RefusedError, open_bounded, read_whole
@@ -28,7 +29,7 @@ _LICENSE = re.compile(r"\brel\s*+=\s*+[\"']?+[^\"']{0,200}\blicense\b", re.I)
 
 
 def looks_like_html(text: str) -> bool:
-    """Whether a description is mostly HTML: more than one tag in each 200 characters."""
+    """True if a description is mostly HTML: more than one tag in each 200 characters."""
     return text.count("</") * 200 > len(text)
 
 
@@ -158,7 +159,7 @@ class HtmlFiles(PathReader):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         extractor: Extractor = "resiliparse",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",

@@ -1,8 +1,8 @@
 """Word-level cache in front of BPE.
 
-A text's words are few and come again; merging pairs is slow and the same each time. Where two neighboring bytes stand
-together in no token, no merge ever reaches over them, so a text cut there and encoded piece by piece has the same
-tokens as the text encoded whole. Costs a table of the words seen, emptied when it is full.
+A text repeats its words, and merging pairs is slow and gives the same tokens each time. Where two neighboring bytes
+occur together in no token, no merge ever joins them, so a text cut there and encoded piece by piece has the same tokens
+as the whole text. The price is a table of the words seen, emptied when it is full.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ Encode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class EncodedWords:
-    """Encodes texts by their words: what lies between two places that no token spans.
+    """Word cache: encodes texts by their words, cut where no token joins two bytes.
 
     Args:
         encode: words to their tokens.
@@ -83,7 +83,7 @@ class EncodedWords:
 
 
 def joined_bytes(tokens: Iterable[bytes]) -> np.ndarray:
-    """Which bytes stand one after the other within a token or within a character, boolean [256, 256]."""
+    """Pairs of bytes that follow each other within a token or a character, boolean [256, 256]."""
     joined = np.zeros((256, 256), dtype=bool)
     joined[:, 0x80:0xC0] = True  # the second and later bytes of a character
     texts = list(tokens)

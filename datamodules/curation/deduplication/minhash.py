@@ -77,7 +77,7 @@ class NearDuplicates:
         return np.concatenate(found)
 
     def settings(self) -> dict[str, Any]:
-        """For the fingerprint."""
+        """Settings for the fingerprint."""
         return vars(self)
 
 

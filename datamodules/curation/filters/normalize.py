@@ -49,7 +49,7 @@ ENCODING_ONLY = ftfy.TextFixerConfig(
     fix_surrogates=False,
     remove_control_chars=False,
     normalization=None,
-    # An explanation of every repair would be kept, and nobody asks for it.
+    # An explanation of every repair would be kept, and is not used.
     explain=False,
 )
 """Of what ftfy can do, the repair of wrong decoding alone; the rest would change text that is as it was written."""

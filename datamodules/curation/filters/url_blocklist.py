@@ -17,7 +17,8 @@ import xxhash
 from daft import DataType, Expression, Series, col
 
 from common.errors import InputError
-from common.files import checksum, path_list
+from common.files import checksum
+from common.path_lists import PathList, path_list
 from datamodules.curation.filters.base import Filter, Threshold
 
 LONGEST_PATH = 32
@@ -58,7 +59,8 @@ def read_entries(path: str, checksum: str) -> np.ndarray:
 
 
 def candidates(url: str) -> Iterator[str]:
-    """What a list would call an address: its host, the parents of that, its host with each beginning of the path."""
+    """Entries under which a list may hold an address: its host, the parents of that, its host with each beginning of
+    the path."""
     host, _, path = normal_entry(url).partition("/")
     path = re.split(r"[?#]", path, maxsplit=1)[0]
     host = re.split(r"[?#]", host, maxsplit=1)[0].rpartition("@")[2].partition(":")[0]
@@ -94,7 +96,7 @@ class UrlBlocklist(Filter):
 
     def __init__(
         self,
-        domains: Sequence[str] | str = (),
+        domains: PathList | None = None,
         words: Sequence[str] = (),
         subwords: Sequence[str] = (),
         soft_words: Sequence[str] = (),
@@ -123,7 +125,7 @@ class UrlBlocklist(Filter):
         return [read_entries(path, digest) for path, digest in zip(self.domains, self.checksums, strict=True)]
 
     def measure(self, url: str) -> tuple[int, int, int]:
-        """Whether a list names the address, banned words in it, different soft words in it."""
+        """True if a list names the address, banned words in it, different soft words in it."""
         hashes = np.array([xxhash.xxh3_64_intdigest(entry.encode()) for entry in candidates(url)], dtype=np.uint64)
         listed = any(
             (entries[np.minimum(np.searchsorted(entries, hashes), len(entries) - 1)] == hashes).any()
@@ -135,7 +137,7 @@ class UrlBlocklist(Filter):
         return int(listed), banned, sum(word in present for word in self.soft_words)
 
     def measures(self, text: Expression) -> dict[str, Expression]:
-        """Whether a list names the address, how many banned words it holds, and how many different soft ones."""
+        """True if a list names the address, how many banned words it holds, and how many different soft ones."""
         measure = self.measure
 
         @daft.func.batch(return_dtype=DataType.struct(FIELDS))

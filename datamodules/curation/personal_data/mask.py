@@ -23,7 +23,7 @@ from datamodules.curation.personal_data.numbers import NATIONAL_IDS, NUMBERS, na
 from datamodules.curation.personal_data.secrets import SECRETS
 
 MAXIMUM_PASSES = 16
-"""Over a text; the last of them finds nothing, unless what is masked goes on uncovering more."""
+"""Over a text; the last of them finds nothing, unless masking uncovers more."""
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BR")
 """Whose national forms are looked for; numbers with a country code are found of every country."""
 
@@ -75,7 +75,7 @@ def _mask_kind(text: str, kind: PersonalDataKind) -> tuple[str, int]:
 class MaskPersonalData(Transform):
     """Replaces personal data and credentials by placeholders: <EMAIL>, <PHONE_NUMBER>, <API_KEY> and so on.
 
-    Private, loopback and documentation addresses stay: they identify nobody.
+    Private, loopback and documentation addresses stay: they identify no person.
 
     Args:
         kinds: which of email, ip_address, ip_address_v6, api_key, private_key, iban, credit_card, national_id and

@@ -59,12 +59,12 @@ DISTINCT_CHARACTERS = 8
 
 
 def is_random(key: str) -> bool:
-    """Whether a key is drawn from many characters."""
+    """True if a key is drawn from many characters."""
     return len(set(key[4:])) >= DISTINCT_CHARACTERS
 
 
 def is_token_header(part: str) -> bool:
-    """Whether the first part of a JSON web token is a header (RFC 7519): an object that names the algorithm."""
+    """True if the first part of a JSON web token is a header (RFC 7519): an object that names the algorithm."""
     try:
         header = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     except (ValueError, binascii.Error, RecursionError):

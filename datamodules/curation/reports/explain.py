@@ -1,7 +1,7 @@
 """Explanation of one document: why it was kept or dropped, read from finished curation.
 
-What was measured stands beside each document and what it was held against in the summary, so that the answer is the
-one that was acted on, whatever the configuration says by now.
+Measurements are stored beside each document and thresholds in the summary, so the explanation is that of the run that
+dropped it, whatever the configuration says now. No document is read or filtered again.
 """
 
 import string
@@ -31,11 +31,11 @@ Row = dict[str, Any]
 
 
 def explain(stage: Path, summary: Mapping[str, Any], wanted: str) -> str:
-    """What became of a document, and why.
+    """Explanation of why a document was kept or dropped.
 
     Args:
-        stage: folder of clean and dropped documents.
-        summary: of that stage.
+        stage: folder of kept and dropped documents.
+        summary: its summary.
         wanted: id, decimal or hexadecimal; or its path in provenance, with `#N` for the Nth document of a file,
             counted from 0.
 
@@ -91,7 +91,7 @@ def documents_by_id(stage: Path, ids: Sequence[int]) -> dict[int, Row]:
     """Source, path and URL of kept documents; the ids of all are read through, their texts are not.
 
     Args:
-        stage: folder of clean and dropped documents.
+        stage: folder of kept and dropped documents.
         ids: of the documents wanted.
     """
     found: dict[int, Row] = {}

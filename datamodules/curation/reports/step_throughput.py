@@ -26,7 +26,7 @@ def step_rates(piece: Path, steps: Sequence[CurationStep]) -> list[dict[str, Any
     """Seconds that each step takes for the first documents of a piece, given as they were read.
 
     Args:
-        piece: columns of `chunks.RAW_SCHEMA`, judged already, so that everything is compiled and loaded.
+        piece: columns of `collect.RAW_SCHEMA`, filtered before, so that everything is compiled and loaded.
         steps: of its source.
 
     Returns:

@@ -1,7 +1,7 @@
 """Summary of curation: the counts that are stored, and the table on the console.
 
-It is read off the files that were written, piece by piece, and not gathered on the way: a run that was interrupted
-sums up the same.
+Counts are read from the files that were written, piece by piece, and not gathered on the way, so that an interrupted
+run has the same summary.
 """
 
 from collections import Counter, defaultdict
@@ -40,9 +40,9 @@ def summarize(
     """Everything a report says about a corpus.
 
     Args:
-        steps: what `judging.describe_steps` says of each source.
-        pieces: judged, with what was decided.
-        folder: of the stage, with the files of all pieces.
+        steps: `filter.describe_steps` of each source.
+        pieces: filtered pieces, with the result of deduplication.
+        folder: folder of the artifact, with the files of all pieces.
         masked_kinds: kinds of personal data that were masked.
         cuts: names of the repetitions that were cut.
 
@@ -206,7 +206,7 @@ def add_up(sources: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _joined(waterfalls: list[list[dict[str, Any]]], read: Tally) -> list[dict[str, Any]]:
-    """Steps of the same name and source order become one; what is left is counted anew."""
+    """Steps of the same name and source order become one; what is left is counted again."""
     order: dict[str, dict[str, Any]] = {}
     last: dict[str, dict[str, Any]] = {}
     for rows in waterfalls:

@@ -36,7 +36,7 @@ DAMAGE = (
     *MALFORMED,
 )  # fmt: skip
 """What a cut, overwritten or forged file raises, by any of the formats read here. `InputError`, a ValueError, is no
-damage: whoever catches these lets it pass first."""
+damage: a handler of these lets it pass first."""
 
 
 class RefusedError(Exception):

@@ -80,7 +80,7 @@ def _check_end(path: str, position: int, length: int, expansion: int) -> None:
 
 
 def _is_padded(path: str, position: int, length: int, expansion: int) -> bool:
-    """Whether nothing but padding follows the record at a position."""
+    """True if nothing but padding follows the record at a position."""
     with open(path, "rb") as file:
         file.seek(position)
         if path.lower().endswith(".gz"):
@@ -96,7 +96,7 @@ def _is_padded(path: str, position: int, length: int, expansion: int) -> bool:
 
 
 def _only_padding(file: IO[bytes]) -> bool:
-    """Whether nothing but padding is left; if there is more, the file stays where it is."""
+    """True if nothing but padding is left; if there is more, the file stays where it is."""
     position = file.tell()
     while block := file.read(_BLOCK):
         if block.strip(_PADDING):
