@@ -18,9 +18,9 @@ from daft.runners import get_or_create_runner
 
 from common.errors import InputError
 
-PARTS_A_CORE = 4
+PARTITIONS_PER_CORE = 4
 """Partitions per core, so that one of long texts does not keep a core busy alone."""
-LEAST_ROWS = 16
+MIN_ROWS = 16
 
 
 def use_engine(engine: Literal["native", "ray"]) -> None:
@@ -59,7 +59,7 @@ def spread(table: pyarrow.Table) -> DataFrame:
     """
     if workers() > 1:
         return daft.from_arrow(table).into_partitions(workers())
-    parts = max(1, min(len(table) // LEAST_ROWS, PARTS_A_CORE * cores()))
+    parts = max(1, min(len(table) // MIN_ROWS, PARTITIONS_PER_CORE * cores()))
     bounds = [len(table) * part // parts for part in range(parts + 1)]
     return daft.from_arrow([table.slice(a, b - a) for a, b in itertools.pairwise(bounds)])
 

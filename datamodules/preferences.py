@@ -98,7 +98,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         )
         batch = stack([row])
         lengths = np.bincount(row["response_ids"][row["response_ids"] >= 0], minlength=each * len(chosen))
-        # Behind an answer's labels stands its last token, which predicts nothing.
+        # An answer's last token comes behind its labels and predicts nothing.
         last_labels = np.full(len(lengths), -1)
         last_labels[row["response_ids"][row["response_ids"] >= 0]] = np.flatnonzero(row["response_ids"] >= 0)
         batch |= {

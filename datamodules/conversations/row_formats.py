@@ -12,7 +12,7 @@ from typing import Any
 from common.constants import Messages
 
 ROLES = ("system", "user", "assistant", "tool")
-LARGEST = 3e38
+MAX_FLOAT32 = 3e38
 """Margins are stored as float32."""
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
@@ -194,6 +194,6 @@ def _probability(row: dict[str, Any]) -> float:
 
 def _number(value: Any) -> float:
     """A number that float32 can hold."""
-    if not isinstance(value, int | float) or not abs(value) <= LARGEST:
+    if not isinstance(value, int | float) or not abs(value) <= MAX_FLOAT32:
         raise Unusable("invalid_margin")
     return float(value)

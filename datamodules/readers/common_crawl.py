@@ -16,7 +16,7 @@ from datamodules.readers.document import Document, text_or_reason
 from datamodules.readers.formats.bounded_streams import (
     FREE_EXPANSION,
     MALFORMED,
-    MAXIMUM_EXPANSION,
+    MAX_EXPANSION,
     RefusedError,
     read_whole,
 )
@@ -61,7 +61,7 @@ class CommonCrawl(PathReader):
         from fastwarc.warc import WarcRecordType
 
         size = Path(path).stat().st_size
-        expansion = max(FREE_EXPANSION, MAXIMUM_EXPANSION * size)
+        expansion = max(FREE_EXPANSION, MAX_EXPANSION * size)
         wanted = WarcRecordType.response | WarcRecordType.conversion
         for record in whole_records(path, expansion):
             if record.content_length > expansion:

@@ -13,7 +13,7 @@ from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.formats.bounded_streams import RefusedError, open_bounded, read_whole
-from datamodules.readers.formats.html_depth import MAXIMUM_DEPTH, depth
+from datamodules.readers.formats.html_depth import MAX_DEPTH, depth
 from datamodules.readers.paths import PathReader
 
 Extractor = Literal["resiliparse", "trafilatura"]
@@ -37,11 +37,11 @@ def html_to_text(html: str) -> str:
     """Text of an HTML fragment by Resiliparse's extractor; scripts, styles and markup go, lists and paragraphs stay.
 
     Raises:
-        RefusedError: `too_deep` beyond `MAXIMUM_DEPTH`.
+        RefusedError: `too_deep` beyond `MAX_DEPTH`.
     """
     from resiliparse.extract.html2text import extract_plain_text
 
-    if depth(html) > MAXIMUM_DEPTH:
+    if depth(html) > MAX_DEPTH:
         raise RefusedError("too_deep")
     text: str = extract_plain_text(html, preserve_formatting=True, alt_texts=False)
     return text
@@ -51,9 +51,9 @@ def main_text(html: str, extractor: Extractor) -> str:
     """The main text of a page, without navigation, advertisements and forms; empty where there is none.
 
     Raises:
-        RefusedError: `too_deep` beyond `MAXIMUM_DEPTH`.
+        RefusedError: `too_deep` beyond `MAX_DEPTH`.
     """
-    if depth(html) > MAXIMUM_DEPTH:
+    if depth(html) > MAX_DEPTH:
         raise RefusedError("too_deep")
     if extractor == "trafilatura":
         import trafilatura

@@ -13,7 +13,7 @@ import numpy as np
 from common.compiled import compiled
 from common.hashing import FNV_PRIME, FNV_START
 
-MOST_WORDS, MOST_BYTES = 2**20, 2**26
+MAX_WORDS, MAX_BYTES = 2**20, 2**26
 """The table is emptied beyond either: about 100 MB with the tokens."""
 
 Encode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -25,7 +25,7 @@ class EncodedWords:
 
     Args:
         encode: words to their tokens.
-        joined: which bytes stand together in a token, of `joined_bytes`.
+        joined: pairs of bytes that follow each other in a token, from `joined_bytes`.
     """
 
     def __init__(self, encode: Encode, joined: np.ndarray) -> None:
@@ -49,7 +49,7 @@ class EncodedWords:
         Returns:
             int32 [tokens], all texts one after another, and the number of tokens of each, int64 [texts].
         """
-        if self._count > MOST_WORDS or self._places[self._count] > MOST_BYTES:
+        if self._count > MAX_WORDS or self._places[self._count] > MAX_BYTES:
             self._clear()
         ends, hashes, words_of_text = _split(content, starts, self._joined)
         words, missing, missing_bytes = _look_up(

@@ -38,7 +38,7 @@ class Hit:
         file: of the evaluation set.
         row: its number in the file, from 1.
         ngrams: overlapping n-grams.
-        words: the words of the text's first overlap with it, as they stand there.
+        words: the words of the text's first overlap with it, as written there.
     """
 
     file: str
@@ -94,7 +94,7 @@ class Decontaminate(Filter):
     def measures(self, text: Expression) -> dict[str, Expression]:
         """`contaminated_ngrams`: n-grams of the text, counted as often as they occur in it, that a set holds.
 
-        `contaminated_by` lists the rows they stand in, for those who ask why; null without any.
+        `contaminated_by` lists the rows that hold them, for `inspect`; null without any.
         """
         # Of plain values only: it travels to the workers, which read the sets once each.
         wanted = self._wanted()
@@ -142,7 +142,7 @@ def state_of(path: Path) -> FileState:
 
 
 class NgramTable:
-    """N-grams of one length and the rows they stand in first.
+    """N-grams of one length and the first row of each.
 
     Args:
         size: words in an n-gram.

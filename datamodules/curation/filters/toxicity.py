@@ -17,7 +17,7 @@ from common.path_lists import PathList, path_list
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.quality_classifier import ClassifierFilter
 
-WORDS_A_PATTERN = 500
+WORDS_PER_PATTERN = 500
 """Alternatives in one expression; a list of any length becomes several, since Rust bounds the size of each."""
 
 
@@ -81,9 +81,9 @@ class WordList(Filter):
         """Listed words to words, 0 for a text without words."""
         lowered, words = lower(text), read_words(self.paths)
         listed: Expression = lit(0)
-        for start in range(0, len(words), WORDS_A_PATTERN):
+        for start in range(0, len(words), WORDS_PER_PATTERN):
             # Longest first: alternatives are tried in order.
-            chosen = sorted(words[start : start + WORDS_A_PATTERN], key=lambda word: (-len(word), word))
+            chosen = sorted(words[start : start + WORDS_PER_PATTERN], key=lambda word: (-len(word), word))
             alternatives = "|".join(map(escaped, chosen))
             pattern = rf"\b(?:{alternatives})\b" if self.whole_words else alternatives
             listed = listed + regexp_count(lowered, pattern)

@@ -21,7 +21,7 @@ from common.files import checksum
 from common.path_lists import PathList, path_list
 from datamodules.curation.filters.base import Filter, Threshold
 
-LONGEST_PATH = 32
+MAX_PATH_PARTS = 32
 """Parts of a path, and labels of a host, that are compared with entries; a longer address is one of a kind."""
 FIELDS = {name: DataType.int64() for name in ("url_listed", "url_words", "url_soft_words")}
 
@@ -65,9 +65,9 @@ def candidates(url: str) -> Iterator[str]:
     path = re.split(r"[?#]", path, maxsplit=1)[0]
     host = re.split(r"[?#]", host, maxsplit=1)[0].rpartition("@")[2].partition(":")[0]
     labels = host.split(".")
-    for start in range(max(len(labels) - LONGEST_PATH, 0), len(labels)):
+    for start in range(max(len(labels) - MAX_PATH_PARTS, 0), len(labels)):
         yield ".".join(labels[start:])
-    parts = [part for part in path.split("/") if part][:LONGEST_PATH]
+    parts = [part for part in path.split("/") if part][:MAX_PATH_PARTS]
     whole = host
     for part in parts:
         whole = f"{whole}/{part}"

@@ -51,7 +51,7 @@ def explain(stage: Path, summary: Mapping[str, Any], wanted: str) -> str:
         listed = [f"{row['id']}  {row.get('reason') or KEPT}" for row in rows[:LISTED]]
         more = [f"... and {len(rows) - LISTED:,} more"] if len(rows) > LISTED else []
         return "\n".join([f"{wanted} holds {len(rows):,} documents, ask for one by its id:", *listed, *more])
-    return "\n".join([*_described(rows[0]), *_verdict(rows[0], stage, summary), *_measured(rows[0], summary)])
+    return "\n".join([*_document_lines(rows[0]), *_verdict(rows[0], stage, summary), *_measured(rows[0], summary)])
 
 
 def _identities(wanted: str, summary: Mapping[str, Any]) -> list[int]:
@@ -105,7 +105,7 @@ def documents_by_id(stage: Path, ids: Sequence[int]) -> dict[int, Row]:
     return found
 
 
-def _described(row: Row) -> list[str]:
+def _document_lines(row: Row) -> list[str]:
     facts = [f"source {row['source']}", f"{row['bytes']:,} bytes"]
     facts += [f"{key} {row[key]}" for key in ("url", "license", "date") if row[key]]
     return [

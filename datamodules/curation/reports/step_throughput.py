@@ -1,7 +1,7 @@
 """Throughput of each step, run alone over the beginning of a source.
 
 A sample on an otherwise idle engine instead of a clock inside every step: on a cluster such clocks would have to be
-collected, and Daft fuses what stands between them.
+collected, and Daft fuses the steps between them.
 """
 
 import time

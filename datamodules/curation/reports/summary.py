@@ -188,7 +188,7 @@ def _by_size(shares: dict[str, Tally]) -> dict[str, Tally]:
 
 
 def add_up(sources: list[dict[str, Any]]) -> dict[str, Any]:
-    """The entries of all sources as one; steps that sources share stand once in its waterfall, in the order met."""
+    """The entries of all sources as one; steps that sources share appear once in its waterfall, in the order met."""
     total: dict[str, Any] = {key: nothing() for key in ("in", "out", "validation")}
     for key in total:
         for source in sources:
@@ -211,7 +211,7 @@ def _joined(waterfalls: list[list[dict[str, Any]]], read: Tally) -> list[dict[st
     last: dict[str, dict[str, Any]] = {}
     for rows in waterfalls:
         for row in rows:
-            # What comes after the steps of any source stands after those of all.
+            # Rows after the steps of one source come after the steps of all sources.
             into = last if row["step"] in _AFTER else order
             into.setdefault(row["step"], {"step": row["step"], "about": row["about"], "dropped": defaultdict(nothing)})
             for reason, count in row["dropped"].items():

@@ -9,7 +9,7 @@ Not followed is HTML within SVG or MathML within HTML beyond the first level.
 import re
 from collections import Counter
 
-MAXIMUM_DEPTH = 256
+MAX_DEPTH = 256
 """Elements within each other; the limit of libxml2, too. Extraction takes time with the square of the depth."""
 
 _ATTRIBUTES = (
@@ -169,12 +169,12 @@ class _Open:
 
 
 def depth(html: str) -> int:
-    """Elements within each other at most; counting stops above `MAXIMUM_DEPTH`.
+    """Elements within each other at most; counting stops above `MAX_DEPTH`.
 
     Elements that end by themselves where the next begins, such as <p> and <li>, are not counted; of a page with too few
     tags to be too deep none are.
     """
-    if html.count("<") - html.count("</") <= MAXIMUM_DEPTH:
+    if html.count("<") - html.count("</") <= MAX_DEPTH:
         return 0
     opened = _Open()
     names, count, search = opened.names, opened.count, _TAG.search
@@ -194,9 +194,9 @@ def depth(html: str) -> int:
             if name in _NEVER_NESTED:
                 if name == "input" and count["select"]:
                     opened.end("select")
-                elif name == "frameset" and len(_FRAMESET.findall(html)) > MAXIMUM_DEPTH:
+                elif name == "frameset" and len(_FRAMESET.findall(html)) > MAX_DEPTH:
                     # Among frames all else is passed over, so that anything may stand between them.
-                    return MAXIMUM_DEPTH + 1
+                    return MAX_DEPTH + 1
                 continue
             # What follows spares most tags the calls below.
             if slash and names and names[-1] == name:
@@ -225,7 +225,7 @@ def depth(html: str) -> int:
             opened.start("annotation", html.endswith("/>", match.start(), match.end()))
         if len(names) - count["li"] > deepest:
             deepest = len(names) - count["li"]
-            if deepest > MAXIMUM_DEPTH:
+            if deepest > MAX_DEPTH:
                 break
     return deepest
 

@@ -60,7 +60,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("MIT", ("permission is hereby granted, free of charge, to any person", "the above copyright notice and this")),
     ("MIT-0", ("permission is hereby granted, free of charge, to any person",)),
 )  # fmt: skip
-"""(identifier, phrases that must all be there); the first that fits counts, so that variants stand before the plain."""
+"""(identifier, phrases that must all be there); the first that fits counts, so variants come first."""
 
 
 def license_of_text(text: str) -> str | None:

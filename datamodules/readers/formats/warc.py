@@ -106,7 +106,7 @@ def _only_padding(file: IO[bytes]) -> bool:
 
 
 def _pass_member(file: IO[bytes], expansion: int) -> None:
-    """Go behind the gzip member that begins where a file stands."""
+    """Go behind the gzip member that begins at the position of a file."""
     member = zlib.decompressobj(zlib.MAX_WBITS | 16)
     size = 0
     while not member.eof:
@@ -126,7 +126,7 @@ def _pass_all(stream: IO[bytes], expansion: int) -> None:
 
 
 def _pass_record(file: IO[bytes], length: int) -> None:
-    """Go behind the uncompressed record that begins where a file stands."""
+    """Go behind the uncompressed record that begins at the position of a file."""
     position = file.tell()
     head = file.read(_HEAD).find(b"\r\n\r\n")
     end = position + head + 4 + length

@@ -85,7 +85,7 @@ def test_words_are_cut_where_no_token_reaches(tokens: list[bytes], texts: list[b
 
 
 def test_a_full_table_is_emptied(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
-    monkeypatch.setattr("datamodules.tokenization.word_cache.MOST_WORDS", 5)
+    monkeypatch.setattr("datamodules.tokenization.word_cache.MAX_WORDS", 5)
     for text in TEXTS[:20]:
         assert tokenizer.encode_column(pyarrow.array([text]))[0].tolist() == tokenizer.encode(text)
 
