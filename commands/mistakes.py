@@ -39,8 +39,8 @@ def did_you_mean(name: str, existing: Iterable[str]) -> str:
     """
 
     def likeness(other: str) -> float:
-        both = (text.rpartition(".")[-1].lower() for text in (name, other))
-        return difflib.SequenceMatcher(None, *both).ratio()
+        left, right = (text.rpartition(".")[-1].lower() for text in (name, other))
+        return difflib.SequenceMatcher(None, left, right).ratio()
 
     ranked = sorted(((likeness(other), other) for other in sorted(set(existing))), reverse=True)
     best = ranked[0][0] if ranked else 0.0
