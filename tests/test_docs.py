@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common import run_folder
 from tests.helpers.code_blocks import RUN, code_blocks, run_blocks
 
 ROOT = Path(__file__).parent.parent
@@ -86,6 +87,13 @@ def exported(package: str) -> list[str]:
     tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
     lists = [node.value for node in tree.body if isinstance(node, ast.Assign)]
     return [str(found) for value in lists for found in ast.literal_eval(value)]
+
+
+def test_the_page_about_the_run_folder_names_every_file() -> None:
+    page = (ROOT / "docs/operations/run_folder.md").read_text(encoding="utf-8")
+    files = [value for key, value in vars(run_folder).items() if key.isupper() and isinstance(value, str)]
+    assert len(files) > 10
+    assert [file for file in files if file.replace("{rank}", "RANK") not in page] == []
 
 
 # Ten questions
