@@ -4,7 +4,7 @@ A batch is a fixed number of pairs laid end to end in one row, without padding b
 papers count pairs, so every batch has equally many. The price is a length that changes from batch to batch.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 import xxhash
 from torch.utils.data import DataLoader, Dataset
 
-from common.artifacts import build_artifact, verified, write_checksums
 from common.errors import InputError
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.chat_template import Encoded
@@ -204,43 +203,17 @@ class PreferenceData(ConversationDataModule):
         """Lay out a third, unrelated answer with each pair."""
         self.train_pairs.unrelated = self.validation_dataset.unrelated = True
 
-    # Log-probabilities under the reference
-
-    def _reference_name(self, key: str) -> str:
-        return f"reference-{self.run_stages().name}-{'with-unrelated-' * self.validation_dataset.unrelated}{key}"
+    # Log-probabilities of a reference, which `alignment.preferences.precomputed_reference` computes and stores
 
     @property
-    def reference_folder(self) -> Path:
-        """Folder of the log-probabilities in use."""
-        return self._reference
+    def pairs_key(self) -> str:
+        """Identity of the pairs and of how many responses each is laid out with."""
+        return f"{self.run_stages().name}{'-with-unrelated' * self.validation_dataset.unrelated}"
 
-    def has_reference(self, key: str) -> bool:
-        """True if log-probabilities are stored under a key."""
-        return (self.folder / self._reference_name(key)).is_dir()
-
-    def write_reference(self, key: str, log_probabilities: dict[str, np.ndarray]) -> None:
-        """Store log-probabilities, float32 [examples, answers] by split."""
-
-        def write(into: Path) -> None:
-            for split, values in log_probabilities.items():
-                np.save(into / f"{split}.npy", values)
-            write_checksums(into, *(f"{split}.npy" for split in log_probabilities))
-
-        name, _, digits = self._reference_name(key).rpartition("-")
-        build_artifact(self.folder, name, digits, write)
-
-    def open_reference(self, key: str) -> None:
-        """Give batches the log-probabilities stored under a key.
-
-        Raises:
-            InputError: when they are damaged or of other pairs.
-        """
-        self._reference = self.folder / self._reference_name(key)
-        for split, pairs in (("train", self.train_pairs), ("validation", self.validation_dataset)):
-            values = np.load(verified(self._reference / f"{split}.npy"), mmap_mode="r", allow_pickle=False)
-            if len(values) != len(pairs):
-                raise InputError(f"{self._reference} holds {len(values)} pairs of {len(pairs)}: delete it")
-            pairs.reference = values
+    def attach_reference(self, log_probabilities: Mapping[str, np.ndarray]) -> None:
+        """Give batches the reference's log-probabilities, float32 [examples, responses] by split."""
+        self.train_pairs.reference = log_probabilities["train"]
+        self.validation_dataset.reference = log_probabilities["validation"]
 
 
 def shorten(chosen: Encoded, rejected: Encoded, max_tokens: int) -> tuple[list[list[int]], tuple[str, ...]]:
