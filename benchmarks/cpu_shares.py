@@ -1,4 +1,4 @@
-"""What kernels and messages reach of this CPU's rates: the `measured` part of configs/hardware/cpu.yaml.
+"""Shares of this CPU's peak rates that kernels and messages reach: the `measured` part of configs/hardware/cpu.yaml.
 
     python -m benchmarks.cpu_shares
 

@@ -1,4 +1,4 @@
-"""Every decision of datatrove's filters beside ours, rule by rule, with the cause of each difference.
+"""Every decision of datatrove's filters beside ours, filter by filter, with the cause of each difference.
 
 Each filter is given one threshold at a time, so that a document that several rules would drop counts with each; the
 words of a document on which the two part are compared as well, which tells another tokenizer from another definition.

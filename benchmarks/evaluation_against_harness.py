@@ -1,4 +1,4 @@
-"""`evaluate` beside lm-evaluation-harness on the same exported model: likelihoods, accuracies, bits per byte.
+"""Evaluation beside lm-evaluation-harness on the same exported model: likelihoods, accuracies, bits per byte.
 
     pip install -e ".[bench]" && python -m benchmarks.evaluation_against_harness --run runs/quickstart
 

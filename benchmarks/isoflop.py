@@ -1,4 +1,4 @@
-"""Which size learns most from a given compute? Small decoders on the quickstart's text, and the law through them.
+"""IsoFLOP runs: small decoders of equal compute on the quickstart's text, and the scaling law through them.
 
     python -m benchmarks.isoflop --flops 3e11 1e12 3e12
 

@@ -1,4 +1,4 @@
-"""`main.py prepare` killed at random moments and started again until it is done, against one run in one go.
+"""Resumption of `main.py prepare`: killed at random moments and restarted until done, against one uninterrupted run.
 
     python -m benchmarks.killed_preparation --kills 20
 

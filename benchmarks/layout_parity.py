@@ -1,4 +1,4 @@
-"""python -m benchmarks.layout_parity [--pairs]
+"""Loss and gradient parity of parallel layouts: python -m benchmarks.layout_parity [--pairs]
 
 Every layout against one process: 20 optimizer steps of a small model (4 layers, width 32, grouped heads, z-loss,
 weight decay, warm-up and cosine, clipping at 0.5 at every step) on CPU with gloo. Recorded: the largest difference of

@@ -1,4 +1,4 @@
-"""How many near-duplicates MinHash finds, beside an exhaustive comparison and the formula 1 - (1 - s^8)^14.
+"""Recall of MinHash near-duplicates, beside an exhaustive comparison and the formula 1 - (1 - s^8)^14.
 
     python -m benchmarks.near_duplicates
 

@@ -1,4 +1,4 @@
-"""python -m benchmarks.pipeline_bubble
+"""Pipeline bubble by schedule: python -m benchmarks.pipeline_bubble
 
 The idle share of a pipeline of two processes, by schedule: measured from a trace of when each action of the schedule
 began and ended, beside the published formula and beside what the same order of actions gives when every action takes

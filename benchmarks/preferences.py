@@ -1,4 +1,4 @@
-"""What the small model learns from preferences: a reward model's accuracy, and what DPO gains at which divergence.
+"""Preference learning of a small model: accuracy of its reward model, and the gain of DPO by KL.
 
     python -m benchmarks.preferences [--hh FILE]
 

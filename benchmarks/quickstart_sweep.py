@@ -1,4 +1,4 @@
-"""Which small decoder reaches the lowest validation bits per byte in the quickstart's training time?
+"""Sweep of small decoders: validation bits per byte reached in the quickstart's training time.
 
     python benchmarks/quickstart_sweep.py --seconds 150 --only 96x4-v2k 128x4-v2k 128x4-v4k 192x4-v4k 192x6-v4k
 

@@ -1,4 +1,4 @@
-"""How much PPO and GRPO learn of a task whose answers are exact, in minutes on two cores, over three seeds.
+"""PPO and GRPO on a task with exact rewards: what they learn in minutes on two cores, over three seeds.
 
     python main.py fit --config configs/align/sft_brackets.yaml && python -m benchmarks.reinforcement
 

@@ -1,4 +1,4 @@
-"""Episodes a second of GRPO and RLOO beside TRL's trainers, and of PPO, which TRL 1.16 has no trainer for.
+"""Episodes per second of GRPO and RLOO beside TRL's trainers, and of PPO, which TRL 1.16 has no trainer for.
 
     pip install -e ".[bench]" && python -m benchmarks.rollouts_against_trl
 

@@ -1,4 +1,4 @@
-"""Numbers of a step on their way from the device: asked for at once, read later, so that no step waits for its own."""
+"""Asynchronous copies of per-step scalars from device to host, read a step later so that no step waits."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 class AsyncScalars:
-    """The loss of an optimizer step, and how many steps were left out up to it.
+    """Loss of an optimizer step and number of steps left out so far, on their way to the host.
 
     Args:
         step: optimizer steps completed with it.
-        loss: a scalar on the device, in nats a token.
-        left_out: a scalar, see `models.optimizers.skip_step`.
+        loss: scalar on the device, in nats per token.
+        left_out: scalar on the device, see `models.optimizers.skip_step`.
     """
 
     def __init__(self, step: int, loss: Tensor, left_out: Tensor) -> None:
@@ -22,11 +22,11 @@ class AsyncScalars:
 
     @property
     def arrived(self) -> bool:
-        """Whether there was no way to go, as on a CPU."""
+        """Whether the values are on the host already, as on a CPU."""
         return self._copied is None
 
     def values(self) -> tuple[float, float]:
-        """Loss and number of steps left out; waits for them."""
+        """Loss and number of steps left out; waits for the copy."""
         if self._copied is not None:
             self._copied.synchronize()
         loss, left_out = self._values.tolist()
@@ -34,7 +34,7 @@ class AsyncScalars:
 
 
 def copy_to_host(values: Tensor) -> tuple[Tensor, Any]:
-    """Where values will be on the host and the event after which they are there, None where they are there already."""
+    """Host tensor of the values and the event after which it is filled, None where it is filled already."""
     if values.device.type != "cuda":
         return values, None
     target = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)

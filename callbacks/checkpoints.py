@@ -1,4 +1,4 @@
-"""Saves the run every so many steps and keeps the newest few.
+"""Checkpoint callback: saves the run at an interval of steps and keeps the newest.
 
 Lightning's ModelCheckpoint remembers in its own state which files it wrote, and that state is one file behind after
 a kill; this callback looks at the folder instead and has no state. Use ModelCheckpoint beside it to keep the best.
@@ -18,7 +18,7 @@ from common.run_folder import CHECKPOINTS, checkpoint_name, checkpoint_step, che
 
 
 def log_now(trainer: lightning.Trainer) -> None:
-    """Put the step's metrics into every log, on disk: a run killed after its checkpoint never logs that step again.
+    """Write the step's metrics to every log, on disk: a run killed after its checkpoint never logs that step again.
 
     Lightning logs after the callbacks of a step, and a logger that is given the same step's metrics twice keeps one.
     """
@@ -30,7 +30,7 @@ def log_now(trainer: lightning.Trainer) -> None:
 
 
 def align_batch_counts(trainer: lightning.Trainer) -> None:
-    """Lightning counts micro-batches; a checkpoint's may have been of another number a step."""
+    """Set Lightning's count of micro-batches to this run's; the checkpoint may have had another number per step."""
     if trainer.num_training_batches == float("inf"):
         counts = trainer.fit_loop.epoch_loop.batch_progress.current
         shift = trainer.global_step * trainer.accumulate_grad_batches - counts.ready
@@ -39,7 +39,7 @@ def align_batch_counts(trainer: lightning.Trainer) -> None:
 
 
 def set_later_checkpoints_aside(run: Path, step: int) -> None:
-    """Rename the checkpoints of a run after a step: they are about to be made again."""
+    """Rename the checkpoints of a run after a step: they are about to be written again."""
     for path in checkpoints(run):
         if checkpoint_step(path) > step:
             aside = path.with_name(f"{path.name}.abandoned-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -1,11 +1,11 @@
-"""The run's ledger: every second of it, restarts and all, stands under exactly one heading.
+"""Goodput callback: a ledger that books every second of a run, restarts included, under exactly one purpose.
 
-What a job costs is the wall clock, what it buys is steps that are still there at its end; between the two lie the
-headings of this ledger (the "goodput" of Google's ML productivity and of MegaScale, Jiang et al. 2024). It is kept by
+A job costs wall-clock time and buys optimizer steps that survive to its end; between the two lie the purposes of this
+ledger (the "goodput" of Google's ML productivity and of MegaScale, Jiang et al. 2024). It is kept by
 the first process, which waits for the others where they are slower. A journal in the run's folder is only ever appended
 to, so a kill loses nothing but its own last moments, and those are lost work anyway.
 
-On CPUs all headings are measured. On a GPU communication and bubble are measured by events on the compute stream,
+On CPUs all purposes are measured. On a GPU communication and bubble are measured by events on the compute stream,
 computing is what is left of the step, and input and callbacks count as far as the stream stood still. The host is
 brought level with the device only where an optimizer step is logged, which reads numbers back anyway, and before a
 checkpoint or a validation; a callback that waits for the device by itself does so within its `waiting`, which counts
@@ -35,10 +35,10 @@ _at_exit: list[Callable[[], None]] = []
 
 
 def begin_run(whole_process: bool) -> None:
-    """Say that a command begins now, or began with this process.
+    """Record that a command begins now, or began with this process.
 
     Args:
-        whole_process: all that the process does, from its start to its exit, is part of the run.
+        whole_process: whether everything from the start of the process to its exit belongs to the run.
     """
     global _began
     _began = time.monotonic() - (_process_age() if whole_process else 0.0)
@@ -49,7 +49,7 @@ def begin_run(whole_process: bool) -> None:
 
 
 class Goodput(lightning.Callback):
-    """Keeps `goodput.jsonl`; logs the share of each heading and the model FLOP/s utilization at the logging interval.
+    """Keeps `goodput.jsonl`; logs the share of each purpose and the model FLOP/s utilization at the logging interval.
 
     `goodput/mfu_steady` is over the time of training steps that are kept, `goodput/mfu_end_to_end` over the whole wall
     clock; both against the peak that `Throughput` measured or was given.
@@ -145,7 +145,7 @@ class Goodput(lightning.Callback):
             if self._started:
                 self._write(trainer.global_step, complete=True)
 
-    # Lightning names to its profiler whatever it does, and when
+    # Lightning calls its profiler at the start and end of each of its actions
 
     def _watch_profiler(self, trainer: Any) -> None:
         profiler, clock = trainer.profiler, self._clock
@@ -209,12 +209,12 @@ class Goodput(lightning.Callback):
     # The journal
 
     def _book(self, trainer: Any, step: int | None = None, complete: bool = False) -> None:
-        """Write down what has passed since the last line, with the steps completed by now."""
+        """Book the time since the last line, with the optimizer steps completed by now."""
         assert self._clock is not None
         self._waiting.settle()
         while self._gaps and self._gaps[0][1].query():
             begin, end, host = self._gaps.pop(0)
-            # So long the device was busy with the step before while the host did something else than wait for it.
+            # Time in which the device was busy with the step before while the host did other work.
             busy = sum(host.values()) - host[COMPUTE] - begin.elapsed_time(end) / 1000
             for purpose in (OTHER, INPUT):
                 overlapped = min(max(busy, 0.0), host[purpose])
@@ -247,7 +247,7 @@ class Goodput(lightning.Callback):
 
 
 def _purpose(name: str) -> str | None:
-    """What time under a name of the profiler is for; None where that depends on what is around it."""
+    """Purpose of the time under a profiler name; None where the enclosing name decides."""
     if name == _STEP:
         return COMPUTE
     if name == _FETCH:

@@ -1,10 +1,10 @@
-"""How much memory training takes beyond what the process had before there was a model.
+"""Peak memory of training above what the process had before there was a model.
 
 On a GPU PyTorch's allocator counts exactly the bytes of its tensors, and what it reserved for them. A CPU has no such
 counter: there the high-water mark of the resident set stands in for it, set back when training starts so that neither
 imports nor preparing data are in it. The C library keeps most of what was freed, up to a fifth of a process of 30
-million parameters, so for the first steps it is told to return it at once: what is left are tensors. The plan's figure
-is about these steps; afterwards the library keeps pages as it would have, because returning them costs time.
+million parameters, so during the first steps it returns freed memory at once: what is left are tensors. The plan's
+figure is about these steps; afterwards the library keeps pages as it would have, because returning them costs time.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import torch
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
-"""glibc's variable: who has set it has chosen when freed memory is returned, and keeps it."""
+"""glibc's variable; a user who sets it chooses when freed memory is returned."""
 STEPS = 2
 """The first step makes the optimizer's state, the second has everything at once."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h

@@ -1,4 +1,4 @@
-"""A local table of metrics that a killed and resumed run extends without a gap or a double line.
+"""Metrics logger: a local table that a killed and resumed run extends without gaps or repeated lines.
 
 Lightning's CSVLogger keeps one column a metric, rewrites its file when a new one appears and deletes it when a run
 starts again in the same folder. Long format, `step,time,name,value`, is only ever appended to.
@@ -75,7 +75,7 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Forget what was logged after a step, which a run goes back to."""
+        """Remove what was logged after a step that the run returns to."""
         self.finalize("rewound")
         rewind_metrics(self._folder, step)
         rows = read_metrics(self._folder) if (self._folder / METRICS).exists() else []

@@ -1,4 +1,4 @@
-"""Writes what `predict` returns: bits per byte of every held-out window, for looking at the worst ones."""
+"""Prediction writer: bits per byte of every validation window, to find the worst ones."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from common.run_folder import PREDICTIONS
 
 
 class Predictions(BasePredictionWriter):
-    """One JSON line a window in `predictions-RANK.jsonl`: sample, source, nats, bytes, bits_per_byte.
+    """One JSON line per window in `predictions-RANK.jsonl`: sample, source, nats, bytes, bits_per_byte.
 
     RANK counts data-parallel shares; of the ranks that see the same windows one writes.
     """

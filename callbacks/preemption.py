@@ -1,8 +1,8 @@
-"""Being asked to stop: SIGTERM on any rank is noticed by all at the end of the same optimizer step.
+"""Preemption by SIGTERM: a signal on any rank stops all ranks after the same optimizer step.
 
 Lightning broadcasts rank 0's flag and waits for the answer at every micro-batch, and another rank's signal goes unseen.
-Here each step starts one small reduction among the CPUs and reads the one started a step earlier: nobody waits, and
-everybody knows one step later.
+Here each step starts one small reduction among the CPUs and reads the one started a step earlier: no rank waits, and
+all ranks know one step later.
 """
 
 import signal
@@ -32,7 +32,7 @@ class StopRequest:
             self._group = torch.distributed.new_group(backend="gloo")
 
     def remove(self) -> None:
-        """Give SIGTERM back."""
+        """Restore Lightning's handler of SIGTERM."""
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
             self._previous = None

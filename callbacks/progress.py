@@ -1,4 +1,4 @@
-"""One progress bar over optimizer steps, instead of Lightning's bar over batches of an endless epoch."""
+"""Progress bar over optimizer steps, instead of Lightning's bar over batches of an endless epoch."""
 
 import sys
 from typing import Any
@@ -16,7 +16,7 @@ POSTFIX = {
     "throughput/share_of_peak": ("of peak", "{:.0%}", 1),
     "validation/bits_per_byte/all": ("validation bits/byte", "{:.3f}", 1),
 }
-"""Metric -> what it is called on the bar, its format, and the factor to its unit."""
+"""Metric to its label on the bar, its format, and the factor to its unit."""
 
 
 class StepProgress(ProgressBar):

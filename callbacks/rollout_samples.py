@@ -1,4 +1,4 @@
-"""What a policy answers while it learns, beside what each answer was worth: the numbers say that, the texts say why."""
+"""Rollout samples: responses of the policy during training with their rewards; they show why the numbers move."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the model writes, beside the numbers: continuations of a few prompts at each validation."""
+"""Samples callback: generated texts of a few prompts at each validation."""
 
 import json
 from pathlib import Path
@@ -72,7 +72,7 @@ class Samples(lightning.Callback):
 
 
 def write_samples(trainer: lightning.Trainer, samples: list[dict[str, Any]]) -> None:
-    """Put the samples of this step into the run's `samples.jsonl`, and into W&B where there is such a logger."""
+    """Write the samples of this step to the run's `samples.jsonl`, and to W&B where there is such a logger."""
     run = Path(trainer.default_root_dir)
     # A resumed run writes the samples of a step again: those of later steps are from before the kill.
     earlier = [row for row in read_samples(run) if row["step"] < trainer.global_step]

@@ -1,4 +1,4 @@
-"""A loss that spikes or is no number: its samples are named, the run goes back, leaves them out and goes on.
+"""Loss-spike guard: returns the run to an earlier checkpoint and leaves out the samples around the spike.
 
 As PaLM's authors did it by hand, some twenty times: begin again from a checkpoint before the spike and leave out the
 200 to 500 batches around it, after which the loss did not spike (Chowdhery et al. 2022, section 5.1); OPT's went back

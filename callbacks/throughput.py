@@ -1,7 +1,7 @@
-"""Tokens a second, model FLOP/s and the share of what this machine's matrix products reach.
+"""Throughput callback: tokens per second, model FLOP/s and their share of the measured matrix-product peak.
 
-The ceiling is measured, not taken from a datasheet: a share of a number nobody reaches on this machine would say
-little. Time spent in validation is left out, time spent waiting for input is not.
+The peak is measured, not taken from a datasheet: a share of a number that this machine never reaches would say little.
+Time in validation is left out, time waiting for input is not.
 """
 
 import importlib.metadata
@@ -56,7 +56,7 @@ class Throughput(lightning.Callback):
         self._restart()
 
     def model_flops(self, trainer: lightning.Trainer, pl_module: Any) -> float:
-        """Of all training steps of this process up to now, over all ranks; waits for the device."""
+        """Model FLOPs of all training steps so far, over all ranks; waits for the device."""
         return self._done + self._flops_since(trainer, pl_module)
 
     def _flops_since(self, trainer: lightning.Trainer, pl_module: Any) -> float:

@@ -1,6 +1,6 @@
-"""A stopwatch that always runs for exactly one purpose, and what makes it notice when a process waits for others.
+"""Wait clock: attributes wall-clock time to one purpose at a time, with hooks on collective waits.
 
-Because switching is all it does, its parts add up to the time that passed, whatever is measured wrongly. Waiting is
+Because it only switches, its parts add up to the time that passed, whatever is measured wrongly. Waiting is
 seen where Python waits: on CPUs a wait blocks and its length is time on the clock; on a GPU the host only queues it, so
 events around the wait measure how long the stream stood still, and that much is moved out of computing afterwards.
 """
@@ -25,7 +25,7 @@ class Clock:
     """Seconds by purpose.
 
     Args:
-        began: when the first purpose, starting up, began; of `time.monotonic`.
+        began: start of the first purpose, starting up, on the clock of `time.monotonic`.
     """
 
     def __init__(self, began: float) -> None:
@@ -38,7 +38,7 @@ class Clock:
 
     @property
     def purpose(self) -> str:
-        """What the clock runs for now."""
+        """The purpose that the clock runs for now."""
         return self._named[-1][1] if self._named else self.base
 
     def stop(self) -> None:
@@ -49,23 +49,23 @@ class Clock:
         self._since = now
 
     def enter(self, name: str, purpose: str) -> None:
-        """From now on for another purpose, until that name is left."""
+        """Run for another purpose until that name is left."""
         self.stop()
         self._named.append((name, purpose))
 
     def leave(self, name: str) -> None:
-        """Back to what it was before; a name that was not entered is no mistake."""
+        """Return to the purpose before; a name that was not entered is ignored."""
         if self._named and self._named[-1][0] == name:
             self.stop()
             self._named.pop()
 
     def ever(self) -> dict[str, float]:
-        """Everything it ran for since it began, as it ran: nothing taken, nothing moved."""
+        """Seconds by purpose since the start, before any `move` and `take`."""
         self.stop()
         return dict(self._ever)
 
     def turn(self, base: str) -> None:
-        """Another purpose for whatever has no name."""
+        """Set the purpose of time outside of any name."""
         self.stop()
         self.base = base
 
@@ -77,7 +77,7 @@ class Clock:
 
     @contextmanager
     def device(self) -> Iterator[None]:
-        """Within it the host does nothing but wait for steps that the device was given."""
+        """Context in which the host only waits for steps that the device was given."""
         self.enter("device", COMPUTE)
         try:
             yield
@@ -86,7 +86,7 @@ class Clock:
 
     @contextmanager
     def watch(self, part: str) -> Iterator[None]:
-        """What a pipeline says of itself: in its `schedule` it waits for its neighbors, but not within an `action`."""
+        """Context of a pipeline's `schedule`, where waiting is bubble, or of an `action` within it, where it is not."""
         before, self.waiting_for = self.waiting_for, BUBBLE if part == "schedule" else COMMUNICATION
         try:
             yield
@@ -94,17 +94,17 @@ class Clock:
             self.waiting_for = before
 
     def take(self) -> dict[str, float]:
-        """Everything booked up to now, and begin again at nothing."""
+        """Seconds booked since the last call, by purpose; resets them."""
         self.stop()
         taken, self.seconds = self.seconds, dict.fromkeys(PURPOSES, 0.0)
         return {purpose: seconds for purpose, seconds in taken.items() if seconds}
 
 
 class Waiting:
-    """Lets a clock know of every wait for other processes, from `install` to `remove`.
+    """Hooks that report every wait for other processes to a clock, from `install` to `remove`.
 
     Args:
-        clock: that runs for communication, or for the bubble, meanwhile.
+        clock: clock that runs for communication, or for the bubble, meanwhile.
         device: waits are timed on the host for a CPU, by events on its current stream for a GPU.
     """
 
@@ -114,7 +114,7 @@ class Waiting:
         self._undo: list[Callable[[], None]] = []
 
     def install(self) -> None:
-        """Take over the functions that wait."""
+        """Wrap the functions that wait."""
         if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
             return
         self._wrap(torch.distributed.Work, "wait")
@@ -127,12 +127,12 @@ class Waiting:
             self._wrap(FSDPParamGroup, "finalize_backward")
 
     def remove(self) -> None:
-        """Give them back."""
+        """Restore the functions that wait."""
         while self._undo:
             self._undo.pop()()
 
     def settle(self) -> None:
-        """Book the waits of a GPU that are over, and only those: nothing is waited for."""
+        """Book the waits of a GPU that are over, without waiting for the others."""
         while self._queued and self._queued[0][1].query():
             begin, end, purpose = self._queued.pop(0)
             self.clock.move(COMPUTE, purpose, begin.elapsed_time(end) / 1000)

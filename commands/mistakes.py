@@ -39,8 +39,8 @@ def did_you_mean(name: str, existing: Iterable[str]) -> str:
     """
 
     def likeness(other: str) -> float:
-        left, right = (text.rpartition(".")[-1].lower() for text in (name, other))
-        return difflib.SequenceMatcher(None, left, right).ratio()
+        mine, theirs = (text.rpartition(".")[-1].lower() for text in (name, other))
+        return difflib.SequenceMatcher(None, mine, theirs).ratio()
 
     ranked = sorted(((likeness(other), other) for other in sorted(set(existing))), reverse=True)
     best = ranked[0][0] if ranked else 0.0

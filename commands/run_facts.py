@@ -1,4 +1,4 @@
-"""What a finished run wrote of itself, `run.json`, for the commands that compare runs with a plan or a law."""
+"""Facts of a finished run, `run.json`, for the commands that compare runs with a plan or a law."""
 
 import json
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from common.run_folder import CONFIG, METRICS, RUN_FACTS
 
 
 def read_run_facts(folder: Path, said: str, needed: Sequence[str]) -> dict[str, Any]:
-    """The contents of `run.json`.
+    """Contents of `run.json`, refused where the run did not end.
 
     Args:
-        folder: of the run.
-        said: what names the folder in a refusal, as `--verify runs/a`.
-        needed: names without which there is nothing to compare.
+        folder: run folder.
+        said: the folder's name in an error message, such as `--verify runs/a`.
+        needed: names that must be there.
 
     Raises:
-        InputError: when the folder holds no finished run, or one whose facts are damaged.
+        InputError: when the folder holds no finished run, or its facts are damaged.
     """
     if not folder.is_dir():
-        raise InputError(f"{said}: no folder is called so, name that of a finished run with Throughput")
+        raise InputError(f"{said}: it is no folder, name that of a finished run with Throughput")
     for name in (RUN_FACTS, CONFIG, METRICS):
         if not (folder / name).is_file():
             raise InputError(f"{said}: no {name} in it, name the folder of a finished run with Throughput")

@@ -13,7 +13,7 @@ import numpy as np
 
 from callbacks.reports.scaling_chart import draw_scaling_law
 from commands.plan.setup import setup_of
-from commands.plan.tables import short
+from commands.plan.tables import format_count
 from commands.run_facts import read_run_facts
 from common.errors import InputError
 from common.path_lists import PathList, path_list
@@ -43,12 +43,12 @@ def scaling_law(
     """Fit L(N, D) = E + A / N^alpha + B / D^beta to finished runs, and parabolas to those of equal compute.
 
     Args:
-        runs: folder or folders; `*` in a name stands for anything.
-        output: picture to write, PNG.
+        runs: run folder or folders; `*` in a name matches anything.
+        output: PNG chart to write.
         metric: the loss, a name in metrics.csv; nats a token, or bits per byte, whose law has its own E.
         last: share of the run at its end over which a training loss is averaged.
-        tolerance: relative, within which runs count as of equal compute.
-        resamples: drawings of the runs with replacement that tell how far the exponents can be trusted; 0 for none.
+        tolerance: relative difference up to which runs count as of equal compute.
+        resamples: bootstrap resamples of the runs, for intervals of the exponents; 0 for none.
         as_json: print JSON.
     """
     if not 0 < last <= 1:
@@ -75,7 +75,8 @@ def scaling_law(
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    print(f"{len(points)} runs, {short(min(p.flops for p in points))} to {short(max(p.flops for p in points))}FLOP")
+    least, most = (format_count(choose(point.flops for point in points)) for choose in (min, max))
+    print(f"{len(points)} runs, {least} to {most}FLOP")
     print(f"  L = {law.e:.3f} + {law.a:.4g} / N^{law.alpha:.3f} + {law.b:.4g} / D^{law.beta:.3f}")
     print(f"  mean error {found['error']:.2%}")
     if found["intervals"]:
@@ -84,12 +85,12 @@ def scaling_law(
     for curve in curves:
         by_law, _ = law.optimum(curve.flops)
         print(
-            f"  {short(curve.flops)}FLOP: best {short(curve.parameters)} parameters, loss {curve.loss:.3f} (parabola); "
-            f"{short(by_law)} by the law"
+            f"  {format_count(curve.flops)}FLOP: best {format_count(curve.parameters)} parameters, "
+            f"loss {curve.loss:.3f} (parabola); {format_count(by_law)} by the law"
         )
     for group in equal_compute(points, tolerance):
         if not any(group[0] in curve.points for curve in curves):
-            print(f"  {short(group[0].flops)}FLOP: {len(group)} runs, no least loss between their sizes")
+            print(f"  {format_count(group[0].flops)}FLOP: {len(group)} runs, no least loss between their sizes")
     if "optimal_parameters" in found:
         k, p = found["optimal_parameters"]
         print(f"  parabolas: N_opt = {k:.3g} C^{p:.3f}; law: C^{law.exponent:.3f}")
@@ -97,7 +98,7 @@ def scaling_law(
 
 
 def intervals(laws: list[ScalingLaw]) -> dict[str, tuple[float, float]]:
-    """The middle 80 % of E, of the exponents, and of that of compute in the optimal number of parameters."""
+    """80 % intervals of E, the exponents, and the exponent of compute in the optimal number of parameters."""
     if not laws:
         return {}
     values = {name: [getattr(law, name) for law in laws] for name in ("e", "alpha", "beta", "exponent")}
@@ -105,13 +106,13 @@ def intervals(laws: list[ScalingLaw]) -> dict[str, tuple[float, float]]:
 
 
 def _matching(pattern: str) -> list[str]:
-    """Folders that a pattern stands for, or the one it names."""
+    """Folders that a pattern matches, or the one it names."""
     if "*" not in pattern:
         return [pattern]
     root = Path("/") if pattern[0] == "/" else Path()
     found = sorted(str(path) for path in root.glob(pattern.lstrip("/")) if path.is_dir())
     if not found:
-        raise InputError(f"runs={pattern}: no folder is called so")
+        raise InputError(f"runs={pattern}: no folder matches")
     return found
 
 
@@ -119,9 +120,9 @@ def read_point(folder: Path, metric: str, last: float = 0.05) -> Point:
     """Parameters, tokens and loss of a finished run.
 
     Args:
-        folder: of the run.
-        metric: name of the loss; one of training is averaged over the last share of its steps, one of evaluation is
-            the last value.
+        folder: run folder.
+        metric: name of the loss; a training loss is averaged over the last share of the steps, of a validation loss
+            the last value counts.
         last: that share.
 
     Raises:

@@ -1,3 +1,5 @@
+"""Names of models, optimizers and schedules that YAML uses as `models.NAME`, imported when they are first used."""
+
 from typing import TYPE_CHECKING
 
 from common.lazy_exports import lazy_exports

@@ -139,8 +139,8 @@ class Attention(nn.Module):
         self.wv = nn.Linear(config.width, keys, bias=bias)
         self.wo = nn.Linear(queries, config.width, bias=False)
         if config.query_key_norm:
-            self.q_norm = RMSNorm(config.head_width, config.norm_epsilon)
-            self.k_norm = RMSNorm(config.head_width, config.norm_epsilon)
+            self.q_norm = RMSNorm.of(config, config.head_width)
+            self.k_norm = RMSNorm.of(config, config.head_width)
         self.has_norms = config.query_key_norm
 
     def forward(self, x_BTC: Tensor, pattern: AttentionPattern, cache: KVCache | None = None, layer: int = 0) -> Tensor:

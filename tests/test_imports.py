@@ -1,55 +1,240 @@
-"""Who may import whom: read from the source, so that a shortcut taken in a hurry shows."""
+"""Import rules, import cycles, folder sizes and file lengths, read from the source."""
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ALLOWED = {
-    "errors": set(),
-    "models": {"models", "errors"},
-    "datamodules": {"datamodules", "errors"},
-    "strategies": {"strategies", "models", "errors"},
-    "alignment": {"alignment", "models", "errors"},
-    "callbacks": {"callbacks", "models", "errors"},
+MODELING = {"common", "models"}
+EVERYTHING = {"common", "models", "datamodules", "strategies", "alignment", "callbacks", "commands"}
+READING = {"common", "datamodules/readers", "datamodules/readers/formats"}
+CURATION = "datamodules/curation"
+ALLOWED: dict[str, set[str]] = {
+    "common": set(),
+    "models/attention_kernels": {"common"},
+    "models/optimizers": {"common"},
+    "models": {"common", "models/attention_kernels", "models/optimizers"},
+    "models/inference": {"common", "models"},
+    "models/weights": {"common", "models"},
+    "datamodules/readers/formats": {"common"},
+    "datamodules/readers": READING,
+    f"{CURATION}/words": {"common"},
+    f"{CURATION}/deduplication": {"common", f"{CURATION}/words"},
+    f"{CURATION}/filters": {*READING, f"{CURATION}/words", f"{CURATION}/deduplication"},
+    f"{CURATION}/personal_data": {"common", f"{CURATION}/filters"},
+    f"{CURATION}/passes": {*READING, *(f"{CURATION}/{name}" for name in ("deduplication", "filters", "personal_data"))},
+    f"{CURATION}/reports": {*READING, f"{CURATION}/filters", f"{CURATION}/passes"},
+    CURATION: {
+        *READING,
+        *(f"{CURATION}/{name}" for name in ("deduplication", "filters", "personal_data", "passes", "reports")),
+    },
+    "datamodules/tokenization": {"common"},
+    "datamodules/shards": {*READING, "datamodules/tokenization"},
+    "datamodules/mixing": {"common", "datamodules/shards"},
+    "datamodules/conversations": {*READING, "datamodules/tokenization", "datamodules/shards"},
+    "datamodules": {"common", "datamodules/*"},
+    "strategies/parallel": MODELING,
+    "strategies": {*MODELING, "strategies/parallel"},
+    "strategies/planner": {*MODELING, "strategies", "strategies/parallel"},
+    "alignment": MODELING,
+    "alignment/rewards": {*MODELING, "alignment"},
+    "alignment/preferences": {*MODELING, "alignment"},
+    "alignment/constitutional": {*MODELING, "alignment"},
+    "alignment/reinforcement/engines": {*MODELING, "alignment", "alignment/rewards"},
+    "alignment/reinforcement": {
+        *MODELING,
+        "alignment",
+        "alignment/rewards",
+        "alignment/preferences",
+        "alignment/reinforcement/engines",
+    },
+    "alignment/comparison": {
+        *MODELING,
+        "alignment",
+        "alignment/rewards",
+        "alignment/reinforcement",
+        "alignment/reinforcement/engines",
+    },
+    "callbacks/reports": {"common"},
+    "callbacks": {*MODELING, "callbacks/reports"},
+    "commands": {*EVERYTHING, "commands/*"},
+    "commands/compare": EVERYTHING,
+    "commands/plan": EVERYTHING,
+    "commands/recipe": EVERYTHING,
+    "main": {"commands"},
 }
-LOCAL = {*ALLOWED, "main", "commands", "tests", "benchmarks"}
+"""Folder to the folders that its modules may import besides their own; a whole other package, or `package/*` for all
+folders below the own one. The `__init__.py` of a package may name whatever lies below it."""
+INSTALLED = {
+    "common": {"daft", "filelock", "numba", "numpy", "pyarrow", "ray", "xxhash", "yaml"},
+    "callbacks/reports": {"jinja2", "markupsafe", "matplotlib", "numpy"},
+}
+"""Folder to the installed packages that it may import: neither needs PyTorch."""
+PACKAGES = (*sorted(EVERYTHING), "main")
+MAX_FILES, MAX_LINES = 15, 400
+LARGE_FOLDERS = {"benchmarks", "commands", "models", "tests/alignment/reinforcement"}
+"""Folders with more than 15 Python files: this set must only shrink."""
 
 
-def local_imports(source: str) -> set[str]:
-    """Top-level names of this project that a module imports."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
-    return found & LOCAL
+class Import(NamedTuple):
+    """An import statement: the dotted name, and whether it runs only when a function is called."""
+
+    name: str
+    deferred: bool
 
 
-def modules(package: str) -> list[Path]:
-    folder = ROOT / package
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{package}.py"]
+def imports(source: str) -> Iterator[Import]:
+    """Imports of a source; each name of `from a import b` as `a.b`, which may be a module or what a module holds."""
+
+    def below(node: ast.AST, deferred: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from (Import(alias.name, deferred) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module and not child.level:
+                yield from (Import(f"{child.module}.{alias.name}", deferred) for alias in child.names)
+            yield from below(child, deferred or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+
+    return below(ast.parse(source), False)
 
 
-@pytest.mark.parametrize(
-    "package", [name for name in ALLOWED if (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists()]
-)
-def test_packages_import_only_what_they_may(package: str) -> None:
-    found = modules(package)
-    assert found
+def project_modules() -> dict[str, Path]:
+    """Dotted name to file of every module of the packages."""
+    found = {}
+    for package in PACKAGES:
+        for path in [ROOT / "main.py"] if package == "main" else sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = project_modules()
+
+
+def module_of(name: str) -> str | None:
+    """The module of this project that a dotted name is, or is defined in; None for what is installed."""
+    above = name.rpartition(".")[0]
+    return next((each for each in (name, above) if each in MODULES), None)
+
+
+def folder_of(module: str) -> str:
+    """The folder of a module as the table names it."""
+    path = MODULES[module].relative_to(ROOT)
+    return path.stem if path.parent == Path() else path.parent.as_posix()
+
+
+def graph(deferred: bool) -> dict[str, set[str]]:
+    """Module to the modules of this project that it imports, with or without those within functions."""
+    return {
+        module: {
+            target
+            for found in imports(path.read_text(encoding="utf-8"))
+            if (deferred or not found.deferred) and (target := module_of(found.name)) not in (None, module)
+        }
+        for module, path in MODULES.items()
+    }
+
+
+def may_import(folder: str, target: str) -> bool:
+    """Whether modules of a folder may import those of another."""
+    package = target.split("/")[0]
+    if package != folder.split("/")[0] and package in ALLOWED[folder]:
+        return True
+    return target == folder or target in ALLOWED[folder] or f"{folder}/*" in ALLOWED[folder]
+
+
+def cycle(edges: Mapping[str, set[str]]) -> list[str]:
+    """A cycle of a directed graph as a path that ends where it begins, empty where there is none."""
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        found = next((found for target in sorted(edges[node]) if (found := visit(target, [*path, node]))), [])
+        done.add(node)
+        return found
+
+    return next((found for node in sorted(edges) if (found := visit(node, []))), [])
+
+
+def tracked_files() -> list[Path]:
+    """Python files of the repository, relative to its root."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [path for path in map(Path, listed.stdout.splitlines()) if (ROOT / path).is_file()]
+
+
+def test_every_folder_has_a_rule() -> None:
+    assert {folder_of(module) for module in MODULES} == ALLOWED.keys()
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_folders_import_only_what_they_may(folder: str) -> None:
     forbidden = {
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in found
-        for name in local_imports(path.read_text(encoding="utf-8")) - ALLOWED[package]
+        f"{module} imports {target}"
+        for module, targets in graph(deferred=True).items()
+        if folder_of(module) == folder
+        for target in targets
+        if not may_import(folder, folder_of(target))
+        and not (MODULES[module].name == "__init__.py" and target.startswith(f"{module}."))
     }
     assert not forbidden
 
 
-def test_a_violation_is_seen() -> None:
-    assert local_imports("import torch\nif True:\n    from main import Trainer\nimport callbacks.report as r") == {
-        "main",
-        "callbacks",
+def test_no_package_imports_tests_or_benchmarks() -> None:
+    found = {(module, each.name) for module, path in MODULES.items() for each in imports(path.read_text("utf-8"))}
+    assert not {pair for pair in found if pair[1].split(".")[0] in ("tests", "benchmarks")}
+
+
+@pytest.mark.parametrize("folder", INSTALLED)
+def test_the_ground_floor_and_reports_need_no_pytorch(folder: str) -> None:
+    names = {
+        each.name.split(".")[0]
+        for module, path in MODULES.items()
+        if folder_of(module) == folder
+        for each in imports(path.read_text(encoding="utf-8"))
     }
-    assert local_imports("from datamodules import Files") - ALLOWED["models"] == {"datamodules"}
+    assert not names & {"torch", "lightning", "torchmetrics"}
+    assert names - set(PACKAGES) - sys.stdlib_module_names <= INSTALLED[folder]
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_no_module_imports_itself_by_way_of_others(deferred: bool) -> None:
+    """Also not within functions: a deferred import saves time here, it breaks no cycle."""
+    assert cycle(graph(deferred)) == []
+
+
+def test_folders_have_at_most_15_files() -> None:
+    folders = [path.parent.as_posix() for path in tracked_files() if path.name != "__init__.py"]
+    assert {folder for folder in folders if folders.count(folder) > MAX_FILES} == LARGE_FOLDERS
+
+
+def test_files_have_at_most_400_lines() -> None:
+    long = {
+        path.as_posix() for path in tracked_files() if len((ROOT / path).read_text("utf-8").splitlines()) > MAX_LINES
+    }
+    assert not long
+
+
+def test_violations_are_seen() -> None:
+    source = "import torch\nif True:\n    from main import main\ndef f():\n    import callbacks.report as r\n"
+    assert list(imports(source)) == [
+        Import("torch", False),
+        Import("main.main", False),
+        Import("callbacks.report", True),
+    ]
+    assert module_of("main.main") == "main"
+    assert module_of("torch") is None
+    assert not may_import("models", "datamodules/readers")
+    assert not may_import("datamodules/shards", "datamodules/mixing")
+    assert may_import("datamodules", "datamodules/mixing")
+    assert may_import("alignment/rewards", "models/inference")
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []

@@ -1,11 +1,11 @@
-"""Checks that preference policies, reward models and policy optimization share, each an error before training starts.
+"""Checks of settings shared by preference policies, reward models and policy optimization.
 
 They are functions of what they check and not methods of a common base: the three modules have little else in common.
 """
 
 from typing import Any, Literal
 
-from common.contracts import PairData
+from common.contracts import PairData, attached_data
 from common.errors import InputError
 from models.config import DecoderConfig
 from models.language_model import LanguageModel
@@ -17,7 +17,7 @@ def require_pairs(module: Any, trainer: Any) -> None:
     Raises:
         InputError: for another data module than `PreferenceData`.
     """
-    data = getattr(trainer, "datamodule", None)
+    data = attached_data(trainer)
     if data is not None and not isinstance(data, PairData):
         raise InputError(f"{type(module).__name__} learns from pairs: take datamodules.PreferenceData for data")
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 
 from alignment.preferences.checks import refuse_trained_adapter
-from common.contracts import ResumableData
+from common.contracts import NamedSources, attached_data
 from common.errors import InputError
 
 
@@ -25,8 +25,8 @@ def refuse_settings(name: str, trainer: Any, reference: str | None, stored: Any)
         InputError: for data without prompts, settings of Lightning that have no effect here, layouts in which no rank
             can decode, and a reference that would not be the initial model.
     """
-    data = getattr(trainer, "datamodule", None)
-    if data is not None and not (isinstance(data, ResumableData) and "prompts" in data.source_names):
+    data = attached_data(trainer)
+    if data is not None and not (isinstance(data, NamedSources) and "prompts" in data.source_names):
         raise InputError(f"{name} responds to prompts: take datamodules.PromptData for data")
     if trainer.gradient_clip_val:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The page of a comparison: models side by side, each number with its interval, and what they answer.
+"""Report page of a comparison: models side by side, each number with its interval, and their responses.
 
 Made from `comparison.json` alone, so that it can be made again at any time.
 """

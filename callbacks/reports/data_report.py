@@ -1,4 +1,4 @@
-"""What became of the text, as a page: a waterfall, every measurement with its threshold drawn in, examples, duplicates.
+"""Report page of curation: a waterfall of drops, each measurement with its threshold, examples and duplicates.
 
 Made from the summary that cleaning stored, so that it can be shown beside a run as well as alone. Histograms are drawn
 here as plain SVG: there can be two hundred of them, and a plotting library takes a second for ten.

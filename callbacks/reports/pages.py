@@ -1,4 +1,4 @@
-"""Templates and files of all pages: what a template is given is escaped, and a page appears whole or not at all."""
+"""Page templates and files: values are escaped, and a page is written whole or not at all."""
 
 import functools
 from pathlib import Path
@@ -10,7 +10,7 @@ from common.files import write_text_atomically
 
 @functools.cache
 def template(name: str) -> jinja2.Template:
-    """A page's template; what it is given is escaped."""
+    """Template of a page, with HTML escaping."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

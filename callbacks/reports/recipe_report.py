@@ -1,4 +1,4 @@
-"""One page for a whole recipe: an overview and, behind a tab each, the page of every stage.
+"""Report page of a recipe: an overview and, behind a tab each, the page of every stage.
 
 A stage's page is the one it wrote itself, put in whole: nothing has to be kept beside the file, at the price of its
 size. A stage without one shows the end of its log.
@@ -17,7 +17,7 @@ LOG_LINES = 200
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What the page says of a stage.
+    """Summary of a stage for the page.
 
     Attributes:
         name: of the stage.

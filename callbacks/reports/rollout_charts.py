@@ -1,14 +1,14 @@
-"""Charts of reinforcement learning: is the reward earned, what did it cost, and is it still what was meant?
+"""Charts of reinforcement learning: reward, KL to the reference, lengths, repetitions and entropy.
 
-A reward that rises says little by itself. Beside it stand what it stands for where that is known (gold), how far the
-policy has gone for it (divergence), and what a policy that cheats does to lengths, repetitions and entropy.
+A reward that rises says little by itself. The charts beside it show the monitored reward, the KL that was paid for it,
+and what reward hacking does to lengths, repetitions and entropy.
 """
 
 import numpy as np
 
 Curve = tuple[np.ndarray, np.ndarray]
 Chart = tuple[str, dict[str, Curve], bool]
-"""Title, label -> curve, and whether its running mean is drawn."""
+"""Title, label to curve, and whether the running mean is drawn."""
 
 BOTH = {"train": "training", "validation": "held out"}
 

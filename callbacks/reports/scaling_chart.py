@@ -1,4 +1,4 @@
-"""A scaling law as a picture: the runs, the law's curves through them and the parabolas of equal compute.
+"""Scaling-law chart: the runs, the law's curves through them and the parabolas of equal compute.
 
 Takes points and curves as they come, by their names, so that it need not know who fitted them.
 """

@@ -1,7 +1,7 @@
-"""`plan`: what a run needs, how long it takes and what it costs, from the very configuration that `fit` reads.
+"""The command `plan`: memory, time and cost of a run, from the configuration that `fit` reads.
 
-Nothing of the run is built, so that a laptop answers for a cluster in seconds; what cannot be known without the machine
-(how fast its kernels are) comes from configs/hardware and can be held against a run with `--verify`.
+Nothing of the run is built, so that a laptop plans for a cluster in seconds; what only the machine knows (how fast its
+kernels are) comes from configs/hardware and can be compared with a finished run by `--verify`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import yaml
 
 from commands.plan.overlay import overlay_of, same_step
 from commands.plan.setup import checkpoint_steps, saves_asynchronously, setup_of
-from commands.plan.tables import over_training_lines, plan_table, search_table, size
+from commands.plan.tables import format_bytes, over_training_lines, plan_table, search_table
 from commands.plan.verify import compare_run, comparison_table, hardware_it_ran_on, read_facts
 from common.errors import InputError
 from strategies.planner.batch_size_phases import over_batch_sizes
@@ -31,15 +31,15 @@ Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
 
 
 class Arguments(argparse.ArgumentParser):
-    """Reports a mistake like every other."""
+    """Argument parser whose mistakes are reported like those of other commands."""
 
     def error(self, message: str) -> NoReturn:
-        """One line."""
+        """Refuse the arguments in one line."""
         raise InputError(f"plan: {message}")
 
 
 def parser() -> Arguments:
-    """Of the arguments that are not `fit`'s."""
+    """Parser of the arguments that are not those of `fit`."""
     made = Arguments(
         "main.py plan", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="everything else (--config FILE, --config OVERLAY, --key value) is read as fit reads it",
@@ -56,20 +56,23 @@ def parser() -> Arguments:
     made.add_argument("--memory_limit", type=float, help="GB a device; by default all it has")
     made.add_argument("--search", action="store_true", help="find the fastest layout that fits")
     made.add_argument("--output", help="with --search: where to write the overlay that fit takes as a second --config")
-    made.add_argument("--verify", metavar="RUN", help="compare with what the run in this folder measured")
+    made.add_argument("--verify", metavar="RUN", help="compare the plan with the finished run in this folder")
     made.add_argument(
-        "--budget", type=float, metavar="FLOPS", help="what to train with so many FLOPs; needs no --config"
+        "--budget",
+        type=float,
+        metavar="FLOPS",
+        help="optimal model size and tokens for these FLOPs; needs no --config",
     )
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
 
 def plan(arguments: list[str], resolve: Resolve) -> None:
-    """`main.py plan`.
+    """Plan a run, search a layout, compare a plan with a run, or give the optimum of a budget.
 
     Args:
-        arguments: behind the command's name.
-        resolve: makes the whole configuration of `fit` from its arguments.
+        arguments: arguments after the command's name.
+        resolve: function from the arguments of `fit` to its whole configuration.
 
     Raises:
         InputError: for what cannot be planned.
@@ -77,13 +80,13 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
     given, rest = parser().parse_known_args(arguments)
     if given.budget is not None:
         _refuse_beside(f"--budget {given.budget:g}", given, rest, ("budget", "json"))
-        advise(given)
+        compute_optimal(given)
         return
     if given.verify is not None:
         _refuse_beside(
             f"--verify {given.verify}", given, [], ("verify", "json", "hardware", "price", "mtbf_hours", "memory_limit")
         )
-        verify(Path(given.verify), given, rest)
+        compare_with_run(Path(given.verify), given, rest)
         return
     if not rest:
         raise InputError("plan: give --config FILE as for fit, or --verify RUN, or --budget FLOPS")
@@ -92,7 +95,7 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
     configuration, _ = resolve(["fit", *rest])
     hardware = hardware_of(given, "cpu" if configuration["trainer"].get("accelerator") == "cpu" else "h100")
     if given.search:
-        find(given, configuration, hardware)
+        search_layout(given, configuration, hardware)
         return
     setup = setup_of(configuration, hardware, given.devices)
     made = make_plan(setup, hardware, saves_asynchronously(configuration), checkpoint_steps(configuration))
@@ -104,22 +107,22 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
 
 
 def _refuse_beside(said: str, given: argparse.Namespace, rest: Sequence[str], used: Sequence[str]) -> None:
-    """Refuse what would be read and then not used."""
+    """Refuse arguments that would have no effect."""
     unused = [f"--{name}" for name, value in vars(given).items() if value not in (None, False) and name not in used]
     if unused or rest:
         raise InputError(f"plan {said}: does not use {' '.join([*unused, *rest])}, leave that out")
 
 
 def hardware_of(given: argparse.Namespace, otherwise: str) -> Hardware:
-    """The hardware asked for, or `otherwise`, with what was given on the command line."""
+    """Hardware named by `--hardware`, or `otherwise`, with the values given on the command line."""
     name = given.hardware or otherwise
     path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
     limit = None if given.memory_limit is None else given.memory_limit * 1e9
     return read_hardware(path, price=given.price, mtbf_hours=given.mtbf_hours, memory=limit)
 
 
-def find(given: argparse.Namespace, configuration: dict[str, Any], hardware: Hardware) -> None:
-    """Search, print, and write the overlay."""
+def search_layout(given: argparse.Namespace, configuration: dict[str, Any], hardware: Hardware) -> None:
+    """Search layouts, print the best, and write the overlay of the fastest."""
     setup = setup_of(configuration, hardware, given.devices, accepted=False)
     setup = same_step(setup, configuration, given.devices)
     found = search(setup, hardware, setup.sizes.world)
@@ -136,7 +139,8 @@ def find(given: argparse.Namespace, configuration: dict[str, Any], hardware: Har
     if given.output:
         if not found.best:
             raise InputError(
-                f"--output {given.output}: no layout fits {size(hardware.memory)}, give more --devices or memory"
+                f"--output {given.output}: no layout fits {format_bytes(hardware.memory)}, give more --devices or "
+                "memory"
             )
         path = Path(given.output)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,8 +151,8 @@ def find(given: argparse.Namespace, configuration: dict[str, Any], hardware: Har
             print(f"written: {path}")
 
 
-def verify(run: Path, given: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Compare a plan with its run."""
+def compare_with_run(run: Path, given: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Compare a plan with its run and print both."""
     if rest:
         raise InputError(f"plan --verify {run}: the run's own configuration is read, leave out {' '.join(rest)}")
     facts = read_facts(run)
@@ -161,8 +165,8 @@ def verify(run: Path, given: argparse.Namespace, rest: Sequence[str]) -> None:
     print(comparison_table(found, facts))
 
 
-def advise(given: argparse.Namespace) -> None:
-    """What to train with a compute budget."""
+def compute_optimal(given: argparse.Namespace) -> None:
+    """Print the compute-optimal model size and tokens of a budget, by published scaling laws."""
     if not 0 < given.budget < math.inf:
         raise InputError(f"--budget {given.budget}: must be a number of FLOPs above 0, as 1e24")
     if given.json:

@@ -1,7 +1,7 @@
-"""`fit --dry-run`: everything a cluster could refuse, on a laptop: layout, parameters, memory, schedule.
+"""The command `fit --dry-run`: layout, parameters, memory and schedule of a run, checked on the meta device.
 
-The ranks are built by the strategies on the meta device and counted, which is slower than the plan's formulas and
-proves them for this very configuration; memory and time are the plan's.
+The strategies build each rank without allocating it and count its parameters, which is slower than the plan's formulas
+and proves them for this configuration; memory and time are those of the plan.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Any
 
 from commands.plan.command import FOLDER
 from commands.plan.setup import checkpoint_steps, saves_asynchronously, setup_of
-from commands.plan.tables import short, size, span
+from commands.plan.tables import format_bytes, format_count, format_duration
 from common.errors import InputError
 from models.flops import parameters
 from strategies.planner.batch_size_phases import over_batch_sizes
@@ -24,11 +24,11 @@ from strategies.planner.schedule_simulation import in_flight
 
 
 def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str, Any], list[Path]]]) -> None:
-    """Check a configuration of `fit` without its GPUs; exit status 1 where its memory does not suffice.
+    """Check a configuration of `fit` without its GPUs; exit status 1 where it does not fit the memory.
 
     Args:
-        arguments: `fit` and what follows it; `--hardware NAME` names a file of configs/hardware.
-        resolve: makes the whole configuration.
+        arguments: `fit` and its arguments; `--hardware NAME` names a file of configs/hardware.
+        resolve: function from arguments to the whole configuration.
 
     Raises:
         InputError: for what the strategies refuse.
@@ -43,7 +43,7 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
     found = list(views(setup))
     wrong = [view for view in found if view.built != view.planned]
     whole = _whole(found, setup.sizes.tp, setup.config.layers)
-    print(f"{setup.sizes.world} ranks: {setup.sizes}; {short(parameters(setup.config), 4)} parameters")
+    print(f"{setup.sizes.world} ranks: {setup.sizes}; {format_count(parameters(setup.config), 4)} parameters")
     print(f"  {'stage ranks':<13}{'blocks':<18}{'parameters held':>17}{'in flight':>11}{'memory':>12}")
     for view in (view for view in found if view.shard_rank == 0):
         memory = rank_memory(setup, view.pp_rank, hardware.overhead)
@@ -53,7 +53,7 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
             flying = str(max(map(sum, in_flight(*layout, view.pp_rank))))
         print(
             f"  {f'pp {view.pp_rank}':<13}{_ranges(view.blocks):<18}{view.built:>17,}{flying:>11}"
-            f"{size(memory.total):>12}"
+            f"{format_bytes(memory.total):>12}"
         )
     if wrong or not whole:
         view = (wrong or found)[0]
@@ -63,14 +63,14 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
         )
     plan = make_plan(setup, hardware, saves_asynchronously(configuration), checkpoint_steps(configuration))
     plan = over_batch_sizes(plan, setup, hardware)
-    step = f"step {span(plan.time.total)}, {plan.utilization:.1%} MFU"
+    step = f"step {format_duration(plan.time.total)}, {plan.utilization:.1%} MFU"
     if setup.sizes.pp > 1:
         step += f"; {setup.schedule} of {setup.microbatches} micro-batches, bubble {plan.time.bubble:.1%}"
     print(f"{step}; {plan.days:.1f} days")
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     print(
-        f"worst rank {size(plan.memory.total)} of {size(plan.limit)} ({hardware.name}): {verdict}; built and checked "
-        f"in {time.monotonic() - began:.1f} s"
+        f"worst rank {format_bytes(plan.memory.total)} of {format_bytes(plan.limit)} ({hardware.name}): {verdict}; "
+        f"built and checked in {time.monotonic() - began:.1f} s"
     )
     if not plan.fits:
         sys.exit(1)
@@ -96,7 +96,7 @@ def _whole(found: list[View], tp: int, layers: int) -> bool:
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:
-    """Numbers as ranges: 0-7, 64-71."""
+    """Numbers as ranges, such as 0-7, 64-71."""
     parts: list[list[int]] = []
     for number in sorted(numbers):
         if parts and number == parts[-1][-1] + 1:

@@ -1,6 +1,7 @@
-"""The overlay that `plan --search` writes: a layout in the words of `fit`, with what the layout changes the meaning of.
+"""Configuration overlay of a layout, as `plan --search` writes it.
 
-`fit` takes it as a further `--config`, so that everything the layout has nothing to do with stays where it was said.
+`fit` takes it as a further `--config`, so that settings which the layout does not concern stay in their own file. Some
+settings count micro-batches, whose number in a step the layout changes: the overlay sets these again.
 """
 
 from dataclasses import replace
@@ -11,17 +12,16 @@ from strategies.parallel.mesh import ARGUMENTS, MeshSizes
 from strategies.planner.training_setup import TrainingSetup
 
 IN_MICRO_BATCHES = ("val_check_interval", "limit_train_batches")
-"""Of the Trainer's arguments, where they are whole numbers; others count optimizer steps or batches of evaluation."""
+"""Arguments of the Trainer that count micro-batches where they are whole numbers; others count optimizer steps."""
 
 
 def same_step(setup: TrainingSetup, configuration: dict[str, Any], devices: int | None) -> TrainingSetup:
-    """The run with all windows of a step in one batch: those of the configuration's layout on its own devices, to be
-    dealt out anew.
+    """The run with all windows of a step in one batch, which a search then divides among ranks and micro-batches.
 
     Args:
-        setup: the run on the devices that it is to have.
+        setup: run on the devices to plan for.
         configuration: of `fit`.
-        devices: all there are, where the configuration leaves that open.
+        devices: number of devices where the configuration leaves it open.
     """
     trainer = configuration["trainer"]
     strategy = trainer.get("strategy")
@@ -29,31 +29,31 @@ def same_step(setup: TrainingSetup, configuration: dict[str, Any], devices: int 
     same = 1
     for axis in ("pp", "cp", "tp"):
         same *= layout.get(ARGUMENTS[axis]) or 1
-    dealt = setup.accumulate * max(1, world_of(trainer, devices) // same)
+    batches = setup.accumulate * max(1, world_of(trainer, devices) // same)
     return replace(
         setup,
-        rows=setup.rows * dealt,
+        rows=setup.rows * batches,
         accumulate=1,
-        smaller=tuple((size * dealt, steps) for size, steps in setup.smaller),
+        warmup_batches=tuple((size * batches, steps) for size, steps in setup.warmup_batches),
         sizes=MeshSizes(pp=setup.sizes.world),
     )
 
 
 def overlay_of(setup: TrainingSetup, configuration: dict[str, Any], gpus_per_node: int) -> dict[str, Any]:
-    """A layout for `fit`, with what counts micro-batches as many optimizer steps apart as before.
+    """Overlay of a layout; what counts micro-batches keeps its distance in optimizer steps.
 
     Args:
-        setup: the run in this layout.
-        configuration: of `fit`, that the overlay is for.
-        gpus_per_node: GPUs of a machine.
+        setup: run in this layout.
+        configuration: configuration of `fit` that the overlay is for.
+        gpus_per_node: GPUs per machine.
     """
     overlay, trainer = setup.overlay(gpus_per_node), configuration["trainer"]
     before = trainer.get("accumulate_grad_batches") or 1
     for name in IN_MICRO_BATCHES:
-        asked = trainer.get(name)
+        requested = trainer.get(name)
         # Fractions are of an epoch.
-        if isinstance(asked, int) and asked > 0:
-            overlay["trainer"][name] = max(1, round(asked / before)) * setup.accumulate
+        if isinstance(requested, int) and requested > 0:
+            overlay["trainer"][name] = max(1, round(requested / before)) * setup.accumulate
     if configuration["data"]["init_args"].get("batch_size_warmup") is not None:
         # One that begins with the full size may be larger than the layout's batches.
         overlay["data"]["init_args"].setdefault("batch_size_warmup", None)

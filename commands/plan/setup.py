@@ -1,6 +1,6 @@
-"""From the whole configuration of `fit` to what a plan is made from; what a plan cannot answer for is refused here.
+"""Training setup of a plan, read from the configuration of `fit`; what no formula covers is refused here.
 
-Reads plain values and builds nothing: a configuration for sixteen thousand GPUs has to be readable on a laptop.
+Plain values are read and nothing is built: a configuration for sixteen thousand GPUs must be readable on a laptop.
 """
 
 from pathlib import Path
@@ -31,17 +31,16 @@ OPTIMIZERS = {
 def setup_of(
     configuration: dict[str, Any], hardware: Hardware, devices: int | None = None, accepted: bool = True
 ) -> TrainingSetup:
-    """What the plan needs to know of a run.
+    """Training setup of a configuration, as the planner takes it.
 
     Args:
         configuration: as `--print_config` gives it.
-        hardware: it is for.
-        devices: in place of the configuration's; all there are where it leaves that to the machine.
-        accepted: refuse a layout that the strategies refuse; false where a search will choose another.
+        hardware: hardware to plan for.
+        devices: number of devices in place of the configuration's.
+        accepted: whether to refuse a layout that the strategies refuse; false where a search chooses another.
 
     Raises:
-        InputError: for a model, strategy, optimizer or precision that no formula is for, and for batches that the data
-            refuse.
+        InputError: for a model, strategy, optimizer or precision without formulas, and batches that the data refuse.
     """
     trainer, model, data = configuration["trainer"], configuration["model"], configuration["data"]
     if model["class_path"] not in MODELS:
@@ -85,7 +84,7 @@ def setup_of(
         sequence_length=data["init_args"]["sequence_length"],
         rows=samples.batch_size,
         accumulate=trainer.get("accumulate_grad_batches") or 1,
-        pieces=layout.get("microbatches", 4) if is_pipeline else 1,
+        microbatches_per_batch=layout.get("microbatches", 4) if is_pipeline else 1,
         steps=steps,
         mixed=precision == "bf16-mixed",
         optimizer=cast(Any, OPTIMIZERS[optimizer]),
@@ -95,7 +94,9 @@ def setup_of(
         compiled=layout.get("compile_backend") is not None,
         float8=bool(layout.get("float8")),
         device=hardware.device,
-        smaller=tuple(samples.batch_size_warmup.smaller(samples.batch_size)) if samples.batch_size_warmup else (),
+        warmup_batches=tuple(samples.batch_size_warmup.smaller(samples.batch_size))
+        if samples.batch_size_warmup
+        else (),
     )
     if accepted and (reason := refusal(setup)) is not None:
         raise InputError(reason)
@@ -103,7 +104,7 @@ def setup_of(
 
 
 def saves_asynchronously(configuration: dict[str, Any]) -> bool:
-    """Whether checkpoints are written while training goes on."""
+    """Whether checkpoints are written while training continues."""
     strategy = configuration["trainer"].get("strategy")
     layout = strategy.get("init_args") if isinstance(strategy, dict) else None
     return bool((layout or {}).get("asynchronous_checkpoints"))
@@ -123,53 +124,53 @@ def checkpoint_steps(configuration: dict[str, Any]) -> int | None:
 
 
 def world_of(trainer: dict[str, Any], devices: int | None = None) -> int:
-    """Processes of a run.
+    """Number of processes of a run.
 
     Args:
-        trainer: that part of the configuration.
-        devices: all there are, where the configuration leaves that to the machines it will run on; without, "auto" is
-            one a machine.
+        trainer: Trainer's part of the configuration.
+        devices: number of devices where the configuration leaves it to the machines; without it, "auto" is one per
+            machine.
 
     Raises:
-        InputError: for what is no number of processes.
+        InputError: for a value that is no number of processes.
     """
     if devices is not None and devices < 1:
         raise InputError(f"--devices {devices}: must be at least 1")
-    asked = trainer.get("devices")
-    if asked in ("auto", None, -1, "-1"):
+    requested = trainer.get("devices")
+    if requested in ("auto", None, -1, "-1"):
         if devices is not None:
             return devices
-        if asked in (-1, "-1"):
+        if requested in (-1, "-1"):
             raise InputError(
-                f"trainer.devices={asked}: all of a machine that is not there, set a number or give plan --devices"
+                f"trainer.devices={requested}: all of a machine that is not there, set a number or give plan --devices"
             )
-        asked = 1
-    if isinstance(asked, list):
-        asked = len(asked)
-    if isinstance(asked, str) and asked.isdigit():
-        asked = int(asked)
-    if not isinstance(asked, int) or asked < 1:
-        raise InputError(f"trainer.devices={asked}: plan needs a number, at least 1")
-    return asked * (trainer.get("num_nodes") or 1)
+        requested = 1
+    if isinstance(requested, list):
+        requested = len(requested)
+    if isinstance(requested, str) and requested.isdigit():
+        requested = int(requested)
+    if not isinstance(requested, int) or requested < 1:
+        raise InputError(f"trainer.devices={requested}: plan needs a number, at least 1")
+    return requested * (trainer.get("num_nodes") or 1)
 
 
 def precision_of(configuration: dict[str, Any], hardware: Hardware) -> str:
-    """The precision that the run would take on this hardware."""
-    asked = str(configuration["trainer"].get("precision") or "32-true")
+    """Precision that the run would take on this hardware."""
+    requested = str(configuration["trainer"].get("precision") or "32-true")
     instead = configuration.get("fallback_precision")
-    if instead and asked.startswith("bf16") and hardware.bf16_flops < hardware.float32_flops:
-        asked = instead
-    asked = {"32": "32-true", "bf16": "bf16-mixed"}.get(asked, asked)
-    if asked not in ("32-true", "bf16-mixed"):
-        raise InputError(f"trainer.precision={asked}: plan knows bf16-mixed and 32-true")
-    return asked
+    if instead and requested.startswith("bf16") and hardware.bf16_flops < hardware.float32_flops:
+        requested = instead
+    requested = {"32": "32-true", "bf16": "bf16-mixed"}.get(requested, requested)
+    if requested not in ("32-true", "bf16-mixed"):
+        raise InputError(f"trainer.precision={requested}: plan knows bf16-mixed and 32-true")
+    return requested
 
 
 def vocabulary_of(data: dict[str, Any]) -> int:
-    """Token ids that the data will have.
+    """Number of token ids of the data.
 
     Raises:
-        InputError: where they are in a tokenizer that is not there.
+        InputError: where the tokenizer does not exist.
     """
     if data.get("vocabulary_size"):
         return int(data["vocabulary_size"])

@@ -1,4 +1,4 @@
-"""What `plan` prints: tables of at most 100 columns, numbers with their units."""
+"""Text tables of `plan`: at most 100 columns, numbers with their units."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ GIGA = 1e9
 PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def short(value: float, digits: int = 3) -> str:
-    """With a decimal prefix: 405.9G."""
+def format_count(value: float, digits: int = 3) -> str:
+    """A number with a decimal prefix, such as 405.9G."""
     # What rounds up to a thousand takes the next prefix.
     value = float(f"{value:.{digits}g}")
     for size, letter in PREFIXES:
@@ -27,13 +27,13 @@ def short(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def size(value: float) -> str:
-    """Bytes with a decimal prefix."""
+def format_bytes(value: float) -> str:
+    """Bytes in GB, 10^9 bytes."""
     return f"{value / GIGA:,.2f} GB"
 
 
-def span(seconds: float) -> str:
-    """A time in the unit that suits it."""
+def format_duration(seconds: float) -> str:
+    """A duration in the largest unit of which there are two."""
     for length, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
@@ -41,12 +41,12 @@ def span(seconds: float) -> str:
 
 
 def rows(lines: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Name, value and remark in columns."""
+    """Lines of name, value and remark in columns."""
     return [f"  {name:<24}{value:>18}  {remark}".rstrip()[:COLUMNS] for name, value, remark in lines]
 
 
 def plan_table(setup: TrainingSetup, hardware: Hardware, plan: Plan, laws: Sequence[ScalingLaw]) -> str:
-    """The whole report of a run in its layout."""
+    """All tables of a run in its layout."""
     lines = [f"{setup.sizes.world} x {hardware.name}: {setup.sizes}", ""]
     lines += model_lines(setup, plan)
     lines += ["", *memory_lines(setup, hardware, plan.rank, plan.memory, plan.limit)]
@@ -58,19 +58,20 @@ def plan_table(setup: TrainingSetup, hardware: Hardware, plan: Plan, laws: Seque
 
 def model_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
     """Parameters and FLOPs."""
-    small = sum(steps for _, steps in setup.smaller)
+    small = sum(steps for _, steps in setup.warmup_batches)
     fewer = f", the first {min(small, setup.steps):,} smaller" if small else ""
     return ["model", *rows([
-        ("parameters", short(plan.parameters, 4), "all"),
-        ("active", short(plan.active, 4), "of them in a token's products"),
-        ("tokens", short(setup.tokens, 4), f"{setup.steps:,} steps of {short(setup.step_tokens, 4)}{fewer}"),
-        ("6 N D", short(plan.flops_6nd, 4) + "FLOP", "products only"),
-        ("training FLOPs", short(plan.flops, 4) + "FLOP", "with causal attention over whole windows"),
+        ("parameters", format_count(plan.parameters, 4), "all"),
+        ("active", format_count(plan.active, 4), "of them in a token's products"),
+        ("tokens", format_count(setup.tokens, 4),
+         f"{setup.steps:,} steps of {format_count(setup.step_tokens, 4)}{fewer}"),
+        ("6 N D", format_count(plan.flops_6nd, 4) + "FLOP", "products only"),
+        ("training FLOPs", format_count(plan.flops, 4) + "FLOP", "with causal attention over whole windows"),
     ])]  # fmt: skip
 
 
 def memory_lines(setup: TrainingSetup, hardware: Hardware, rank: int, memory: Memory, limit: float) -> list[str]:
-    """Bytes by part."""
+    """Memory of the worst rank by part."""
     words = {
         "weights": "float32 shard",
         "gradients": "float32, whole ones while they wait",
@@ -86,32 +87,40 @@ def memory_lines(setup: TrainingSetup, hardware: Hardware, rank: int, memory: Me
     where = f" (rank {rank} of the pipeline's {setup.sizes.pp})" if setup.sizes.pp > 1 else ""
     fits = memory.total <= limit
     verdict = (
-        f"fits, {size(limit - memory.total)} left" if fits else f"DOES NOT FIT, {size(memory.total - limit)} short"
+        f"fits, {format_bytes(limit - memory.total)} left"
+        if fits
+        else f"DOES NOT FIT, {format_bytes(memory.total - limit)} short"
     )
-    body = [(name, size(value), words[name]) for name, value in asdict(memory).items() if value]
-    total = ("total", size(memory.total), f"of {size(limit)} ({hardware.name}): {verdict}")
+    body = [(name, format_bytes(value), words[name]) for name, value in asdict(memory).items() if value]
+    total = ("total", format_bytes(memory.total), f"of {format_bytes(limit)} ({hardware.name}): {verdict}")
     return [f"memory of the worst rank{where}", *rows([*body, total])]
 
 
 def time_lines(setup: TrainingSetup, hardware: Hardware, plan: Plan) -> list[str]:
-    """Seconds of a step by part."""
+    """Step time by part."""
     time = plan.time
-    parts = [("compute", span(time.compute), "kernels, recomputation included")]
+    parts = [("compute", format_duration(time.compute), "kernels, recomputation included")]
     if setup.sizes.tp > 1:
-        remark = f"{size(time.tensor_bytes)} over the {time.tensor_link}"
+        remark = f"{format_bytes(time.tensor_bytes)} over the {time.tensor_link}"
         remark += ", and DTensor's dispatch" if hardware.tensor_dispatch else ""
-        parts.append(("tensor parallel", span(time.tensor), remark))
+        parts.append(("tensor parallel", format_duration(time.tensor), remark))
     if setup.sizes.data_parallel > 1:
         sent = {"shards": (time.shard_bytes, time.shard_link), "copies": (time.replicate_bytes, time.replicate_link)}
-        remarks = [f"{size(n)} over the {link}, between {name}" for name, (n, link) in sent.items() if link != "none"]
-        parts.append(("data parallel", span(time.data), f"exposed; {remarks[0]}"))
+        remarks = [
+            f"{format_bytes(n)} over the {link}, between {name}" for name, (n, link) in sent.items() if link != "none"
+        ]
+        parts.append(("data parallel", format_duration(time.data), f"exposed; {remarks[0]}"))
         parts += [("", "", f"         {remark}") for remark in remarks[1:]]
     if setup.sizes.pp > 1:
-        remark = f"bubble {time.bubble:.1%}; {size(time.pipeline_bytes)} over the {time.pipeline_link}"
-        parts.append(("pipeline", span(time.pipeline), remark))
+        remark = f"bubble {time.bubble:.1%}; {format_bytes(time.pipeline_bytes)} over the {time.pipeline_link}"
+        parts.append(("pipeline", format_duration(time.pipeline), remark))
     parts += [
-        ("optimizer", span(time.optimizer), ""),
-        ("step", span(time.total), f"{setup.microbatches} micro-batches of {setup.microbatch_tokens:,} tokens"),
+        ("optimizer", format_duration(time.optimizer), ""),
+        (
+            "step",
+            format_duration(time.total),
+            f"{setup.microbatches} micro-batches of {setup.microbatch_tokens:,} tokens",
+        ),
         ("tokens/s/GPU", f"{plan.tokens_per_second:,.0f}", ""),
         ("MFU", f"{plan.utilization:.1%}", f"{plan.utilization_palm:.1%} as PaLM counts attention"),
     ]
@@ -131,48 +140,49 @@ def cost_lines(setup: TrainingSetup, hardware: Hardware, plan: Plan) -> list[str
         ("GPU-hours", f"{plan.device_hours:,.0f}", ""),
         ("cost", f"{plan.cost:,.0f}", f"at {hardware.price:g} a GPU-hour (--price)"),
         ("failures", f"{failures.failures:,.1f}",
-         f"one in {span(failures.mtbf_hours * 3600)}, at {hardware.mtbf_hours:,.0f} h a GPU (--mtbf_hours)"),
-        ("checkpoint every", span(failures.interval_seconds), f"{saved}, each {_saving(plan)}"),
-        ("Young/Daly's interval", span(failures.advised_seconds), f"{advised}: {better}"),
+         f"one in {format_duration(failures.mtbf_hours * 3600)}, at {hardware.mtbf_hours:,.0f} h a GPU (--mtbf_hours)"),
+        ("checkpoint every", format_duration(failures.interval_seconds), f"{saved}, each {_saving(plan)}"),
+        ("Young/Daly's interval", format_duration(failures.advised_seconds), f"{advised}: {better}"),
     ])]  # fmt: skip
 
 
 def _saving(plan: Plan) -> str:
-    """What a checkpoint takes."""
-    still, whole = span(plan.saving.still_at(plan.reliability.interval_seconds)), span(plan.saving.writing_seconds)
+    """Time that a checkpoint takes."""
+    still = format_duration(plan.saving.still_at(plan.reliability.interval_seconds))
+    whole = format_duration(plan.saving.writing_seconds)
     return f"{still} still" if still == whole else f"{still} still (copy), {whole} in all"
 
 
 def advice_lines(active: float, tokens: float, flops: float, laws: Sequence[ScalingLaw]) -> list[str]:
-    """What scaling laws say of this model and this compute."""
-    lines = [f"scaling laws at {short(flops, 3)}FLOP (loss in nats a token of their text, not of yours)"]
+    """Losses that scaling laws predict for this model and for the optimum of its compute."""
+    lines = [f"scaling laws at {format_count(flops, 3)}FLOP (loss in nats a token of their text, not of yours)"]
     for law in laws:
         best_n, best_d = law.optimum(flops)
         lines.append(f"  {law.name}")
-        yours = f"{short(active)} and {short(tokens)} tokens: {law.loss(active, tokens):.3f}"
-        best = f"{short(best_n)} and {short(best_d)} tokens: {law.loss(best_n, best_d):.3f}"
+        yours = f"{format_count(active)} and {format_count(tokens)} tokens: {law.loss(active, tokens):.3f}"
+        best = f"{format_count(best_n)} and {format_count(best_d)} tokens: {law.loss(best_n, best_d):.3f}"
         lines.append(f"    this run {yours}; compute-optimal {best}"[:COLUMNS])
     return lines
 
 
 def over_training_lines(law: ScalingLaw, flops: float) -> list[str]:
-    """Smaller models of the same loss."""
+    """Smaller models that reach the compute-optimal loss, with their compute."""
     parameters, tokens = law.optimum(flops)
     lines = [f"{law.name}", f"  loss {law.loss(parameters, tokens):.4f} nats a token, compute-optimal, reached by"]
     lines.append(f"  {'parameters':>12}{'tokens':>12}{'tokens/param.':>15}{'compute':>10}{'inference':>11}")
     return lines + [
-        f"  {short(row.parameters):>12}{short(row.tokens):>12}{row.tokens / row.parameters:>15.0f}"
+        f"  {format_count(row.parameters):>12}{format_count(row.tokens):>12}{row.tokens / row.parameters:>15.0f}"
         f"{row.flops:>9.2f}x{row.share:>10.2f}x"
         for row in over_training(law, flops)
     ]
 
 
 def search_table(found: Found, hardware: Hardware) -> str:
-    """The best layouts and why others lose."""
-    lines = [f"{found.tried} layouts that the strategies accept, {size(found.limit)} a device"]
+    """The best layouts, why others are slower, and why some are refused."""
+    lines = [f"{found.tried} layouts that the strategies accept, {format_bytes(found.limit)} a device"]
     if not found.best:
         smallest = found.too_large[0]
-        lines += _folded(f"none fits: the smallest needs {size(smallest.memory.total)}: {smallest.name()}", 2)
+        lines += _folded(f"none fits: the smallest needs {format_bytes(smallest.memory.total)}: {smallest.name()}", 2)
         return "\n".join(lines)
     lines.append(f"  {'s/step':>8}{'MFU':>7}{'memory':>11}  layout")
     for candidate in found.best:
@@ -184,8 +194,8 @@ def search_table(found: Found, hardware: Hardware) -> str:
         for candidate in found.too_large[:3]:
             parts = asdict(candidate.memory)
             largest = max(parts, key=lambda name: parts[name])
-            lines += _folded(f"  {size(candidate.memory.total):>26}  {candidate.name()}", 30)
-            lines.append(f"  {'':>26}  of it {size(parts[largest])} {largest}")
+            lines += _folded(f"  {format_bytes(candidate.memory.total):>26}  {candidate.name()}", 30)
+            lines.append(f"  {'':>26}  of it {format_bytes(parts[largest])} {largest}")
     if found.refused:
         lines.append("the strategies refuse:")
         reasons = sorted(found.refused.items(), key=lambda item: -item[1])[:3]
@@ -194,7 +204,7 @@ def search_table(found: Found, hardware: Hardware) -> str:
 
 
 def _folded(line: str, behind: int) -> list[str]:
-    """In lines of at most 100 columns, later ones behind so many spaces: the end of a reason is how to mend it."""
+    """A line wrapped at 100 columns, later lines indented; uncut, because the end of a reason is its fix."""
     return textwrap.wrap(line, COLUMNS, subsequent_indent=" " * behind)
 
 
@@ -202,4 +212,4 @@ def _line(candidate: Candidate, hardware: Hardware) -> str:
     setup = candidate.setup
     peak = hardware.peak(setup.mixed, setup.float8) * setup.sizes.world
     share = model_flops_of_step(setup) / candidate.seconds / peak
-    return f"  {candidate.seconds:>8.2f}{share:>7.1%}{size(candidate.memory.total):>11}  {candidate.name()}"
+    return f"  {candidate.seconds:>8.2f}{share:>7.1%}{format_bytes(candidate.memory.total):>11}  {candidate.name()}"

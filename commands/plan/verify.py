@@ -1,7 +1,7 @@
-"""A plan beside the run it was for: what was predicted and what was measured.
+"""Comparison of a plan with its run: predicted and measured memory, step time and throughput.
 
-Only what a run wrote itself is believed (`run.json`, `metrics.csv`, its saved configuration), so that a run of last
-month on another machine can be held against today's formulas.
+Only the run's own files count (`run.json`, `metrics.csv`, its saved configuration), so that a run of last month on
+another machine can be compared with today's formulas.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from strategies.planner.step_time import model_flops_of_step, step_time
 
 @dataclass(frozen=True)
 class Comparison:
-    """One quantity, predicted and measured."""
+    """One quantity, predicted and measured, with its unit."""
 
     name: str
     unit: str
@@ -29,14 +29,14 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Of the prediction, relative to the measurement."""
+        """Difference of the prediction from the measurement, relative to the measurement."""
         return self.predicted / self.measured - 1
 
 
 def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
-    """Peak memory of every pipeline rank, step time and tokens a second.
+    """Comparisons of peak memory of every pipeline rank, step time and tokens per second.
 
-    Tensors are held against tensors: on a CPU those of the first steps and what a process takes beside them, on a GPU
+    Tensors are compared with tensors: on a CPU those of the first steps and what a process takes beside them, on a GPU
     those its allocator counted. What the allocator reserved is a row of its own there, beside the plan with the
     overhead of the device, which also has what no allocator sees: context and communication.
 
@@ -50,7 +50,7 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
     facts = read_facts(run)
     configuration = read_config(run)
     peak = facts["matmul_peak_flops"]
-    # What the run measured is what products reach at best, no datasheet's rate.
+    # The run measured what products reach at best, which no datasheet states.
     hardware = replace(hardware, bf16_flops=peak, float32_flops=peak) if hardware.device == "cpu" else hardware
     whole = setup_of(configuration, hardware, facts["devices"])
     *before, setup = replace(whole, steps=facts["steps"]).phases()
@@ -85,7 +85,7 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
     rate = statistics.median(rates[1:] or rates)
     seconds = step_time(setup, hardware).total
     found.append(Comparison("step time", "s", seconds, setup.step_tokens / rate))
-    found.append(Comparison("tokens a second", "", setup.step_tokens / seconds, rate))
+    found.append(Comparison("tokens per second", "", setup.step_tokens / seconds, rate))
     flops = model_flops_of_step(setup)
     share = peak * setup.sizes.world
     found.append(
@@ -95,7 +95,7 @@ def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:
 
 
 def read_facts(run: Path) -> dict[str, Any]:
-    """What a run wrote of itself, `run.json`.
+    """Facts of a finished run, `run.json`.
 
     Raises:
         InputError: when the folder holds no finished run, or one whose memory or throughput was not recorded.
@@ -110,14 +110,14 @@ def read_facts(run: Path) -> dict[str, Any]:
 
 
 def memory_of(facts: dict[str, Any]) -> list[int]:
-    """Peak of each rank in bytes: of its first steps where freed pages were not in it, else of the whole run."""
+    """Peak memory of each rank in bytes: of its first steps where freed pages were left out, else of the run."""
     of_first_steps = facts.get("first_steps_memory_bytes") or [None]
     peak: list[int] = facts["peak_memory_bytes"] if None in of_first_steps else of_first_steps
     return peak
 
 
 def counts_freed_memory(facts: dict[str, Any]) -> bool:
-    """Whether the peak of a run holds pages that its C library kept."""
+    """Whether the peak of a run includes freed pages that its C library kept."""
     counted = facts.get("device_type") != "cpu" or facts.get("returns_freed_memory", False)
     return not counted and None in (facts.get("first_steps_memory_bytes") or [None])
 
@@ -142,7 +142,7 @@ def hardware_it_ran_on(run: Path, facts: dict[str, Any], folder: Path) -> str:
 
 
 def comparison_table(found: list[Comparison], facts: dict[str, Any]) -> str:
-    """Predicted and measured beside each other.
+    """Table of predicted and measured values.
 
     Args:
         found: see `compare_run`.

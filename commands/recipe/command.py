@@ -1,8 +1,8 @@
-"""A recipe: the commands that make an aligned model from raw text, run one after another, each only where it must be.
+"""The command `recipe`: a chain of commands from raw text to an aligned model, of which only unfinished stages run.
 
 Every stage is a process of its own, `python main.py ...` as a user would type it, so that a crash, a leak or a changed
-setting of one cannot reach the next; the price is some seconds of imports a stage. What is done is remembered in
-`recipe.json`, beside one log a stage and one page for all; how far a stage got is the stage's own business.
+setting of one cannot reach the next; the price is some seconds of imports per stage. Complete stages are recorded in
+`recipe.json`, beside one log per stage and one page for all; progress within a stage is the stage's own.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ from jsonargparse import ActionConfigFile
 
 from callbacks.reports.recipe_report import StageSummary, write_recipe_report
 from commands.functions import FunctionParser
-from commands.recipe.plan import Record, Resolve, Stage, Step, make_plan
+from commands.recipe.plan import PlannedStage, RecipeStage, Record, Resolve, plan_recipe
 from commands.registry import example_of
 from common.errors import InputError
 from common.files import write_text_atomically
@@ -51,48 +51,46 @@ def recipe(arguments: list[str], resolve: Resolve) -> None:
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of the recipe")
     parser.add_function_arguments(run_recipe, skip={"resolve", "only", "first", "dry_run"})
     parser.add_argument(
-        "--only", type=str | None, help="name of the single stage to run, what it needs taken as it stands"
+        "--only", type=str | None, help="name of the only stage to run; the stages it needs stay as they are"
     )
-    parser.add_argument(
-        "--from", type=str | None, help="name of the first stage to run, those before taken as they stand"
-    )
-    parser.add_argument("--dry_run", action="store_true", help="say what would be run and why, and run nothing")
+    parser.add_argument("--from", type=str | None, help="name of the first stage to run; earlier ones stay as they are")
+    parser.add_argument("--dry_run", action="store_true", help="print what would run and why, and run nothing")
     given = parser.parse_args(arguments)
-    stages = [Stage(**stage.as_dict()) for stage in given.stages]
+    stages = [RecipeStage(**stage.as_dict()) for stage in given.stages]
     run_recipe(given.folder, stages, resolve, given.follow_sources, given.only, given["from"], given.dry_run)
 
 
 def run_recipe(
     folder: str,
-    stages: list[Stage],
+    stages: list[RecipeStage],
     resolve: Resolve,
     follow_sources: bool = True,
     only: str | None = None,
     first: str | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Run every stage that is not complete with the ingredients it has now.
+    """Run every stage that is not complete with its present dependencies.
 
     Args:
-        folder: of records, logs and the page.
+        folder: folder of records, logs and the page.
         stages: in the order in which they run.
-        resolve: see `make_plan`, as the last three.
-        follow_sources: whether a stage is made anew when source that it uses was edited; false where that would cost
-            weeks.
-        only: a single stage.
-        first: the first stage.
-        dry_run: only say it.
+        resolve: see `plan_recipe`, as the last three.
+        follow_sources: whether a stage runs again when source code that it uses was edited; false where that would
+            cost weeks.
+        only: name of the only stage to run.
+        first: name of the first stage to run.
+        dry_run: whether to print the plan and run nothing.
     """
     root = Path(folder)
     if dry_run:
-        for step in make_plan(stages, read_records(root), resolve, only, first, follow_sources):
+        for step in plan_recipe(stages, read_records(root), resolve, only, first, follow_sources):
             print(f"{step.action:<9}{step.stage.name:<18}{step.reason}")
             print(f"{'':<9}{'':<18}{command_line(step.stage)}")
         return
     (root / LOGS).mkdir(parents=True, exist_ok=True)
-    with alone(root) as lock:
+    with locked_folder(root) as lock:
         records = read_records(root)
-        steps = make_plan(stages, records, resolve, only, first, follow_sources)
+        steps = plan_recipe(stages, records, resolve, only, first, follow_sources)
         for step in steps:
             if step.action == "run" and step.stage.name in records:
                 # A kill between two stages must not make the second look done with the first's old result.
@@ -106,11 +104,13 @@ def run_recipe(
                 if number == len(steps) or step.action in ("run", "continue"):
                     page = write_recipe_report(root, [summary(root, step, records) for step in steps])
         ran = sum(step.action in ("run", "continue") for step in steps)
-        print(f"{root.name}: {ran} of {len(steps)} stages run, {clock(time.monotonic() - began)}; report: {page}")
+        print(
+            f"{root.name}: {ran} of {len(steps)} stages run, {format_clock(time.monotonic() - began)}; report: {page}"
+        )
 
 
-def run_step(root: Path, step: Step, records: dict[str, Record], label: str, lock: int) -> None:
-    """Run a stage to its end, or say why not."""
+def run_step(root: Path, step: PlannedStage, records: dict[str, Record], label: str, lock: int) -> None:
+    """Run a stage to its end, or print why it does not run."""
     if step.action in ("skip", "keep"):
         print(f"{label} {'skipped' if step.action == 'skip' else 'left alone'}: {step.reason}", flush=True)
         return
@@ -119,8 +119,8 @@ def run_step(root: Path, step: Step, records: dict[str, Record], label: str, loc
         if step.output is not None and step.output.is_dir() and any(step.output.iterdir()):
             aside = step.output.with_name(f"{step.output.name}.abandoned-{time.strftime('%Y%m%d-%H%M%S')}")
             step.output.rename(aside)
-            print(f"{label} {step.output} is of other ingredients: it is now {aside}", flush=True)
-        records[name] = Record(step.made_of)
+            print(f"{label} {step.output} has other dependencies: it is now {aside}", flush=True)
+        records[name] = Record(step.dependencies)
         write_records(root, records)
     print(f"{label} {step.reason}: {command_line(step.stage)}", flush=True)
     log = log_of(root, step.stage)
@@ -138,11 +138,11 @@ def run_step(root: Path, step: Step, records: dict[str, Record], label: str, loc
     write_records(root, records)
     if status or not step.is_whole:
         fail(step, status, log)
-    print(f"{label} complete, {clock(seconds)}", flush=True)
+    print(f"{label} complete, {format_clock(seconds)}", flush=True)
 
 
-def fail(step: Step, status: int, log: Path) -> NoReturn:
-    """End with one line that says what failed, how, and where it is written."""
+def fail(step: PlannedStage, status: int, log: Path) -> NoReturn:
+    """Exit with one line: the stage that failed, how, and its log."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     if status == 0:
         how = f"ended with status 0 before {step.output} was whole, start again to continue"
@@ -156,14 +156,14 @@ def fail(step: Step, status: int, log: Path) -> NoReturn:
 
 
 @contextmanager
-def alone(root: Path) -> Iterator[int]:
-    """Hold the recipe's folder; a stage inherits the lock, so that one that outlives its recipe is waited for."""
+def locked_folder(root: Path) -> Iterator[int]:
+    """Lock of the recipe's folder; a stage inherits it, so that a stage that outlives its recipe is waited for."""
     descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{root} is at work for another start of this recipe: waiting for that to end", flush=True)
+            print(f"{root} is locked by another start of this recipe: waiting for that to end", flush=True)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:
@@ -171,7 +171,7 @@ def alone(root: Path) -> Iterator[int]:
 
 
 def run_process(command: list[str], log: IO[bytes], lock: int, look: Callable[[], None]) -> int:
-    """Run a command with its output in a log and return its status, minus the signal's number where one ended it.
+    """Run a command with its output in a log; returns its status, minus the signal's number where one ended it.
 
     A signal to stop becomes SIGTERM for the stage, which makes training save and end; a second one kills it. The recipe
     then ends too, with 128 plus the signal's number.
@@ -212,7 +212,7 @@ def run_process(command: list[str], log: IO[bytes], lock: int, look: Callable[[]
 
 
 def ended(process: subprocess.Popen[bytes]) -> int | None:
-    """Its status, or None where it still runs after a moment."""
+    """Exit status of a process, None where it still runs after `POLL_SECONDS`."""
     try:
         return process.wait(POLL_SECONDS)
     except subprocess.TimeoutExpired:
@@ -223,16 +223,16 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def _end_with_parent() -> None:
-    """In the stage's process: Linux tells it when the recipe was killed; elsewhere it works on, and is waited for."""
+    """Have Linux end the stage when its recipe is killed; elsewhere the stage continues and is waited for."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-# Records, and what is shown
+# Records and messages
 
 
 def read_records(root: Path) -> dict[str, Record]:
-    """By stage.
+    """Records by stage.
 
     Raises:
         InputError: when the file is damaged.
@@ -247,17 +247,17 @@ def read_records(root: Path) -> dict[str, Record]:
 
 
 def write_records(root: Path, records: dict[str, Record]) -> None:
-    """Replace the file in one step."""
+    """Replace the records in one step."""
     stored = {name: asdict(record) for name, record in records.items()}
     write_text_atomically(root / RECORDS, json.dumps(stored, indent=1))
 
 
-def summary(root: Path, step: Step, records: dict[str, Record]) -> StageSummary:
-    """What the page says of a stage."""
+def summary(root: Path, step: PlannedStage, records: dict[str, Record]) -> StageSummary:
+    """Summary of a stage for the page."""
     record = records.get(step.stage.name)
     log = log_of(root, step.stage)
-    # Prepared data is nobody's own, but its page is this stage's.
-    prepared = step.made_of.configuration.get("data.init_args.folder") if step.stage.command == "prepare" else None
+    # Prepared data is shared, but its page belongs to this stage.
+    prepared = step.dependencies.configuration.get("data.init_args.folder") if step.stage.command == "prepare" else None
     return StageSummary(
         step.stage.name,
         command_line(step.stage),
@@ -268,32 +268,32 @@ def summary(root: Path, step: Step, records: dict[str, Record]) -> StageSummary:
     )
 
 
-def command_line(stage: Stage) -> str:
-    """As a user would type it."""
+def command_line(stage: RecipeStage) -> str:
+    """Command of a stage as a user would type it."""
     return shlex.join([*shlex.split(stage.launcher), "python", "main.py", *stage.arguments])
 
 
-def log_of(root: Path, stage: Stage) -> Path:
-    """Where a stage's output is kept, of all its starts."""
+def log_of(root: Path, stage: RecipeStage) -> Path:
+    """Log of a stage, of all its starts."""
     return root / LOGS / f"{stage.name}.log"
 
 
 def show(label: str, began: float, log: Path) -> None:
-    """On a terminal, one line that tells how long a stage runs and what it said last."""
+    """Print the stage's duration and last log line on a terminal."""
     if sys.stdout.isatty():
         width = os.get_terminal_size(sys.stdout.fileno()).columns
-        line = f"{label} {clock(time.monotonic() - began)}  {last_line(log)}"
+        line = f"{label} {format_clock(time.monotonic() - began)}  {last_line(log)}"
         print(f"\r{line[: width - 1]:<{width - 1}}\r", end="", flush=True)
 
 
 def last_line(log: Path) -> str:
-    """What a log says last; a progress bar writes over its line."""
+    """Last line of a log; a progress bar overwrites its line."""
     with log.open("rb") as file:
         file.seek(max(log.stat().st_size - 4096, 0))
         lines = file.read().decode("utf-8", "replace").replace("\r", "\n").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+def format_clock(seconds: float) -> str:
+    """Duration as hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))

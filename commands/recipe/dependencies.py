@@ -1,8 +1,8 @@
-"""What a stage's result is a function of, as far as can be seen before it runs.
+"""Dependencies of a recipe's stage: configuration, input files, source code and earlier stages, with a fingerprint.
 
-The resolved configuration, the files it names, the source that its classes import, and the fingerprints of the stages
-before. Left out is what only watches (loggers, callbacks of `callbacks`), and of source the comments and docstrings: a
-better sentence must not cost a week of training. What is installed is not looked at, nor are classes of other projects.
+Loggers and this project's callbacks are left out, because they only observe, and so are comments and docstrings of the
+source: a better sentence must not cost a week of training. Installed libraries and classes of other projects do not
+count; that is the price of a look that takes no second.
 """
 
 import importlib
@@ -16,20 +16,20 @@ from typing import Any
 from common.files import checksum
 from common.fingerprint import ROOT, ast_fingerprint, fingerprint, import_closure, module_file
 
-WATCHING = re.compile(r"(config|resume|trainer\.(logger|log_every_n_steps|enable_\w+))\b.*")
-"""Keys that change nothing about what a stage makes."""
+OBSERVER_KEYS = re.compile(r"(config|resume|trainer\.(logger|log_every_n_steps|enable_\w+))\b.*")
+"""Keys of loggers and of other observers, which change no result."""
 WRITTEN = {"default_root_dir", "folder", "downloads", "save_dir", "output"}
-"""Keys that name what a stage writes: not read for the fingerprint."""
+"""Keys of what a stage writes: not read for the fingerprint."""
 SMALL = 2**26
-"""Bytes up to which a file's content counts; a larger one's size and time of change have to do."""
+"""Bytes up to which a file counts by content; a larger one counts by size and time of change."""
 
 Flat = dict[str, Any]
 """A configuration by dotted names: `trainer.max_steps`, `data.init_args.rows.init_args.paths.0`."""
 
 
 @dataclass(frozen=True)
-class MadeOf:
-    """What a stage's result is a function of; `needs` are fingerprints by stage."""
+class Dependencies:
+    """Everything that decides a stage's result; `needs` are fingerprints by stage."""
 
     configuration: Flat
     files: dict[str, str]
@@ -41,24 +41,24 @@ class MadeOf:
         """Twelve hexadecimal digits."""
         return fingerprint(asdict(self))
 
-    def since(self, before: "MadeOf") -> str:
-        """What has changed, in words."""
+    def difference_from(self, before: "Dependencies") -> str:
+        """Differences from an earlier start, in words; the first three."""
         old, new = before.configuration, self.configuration
         changed = [
             f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)
         ]
         for older, newer in ((before.files, self.files), (before.sources, self.sources)):
             changed += [f"{key} changed" for key in sorted({*older, *newer}) if older.get(key) != newer.get(key)]
-        changed += [f"{name} is made anew" for name, key in self.needs.items() if before.needs.get(name) != key]
+        changed += [f"{name} is made again" for name, key in self.needs.items() if before.needs.get(name) != key]
         return "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
 
 
 def flatten(value: Any, name: str = "") -> Flat:
-    """Dotted names and the scalars they stand for; callbacks that only watch are left out."""
+    """Configuration by dotted names; this project's callbacks are left out."""
     if isinstance(value, dict):
         pairs = [(str(key), item) for key, item in value.items()]
     elif isinstance(value, list):
-        kept = [item for item in value if not (name == "trainer.callbacks" and watches(item))]
+        kept = [item for item in value if not (name == "trainer.callbacks" and is_observer(item))]
         pairs = [(str(number), item) for number, item in enumerate(kept)]
     else:
         # YAML knows dates, JSON does not.
@@ -69,13 +69,13 @@ def flatten(value: Any, name: str = "") -> Flat:
     return flat
 
 
-def watches(callback: Any) -> bool:
-    """Whether a callback is one of this project's, which never change what is learned."""
+def is_observer(callback: Any) -> bool:
+    """Whether a callback is this project's: none of these changes what is learned."""
     return isinstance(callback, dict) and str(callback.get("class_path", "")).startswith("callbacks.")
 
 
 def files_of(flat: Flat, outputs: Iterable[Path]) -> dict[str, str]:
-    """Files and folders that a configuration names and no stage makes, with what tells when they change."""
+    """Fingerprints of the files and folders that a configuration names and no stage makes."""
     outputs = list(outputs)
     found = {}
     for key, value in flat.items():
@@ -89,7 +89,7 @@ def files_of(flat: Flat, outputs: Iterable[Path]) -> dict[str, str]:
 
 
 def identity(path: Path) -> str:
-    """Changes with a file, or with any file of a folder."""
+    """Fingerprint of a file, or of all files of a folder."""
     if path.is_dir():
         below = [file for file in sorted(path.rglob("*")) if file.is_file()]
         return fingerprint(

@@ -1,7 +1,7 @@
-"""Which stages of a recipe are to run, and why: a pure look, nothing is changed.
+"""Plan of a recipe: the action of each stage (skip, run, continue, keep) and its reason.
 
-A stage is complete when its last start ended well with the ingredients it has now. One that is not, is run; one whose
-ingredients changed is made anew, beside its old result, because training would only go on from there.
+Nothing is changed here. A stage is complete when its last start succeeded with the dependencies it has now. One whose
+dependencies changed starts again in an empty folder, beside its old result, because training would continue from there.
 """
 
 import json
@@ -11,25 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from commands.recipe.dependencies import WATCHING, Flat, MadeOf, files_of, flatten, is_below, sources_of
+from commands.recipe.dependencies import OBSERVER_KEYS, Dependencies, Flat, files_of, flatten, is_below, sources_of
 from common.errors import InputError
 from common.run_folder import checkpoint_step, latest_checkpoint
 
 Value = str | int | float | bool | list | dict | None
-"""Of a configuration. Not `Any`, which the command line would make objects of."""
+"""Value of a configuration. Not `Any`, of which the command line would make objects."""
 
 
 @dataclass
-class Stage:
-    """One command of a recipe.
+class RecipeStage:
+    """Stage of a recipe: one command with its configuration.
 
     Args:
-        name: of letters, digits, `-` and `_`.
-        command: of main.py.
-        config: files for `--config`, later ones over earlier ones.
-        overrides: dotted names and values over those.
-        needs: earlier stages whose output this one reads.
-        launcher: what starts the command where more than this process is needed, such as `srun --nodes 16 ...`.
+        name: name of the stage, of letters, digits, `-` and `_`.
+        command: command of main.py.
+        config: files for `--config`; later ones override earlier ones.
+        overrides: dotted names and values that override the files.
+        needs: names of earlier stages whose output this one reads.
+        launcher: command prefix that starts more than one process, such as `srun --nodes 16 ...`.
     """
 
     name: str
@@ -41,52 +41,52 @@ class Stage:
 
     @property
     def arguments(self) -> list[str]:
-        """Behind `python main.py`."""
+        """Arguments of `python main.py`."""
         files = [argument for file in self.config for argument in ("--config", file)]
         return [self.command, *files, *(f"--{key}={as_argument(value)}" for key, value in self.overrides.items())]
 
 
 @dataclass
 class Record:
-    """What `recipe.json` remembers of a stage.
+    """Record of a stage in `recipe.json`.
 
     Attributes:
-        made_of: when it was begun.
-        state: `begun`; `complete`; or `stale`, to be made anew, whatever else happens before that.
-        seconds: of the starts that ended by themselves.
+        dependencies: dependencies of the start that began it.
+        state: `begun`; `complete`; or `stale`, which must run again whatever else happens.
+        seconds: duration of the starts that ended by themselves.
     """
 
-    made_of: MadeOf
+    dependencies: Dependencies
     state: Literal["begun", "complete", "stale"] = "begun"
     seconds: float = 0.0
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> "Record":
-        """From JSON."""
-        return cls(**stored | {"made_of": MadeOf(**stored["made_of"])})
+        """Record from its JSON object."""
+        return cls(**stored | {"dependencies": Dependencies(**stored["dependencies"])})
 
 
 @dataclass(frozen=True)
-class Step:
-    """A stage and what is to be done with it.
+class PlannedStage:
+    """Stage with its action.
 
     Attributes:
-        action: `skip` what is complete; `run`; `continue` what was begun; `keep` as it stands what was not asked for.
-        reason: why, in words.
-        output: the folder or file it makes, where it makes one of its own.
-        last_step: at which a training is complete.
+        action: `skip` a complete stage; `run`; `continue` a begun one; `keep` one that was not requested as it is.
+        reason: reason of the action, in words.
+        output: folder or file that only this stage makes, None where there is none.
+        last_step: optimizer step at which a training is complete.
     """
 
-    stage: Stage
+    stage: RecipeStage
     action: Literal["skip", "run", "continue", "keep"]
     reason: str
-    made_of: MadeOf
+    dependencies: Dependencies
     output: Path | None
     last_step: int | None
 
     @property
     def is_whole(self) -> bool:
-        """Whether what the stage makes is there."""
+        """Whether the stage's output exists and is complete."""
         if self.output is None:
             return True
         if self.last_step is None:
@@ -96,26 +96,26 @@ class Step:
 
 
 Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
-"""From the arguments of main.py to the whole configuration, and the source of a command that names no classes."""
+"""Function from the arguments of main.py to the whole configuration and the source files of the command."""
 
 
-def make_plan(
-    stages: list[Stage],
+def plan_recipe(
+    stages: list[RecipeStage],
     records: dict[str, Record],
     resolve: Resolve,
     only: str | None = None,
     first: str | None = None,
     follow_sources: bool = True,
-) -> list[Step]:
-    """What to do with every stage, in order.
+) -> list[PlannedStage]:
+    """Action of every stage, in order.
 
     Args:
         stages: of the recipe.
         records: of earlier starts.
         resolve: makes configurations.
         only: name of the single stage to look at.
-        first: name of the first stage to look at; what is not looked at is taken as it stands.
-        follow_sources: whether edited source makes a stage anew.
+        first: name of the first stage to look at; earlier stages stay as they are.
+        follow_sources: whether a stage runs again when its source code was edited.
 
     Raises:
         InputError: for a stage that cannot be, reads what it does not need, or would write over what the recipe did
@@ -124,14 +124,14 @@ def make_plan(
     check_names(stages, only, first)
     names = [stage.name for stage in stages]
     chosen = [only] if only else names[names.index(first) :] if first else names
-    steps: dict[str, Step] = {}
+    steps: dict[str, PlannedStage] = {}
     outputs: dict[str, Path] = {}
     for stage in stages:
         try:
             configuration, modules = resolve(stage.arguments)
         except InputError as error:
             raise InputError(f"stage {stage.name}: {error}") from error
-        flat = {key: value for key, value in flatten(configuration).items() if not WATCHING.fullmatch(key)}
+        flat = {key: value for key, value in flatten(configuration).items() if not OBSERVER_KEYS.fullmatch(key)}
         output, last_step = output_of(stage, flat)
         if stage.command == "prepare":
             # It reads one part of a configuration that says much more.
@@ -142,33 +142,35 @@ def make_plan(
         if output is not None:
             outputs[stage.name] = output
         record = records.get(stage.name)
-        made_of = MadeOf(
+        dependencies = Dependencies(
             flat,
             files_of(flat, outputs.values()),
-            sources_of(flat, modules) if follow_sources or record is None else record.made_of.sources,
-            {name: steps[name].made_of.fingerprint for name in stage.needs},
+            sources_of(flat, modules) if follow_sources or record is None else record.dependencies.sources,
+            {name: steps[name].dependencies.fingerprint for name in stage.needs},
         )
         if stage.name not in chosen:
             # Later stages build on what is there, whatever it was made of.
-            made_of = record.made_of if record is not None else made_of
-            step = Step(stage, "keep", "not asked for", made_of, output, last_step)
+            dependencies = record.dependencies if record is not None else dependencies
+            step = PlannedStage(stage, "keep", "not requested", dependencies, output, last_step)
             steps[stage.name] = step
             continue
         for name in stage.needs:
             done = name in records and records[name].state == "complete" and steps[name].is_whole
             if steps[name].action == "keep" and not done:
                 raise InputError(f"stage {stage.name} needs {name}, which is not complete: run that first")
-        steps[stage.name] = decide(Step(stage, "run", "", made_of, output, last_step), record, steps)
+        steps[stage.name] = choose_action(
+            PlannedStage(stage, "run", "", dependencies, output, last_step), record, steps
+        )
     return list(steps.values())
 
 
-def decide(step: Step, record: Record | None, steps: dict[str, Step]) -> Step:
-    """The step with its action and reason."""
+def choose_action(step: PlannedStage, record: Record | None, steps: dict[str, PlannedStage]) -> PlannedStage:
+    """The stage with its action and reason."""
 
-    def to(action: Literal["skip", "run", "continue"], reason: str) -> Step:
-        return Step(step.stage, action, reason, step.made_of, step.output, step.last_step)
+    def to(action: Literal["skip", "run", "continue"], reason: str) -> PlannedStage:
+        return PlannedStage(step.stage, action, reason, step.dependencies, step.output, step.last_step)
 
-    own = record is not None and output_of(step.stage, record.made_of.configuration)[0] == step.output
+    own = record is not None and output_of(step.stage, record.dependencies.configuration)[0] == step.output
     if not own and step.output is not None and step.output.is_dir() and any(step.output.iterdir()):
         raise InputError(
             f"stage {step.stage.name}: {step.output} holds what this stage did not make, move it away or give the "
@@ -176,22 +178,22 @@ def decide(step: Step, record: Record | None, steps: dict[str, Step]) -> Step:
         )
     if record is None:
         return to("run", "never run")
-    if record.made_of.fingerprint != step.made_of.fingerprint:
-        return to("run", step.made_of.since(record.made_of))
+    if record.dependencies.fingerprint != step.dependencies.fingerprint:
+        return to("run", step.dependencies.difference_from(record.dependencies))
     if record.state == "stale":
-        return to("run", "to be made anew")
+        return to("run", "to be made again")
     if again := [name for name in step.stage.needs if steps[name].action in ("run", "continue")]:
-        # The same ingredients, but made once more: weights may differ in their last bits, also for what was only begun.
-        return to("run", f"{', '.join(again)} is made anew")
+        # The same dependencies, made once more: weights may differ in their last bits, also where a stage only began.
+        return to("run", f"{', '.join(again)} is made again")
     if record.state == "begun":
         return to("continue", "begun and not complete")
     if not step.is_whole:
         return to("run", f"{step.output} is gone or not whole")
-    return to("skip", f"complete, {step.made_of.fingerprint}")
+    return to("skip", f"complete, {step.dependencies.fingerprint}")
 
 
-def check_names(stages: list[Stage], only: str | None, first: str | None) -> None:
-    """Refuse names that are no names, there twice, or not there."""
+def check_names(stages: list[RecipeStage], only: str | None, first: str | None) -> None:
+    """Refuse names that are malformed, repeated or unknown."""
     names: list[str] = []
     for stage in stages:
         if not re.fullmatch(r"[\w-]+", stage.name) or stage.name in names:
@@ -210,8 +212,8 @@ def check_names(stages: list[Stage], only: str | None, first: str | None) -> Non
             raise InputError(f"--{option} {name}: no such stage, take one of {', '.join(names)}")
 
 
-def check_references(stage: Stage, flat: Flat, outputs: dict[str, Path], steps: dict[str, Step]) -> None:
-    """Refuse a stage that reads the output of one it does not need: it would not notice when that is made anew."""
+def check_references(stage: RecipeStage, flat: Flat, outputs: dict[str, Path], steps: dict[str, PlannedStage]) -> None:
+    """Refuse a stage that reads the output of one it does not need: it would miss that this was made again."""
     needed = set(stage.needs)
     for name in list(stage.needs):
         needed |= ancestors(name, steps)
@@ -221,16 +223,16 @@ def check_references(stage: Stage, flat: Flat, outputs: dict[str, Path], steps: 
                 raise InputError(f"stage {stage.name}: {key}={value} is made by stage {name}, add it to needs")
 
 
-def ancestors(name: str, steps: dict[str, Step]) -> set[str]:
-    """All stages that a stage needs, those of those too."""
+def ancestors(name: str, steps: dict[str, PlannedStage]) -> set[str]:
+    """All stages that a stage needs, directly or not."""
     found = set(steps[name].stage.needs)
     return found.union(*(ancestors(other, steps) for other in found))
 
 
-def output_of(stage: Stage, flat: Flat) -> tuple[Path | None, int | None]:
-    """What a stage makes that is nobody else's, and the step at which a training is complete.
+def output_of(stage: RecipeStage, flat: Flat) -> tuple[Path | None, int | None]:
+    """Output that only this stage writes, and the optimizer step at which a training is complete.
 
-    Prepared data is shared and knows its own fingerprint; what evaluates a run writes into that run.
+    Prepared data is shared and has its own fingerprints; an evaluation writes into the folder of its run.
     """
     if stage.command == "fit":
         return Path(flat.get("trainer.default_root_dir") or "runs/default"), flat.get("trainer.max_steps")
@@ -239,8 +241,8 @@ def output_of(stage: Stage, flat: Flat) -> tuple[Path | None, int | None]:
 
 
 def as_argument(value: Value) -> str:
-    """A value of YAML as the command line takes it."""
+    """Value of YAML as an argument of the command line."""
     if isinstance(value, str):
         return value
-    # YAML that is JSON, which needs no line for itself; what JSON has no word for is YAML's.
+    # JSON is YAML on one line, and its special numbers are YAML's too.
     return json.dumps(value)

@@ -8,8 +8,8 @@ import yaml
 
 from commands.plan.command import plan
 from common.errors import InputError
-from tests.commands.plan.test_plan import small
 from tests.conftest import ROOT
+from tests.helpers.plan_configurations import small
 
 
 @pytest.mark.parametrize("changes", [

@@ -85,7 +85,7 @@ def test_peak_memory_within_a_tenth(layout: str, tmp_path: Path) -> None:
     parts = [rank_memory(setup_of(chosen, CPU), rank, CPU.overhead) for rank in range(len(memory))]
     for row, part in zip(memory, parts, strict=True):
         assert abs(row.difference) < 0.1, (layout, row, part, facts["peak_memory_bytes"])
-    assert {"step time", "tokens a second"} <= found.keys()
+    assert {"step time", "tokens per second"} <= found.keys()
 
 
 def test_peak_memory_of_a_zero_bubble_schedule(tmp_path: Path) -> None:

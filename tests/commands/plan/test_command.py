@@ -1,4 +1,4 @@
-"""`plan` and `fit --dry-run` as a user meets them."""
+"""The command `plan`: tables, search, budgets and mistakes."""
 
 import functools
 import json
@@ -9,37 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from callbacks.metrics_table import write_metrics
-from commands.plan.command import FOLDER, plan
-from commands.plan.dry_run import dry_run
+from commands.plan.command import plan
 from commands.plan.setup import checkpoint_steps, saves_asynchronously, setup_of
-from commands.plan.tables import COLUMNS, short
-from commands.plan.verify import compare_run, hardware_it_ran_on
+from commands.plan.tables import COLUMNS, format_count
 from commands.resolve import resolve_config
-from commands.scaling_law import scaling_law
 from common.errors import InputError
 from strategies.planner.hardware import read_hardware
 from strategies.planner.layout_search import refusal
-from strategies.planner.peak_memory import rank_memory
 from strategies.planner.plan import make_plan
 from tests.conftest import ROOT
-from tests.strategies.planner.test_measured_memory import LAYOUTS, configuration
-from tests.strategies.planner.test_scaling_laws import KNOWN, runs
-
-H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")
-SIZES = ("8b", "70b", "405b", "1t")
-
-
-def size_configuration(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / f"configs/pretrain/{name}.yaml").read_text())
-    return found
-
-
-def small(tmp_path: Path, layout: str = "single", **trainer: Any) -> dict[str, Any]:
-    world, strategy, arguments = LAYOUTS[layout]
-    made = configuration(tmp_path, world, strategy, arguments)
-    made["trainer"] |= trainer
-    return made
+from tests.helpers.plan_configurations import H100, SIZES, size_configuration, small
 
 
 def test_the_configuration_of_fit_with_overlays_and_values(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -174,75 +153,6 @@ def test_search_writes_an_overlay_that_fit_takes(capsys: pytest.CaptureFixture[s
     assert refusal(setup) is None
 
 
-@pytest.mark.usefixtures("no_process_group")
-def test_dry_run_builds_every_rank(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for layout in LAYOUTS:
-        dry_run(["fit", "--config", "X"], lambda _, layout=layout: (small(tmp_path, layout), []))  # type: ignore[misc]
-        out = capsys.readouterr().out
-        assert "fits" in out
-        assert "pp 0" in out
-    loaded = size_configuration("70b")
-    loaded["model"]["init_args"]["decoder"] |= {
-        "layers": 8,
-        "width": 1024,
-        "feed_forward_width": 2048,
-        "head_width": 128,
-    }
-    dry_run(["fit", "--config", "X"], lambda _: (loaded, []))
-    assert "bubble" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("no_process_group")
-def test_dry_run_of_what_does_not_fit_ends_with_status_1(tmp_path: Path) -> None:
-    loaded = size_configuration("8b")
-    for name in (["--hardware", "a100_40gb"], ["--hardware=a100_40gb"]):
-        seen: list[list[str]] = []
-        with pytest.raises(SystemExit) as raised:
-            dry_run(["fit", *name, "--config", "X"], lambda rest, seen=seen: (seen.append(rest) or loaded, []))  # type: ignore[misc]
-        assert raised.value.code == 1
-        assert seen == [["fit", "--config", "X"]]
-    for name in (["--hardware"], ["--hardware="]):
-        with pytest.raises(InputError, match="--hardware: name a file"):
-            dry_run(["fit", *name], lambda _: (loaded, []))
-
-
-def finished_run(folder: Path, facts: dict[str, Any]) -> Path:
-    """What a run leaves behind that was planned by `small`."""
-    (folder / "run.json").write_text(json.dumps({"matmul_peak_flops": 5e14, "devices": 1, "steps": 2} | facts))
-    (folder / "config.yaml").write_text(yaml.safe_dump(small(folder)))
-    rates = [[step, "0", "throughput/tokens_per_second", "1e5"] for step in (1, 2)]
-    write_metrics(folder, rates)
-    return folder
-
-
-def test_a_gpus_tensors_are_held_against_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As written by an H100: its 3 GB beside tensors are in nothing that its allocator counts."""
-    h100 = read_hardware(FOLDER / "h100.yaml")
-    tensors = rank_memory(setup_of(small(tmp_path), h100)).total
-    measured = {"peak_memory_bytes": [tensors], "reserved_memory_bytes": [tensors + 0.5e9]}
-    run = finished_run(tmp_path, {"device": "NVIDIA H100 80GB HBM3", "device_type": "cuda"} | measured)
-    found = {row.name: row for row in compare_run(run, h100)}
-    assert found["peak memory"].difference == pytest.approx(0)
-    assert found["reserved memory"].measured == pytest.approx((tensors + 0.5e9) / 1e6)
-    assert found["reserved memory"].predicted == pytest.approx((tensors + 3e9) / 1e6)
-    plan(["--verify", str(run)], lambda _: ({}, []))
-    printed = capsys.readouterr().out
-    assert "reserved memory" in printed
-    assert "the C library" not in printed
-
-
-def test_a_cpus_first_steps_are_held_against_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    facts = {"device": "AMD EPYC x 2 (AVX2)", "device_type": "cpu", "peak_memory_bytes": [900e6]}
-    cpu = read_hardware(FOLDER / "cpu.yaml")
-    for further, expected in (({}, 900), ({"first_steps_memory_bytes": [700e6]}, 700)):
-        run = finished_run(tmp_path, facts | further)
-        found = {row.name: row for row in compare_run(run, cpu)}
-        assert found["peak memory"].measured == expected
-        assert "reserved memory" not in found
-        plan(["--verify", str(run)], lambda _: ({}, []))
-        assert ("pages that the C library kept" in capsys.readouterr().out) == (not further)
-
-
 @pytest.mark.parametrize(
     ("arguments", "changes", "message"),
     [
@@ -255,7 +165,7 @@ def test_a_cpus_first_steps_are_held_against_tensors(tmp_path: Path, capsys: pyt
         (["--config", "X", "--hardware", "abacus"], {}, "no such file, take one of a100_40gb"),
         (["--config", "X", "--devices", "0"], {}, "--devices 0: must be at least 1"),
         (["--config", "X", "--price", "-3"], {}, "price=-3.0 must not be negative"),
-        (["--verify", "nowhere"], {}, "no folder is called so"),
+        (["--verify", "nowhere"], {}, "it is no folder"),
         (["--config", "X"], {"precision": "bf16-true"}, "plan knows bf16-mixed and 32-true"),
         (["--config", "X"], {"max_steps": -1}, "needs the run's length"),
         (["--config", "X"], {"devices": "many"}, "plan needs a number"),
@@ -275,7 +185,7 @@ def test_mistakes_get_one_line(arguments: list[str], changes: dict[str, Any], me
 
 def test_numbers_that_round_up_to_the_next_prefix() -> None:
     numbers = {999.8e9: "1T", 999.4e9: "999G", 999.6: "1k", 405.9e9: "406G", 0.0123: "0.0123", 1234e24: "1230Y"}
-    assert {value: short(value) for value in numbers} == numbers
+    assert {value: format_count(value) for value in numbers} == numbers
 
 
 def test_a_search_tells_reasons_to_their_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -308,25 +218,6 @@ def test_a_mistake_without_what_libraries_warn_of(monkeypatch: pytest.MonkeyPatc
     assert str(raised.value) == "unrecognized arguments: --abacus=1"
 
 
-@pytest.mark.parametrize(
-    ("device", "kind", "expected"),
-    [
-        ("AMD EPYC x 2 (AVX2)", "cpu", "cpu"),
-        ("NVIDIA H100 80GB HBM3", "cuda", "h100"),
-        ("NVIDIA A100-SXM4-40GB", "cuda", "a100_40gb"),
-        ("NVIDIA A100 80GB PCIe", "cuda", "a100_80gb"),
-        ("NVIDIA L4", "cuda", None),
-    ],
-)
-def test_a_run_is_held_against_what_it_ran_on(device: str, kind: str, expected: str | None) -> None:
-    facts = {"device": device, "device_type": kind}
-    if expected is not None:
-        assert hardware_it_ran_on(Path("run"), facts, FOLDER) == expected
-        return
-    with pytest.raises(InputError, match="it ran on NVIDIA L4, say which --hardware that is"):
-        hardware_it_ran_on(Path("run"), facts, FOLDER)
-
-
 def test_advice_from_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
     plan(["--budget", "1e24"], resolve_config)
     out = capsys.readouterr().out
@@ -335,43 +226,6 @@ def test_advice_from_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
     plan(["--budget", "1e24", "--json"], resolve_config)
     found = json.loads(capsys.readouterr().out)
     assert all(6 * law["parameters"] * law["tokens"] == pytest.approx(1e24) for law in found.values())
-
-
-def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Folders as runs leave them, with the losses of a known law."""
-    made = small(tmp_path)
-    for number, point in enumerate(runs(KNOWN)):
-        folder = tmp_path / f"run-{number}"
-        folder.mkdir()
-        chosen = json.loads(json.dumps(made))
-        # The width gives the size, the steps the length; tokens of a step are 256.
-        width = max(8, round(math.sqrt(point.parameters / 4e10)) * 8)
-        chosen["model"]["init_args"]["decoder"] |= {"width": width, "layers": 1 + number % 3, "heads": 1,
-                                                    "key_value_heads": 1, "head_width": 8}  # fmt: skip
-        from models.flops import matmul_parameters
-
-        chosen["trainer"]["max_steps"] = steps = 50 + 37 * (number % 5) + 400 * (number // 5)
-        size = matmul_parameters(setup_of(chosen, read_hardware(ROOT / "configs/hardware/cpu.yaml")).config)
-        (folder / "config.yaml").write_text(yaml.safe_dump(chosen))
-        (folder / "run.json").write_text(json.dumps({"steps": steps, "devices": 1}))
-        loss = KNOWN.loss(size, steps * 256)
-        write_metrics(folder, [(step, "0", "train/loss", repr(loss)) for step in (steps - 1, steps)])
-    picture = tmp_path / "law.png"
-    scaling_law(str(tmp_path / "run-*"), output=str(picture), resamples=2)
-    assert "20 runs" in capsys.readouterr().out
-    assert picture.read_bytes()[:4] == b"\x89PNG"
-    # Named twice, it is still one run.
-    scaling_law([str(tmp_path / "run-*"), str(tmp_path / "run-1")], output=str(picture), resamples=0)
-    assert "20 runs" in capsys.readouterr().out
-    with pytest.raises(InputError, match="no folder is called so"):
-        scaling_law([str(tmp_path / "none-*")])
-    for wrong, rule in (
-        ({"tolerance": -1.0}, "lie in"),
-        ({"resamples": -1}, "negative"),
-        ({"output": "law.foo"}, "png"),
-    ):
-        with pytest.raises(InputError, match=rule):
-            scaling_law([str(tmp_path / "run-*")], **wrong)
 
 
 def test_hybrid_sharding_sends_over_two_links(capsys: pytest.CaptureFixture[str]) -> None:
