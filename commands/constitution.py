@@ -20,7 +20,7 @@ from alignment.constitutional.ai_feedback import Preferences
 from alignment.constitutional.constitution import Constitution, read_constitution
 from alignment.constitutional.judge import Judge, LoadedModel
 from alignment.constitutional.llm_calls import AnnotationStage, PromptRecord, RecordedCalls
-from alignment.constitutional.record_log import Records, costs, json_lines, write_whole
+from alignment.constitutional.record_log import Records, costs, json_lines, write_if_changed
 from alignment.constitutional.revisions import Revisions
 from common.errors import InputError
 from common.fingerprint import fingerprint
@@ -110,22 +110,22 @@ def constitution(
             identities = {name: model.identity() for name, model in models.items()}
             examples = stage.examples(law)
             records.require(common | identities | {"examples": examples} | stage.settings())
-            interview = RecordedCalls(models, examples, seed)
-            make = functools.partial(make_records, stage, law, interview, identities)
-            records.make([replace(sample, calls=[]) for sample in taken], batch_size, make, interview, stage.name)
+            llm = RecordedCalls(models, examples, seed)
+            make = functools.partial(make_records, stage, law, llm, identities)
+            records.make([replace(sample, calls=[]) for sample in taken], batch_size, make, llm, stage.name)
             finish(stage, records, added, models)
 
 
 def make_records(
     stage: AnnotationStage,
     law: Constitution,
-    interview: RecordedCalls,
+    llm: RecordedCalls,
     identities: Mapping[str, Any],
     samples: list[PromptRecord],
 ) -> list[Row]:
     """Records of samples, with the models that made them."""
     names = {name: fingerprint(identity) for name, identity in identities.items()}
-    return [record | {"models": names} for record in stage.make(samples, law, interview)]
+    return [record | {"models": names} for record in stage.make(samples, law, llm)]
 
 
 def read_samples(prompts: Rows, samples: int | None) -> list[PromptRecord]:
@@ -212,7 +212,7 @@ def finish(stage: AnnotationStage, records: Records, helpful: Iterator[Row | str
             dropped.update([f"helpful: {row}"] if isinstance(row, str) else [])
             yield json_lines([row | {"source": "helpful"}] if isinstance(row, dict) else [])
 
-    write_whole(records.folder / ROWS, rows())
+    write_if_changed(records.folder / ROWS, rows())
     described = stage.describe(records)
     if not counted["rows"]:
         raise InputError(
@@ -220,5 +220,5 @@ def finish(stage: AnnotationStage, records: Records, helpful: Iterator[Row | str
         )
     summary: dict[str, Any] = dict(counted) | {"dropped": dict(dropped)} | described
     summary["cost"] = costs(records, models)
-    write_whole(records.folder / SUMMARY, [json.dumps(summary, indent=1).encode()])
+    write_if_changed(records.folder / SUMMARY, [json.dumps(summary, indent=1).encode()])
     print(yaml.safe_dump({str(records.folder / ROWS): summary}, sort_keys=False), end="")

@@ -7,17 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from common.errors import InputError
-from datamodules.conversations.chat_template import read_template
-from datamodules.tokenization.files import TEMPLATE, find_tokenizer, load_tokenizer, own_template
-from datamodules.tokenization.tokenizer_json import write_hugging_face_tokenizer
-from models.decoder import Decoder
-from models.weights.hugging_face_folder import write_hugging_face_folder
-from models.weights.hugging_face_names import to_hugging_face
-from models.weights.single_file import write_safetensors
-from models.weights.source import WeightSource
 
 
 def convert(
@@ -40,6 +30,17 @@ def convert(
     """
     if (positions is not None and positions < 1) or not shard_gigabytes > 0:
         raise InputError(f"positions={positions}, shard_gigabytes={shard_gigabytes}: must be above 0")
+
+    import torch
+
+    from datamodules.conversations.chat_template import read_template
+    from datamodules.tokenization.files import TEMPLATE, find_tokenizer, load_tokenizer, own_template
+    from datamodules.tokenization.tokenizer_json import write_hugging_face_tokenizer
+    from models.decoder import Decoder
+    from models.weights.hugging_face_folder import write_hugging_face_folder
+    from models.weights.hugging_face_names import to_hugging_face
+    from models.weights.source import WeightSource
+
     target, stored = Path(output), WeightSource(Path(input))
     if target.exists() and target.samefile(input):
         raise InputError(f"output={output}: it is the input, name another")
@@ -58,6 +59,8 @@ def convert(
     tokenizer, named = load_tokenizer(file), own_template(file)
     template = read_template(named) if named is not None else None
     if target.suffix == ".safetensors":
+        from models.weights.single_file import write_safetensors
+
         tensors = {f"decoder.{name}": stored.merged(name).to(chosen).contiguous() for name, _ in sizes}
         write_safetensors(tensors, asdict(config), target)
         beside = target.with_suffix(".tokenizer")

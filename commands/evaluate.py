@@ -10,25 +10,17 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from common.errors import InputError
 from common.path_lists import PathList, path_list
-from datamodules.conversations.multiple_choice import Question, encode, question, question_batches, text_windows
-from datamodules.conversations.row_formats import Unusable
-from datamodules.conversations.rows import FileRows, Row
-from datamodules.readers import Files
-from datamodules.tokenization.base import Tokenizer
-from datamodules.tokenization.files import (
-    find_tokenizer,
-    load_tokenizer,
-)
-from models.decoder import Decoder
-from models.inference.likelihood import accuracies, log_likelihoods
-from models.weights.load import load_decoder
-from models.weights.source import WeightSource
+
+if TYPE_CHECKING:
+    from datamodules.conversations.rows import Row
+    from datamodules.tokenization.base import Tokenizer
+    from models.decoder import Decoder
 
 
 def evaluate(
@@ -55,6 +47,11 @@ def evaluate(
         raise InputError("evaluate: name files with --questions or --text")
     if window < 2 or batch_tokens < 1 or (limit is not None and limit < 1):
         raise InputError(f"window={window}, batch_tokens={batch_tokens}, limit={limit}: need at least 2, 1 and 1")
+
+    from datamodules.tokenization.files import find_tokenizer, load_tokenizer
+    from models.weights.load import load_decoder
+    from models.weights.source import WeightSource
+
     stored = WeightSource(Path(input))
     tokenizer = load_tokenizer(find_tokenizer(stored.path))
     if stored.whole_config().scalar_output:
@@ -69,9 +66,20 @@ def evaluate(
 
 
 def score_file(
-    decoder: Decoder, tokenizer: Tokenizer, path: str, is_text: bool, limit: int | None, window: int, batch_tokens: int
+    decoder: "Decoder",
+    tokenizer: "Tokenizer",
+    path: str,
+    is_text: bool,
+    limit: int | None,
+    window: int,
+    batch_tokens: int,
 ) -> dict[str, Any]:
     """Results of one file; rows that are left out are counted by their reason."""
+    from datamodules.conversations.multiple_choice import Question, encode, question, question_batches, text_windows
+    from datamodules.conversations.row_formats import Unusable
+    from datamodules.conversations.rows import FileRows
+    from models.inference.likelihood import accuracies, log_likelihoods
+
     encoded: list[list[tuple[list[int], list[int]]]] = []
     asked: list[Question] = []
     bytes_in_all = 0
@@ -104,8 +112,10 @@ def score_file(
     return scored | ({"left_out": dict(left_out)} if left_out else {})
 
 
-def texts(path: str) -> Iterator[Row | str]:
+def texts(path: str) -> "Iterator[Row | str]":
     """Documents of a file or folder, or the reason why one is none."""
+    from datamodules.readers.files import Files
+
     reader = Files([path])
     for file in reader.files():
         for document in reader.read(file):

@@ -13,6 +13,8 @@ from common.errors import InputError
 
 PACKAGES = ("models", "datamodules", "strategies", "alignment", "callbacks")
 """Their exported names are what YAML calls classes by."""
+MIN_LIKENESS = 0.6
+"""Of two names, see `difflib.SequenceMatcher.ratio`; its own default."""
 
 
 def fail(message: str) -> NoReturn:
@@ -29,7 +31,18 @@ def input_error_behind(error: BaseException | None) -> InputError | None:
 
 
 def did_you_mean(name: str, existing: Iterable[str]) -> str:
-    """`: did you mean a, b?` with the closest existing names, or an empty string."""
-    names = {other.lower(): other for other in existing}
-    found = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
-    return f": did you mean {', '.join(names[one] for one in found)}?" if found else ""
+    """`: did you mean a, b?` with the closest existing names, or an empty string.
+
+    Args:
+        name: as it was typed; of a dotted one only the last part is compared.
+        existing: names that exist; those whose last part is much less alike than the best are left out.
+    """
+
+    def likeness(other: str) -> float:
+        mine, theirs = (text.rpartition(".")[-1].lower() for text in (name, other))
+        return difflib.SequenceMatcher(None, mine, theirs).ratio()
+
+    ranked = sorted(((likeness(other), other) for other in sorted(set(existing))), reverse=True)
+    best = ranked[0][0] if ranked else 0.0
+    close = [other for ratio, other in ranked[:3] if ratio >= max(MIN_LIKENESS, best - 0.15)]
+    return f": did you mean {', '.join(close)}?" if close else ""

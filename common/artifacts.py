@@ -60,7 +60,7 @@ def build_artifact(root: Path, name: str, key: str, produce: Callable[[Path], No
 
 
 def write_checksums(folder: Path, *names: str) -> None:
-    """Write the checksums of a artifact's files, named relative to its folder, last of all."""
+    """Write the checksums of an artifact's files, named relative to its folder, last of all."""
     checksums = {name: checksum(folder / name) for name in names}
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
 

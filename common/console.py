@@ -1,7 +1,7 @@
 """Console messages: one line on standard error, from one process of a run.
 
-A logger would bring levels and handlers that nobody sets here; what a command makes goes to standard output, what it
-says about its way there comes here. Of many processes the first one speaks.
+A logger would bring levels and handlers that are not needed here. Results of a command go to standard output, messages
+about its progress to standard error, from rank 0 only.
 """
 
 import os
@@ -12,7 +12,7 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the first one of its run, or the only one."""
+    """True if this process is the first one of its run, or the only one."""
     found = next((os.environ[name] for name in RANKS if name in os.environ), "0")
     return found == "0"
 

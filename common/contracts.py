@@ -41,6 +41,52 @@ class SkippedSamples(Protocol):
 
 
 @runtime_checkable
+class ParallelizableModel(Protocol):
+    """Model that the strategies can spread over ranks: sub-modules by name, None where a pipeline stage has none."""
+
+    tok_embeddings: Any
+    """Embedding of token ids."""
+    layers: Any
+    """`ModuleDict` of blocks by number."""
+    norm: Any
+    """Norm behind the blocks."""
+    output: Any
+    """Output head."""
+
+
+@runtime_checkable
+class DecoderModule(Protocol):
+    """LightningModule that trains a decoder."""
+
+    config: Any
+    """Shape of the decoder, a `models.config.DecoderConfig`."""
+
+
+@runtime_checkable
+class WholeBatchLoss(Protocol):
+    """LightningModule whose loss may need all pairs of a batch in one row."""
+
+    whole_rows: bool
+    """The batch cannot be cut by rows."""
+
+
+@runtime_checkable
+class WindowedData(Protocol):
+    """Data module of packed windows."""
+
+    sequence_length: int
+    """Tokens in a window."""
+
+
+@runtime_checkable
+class BatchedData(Protocol):
+    """Data module that knows its batch sizes."""
+
+    def batch_sizes(self) -> list[int]:
+        """Micro-batch sizes that occur in training, in samples per rank."""
+
+
+@runtime_checkable
 class NamedSources(Protocol):
     """Data module of one or more sources."""
 
@@ -48,15 +94,12 @@ class NamedSources(Protocol):
 
 
 @runtime_checkable
-class ResumableData(NamedSources, Protocol):
+class ResumableData(NamedSources, BatchedData, Protocol):
     """Data module with numbered samples: the position in their order is one integer."""
 
     @property
     def skipped(self) -> SkippedSamples:
         """Samples left out of training."""
-
-    def batch_sizes(self) -> list[int]:
-        """Micro-batch sizes that occur in training, in samples per rank."""
 
     def order(self) -> dict[str, Any]:
         """What the order of samples depends on."""
@@ -80,6 +123,21 @@ class PairData(Protocol):
 
     def every_pair(self, split: str) -> Any:
         """Loader of each pair of a split once, in order."""
+
+
+class StoredPairs(PairData, Protocol):
+    """Data module of preference pairs beside which log-probabilities can be stored."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of prepared data."""
+
+    @property
+    def pairs_key(self) -> str:
+        """Identity of the pairs and of how many responses each is laid out with."""
+
+    def attach_reference(self, log_probabilities: Mapping[str, Any]) -> None:
+        """Give batches the reference's log-probabilities, float32 [examples, responses] by split."""
 
 
 @runtime_checkable

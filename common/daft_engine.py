@@ -1,7 +1,7 @@
 """Execution engine of Daft plans: the cores of this machine or a Ray cluster.
 
-Results pass through the driver in both cases, which writes them: one place decides names and order. On a cluster its
-network and compression are the limit, some hundreds of megabytes a second.
+In both cases results pass through the driver, which writes them, so that one place decides names and order. On a
+cluster its network and compression are the limit, some hundreds of megabytes per second.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from daft.runners import get_or_create_runner
 
 from common.errors import InputError
 
-PARTS_A_CORE = 4
-"""So that one part of long texts does not keep the others waiting for its core."""
-LEAST_ROWS = 16
+PARTITIONS_PER_CORE = 4
+"""Partitions per core, so that one of long texts does not keep a core busy alone."""
+MIN_ROWS = 16
 
 
 def use_engine(engine: Literal["native", "ray"]) -> None:
@@ -34,7 +34,7 @@ def use_engine(engine: Literal["native", "ray"]) -> None:
             "engine=ray: Ray is not installed, pip install 'lightning-language-models[ray]' or take native"
         )
     if engine == "ray":
-        # Fails where there is a runner, which is asked for its name below.
+        # Fails where there is a runner, whose name is compared below.
         with contextlib.suppress(DaftCoreException):
             daft.set_runner_ray(os.environ.get("RAY_ADDRESS"), noop_if_initialized=True)
     if (other := get_or_create_runner().name) != engine:
@@ -42,7 +42,7 @@ def use_engine(engine: Literal["native", "ray"]) -> None:
 
 
 def workers() -> int:
-    """How many tasks the engine runs at once; on one machine Daft spreads every plan over the cores by itself."""
+    """Number of tasks the engine runs at once; on one machine Daft spreads every plan over the cores by itself."""
     if get_or_create_runner().name == "ray":
         import ray
 
@@ -51,7 +51,7 @@ def workers() -> int:
 
 
 def spread(table: pyarrow.Table) -> DataFrame:
-    """The rows of a table in their order, in as many parts as keep all workers or cores busy.
+    """Data frame of a table, rows in order, in enough partitions for all workers or cores.
 
     Plans follow each other: two in flight at once end Daft's actor on Ray (0.7.26), so a plan has to fill the cluster.
     On one machine a table in memory is one part to Daft, which a function of ours sees as one batch on one core; its
@@ -59,11 +59,11 @@ def spread(table: pyarrow.Table) -> DataFrame:
     """
     if workers() > 1:
         return daft.from_arrow(table).into_partitions(workers())
-    parts = max(1, min(len(table) // LEAST_ROWS, PARTS_A_CORE * cores()))
+    parts = max(1, min(len(table) // MIN_ROWS, PARTITIONS_PER_CORE * cores()))
     bounds = [len(table) * part // parts for part in range(parts + 1)]
     return daft.from_arrow([table.slice(a, b - a) for a, b in itertools.pairwise(bounds)])
 
 
 def cores() -> int:
-    """That this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,17 +7,12 @@ costs a few milliseconds a file, which nothing here writes often enough to feel;
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import xxhash
 
 from common.errors import InputError
-
-
-def path_list(paths: Sequence[str] | str) -> list[str]:
-    """List of paths, where a configuration may name one path without a list."""
-    return [paths] if isinstance(paths, str) else list(paths)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ OBSERVERS = (
     "common.errors",
     "common.files",
     "common.fingerprint",
+    "common.path_lists",
     "common.run_folder",
 )
 """Modules that show, lock or write what others decide: an edit of one changes no result."""
@@ -140,5 +141,5 @@ def _source(path: Path) -> _Source:
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether a statement is nothing but a string."""
+    """True if a statement is nothing but a string."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

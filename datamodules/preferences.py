@@ -1,11 +1,10 @@
 """Preference data module: pairs of a chosen and a rejected response, for reward models and DPO.
 
-A batch is so many pairs laid end to end in one row, without padding but for the last few tokens: as many tokens as
-there are, and every batch as many pairs as the last, which is what losses and papers count. The price is a length
-that changes from batch to batch.
+A batch is a fixed number of pairs laid end to end in one row, without padding but for the last few tokens. Losses and
+papers count pairs, so every batch has equally many. The price is a length that changes from batch to batch.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 import xxhash
 from torch.utils.data import DataLoader, Dataset
 
-from common.artifacts import build_artifact, verified, write_checksums
 from common.errors import InputError
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.chat_template import Encoded
@@ -29,7 +27,7 @@ ROUND_TO = 64
 
 
 class PairBatches(Dataset[dict[str, Any]]):
-    """Batches of pairs, and what is known of each.
+    """Dataset of batches of preference pairs.
 
     Args:
         examples: prompt, chosen, rejected.
@@ -38,7 +36,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         max_tokens: tokens of a prompt and an unrelated answer.
 
     Attributes:
-        unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a divergence.
+        unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a KL divergence.
         reference: float32 [examples, answers], log-probabilities under the reference; None where they are not known.
         is_soft: whether any pair's label is in doubt.
     """
@@ -73,8 +71,8 @@ class PairBatches(Dataset[dict[str, Any]]):
             if not any(np.array_equal(*both) for both in ((prompt, other_prompt), (own[0], answer), (own[1], answer))):
                 return answer[: self.max_tokens - len(prompt)]
         raise InputError(
-            "loss KTO estimates a divergence from answers to other prompts, and these pairs share one: take pairs of "
-            "more prompts, or another loss"
+            "loss KTO estimates a KL divergence from responses to other prompts, and these pairs share one: take "
+            "pairs of more prompts, or another loss"
         )
 
     def __getitem__(self, key: StepBatch) -> dict[str, Any]:
@@ -100,7 +98,7 @@ class PairBatches(Dataset[dict[str, Any]]):
         )
         batch = stack([row])
         lengths = np.bincount(row["response_ids"][row["response_ids"] >= 0], minlength=each * len(chosen))
-        # Behind an answer's labels stands its last token, which predicts nothing.
+        # An answer's last token comes behind its labels and predicts nothing.
         last_labels = np.full(len(lengths), -1)
         last_labels[row["response_ids"][row["response_ids"] >= 0]] = np.flatnonzero(row["response_ids"] >= 0)
         batch |= {
@@ -147,7 +145,7 @@ class PreferenceData(ConversationDataModule):
         self.max_tokens, self.validation_pairs = max_tokens, validation_pairs
 
     def settings(self) -> dict[str, Any]:
-        """The longest pair."""
+        """Tokens of the longest pair."""
         return {"max_tokens": self.max_tokens}
 
     def convert(self, row: Row) -> Example:
@@ -178,16 +176,16 @@ class PreferenceData(ConversationDataModule):
         return self.batch_loader(self.train_pairs, self.training_keys())
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Every held-out pair once."""
+        """Each validation pair once."""
         pairs = min(len(self.validation_dataset), self.validation_pairs or len(self.validation_dataset))
         return self.batch_loader(self.validation_dataset, self.evaluation_keys(pairs))
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out pairs."""
+        """The validation pairs."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out pairs."""
+        """The validation pairs."""
         return self.val_dataloader()
 
     def every_pair(self, split: str) -> DataLoader[dict[str, Any]]:
@@ -198,50 +196,24 @@ class PreferenceData(ConversationDataModule):
 
     @property
     def has_margins(self) -> bool:
-        """Whether any pair says by how much one answer is better."""
+        """True if any pair says by how much one answer is better."""
         return any(examples.margins.any() for examples in self.examples.values())
 
     def use_unrelated_answers(self) -> None:
         """Lay out a third, unrelated answer with each pair."""
         self.train_pairs.unrelated = self.validation_dataset.unrelated = True
 
-    # What the reference says of every pair
-
-    def _reference_name(self, key: str) -> str:
-        return f"reference-{self.run_stages().name}-{'with-unrelated-' * self.validation_dataset.unrelated}{key}"
+    # Log-probabilities of a reference, which `alignment.preferences.precomputed_reference` computes and stores
 
     @property
-    def reference_folder(self) -> Path:
-        """Where the log-probabilities in use are stored."""
-        return self._reference
+    def pairs_key(self) -> str:
+        """Identity of the pairs and of how many responses each is laid out with."""
+        return f"{self.run_stages().name}{'-with-unrelated' * self.validation_dataset.unrelated}"
 
-    def has_reference(self, key: str) -> bool:
-        """Whether log-probabilities are stored under a key."""
-        return (self.folder / self._reference_name(key)).is_dir()
-
-    def write_reference(self, key: str, log_probabilities: dict[str, np.ndarray]) -> None:
-        """Store log-probabilities, float32 [examples, answers] by split."""
-
-        def write(into: Path) -> None:
-            for split, values in log_probabilities.items():
-                np.save(into / f"{split}.npy", values)
-            write_checksums(into, *(f"{split}.npy" for split in log_probabilities))
-
-        name, _, digits = self._reference_name(key).rpartition("-")
-        build_artifact(self.folder, name, digits, write)
-
-    def open_reference(self, key: str) -> None:
-        """Give batches the log-probabilities stored under a key.
-
-        Raises:
-            InputError: when they are damaged or of other pairs.
-        """
-        self._reference = self.folder / self._reference_name(key)
-        for split, pairs in (("train", self.train_pairs), ("validation", self.validation_dataset)):
-            values = np.load(verified(self._reference / f"{split}.npy"), mmap_mode="r", allow_pickle=False)
-            if len(values) != len(pairs):
-                raise InputError(f"{self._reference} holds {len(values)} pairs of {len(pairs)}: delete it")
-            pairs.reference = values
+    def attach_reference(self, log_probabilities: Mapping[str, np.ndarray]) -> None:
+        """Give batches the reference's log-probabilities, float32 [examples, responses] by split."""
+        self.train_pairs.reference = log_probabilities["train"]
+        self.validation_dataset.reference = log_probabilities["validation"]
 
 
 def shorten(chosen: Encoded, rejected: Encoded, max_tokens: int) -> tuple[list[list[int]], tuple[str, ...]]:

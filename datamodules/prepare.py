@@ -1,7 +1,7 @@
 """Data preparation: documents, tokenizer and shards, each reused when nothing it depends on changed.
 
-documents (collected and cleaned) -> tokenizer -> shards. Separate stages cost a copy of the clean text on disk and
-buy that changing the vocabulary does not clean again.
+Documents (collected and curated) -> tokenizer -> shards. Separate artifacts cost a copy of the curated text on disk; in
+return a change of the vocabulary does not repeat curation.
 """
 
 import json
@@ -35,14 +35,14 @@ HUGGING_FACE = "datamodules.tokenization.hugging_face"
 
 @dataclass(frozen=True)
 class Prepared:
-    """Folders of the three stages; there is no first one where every source is tokens already."""
+    """Folders of the three artifacts; `documents` is None where every source is pre-tokenized."""
 
     documents: Path | None
     tokenizer: Path
     shards: Path
 
     def summary(self) -> dict[str, Any]:
-        """What cleaning counted."""
+        """Counts of curation."""
         return read_summary(self.documents) if self.documents else {}
 
     def load_tokenizer(self) -> Tokenizer:
@@ -51,7 +51,7 @@ class Prepared:
 
 
 def load_verified(folder: Path) -> Tokenizer:
-    """The tokenizer of a stage's folder."""
+    """The tokenizer of an artifact, compared with its checksum."""
     for file in folder.glob("tokenizer*"):
         verified(file)
     return load_tokenizer(find_tokenizer(folder))
@@ -66,20 +66,20 @@ def prepare(
     seed: int,
     curation: CurationConfig | None = None,
 ) -> Prepared:
-    """Run the stages that are not on disk yet.
+    """Make the artifacts that are not on disk yet.
 
     Args:
-        folder: root of all stages.
-        sources: readers, cleaning steps and weights by name.
+        folder: root of all artifacts.
+        sources: readers, curation steps and weights by name.
         near_duplicates: near-duplicate removal, or None for exact removal only.
-        validation_fraction: share of each source's bytes held out.
-        tokenizer: how the tokenizer is trained, or one that there is.
-        seed: of the validation split.
-        curation: what cleaning does to all sources alike; by default `CurationConfig()`.
+        validation_fraction: share of each source's bytes in the validation split.
+        tokenizer: settings of training one, or an existing one.
+        seed: seed of the validation split.
+        curation: settings of curation for all sources; by default `CurationConfig()`.
 
     Raises:
         InputError: for a missing path, an empty corpus, a vocabulary the corpus cannot fill, a full disk or a damaged
-            stage.
+            artifact.
     """
     curation = curation or CurationConfig()
     tokens = {name: source for name, source in sources.items() if isinstance(source.reader, ParquetTokens)}
@@ -137,7 +137,7 @@ def shards_fingerprint(
 def _token_files(
     sources: Mapping[str, TextSource], validation_fraction: float, tokenizer: TokenizerSettings | Tokenizer, seed: int
 ) -> list[TokenFile]:
-    """The files of sources that are tokens already."""
+    """Files of pre-tokenized sources."""
     files = []
     for name, found in list_inputs(sources).items():
         reader = sources[name].reader
@@ -148,7 +148,7 @@ def _token_files(
                 "the one they were made with"
             )
         if sources[name].steps:
-            raise InputError(f"sources.{name} holds token ids, which no step can clean: leave its `steps` out")
+            raise InputError(f"sources.{name} holds token ids, which no step can change: leave its `steps` out")
         files += [TokenFile(name, file, reader.column, validation_fraction, seed) for file in found]
     return files
 
@@ -161,7 +161,7 @@ def prepare_documents(
     seed: int,
     curation: CurationConfig | None = None,
 ) -> Path:
-    """Folder of the first stage alone, made if it is not there; arguments as for `prepare`."""
+    """Folder of the documents alone, made if it is not there; arguments as for `prepare`."""
     inputs, curation = list_inputs(sources), curation or CurationConfig()
     key = curation_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
 
@@ -173,14 +173,14 @@ def prepare_documents(
 
 
 def read_summary(documents: Path) -> dict[str, Any]:
-    """What cleaning counted, and how long it took."""
+    """Counts of curation, and its timings."""
     counted: dict[str, Any] = json.loads(verified(documents / SUMMARY).read_text(encoding="utf-8"))
     timings: dict[str, Any] = json.loads((documents / TIMINGS).read_text(encoding="utf-8"))
     return counted | timings
 
 
 def document_files(documents: Path) -> list[Path]:
-    """Files of clean documents of a stage's folder, in order, each compared with its checksum.
+    """Files of curated documents, in order, each compared with its checksum.
 
     Raises:
         InputError: when one is damaged.

@@ -1,6 +1,6 @@
 """Pretraining data module: curated, tokenized, packed and mixed text.
 
-It composes what the other files do: prepare, open shards, mix, batch.
+It only composes the other modules: prepare, open shards, mix, batch. What decides the data is in them.
 """
 
 from collections.abc import Sequence
@@ -33,29 +33,29 @@ from datamodules.tokenization.files import find_tokenizer, load_tokenizer, resto
 
 
 class PretrainingData(ResumableDataModule):
-    """Collects, cleans, tokenizes, packs and mixes text.
+    """Pretraining data: collected, curated, tokenized, packed and mixed text.
 
     Args:
-        folder: where prepared data is kept; reused when the inputs and settings are the same.
-        sources: name -> reader, cleaning steps and weight.
-        tokenizer: how the tokenizer is trained; or one that there is: a run, a tokenizer.model, a Hugging Face folder
-            or its tokenizer.json.
+        folder: folder of prepared data; reused when the inputs and settings are the same.
+        sources: name -> reader, curation steps and weight.
+        tokenizer: settings of training one; or an existing one: a run, a tokenizer.model, a Hugging Face folder or its
+            tokenizer.json.
         sequence_length: tokens in a training window.
         batch_size: windows in a micro-batch of one rank.
         batch_size_warmup: smaller batches at first; null for none.
         near_duplicates: near-duplicate removal over all sources; null for exact duplicates only.
-        steps: rules and rewrites applied to every source, after its own.
-        url_duplicates: of documents from one URL only the newest is kept; null keeps all.
-        repeated_lines: cuts lines that many documents of a source share; null keeps them.
-        repeated_spans: cuts spans of words that occurred before; null keeps them.
-        personal_data: masks personal data in what is kept; null keeps it.
-        engine: what cleaning runs on, the cores of this machine (native) or a Ray cluster (ray); the result is the
-            same.
-        chunk_megabytes: input files cleaned together, and text held in memory at a time.
+        steps: filters and transforms applied to every source, after its own.
+        url_duplicates: URL deduplication, which keeps the newest document of a URL; null keeps all.
+        repeated_lines: line-level deduplication within a source; null for none.
+        repeated_spans: exact substring deduplication over all sources; null for none.
+        personal_data: personal data masking; null for none.
+        engine: execution engine of curation, the cores of this machine (native) or a Ray cluster (ray); the result is
+            the same.
+        chunk_megabytes: size of the input files curated together, and of the text in memory at a time.
         balance: a temperature in place of weights, and caps on epochs; null for the sources' weights alone.
-        validation_fraction: share of each source's bytes held out for validation.
-        validation_windows: windows of each source evaluated, evenly spread; null for all.
-        seed: of the split and of the data order.
+        validation_fraction: share of each source's bytes in the validation split.
+        validation_windows: windows of each source evaluated, evenly spaced; null for all.
+        seed: seed of the validation split and of the sample order.
         workers: processes that read ahead; 0 reads in the training process.
         verify: compare every shard with its checksum before training.
 
@@ -97,7 +97,7 @@ class PretrainingData(ResumableDataModule):
             raise InputError(f"seed={seed}: must lie between 0 and 2^63")
         if not sources:
             raise InputError("sources is empty: name at least one source of text")
-        # By name: the order in which YAML lists sources says nothing.
+        # By name: the order of sources in YAML has no meaning.
         self.folder, self.sources = Path(folder), dict(sorted(sources.items()))
         self.tokenizer_source: TokenizerSettings | Tokenizer
         if isinstance(tokenizer, str):
@@ -134,25 +134,25 @@ class PretrainingData(ResumableDataModule):
         return self.prepared
 
     def curate(self) -> Path:
-        """Folder of the clean documents, made if it is not there; nothing is tokenized."""
+        """Folder of the curated documents, made if it is not there; nothing is tokenized."""
         return prepare_documents(
             self.folder, self.sources, self.near_duplicates, self.validation_fraction, self.seed, self.curation
         )
 
     def explain(self, why: str) -> str:
-        """What became of a document, by its id or path, and why."""
+        """Explanation of why a document was kept or dropped, by its id or path."""
         stage = self.curate()
         return explain(stage, read_summary(stage), why)
 
     def examples(self, reason: str | None = None, samples: int = 3) -> str:
-        """What cleaning did, and a few documents of each reason, or of one."""
+        """Table of curation, and a few documents of each drop reason, or of one."""
         stage = self.curate()
         summary = read_summary(stage)
         shown = format_examples(stage, summary, reason, samples)
         return shown if reason else f"{format_table(summary)}{shown}"
 
     def summary(self) -> dict[str, Any]:
-        """What cleaning counted."""
+        """Counts of curation."""
         return self.run_stages().summary()
 
     def setup(self, stage: str) -> None:
@@ -179,16 +179,16 @@ class PretrainingData(ResumableDataModule):
         self.source_names = [name for name, source in validation.items() if len(source)]
         if not self.source_names:
             raise InputError(
-                f"validation_fraction={self.validation_fraction} holds no document out: every one is related to all "
-                "others or there is only one, raise it or add text"
+                f"validation_fraction={self.validation_fraction} leaves no validation document: every one is related "
+                "to all others or there is only one, raise it or add text"
             )
         self.validation_dataset = PackedWindows(validation, self.validation_order.locate, token_bytes, pad)
 
     def mix(self, history: list[dict[str, Any]]) -> None:
-        """Mix the samples that were consumed as they were, and those to come as the configuration asks.
+        """Set up the mixture: consumed samples as they were mixed, later ones as the configuration says.
 
         Args:
-            history: from a checkpoint, what was asked at which sample and the slots of each source that it came to.
+            history: from a checkpoint, by first sample: the settings of the mixture and the slots of each source.
         """
         weights, samples = {name: source.weight for name, source in self.sources.items()}, self.samples_of_run()
         settings = self.balance.settings(weights, samples)
@@ -206,7 +206,7 @@ class PretrainingData(ResumableDataModule):
         self.history = history
 
     def mixture_report(self) -> dict[str, dict[str, float]]:
-        """What was asked of each source and what the run reaches."""
+        """Requested and reached share of each source."""
         return mixture_report(self.mixture, self.wanted, self.sequence_length, self.samples_of_run())
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -214,22 +214,22 @@ class PretrainingData(ResumableDataModule):
         return self.loader(self.train_windows, self.training_batches())
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Every held-out window once; a batch holds one source."""
+        """Each validation window once; a batch holds one source."""
         batches = self.evaluation_batches(self.validation_order.samples_by_source())
         return self.loader(self.validation_dataset, batches)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out windows."""
+        """The validation windows."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out windows."""
+        """The validation windows."""
         return self.val_dataloader()
 
     def origins(self, samples: Sequence[int]) -> list[dict[str, Any]]:
-        """Of each sample its source, epoch and window, and the documents in it with their ids and paths.
+        """Source, epoch and window of each sample, and ids and paths of its documents.
 
-        Documents of a source that is tokens already have no path.
+        Documents of a pre-tokenized source have no path.
         """
         rows: list[dict[str, Any]] = []
         for sample in samples:
@@ -250,7 +250,7 @@ class PretrainingData(ResumableDataModule):
         ]
 
     def order(self) -> dict[str, Any]:
-        """The shards and how they are cut into windows; the mixture may change, and its history is kept."""
+        """Shards and window length; the mixture may change during a run, and its history is saved."""
         return {
             "shards": self.run_stages().shards.name,
             "sequence_length": self.sequence_length,
@@ -271,5 +271,5 @@ class PretrainingData(ResumableDataModule):
         self.train_windows.locate = self.mixture.locate
 
     def tokenizer_of(self, checkpoint: dict[str, Any]) -> Tokenizer:
-        """The tokenizer a checkpoint was trained with, whatever has become of the data."""
+        """The tokenizer a checkpoint was trained with, also where the data is gone."""
         return restore(bytes(checkpoint[DATA_STATE]["tokenizer"].tolist()))

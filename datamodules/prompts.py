@@ -1,7 +1,7 @@
 """Prompt data module: prompts with their rows, for reinforcement learning.
 
-A batch is lists of token ids, not a padded tensor: what is generated together, in which order and how it is laid out is
-the engine's business. The row goes along whole, because what an answer is checked against is known to the reward alone.
+A batch is lists of token ids, not a padded tensor: the rollout engine decides what is generated together and in which
+layout. Rows come along whole, because the reward alone knows which of their keys it needs.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from common.constants import SPLITS
 from common.errors import InputError
 from datamodules.conversation_data import ConversationDataModule
-from datamodules.conversations.example_store import SPLITS, Example, Examples
+from datamodules.conversations.example_store import Example, Examples
 from datamodules.conversations.row_formats import Unusable, opening, question
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.samplers import EpochOrder, StepBatch
@@ -86,7 +87,7 @@ class PromptData(ConversationDataModule):
         self.counted_batches = 0
 
     def settings(self) -> dict[str, Any]:
-        """The longest prompt."""
+        """Tokens of the longest prompt."""
         return {"max_prompt_tokens": self.max_prompt_tokens}
 
     def convert(self, row: Row) -> Example:
@@ -106,7 +107,7 @@ class PromptData(ConversationDataModule):
         self.validation_dataset = PromptBatches(self.examples["validation"])
 
     def every_row(self) -> Iterator[Row]:
-        """The rows of all prompts, so that a reward can refuse one before training."""
+        """Rows of all prompts, so that a reward can refuse one before training."""
         for split in SPLITS:
             examples = self.examples[split]
             yield from map(examples.row, range(len(examples)))
@@ -116,16 +117,16 @@ class PromptData(ConversationDataModule):
         return self.batch_loader(self.train_prompts, self.training_keys())
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Every held-out prompt once."""
+        """Each validation prompt once."""
         prompts = min(len(self.validation_dataset), self.validation_prompts or len(self.validation_dataset))
         return self.batch_loader(self.validation_dataset, self.evaluation_keys(prompts))
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out prompts."""
+        """The validation prompts."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out prompts."""
+        """The validation prompts."""
         return self.val_dataloader()
 
     # The position

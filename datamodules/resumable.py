@@ -58,7 +58,7 @@ class ResumableDataModule(lightning.LightningDataModule):
     Args:
         batch_size: windows in a micro-batch of one rank.
         workers: processes that read ahead; 0 reads in the training process.
-        batch_size_warmup: smaller batches at first; null for none.
+        batch_size_warmup: batch-size warm-up; null for none.
     """
 
     def __init__(self, batch_size: int, workers: int, batch_size_warmup: BatchSizeWarmup | None = None) -> None:
@@ -98,7 +98,7 @@ class ResumableDataModule(lightning.LightningDataModule):
         return (shares["rank"], shares["num_replicas"]) if shares else (0, 1)
 
     def order(self) -> dict[str, Any]:
-        """What the order of samples depends on; a checkpoint is continued with the same."""
+        """Settings that the order of samples depends on; a checkpoint continues with the same ones only."""
         return {}
 
     def position(self) -> int:
@@ -112,14 +112,14 @@ class ResumableDataModule(lightning.LightningDataModule):
         return self.position_at(self.trainer.max_steps)
 
     def position_at(self, step: int) -> int:
-        """First sample number not yet consumed when `step` optimizer steps are completed, in this start or an earlier.
+        """First sample number not consumed after `step` optimizer steps, in this start of the run or an earlier one.
 
         Args:
-            step: at least 0.
+            step: optimizer step, at least 0.
 
         Raises:
-            InputError: for a step before the checkpoint that this run continues, where that does not say what came
-                before it.
+            InputError: for a step before the checkpoint that this run continues, where the checkpoint does not hold the
+                batch sizes before it.
         """
         if step < self.counted_steps:
             segment = self._segment_of(step)
@@ -128,7 +128,7 @@ class ResumableDataModule(lightning.LightningDataModule):
         return self.skipped.after(self.consumed_samples, samples)
 
     def samples_of_step(self, step: int) -> list[int]:
-        """Samples of the whole optimizer step that made `step` of them complete, over all ranks."""
+        """Samples of optimizer step number `step`, counted from 1, over all ranks."""
         earlier = step <= self.counted_steps
         samples = self._segment_of(step - 1).samples_per_step if earlier else self._samples_in(step - 1)
         return self.skipped.take(self.position_at(step - 1), samples)
@@ -147,7 +147,7 @@ class ResumableDataModule(lightning.LightningDataModule):
         return found[-1]
 
     def _segments_up_to(self, step: int) -> list[BatchSizeSegment]:
-        """What earlier starts counted and what this one did."""
+        """Segments of earlier starts of the run and of this one."""
         found, first, sample = list(self.segments), self.counted_steps, self.consumed_samples
         for samples, steps in itertools.groupby(map(self._samples_in, range(first, step))):
             found.append(BatchSizeSegment(first, sample, samples))
@@ -156,7 +156,7 @@ class ResumableDataModule(lightning.LightningDataModule):
         return found
 
     def origins(self, samples: Sequence[int]) -> list[dict[str, Any]]:
-        """What each sample is made of, for people: at least its number."""
+        """Origin of each sample, for people: at least its number."""
         return [{"sample": sample} for sample in samples]
 
     def batch_size_of(self, step: int) -> int:
@@ -165,7 +165,7 @@ class ResumableDataModule(lightning.LightningDataModule):
         return self.batch_size if warmup is None else warmup.size(step, self.batch_size)
 
     def batch_sizes(self) -> list[int]:
-        """Every size a micro-batch has in training."""
+        """Micro-batch sizes that occur in training."""
         warmup = self.batch_size_warmup
         return [self.batch_size] if warmup is None else warmup.sizes(self.batch_size)
 
@@ -191,7 +191,7 @@ class ResumableDataModule(lightning.LightningDataModule):
         return [batch + [PADDING] * (self.batch_size - len(batch)) for batch in batches[rank::ranks]]
 
     def training_keys(self) -> StepBatchSampler:
-        """The same batches, each with the samples of its step."""
+        """Training batches, each with the samples of its step."""
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         return StepBatchSampler(self.training_batches(), self.batch_size * self.ranks()[1] * accumulated)
 
@@ -229,17 +229,16 @@ class ResumableDataModule(lightning.LightningDataModule):
         """Continue where the checkpoint stopped.
 
         Raises:
-            InputError: when the data is no longer what the checkpoint was trained on, or what it says is left out is
-                no stretch of samples.
+            InputError: when the data is not that of the checkpoint, or its skipped samples are no ranges.
         """
         saved, mine = state_dict.get("order", {}), self.order()
         differing = [f"{key} {saved.get(key)} -> {mine[key]}" for key in mine if saved.get(key) != mine[key]]
         if differing:
             raise InputError(
                 f"the checkpoint was trained on other data ({'; '.join(differing)}): restore the inputs and settings, "
-                "or train anew with another trainer.default_root_dir"
+                "or train from the beginning with another trainer.default_root_dir"
             )
-        # What was found to be bad since the checkpoint stays left out.
+        # Samples skipped since the checkpoint was written stay skipped.
         for first, stop in SkippedSamples(state_dict.get("skipped", ())).ranges:
             self.skipped.add(first, stop)
         self.consumed_samples = state_dict["consumed_samples"]

@@ -1,7 +1,7 @@
 """SFT data module: conversations packed into rows, for supervised fine-tuning.
 
-Rows are packed once, over the whole data set, and shuffled as rows each epoch: examples that share a row always do. In
-return a row's number says what is in it, and every step knows how many tokens all ranks learn from together.
+Rows are packed once, over the whole data set, and shuffled as rows each epoch, so examples that share a row always do.
+In return a row's number determines its content, and every step knows the number of trained tokens over all ranks.
 """
 
 from typing import Any
@@ -99,7 +99,7 @@ class SFTData(ConversationDataModule):
         self.sequence_length, self.validation_rows = sequence_length, validation_rows
 
     def settings(self) -> dict[str, Any]:
-        """The longest conversation."""
+        """Tokens of the longest conversation."""
         return {"sequence_length": self.sequence_length}
 
     def convert(self, row: Row) -> Example:
@@ -125,14 +125,14 @@ class SFTData(ConversationDataModule):
         return self.batch_loader(self.train_rows, self.training_keys())
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Every held-out row once."""
+        """Each validation row once."""
         rows = min(len(self.validation_dataset), self.validation_rows or len(self.validation_dataset))
         return self.batch_loader(self.validation_dataset, self.evaluation_keys(rows))
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out rows."""
+        """The validation rows."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out rows."""
+        """The validation rows."""
         return self.val_dataloader()

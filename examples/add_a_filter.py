@@ -19,6 +19,8 @@ class Exclamations(Filter):
         max_exclamation_share: largest share of characters that are exclamation marks.
     """
 
+    summary = "share of exclamation marks"
+
     def __init__(self, max_exclamation_share: float = 0.01) -> None:
         self.max_exclamation_share = max_exclamation_share
 
@@ -28,7 +30,7 @@ class Exclamations(Filter):
         without = length(replace(text, "!", "")).cast(DataType.float64())
         return {"exclamation_share": (characters - without) / characters}
 
-    def limits(self) -> dict[str, Threshold]:
+    def thresholds(self) -> dict[str, Threshold]:
         """`shouting`."""
         return {"shouting": Threshold("exclamation_share", ">", self.max_exclamation_share)}
 

@@ -25,7 +25,7 @@ def clean(folder: str, output: str) -> Path:
         near_duplicates=NearDuplicates(),
         validation_fraction=0.1,
     )
-    documents = data.clean()
+    documents = data.curate()
     print(data.examples(samples=1))
     return documents
 

@@ -10,11 +10,11 @@ Shape suffixes: B batch, T time, C model width, H query heads, K key/value heads
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask
 
 from models.attention_kernels.cpu import blockwise_attention
 from models.attention_kernels.flex import attend_blocks, document_block_mask
@@ -22,6 +22,9 @@ from models.attention_kernels.packed_documents import PackedDocuments, changes
 from models.config import DecoderConfig
 from models.kv_cache import KVCache
 from models.layers import RMSNorm, rotary_angles, rotate
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 def positions_in_documents(document_ids_BT: Tensor, branch_ids_BT: Tensor | None = None) -> Tensor:
@@ -74,7 +77,7 @@ class AttentionPattern:
 
     angles: tuple[Tensor, Tensor]
     documents: PackedDocuments | None = None
-    blocks: BlockMask | None = None
+    blocks: "BlockMask | None" = None
     window: int | None = None
     bias: Tensor | None = None
 
@@ -136,8 +139,8 @@ class Attention(nn.Module):
         self.wv = nn.Linear(config.width, keys, bias=bias)
         self.wo = nn.Linear(queries, config.width, bias=False)
         if config.query_key_norm:
-            self.q_norm = RMSNorm(config.head_width, config.norm_epsilon)
-            self.k_norm = RMSNorm(config.head_width, config.norm_epsilon)
+            self.q_norm = RMSNorm.of(config, config.head_width)
+            self.k_norm = RMSNorm.of(config, config.head_width)
         self.has_norms = config.query_key_norm
 
     def forward(self, x_BTC: Tensor, pattern: AttentionPattern, cache: KVCache | None = None, layer: int = 0) -> Tensor:

@@ -26,9 +26,9 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention_norm = RMSNorm.of(config, config.width)
         self.attention = Attention(config)
-        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.feed_forward_norm = RMSNorm.of(config, config.width)
         self.feed_forward = (
             SwiGLU(config.width, config.feed_forward_width) if config.experts is None else SparseFeedForward(config)
         )
@@ -53,7 +53,7 @@ class Decoder(nn.Module):
         self.config = config
         self.tok_embeddings = nn.Embedding(config.vocabulary_size, config.width)
         self.layers = nn.ModuleDict({str(index): DecoderBlock(config) for index in range(config.layers)})
-        self.norm = RMSNorm(config.width, config.norm_epsilon)
+        self.norm = RMSNorm.of(config, config.width)
         self.output = OutputHead(config.width, 1 if config.scalar_output else config.vocabulary_size)
         if config.tied_embeddings:
             self.output.weight = self.tok_embeddings.weight

@@ -28,6 +28,11 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
         self.weight = nn.Parameter(torch.ones(width))
 
+    @classmethod
+    def of(cls, config: DecoderConfig, width: int) -> "RMSNorm":
+        """Norm of a decoder's family."""
+        return cls(width, config.norm_epsilon)
+
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
 

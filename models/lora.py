@@ -1,4 +1,4 @@
-"""Low-rank adaptation (Hu et al. 2021): a frozen matrix plus a trained product of two thin ones.
+"""LoRA, low-rank adaptation (Hu et al. 2021): a frozen matrix plus a trained product of two thin ones.
 
 A LoRA layer is a `Linear` with two more parameters, so that the matrix keeps its name in every checkpoint; a wrapper
 around the layer would rename it. With the adapter off the layer is that of the initial model, which a preference loss

@@ -1,11 +1,11 @@
-"""Pipeline parallelism under the Trainer's ordinary loop: stages of layers on an outer mesh axis, by torch's schedules.
+"""PipelineParallelStrategy: pipeline parallelism (PP) by torch's schedules; FSDP2, HSDP and TP in a stage.
 
-The LightningModule's step stays what it is. Its one call `forward(batch, head)` is taken over here: a schedule runs
-forward and backward of all micro-batches at once, and the loss handed back is a node of autograd whose backward gives
-each parameter the gradient that the schedule already made. So Lightning may zero gradients between step and backward,
-scale the loss and call every hook, as for any model. Accumulated batches are folded into one schedule: a bubble is
-paid once a step, not once a batch. Stages know the shapes they exchange beforehand, because torch's way of finding
-out runs the model once more and throws gradients away.
+The Trainer's loop and the LightningModule's step stay as they are. The step's one call `forward(batch, head)` is taken
+over here: a schedule runs forward and backward of all micro-batches at once, and the loss handed back is a node of
+autograd whose backward gives each parameter the gradient that the schedule already made. So Lightning may zero
+gradients between step and backward, scale the loss and call every hook, as for any model. Accumulated batches are
+folded into one schedule: a bubble is paid once a step, not once a batch. Stages know the shapes they exchange
+beforehand, because torch's way of finding out runs the model once more and throws gradients away.
 """
 
 import math
@@ -20,6 +20,7 @@ from torch.distributed import P2POp
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor import DTensor
 
+from common.contracts import BatchedData, DecoderModule, WholeBatchLoss, WindowedData
 from common.errors import InputError
 from strategies.parallel.gradient_norm import gradient_norm, settle_gradients
 from strategies.parallel.pipeline_stages import layer_costs, prune, split_layers, stage_view
@@ -30,7 +31,7 @@ from strategies.tensor_parallel import TensorParallelStrategy
 Batch = dict[str, Any]
 HeadFunction = Callable[[Tensor, Batch], Tensor]
 Watch = Callable[[str], AbstractContextManager[None]]
-"""Told when a `schedule` runs and, within it, each `action`: whoever keeps time can say what waiting was for."""
+"""Context entered while a `schedule` runs and, within it, each `action`: so that waiting time has a reason."""
 
 
 def _unwatched(part: str) -> AbstractContextManager[None]:
@@ -38,14 +39,16 @@ def _unwatched(part: str) -> AbstractContextManager[None]:
 
 
 class PipelineParallelStrategy(TensorParallelStrategy):
-    """Spreads a model over the mesh (pp, dp_replicate, dp_shard, tp).
+    """Pipeline-parallel strategy: stages of layers over `pp`, and within a stage all that TensorParallelStrategy does.
+
+    Without a pipeline (one process, DDP, FSDP2, HSDP) the default is `strategies.TensorParallelStrategy`.
 
     Args:
         pipeline_parallel_size: processes in a row, each with its stages of the layers.
         schedule: gpipe (Huang et al. 2019), 1f1b (Narayanan et al. 2019, PipeDream-Flush), interleaved_1f1b
             (Narayanan et al. 2021), interleaved_zero_bubble and zbv (Qi et al. 2024, 2024b).
-        microbatches: pieces that each batch of the data is cut into; accumulated batches add up.
-        stages_per_rank: stages a process holds; null takes 1, or 2 for the schedules that interleave.
+        microbatches: micro-batches that each batch of the data is cut into; accumulated batches add up.
+        stages_per_rank: stages per rank; null takes the smallest number that the schedule runs, 1 or 2.
         further: arguments of `TensorParallelStrategy`.
 
     Raises:
@@ -61,13 +64,13 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         **further: Any,
     ) -> None:
         super().__init__(**further)
-        self.asked["pp"] = pipeline_parallel_size
+        self.requested["pp"] = pipeline_parallel_size
         self.schedule, self.microbatches = find_schedule(schedule), microbatches
         self.stages_per_rank = self.schedule.stages_per_rank(stages_per_rank)
         self._waiting: list[Batch] = []
         self._schedules: dict[Any, Any] = {}
         self._views: list[nn.Module] = []
-        self._pieces: list[Batch] = []
+        self._microbatches: list[Batch] = []
         self._head: HeadFunction | None = None
         self.watch: Watch = _unwatched
 
@@ -82,23 +85,25 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         """Refuse what no schedule can run."""
         if self.microbatches < 1:
             raise InputError(f"microbatches={self.microbatches}: must be at least 1")
-        size = self.asked["pp"]
+        size = self.requested["pp"]
         if isinstance(size, int) and size < 2:
             raise InputError(
                 f"pipeline_parallel_size={size}: a pipeline needs at least 2 processes in a row, without one take "
                 "strategies.TensorParallelStrategy"
             )
-        if getattr(trainer.lightning_module, "whole_rows", False):
+        module, data = trainer.lightning_module, trainer.datamodule
+        config = module.config if isinstance(module, DecoderModule) else None
+        if isinstance(module, WholeBatchLoss) and module.whole_rows:
             raise InputError(
-                f"{type(trainer.lightning_module).__name__} in a pipeline: its loss needs all pairs of a batch in one "
+                f"{type(module).__name__} in a pipeline: its loss needs all pairs of a batch in one "
                 "row, which a pipeline cannot cut; take strategies.TensorParallelStrategy"
             )
-        if getattr(getattr(trainer.lightning_module, "config", None), "experts", None) is not None:
+        if config is not None and config.experts is not None:
             raise InputError(
                 "decoder.experts in a pipeline: the loss that balances them is known to one stage only; take "
                 "TensorParallelStrategy with data_parallel_shard_size"
             )
-        if getattr(getattr(trainer.lightning_module, "config", None), "lora", None) is not None:
+        if config is not None and config.lora is not None:
             raise InputError(
                 "model.init_args.lora in a pipeline: stages wait for gradients that frozen matrices do not send; take "
                 "strategies.TensorParallelStrategy"
@@ -106,7 +111,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         super().preflight(trainer)
         self.schedule.check_stages_per_rank(self.stages_per_rank)
         self.schedule.check_backward(self.compile_backend, self.float8, self.activation_checkpointing)
-        batches = trainer.datamodule.batch_sizes() if hasattr(trainer.datamodule, "batch_sizes") else []
+        batches = data.batch_sizes() if isinstance(data, BatchedData) else []
         for batch in batches:
             if batch % self.microbatches:
                 common = math.gcd(*batches)
@@ -115,9 +120,8 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                     f"microbatches={self.microbatches} does not divide batch_size={batch}: choose one of {fits}"
                 )
         self.schedule.check_microbatches(self.microbatches, trainer.accumulate_grad_batches, self.sizes.pp, self.stages)
-        layers = getattr(getattr(trainer.lightning_module, "config", None), "layers", None)
-        if layers is not None and layers < self.stages:
-            raise InputError(f"layers={layers}: fewer than the {self.stages} pipeline stages, use fewer stages")
+        if config is not None and config.layers < self.stages:
+            raise InputError(f"layers={config.layers}: fewer than the {self.stages} pipeline stages, use fewer stages")
 
     def owner(self, stage: int) -> int:
         """Rank along `pp` that holds a stage."""
@@ -142,7 +146,8 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 f"{type(module).__name__} holds {len(self.parallelizable_models())} models: a pipeline runs one, take "
                 "strategies.TensorParallelStrategy"
             )
-        sequence_length = getattr(module.trainer.datamodule, "sequence_length", 1)
+        data = module.trainer.datamodule
+        sequence_length = data.sequence_length if isinstance(data, WindowedData) else 1
         ranges = split_layers(layer_costs(model.config, sequence_length), self.stages)
         self.tied = model.output.weight is model.tok_embeddings.weight
         prefix = next(name for name, child in module.named_modules() if child is model)
@@ -174,7 +179,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
     # Steps
 
     def forward(self, batch: Batch, head: HeadFunction) -> Tensor:
-        """What `LightningModule.forward(batch, head)` is in a pipeline.
+        """`LightningModule.forward(batch, head)` of a pipeline.
 
         Returns:
             The same on all ranks of the pipeline. While batches are accumulated, zero; then the sum over all of them.
@@ -189,26 +194,26 @@ class PipelineParallelStrategy(TensorParallelStrategy):
 
     def train(self, batches: list[Batch], head: HeadFunction) -> Tensor:
         """Forward and backward of all batches by the schedule; the gradients wait in the loss for its `backward`."""
-        self._pieces = [piece for batch in batches for piece in cut(batch, self.microbatches)]
+        self._microbatches = [part for batch in batches for part in split_microbatches(batch, self.microbatches)]
         self._head = head
         parameters = [parameter for _, parameter in self.named_parameters()]
         for parameter in parameters:
             parameter.grad = None
         tokens = torch.cat([batch["tokens"] for batch in batches])
         documents = torch.cat([batch["document_ids"] for batch in batches])
-        schedule = self._schedule(len(self._pieces), tokens.shape[0] // len(self._pieces), tokens.shape[1])
+        schedule = self._schedule(len(self._microbatches), tokens.shape[0] // len(self._microbatches), tokens.shape[1])
         losses: list[Tensor] = []
         with torch.autocast(self.root_device.type, enabled=False), self.watch("schedule"):
             schedule.step(
                 *([tokens] if 0 in self.my_stages else []),
-                target=torch.arange(len(self._pieces)),
+                target=torch.arange(len(self._microbatches)),
                 losses=losses,
                 return_outputs=False,
                 document_ids_BT=documents,
             )
         loss = torch.zeros((), device=self.root_device)
         if losses:
-            loss += torch.stack([piece.detach() for piece in losses]).sum()
+            loss += torch.stack([part.detach() for part in losses]).sum()
         # Zeros elsewhere: the last stage is not on the last rank in every schedule.
         torch.distributed.all_reduce(loss, group=self.group)
         settle_gradients(parameters)
@@ -222,7 +227,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
     def _microbatch_loss(self, hidden: Tensor, index: Tensor) -> Tensor:
         assert self._head is not None
         with self.precision_plugin.forward_context():
-            return self._head(hidden, self._pieces[int(index)])
+            return self._head(hidden, self._microbatches[int(index)])
 
     def _schedule(self, count: int, rows: int, length: int) -> Any:
         """The schedule over `count` micro-batches of [rows, length], made once."""
@@ -248,7 +253,7 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                 for name in ("forward_one_chunk", "backward_one_chunk", "backward_weight_one_chunk"):
                     setattr(each, name, self._as_action(getattr(each, name)))
             chosen = stages[0] if self.schedule.has_one_stage else stages
-            # Losses are shares of the whole batch already: nothing is to be divided by the number of pieces.
+            # Losses are shares of the whole batch already: nothing is divided by the number of micro-batches.
             self._schedules[key] = self.schedule.torch_class(
                 chosen, count, loss_fn=self._microbatch_loss, scale_grads=False
             )
@@ -284,14 +289,14 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         mine += theirs
 
     def evaluate(self, batch: Batch, head: HeadFunction) -> Tensor:
-        """Pieces of the batch pass through the stages one after the other, and every rank gets the result."""
-        pieces = cut(batch, self.microbatches)
-        inputs: dict[int, list[Tensor]] = {0: [piece["tokens"] for piece in pieces]}
+        """Micro-batches pass through the stages one after the other, and every rank gets the result."""
+        microbatches = split_microbatches(batch, self.microbatches)
+        inputs: dict[int, list[Tensor]] = {0: [part["tokens"] for part in microbatches]}
         sends: list[Any] = []
         results: list[Tensor] = []
-        rows, length = pieces[0]["tokens"].shape
+        rows, length = microbatches[0]["tokens"].shape
         for stage, view in zip(self.my_stages, self._views, strict=True):
-            for number, piece in enumerate(pieces):
+            for number, part in enumerate(microbatches):
                 if stage in inputs:
                     given = inputs[stage][number]
                 else:
@@ -299,10 +304,10 @@ class PipelineParallelStrategy(TensorParallelStrategy):
                         rows, length // self.sizes.tp, self.width, dtype=self.dtype, device=self.root_device
                     )
                     torch.distributed.recv(given, group=self.group, group_src=self.owner(stage - 1))
-                hidden = view(given, document_ids_BT=piece["document_ids"])
+                hidden = view(given, document_ids_BT=part["document_ids"])
                 if stage == self.stages - 1:
                     with self.precision_plugin.forward_context():
-                        results.append(head(hidden, piece))
+                        results.append(head(hidden, part))
                 elif self.owner(stage + 1) == self.owner(stage):
                     inputs.setdefault(stage + 1, []).append(hidden)
                 else:
@@ -341,13 +346,13 @@ class PipelineParallelStrategy(TensorParallelStrategy):
         return gradient_norm(parameters, self.sizes, self.root_device)
 
 
-def cut(batch: Batch, pieces: int) -> list[Batch]:
-    """A batch in equal pieces by rows; what has no rows (names, counts) goes to each whole."""
-    rows = batch["tokens"].shape[0] // pieces
+def split_microbatches(batch: Batch, count: int) -> list[Batch]:
+    """Micro-batches of equal numbers of rows; what has no rows (names, counts) goes whole to each."""
+    rows = batch["tokens"].shape[0] // count
     return [
         {
             key: value[i * rows : (i + 1) * rows] if isinstance(value, Tensor) and value.ndim else value
             for key, value in batch.items()
         }
-        for i in range(pieces)
+        for i in range(count)
     ]

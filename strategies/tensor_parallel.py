@@ -1,10 +1,10 @@
-"""One strategy for every layout without a pipeline: one process, DDP, FSDP2, HSDP, tensor parallelism, their products.
+"""TensorParallelStrategy, the default for one process, DDP, FSDP2 (FSDP), HSDP and tensor parallelism (TP).
 
 It spreads any LightningModule whose models follow the name contract (`tok_embeddings`, `layers.<i>`, `norm`, `output`)
 and that can `materialize(part, device)` a part of itself. The order is fixed and every step is optional: cut (tensor
 parallelism), checkpoint activations, compile, then allocate and shard block by block, so that no process ever holds
 more than its shards and one block. Built on Lightning's ModelParallelStrategy for the launcher, the process group and
-the precision plugins; what it knows of meshes and checkpoints is replaced.
+the precision plugins; its meshes and checkpoints are replaced.
 """
 
 import atexit
@@ -22,6 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from common.contracts import DecoderModule, ParallelizableModel, Preflight, WindowedData
 from common.errors import InputError
 from models.decoder import Decoder
 from models.weights.sharded_folder import (
@@ -51,7 +52,10 @@ def leave_process_group() -> None:
 
 
 class TensorParallelStrategy(ModelParallelStrategy):
-    """Spreads a model over the mesh (dp_replicate, dp_shard, tp).
+    """Default strategy: one process, DDP, FSDP2 (FSDP), HSDP, tensor parallelism (TP), and their products.
+
+    The model is spread over the mesh (dp_replicate, dp_shard, tp). Which of them it is follows from three sizes: shards
+    of 1 and several replicas are DDP, several shards are FSDP2, both are HSDP.
 
     Args:
         tensor_parallel_size: processes that share each matrix product, best within one machine.
@@ -62,7 +66,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
         activation_checkpointing: what the backward pass computes again: none, selective (all but products), full.
         compile_backend: backend of `torch.compile` for each block, "inductor" for speed; null runs eagerly.
         float8: matrix products of the blocks in 8-bit floating point, see `strategies.parallel.float8`.
-        asynchronous_checkpoints: write checkpoints while training goes on, at the price of a copy in memory.
+        asynchronous_checkpoints: write checkpoints while training continues, at the price of a copy in memory.
         process_group_backend: null takes nccl on GPUs and gloo on CPUs.
         timeout_seconds: how long a collective may wait for another rank.
 
@@ -84,7 +88,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
         timeout_seconds: int = 1800,
     ) -> None:
         super().__init__(1, 1, True, process_group_backend, timedelta(seconds=timeout_seconds))
-        self.asked = {
+        self.requested = {
             "pp": 1,
             "dp_replicate": data_parallel_replicate_size,
             "dp_shard": data_parallel_shard_size,
@@ -113,7 +117,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
                     f"trainer.devices x trainer.num_nodes = {configured}, but {started} processes were started: make "
                     "them equal"
                 )
-        self.sizes = resolve_sizes(configured, **cast(dict[str, Any], self.asked))
+        self.sizes = resolve_sizes(configured, **cast(dict[str, Any], self.requested))
         if self.compile_backend is not None and self.sizes.tp > 1:
             raise InputError(
                 f"compile_backend={self.compile_backend} with tensor_parallel_size={self.sizes.tp}: the gradients of "
@@ -126,18 +130,18 @@ class TensorParallelStrategy(ModelParallelStrategy):
                 "would differ; set one of them to its default"
             )
         module, data = trainer.lightning_module, trainer.datamodule
-        if hasattr(module, "preflight"):
+        if isinstance(module, Preflight):
             module.preflight(trainer)
-        config = getattr(module, "config", None)
-        if config is not None and self.sizes.tp > 1:
-            check_divisible(config, getattr(data, "sequence_length", None), self.sizes)
+        if isinstance(module, DecoderModule) and module.config is not None and self.sizes.tp > 1:
+            length = data.sequence_length if isinstance(data, WindowedData) else None
+            check_divisible(module.config, length, self.sizes)
 
     def setup_environment(self) -> None:
         """Join the process group and make the mesh."""
         assert self.lightning_module is not None
         self.preflight(self.lightning_module.trainer)
         if self.sizes.world == 1 and not torch.distributed.is_initialized():
-            # A process alone has nobody to meet: without a port there is none that another run could have taken.
+            # A single process needs no rendezvous, and so no port that another run could have taken.
             store = torch.distributed.HashStore()
             torch.distributed.init_process_group(
                 self._get_process_group_backend(), store=store, rank=0, world_size=1, timeout=self._timeout
@@ -148,19 +152,19 @@ class TensorParallelStrategy(ModelParallelStrategy):
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
-        """Which share of the samples this process sees: peers along tp and pp see the same."""
+        """Share of the samples of this process: peers along tp and pp see the same."""
         rank = self.sizes.data_parallel_rank(self.global_rank)
         return {"num_replicas": self.sizes.data_parallel, "rank": rank}
 
     @property
     def is_model_parallel_leader(self) -> bool:
-        """Whether this process is the one that speaks for all that see the same samples."""
+        """True on the first of the processes that see the same samples."""
         mesh = self.device_mesh
         return all(mesh.get_local_rank(axis) == 0 for axis in ("pp", "cp", "tp"))
 
     @property
     def holds_whole_model(self) -> bool:
-        """Whether one process can run the model by itself."""
+        """True where one process can run the model by itself."""
         return self.sizes.pp * self.sizes.dp_shard * self.sizes.tp == 1
 
     # Model
@@ -190,7 +194,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
     def parallelizable_models(self) -> list[nn.Module]:
         """The models within the LightningModule that follow the name contract."""
         assert self.lightning_module is not None
-        found = [m for m in self.lightning_module.modules() if all(hasattr(m, name) for name in CONTRACT)]
+        found = [module for module in self.lightning_module.modules() if isinstance(module, ParallelizableModel)]
         if not found:
             raise InputError(
                 f"{type(self.lightning_module).__name__} holds no model with the sub-modules {', '.join(CONTRACT)}: "
@@ -212,7 +216,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
             checkpoint_activations(block, self.activation_checkpointing)
             if self.compile_backend is not None:
                 compile_block(block, self.compile_backend)
-            # A pipeline runs each block once a micro-batch: gathering its weights anew each time would cost too much.
+            # A pipeline runs each block once a micro-batch: gathering its weights each time would cost too much.
             self.allocate_and_shard(block, reshard_after_forward=self.sizes.pp == 1)
         for root in self.roots(model):
             # The loss reads the output matrix after the root's forward.
@@ -247,7 +251,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
                 root.set_requires_gradient_sync(True)
 
     def on_validation_end(self) -> None:
-        """Evaluation, and sampling after it, leave gathered weights behind, which training would go on with."""
+        """Evaluation, and sampling after it, leave gathered weights behind, which training would continue with."""
         self.release_gathered_weights()
 
     def on_test_end(self) -> None:
@@ -283,7 +287,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
         yield from self.lightning_module.named_parameters()
 
     def owned_parameters(self) -> dict[str, nn.Parameter]:
-        """One parameter a name."""
+        """Parameters by name, one per name."""
         owned: dict[str, nn.Parameter] = {}
         for name, parameter in self.named_parameters():
             owned.setdefault(name, parameter)
@@ -368,6 +372,6 @@ class TensorParallelStrategy(ModelParallelStrategy):
         """Done in `load_checkpoint`."""
 
     def teardown(self) -> None:
-        """Finish the checkpoint under way, then let go of the processes."""
+        """Finish the checkpoint in progress, then leave the process group."""
         self.saver.wait()
         super().teardown()

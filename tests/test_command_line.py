@@ -186,7 +186,7 @@ def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, ba
 def test_a_checkpoint_is_validated_beside_the_callbacks_of_the_quickstart(
     base_run: Path, configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    callbacks = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text(encoding="utf-8"))["trainer"]["callbacks"]
+    callbacks = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text(encoding="utf-8"))["trainer"]["callbacks+"]
     assert "callbacks.Goodput" in [callback["class_path"] for callback in callbacks]
     trained = yaml.safe_load((base_run / "config.yaml").read_text(encoding="utf-8"))
     shape = trained["model"]["init_args"]["decoder"]

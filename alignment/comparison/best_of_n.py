@@ -1,6 +1,6 @@
-"""The best of several answers: what a reward can give without any training, and data to train on (rejection sampling).
+"""Best-of-n sampling and rejection sampling: what a reward gives without training.
 
-Costs n answers a prompt each time it is asked; its divergence from the policy is known without a sample, so that it is
+It costs n responses per prompt at every use; its KL divergence from the policy is known without a sample, so that it is
 the yardstick for how much reward a nat should buy (Gao et al. 2022; Touvron et al. 2023, Llama 2, section 3.2.3).
 """
 
@@ -23,13 +23,13 @@ from models.inference.sampling import Sampling
 
 @dataclass(frozen=True)
 class Best:
-    """The best answer to each prompt.
+    """The best response to each prompt.
 
     Attributes:
-        answers: one a prompt.
-        scores: float32 [prompts], of these answers.
-        mean: float32 [prompts], of all answers that were drawn to each prompt.
-        divergence: bound in nats on how far the best answers' distribution is from the policy's.
+        responses: one per prompt.
+        scores: float32 [prompts], of these responses.
+        mean: float32 [prompts], of all responses that were drawn to each prompt.
+        kl: upper bound in nats on how far the best responses' distribution is from the policy's.
     """
 
     responses: list[Response]
@@ -39,13 +39,13 @@ class Best:
 
 
 def best_of_n(scores_A: Tensor, n: int) -> Tensor:
-    """Places of the best of every n neighboring answers, the first of equals, int64 [prompts].
+    """Places of the best of every n neighboring responses, the first of equals, int64 [prompts].
 
     Raises:
-        InputError: where the answers are no multiple of n.
+        InputError: where the responses are no multiple of n.
     """
     if n < 1 or len(scores_A) % n:
-        raise InputError(f"n={n}: {len(scores_A)} answers are no multiple of it, draw n to each prompt")
+        raise InputError(f"n={n}: {len(scores_A)} responses are no multiple of it, draw n to each prompt")
     by_prompt = scores_A.view(-1, n)
     is_best = (by_prompt == by_prompt.amax(1, keepdim=True)).int()
     return is_best.argmax(1) + torch.arange(len(by_prompt), device=scores_A.device) * n
@@ -64,14 +64,14 @@ def rejection_sampling(
     sampling: Sampling,
     stop: Collection[int],
 ) -> Best:
-    """Draw n answers to every prompt and keep the one that the reward likes best.
+    """Draw n responses to every prompt and keep the one that the reward likes best.
 
     Args:
         engine, policy: who decodes, and with which weights.
         reward: prepared.
         prompts, rows: token ids, and the row of data behind each.
-        tokenizer: decodes answers for the reward.
-        n: answers to each prompt.
+        tokenizer: decodes responses for the reward.
+        n: responses to each prompt.
         max_new_tokens, sampling, stop: see `models.inference.generation.generate`.
 
     Raises:

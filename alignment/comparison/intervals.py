@@ -1,7 +1,7 @@
-"""How sure a comparison of models is: win rates and means with their intervals.
+"""Confidence intervals of model comparisons: win rates and means over prompts.
 
-Models answer the same prompts, so that what a prompt is worth cancels; the unit that counts is the prompt, however many
-answers it got. Intervals are of the prompts drawn, not of the training runs, which differ by more.
+Models respond to the same prompts, so that the difficulty of a prompt cancels; the unit that counts is the prompt,
+however many responses it got. Intervals are of the prompts drawn, not of the training runs, which differ by more.
 """
 
 from typing import NamedTuple
@@ -22,10 +22,10 @@ class Interval(NamedTuple):
 
 
 def wins(scores_PS: Tensor, other_PS: Tensor) -> Tensor:
-    """Share of pairs of answers to each prompt in which the first model's scores higher; a tie is half a win.
+    """Share of pairs of responses to each prompt in which the first model's scores higher; a tie is half a win.
 
     Args:
-        scores_PS, other_PS: scores of S answers to each of P prompts; the numbers of answers may differ.
+        scores_PS, other_PS: scores of S responses to each of P prompts; the numbers of responses may differ.
 
     Returns:
         Float64 [P].

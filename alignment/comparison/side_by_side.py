@@ -1,9 +1,9 @@
-"""Answers of several models to the same prompts: how far each model is from one of them, and who wins.
+"""Side-by-side comparison of models on the same prompts: KL divergence from one of them, and win rates.
 
-Prompts and answers are computed packed, end to end in one row, as in training; both models of a divergence see the very
-text that one of them sampled.
+Prompts and responses are computed packed, end to end in one row, as in training; both models of a KL divergence see the
+very text that one of them sampled.
 
-Shape suffixes: A answers, P prompts, S answers to a prompt, N tokens of answers, T time.
+Shape suffixes: A responses, P prompts, S responses to a prompt, N tokens of responses, T time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,14 +69,14 @@ def kl_estimates(
 
 @dataclass
 class SideBySide:
-    """What is known of every model's answers.
+    """Responses, scores and KL divergences of every model.
 
     Attributes:
         reference: name of the model the others are held against.
-        answers: by model, `samples` for each prompt.
+        responses: by model, `samples` for each prompt.
         scores: by judge and model, [A].
-        divergences: by model, see `kl`.
-        samples: answers to a prompt.
+        KL divergences: by model, see `kl`.
+        samples: responses to a prompt.
     """
 
     reference: str
@@ -94,13 +94,13 @@ class SideBySide:
         return bootstrap(self.by_prompt(values_A.double()).mean(1))
 
     def win_rate(self, judge: str, name: str, other: str) -> Interval:
-        """How often a model's answer scores higher than another's to the same prompt."""
+        """Win rate of a model's responses over another's to the same prompts."""
         scores = self.scores[judge]
         return wilson(wins(self.by_prompt(scores[name]), self.by_prompt(scores[other])))
 
     def of_model(self, name: str) -> dict[str, Any]:
-        """The numbers of one model, each with its interval; with several answers to a prompt also what the best of them
-        by the first judge are worth, and the bound on how far those are from the model.
+        """The numbers of one model, each with its interval; with several responses to a prompt also what the best of
+        them by the first judge are worth, and the bound on how far those are from the model.
         """
         responses = self.responses[name]
         exact, sampled = self.kl[name]

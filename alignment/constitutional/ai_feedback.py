@@ -1,4 +1,4 @@
-"""Pairs of answers, and how sure a model is which one keeps a principle better: preferences without people.
+"""AI feedback (RLAIF): preference pairs with soft labels from a judge's choice probabilities.
 
 The feedback of Bai et al. 2022, "Constitutional AI", section 4.1: a multiple-choice question, and the normalized
 probabilities of (A) and (B) as a soft label. Models like one letter better than the other, so every pair is shown in
@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from alignment.constitutional.constitution import BETTER, WORSE, Constitution, Principle
-from alignment.constitutional.judge import Messages
 from alignment.constitutional.llm_calls import AnnotationStage, LLMCall, PromptRecord, RecordedCalls, kept, provenance
+from common.constants import Messages
 from common.errors import InputError
 
 LETTERS = ("(A)", "(B)")
@@ -24,20 +24,20 @@ SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 
 
 class ComparisonPrompt(NamedTuple):
-    """One showing of a pair."""
+    """Comparison of a pair in one order."""
 
     sample: PromptRecord
     principle: Principle
     turned: bool
-    """Whether the first answer is shown as (B)."""
+    """Whether the first response is shown as (B)."""
 
     def purpose(self, what: str) -> str:
-        """What it is asked for, as a name."""
+        """Name of the request's purpose."""
         return f"{what} {self.principle.name} {'BA' if self.turned else 'AB'}"
 
 
 def ask_comparison(prompt: Messages, responses: Sequence[str], question: str, turned: bool, thinking: bool) -> Messages:
-    """The conversation and both answers as one question."""
+    """The conversation and both responses as one question."""
     said = "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {turn['content']}" for turn in prompt)
     first, second = reversed(responses) if turned else responses
     text = (
@@ -48,7 +48,7 @@ def ask_comparison(prompt: Messages, responses: Sequence[str], question: str, tu
 
 
 def ask_decision(asked: Messages, reasoning: str) -> Messages:
-    """The same gone on from a chain of thought to the decision."""
+    """Conversation continued from a chain of thought to the request for a decision."""
     return [*asked, {"role": "assistant", "content": reasoning}, {"role": "user", "content": DECIDE}]
 
 
@@ -58,7 +58,7 @@ def examples_name(turned: bool, thinking: bool) -> str:
 
 
 def worked_comparisons(constitution: Constitution, turned: bool, thinking: bool) -> Messages:
-    """The worked examples as a conversation; the better answer is (A) and (B) in turn, when turned (B) and (A)."""
+    """The worked examples as a conversation; the better response is (A) and (B) in turn, when turned (B) and (A)."""
     messages: Messages = []
     for number, example in enumerate(constitution.comparisons):
         is_second = turned ^ (number % 2 == 1)
@@ -73,18 +73,18 @@ def worked_comparisons(constitution: Constitution, turned: bool, thinking: bool)
 
 
 def log_odds_of_first(log_probabilities: Sequence[float], turned: bool) -> float:
-    """log p / (1 - p) that the first answer is better, of the letters' log-probabilities."""
+    """log p / (1 - p) that the first response is better, of the letters' log-probabilities."""
     first, second = reversed(log_probabilities) if turned else log_probabilities
     return first - second
 
 
 def soft_label(log_odds: Sequence[Sequence[float]], clamp: float | None) -> float:
-    """Probability that the first answer is better.
+    """Probability that the first response is better.
 
     Log-odds of both orders are averaged, then the probabilities of all principles, as an ensemble of judges.
 
     Args:
-        log_odds: of the first answer, for each principle in both orders.
+        log_odds: of the first response, for each principle in both orders.
         clamp: the probability is held between 1 - clamp and clamp; None leaves it.
     """
     probability = sum(sigmoid(sum(orders) / len(orders)) for orders in log_odds) / len(log_odds)
@@ -104,7 +104,7 @@ class Preferences(AnnotationStage):
         principles_per_pair: different ones each pair is judged by; the paper takes one at random.
         chain_of_thought: let the judge reason before it decides; its word is then nearly certain whatever it says, so
             that labels are clamped.
-        clamp: largest probability of a label after reasoning; 0.6, and so 0.4 for the other answer, is the paper's.
+        clamp: largest probability of a label after reasoning; 0.6, and so 0.4 for the other response, is the paper's.
 
     Raises:
         InputError: for a number of principles or a probability that cannot be.
@@ -135,17 +135,17 @@ class Preferences(AnnotationStage):
         }
 
     def make(
-        self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
+        self, samples: Sequence[PromptRecord], constitution: Constitution, llm: RecordedCalls
     ) -> list[dict[str, Any]]:
-        """Answer every prompt twice with the model `generator`; let `judge` say which answer is better.
+        """Respond to every prompt twice with the model `generator`; let `judge` say which response is better.
 
         Returns:
             A record a sample: `sample`, `dropped`, `prompt`, `responses`, `probability` (that the first is better),
-            `judgments` (`principle`, `log_odds` of the first answer in both orders, `position_bias`, by how much (A)
+            `judgments` (`principle`, `log_odds` of the first response in both orders, `position_bias`, by how much (A)
             is liked for being (A)), `calls`.
         """
         asking = kept(samples)
-        both = interview.complete(
+        both = llm.complete(
             "generator",
             [LLMCall(sample, f"response {number}", sample.prompt) for sample in asking for number in (1, 2)],
         )
@@ -159,12 +159,12 @@ class Preferences(AnnotationStage):
         askings = [
             ComparisonPrompt(sample, principle, turned)
             for sample in kept(samples)
-            for principle in constitution.draw(interview.seed, sample.number, "comparison", self.principles_per_pair)
+            for principle in constitution.draw(llm.seed, sample.number, "comparison", self.principles_per_pair)
             for turned in (False, True)
         ]
         log_odds: dict[int, dict[str, list[float]]] = {sample.number: {} for sample in samples}
-        asked = self._reasoned(askings, responses, interview)
-        verdicts = interview.choose(
+        asked = self._reasoned(askings, responses, llm)
+        verdicts = llm.choose(
             "judge",
             [
                 LLMCall(a.sample, a.purpose("comparison"), messages, examples_name(a.turned, self.chain_of_thought))
@@ -179,7 +179,7 @@ class Preferences(AnnotationStage):
         return [self._record(sample, responses.get(sample.number, []), log_odds[sample.number]) for sample in samples]
 
     def _reasoned(
-        self, askings: list[ComparisonPrompt], responses: dict[int, list[str]], interview: RecordedCalls
+        self, askings: list[ComparisonPrompt], responses: dict[int, list[str]], llm: RecordedCalls
     ) -> list[tuple[ComparisonPrompt, Messages]]:
         """What is asked of each pair up to the letter, with the judge's reasoning where it is to reason."""
         thinking = self.chain_of_thought
@@ -189,7 +189,7 @@ class Preferences(AnnotationStage):
         ]
         if not thinking:
             return asked
-        reasonings = interview.complete(
+        reasonings = llm.complete(
             "judge",
             [
                 LLMCall(a.sample, a.purpose("reasoning"), messages, examples_name(a.turned, thinking))
@@ -213,7 +213,7 @@ class Preferences(AnnotationStage):
         return sample.record(responses=responses, probability=label, judgments=judgments)
 
     def rows(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The pair of a record, the likelier answer chosen, with the principles it was judged by."""
+        """The pair of a record, the likelier response chosen, with the principles it was judged by."""
         if record["dropped"]:
             return
         probability = record["probability"]
@@ -224,7 +224,7 @@ class Preferences(AnnotationStage):
         yield row | provenance(record)
 
     def describe(self, records: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """How sure labels are, how much (A) is liked for being (A), and for how many judgments that decides."""
+        """Mean label, position bias, and the share of judgments that the position decides."""
         labels: list[float] = []
         judgments: list[dict[str, Any]] = []
         for record in records:

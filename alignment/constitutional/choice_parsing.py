@@ -1,4 +1,4 @@
-"""Which letter an endpoint answered with, and how sure it was: from the tokens that it serves, or from votes."""
+"""Choice parsing: verdicts A or B from an endpoint's log-probabilities, or from votes."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from alignment.constitutional.judge import ChoiceLogProbs, Completion
 
 
 class Place(NamedTuple):
-    """A token of an answer as an endpoint serves it."""
+    """A token of a response as an endpoint serves it."""
 
     drawn: str
     likeliest: list[tuple[str, float]]
@@ -24,7 +24,7 @@ def letter_log_probabilities(places: Sequence[Place], letters: Sequence[str]) ->
     model's own.
 
     Args:
-        places: of the answer's tokens.
+        places: of the response's tokens.
         letters: without parentheses.
 
     Returns:
@@ -46,7 +46,7 @@ def _bare(token: str) -> str:
 
 
 def chat_places(served: dict[str, Any]) -> list[Place]:
-    """Of `logprobs` as chat completions serve them."""
+    """Tokens of `logprobs` as chat completions serve them."""
     return [
         Place(place["token"], _finite((entry["token"], entry["logprob"]) for entry in place.get("top_logprobs") or []))
         for place in served.get("content") or []
@@ -54,7 +54,7 @@ def chat_places(served: dict[str, Any]) -> list[Place]:
 
 
 def completion_places(served: dict[str, Any]) -> list[Place]:
-    """Of `logprobs` as plain completions serve them."""
+    """Tokens of `logprobs` as plain completions serve them."""
     columns = served.get("tokens") or [], served.get("top_logprobs") or []
     return [Place(token, _finite((likeliest or {}).items())) for token, likeliest in zip(*columns, strict=False)]
 
@@ -79,7 +79,7 @@ def count_votes(ballots: Sequence[Completion], letters: Sequence[str]) -> Choice
 
 
 def letter_of(text: str, letters: Sequence[str]) -> str | None:
-    """The letter that an answer gives: in parentheses, or first without a word behind it ("A good ..."), or last."""
+    """The letter that a response gives: in parentheses, or first without a word behind it ("A good ..."), or last."""
     either = "|".join(map(re.escape, letters))
     forms = (rf"\(({either})\)", rf"^\W*({either})\b(?!\s\w)", rf"\b({either})\W*$")
     return next((found[1] for form in forms if (found := re.search(form, text))), None)

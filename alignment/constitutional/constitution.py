@@ -1,4 +1,4 @@
-"""A constitution: the principles by which a model criticizes, revises and compares answers, read from YAML.
+"""Constitution: the principles by which a model critiques, revises and compares responses, read from YAML.
 
 All that is asked of a model in words stands in that file, so that another constitution is another file and no code;
 what is fixed here is only the shape. Bai et al. 2022, "Constitutional AI: Harmlessness from AI Feedback", sections 3.1
@@ -16,7 +16,7 @@ import yaml
 from common.errors import InputError
 
 BETTER, WORSE = "{better}", "{worse}"
-"""In the reasoning of a worked comparison: replaced by the letters that the two answers have where it is shown."""
+"""In the reasoning of a worked comparison: replaced by the letters that the two responses have where it is shown."""
 
 Part = TypeVar("Part")
 
@@ -27,9 +27,9 @@ class Principle:
 
     Attributes:
         name: by which records and worked examples refer to it.
-        critique: request to say where an answer breaks it.
-        revision: request to write the answer anew without that.
-        comparison: question which of two answers keeps it better.
+        critique: request to say where a response breaks it.
+        revision: request to rewrite the response without that.
+        comparison: question which of two responses keeps it better.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Principle:
 
 @dataclass(frozen=True)
 class WorkedCritique:
-    """An answer, its critique and its revision, shown before the one that is asked for.
+    """A response, its critique and its revision, shown before the one that is asked for.
 
     Attributes:
         principle: name of the one it is about.
@@ -56,13 +56,13 @@ class WorkedCritique:
 
 @dataclass(frozen=True)
 class WorkedComparison:
-    """Two answers and which is better, shown before the ones that are asked about.
+    """Two responses and which is better, shown before the ones that are asked about.
 
     Attributes:
         principle: name of the one it is about.
         prompt: what both answer.
-        better, worse: the answers.
-        reasoning: why, shown where a chain of thought is asked for; names the answers `{better}` and `{worse}`.
+        better, worse: the responses.
+        reasoning: why, shown where a chain of thought is asked for; names the responses `{better}` and `{worse}`.
     """
 
     principle: str
@@ -97,9 +97,9 @@ class Constitution:
 
         return sorted(self.principles, key=place)[:count]
 
-    def with_examples(self, most: int | None) -> "Constitution":
-        """The same with at most so many worked examples of each kind."""
-        return replace(self, critiques=self.critiques[:most], comparisons=self.comparisons[:most])
+    def with_examples(self, max_examples: int | None) -> "Constitution":
+        """Constitution with at most `max_examples` worked examples of each kind."""
+        return replace(self, critiques=self.critiques[:max_examples], comparisons=self.comparisons[:max_examples])
 
 
 def read_constitution(path: str | Path) -> Constitution:
@@ -140,7 +140,7 @@ def read_constitution(path: str | Path) -> Constitution:
     for number, comparison in enumerate(comparisons):
         if BETTER not in comparison.reasoning or WORSE not in comparison.reasoning:
             raise InputError(
-                f"constitution={path}: comparisons[{number}].reasoning must name the answers {BETTER} and {WORSE}, "
+                f"constitution={path}: comparisons[{number}].reasoning must name the responses {BETTER} and {WORSE}, "
                 "letters would be wrong where they are shown the other way round"
             )
     return Constitution(principles, critiques, comparisons)

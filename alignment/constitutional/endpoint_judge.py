@@ -1,9 +1,9 @@
-"""A judge behind an OpenAI-compatible endpoint: OpenAI, vLLM, llama.cpp's server, and whoever speaks as they do.
+"""LLM judge behind an OpenAI-compatible endpoint: OpenAI, vLLM, llama.cpp's server and others of that protocol.
 
-Whether it answers the same twice is the server's business: each request names its seed, and answers that are not yet in
-the records are kept in a journal, so that what was paid for is not asked again after a kill. A letter's probability is
-read where the first token that is one of the letters was drawn, from the likeliest tokens there; where none are served,
-from votes.
+Whether it answers the same twice is the server's business: each request names its seed, and responses that are not yet
+in the records are kept in a journal, so that what was paid for is not asked again after a kill. A letter's probability
+is read where the first token that is one of the letters was drawn, from the likeliest tokens there; where none are
+served, from votes.
 """
 
 import json
@@ -28,19 +28,19 @@ from alignment.constitutional.judge import (
     ChoiceLogProbs,
     Completion,
     Judge,
-    Messages,
     OpenModel,
     Request,
     require_prices,
     require_sizes,
 )
+from common.constants import Messages
 from common.errors import InputError
 
 REFUSALS = re.compile(r"context_length_exceeded|content_filter|content_policy|maximum context length|max_model_len")
 """In the body of a refused request: it is this request that cannot be answered, not all of them."""
 
-LONGEST_VERDICT = 8
-"""Tokens of an answer in which a letter is looked for."""
+MAX_VERDICT_TOKENS = 8
+"""Tokens of a response in which a letter is looked for."""
 
 
 class EndpointJudge(Judge):
@@ -52,9 +52,9 @@ class EndpointJudge(Judge):
         api: `chat`, or `completions` for base models, which get the conversation as a transcript of Human and
             Assistant.
         api_key_variable: environment variable that holds the key; null where none is needed.
-        max_new_tokens: of an answer, at most.
+        max_new_tokens: of a response, at most.
         temperature, top_p: of the sampling.
-        stop: texts that end an answer; at most four are allowed by OpenAI.
+        stop: texts that end a response; at most four are allowed by OpenAI.
         votes: 0 reads letters' probabilities from log-probabilities; else the letter is asked for so many times, and
             its probability is (hits + 1) / (votes + options), Laplace's rule of succession.
         top_logprobs: likeliest tokens served with each token drawn; OpenAI allows 20 for chat, 5 for completions.
@@ -62,7 +62,7 @@ class EndpointJudge(Judge):
             servers that refuse it.
         concurrency: requests in flight.
         requests_per_minute: at most; null for any number.
-        timeout_seconds: for a connection, and for each piece of an answer.
+        timeout_seconds: for a connection, and for each piece of a response.
         retries: of a request that failed in a way that may pass: no connection, busy, limited, no JSON.
         first_wait_seconds, max_wait_seconds: between attempts, see `alignment.constitutional.http_client`.
         prompt_price, completion_price: of a million tokens, in any currency.
@@ -138,7 +138,7 @@ class EndpointJudge(Judge):
         self._journal = Journal(journal)
 
     def commit(self) -> None:
-        """All answers so far are in the records."""
+        """All responses so far are in the records."""
         self._journal.clear()
 
     @property
@@ -152,16 +152,16 @@ class EndpointJudge(Judge):
         return {name: getattr(self, name) for name in names} | self.settings
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """A text in answer to each request, in their order."""
+        """A text in response to each request, in their order."""
         return self._client.map(self._complete, requests)
 
     def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
-        """How likely each option's letter is as the answer to each request, in their order."""
+        """Log-probabilities of each option's letter as the response to each request, in their order."""
         letters = [re.sub(r"\W", "", option) for option in options]
         if not self.votes:
             return self._client.map(lambda request: self._choose(request, letters), requests)
         ballots = [Request(r.messages, r.number ^ vote) for r in requests for vote in range(self.votes)]
-        completions = self._client.map(lambda request: self._complete(request, LONGEST_VERDICT), ballots)
+        completions = self._client.map(lambda request: self._complete(request, MAX_VERDICT_TOKENS), ballots)
         return [
             count_votes(completions[place : place + self.votes], letters)
             for place in range(0, len(completions), self.votes)
@@ -185,7 +185,7 @@ class EndpointJudge(Judge):
         chat = {"logprobs": True, "top_logprobs": self.top_logprobs}
         asked = chat if self.api == "chat" else {"logprobs": self.top_logprobs}
         try:
-            payload = self._ask(self._body(request, LONGEST_VERDICT) | {"temperature": 0.0} | asked)
+            payload = self._ask(self._body(request, MAX_VERDICT_TOKENS) | {"temperature": 0.0} | asked)
         except _UnanswerableError as refusal:
             return ChoiceLogProbs((), str(refusal))
         served = payload["choices"][0].get("logprobs") or {}
@@ -233,7 +233,7 @@ class _UnanswerableError(Exception):
 
 
 class Journal:
-    """Answers by their requests, on disk before anyone uses them, until they are in the records.
+    """Responses by their requests, on disk before anyone uses them, until they are in the records.
 
     Args:
         path: of JSON lines; a half line that a kill left is forgotten.
@@ -254,7 +254,7 @@ class Journal:
                 self._known[key] = payload
             except (ValueError, TypeError) as error:
                 raise InputError(
-                    f"{path}, line {len(self._known) + 1}: no answer of an endpoint, the file is damaged: delete it"
+                    f"{path}, line {len(self._known) + 1}: no response of an endpoint, the file is damaged: delete it"
                 ) from error
             whole += len(line)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -262,11 +262,11 @@ class Journal:
         self._file.truncate(whole)
 
     def get(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer to a request, if there was one."""
+        """The response to a request, if there was one."""
         return self._known.get(_key(body))
 
     def add(self, body: dict[str, Any], payload: dict[str, Any]) -> None:
-        """Keep an answer."""
+        """Keep a response."""
         with self._lock:
             self._known[_key(body)] = payload
             self._file.write(json.dumps([_key(body), payload]).encode() + b"\n")

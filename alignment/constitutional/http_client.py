@@ -1,9 +1,9 @@
-"""JSON posted to a server that may be busy, limited or gone for a while, from several threads.
+"""HTTP client for JSON with retries, backoff and rate limits, from several threads.
 
-Waiting times grow by powers of two and are drawn anew each time (full jitter: Brooker 2015, "Exponential backoff and
-jitter"), so that clients that failed together do not come back together. What a server asks for by `Retry-After` every
-thread waits for. Threads and not coroutines: the answers are needed all at once, and one thread a request in flight is
-cheap beside a model's seconds.
+Waiting times grow by powers of two and are drawn at random each time (full jitter: Brooker 2015, "Exponential backoff
+and jitter"), so that clients that failed together do not come back together. What a server asks for by `Retry-After`
+every thread waits for. Threads and not coroutines: the responses are needed all at once, and one thread a request in
+flight is cheap beside a model's seconds.
 """
 
 import random
@@ -37,7 +37,7 @@ class StoppedError(Exception):
 
 
 class Pacing:
-    """When the next request may start.
+    """Rate limit: start times of requests.
 
     Args:
         requests_per_minute: at most, evenly spread; None for any number.
@@ -50,7 +50,7 @@ class Pacing:
         self._next = self._not_before = 0.0
 
     def wait(self) -> None:
-        """Until it is this thread's turn; a pause that begins meanwhile costs it the turn."""
+        """Wait for this thread's turn; a pause that begins meanwhile costs it the turn."""
         while True:
             with self._lock:
                 start = max(self._next, self._not_before, time.monotonic())
@@ -82,7 +82,7 @@ class Client:
         headers: sent with every request.
         concurrency: requests in flight.
         requests_per_minute: see `Pacing`.
-        timeout_seconds: for a connection, and for each piece of an answer.
+        timeout_seconds: for a connection, and for each piece of a response.
         retries: further attempts of a request that failed in a way that may pass.
         first_wait_seconds: longest wait before the first of them; it doubles each time.
         max_wait_seconds: no wait is longer, and a server that asks for a longer one is given up.
@@ -109,7 +109,7 @@ class Client:
             base_url=url, headers=headers, timeout=timeout_seconds, limits=httpx.Limits(max_connections=concurrency)
         )
         self.url, self.concurrency, self.retries = url, concurrency, retries
-        self._first_wait, self._longest_wait = first_wait_seconds, max_wait_seconds
+        self._first_wait, self._max_wait = first_wait_seconds, max_wait_seconds
         self._stopped = threading.Event()
         self._pacing = Pacing(requests_per_minute, self._stopped)
         self._lock, self.attempts = threading.Lock(), 0
@@ -128,7 +128,7 @@ class Client:
             futures = [pool.submit(guarded, item) for item in items]
             try:
                 wait(futures)
-            except BaseException:  # an interrupt: nobody is to wait for retries
+            except BaseException:  # an interrupt ends the waiting for retries
                 self._stopped.set()
                 raise
         errors = [error for future in futures if (error := future.exception()) is not None]
@@ -138,7 +138,7 @@ class Client:
         return [future.result() for future in futures]
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The JSON object that answers a request.
+        """JSON object of the response to a request.
 
         Raises:
             RefusedError: for a status that no repetition changes.
@@ -147,7 +147,7 @@ class Client:
         problem = ""
         for attempt in range(self.retries + 1):
             if attempt:
-                longest = min(self._first_wait * 2 ** (attempt - 1), self._longest_wait)
+                longest = min(self._first_wait * 2 ** (attempt - 1), self._max_wait)
                 self._pacing.sleep(random.uniform(0, longest))
             self._pacing.wait()
             with self._lock:
@@ -166,11 +166,11 @@ class Client:
             try:
                 payload = response.json()
             except ValueError as error:
-                problem = f"no JSON in the answer ({error})"
+                problem = f"no JSON in the response ({error})"
                 continue
             if isinstance(payload, dict):
                 return payload
-            problem = "the answer is no JSON object"
+            problem = "the response is no JSON object"
         raise InputError(
             f"endpoint {self.url} failed {self.retries + 1} times ({problem}): what is recorded so far is kept, start "
             "again to go on"
@@ -178,10 +178,10 @@ class Client:
 
     def _respect(self, retry_after: str | None, problem: str) -> None:
         seconds = seconds_to_wait(retry_after)
-        if seconds > self._longest_wait:
+        if seconds > self._max_wait:
             raise InputError(
                 f"endpoint {self.url} asks to wait {seconds:.0f} s ({problem}), more than "
-                f"max_wait_seconds={self._longest_wait:g}: raise it, or start again later to go on"
+                f"max_wait_seconds={self._max_wait:g}: raise it, or start again later to go on"
             )
         self._pacing.pause(seconds)
 
@@ -198,7 +198,8 @@ def problem_of_url(url: str) -> str | None:
 
 
 def seconds_to_wait(retry_after: str | None) -> float:
-    """What a `Retry-After` header asks for, seconds or a date (RFC 9110, section 10.2.3); 0 where it says neither."""
+    """Seconds that a `Retry-After` header asks for, from seconds or a date (RFC 9110, section 10.2.3); 0 where it says
+    neither."""
     if retry_after is None:
         return 0.0
     try:

@@ -1,4 +1,4 @@
-"""Models that are asked: for a text that answers a conversation, or which of a few answers they hold likely.
+"""LLM judge: the interface of models that complete a conversation or choose between options, and the local one.
 
 One interface for a model of ours and for one behind an endpoint (`alignment.constitutional.endpoint_judge`), so that
 critiques and preferences do not care who is asked. A request carries the number of its draws, never a position in a
@@ -14,19 +14,17 @@ from typing import Any, Literal
 
 import torch
 
+from common.constants import Messages
 from common.errors import InputError
 from models.decoder import Decoder
 from models.inference.generation import generate
 from models.inference.likelihood import log_likelihoods
 from models.inference.sampling import Sampling
 
-Messages = list[dict[str, Any]]
-"""A conversation: dictionaries with `role` (system, user, assistant) and `content`, text."""
-
 
 @dataclass(frozen=True)
 class Request:
-    """One thing asked.
+    """Request to a model.
 
     Attributes:
         messages: end with what is to be answered.
@@ -39,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """A text in answer.
+    """Completion of a request.
 
     Attributes:
         text: without the stop token.
@@ -56,7 +54,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class ChoiceLogProbs:
-    """How likely each option is as the answer.
+    """Choice log-probabilities: how likely each option is as the response.
 
     Attributes:
         log_probabilities: in nats, one an option; empty where there is no verdict.
@@ -78,7 +76,7 @@ class LoadedModel:
         decoder: on the device where it computes.
         tokenizer: has `encode`, `decode`, `control_ids`, `eos` and `pad`.
         template: has `encode` and `encode_prompt`, of messages; raises InputError for what it cannot write down.
-        question_batches: makes batches for `models.inference.likelihood.log_likelihoods` of (context, answer) pairs.
+        question_batches: makes batches for `models.inference.likelihood.log_likelihoods` of (context, response) pairs.
         identity: changes with the weights, JSON-able.
     """
 
@@ -94,7 +92,7 @@ OpenModel = Callable[[str, str | None, torch.dtype], LoadedModel]
 
 
 class Judge(ABC):
-    """A model that is asked."""
+    """LLM judge: a model that completes conversations and chooses between options."""
 
     prompt_price: float = 0.0
     completion_price: float = 0.0
@@ -105,23 +103,23 @@ class Judge(ABC):
 
         Args:
             open_model: opens models of ours.
-            journal: file for answers that are not yet in the records, for those who pay for them.
+            journal: file for responses that are not yet in the records, for those who pay for them.
         """
 
     def commit(self) -> None:  # noqa: B027 (some need nothing)
-        """All answers so far are in the records: none will be asked for again."""
+        """All responses so far are in the records: none will be asked for again."""
 
     @abstractmethod
     def identity(self) -> Any:
-        """Which model answers and how, JSON-able, known once prepared: the same identity gives the same answers."""
+        """Identity of model and sampling, JSON-able, known once prepared; equal identities give equal responses."""
 
     @abstractmethod
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """A text in answer to each request, in their order."""
+        """A text in response to each request, in their order."""
 
     @abstractmethod
     def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
-        """How likely each option is as the whole answer to each request, in their order."""
+        """Log-probabilities of each option as the whole response to each request, in their order."""
 
 
 class DecoderJudge(Judge):
@@ -130,11 +128,11 @@ class DecoderJudge(Judge):
     Args:
         init_from: a run's folder, a checkpoint, a file that `convert` wrote, or a Hugging Face folder.
         chat_template: `chatml`, `plain`, `transcript` or a Jinja file; null takes the model's own, else ChatML.
-        max_new_tokens: of an answer, at most.
+        max_new_tokens: of a response, at most.
         max_prompt_tokens: longer conversations are refused, for a model has seen none; null refuses none.
         temperature, top_p: of the sampling; 1 and 1 are Bai et al.'s (2022).
-        stop: texts that end an answer, for models that go on with the other's turn; what follows is computed in vain.
-        slots: answers decoded together.
+        stop: texts that end a response, for models that go on with the other's turn; what follows is computed in vain.
+        slots: responses decoded together.
         batch_tokens: whose likelihood is computed at once.
         dtype: of the weights and of what is computed.
         prompt_price, completion_price: of a million tokens, in any currency, to lay beside an endpoint's.
@@ -182,7 +180,7 @@ class DecoderJudge(Judge):
         return {"weights": self.model.identity, "chat_template": self.model.template.source, **settings}
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """A text in answer to each request, in their order."""
+        """A text in response to each request, in their order."""
         prompts = [self._prompt(request) for request in requests]
         asked = {number: prompt for number, prompt in enumerate(prompts) if isinstance(prompt, list)}
         generated = generate(
@@ -204,7 +202,7 @@ class DecoderJudge(Judge):
         return completions
 
     def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
-        """How likely each option is as the beginning of the answer, in the tokens that the template makes of it.
+        """Log-probabilities of each option as the beginning of the response, in the template's tokens.
 
         What the options' tokens have in common at their beginning counts for neither.
         """
@@ -231,7 +229,7 @@ class DecoderJudge(Judge):
         ]
 
     def _prompt(self, request: Request) -> list[int] | str:
-        """Token ids up to where the answer begins, or why there are none."""
+        """Token ids up to where the response begins, or why there are none."""
         try:
             ids: list[int] = self.model.template.encode_prompt(request.messages)
         except InputError as refusal:
@@ -242,13 +240,13 @@ class DecoderJudge(Judge):
 
 
 def stop_tokens(tokenizer: Any, template: Any) -> set[int]:
-    """End of text, and whatever control token the template puts behind an answer."""
+    """End of text, and whatever control token the template puts behind a response."""
     control = set(tokenizer.control_ids().values())
     return {tokenizer.eos} | (control & set(response_tokens(template, "!", ())))
 
 
 def response_tokens(template: Any, text: str, stop: Collection[int]) -> list[int]:
-    """Token ids of an answer as the template writes it, the same whatever it answers, up to a stop token."""
+    """Token ids of a response as the template writes it, the same whatever it answers, up to a stop token."""
     talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
     _, response = template.encode(talk).prompt_and_answer()
     return list(takewhile(lambda token: token not in stop, response))
@@ -266,7 +264,7 @@ def require_sizes(sizes: dict[str, int], stop: Sequence[str] | None) -> None:
         if size < 1:
             raise InputError(f"{name}={size}: must be at least 1")
     if stop and not all(stop):
-        raise InputError("stop holds an empty text, which would end every answer at once: leave it out")
+        raise InputError("stop holds an empty text, which would end every response at once: leave it out")
 
 
 def require_prices(prompt: float, completion: float) -> None:

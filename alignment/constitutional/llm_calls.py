@@ -1,6 +1,6 @@
-"""Questions about many samples put to models together, and every one of them written down with its answer.
+"""LLM calls in batches for all samples of a stage, each recorded with its response.
 
-A sample that one answer is missing for is dropped under a reason, with all that was asked about it until then; the
+A sample that one response is missing for is dropped under a reason, with all that was asked about it until then; the
 others go on without it. What is asked is written out except for the worked examples in front, which are the same for
 all and are kept once, under a name.
 """
@@ -14,7 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import xxhash
 
 from alignment.constitutional.constitution import Constitution
-from alignment.constitutional.judge import Completion, Judge, Messages, Request
+from alignment.constitutional.judge import Completion, Judge, Request
+from common.constants import Messages
 
 
 @dataclass
@@ -25,7 +26,7 @@ class PromptRecord:
         number: of the row it came from.
         prompt: ends with what is to be answered.
         group: samples of one group never part between training and validation; None where the row does not say.
-        calls: all that models were asked about it, with their answers.
+        calls: all that models were asked about it, with their responses.
         dropped: why it is given up.
     """
 
@@ -36,14 +37,14 @@ class PromptRecord:
     dropped: str | None = None
 
     def record(self, **made: Any) -> dict[str, Any]:
-        """What is kept of it: what was made, if it was, and how."""
+        """Record of the sample: what was made of it, and by which calls."""
         head = {"sample": self.number, "dropped": self.dropped, "prompt": self.prompt}
         group = {} if self.group is None else {"group": self.group}
         return head | group | ({} if self.dropped else made) | {"calls": self.calls}
 
 
 class LLMCall(NamedTuple):
-    """Something asked about a sample."""
+    """LLM call about a sample."""
 
     sample: PromptRecord
     purpose: str
@@ -54,7 +55,7 @@ class LLMCall(NamedTuple):
 
 
 class RecordedCalls:
-    """Asks models.
+    """Recorded calls to models.
 
     Args:
         models: by the names they have in the records.
@@ -70,7 +71,7 @@ class RecordedCalls:
         self.seconds = dict.fromkeys(models, 0.0)
 
     def complete(self, model: str, questions: Sequence[LLMCall]) -> list[Completion]:
-        """A text in answer to each question, in their order; empty where the sample was dropped for want of one."""
+        """A text in response to each question, in their order; empty where the sample was dropped for want of one."""
         start = time.perf_counter()
         completions = self.models[model].complete([self._request(question) for question in questions])
         self.seconds[model] += time.perf_counter() - start
@@ -121,13 +122,13 @@ class RecordedCalls:
 
 
 class AnnotationStage(ABC):
-    """What is made of samples, and the rows that are learned from."""
+    """Annotation stage: records made of samples, and the rows that are learned from."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What records depend on, JSON-able."""
+        """Settings that records depend on, JSON-able."""
 
     @abstractmethod
     def examples(self, constitution: Constitution) -> dict[str, Messages]:
@@ -135,7 +136,7 @@ class AnnotationStage(ABC):
 
     @abstractmethod
     def make(
-        self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
+        self, samples: Sequence[PromptRecord], constitution: Constitution, llm: RecordedCalls
     ) -> list[dict[str, Any]]:
         """A record for each of the samples, which are computed together."""
 
@@ -145,14 +146,14 @@ class AnnotationStage(ABC):
 
     @abstractmethod
     def describe(self, records: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """What a reader wants to know of all records."""
+        """Summary numbers of all records."""
 
 
 def provenance(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row says of the record it comes from."""
+    """Provenance of a row: keys of the record it comes from."""
     return {name: record[name] for name in ("sample", "group", "models") if name in record}
 
 
 def kept(samples: Sequence[PromptRecord]) -> list[PromptRecord]:
-    """Those not dropped."""
+    """Samples that are not dropped."""
     return [sample for sample in samples if sample.dropped is None]

@@ -1,9 +1,9 @@
-"""Records of samples, appended as they are made, so that a kill costs the samples that were being made and no more.
+"""Record log: JSON lines appended batch by batch and synced, so that a kill costs one batch.
 
 One JSON line a sample, in the samples' order, whole batches at a time and on disk before the next begins. A stage that
-is started again cuts off what a kill left of a batch and makes it anew with the very same samples side by side, because
-the last digits of a sum depend on what is computed beside it: the file is then the same to the byte, wherever it was
-killed. What is measured of time is no part of it.
+is started again cuts off what a kill left of a batch and makes it again with the very same samples side by side,
+because the last digits of a sum depend on what is computed beside it: the file is then the same to the byte, wherever
+it was killed. What is measured of time is no part of it.
 """
 
 import filecmp
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from alignment.constitutional.judge import Judge
 from alignment.constitutional.llm_calls import PromptRecord, RecordedCalls
 from common.errors import InputError
+from common.files import append_synced, sync, write_bytes_atomically
 
 RECORDS, IDENTITY, SECONDS = "records.jsonl", "identity.json", "seconds.json"
 
@@ -55,7 +56,7 @@ class Records:
         """
         file = self.folder / IDENTITY
         if not file.exists():
-            write_whole(file, [json.dumps(identity, indent=1, ensure_ascii=False).encode()])
+            write_if_changed(file, [json.dumps(identity, indent=1, ensure_ascii=False).encode()])
         found, mine = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(identity))
         if differing := sorted(key for key in {*found, *mine} if found.get(key) != mine.get(key)):
             raise InputError(
@@ -74,7 +75,7 @@ class Records:
         samples: Sequence[PromptRecord],
         batch: int,
         make: Callable[[list[PromptRecord]], list[dict[str, Any]]],
-        interview: RecordedCalls,
+        llm: RecordedCalls,
         stage: str,
     ) -> None:
         """Make the records that are not there yet, with a progress bar.
@@ -83,7 +84,7 @@ class Records:
             samples: all there are to be, in order.
             batch: samples made together.
             make: their records.
-            interview: whose models are told what is recorded, and whose seconds are counted.
+            llm: calls to models, which commit what is recorded and whose seconds are counted.
             stage: name for the bar.
 
         Raises:
@@ -97,10 +98,10 @@ class Records:
                 append_synced(self.path, json_lines(made))
                 for sample in samples[start : start + batch]:
                     sample.calls = []  # in the records now
-                for model in {id(model): model for model in interview.models.values()}.values():
+                for model in {id(model): model for model in llm.models.values()}.values():
                     model.commit()
-                self.seconds = {name: before.get(name, 0.0) + seconds for name, seconds in interview.seconds.items()}
-                write_whole(self.folder / SECONDS, [json.dumps(self.seconds).encode()])
+                self.seconds = {name: before.get(name, 0.0) + seconds for name, seconds in llm.seconds.items()}
+                write_if_changed(self.folder / SECONDS, [json.dumps(self.seconds).encode()])
                 bar.update(len(made))
 
     def _repair(self, total: int, batch: int) -> int:
@@ -162,22 +163,12 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
-def append_synced(path: Path, content: bytes) -> None:
-    """Append, and wait until it is on disk."""
-    with path.open("ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file that is either as before or whole; one that says the same already is left alone, its time too."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.is_file() and filecmp.cmp(temporary, path, shallow=False):
-        temporary.unlink()
+def write_if_changed(path: Path, parts: Iterable[bytes]) -> None:
+    """Atomic write that leaves a file of the same content alone, its time too."""
+    new = path.with_name(f".{path.name}.new")
+    write_bytes_atomically(new, parts)
+    if path.is_file() and filecmp.cmp(new, path, shallow=False):
+        new.unlink()
     else:
-        temporary.rename(path)
+        new.replace(path)
+        sync(path.parent)

@@ -1,8 +1,8 @@
-"""Answers that a model criticizes and revises by the principles of a constitution, to be fine-tuned on.
+"""Critiques and revisions of responses by the principles of a constitution, for supervised fine-tuning.
 
-The supervised stage of Bai et al. 2022, "Constitutional AI", section 3.1: an answer, a critique of it by a principle
-drawn at random, a revision; the revision takes the answer's place in the next round, in a conversation that begins
-anew. In return for that, a critique never sees the ones before it, and prompts stay short.
+The supervised stage of Bai et al. 2022, "Constitutional AI", section 3.1: a response, a critique of it by a principle
+drawn at random, a revision; the revision takes the response's place in the next round, in a conversation of
+its own. In return for that, a critique never sees the ones before it, and prompts stay short.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from alignment.constitutional.constitution import Constitution
-from alignment.constitutional.judge import Messages
 from alignment.constitutional.llm_calls import AnnotationStage, LLMCall, PromptRecord, RecordedCalls, kept, provenance
+from common.constants import Messages
 from common.errors import InputError
 
 EXAMPLES = "critiques"
@@ -31,12 +31,12 @@ def worked_critiques(constitution: Constitution) -> Messages:
 
 
 def ask_critique(prompt: Messages, response: str, request: str) -> Messages:
-    """A conversation that ends with the request for a critique of the last answer."""
+    """A conversation that ends with the request for a critique of the last response."""
     return [*prompt, {"role": "assistant", "content": response}, {"role": "user", "content": request}]
 
 
 def ask_revision(asked: Messages, critique: str, request: str) -> Messages:
-    """The same gone on to the request for a revision."""
+    """Conversation continued to the request for a revision."""
     return [*asked, {"role": "assistant", "content": critique}, {"role": "user", "content": request}]
 
 
@@ -45,7 +45,7 @@ class Revisions(AnnotationStage):
     """Rows to fine-tune on: `prompt`, `response`.
 
     Args:
-        rounds: critiques of each answer, each with its revision; 4 as in the paper.
+        rounds: critiques of each response, each with its revision; 4 as in the paper.
         kept: rows from `all` revisions of a sample, as in the paper, or from the `last`.
         unfinished: what becomes of revisions that ran out of tokens, which would teach a model to stop in the middle.
 
@@ -63,7 +63,7 @@ class Revisions(AnnotationStage):
             raise InputError(f"revisions.rounds={self.rounds}: must be at least 1")
 
     def settings(self) -> dict[str, Any]:
-        """How often; what is kept changes rows, not records."""
+        """Number of rounds; `kept` changes rows, not records."""
         return {"rounds": self.rounds}
 
     def examples(self, constitution: Constitution) -> dict[str, Messages]:
@@ -71,16 +71,16 @@ class Revisions(AnnotationStage):
         return {EXAMPLES: worked_critiques(constitution)}
 
     def make(
-        self, samples: Sequence[PromptRecord], constitution: Constitution, interview: RecordedCalls
+        self, samples: Sequence[PromptRecord], constitution: Constitution, llm: RecordedCalls
     ) -> list[dict[str, Any]]:
-        """Answer every prompt with the model `generator`; let `judge` criticize and revise it, round after round.
+        """Respond to every prompt with the model `generator`; let `judge` criticize and revise it, round after round.
 
         Returns:
             A record a sample: `sample`, `dropped`, `prompt`, `response`, `rounds` (`principle`, `critique`,
             `revision`, `finish` of the latter), `calls`.
         """
         asking = kept(samples)
-        responses = interview.complete("generator", [LLMCall(sample, "response", sample.prompt) for sample in asking])
+        responses = llm.complete("generator", [LLMCall(sample, "response", sample.prompt) for sample in asking])
         first = {sample.number: response.text for sample, response in zip(asking, responses, strict=True)}
         rounds: dict[int, list[dict[str, str]]] = {sample.number: [] for sample in samples}
         for number in range(1, self.rounds + 1):
@@ -88,9 +88,9 @@ class Revisions(AnnotationStage):
             for sample in kept(samples):
                 earlier = rounds[sample.number]
                 response = earlier[-1]["revision"] if earlier else first[sample.number]
-                principle = constitution.draw(interview.seed, sample.number, f"round {number}")[0]
+                principle = constitution.draw(llm.seed, sample.number, f"round {number}")[0]
                 asked.append((sample, principle, ask_critique(sample.prompt, response, principle.critique)))
-            critiques = interview.complete(
+            critiques = llm.complete(
                 "judge", [LLMCall(sample, f"critique {number}", messages, EXAMPLES) for sample, _, messages in asked]
             )
             criticized = [
@@ -98,7 +98,7 @@ class Revisions(AnnotationStage):
                 for (sample, principle, messages), critique in zip(asked, critiques, strict=True)
                 if sample.dropped is None
             ]
-            revisions = interview.complete(
+            revisions = llm.complete(
                 "judge",
                 [LLMCall(sample, f"revision {number}", messages, EXAMPLES) for sample, *_, messages in criticized],
             )
@@ -120,7 +120,7 @@ class Revisions(AnnotationStage):
             yield row | provenance(record)
 
     def describe(self, records: Iterable[dict[str, Any]]) -> dict[str, float]:
-        """Shares of answers that were left as they were and of revisions that ran out of tokens; change of length."""
+        """Shares of responses that were left as they were and of revisions that ran out of tokens; change of length."""
         done = [record for record in records if not record["dropped"]]
         if not done:
             return {}

@@ -1,4 +1,4 @@
-"""How far a reward model's confidence can be trusted, and how much of it is length."""
+"""Calibration of a reward model: expected calibration error of its confidence, and the reliability curve."""
 
 from typing import Any
 

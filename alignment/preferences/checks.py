@@ -1,4 +1,4 @@
-"""Checks that preference policies, reward models and policy optimization share, each an error before training starts.
+"""Checks of settings shared by preference policies, reward models and policy optimization.
 
 They are functions of what they check and not methods of a common base: the three modules have little else in common.
 """

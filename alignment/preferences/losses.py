@@ -1,10 +1,11 @@
-"""Losses of preference learning: pure functions of log-probabilities, one class a loss, chosen by one YAML line.
+"""Preference losses (DPO, IPO, KTO, ORPO, SimPO, ...): pure functions of log-probabilities, one class each.
 
 Each is a callable with its published parameters and nothing else: where log-probabilities come from, what the
 reference is and how batches are laid out is the module's business. A new loss is a class of a few lines here, and a
 test that holds it against its closed form.
 
-All values are per pair, float, in nats: log pi(answer | prompt) summed over the answer's tokens, end of text included.
+All values are per pair, float, in nats: log pi(response | prompt) summed over the response's tokens, end of text
+    included.
 """
 
 import math
@@ -21,15 +22,15 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class Pairs:
-    """What a loss may look at, each [P].
+    """Inputs of a preference loss, each [P].
 
     Attributes:
         chosen, rejected: log-probabilities under the policy.
-        chosen_length, rejected_length: tokens of the answers.
+        chosen_length, rejected_length: tokens of the responses.
         reference_chosen, reference_rejected: log-probabilities under the reference, where there is one.
-        divergence: estimate of KL(policy || reference) from unrelated answers, a scalar without gradient, where it is
+        kl: estimate of KL(policy || reference) from unrelated responses, a scalar without gradient, where it is
             asked for.
-        probability: that chosen is the better answer; None where no label is in doubt.
+        probability: that chosen is the better response; None where no label is in doubt.
     """
 
     chosen: Tensor
@@ -42,7 +43,7 @@ class Pairs:
     probability: Tensor | None = None
 
     def flipped(self) -> "Pairs":
-        """The same answers with the other one preferred."""
+        """Pairs with the other response preferred."""
         return Pairs(
             self.rejected, self.chosen, self.rejected_length, self.chosen_length,
             self.reference_rejected, self.reference_chosen, self.kl,
@@ -50,19 +51,19 @@ class Pairs:
 
     @property
     def log_ratios(self) -> tuple[Tensor, Tensor]:
-        """log pi / pi_reference of the chosen and of the rejected answers."""
+        """log pi / pi_reference of the chosen and of the rejected responses."""
         assert self.reference_chosen is not None
         assert self.reference_rejected is not None
         return self.chosen - self.reference_chosen, self.rejected - self.reference_rejected
 
     @property
     def means(self) -> tuple[Tensor, Tensor]:
-        """Log-probability a token of the chosen and of the rejected answers."""
+        """Log-probability per token of the chosen and of the rejected responses."""
         return self.chosen / self.chosen_length, self.rejected / self.rejected_length
 
 
 class PreferenceLoss(ABC):
-    """A loss a pair, and the rewards it implies."""
+    """Loss of each pair, and the rewards it implies."""
 
     needs_reference: ClassVar[bool] = True
     needs_kl: ClassVar[bool] = False
@@ -73,7 +74,7 @@ class PreferenceLoss(ABC):
 
     @abstractmethod
     def rewards(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """Rewards of the chosen and of the rejected answers, [P] each: what the loss pulls apart."""
+        """Rewards of the chosen and of the rejected responses, [P] each: what the loss pulls apart."""
 
 
 @dataclass
@@ -165,7 +166,7 @@ class LengthNormalizedDPO(DPO):
 
 @dataclass
 class SimPO(PreferenceLoss):
-    """-log sigmoid(beta (m_chosen - m_rejected) - gamma), m the log-probability a token; no reference
+    """-log sigmoid(beta (m_chosen - m_rejected) - gamma), m the log-probability per token; no reference
     (Meng et al. 2024).
 
     Args:
@@ -183,7 +184,7 @@ class SimPO(PreferenceLoss):
             raise InputError(f"loss.gamma={self.gamma}: must be a number, not negative")
 
     def rewards(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """beta times the log-probability a token."""
+        """beta times the log-probability per token."""
         chosen, rejected = pairs.means
         return self.beta * chosen, self.beta * rejected
 
@@ -194,7 +195,7 @@ class SimPO(PreferenceLoss):
 
 @dataclass
 class ORPO(PreferenceLoss):
-    """Cross-entropy of the chosen answer plus weight times -log sigmoid(log odds ratio); no reference
+    """Cross-entropy of the chosen response plus weight times -log sigmoid(log odds ratio); no reference
     (Hong et al. 2024, eqs. 6 and 7).
 
     Args:
@@ -220,7 +221,7 @@ class ORPO(PreferenceLoss):
 
 @dataclass
 class KTO(DPO):
-    """Chosen and rejected answers each by themselves against a reference point z, the policy's divergence
+    """Chosen and rejected responses each by themselves against a reference point z, the policy's KL divergence
     (Ethayarajh et al. 2024): mean of w_c (1 - sigmoid(beta (r_chosen - z))) and w_r (1 - sigmoid(beta (z -
     r_rejected))).
 

@@ -1,4 +1,4 @@
-"""What is reported of scores over held-out pairs, the same for one reward model and for several as one."""
+"""Evaluation of reward scores on validation pairs, the same for one reward model and for an ensemble."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ DESCRIBED = ("scores/chosen", "scores/rejected", "scores/margin", "accuracy")
 
 
 def describe(chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
-    """What is watched, a value a pair; a tie is half a hit."""
+    """Metrics of each pair, [P]; a tie is half a hit."""
     hit = (chosen > rejected).float() + (chosen == rejected).float() / 2
     return dict(zip(DESCRIBED, (chosen, rejected, chosen - rejected, hit), strict=True))
 
@@ -26,7 +26,7 @@ class PairEvaluation(lightning.LightningModule):
     """Validation, test and prediction of a module that has `pair_scores` and `pair_losses`."""
 
     def pair_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scores of the chosen and of the rejected answers, [P] each."""
+        """Scores of the chosen and of the rejected responses, [P] each."""
         raise NotImplementedError
 
     def pair_losses(self, chosen: Tensor, rejected: Tensor, batch: Batch) -> Tensor:
@@ -34,7 +34,7 @@ class PairEvaluation(lightning.LightningModule):
         raise NotImplementedError
 
     def make_metrics(self) -> None:
-        """Over held-out pairs."""
+        """Over validation pairs."""
         self.calibration, self.length_bias = Calibration(), PearsonCorrCoef()
         self.means = nn.ModuleDict({name: MeanMetric() for name in ("loss", *DESCRIBED)})
 
@@ -74,7 +74,7 @@ class PairEvaluation(lightning.LightningModule):
         self.length_bias.reset()
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Scores of every pair, for whoever writes them down."""
+        """Scores of every pair, by column."""
         real = batch["example"] >= 0
         chosen, rejected = self.pair_scores(batch)
         return {

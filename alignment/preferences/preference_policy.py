@@ -1,7 +1,7 @@
-"""The policy of DPO and its family: the language model's module with a loss over pairs of answers.
+"""Preference policy: the LightningModule of DPO and its family, with a loss over pairs of responses.
 
-A batch is so many pairs in one row without padding; a prompt is computed once for both answers. The reference's
-log-probabilities are computed once before training, the cheapest and the default; on line by a second, frozen model; or
+A batch is a number of pairs in one row without padding; a prompt is computed once for both answers. The reference's
+log-probabilities are computed once before training, the cheapest and the default; online by a second, frozen model; or
 by the policy itself with its adapter off.
 """
 
@@ -26,7 +26,7 @@ Reference = Literal["precomputed", "online", "adapter_off"]
 
 
 class PreferencePolicy(LanguageModel):
-    """A language model that learns which of two answers is preferred, as far as the labels are sure of it.
+    """A language model that learns which of two responses is preferred, as far as the labels are sure of it.
 
     Args:
         loss: one of `alignment.preferences.losses`.
@@ -72,7 +72,7 @@ class PreferencePolicy(LanguageModel):
             cast(Any, self.trainer).datamodule.use_unrelated_answers()
 
     def make_metrics(self) -> None:
-        """Means over held-out pairs, by name."""
+        """Means over validation pairs, by name."""
 
     def configure_model(self) -> None:
         """The policy, and its reference where it is kept."""
@@ -110,7 +110,7 @@ class PreferencePolicy(LanguageModel):
         if self.reference_key and self._key_in_checkpoint and self.reference_key != self._key_in_checkpoint:
             raise InputError(
                 f"the checkpoint was trained against reference {self._key_in_checkpoint}, init_from and precision now "
-                f"give {self.reference_key}: restore them, or train anew with another trainer.default_root_dir"
+                f"give {self.reference_key}: restore them, or train again with another trainer.default_root_dir"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ class PreferencePolicy(LanguageModel):
     # Log-probabilities
 
     def response_log_probabilities(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """log pi(answer | prompt) of every answer of the batch, [A]."""
+        """log pi(response | prompt) of every response of the batch, [A]."""
         return self._sum_by_response(cast(Decoder, self.decoder), hidden, batch)
 
     def _sum_by_response(self, decoder: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
@@ -135,7 +135,7 @@ class PreferencePolicy(LanguageModel):
 
     @torch.no_grad()
     def reference_log_probabilities(self, batch: Batch) -> Tensor | None:
-        """The same under the reference, or None where the loss has none."""
+        """Log-probabilities under the reference, [A], or None where the loss has none."""
         if not self.preference_loss.needs_reference:
             return None
         if self.reference == "precomputed":
@@ -185,8 +185,8 @@ class PreferencePolicy(LanguageModel):
 
     @torch.no_grad()
     def describe(self, pairs: Pairs) -> dict[str, Tensor]:
-        """What is watched, a value a pair. Chosen answers are known to lose probability while rejected ones lose more:
-        both are here.
+        """Metrics of each pair, [P]. Chosen responses are known to lose probability while rejected ones lose
+        more: both are here.
         """
         chosen, rejected = self.preference_loss.rewards(pairs)
         described = {
@@ -238,7 +238,7 @@ class PreferencePolicy(LanguageModel):
         self.means.log_to(self, "test")
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Log-probabilities of every pair, for whoever writes them down."""
+        """Log-probabilities of every pair, by column."""
         each = len(batch["lengths"]) // len(batch["example"])
         real = batch["example"] >= 0
         policy = self(batch, self.response_log_probabilities).view(-1, each)[real]

@@ -1,8 +1,8 @@
-"""Several reward models as one, because a policy finds what a single one is wrong about.
+"""Reward-model ensemble: several reward models as one score.
 
-Members are runs that differ by their seeds. Scores of different models agree on a level only as far as the
-center_rewards term of training held them there: train members with it before taking their minimum. All members are in
-memory and each costs a forward pass.
+A policy finds what a single reward model is wrong about. Members are runs that differ by their seeds. Scores of
+different models agree on a level only as far as the center_rewards term of training held them there: train members with
+it before taking their minimum. All members are in memory and each costs a forward pass.
 """
 
 from typing import Any, Literal, cast
@@ -68,7 +68,7 @@ class RewardEnsemble(PairEvaluation):
         self.make_metrics()
 
     def make_metrics(self) -> None:
-        """Of the members together and apart."""
+        """Metrics of the members together and apart."""
         super().make_metrics()
         self.spread = MeanMetric()
         self.by_member = nn.ModuleList(MeanMetric() for _ in self.names)
@@ -91,7 +91,7 @@ class RewardEnsemble(PairEvaluation):
                 materialize(cast(Decoder, member), device, 0, part, stored)
 
     def scores(self, batch: Batch) -> Tensor:
-        """Score of every answer by every member, float32 [members, A]."""
+        """Score of every response by every member, float32 [members, A]."""
         rows = []
         for member in cast(nn.ModuleList, self.members):
             decoder = cast(Decoder, member)
@@ -100,7 +100,7 @@ class RewardEnsemble(PairEvaluation):
         return torch.stack(rows)
 
     def combined(self, scores_MA: Tensor) -> Tensor:
-        """One score of every answer, [A]."""
+        """One score of every response, [A]."""
         if self.combine == "minimum":
             return scores_MA.amin(0)
         if self.combine == "pessimistic":
@@ -108,7 +108,7 @@ class RewardEnsemble(PairEvaluation):
         return scores_MA.mean(0)
 
     def pair_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Combined scores of the chosen and of the rejected answers, [P] each."""
+        """Combined scores of the chosen and of the rejected responses, [P] each."""
         scores = self.scores(batch).unflatten(1, (len(batch["example"]), -1))
         real = batch["example"] >= 0
         margins = (scores[:, :, 0] - scores[:, :, 1])[:, real]

@@ -1,6 +1,6 @@
-"""The reward model: a decoder with one output, read where an answer ends, trained on which of two answers is better.
+"""Reward model: a decoder with one output, trained on preference pairs by the Bradley-Terry loss.
 
-A score is read at the answer's own last token, never at a fixed column, so that padding and packing cannot move it.
+A score is read at the response's own last token, never at a fixed column, so that padding and packing cannot move it.
 Only differences of scores are learned; a center_rewards term can hold their level near zero.
 """
 
@@ -21,7 +21,7 @@ from models.language_model import Batch, LanguageModel
 
 
 class RewardModel(PairEvaluation, LanguageModel):
-    """Scores answers; trained by Bradley and Terry's model of comparisons, on soft labels where the data has them.
+    """Scores responses; trained by Bradley and Terry's model of comparisons, on soft labels where the data has them.
 
     Args:
         decoder: shape of the model, that of `init_from` where one is given; its output becomes a single row.
@@ -73,7 +73,7 @@ class RewardModel(PairEvaluation, LanguageModel):
         return super().initial_weight(name)
 
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Score of every answer at its last token, float32 [A]."""
+        """Score of every response at its last token, float32 [A]."""
         return response_scores(cast(Decoder, self.decoder), hidden, batch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -89,7 +89,7 @@ class RewardModel(PairEvaluation, LanguageModel):
         return loss
 
     def pair_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scores of the chosen and of the rejected answers, [P] each."""
+        """Scores of the chosen and of the rejected responses, [P] each."""
         scores = self(batch, self.scores).view(len(batch["example"]), -1)
         return scores[:, 0], scores[:, 1]
 

@@ -1,11 +1,11 @@
-"""How much better each token was than expected: pure functions of rewards, and one class an estimator, chosen in YAML.
+"""Generalized, group-relative, leave-one-out and batch-normalized advantage estimation: pure functions of rewards.
 
-An estimator sees a reward a token and the values of a critic where it asks for one; whether a divergence was taken off
-those rewards, and what is done with the advantages, is not its business. Statistics over a batch are over all tokens of
-all ranks, by token and never rank by rank: callers hand in how sums are added up.
+An estimator gets a reward per token, and the values of a critic where it needs one; whether a KL penalty was subtracted
+from those rewards, and what is done with the advantages, is not its business. Statistics over a batch are over all
+tokens of all ranks, by token and never rank by rank: callers hand in how sums are added up.
 
-Shape suffixes: T tokens of all answers, one answer after another; A answers, those to one prompt side by side; G
-answers to a prompt.
+Shape suffixes: T tokens of all responses, one response after another; A responses, those to one prompt side by side; G
+responses to a prompt.
 """
 
 import math
@@ -20,7 +20,7 @@ from torch import Tensor
 from common.errors import InputError
 
 Reduce = Callable[[Tensor], Tensor]
-"""A tensor of sums over this rank's data to the same over all ranks."""
+"""Reduction of a tensor over all ranks."""
 
 
 def no_reduction(sums: Tensor) -> Tensor:
@@ -30,12 +30,12 @@ def no_reduction(sums: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TokenRewards:
-    """What an estimator may look at.
+    """Inputs of an estimator.
 
     Attributes:
-        rewards: float [T], a reward a token; an answer's score is on its last one.
-        lengths: int64 [A], tokens of every answer.
-        group_size: answers to each prompt.
+        rewards: float [T], reward of each token; a response's score is on its last one.
+        lengths: int64 [A], tokens of every response.
+        group_size: responses to each prompt.
         values: [T], a critic's expectation before each token of what is still to come, where there is a critic.
     """
 
@@ -60,17 +60,17 @@ class Advantage(ABC):
 
     @abstractmethod
     def __call__(self, rewarded: TokenRewards, reduce: Reduce = no_reduction) -> AdvantageEstimate:
-        """An advantage a token, without gradient."""
+        """Advantage of each token, without gradient."""
 
 
 @dataclass(frozen=True)
 class GAE(Advantage):
     """A_t = sum_k (gamma lambda)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t (Schulman et al. 2016, eq. 16).
 
-    The return is A_t + V_t. Nothing follows the last token, also where an answer ended for lack of room.
+    The return is A_t + V_t. Nothing follows the last token, also where a response ended for lack of room.
 
     Args:
-        gamma: discount a token; 1 is everyone's for answers (Ziegler et al. 2019; Ouyang et al. 2022).
+        gamma: discount per token; 1 is usual for responses (Ziegler et al. 2019; Ouyang et al. 2022).
         lambda_: 0.95, as there; 1 gives the return less the value.
         whiten: bring advantages to mean 0 and variance 1 over the batch.
 
@@ -96,7 +96,7 @@ class GAE(Advantage):
 
 @dataclass(frozen=True)
 class GroupRelativeAdvantage(Advantage):
-    """GRPO: an answer's reward less the mean of those to the same prompt, over their standard deviation (Shao et al.
+    """GRPO: a response's reward less the mean of those to the same prompt, over their standard deviation (Shao et al.
     2024, section 4.1.2), the same for each of its tokens.
 
     Args:
@@ -126,7 +126,7 @@ class GroupRelativeAdvantage(Advantage):
 
 @dataclass(frozen=True)
 class LeaveOneOutAdvantage(Advantage):
-    """RLOO: an answer's reward less the mean of the other answers' to the same prompt (Ahmadian et al. 2024, section
+    """RLOO: a response's reward less the mean of the other responses' to the same prompt (Ahmadian et al. 2024, section
     3.3; Kool et al. 2019), the same for each of its tokens.
 
     Args:
@@ -146,10 +146,10 @@ class LeaveOneOutAdvantage(Advantage):
 @dataclass(frozen=True)
 class BatchNormalizedAdvantage(Advantage):
     """REINFORCE++: the rewards still to come, brought to mean 0 and variance 1 over the whole batch (Hu 2025, section
-    3.2): neither a critic nor groups. The divergence belongs into the rewards, with k1.
+    3.2): neither a critic nor groups. The KL penalty belongs in the rewards, with k1.
 
     Args:
-        gamma: discount a token.
+        gamma: discount per token.
 
     Raises:
         InputError: for a discount that is not in [0, 1].
@@ -167,7 +167,7 @@ class BatchNormalizedAdvantage(Advantage):
 def generalized_advantages(
     rewards_T: Tensor, values_T: Tensor, lengths_A: Tensor, gamma: float, lambda_: float
 ) -> Tensor:
-    """GAE of every answer by itself, [T], see `GAE`; not whitened."""
+    """GAE of every response by itself, [T], see `GAE`; not whitened."""
     is_last = torch.zeros_like(values_T, dtype=torch.bool)
     is_last[lengths_A.cumsum(0) - 1] = True
     following = values_T.roll(-1).masked_fill(is_last, 0)
@@ -175,10 +175,10 @@ def generalized_advantages(
 
 
 def discounted_sums(x_T: Tensor, factor: float, lengths_A: Tensor) -> Tensor:
-    """sum_k factor^k x_{t+k} up to the end of each answer, [T].
+    """sum_k factor^k x_{t+k} up to the end of each response, [T].
 
     By doubling: what reaches 2 n tokens ahead is what reaches n ahead, here and n tokens on. That is log2(longest)
-    additions over all tokens instead of one a token.
+    additions over all tokens instead of one per token.
     """
     responses, reach, sums = response_of(lengths_A), 1, x_T
     longest = int(lengths_A.max()) if len(lengths_A) else 0
@@ -192,7 +192,7 @@ def discounted_sums(x_T: Tensor, factor: float, lengths_A: Tensor) -> Tensor:
 def whiten(values_T: Tensor, reduce: Reduce = no_reduction, shift_mean: bool = True) -> Tensor:
     """Variance 1 over all ranks' values, and mean 0 where `shift_mean`; otherwise the mean stays what it was.
 
-    Advantages are shifted; rewards are not, or every answer would on average be worth nothing (Ziegler et al. 2019,
+    Advantages are shifted; rewards are not, or every response would on average be worth nothing (Ziegler et al. 2019,
     `whiten` of their code: the variance is the unbiased one, 1e-8 is added to it).
 
     Args:
@@ -209,28 +209,28 @@ def whiten(values_T: Tensor, reduce: Reduce = no_reduction, shift_mean: bool = T
 
 
 def response_of(lengths_A: Tensor) -> Tensor:
-    """Number of the answer that each token belongs to, int64 [T]."""
+    """Number of the response that each token belongs to, int64 [T]."""
     return torch.repeat_interleave(torch.arange(len(lengths_A), device=lengths_A.device), lengths_A)
 
 
 def sum_by_response(values_T: Tensor, lengths_A: Tensor) -> Tensor:
-    """Sum over the tokens of every answer, [A]."""
+    """Sum over the tokens of every response, [A]."""
     return values_T.new_zeros(len(lengths_A)).index_add(0, response_of(lengths_A), values_T)
 
 
 def by_prompt(rewarded: TokenRewards) -> Tensor:
-    """Rewards of whole answers, [prompts, G]."""
+    """Rewards of whole responses, [prompts, G]."""
     return sum_by_response(rewarded.rewards, rewarded.lengths).view(-1, rewarded.group_size)
 
 
 def to_tokens(advantages: Tensor, rewarded: TokenRewards) -> AdvantageEstimate:
-    """Every token of an answer has the answer's advantage."""
+    """Every token of a response has the response's advantage."""
     return AdvantageEstimate(advantages.flatten()[response_of(rewarded.lengths)])
 
 
 def equal_groups(scores_A: Tensor, group: int) -> Tensor:
-    """Answers to prompts all of whose answers score the same, boolean [A]: they teach nothing relative to each other,
-    and DAPO leaves them out (Yu et al. 2025, section 3.2).
+    """Responses to prompts all of whose responses score the same, boolean [A]: they teach nothing relative to each
+    other, and DAPO leaves them out (Yu et al. 2025, section 3.2).
     """
     scores = scores_A.view(-1, group)
     return (scores == scores[:, :1]).all(1, keepdim=True).expand_as(scores).flatten()

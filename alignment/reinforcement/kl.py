@@ -1,7 +1,7 @@
-"""How far a policy has gone from its reference: estimators from samples, and controllers of what that costs.
+"""KL divergence of a policy from its reference: estimators k1, k2, k3, penalty and adaptive coefficient.
 
-Estimators from the drawn tokens alone need nothing but two log-probabilities each; the exact divergence over the whole
-vocabulary (`models.losses.token_divergence`) needs both models' scores at once and is kept for evaluation.
+Estimators from the drawn tokens alone need nothing but two log-probabilities each; the exact KL divergence over the
+whole vocabulary (`models.head.OutputHead.kl`) needs both models' scores at once and is kept for evaluation.
 """
 
 import math
@@ -20,13 +20,13 @@ ESTIMATORS: tuple[Estimator, ...] = ("k1", "k2", "k3")
 
 def k1(log_ratio: Tensor) -> Tensor:
     """log p / q of samples from p: without bias, often negative, of large variance (Schulman 2020, "Approximating KL
-    divergence"). As a loss its expected gradient is 0: it belongs into the reward.
+    KL divergence"). As a loss its expected gradient is 0: it belongs into the reward.
     """
     return log_ratio
 
 
 def k2(log_ratio: Tensor) -> Tensor:
-    """(log p / q)^2 / 2: biased, never negative; as a loss its gradient is that of the divergence."""
+    """(log p / q)^2 / 2: biased, never negative; as a loss its gradient is that of the KL divergence."""
     return log_ratio.square() / 2
 
 
@@ -43,28 +43,28 @@ def estimate(estimator: Estimator, log_ratio: Tensor) -> Tensor:
 
 
 def best_of_n_kl(n: int) -> float:
-    """Upper bound in nats on the divergence of the best of `n` answers from one: log n - (n - 1) / n (Stiennon et al.
-    2020, appendix G.3; Hilton 2023). Exact where no two answers score the same and none is likely.
+    """Upper bound in nats on the KL divergence of the best of `n` responses from one: log n - (n - 1) / n (Stiennon et
+    al. 2020, appendix G.3; Hilton 2023). Exact where no two responses score the same and none is likely.
 
     Raises:
-        InputError: for less than one answer.
+        InputError: for less than one response.
     """
     if n < 1:
-        raise InputError(f"n={n}: the best of how many answers? give at least 1")
+        raise InputError(f"n={n}: the best of how many responses? give at least 1")
     return math.log(n) - (n - 1) / n
 
 
 class Controller(ABC):
-    """What a nat of divergence costs."""
+    """Controller of the KL penalty's coefficient."""
 
     coefficient: float
 
     @abstractmethod
     def update(self, kl: float, responses: int) -> None:
-        """Learn of a batch: its divergence in nats an answer, and its answers over all ranks."""
+        """Learn of a batch: its KL divergence in nats per response, and its responses over all ranks."""
 
     def state_dict(self) -> dict[str, float]:
-        """What a checkpoint remembers."""
+        """State in a checkpoint."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:  # noqa: B027 (most have no state)
@@ -72,7 +72,7 @@ class Controller(ABC):
 
 
 class FixedKL(Controller):
-    """Always the same.
+    """Fixed coefficient of the KL penalty.
 
     Args:
         coefficient: 0.05 is TRL's for PPO; GRPO's paper takes 0.04.
@@ -87,18 +87,19 @@ class FixedKL(Controller):
         self.coefficient = coefficient
 
     def update(self, kl: float, responses: int) -> None:
-        """Nothing changes."""
+        """Keep the coefficient."""
 
 
 class AdaptiveKL(Controller):
-    """Rises where the divergence is above its target and falls below, by at most a fifth in `horizon` answers: times
-    1 + clip(KL / target - 1, -0.2, 0.2) answers / horizon a batch (Ziegler et al. 2019, section 2.2). A batch of more
-    answers than the horizon counts as one of so many, or five horizons below the target would pay for going away.
+    """Rises where the KL divergence is above its target and falls below, by at most a fifth in `horizon` responses:
+    times 1 + clip(KL / target - 1, -0.2, 0.2) responses / horizon a batch (Ziegler et al. 2019, section 2.2). A batch
+    of more responses than the horizon counts as one of that many, or five horizons below the target would pay for going
+    away.
 
     Args:
         initial: coefficient of the first batch.
-        target: nats an answer.
-        horizon: answers; 0.2, 6 and 10,000 are the defaults of their code.
+        target: nats per response.
+        horizon: responses; 0.2, 6 and 10,000 are the defaults of their code.
 
     Raises:
         InputError: for a value that is not above 0.
@@ -111,7 +112,7 @@ class AdaptiveKL(Controller):
         self.coefficient, self.target, self.horizon = initial, target, horizon
 
     def update(self, kl: float, responses: int) -> None:
-        """One batch further."""
+        """Adapt the coefficient to a batch."""
         error = min(max(kl / self.target - 1, -0.2), 0.2)
         self.coefficient *= 1 + error * min(responses / self.horizon, 1.0)
 
@@ -126,11 +127,11 @@ class AdaptiveKL(Controller):
 
 @dataclass
 class KLPenalty:
-    """What is taken off for going away from the reference.
+    """Penalty on the KL divergence from the reference.
 
     Args:
         controller: of the coefficient.
-        estimator: of the divergence; k1 in the reward and k3 in the loss are the published ones.
+        estimator: of the KL divergence; k1 in the reward and k3 in the loss are the published ones.
         apply_to: `reward`, off every token's reward, so that it is part of what advantages are made of (Ziegler et al.
             2019; Ouyang et al. 2022); `loss`, added to it (Shao et al. 2024).
 
@@ -150,5 +151,5 @@ class KLPenalty:
 
     @property
     def coefficient(self) -> float:
-        """What a nat costs now."""
+        """Coefficient now, reward per nat."""
         return self.controller.coefficient

@@ -1,7 +1,7 @@
-"""What is watched while a policy learns: means over all ranks, and the ways in which a reward is known to be cheated.
+"""Metrics of policy optimization: means over ranks, and alarms for known ways of reward hacking.
 
-Sums and counts travel together and once a step, so that a mean is over all tokens or answers of all ranks whatever each
-of them held, and watching costs one small reduction.
+Sums and counts travel together and once a step, so that a mean is over all tokens or responses of all ranks whatever
+each of them held, and watching costs one small reduction.
 """
 
 import math
@@ -20,7 +20,7 @@ from common.errors import InputError
 
 
 class DistributedMeans:
-    """Weighted sums by name, until all ranks' are added up.
+    """Weighted sums by name, reduced over ranks at the end.
 
     Args:
         device: where they are kept.
@@ -61,13 +61,14 @@ class DistributedMeans:
 
 @dataclass(frozen=True)
 class Alarms:
-    """When a number is a sign of a reward being cheated rather than earned; each is logged as `alarms/NAME`, 0 or 1.
+    """Alarms: limits beyond which a metric is a sign of a reward being cheated rather than earned; each is logged as
+    `alarms/NAME`, 0 or 1.
 
     Args:
-        length_correlation: of answers' rewards with their lengths, within a batch: what is liked is length (Singhal et
-            al. 2023 find it to be much of what reward models like).
-        repetition: share of an answer's n-grams that it has said before.
-        unfinished: share of answers that end for lack of room.
+        length_correlation: of responses' rewards with their lengths, within a batch: what is liked is length (Singhal
+            et al. 2023 find it to be much of what reward models like).
+        repetition: share of a response's n-grams that it has said before.
+        unfinished: share of responses that end for lack of room.
 
     Raises:
         InputError: for a limit out of (0, 1].
@@ -83,7 +84,7 @@ class Alarms:
                 raise InputError(f"alarms.{name}={getattr(self, name)}: must lie in (0, 1], 1 never rings")
 
     def ringing(self, correlation: float, repetition: float, stopped: float) -> dict[str, float]:
-        """Which of them ring."""
+        """Alarms that ring, 0 or 1 by name."""
         found = {
             "length_correlation": correlation > self.length_correlation,
             "repetition": repetition > self.repetition,
@@ -97,15 +98,15 @@ def describe(
     sums: DistributedMeans,
     alarms: Alarms,
     reduce: Reduce = no_reduction,
-    most: Reduce = no_reduction,
+    max_over_ranks: Reduce = no_reduction,
 ) -> dict[str, float]:
-    """What is logged of a batch of rollouts over all ranks.
+    """Metrics of a batch of rollouts over all ranks.
 
     Args:
         experience: the rollouts, after they were learned from.
-        sums: what learning added up.
+        sums: metrics of the updates.
         alarms: limits.
-        reduce, most: add sums up over the ranks; take the largest of all ranks'.
+        reduce, max_over_ranks: add sums up over the ranks; take the largest of all ranks'.
     """
     rollouts, scores = experience.rollouts, experience.scores
     lengths = rollouts.lengths.to(scores.device)
@@ -127,7 +128,7 @@ def describe(
     sums.add("drift/ratio", drift.exp())
     found = sums.means(reduce)
     found["reward_std"] = math.sqrt(max(found.pop("reward_square") - found["reward"] ** 2, 0.0))
-    found["drift/smallest_ratio"], found["drift/largest_ratio"] = extremes(drift.exp(), most)
+    found["drift/smallest_ratio"], found["drift/largest_ratio"] = extremes(drift.exp(), max_over_ranks)
     if experience.values is not None:
         assert experience.returns is not None
         variance = explained_variance(experience.values, experience.returns, reduce)
@@ -136,17 +137,17 @@ def describe(
     return found | alarms.ringing(found["length_correlation"], found["repetition"], found["stopped"])
 
 
-def extremes(values: Tensor, most: Reduce = no_reduction) -> tuple[float, float]:
-    """Smallest and largest value over all ranks; `most` takes the largest of all ranks'. NaN of nothing."""
+def extremes(values: Tensor, max_over_ranks: Reduce = no_reduction) -> tuple[float, float]:
+    """Smallest and largest value over all ranks; `max_over_ranks` takes the largest of all ranks'. NaN of nothing."""
     nothing = values.new_full((1,), -math.inf)
     pair = torch.stack((torch.cat((-values, nothing)).max(), torch.cat((values, nothing)).max()))
-    smallest, largest = most(pair).tolist()
+    smallest, largest = max_over_ranks(pair).tolist()
     return (-smallest, largest) if math.isfinite(largest) else (math.nan, math.nan)
 
 
 def repetition(tokens: Sequence[int], n: int = 4) -> float:
-    """Share of n-grams that occurred before in the same answer (Welleck et al. 2020, section 6.1: seq-rep-4); 0 for one
-    shorter than `n`.
+    """Share of n-grams that occurred before in the same response (Welleck et al. 2020, section 6.1: seq-rep-4); 0 for
+    one shorter than `n`.
     """
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

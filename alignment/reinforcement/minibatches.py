@@ -20,15 +20,15 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class PPOUpdates:
-    """How a batch of rollouts is learned from.
+    """Updates on a batch of rollouts.
 
     Args:
         epochs: passes over the batch; 4 is TRL's for PPO and Ziegler et al.'s (2019), GRPO takes 1.
-        minibatches: updates a pass.
-        microbatch_tokens: tokens, prompts and answers together, that go through a model at once.
+        minibatches: updates per pass.
+        microbatch_tokens: tokens, prompts and responses together, that go through a model at once.
         max_gradient_norm: of the actor and of the critic, each by itself; null clips nothing.
         target_kl: no further update once the policy has gone further than 1.5 times this from the one that drew the
-            answers, in nats a token (Spinning Up: 0.01 to 0.05); the first is always made. Null never stops.
+            responses, in nats per token (Spinning Up: 0.01 to 0.05); the first is always made. Null never stops.
 
     Raises:
         InputError: for a value out of its range.
@@ -52,11 +52,11 @@ class PPOUpdates:
 
 @dataclass(frozen=True)
 class Minibatch:
-    """An update's answers.
+    """Responses of one update.
 
     Attributes:
-        pieces: numbers of this rank's answers, in parts that go through the models one by one; some may be empty.
-        tokens, answers: their numbers over all ranks.
+        pieces: numbers of this rank's responses, in parts that go through the models one by one; some may be empty.
+        tokens, responses: their numbers over all ranks.
     """
 
     microbatches: list[list[int]]
@@ -65,32 +65,38 @@ class Minibatch:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no rank has an answer to learn from."""
+        """Whether no rank has a response to learn from."""
         return not self.responses
 
 
 def split_minibatches(
-    rollouts: Rollouts, kept: Tensor, optimization: PPOUpdates, seed: int, epoch: int, reduce: Reduce, most: Reduce
+    rollouts: Rollouts,
+    kept: Tensor,
+    optimization: PPOUpdates,
+    seed: int,
+    epoch: int,
+    reduce: Reduce,
+    max_over_ranks: Reduce,
 ) -> list[Minibatch]:
     """The minibatches of an epoch.
 
     Args:
-        rollouts: this rank's answers.
+        rollouts: this rank's responses.
         kept: boolean [A], those that are learned from.
         optimization: number of minibatches, size of their pieces.
         seed, epoch: of who is in which.
-        reduce, most: add sums up over the ranks; take the largest of all ranks' counts.
+        reduce, max_over_ranks: add sums up over the ranks; take the largest of all ranks' counts.
     """
-    dealt: list[list[int]] = [[] for _ in range(optimization.minibatches)]
+    chosen_by_minibatch: list[list[int]] = [[] for _ in range(optimization.minibatches)]
     for number, is_kept in enumerate(kept.tolist()):
         if is_kept:
             position = rollouts.samples[number] * rollouts.group_size + number % rollouts.group_size
-            dealt[minibatch_of(position, optimization.minibatches, seed, epoch)].append(number)
+            chosen_by_minibatch[minibatch_of(position, optimization.minibatches, seed, epoch)].append(number)
     lengths = rollouts.lengths
-    counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in dealt]
+    counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in chosen_by_minibatch]
     totals = reduce(torch.tensor(counts, dtype=torch.float64, device=kept.device)).tolist()
-    cut = [split_microbatches(rollouts, chosen, optimization.microbatch_tokens) for chosen in dealt]
-    longest = most(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
+    cut = [split_microbatches(rollouts, chosen, optimization.microbatch_tokens) for chosen in chosen_by_minibatch]
+    longest = max_over_ranks(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
     return [
         Minibatch([*parts, *[[]] * (many - len(parts))], *total)
         for parts, many, total in zip(cut, longest, totals, strict=True)
@@ -98,10 +104,10 @@ def split_minibatches(
 
 
 def minibatch_of(position: int, minibatches: int, seed: int, epoch: int) -> int:
-    """Number of the minibatch that the answer with a global position (sample number times group plus place) is in.
+    """Number of the minibatch that the response with a global position (sample number times group plus place) is in.
 
-    Every run of `minibatches` neighboring answers is dealt out in an order of its own, anew each epoch: minibatches
-    are equally large, random, and nobody has to know all answers.
+    Every run of `minibatches` neighboring responses is distributed in an order of its own, another one each epoch:
+    minibatches are equally large, random, and no rank has to know all responses.
     """
     block, place = divmod(position, minibatches)
 
@@ -115,9 +121,9 @@ def split_microbatches(rollouts: Rollouts, chosen: Iterable[int], budget: int) -
     """Parts of a batch that go through a model one by one.
 
     Args:
-        rollouts: the answers.
+        rollouts: the responses.
         chosen: numbers of those that are to be cut.
-        budget: tokens of a piece at most; an answer that alone has more is a piece by itself.
+        budget: tokens of a piece at most; a response that alone has more is a piece by itself.
 
     Returns:
         The chosen numbers, each once, those to one prompt together where they fit.

@@ -1,9 +1,9 @@
-"""Losses of policy gradients a token, and how tokens are weighed: pure functions.
+"""Clipped policy loss, value loss and the aggregation over tokens: pure functions.
 
 A loss here has no mean: tokens are weighed by `token_weights`, whose counts are over all ranks, so that a loss cut into
 microbatches and spread over ranks adds up to the one of the whole batch.
 
-Shape suffixes: T tokens of all answers, one answer after another; A answers.
+Shape suffixes: T tokens of all responses, one response after another; A responses.
 """
 
 import math
@@ -29,8 +29,8 @@ class ClippedPolicyLoss:
             section 3.1).
         aggregation: `token_mean` over all tokens of the batch (PPO; DAPO, section 3.3); `sequence_mean`, the mean over
             responses of their means (GRPO); `sequence_sum`, the mean over responses of their sums (REINFORCE, RLOO:
-            Ahmadian et al. 2024, eq. 8); `constant_length`, the mean over answers of their sums divided by the longest
-            answer there could be (Dr.GRPO: Liu et al. 2025, section 3.1).
+            Ahmadian et al. 2024, eq. 8); `constant_length`, the mean over responses of their sums divided by the
+            longest response there could be (Dr.GRPO: Liu et al. 2025, section 3.1).
         importance_cap: weigh tokens by trainer's over sampler's probability, at most this (truncated importance
             sampling: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training", 2);
             null for no weights.
@@ -64,7 +64,7 @@ class ClippedPolicyLoss:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """How far the ratio may go down and up."""
+        """Largest decrease and increase of the ratio."""
         return self.clip, self.clip if self.clip_high is None else self.clip_high
 
 
@@ -92,15 +92,15 @@ def clipped_value_loss(values_T: Tensor, old_values_T: Tensor, returns_T: Tensor
 
 
 def token_weights(
-    aggregation: Aggregation, lengths_A: Tensor, tokens: Tensor | float, responses: Tensor | float, longest: int
+    aggregation: Aggregation, lengths_A: Tensor, tokens: Tensor | float, responses: Tensor | float, max_new_tokens: int
 ) -> Tensor:
-    """What each token's loss is multiplied by before all are added up, float32 [T].
+    """Weight of each token's loss in the sum, float32 [T].
 
     Args:
         aggregation: see `ClippedPolicyLoss`.
-        lengths_A: tokens of this part's answers, int64.
-        tokens, answers: numbers of both in the whole minibatch, over all ranks.
-        longest: tokens an answer can have.
+        lengths_A: tokens of this part's responses, int64.
+        tokens, responses: numbers of both in the whole minibatch, over all ranks.
+        max_new_tokens: tokens a response can have.
     """
     each = torch.ones_like(lengths_A, dtype=torch.float32)
     if aggregation == "token_mean":
@@ -108,7 +108,7 @@ def token_weights(
     elif aggregation == "sequence_mean":
         weights_A = each / lengths_A / responses
     else:
-        weights_A = each / longest / responses
+        weights_A = each / max_new_tokens / responses
     return weights_A[response_of(lengths_A)]
 
 

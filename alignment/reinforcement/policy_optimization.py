@@ -299,8 +299,7 @@ class PolicyOptimization(LanguageModel):
     def load_weight_sources(self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]) -> None:
         """Open the weights of reward models and of the critic, see `common.contracts.WeightSourcesUser`."""
         for reward in self.rollouts.rewards:
-            for member in reward.members():
-                member.open_weights(tokenizer, tokenizer_of)
+            reward.open_weights(tokenizer, tokenizer_of)
         self.models.open_critic()
 
     def configure_model(self) -> None:

@@ -1,9 +1,9 @@
-"""The loss of a piece of a minibatch: what actor and critic learn from it.
+"""PPO loss of one micro-batch: clipped policy loss, KL penalty, entropy bonus and value loss.
 
 Actor and critic share a backward pass and nothing else. Counts are over the whole minibatch of all ranks, so the loss
-of a minibatch is the sum over its pieces, wherever they were computed.
+of a mini-batch is the sum over its micro-batches, wherever they were computed.
 
-Shape suffixes: T tokens of the piece's answers; A answers.
+Shape suffixes: T tokens of the micro-batch's responses; A responses.
 """
 
 from dataclasses import dataclass
@@ -29,21 +29,21 @@ from models.packed_batch import response_states
 
 @dataclass(frozen=True)
 class PPOLoss:
-    """What is minimized.
+    """Loss of policy optimization.
 
     Attributes:
-        policy_loss: of the policy.
-        kl: where it is part of the loss.
+        policy_loss: clipped policy loss and aggregation.
+        kl: KL penalty, used here where it applies to the loss.
         value_clip: see `clipped_value_loss`.
-        temperature: at which the answers were drawn: the policy is the tempered one, on both sides of every ratio.
-        longest: tokens an answer can have.
+        temperature: at which the responses were drawn: the policy is the tempered one, on both sides of every ratio.
+        max_new_tokens: `max_new_tokens`, the constant of `constant_length`.
     """
 
     policy_loss: ClippedPolicyLoss
     kl: KLPenalty | None
     value_clip: float | None
     temperature: float
-    longest: int
+    max_new_tokens: int
 
     def __call__(
         self,
@@ -54,14 +54,14 @@ class PPOLoss:
         microbatch: list[int],
         sums: DistributedMeans,
     ) -> Tensor:
-        """This piece's part of the loss, a scalar.
+        """This micro-batch's part of the loss, a scalar.
 
         Args:
             actor, critic: the models.
             experience: of the whole batch of rollouts.
             minibatch: whose micro-batch it is.
-            microbatch: its answers; none on a rank that only takes part in gathering the weights.
-            sums: what is watched is added to them.
+            microbatch: its responses; none on a rank that only takes part in gathering the weights.
+            sums: metrics are added to them.
         """
         packed = experience.rollouts.pack(microbatch or [0], experience.advantages.device)
         at, counts = packed.source, float(bool(microbatch))
@@ -80,13 +80,13 @@ class PPOLoss:
             losses = losses + self.kl.coefficient * spent
         if policy_loss.entropy_weight:
             losses = losses - policy_loss.entropy_weight * entropy
-        counted = (minibatch.tokens, minibatch.responses, self.longest)
+        counted = (minibatch.tokens, minibatch.responses, self.max_new_tokens)
         loss = counts * (token_weights(policy_loss.aggregation, packed.lengths, *counted) * losses).sum()
         sums.add_part("loss", loss, 1 / len(minibatch.microbatches))
         weights = torch.full_like(old, counts)
         sums.add("entropy", entropy, weights)
         sums.add("clip_fraction", is_clipped(log_ratio, advantages, *policy_loss.bounds), weights)
-        # From the policy that drew the answers, whose samples they are.
+        # From the policy that drew the responses, whose samples they are.
         sums.add("update_kl", estimate("k3", old - new), weights)
         if critic is not None:
             assert experience.values is not None
@@ -96,7 +96,7 @@ class PPOLoss:
             value_loss = counts * (token_weights("token_mean", packed.lengths, *counted) * errors).sum()
             sums.add_part("critic/loss", value_loss, 1 / len(minibatch.microbatches))
             loss = loss + value_loss
-        # By tokens, as the rest: a mean over all pieces of all ranks, in which an idle one has no part.
+        # By tokens, as the rest: a mean over all micro-batches of all ranks, in which an idle one has no part.
         share = counts * len(at) / minibatch.tokens
         for model in (actor, critic):
             if model is not None and (auxiliary := auxiliary_loss(model)) is not None:

@@ -23,7 +23,7 @@ from models.inference.generation import Generated
 from models.packed_batch import PackedResponses, pack_responses
 
 MAX_GROUP_SIZE = 1 << 16
-"""Answers to one prompt, at most: the place among them takes the lower bits of an answer's number."""
+"""Responses to one prompt, at most: the place among them takes the lower bits of a response's number."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class PackedRollouts(PackedResponses):
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Answers to prompts, those to one prompt side by side.
+    """Responses to prompts, those to one prompt side by side.
 
     Attributes:
-        prompts: token ids, for each answer.
-        answers: tokens, log-probabilities at sampling, and how each ended.
-        samples: sample number of the prompt, for each answer.
-        group_size: answers to each prompt.
+        prompts: token ids, for each response.
+        responses: tokens, log-probabilities at sampling, and how each ended.
+        samples: sample number of the prompt, for each response.
+        group_size: responses to each prompt.
     """
 
     prompts: list[Sequence[int]]
@@ -58,21 +58,21 @@ class Rollouts:
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens of each answer, the stop token among them, int64 [A]."""
+        """Tokens of each response, the stop token among them, int64 [A]."""
         return torch.tensor([len(response.tokens) for response in self.responses])
 
     @property
     def stopped(self) -> Tensor:
-        """Answers that ended by a stop token, boolean [A]. Prompts have no part in it."""
+        """Responses that ended by a stop token, boolean [A]. Prompts have no part in it."""
         return torch.tensor([response.finish == "stop" for response in self.responses])
 
     @property
     def log_probabilities(self) -> Tensor:
-        """Of every token of the answers as the sampler knew them, float32 [T]."""
+        """Log-probabilities of every token of the responses by the sampler, float32 [T]."""
         return torch.tensor([value for response in self.responses for value in response.log_probabilities])
 
     def bundles(self, chosen: Iterable[int], budget: int) -> list[list[int]]:
-        """The chosen answers, those to one prompt together as far as the budget of tokens allows."""
+        """The chosen responses, those to one prompt together as far as the budget of tokens allows."""
         found: list[list[int]] = []
         for number in sorted(chosen):
             alike = bool(found) and found[-1][0] // self.group_size == number // self.group_size
@@ -83,7 +83,7 @@ class Rollouts:
         return found
 
     def size(self, bundle: Sequence[int]) -> int:
-        """Tokens that a prompt with these of its answers takes in a row."""
+        """Tokens that a prompt with these of its responses takes in a row."""
         return len(self.prompts[bundle[0]]) - 1 + sum(len(self.responses[number].tokens) for number in bundle)
 
     def pack(self, chosen: Iterable[int], device: torch.device) -> PackedRollouts:

@@ -1,7 +1,7 @@
-"""What an answer is worth: one interface for reward models, checkable answers, programs that run, and sums of them.
+"""Rewards of responses: one interface for reward models, verifiable rewards and weighted sums.
 
-A reward sees whole answers, never tokens in the middle of one, and gives one number each; where in the answer that
-number is placed is the learner's business. It is a function of the answer alone, so that an answer is worth the same
+A reward gets whole responses, never tokens in the middle of one, and gives one number each; on which token that number
+is placed is the learner's business. It is a function of the response alone, so that a response is worth the same
 whatever it was drawn together with.
 """
 
@@ -20,12 +20,12 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class Response:
-    """One answer to one prompt.
+    """One response to one prompt.
 
     Attributes:
         prompt: token ids of the prompt.
-        tokens: token ids of the answer, with the stop token where one was drawn.
-        text: the answer decoded, without the stop token.
+        tokens: token ids of the response, with the stop token where one was drawn.
+        text: the response decoded, without the stop token.
         finish: `stop` where a stop token was drawn, `length` where no room was left.
         row: the row of data that the prompt came from: `prompt`, often `response`.
     """
@@ -38,7 +38,7 @@ class Response:
 
 
 class Reward(ABC):
-    """A number for every answer."""
+    """Reward of whole responses."""
 
     def open_weights(  # noqa: B027 (most rewards have no weights)
         self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]
@@ -54,10 +54,10 @@ class Reward(ABC):
         """
 
     def prepare(self, device: torch.device) -> None:  # noqa: B027 (most rewards have nothing to load)
-        """Load what scoring needs, such as a reward model, once and before the first answer."""
+        """Load what scoring needs, such as a reward model, once and before the first response."""
 
     def check(self, row: Mapping[str, Any]) -> None:  # noqa: B027 (most rewards read nothing of it)
-        """Refuse a row of data that answers to it could not be scored with.
+        """Refuse a row of data that responses to it could not be scored with.
 
         Raises:
             InputError: naming what is missing.
@@ -69,7 +69,7 @@ class Reward(ABC):
 
     @abstractmethod
     def __call__(self, responses: Sequence[Response]) -> Tensor:
-        """Float32 [A] on the CPU, in the order of the answers."""
+        """Float32 [A] on the CPU, in the order of the responses."""
 
 
 class WeightedSum(Reward):
@@ -91,6 +91,11 @@ class WeightedSum(Reward):
             raise InputError(f"weights={weights}: must be numbers")
         self.rewards, self.weights = rewards, weights
 
+    def open_weights(self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]) -> None:
+        """Open the weights that the parts need."""
+        for reward in self.rewards:
+            reward.open_weights(tokenizer, tokenizer_of)
+
     def prepare(self, device: torch.device) -> None:
         """Load what the parts need."""
         for reward in self.rewards:
@@ -107,7 +112,7 @@ class WeightedSum(Reward):
             yield from reward.members()
 
     def parts(self, responses: Sequence[Response]) -> Tensor:
-        """What each reward says before it is weighed, float32 [rewards, A]."""
+        """Scores by each reward before weighting, float32 [rewards, A]."""
         return torch.stack([reward(responses) for reward in self.rewards])
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:
@@ -115,22 +120,22 @@ class WeightedSum(Reward):
 
 
 class OverlongPenalty(Reward):
-    """0 up to `longest - cushion` tokens, then falling linearly to -1 at `longest` and beyond (Yu et al. 2025, DAPO,
-    section 3.4, eq. 13, "soft overlong punishment").
+    """0 up to `max_tokens - cushion` tokens, then falling linearly to -1 at `max_tokens` and beyond (Yu et al. 2025,
+    DAPO, section 3.4, eq. 13, "soft overlong punishment").
 
     Args:
-        longest: tokens of an answer, its stop token included; the sampler's limit.
+        max_tokens: tokens of a response, its stop token included; the sampler's limit.
         cushion: tokens before it in which the penalty grows; the paper's are 20,480 and 4,096.
 
     Raises:
         InputError: for a cushion that is not within the length.
     """
 
-    def __init__(self, longest: int, cushion: int) -> None:
-        if not 0 < cushion <= longest:
-            raise InputError(f"cushion={cushion}: must lie between 1 and longest={longest}")
-        self.longest, self.cushion = longest, cushion
+    def __init__(self, max_tokens: int, cushion: int) -> None:
+        if not 0 < cushion <= max_tokens:
+            raise InputError(f"cushion={cushion}: must lie between 1 and max_tokens={max_tokens}")
+        self.max_tokens, self.cushion = max_tokens, cushion
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:
         lengths = torch.tensor([len(response.tokens) for response in responses], dtype=torch.float32)
-        return ((self.longest - self.cushion - lengths) / self.cushion).clamp(-1, 0)
+        return ((self.max_tokens - self.cushion - lengths) / self.cushion).clamp(-1, 0)

@@ -1,4 +1,4 @@
-"""Rewards for code that runs: tests passed in a process that can do nothing but compute.
+"""Code rewards: share of a row's tests that a response's program passes, in a sandboxed process.
 
 A program may use so much processor time, memory and output, and none of the system calls that start processes, reach a
 network, signal others or change files (`sandbox`). A container for each run would also hide the files that there are,
@@ -39,7 +39,7 @@ FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use.
+    """Resource limits of one run.
 
     Args:
         cpu_seconds: processor time, in whole seconds; the load of the machine does not count.
@@ -70,7 +70,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """Outcome of a run.
 
     Attributes:
         status: exit status, minus the signal's number where one ended it, None where `wall_seconds` did.
@@ -104,7 +104,7 @@ def run_python(source: str, tests: Sequence[str] = (), input_text: str = "", lim
         "mark": mark,
         "limits": [limits.cpu_seconds, limits.megabytes, output_bytes],
     }
-    # Files, not pipes: their size is what the kernel bounds, and nobody waits for a reader.
+    # Files, not pipes: their size is what the kernel bounds, and no process waits for a reader.
     with (
         tempfile.TemporaryDirectory() as folder,
         _file(json.dumps(job)) as job_file,
@@ -141,7 +141,7 @@ def run_python(source: str, tests: Sequence[str] = (), input_text: str = "", lim
 
 
 def _file(text: str = "") -> IO[bytes]:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (whoever calls closes it)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
     file.write(text.encode("utf-8", "surrogatepass"))
     file.seek(0)
     return file
@@ -153,7 +153,7 @@ def _text(file: IO[bytes], most: int) -> str:
 
 
 class CodeTests(Reward):
-    """How many tests the answer's code passes.
+    """Code tests: the share of a row's tests that the response's code passes.
 
     A row's tests are a list of statements (MBPP's `test_list`), one text of them (HumanEval's `test`, with the call of
     `check`), or a list of objects with `input` and `output`, what the program reads and what it is to print; there
@@ -163,8 +163,8 @@ class CodeTests(Reward):
         tests_key: where a row holds its tests.
         score: `all`, 1 where all are passed, else 0 (APPS' strict accuracy); `share`, the share that is (its test case
             average).
-        continues_prompt: the program is the row's `prompt` and the answer after it; else the last block between lines
-            of ``` in the answer, or all of the answer where there is none.
+        continues_prompt: the program is the row's `prompt` and the response after it; else the last block between lines
+            of ``` in the response, or all of the response where there is none.
         limits: of one run.
         workers: runs at once; null for one a processor.
 
@@ -211,7 +211,7 @@ class CodeTests(Reward):
         return (shares == 1).float() if self.score == "all" else shares
 
     def share_passed(self, response: Response) -> float:
-        """The share of a row's tests that an answer passes."""
+        """The share of a row's tests that a response passes."""
         source = (
             str(value_of(response.row, "prompt")) + response.text if self.continues_prompt else code_of(response.text)
         )
@@ -244,7 +244,7 @@ class CodeTests(Reward):
 
 
 def code_of(text: str) -> str:
-    """The last fenced block of an answer; all of it where there is none."""
+    """The last fenced block of a response; all of it where there is none."""
     blocks: list[str] = FENCE.findall(text)
     return blocks[-1] if blocks else text
 

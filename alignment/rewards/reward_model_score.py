@@ -1,8 +1,8 @@
-"""A reward model's score as a reward, read where it was trained to be read: at the last token of the whole answer.
+"""Reward-model score: a trained reward model as a reward, read at the last token of the response.
 
-Answers are scored as token ids, never decoded and encoded again, which need not give the same ids. Those to one prompt
-are branches behind it, as pairs are in training, so that it is computed once; the price is that the model sees the
-policy's own spelling of a text, which it may never have been trained on.
+Responses are scored as token ids, never decoded and encoded again, which need not give the same ids. Those to one
+prompt are branches behind it, as pairs are in training, so that it is computed once; the price is that the model sees
+the policy's own spelling of a text, which it may never have been trained on.
 """
 
 import math
@@ -27,17 +27,17 @@ ROUND_TO = 64
 class RewardModelScore(Reward):
     """(score - shift) / scale by a trained `RewardModel`.
 
-    The model's prompts and answers have to be written in the template it was trained with. An answer that ended by
-    itself is scored at the end-of-text token, which is added where the sampler stopped before it (ChatML's answers end
-    in `<|im_end|>` and that token); one that ended by its length is scored at its last token.
+    The model's prompts and responses have to be written in the template it was trained with. A response that ended by
+    itself is scored at the end-of-text token, which is added where the sampler stopped before it (ChatML's responses
+    end in `<|im_end|>` and that token); one that ended by its length is scored at its last token.
 
     Args:
         init_from: the reward model: its run, a checkpoint or a file that `convert` wrote.
         shift, scale: make scores comparable: mean and standard deviation on a reference set (`measure`), such as the
-            fine-tuned model's own answers (mean: Stiennon et al. 2020, section 3.4 and appendix).
+            fine-tuned model's own responses (mean: Stiennon et al. 2020, section 3.4 and appendix).
         precision: of the weights and the computation.
         on_cpu: keep the model on the CPU, whatever the policy is on.
-        batch_tokens: tokens computed together at most, unless one prompt and answer alone have more.
+        batch_tokens: tokens computed together at most, unless one prompt and response alone have more.
 
     Raises:
         InputError: for a scale that cannot divide; for weights that are no reward model's.
@@ -132,22 +132,22 @@ class RewardModelScore(Reward):
         return scores
 
     def _whole(self, response: Response) -> list[int]:
-        """An answer's tokens as they were in training."""
+        """A response's tokens as they were in training."""
         tokens, most = list(response.tokens), max((*response.prompt, *response.tokens), default=-1)
         assert self.decoder is not None
         if most >= self.decoder.config.vocabulary_size:
             raise InputError(
-                f"reward.init_from: {self.init_from} has {self.decoder.config.vocabulary_size} token ids, an answer "
+                f"reward.init_from: {self.init_from} has {self.decoder.config.vocabulary_size} token ids, a response "
                 f"has id {most}: take a reward model of the same tokenizer"
             )
         if not response.prompt:
-            raise InputError("an answer has no prompt: a reward model scores answers to something")
+            raise InputError("a response has no prompt: a reward model scores responses to something")
         if response.finish == "stop" and self.end is not None and tokens[-1:] != [self.end]:
             tokens.append(self.end)
         return tokens
 
     def _batches(self, sequences: Sequence[tuple[tuple[int, ...], list[int]]]) -> Iterator[list[int]]:
-        """Numbers of answers to compute together: those to one prompt are neighbors."""
+        """Numbers of responses to compute together: those to one prompt are neighbors."""
         place: dict[tuple[int, ...], int] = {}
         for prompt, _ in sequences:
             place.setdefault(prompt, len(place))

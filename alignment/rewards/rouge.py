@@ -1,7 +1,7 @@
-"""A gold that anyone can count: how many words an answer shares with the one that was written by hand.
+"""ROUGE-N F1 as a reward: n-grams that a response shares with the row's answer.
 
-It knows nothing of synonyms and cannot tell a good answer from one that repeats the right words in the wrong order; in
-return no model can please it that has not said what was said.
+It knows nothing of synonyms and cannot tell a good response from one that repeats the right words in the wrong order;
+in return a model gains by nothing but the words of the row's answer.
 """
 
 import re
@@ -17,7 +17,7 @@ from common.errors import InputError
 
 
 class RougeN(Reward):
-    """F1 of the n-grams that an answer and its row's answer share: ROUGE-N (Lin 2004, section 2) with recall and
+    """F1 of the n-grams that a response and its row's answer share: ROUGE-N (Lin 2004, section 2) with recall and
     precision weighed equally. Words are runs of letters and digits, in lower case.
 
     Args:
@@ -34,9 +34,9 @@ class RougeN(Reward):
         self.answer_key, self.words = answer_key, words
 
     def check(self, row: Mapping[str, Any]) -> None:
-        """Refuse a row without an answer."""
+        """Refuse a row without a response."""
         if not isinstance(row.get(self.answer_key), str):
-            raise InputError(f"answer_key={self.answer_key}: a row has {sorted(row)}, name the one with its answer")
+            raise InputError(f"answer_key={self.answer_key}: a row has {sorted(row)}, name the one with its response")
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:
         """Between 0 and 1; 0 where either has no n-gram."""
@@ -46,7 +46,7 @@ class RougeN(Reward):
         right = response.row.get(self.answer_key)
         if not isinstance(right, str):
             raise InputError(
-                f"answer_key={self.answer_key}: a row has {sorted(response.row)}, name the one with its answer"
+                f"answer_key={self.answer_key}: a row has {sorted(response.row)}, name the one with its response"
             )
         said, expected = self._ngrams(response.text), self._ngrams(right)
         # F1 = 2 shared / (said + expected).

@@ -1,4 +1,4 @@
-"""What runs a stranger's program: this file is a program of its own, started by `code_execution` for every run.
+"""Seccomp sandbox of one program: a script that `alignment.rewards.code_tests` starts for every run.
 
 It gives up, for good, everything but the system calls that computing takes: none that starts a process or a thread,
 opens a socket, signals anybody, or changes a file. A list of what is allowed needs no privileges and no container, and
@@ -57,9 +57,9 @@ FORBIDDEN_BITS: dict[str, tuple[int, int]] = {
 """Of calls that are allowed in part: which argument, and its bits that must be 0."""
 
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000 | 1, 0x80000000
-"""What a filter answers: go on; fail with EPERM; end the process (linux/seccomp.h)."""
+"""What a filter responses: go on; fail with EPERM; end the process (linux/seccomp.h)."""
 LOAD, EQUALS, AND, SKIP, RETURN = 0x20, 0x15, 0x54, 0x05, 0x06
-"""Instructions of the filter: load a word, skip unless equal, mask, skip, answer (linux/bpf_common.h)."""
+"""Instructions of the filter: load a word, skip unless equal, mask, skip, response (linux/bpf_common.h)."""
 
 
 def system_call_filter(machine: str) -> bytes:

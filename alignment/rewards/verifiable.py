@@ -1,7 +1,7 @@
-"""Rewards that a rule decides: the very answer, a pattern, a number.
+"""Verifiable rewards: exact match, pattern and arithmetic, decided by a rule.
 
 What is checked is text against the row the prompt came from, by rules simple enough to be read here; whether the rule
-means what was wanted is not checked by anything, and a policy finds the difference. An answer that cannot be read is
+means what was wanted is not checked by anything, and a policy finds the difference. A response that cannot be read is
 wrong, never an error; a row that cannot be read is an error, found before training by `check`.
 """
 
@@ -30,14 +30,14 @@ _NUMBER = regex.compile(
     r"(?:[eE][-+]?[0-9]{1,2}+|/[0-9]++(?:\.[0-9]++)?+)?+"
     r"(?!\.?[0-9]|[eE][-+]?[0-9])"
 )
-LONGEST_NUMBER = 64
-"""Characters of a number; what is longer is none, so that no answer costs more than reading it."""
+MAX_NUMBER_LENGTH = 64
+"""Characters of a number; what is longer is none, so that no response costs more than reading it."""
 FINAL = "####"
 """What the final answer stands behind in GSM8K."""
 
 
 class VerifiableReward(Reward):
-    """An answer is right or wrong.
+    """A response is right or wrong.
 
     Args:
         right, wrong: what either is worth.
@@ -53,14 +53,14 @@ class VerifiableReward(Reward):
 
     @abstractmethod
     def is_right(self, response: Response) -> bool:
-        """Whether an answer is."""
+        """Whether a response is."""
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:
         return torch.tensor([self.right if self.is_right(response) else self.wrong for response in responses])
 
 
 class ExactMatch(VerifiableReward):
-    """The answer is what the row says, or one of what it says where that is a list.
+    """The response is what the row says, or one of what it says where that is a list.
 
     Args:
         answer_key: where the row says it: text, a number, or a list of them.
@@ -81,7 +81,7 @@ class ExactMatch(VerifiableReward):
         self.answer_key, self.normalize = answer_key, normalize
 
     def check(self, row: Mapping[str, Any]) -> None:
-        """Refuse a row without an answer."""
+        """Refuse a row without a response."""
         self._accepted(row)
 
     def is_right(self, response: Response) -> bool:
@@ -98,9 +98,9 @@ class ExactMatch(VerifiableReward):
 
 
 class PrefixMatch(ExactMatch):
-    """Share of words that are right up to the first wrong one: 1 for the very answer, and for nothing else.
+    """Share of words that are right up to the first wrong one: 1 for the very response, and for nothing else.
 
-    Where answers are long and the policy weak, exact answers are too rare to learn from; what was right before the
+    Where responses are long and the policy weak, exact responses are too rare to learn from; what was right before the
     first mistake tells it apart from what was wrong from the start. Divided by the longer of the two, so that neither
     stopping early nor going on is rewarded.
 
@@ -120,15 +120,15 @@ class PrefixMatch(ExactMatch):
 
 
 class Pattern(VerifiableReward):
-    """A regular expression is found in the answer.
+    """A regular expression is found in the response.
 
-    Backtracking can take time exponential in the answer's length, and a policy may write such answers, so a search
+    Backtracking can take time exponential in the response's length, and a policy may write such responses, so a search
     that takes longer than `seconds` of this process's CPU time counts as finding nothing (`timed_out` counts them).
 
     Args:
         pattern: in the syntax of Python's `re`, of which that of the package `regex` is a superset; `(?s)`, `(?i)` and
             so on within it.
-        whole: the pattern has to match all of the answer.
+        whole: the pattern has to match all of the response.
         seconds: see above.
         right, wrong: see `VerifiableReward`.
 
@@ -158,7 +158,7 @@ class Pattern(VerifiableReward):
 
 
 class Arithmetic(VerifiableReward):
-    """The last number of the answer is the row's (Cobbe et al. 2021, GSM8K).
+    """The last number of the response is the row's (Cobbe et al. 2021, GSM8K).
 
     Where a text holds `####`, as GSM8K's solutions do, the number is the first behind the last one of them. Numbers are
     read exactly, as fractions: `-1,234.50`, `3/4`, `6e23`; nothing is evaluated.
@@ -166,7 +166,7 @@ class Arithmetic(VerifiableReward):
     Args:
         answer_key: where the row holds the number, or a text in which it is the last one.
         tolerance: difference that is still right: relative above 1, absolute below.
-        needs_mark: an answer without `####` is wrong.
+        needs_mark: a response without `####` is wrong.
         right, wrong: see `VerifiableReward`.
 
     Raises:
@@ -214,7 +214,7 @@ def final_number(text: str) -> Fraction | None:
 
 def number(spelled: str) -> Fraction | None:
     """The exact value of one number as text; None for what is too long or divided by 0."""
-    if len(spelled) > LONGEST_NUMBER:
+    if len(spelled) > MAX_NUMBER_LENGTH:
         return None
     above, _, below = spelled.replace(",", "").replace("\u2212", "-").partition("/")
     divisor = Fraction(below or 1)
@@ -242,7 +242,7 @@ def leading_share(said: Sequence[str], wanted: Sequence[str]) -> float:
 
 
 def value_of(row: Mapping[str, Any], key: str) -> Any:
-    """What a row holds under a key.
+    """Value of a row under a key.
 
     Raises:
         InputError: when it holds nothing there.

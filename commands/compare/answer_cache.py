@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment.constitutional.record_log import write_whole
+from alignment.constitutional.record_log import write_if_changed
 from alignment.rewards.base import Response
 from common.fingerprint import fingerprint
 from datamodules.conversations.rows import Row
@@ -53,7 +53,7 @@ class ComparedAnswers:
             "divergences": [values.tolist() for values in divergences],
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, [json.dumps(kept).encode()])
+        write_if_changed(path, [json.dumps(kept).encode()])
         return answers, divergences
 
     def forget(self) -> None:

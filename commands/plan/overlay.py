@@ -34,7 +34,7 @@ def same_step(setup: TrainingSetup, configuration: dict[str, Any], devices: int 
         setup,
         rows=setup.rows * batches,
         accumulate=1,
-        smaller=tuple((size * batches, steps) for size, steps in setup.smaller),
+        warmup_batches=tuple((size * batches, steps) for size, steps in setup.warmup_batches),
         sizes=MeshSizes(pp=setup.sizes.world),
     )
 

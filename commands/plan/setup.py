@@ -84,7 +84,7 @@ def setup_of(
         sequence_length=data["init_args"]["sequence_length"],
         rows=samples.batch_size,
         accumulate=trainer.get("accumulate_grad_batches") or 1,
-        pieces=layout.get("microbatches", 4) if is_pipeline else 1,
+        microbatches_per_batch=layout.get("microbatches", 4) if is_pipeline else 1,
         steps=steps,
         mixed=precision == "bf16-mixed",
         optimizer=cast(Any, OPTIMIZERS[optimizer]),
@@ -94,7 +94,9 @@ def setup_of(
         compiled=layout.get("compile_backend") is not None,
         float8=bool(layout.get("float8")),
         device=hardware.device,
-        smaller=tuple(samples.batch_size_warmup.smaller(samples.batch_size)) if samples.batch_size_warmup else (),
+        warmup_batches=tuple(samples.batch_size_warmup.smaller(samples.batch_size))
+        if samples.batch_size_warmup
+        else (),
     )
     if accepted and (reason := refusal(setup)) is not None:
         raise InputError(reason)

@@ -58,7 +58,7 @@ def plan_table(setup: TrainingSetup, hardware: Hardware, plan: Plan, laws: Seque
 
 def model_lines(setup: TrainingSetup, plan: Plan) -> list[str]:
     """Parameters and FLOPs."""
-    small = sum(steps for _, steps in setup.smaller)
+    small = sum(steps for _, steps in setup.warmup_batches)
     fewer = f", the first {min(small, setup.steps):,} smaller" if small else ""
     return ["model", *rows([
         ("parameters", format_count(plan.parameters, 4), "all"),

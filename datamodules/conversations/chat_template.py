@@ -17,11 +17,9 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.sandbox
 
+from common.constants import Messages
 from common.errors import InputError
 from datamodules.tokenization.base import Tokenizer
-
-Messages = list[dict[str, Any]]
-"""A conversation: dictionaries with `role` (system, user, assistant, tool) and `content`, text."""
 
 BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
 """Marks around an answer in a template's output, and what hides them and control tokens in messages' own text."""
@@ -97,7 +95,7 @@ class ChatTemplate:
         if lacking:
             raise InputError(
                 f"chat template {template} writes {', '.join(lacking)}, no control token of the tokenizer: add it to "
-                "tokenizer.control_tokens and train anew, or take another template"
+                "tokenizer.control_tokens and train again, or take another template"
             )
         # The longest first: one control token may begin like another.
         names = sorted(self.control, key=len, reverse=True)
@@ -107,7 +105,7 @@ class ChatTemplate:
     def encode(self, messages: Messages) -> Encoded:
         """A whole conversation: one beginning-of-text token, and after the last answer one end-of-text token, learned.
 
-        What the template writes after the last answer is left out: nobody reads it.
+        What the template writes after the last response is left out: it is never generated.
 
         Raises:
             TemplateRefusalError: when the template cannot take the messages.

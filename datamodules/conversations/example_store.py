@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 from common.artifacts import verified, write_checksums
 from common.console import announce
+from common.constants import SPLITS
 from common.errors import InputError
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import Row
 from datamodules.shards.format import token_dtype
 
 SUMMARY = "summary.json"
-SPLITS = ("train", "validation")
 _ARRAYS = ("tokens", "trained", "offsets", "margins", "probabilities")
 ROWS, ROW_ENDS = "rows.jsonl", "row_ends.npy"
 
@@ -59,7 +59,7 @@ class Example:
 
 @dataclass
 class Counts:
-    """What became of the rows."""
+    """Counts of kept and dropped rows."""
 
     rows: int = 0
     kept: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
@@ -103,7 +103,7 @@ def write_examples(
         folder: empty.
         rows: rows, or reasons why there is none.
         convert: makes the example; raises `Unusable` with the reason to drop it.
-        fraction: of groups held out.
+        fraction: share of groups in the validation split.
         seed: of the choice.
         vocabulary_size: decides the integers' width.
 
@@ -163,7 +163,7 @@ class _GrowingArray:
         np.lib.format.write_array_header_1_0(self._file, header)
 
     def add(self, values: Sequence[Any]) -> None:
-        """One row; or, of an array of one dimension, so many elements."""
+        """Add one row, or the elements of a one-dimensional array."""
         self._file.write(np.asarray(values, dtype=self.dtype).tobytes())
         self.rows += len(values) if self.width is None else 1
 
@@ -274,6 +274,6 @@ class Examples:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What became of the rows of a finished stage."""
+    """Counts of the rows of finished examples."""
     loaded: dict[str, Any] = json.loads(verified(folder / SUMMARY).read_text(encoding="utf-8"))
     return loaded

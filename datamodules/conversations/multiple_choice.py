@@ -37,7 +37,7 @@ class Question:
 
 
 def question(row: Row) -> Question:
-    """The question a row asks: HellaSwag's, ARC's or BLiMP's keys, or `context`, `choices` and `gold`.
+    """The question of a row: HellaSwag's, ARC's or BLiMP's keys, or `context`, `choices` and `gold`.
 
     Raises:
         Unusable: with the reason.
@@ -71,16 +71,16 @@ def _plain(text: str) -> str:
     return text.replace("  ", " ")
 
 
-def encode(asked: Question, tokenizer: Tokenizer) -> list[tuple[list[int], list[int]]]:
+def encode(question: Question, tokenizer: Tokenizer) -> list[tuple[list[int], list[int]]]:
     """(context, answer) in token ids for every choice.
 
     The whole text is encoded and cut where the context alone would end; trailing spaces of the context belong to the
     answer. An empty context is the beginning-of-text token, or the end-of-text one where there is none.
     """
     pairs = []
-    context = asked.context.rstrip()
-    spaces = asked.context[len(context) :]
-    for choice in asked.choices:
+    context = question.context.rstrip()
+    spaces = question.context[len(context) :]
+    for choice in question.choices:
         if not context:
             before, answer = [tokenizer.before_text], tokenizer.encode(spaces + choice)
         else:
@@ -100,12 +100,12 @@ def shorten(context: list[int], answer: list[int], max_tokens: int) -> tuple[lis
 
 
 def question_batches(
-    asked: Iterable[list[tuple[list[int], list[int]]]], tokens: int, pad: int, max_tokens: int
+    questions: Iterable[list[tuple[list[int], list[int]]]], tokens: int, pad: int, max_tokens: int
 ) -> Iterator[dict[str, Any]]:
-    """Batches of about so many tokens in one row [1, T]; answers are numbered through all questions.
+    """Batches of about `tokens` tokens in one row [1, T]; answers are numbered through all questions.
 
     Args:
-        asked: of every question, what `encode` gave.
+        questions: `encode` of every question.
         tokens: in a batch, unless one question has more.
         pad: fills the row.
         max_tokens: tokens of a context with one answer.
@@ -117,7 +117,7 @@ def question_batches(
     parts: list[Part] = []
     numbers: list[int] = []
     count = 0
-    for pairs in asked:
+    for pairs in questions:
         shortened = [shorten(context, answer, max_tokens) for context, answer in pairs]
         for part, chosen in _documents(shortened):
             if parts and sum(len(p["tokens"]) for p in parts) + len(part["tokens"]) > tokens:

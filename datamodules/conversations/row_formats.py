@@ -9,16 +9,16 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from datamodules.conversations.chat_template import Messages
+from common.constants import Messages
 
 ROLES = ("system", "user", "assistant", "tool")
-LARGEST = 3e38
+MAX_FLOAT32 = 3e38
 """Margins are stored as float32."""
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
 class Unusable(Exception):  # noqa: N818 (no error: a row that is dropped)
-    """Why a row is dropped."""
+    """Reason for dropping a row."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def preference(row: dict[str, Any]) -> Preference:
 
 
 def question(row: dict[str, Any]) -> Messages:
-    """What a row asks: its `prompt` (text or messages), the conversation in `messages` or in `chosen` (messages, or a
-    transcript as HH-RLHF has them) up to its last answer. Ends with a message that is not the assistant's.
+    """The prompt of a row: its `prompt` (text or messages), the conversation in `messages` or in `chosen` (messages, or
+    a transcript as HH-RLHF has them) up to its last answer. Ends with a message that is not the assistant's.
 
     Raises:
         Unusable: with the reason.
@@ -171,7 +171,7 @@ def _text(value: Any) -> str:
 
 
 def opening(messages: Messages) -> str:
-    """What is said before the first answer: conversations that begin alike are about the same."""
+    """Text before the first response: the group of conversations that begin alike."""
     said = itertools.takewhile(lambda message: message["role"] != "assistant", messages)
     return json.dumps(list(said), ensure_ascii=False)
 
@@ -194,6 +194,6 @@ def _probability(row: dict[str, Any]) -> float:
 
 def _number(value: Any) -> float:
     """A number that float32 can hold."""
-    if not isinstance(value, int | float) or not abs(value) <= LARGEST:
+    if not isinstance(value, int | float) or not abs(value) <= MAX_FLOAT32:
         raise Unusable("invalid_margin")
     return float(value)

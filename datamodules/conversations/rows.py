@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow
 
 from common.errors import InputError
+from common.path_lists import PathList
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.files import Files
 from datamodules.readers.installed import PythonSources, definitions, parse_python
@@ -32,7 +33,7 @@ class Rows(ABC):
 
     @abstractmethod
     def identity(self) -> Any:
-        """What the rows are a function of, JSON-able, for the fingerprint of what is made from them."""
+        """Identity of the rows for fingerprints, JSON-able: all that they are a function of."""
 
 
 class _RowFiles(Files):
@@ -62,7 +63,7 @@ class FileRows(Rows):
     """
 
     def __init__(
-        self, paths: list[str] | str, max_megabytes: float | None = None, downloads: str | None = "data/downloads"
+        self, paths: PathList, max_megabytes: float | None = None, downloads: str | None = "data/downloads"
     ) -> None:
         self.reader = _RowFiles(paths, max_megabytes=max_megabytes, downloads=downloads)
 
@@ -91,7 +92,7 @@ class DocstringRows(Rows):
         max_lines: longest function; longer ones are passed over.
         negatives: rows of each function, with as many other docstrings; 1 for instructions. With few of them a model
             that has seen a docstring chosen learns to reject it the next time, which is right in training only.
-        seed: of who gets whose docstring.
+        seed: seed of the assignment of other docstrings.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class DocstringRows(Rows):
         for _ in range(self.negatives):
             order = list(range(len(pairs)))
             random.shuffle(order)
-            # A single cycle through all of them: nobody gets their own.
+            # A single cycle through all of them: none gets its own.
             following = dict(zip(order, order[1:] + order[:1], strict=True))
             for number, row in enumerate(pairs):
                 other = pairs[following[number]]["chosen"]

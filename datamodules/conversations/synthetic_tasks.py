@@ -1,7 +1,7 @@
 """Synthetic tasks: generated rows with known right answers, for models of a million parameters and up.
 
-A small model that has read Python knows brackets, digits and names; here it is asked about nothing else. Every prompt
-is there once, and what is held out is never what was trained on. As the answer is exact, what a learned reward gets
+A small model that has read Python knows brackets, digits and names; these rows need nothing else. Every prompt
+is there once, so that validation prompts are never trained on. As the answer is exact, what a learned reward gets
 wrong can be counted.
 """
 
@@ -28,7 +28,7 @@ class Task(NamedTuple):
 
 
 class TaskRows(Rows):
-    """So many different prompts, as rows of instructions (`response`), of preferences (`chosen`, `rejected`, which is
+    """Different generated prompts, as rows of instructions (`response`), of preferences (`chosen`, `rejected`, which is
     wrong by little) and of prompts (`answer`, to be checked against). `group` never parts between training and
     validation. Answers begin with a space, as they continue their prompt; `answer` has none.
 
@@ -51,7 +51,7 @@ class TaskRows(Rows):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What `draw` depends on."""
+        """Settings that `draw` depends on."""
 
     def draw_all(self) -> Iterator[Task]:
         """Different ones, as many as `count`."""

@@ -23,9 +23,9 @@ class TextSource:
     """A named source of text, as an entry of `sources` in YAML.
 
     Args:
-        reader: where its documents come from.
-        steps: rules and rewrites in order; normalization is always first and need not be named.
-        weight: share of training samples drawn from it, on any positive scale.
+        reader: reader of its documents.
+        steps: filters and transforms in order; normalization is always first and need not be named.
+        weight: share of training samples from this source, on any positive scale.
 
     Raises:
         InputError: for a weight that is not positive.
@@ -42,21 +42,21 @@ class TextSource:
 
 @dataclass
 class CurationConfig:
-    """What cleaning does to all sources alike, and how it is run.
+    """Settings of curation for all sources, and of its execution.
 
     Args:
-        steps: rules and rewrites applied to every source, after its own.
-        url_duplicates: of documents from one URL only the newest is kept; None keeps all.
-        repeated_lines: cuts lines that many documents of a source share; None keeps them.
-        repeated_spans: cuts spans of words that occurred before; None keeps them.
-        personal_data: masks personal data in what is kept; None keeps it.
+        steps: filters and transforms applied to every source, after its own.
+        url_duplicates: URL deduplication, which keeps the newest document of a URL; None keeps all.
+        repeated_lines: line-level deduplication within a source; None for none.
+        repeated_spans: exact substring deduplication over all sources; None for none.
+        personal_data: personal data masking; None for none.
         engine: `native` uses the cores of this machine for all but reading, which is Python's own work and takes one;
             `ray` uses the cluster that `RAY_ADDRESS` names, or else all cores of this machine for reading too. The
             result is the same.
-        chunk_megabytes: input files read together, and text held at a time.
+        chunk_megabytes: size of the input files read together, and of the text in memory at a time.
 
     Raises:
-        InputError: for a chunk that holds nothing.
+        InputError: for a chunk size that is not above 0.
     """
 
     steps: list[CurationStep] = field(default_factory=list)
@@ -73,7 +73,7 @@ class CurationConfig:
 
     @property
     def repetitions(self) -> dict[str, RepeatedText]:
-        """What cuts repetitions, by name, in the order in which they are applied."""
+        """Steps that cut repeated text, by name, in the order in which they are applied."""
         found = {"repeated_lines": self.repeated_lines, "repeated_spans": self.repeated_spans}
         return {name: finder for name, finder in found.items() if finder is not None}
 
@@ -83,7 +83,7 @@ class CurationConfig:
         return self.personal_data.kinds if self.personal_data else []
 
     def settings(self) -> list[Any]:
-        """For the fingerprint: all but the engine, which changes nothing."""
+        """Settings for the fingerprint: all but the engine, which changes no document."""
         parts = (self.url_duplicates, *self.repetitions.values(), self.personal_data)
         return [step_settings(self.steps), [part and step_settings([part]) for part in parts], self.chunk_megabytes]
 

@@ -1,8 +1,8 @@
 """Curation pipeline: collect the documents of all sources, filter, deduplicate, split and write them.
 
-Three passes over chunks of bounded size: each document by itself (`chunks`, `judging`), all of them beside each other
-as columns of numbers (`result`), and each text as it is written (`finishing`). Chunks cost a copy of the text on
-disk between the passes and buy that memory does not grow with the corpus and that a killed run continues.
+Passes over chunks of bounded size: read (`passes.collect`), filter each document by itself (`passes.filter`), compare
+all of them as columns of numbers (`passes.deduplicate`), and write each text (`passes.write`). Chunks cost a copy of
+the text on disk between the passes; in return memory does not grow with the corpus, and a killed run continues.
 """
 
 import json
@@ -37,18 +37,18 @@ from datamodules.readers.base import InputFile, provenance_name
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 SUMMARY, TIMINGS = "curation.json", "timings.json"
 WORK = "work"
-"""Folder inside an unfinished stage for what is removed at its end."""
+"""Folder of intermediate files, inside an unfinished artifact."""
 
 
 OBSERVERS = tuple(f"datamodules.curation.reports.{name}" for name in ("explain", "stopwatch", "step_throughput"))
-"""Modules that only watch: editing one cleans nothing again."""
+"""Modules that only watch: an edit of one changes no document."""
 
 
 def list_inputs(sources: Mapping[str, TextSource]) -> dict[str, list[InputFile]]:
     """Files of every source.
 
     Raises:
-        InputError: when a path is missing or a source has no file, or a name that files and metrics cannot bear.
+        InputError: when a path is missing or a source has no file, or a name is no name of files and metrics.
     """
     for name in sources:
         if not SOURCE_NAME.fullmatch(name) or name == "all":
@@ -71,7 +71,7 @@ def curation_fingerprint(
     seed: int,
     curation: CurationConfig,
 ) -> str:
-    """Fingerprint of all that decides the clean documents: input files, settings and the rules' own source code."""
+    """Fingerprint of all that decides the documents: input files, settings and the steps' source code."""
     described = {
         name: [
             source.reader.settings(),
@@ -96,23 +96,22 @@ def curate(
     seed: int,
     curation: CurationConfig | None = None,
 ) -> dict[str, Any]:
-    """Collect and clean into `documents/NNNNN.parquet`, `dropped/NNNNN.parquet` and `curation.json`.
+    """Run curation into `documents/NNNNN.parquet`, `dropped/NNNNN.parquet` and `curation.json`.
 
     Args:
         sources: readers and steps by name.
         inputs: files of each source, from `list_inputs`.
-        folder: empty, or what an interrupted run with the same fingerprint left; the caller makes the result appear
-            at once.
+        folder: folder of the result, empty or left by an interrupted run with the same fingerprint.
         near_duplicates: near-duplicate removal over all sources, or None.
-        validation_fraction: share of each source's bytes held out.
-        seed: of the split.
-        curation: what is done to all sources alike; by default `CurationConfig()`.
+        validation_fraction: share of each source's bytes in the validation split.
+        seed: seed of the split.
+        curation: settings for all sources; by default `CurationConfig()`.
 
     Returns:
         The summary, as written to `curation.json`, with the seconds of `timings.json`.
 
     Raises:
-        InputError: when no document is left, a step is there twice or Ray is not installed.
+        InputError: when no document is left, two steps share a measurement or Ray is not installed.
     """
     curation = curation or CurationConfig()
     clock, work = Stopwatch(), folder / WORK
@@ -128,7 +127,7 @@ def curate(
     readers = {name: source.reader for name, source in sources.items()}
 
     def read_ahead(some: Sequence[Chunk]) -> None:
-        """Have the workers read a chunk each."""
+        """Read one chunk per worker."""
         unread = [chunk for chunk in some if chunk.pieces(work / "filtered") is None]
         with clock.measure("collect", sum(chunk.size for chunk in unread)):
             collect(unread, readers, work / "raw", size)
@@ -136,7 +135,7 @@ def curate(
     rates: dict[str, list[dict[str, Any]]] = {}
 
     def filter_pieces(chunk: Chunk) -> list[Path]:
-        """The judged pieces of a chunk, made if they are not there."""
+        """Filtered pieces of a chunk, made if they are not there."""
         filtered = chunk.pieces(work / "filtered")
         if filtered is not None:
             return filtered
@@ -168,7 +167,7 @@ def curate(
         result = deduplicate_and_split(filtered, owners, near_duplicates, validation_fraction, seed)
     if result is None:
         reasons = {reason for path in filtered for reason in _reasons(path)}
-        raise InputError(f"no document is left after cleaning; dropped as: {', '.join(sorted(reasons)) or 'none read'}")
+        raise InputError(f"no document is left after curation; dropped as: {', '.join(sorted(reasons)) or 'none read'}")
 
     pieces = [
         FilteredPiece(n, source, path, result) for n, (source, path) in enumerate(zip(owners, filtered, strict=True))

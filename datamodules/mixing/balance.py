@@ -1,8 +1,8 @@
 """Source balance: the requested share of each source, caps on its epochs, and the share that is reached.
 
-Weights alone repeat a small source until it is learned by heart. Caps on epochs keep the asked proportions wherever
-there is text enough and give the rest of a capped source's share to the others. They depend on the length of the run,
-so a longer run has another mixture: it goes on from where the shorter one ended.
+Weights alone repeat a small source until the model memorizes it. Caps on epochs keep the requested proportions where
+there is enough text and give the rest of a capped source's share to the others. They depend on the length of the run,
+so a longer run has another mixture from the sample at which the shorter one ended.
 """
 
 from collections.abc import Mapping
@@ -22,16 +22,14 @@ MIXTURE = "mixture.json"
 class Balance:
     """Corrections to the weights of sources.
 
-    Where nobody knows better, a mixture of weights web 60, code 15, books 8, curated 7, academic 5 and Wikipedia 5 is
-    a start.
+    Weights of web 60, code 15, books 8, curated 7, academic 5 and Wikipedia 5 are a reasonable start.
 
     Args:
         temperature: T of p ~ size ** (1 / T) (Conneau & Lample 2019, section 3.1, and mT5, Xue et al. 2021, with
             1 / T = 0.7 and 0.3), sizes in tokens: 1 is proportional, more draws the sources together. It takes the
             place of weights; null takes the sources' `weight`.
-        max_epochs: how often a source is repeated at most within trainer.max_steps, for all sources or by name;
-            null repeats them as often as the weights ask. Up to 4 epochs are nearly as good as new text (Muennighoff et
-            al. 2023).
+        max_epochs: epochs of a source within trainer.max_steps, for all sources or by name; null for no cap. Up to 4
+            epochs are nearly as good as new text (Muennighoff et al. 2023).
 
     Raises:
         InputError: for a temperature below 1 or a cap that is not positive.
@@ -49,10 +47,14 @@ class Balance:
             raise InputError(f"balance.max_epochs={caps}: must be above 0, or null for no cap")
 
     def settings(self, weights: Mapping[str, float], samples: int | None) -> dict[str, Any]:
-        """All that the mixture follows from beside the text; `samples` of the whole run, None where it has no end.
+        """Settings that the mixture follows from, beside the text.
+
+        Args:
+            weights: weight of each source.
+            samples: samples of the whole run; None where it has no end.
 
         Raises:
-            InputError: for weights beside a temperature, a cap of a source that there is not or of an endless run.
+            InputError: for weights beside a temperature, a cap of an unknown source or of an endless run.
         """
         if self.temperature is not None and len(set(weights.values())) > 1:
             raise InputError(
@@ -83,9 +85,9 @@ class Balance:
         """Samples of each source in a block from sample `first` on, so that no cap is broken before the run ends.
 
         Args:
-            mixture: of the samples before `first`; changed from there on.
+            mixture: mixture of the samples before `first`; changed from there on.
             wanted: weight of each source, from `wanted`.
-            first: first sample that is mixed so.
+            first: first sample of the new mixture.
             samples: of the whole run; None where nothing is capped.
 
         Returns:
@@ -134,7 +136,7 @@ class Balance:
 def mixture_report(
     mixture: Mixture, wanted: Mapping[str, float], length: int, samples: int | None
 ) -> dict[str, dict[str, float]]:
-    """What was asked of each source and what is reached at the end of the run.
+    """Requested share of each source, and what is reached at the end of the run.
 
     Args:
         mixture: with all its changes.

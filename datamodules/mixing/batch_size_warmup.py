@@ -12,12 +12,11 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class BatchSizeWarmup:
-    """Batches that begin small and grow: early gradients agree with each other, so few samples tell the direction
-    (McCandlish et al. 2018). GPT-3 grew its batch over the first billions of tokens (Brown et al. 2020, section 2.3).
+    """Batch-size warm-up, as GPT-3 grew its batch over the first billions of tokens (Brown et al. 2020, section 2.3).
 
     Args:
-        initial: windows in a micro-batch at first.
-        increment: windows added each time; every size is kept for equally many steps, as in Megatron-LM.
+        initial: windows in the first micro-batches.
+        increment: windows added at each growth; each size lasts equally many steps, as in Megatron-LM.
         steps: optimizer steps until the full size.
 
     Raises:
@@ -36,7 +35,7 @@ class BatchSizeWarmup:
             )
 
     def sizes(self, full: int) -> list[int]:
-        """Every size there is on the way to `full`, ascending."""
+        """Sizes up to `full`, ascending."""
         return [*range(self.initial, full, self.increment), full]
 
     def size(self, step: int, full: int) -> int:
@@ -45,7 +44,7 @@ class BatchSizeWarmup:
         return sizes[min(step * (len(sizes) - 1) // self.steps, len(sizes) - 1)]
 
     def smaller(self, full: int) -> list[tuple[int, int]]:
-        """Every size below `full`, ascending, and the optimizer steps that it is kept for."""
+        """Sizes below `full`, ascending, each with the optimizer steps that it lasts."""
         sizes = self.sizes(full)
         last = len(sizes) - 1
         starts = [-(-number * self.steps // max(1, last)) for number in range(last + 1)]

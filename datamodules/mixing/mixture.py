@@ -1,8 +1,8 @@
 """Data mixture: source and window of a sample number, a pure function for any number of ranks, workers or restarts.
 
-Shuffling a list and remembering where one was needs state that must be saved, sharded and trusted. Here the
-number of a sample says its source and its window by arithmetic, so there is nothing to restore but one integer.
-The price is that the mixture's weights are rounded to 1/4096.
+Shuffling a list and remembering a position needs state that is saved, sharded and trusted. Here source and window
+follow from the number of a sample by arithmetic, so one integer is all there is to restore. The price is that the
+mixture's weights are rounded to 1/4096.
 """
 
 from bisect import bisect_right
@@ -39,13 +39,13 @@ def permute(index: int, length: int, seed: int) -> int:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of samples mixed with the same weights.
+    """Segment of the sample order with one set of weights.
 
     Attributes:
-        first: its first sample number.
+        first: first sample number of the segment.
         slots: samples of each source in a block, int64 [sources], 4,096 in all.
         before: windows of each source consumed by earlier samples, int64 [sources].
-        seed: of the order within blocks.
+        seed: seed of the order within blocks.
     """
 
     first: int
@@ -62,9 +62,9 @@ class Mixture:
     there, and every source continues with the window that comes next.
 
     Args:
-        sizes: windows in each source.
+        sizes: number of windows of each source.
         weights: share of samples from each source, any positive scale.
-        seed: of all orders.
+        seed: seed of all orders.
 
     Raises:
         InputError: for a weight that is not positive or rounds to nothing, or a source without a window.
@@ -75,7 +75,7 @@ class Mixture:
         for name in self.names:
             if not sizes[name]:
                 raise InputError(
-                    f"source {name} holds no whole window of training tokens after cleaning: "
+                    f"source {name} holds no whole window of training tokens after curation: "
                     "lower sequence_length, add text or leave the source out"
                 )
         self._segments: list[Segment] = []
@@ -83,10 +83,10 @@ class Mixture:
         self.change(0, slots_of(weights, self.names))
 
     def change(self, first: int, slots: np.ndarray) -> None:
-        """Mix otherwise from sample number `first` on; what was said of later samples is forgotten.
+        """Change the mixture from sample number `first` on; earlier changes after that sample are dropped.
 
         Args:
-            first: where the first block of the new mixture begins.
+            first: sample number at which the first block of the new mixture begins.
             slots: samples of each source in a block, int64 [sources], from `slots_of`; 0 leaves a source out.
         """
         self._segments = [segment for segment in self._segments if segment.first < first]
@@ -135,7 +135,7 @@ class Mixture:
 
 
 def slots_of(weights: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
-    """Samples of each source in a block, int64, 4,096 in all: largest remainders get what rounding down left over.
+    """Samples of each source in a block, int64, 4,096 in all: rounded by largest remainder.
 
     Raises:
         InputError: for a weight that is not positive or rounds to nothing.
@@ -155,7 +155,7 @@ def slots_of(weights: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
 
 
 class EvaluationOrder:
-    """A fixed, finite order for evaluation: up to `max_windows` windows of each source, spread evenly over it.
+    """Fixed order for evaluation: up to `max_windows` windows of each source, evenly spaced.
 
     Args:
         sizes: windows in each source.

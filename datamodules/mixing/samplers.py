@@ -20,14 +20,13 @@ from datamodules.mixing.windows import PADDING
 class DistributedBatchSampler(Sampler[list[int]]):
     """Endless batches of sample numbers for one of several data-parallel ranks.
 
-    Sample numbers are dealt out to ranks in turn, so that the set of samples in a global batch does not depend on
-    how many ranks share it.
+    Ranks take sample numbers in turn, so that the samples of a global batch do not depend on the number of ranks.
 
     Args:
-        start: gives the first sample number not yet consumed, asked whenever an iteration begins.
-        batch_sizes: gives the samples in each of a rank's batches from there on, endlessly.
-        rank, ranks: which share of how many.
-        skipped: samples that are left out; null for none.
+        start: function of the first sample number not yet consumed, called when an iteration begins.
+        batch_sizes: function of the sizes of a rank's batches from there on, endless.
+        rank, ranks: data-parallel rank, and their number.
+        skipped: samples that training skips; None for none.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class DistributedBatchSampler(Sampler[list[int]]):
 
 
 class BatchDataset(Dataset[dict[str, Any]]):
-    """Batches by their list of sample numbers: what a DataLoader's sampler yields is the batch's whole identity."""
+    """Dataset whose items are whole batches: the sampler yields a batch's sample numbers."""
 
     def __init__(self, windows: Dataset[dict[str, Any]]) -> None:
         self.windows = windows
@@ -69,11 +68,11 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class EpochOrder:
-    """Sample number to item: all items once an epoch, in a new pseudo-random order each time.
+    """Epoch order: sample number to item, all items once per epoch, in a new pseudo-random order each time.
 
     Args:
-        items: their number.
-        seed: of all orders.
+        items: number of items.
+        seed: seed of all orders.
     """
 
     def __init__(self, items: int, seed: int) -> None:
@@ -85,18 +84,18 @@ class EpochOrder:
 
 
 class StepBatch(NamedTuple):
-    """A micro-batch by its samples, and those of the whole optimizer step over all ranks; empty outside training."""
+    """Samples of a micro-batch, and of its whole optimizer step over all ranks; the latter empty outside training."""
 
     samples: list[int]
     step: Sequence[int]
 
 
 class StepBatchSampler(Sampler[StepBatch]):
-    """Names with every micro-batch the samples of its optimizer step, so that losses can be divided by what is in it.
+    """Sampler of micro-batches with the samples of their optimizer step, by which losses are normalized.
 
     Args:
-        batches: of this rank, beginning with a step.
-        samples_per_step: over all ranks and accumulated batches.
+        batches: batches of this rank, beginning with a step.
+        samples_per_step: samples of a step over all ranks and accumulated batches.
     """
 
     def __init__(self, batches: DistributedBatchSampler, samples_per_step: int) -> None:

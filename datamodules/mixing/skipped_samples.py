@@ -1,7 +1,7 @@
 """Ranges of sample numbers excluded from training.
 
-What is left out is a fact about sample numbers, not about the step at which somebody noticed, so a run that was killed
-leaves out the same samples again, with any number of ranks.
+Ranges are of sample numbers and not of optimizer steps, so a run that was killed skips the same samples again, with any
+number of ranks. The price is arithmetic around the ranges wherever samples are counted.
 """
 
 from bisect import bisect_right
@@ -15,13 +15,13 @@ Ranges = list[tuple[int, int]]
 
 
 class SkippedSamples:
-    """Which sample numbers are left out.
+    """Sample numbers that training skips.
 
     Args:
-        ranges: pairs (first, stop) of sample numbers, in any order; stop is the first one taken again.
+        ranges: pairs (first, stop) of sample numbers, in any order; stop is excluded.
 
     Raises:
-        InputError: for a pair that is no stretch of sample numbers.
+        InputError: for a pair that is no range of sample numbers.
     """
 
     def __init__(self, ranges: Iterable[Any] = ()) -> None:
@@ -30,7 +30,7 @@ class SkippedSamples:
             self.add(*_checked(pair))
 
     def add(self, first: int, stop: int) -> None:
-        """Leave out samples first .. stop - 1 as well."""
+        """Skip samples first .. stop - 1 as well."""
         _checked((first, stop))
         joined: Ranges = []
         for begin, end in sorted([*self.ranges, (first, stop)]):
@@ -41,7 +41,7 @@ class SkippedSamples:
         self.ranges = joined
 
     def after(self, start: int, count: int) -> int:
-        """The sample to come when `count` samples have been taken, `start` the first that may be; never a skipped one.
+        """The sample number after `count` taken samples, counted from `start`; never a skipped one.
 
         Args:
             start: a sample number, skipped or not.
@@ -61,7 +61,7 @@ class SkippedSamples:
         return [self.after(start, number) for number in range(count)]
 
     def within(self, start: int, stop: int) -> int:
-        """How many of the samples start .. stop - 1 are left out."""
+        """Number of skipped samples among start .. stop - 1."""
         return sum(max(min(stop, end) - max(start, first), 0) for first, end in self.ranges)
 
 

@@ -18,7 +18,7 @@ PADDING = -1
 
 
 class WindowedSource:
-    """The documents of one source and split, cut into windows of `length` + 1 tokens that overlap by one.
+    """Windows of one source and split: `length` + 1 tokens, overlapping by one.
 
     The one token shared with the next window is the last label here and the first input there.
 
@@ -72,13 +72,13 @@ Locate = Callable[[int], tuple[str, int, int]]
 
 
 class PackedWindows(Dataset[dict[str, Any]]):
-    """Samples ready to be batched: `self[i]` is a function of i alone.
+    """Dataset of packed training windows; item i is a function of i alone.
 
     Args:
         sources: windows by source name.
         locate: sample number to source, epoch and window.
-        token_bytes: bytes of text each token id stands for.
-        pad: id that fills short windows; its label is ignored.
+        token_bytes: UTF-8 bytes of each token id, int32 [vocabulary].
+        pad: token id of padding; its label is ignored.
     """
 
     def __init__(
@@ -107,6 +107,6 @@ class PackedWindows(Dataset[dict[str, Any]]):
 
 
 def ignore_labels(window: dict[str, Any]) -> dict[str, Any]:
-    """The same window with nothing to predict in it."""
+    """The window with all labels ignored."""
     nothing = {"labels": np.full_like(window["labels"], IGNORE), "label_bytes": np.zeros_like(window["label_bytes"])}
     return window | nothing

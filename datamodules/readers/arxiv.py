@@ -157,10 +157,10 @@ class _Folder:
 
 
 def decode_latex(raw: bytes) -> Document:
-    """A source in UTF-8, or in the encoding that it tells the package inputenc."""
+    """A source in UTF-8, or in the encoding that it gives the package inputenc."""
     document = text_or_reason(raw)
-    if document.text is None and (told := _ENCODING.search(raw)):
-        name = told[1].decode()
+    if document.text is None and (declared := _ENCODING.search(raw)):
+        name = declared[1].decode()
         try:
             return Document(raw.decode(_ENCODINGS.get(name, name)))
         except UnicodeDecodeError:
@@ -169,7 +169,7 @@ def decode_latex(raw: bytes) -> Document:
 
 
 def _document(text: str | None, name: str) -> Document:
-    """A paper, or why there is none, with what its name tells."""
+    """A paper, or the reason why there is none, with the facts in its name."""
     document = unless_surrogates(text) if text else Document(None, reason="no_latex")
     number, date = arxiv_number(name)
     return replace(document, url=f"https://arxiv.org/abs/{number}" if number else None, date=date)

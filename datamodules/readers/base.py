@@ -1,6 +1,6 @@
 """Reader interface: list files cheaply, read one file at a time.
 
-A reader knows nothing of cleaning, batching or parallelism, so that Daft can call `read` on any worker. Listing all
+A reader knows nothing of curation, batching or parallelism, so that Daft can call `read` on any worker. Listing all
 files first costs a walk over the tree and buys a fingerprint of the inputs before anything is read.
 """
 
@@ -26,7 +26,7 @@ class InputFile:
         location: a path on this machine or a URL.
         name: the path in provenance.
         size: in bytes, as stored.
-        changed: in nanoseconds since 1970; what a store says of the version where it tells no time.
+        changed: time of change in nanoseconds since 1970, or the version number of a file in a store.
     """
 
     location: str
@@ -98,7 +98,7 @@ class Reader(ABC):
         return chosen
 
     def settings(self) -> dict[str, Any]:
-        """For the fingerprint: the class and its parameters."""
+        """Settings for the fingerprint: the class and its parameters."""
         return {"reader": type(self).__name__, **vars(self)}
 
 
@@ -113,7 +113,7 @@ def provenance_name(path: Path | str) -> str:
 
 
 def distinct_tails(paths: list[Path]) -> list[Path]:
-    """The last parts of each path, as few as tell them apart: `text` alone, `a/text` beside `b/text`."""
+    """The last parts of each path, as few as distinguish them: `text` alone, `a/text` beside `b/text`."""
     for length in itertools.count(1):
         tails = {path: Path(*path.parts[-length:]) for path in paths}
         if len(set(tails.values())) == len(tails):

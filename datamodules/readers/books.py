@@ -60,7 +60,7 @@ def strip_gutenberg(text: str) -> tuple[str, str]:
     if start is None and _NUMBER.search(text, 0, lines) is None:
         return "", text
     ends = list(_END.finditer(text, begin))
-    # A second line "End of Project Gutenberg's X" may stand before the marker proper: one frame, one cut.
+    # A second line "End of Project Gutenberg's X" may come before the marker proper: one frame, one cut.
     end = len(text)
     for marker in reversed(ends):
         if text[marker.end() : end].strip() and end != len(text):
@@ -122,7 +122,7 @@ class Books(PathReader):
     SUFFIXES = (".txt", ".epub")
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
-        """The one book."""
+        """The book of a file."""
         if self.format_of(file.name) == ".epub":
             with zipfile.ZipFile(path) as archive:
                 yield epub(archive, self.max_bytes)
@@ -132,7 +132,7 @@ class Books(PathReader):
         document = text_or_reason(raw)
         if document.text is None:
             encoding = header_fields(raw[:20_000].decode("ascii", "replace")).get("character set encoding", "")
-            # No more is known than before where that fails: the reason stands.
+            # No more is known than before where that fails: the reason stays.
             with contextlib.suppress(LookupError, ValueError):
                 if encoding and codecs.lookup(encoding).name not in _NO_CHARSETS:
                     document = Document(raw.decode(encoding))

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from common.errors import InputError
+from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason
 from datamodules.readers.formats.bounded_streams import open_bounded, read_whole
@@ -52,7 +53,7 @@ class CodeFiles(PathReader):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         languages: list[str] | None = None,
         allowed_licenses: Sequence[str] | None = PERMISSIVE_LICENSES,
         max_megabytes: float | None = None,

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason
 from datamodules.readers.formats.bounded_streams import (
     FREE_EXPANSION,
     MALFORMED,
-    MAXIMUM_EXPANSION,
+    MAX_EXPANSION,
     RefusedError,
     read_whole,
 )
@@ -45,7 +46,7 @@ class CommonCrawl(PathReader):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         extractor: Extractor = "resiliparse",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
@@ -60,7 +61,7 @@ class CommonCrawl(PathReader):
         from fastwarc.warc import WarcRecordType
 
         size = Path(path).stat().st_size
-        expansion = max(FREE_EXPANSION, MAXIMUM_EXPANSION * size)
+        expansion = max(FREE_EXPANSION, MAX_EXPANSION * size)
         wanted = WarcRecordType.response | WarcRecordType.conversion
         for record in whole_records(path, expansion):
             if record.content_length > expansion:

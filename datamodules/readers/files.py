@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import pyarrow
 import pyarrow.parquet
 
+from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.formats.bounded_streams import bounded_lines, open_bounded, read_whole
@@ -25,7 +26,7 @@ TOO_LARGE = Document(None, reason="too_large")
 
 
 def is_blank(line: bytes) -> bool:
-    """Whether a line holds nothing but white space, after a byte-order mark if there is one."""
+    """True if a line holds nothing but white space, after a byte-order mark if there is one."""
     return not line.removeprefix(codecs.BOM_UTF8).strip()
 
 
@@ -61,7 +62,7 @@ class Files(PathReader):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         text_key: str = "text",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
@@ -144,14 +145,14 @@ class Files(PathReader):
         about = [key for key in keys if key is not None and key in schema.names]
         for batch in batches(list(dict.fromkeys([self.text_key, *about]))):
             texts = _texts(batch.column(batch.schema.names.index(self.text_key)))
-            told = [batch.column(batch.schema.names.index(key)) for key in about]
+            metadata = [batch.column(batch.schema.names.index(key)) for key in about]
             for number, raw in enumerate(texts):
                 if raw is None:
                     yield Document(None, reason="missing_text_key")
                 elif raw.size > max_bytes:
                     yield TOO_LARGE
                 else:
-                    row = {key: column[number].as_py() for key, column in zip(about, told, strict=True)}
+                    row = {key: column[number].as_py() for key, column in zip(about, metadata, strict=True)}
                     yield self._with_provenance(text_or_reason(raw.to_pybytes()), row)
 
 
@@ -175,7 +176,7 @@ def sliced(batch: pyarrow.RecordBatch) -> Iterator[pyarrow.RecordBatch]:
 
 
 def _told(value: Any) -> str | None:
-    """What a row says of itself as text that can be stored: lists are joined, dates are ISO 8601."""
+    """Metadata value of a row as text: lists are joined, dates are ISO 8601."""
     if value is None or isinstance(value, dict):
         return None
     if isinstance(value, list):

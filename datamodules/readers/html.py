@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Literal
 
 from common.errors import InputError
+from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.formats.bounded_streams import RefusedError, open_bounded, read_whole
-from datamodules.readers.formats.html_depth import MAXIMUM_DEPTH, depth
+from datamodules.readers.formats.html_depth import MAX_DEPTH, depth
 from datamodules.readers.paths import PathReader
 
 Extractor = Literal["resiliparse", "trafilatura"]
@@ -28,7 +29,7 @@ _LICENSE = re.compile(r"\brel\s*+=\s*+[\"']?+[^\"']{0,200}\blicense\b", re.I)
 
 
 def looks_like_html(text: str) -> bool:
-    """Whether a description is mostly HTML: more than one tag in each 200 characters."""
+    """True if a description is mostly HTML: more than one tag in each 200 characters."""
     return text.count("</") * 200 > len(text)
 
 
@@ -36,11 +37,11 @@ def html_to_text(html: str) -> str:
     """Text of an HTML fragment by Resiliparse's extractor; scripts, styles and markup go, lists and paragraphs stay.
 
     Raises:
-        RefusedError: `too_deep` beyond `MAXIMUM_DEPTH`.
+        RefusedError: `too_deep` beyond `MAX_DEPTH`.
     """
     from resiliparse.extract.html2text import extract_plain_text
 
-    if depth(html) > MAXIMUM_DEPTH:
+    if depth(html) > MAX_DEPTH:
         raise RefusedError("too_deep")
     text: str = extract_plain_text(html, preserve_formatting=True, alt_texts=False)
     return text
@@ -50,9 +51,9 @@ def main_text(html: str, extractor: Extractor) -> str:
     """The main text of a page, without navigation, advertisements and forms; empty where there is none.
 
     Raises:
-        RefusedError: `too_deep` beyond `MAXIMUM_DEPTH`.
+        RefusedError: `too_deep` beyond `MAX_DEPTH`.
     """
-    if depth(html) > MAXIMUM_DEPTH:
+    if depth(html) > MAX_DEPTH:
         raise RefusedError("too_deep")
     if extractor == "trafilatura":
         import trafilatura
@@ -158,7 +159,7 @@ class HtmlFiles(PathReader):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         extractor: Extractor = "resiliparse",
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",

@@ -112,10 +112,10 @@ class HuggingFaceFolder(Files):
         if not files:
             raise InputError(f"split={self.split!r}: no file of {path} names it: give one that is there")
         for file in files:
-            # What is said of a data set is said of its rows: a change makes them anew.
+            # Facts about a data set are facts about its rows: a change makes them again.
             places = {root, root / Path(file.name).relative_to(label).parent}
             about = [InputFile.at(place / name, name) for place in places for name in _ABOUT]
-            yield replace(file, changed=max([file.changed, *(told.changed for told in about if told)]))
+            yield replace(file, changed=max([file.changed, *(metadata.changed for metadata in about if metadata)]))
 
     @staticmethod
     def _refuse_indices(root: Path) -> None:

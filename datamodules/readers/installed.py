@@ -40,7 +40,7 @@ class InstalledFiles(Reader):
 
     @abstractmethod
     def wants(self, name: str) -> bool:
-        """Whether a file is of the kind this reader reads, by its path within the distribution."""
+        """True if a file is of the kind this reader reads, by its path within the distribution."""
 
     def candidates(self) -> Iterator[InputFile]:
         """Files of the standard library, then those that the distributions' records name and that exist."""
@@ -52,7 +52,7 @@ class InstalledFiles(Reader):
                     if file := InputFile.at(path, provenance_name(f"python/{path.relative_to(root).as_posix()}")):
                         yield file
         for distribution in self._distributions():
-            owner = distribution.name  # parses the metadata anew each time it is asked
+            owner = distribution.name  # parses the metadata at each access
             for entry in distribution.files or []:
                 # Asked before the path is made: a record can list ten thousand headers.
                 if self.wants(str(entry)) and (

@@ -96,9 +96,9 @@ def _license(front: Element) -> str | None:
     """SPDX identifier of a Creative Commons address anywhere in the license, else what `license-type` says."""
     for license in front.iterfind("permissions/license"):
         addresses = [value for node in license.iter() for value in (*node.attrib.values(), node.text or "")]
-        told = next((found for found in map(creative_commons, addresses) if found), None)
-        if told or license.get("license-type"):
-            return told or license.get("license-type")
+        declared = next((found for found in map(creative_commons, addresses) if found), None)
+        if declared or license.get("license-type"):
+            return declared or license.get("license-type")
     return None
 
 

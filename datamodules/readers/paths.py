@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from common.errors import InputError
-from common.files import path_list
+from common.path_lists import PathList, path_list
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name
 from datamodules.readers.document import Document
 from datamodules.readers.formats.bounded_streams import COMPRESSIONS, DAMAGE, RefusedError, uncompressed_name
@@ -36,7 +36,7 @@ class PathReader(Reader):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
         max_document_megabytes: float = 64,
@@ -68,11 +68,11 @@ class PathReader(Reader):
         return next((suffix for suffix in cls.SUFFIXES if name.endswith(suffix)), None)
 
     def wants(self, path: Path) -> bool:
-        """Whether a file is read, by its path below the folder named."""
+        """True if a file is read, by its path below the folder named."""
         return self.format_of(path.name) is not None
 
     def enters(self, folder: str) -> bool:
-        """Whether a folder is searched, by its name."""
+        """True if a folder is searched, by its name."""
         return True
 
     def roots(self) -> list[tuple[str, Path, Path]]:

@@ -1,7 +1,7 @@
 """Token shards: flat memory-mapped arrays of token ids, with an index of their documents.
 
 A flat array of the smallest integer that fits costs two bytes a token and no parsing; what it lacks, boundaries
-and origin, stands in small arrays beside it. A manifest names every file with its checksum; its own is written last.
+and origin, is in small arrays beside it. A manifest names every file with its checksum; its own is written last.
 
 A folder of shards holds, for each split, source and file of documents, `SPLIT-SOURCE-NNNNN.tokens` (uint16 or uint32,
 little endian), `.offsets.npy` (int64, where each document starts, and the end), `.ids.npy` (uint64, the documents'

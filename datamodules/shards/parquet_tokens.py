@@ -1,7 +1,7 @@
 """Pre-tokenized text: a column of token ids in Parquet, taken as it is.
 
-Cleaning needs text, so none is done, and neither are duplicates found nor personal data masked: whoever tokenized it
-had the text. The ids mean something with one tokenizer only, which the configuration must name.
+There is no text to filter, deduplicate or mask: that is left to the maker of the tokens. The ids mean something with
+one tokenizer only, which the configuration must name.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import pyarrow.parquet
 import xxhash
 
 from common.errors import InputError
-from common.files import path_list
+from common.path_lists import PathList, path_list
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash
 from datamodules.readers.document import Document
 from datamodules.shards.format import ShardRecord, ShardWriter
@@ -33,7 +33,7 @@ class ParquetTokens(Reader):
         max_megabytes: see `Reader`.
     """
 
-    def __init__(self, paths: list[str] | str, column: str = "input_ids", max_megabytes: float | None = None) -> None:
+    def __init__(self, paths: PathList, column: str = "input_ids", max_megabytes: float | None = None) -> None:
         super().__init__(max_megabytes)
         self.paths, self.column = path_list(paths), column
 
@@ -65,7 +65,7 @@ class TokenFile:
         source: its name.
         file: where it is.
         column: of lists of integers.
-        validation_fraction: share of documents held out, chosen by a hash of their place.
+        validation_fraction: share of documents in the validation split, chosen by a hash of their position.
         seed: of that choice.
     """
 

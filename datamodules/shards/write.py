@@ -1,8 +1,8 @@
 """Tokenization of documents into shards, one task per file of documents.
 
-A task streams its file, writes its shards and last of all a record of them: a run killed anywhere does the tasks
-without a record again and no other. Daft spreads tasks over cores or a cluster; shards are named after the file's
-number, so that who made them when changes nothing. Costs a shard for every file, source and split.
+A task streams its file, writes its shards and last a record of them; a run killed anywhere repeats only the tasks
+without a record. Daft spreads tasks over cores or a cluster; shards are named after the file's number, so the result
+does not depend on the order of tasks. The price is a shard for every file, source and split.
 """
 
 import json
@@ -38,7 +38,7 @@ OUTCOME = {"number": DataType.int64(), "mistake": DataType.string()}
 
 @dataclass(frozen=True)
 class DocumentFile:
-    """A file of clean documents, with the columns id, source, split, bytes and text."""
+    """A file of curated documents, with the columns id, source, split, bytes and text."""
 
     path: Path
     size: int

@@ -1,7 +1,7 @@
 """Tokenizer interface and the settings of training one.
 
-Everything behind the tokenizer (shards, chat templates, checkpoints) takes this interface, so that a model of another
-house brings its own tokenizer. The price is that what only one library can do is not on it.
+Shards, chat templates and checkpoints take this interface, so that any model can bring its own tokenizer. The price is
+that features of only one library are missing from it.
 """
 
 import re
@@ -32,11 +32,11 @@ RESERVED = re.compile(r"<unk>|<s>|</s>|<pad>|<0x[0-9A-F]{2}>|")
 
 @dataclass
 class TokenizerSettings:
-    """How the tokenizer is trained.
+    """Settings of tokenizer training.
 
     Args:
         vocabulary_size: number of token ids, special and byte tokens included.
-        control_tokens: names reserved for later use (ChatML's by default); they are never produced from text.
+        control_tokens: names reserved for later use (ChatML's by default); text never becomes one of them.
         sample_megabytes: text to train on: of each source the documents that come first.
         cross_scripts: let a piece join letters, digits' neighbors and punctuation ("self.", "):"), which makes
             code about 8 % shorter; SentencePiece's default forbids it.
@@ -74,7 +74,7 @@ class TokenizerSettings:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """For the fingerprint of what was made with these settings."""
+        """Settings for the fingerprint of what is made with them."""
         return asdict(self)
 
 
@@ -82,7 +82,7 @@ class Tokenizer(ABC):
     """Text to token ids and back.
 
     Attributes:
-        model: all of it in bytes, from which `tokenizer_files.restore` makes it again.
+        model: the tokenizer as bytes, from which `files.restore` makes it again.
         bos, eos, pad: ids of the beginning-of-text, end-of-text and padding token; some models have no first one.
     """
 
@@ -93,12 +93,12 @@ class Tokenizer(ABC):
 
     @property
     def beginning(self) -> list[int]:
-        """What every text begins with."""
+        """Token ids that every text begins with."""
         return [] if self.bos is None else [self.bos]
 
     @property
     def before_text(self) -> int:
-        """What a first token is predicted from where nothing else stands before it."""
+        """Token from which the first token of a text is predicted."""
         return self.eos if self.bos is None else self.bos
 
     @abstractmethod

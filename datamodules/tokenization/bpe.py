@@ -16,7 +16,7 @@ from common.hashing import GOLDEN_RATIO
 CHARACTERS = 0x110000
 NOTHING = -1
 LATEST = np.int64(2**63 - 1)
-"""What stands in a tournament for two that do not merge."""
+"""Entry of a tournament for two tokens that do not merge."""
 
 
 class BytePairs:

@@ -1,8 +1,8 @@
 """Hugging Face tokenizers, read from `tokenizer.json`.
 
 Text that spells a control token stays text here, as with this project's own tokenizer; transformers would turn it into
-the control token. Which token begins, ends and pads a text stands in `tokenizer_config.json` beside it; whether texts
-have the first, its post-processor says.
+the control token. `tokenizer_config.json` beside it names the tokens that begin, end and pad a text; the post-processor
+says whether texts have the first.
 """
 
 import json
@@ -114,7 +114,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 def settings_of(special: dict[str, str], template: str | None = None) -> dict[str, Any]:
-    """What `tokenizer_config.json` says of a tokenizer that is all in `tokenizer.json`."""
+    """Content of `tokenizer_config.json` beside a complete `tokenizer.json`."""
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,

@@ -90,7 +90,7 @@ class SentencePieceTokenizer(Tokenizer):
         return self._words(content, starts)
 
     def _merges_in_order(self) -> bool:
-        """Whether it merges pairs in the order of its tokens, as byte-pair encoding does, all of them in use, and knows
+        """True if it merges pairs in the order of its tokens, as byte-pair encoding does, all of them in use, and knows
         every byte and the space, whose mark would be spelled in bytes else.
         """
         ids, texts = list(range(len(self))), self.texts()

@@ -21,12 +21,12 @@ def sample_texts(files: Sequence[Path], weights: Mapping[str, float] | None, siz
     files that give something are read whole.
 
     Args:
-        files: of clean documents, in order.
+        files: files of curated documents, in order.
         weights: share of each source; None for that of its training documents in all.
         size: bytes of all sources together.
 
     Raises:
-        InputError: for a weight of a source that there is not.
+        InputError: for a weight of an unknown source.
     """
     present = _training_bytes(files)
     if weights is not None and (unknown := sorted({*weights} - {*present})):

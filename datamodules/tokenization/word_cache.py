@@ -1,8 +1,8 @@
 """Word-level cache in front of BPE.
 
-A text's words are few and come again; merging pairs is slow and the same each time. Where two neighboring bytes stand
-together in no token, no merge ever reaches over them, so a text cut there and encoded piece by piece has the same
-tokens as the text encoded whole. Costs a table of the words seen, emptied when it is full.
+A text repeats its words, and merging pairs is slow and gives the same tokens each time. Where two neighboring bytes
+occur together in no token, no merge ever joins them, so a text cut there and encoded piece by piece has the same tokens
+as the whole text. The price is a table of the words seen, emptied when it is full.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ import numpy as np
 from common.compiled import compiled
 from common.hashing import FNV_PRIME, FNV_START
 
-MOST_WORDS, MOST_BYTES = 2**20, 2**26
+MAX_WORDS, MAX_BYTES = 2**20, 2**26
 """The table is emptied beyond either: about 100 MB with the tokens."""
 
 Encode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -21,11 +21,11 @@ Encode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class EncodedWords:
-    """Encodes texts by their words: what lies between two places that no token spans.
+    """Word cache: encodes texts by their words, cut where no token joins two bytes.
 
     Args:
         encode: words to their tokens.
-        joined: which bytes stand together in a token, of `joined_bytes`.
+        joined: pairs of bytes that follow each other in a token, from `joined_bytes`.
     """
 
     def __init__(self, encode: Encode, joined: np.ndarray) -> None:
@@ -49,7 +49,7 @@ class EncodedWords:
         Returns:
             int32 [tokens], all texts one after another, and the number of tokens of each, int64 [texts].
         """
-        if self._count > MOST_WORDS or self._places[self._count] > MOST_BYTES:
+        if self._count > MAX_WORDS or self._places[self._count] > MAX_BYTES:
             self._clear()
         ends, hashes, words_of_text = _split(content, starts, self._joined)
         words, missing, missing_bytes = _look_up(
@@ -83,7 +83,7 @@ class EncodedWords:
 
 
 def joined_bytes(tokens: Iterable[bytes]) -> np.ndarray:
-    """Which bytes stand one after the other within a token or within a character, boolean [256, 256]."""
+    """Pairs of bytes that follow each other within a token or a character, boolean [256, 256]."""
     joined = np.zeros((256, 256), dtype=bool)
     joined[:, 0x80:0xC0] = True  # the second and later bytes of a character
     texts = list(tokens)

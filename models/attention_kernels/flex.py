@@ -9,13 +9,15 @@ Shape suffixes: B batch, T time, Q blocks of queries, K blocks of keys.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from models.attention_kernels.packed_documents import changes
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK = 128
 """Queries and keys in a block, FlexAttention's default."""
@@ -23,7 +25,7 @@ BLOCK = 128
 
 def document_block_mask(
     document_ids_BT: Tensor, positions_BT: Tensor, branch_ids_BT: Tensor | None = None, window: int | None = None
-) -> BlockMask:
+) -> "BlockMask":
     """Block mask of causal attention within documents, branches and a window, computed on the device without a sync.
 
     Args:
@@ -32,6 +34,9 @@ def document_block_mask(
         branch_ids_BT: 0 is the prompt, other integers the branches that continue it; None is no branches.
         window: a token sees itself and this many minus one before it; None sees all.
     """
+    # Imported where it is used: it brings torch.compile, which costs every other start seconds.
+    from torch.nn.attention.flex_attention import BlockMask
+
     length = document_ids_BT.shape[1]
     blocks = -(-length // BLOCK)
     columns = torch.arange(length, device=document_ids_BT.device)
@@ -68,7 +73,7 @@ def _ordered(chosen_BQK: Tensor) -> tuple[Tensor, Tensor]:
     return counts[:, None], order[:, None]
 
 
-def attend_blocks(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, blocks: BlockMask) -> Tensor:
+def attend_blocks(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, blocks: "BlockMask") -> Tensor:
     """Attention by a block mask, [B, T, H, D], in one kernel; on a CPU it has no backward pass.
 
     Args:
@@ -84,5 +89,7 @@ def attend_blocks(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, blocks: BlockM
 @functools.cache
 def _compiled(device: str) -> Callable[..., Any]:
     """FlexAttention, compiled but on a CPU, where it runs uncompiled and holds all scores: for tests."""
+    from torch.nn.attention.flex_attention import flex_attention
+
     attention: Callable[..., Any] = flex_attention
     return attention if device == "cpu" else torch.compile(attention)

@@ -130,25 +130,25 @@ class PackedDocuments:
             document_ids_BT, branches_BT: see `models.attention.positions_in_documents`.
             window: a token sees itself and this many minus one before it; None sees all.
         """
-        pieces = sorted(_segments(document_ids_BT, branch_ids_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))
+        segments = sorted(_segments(document_ids_BT, branch_ids_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))
         rectangles: list[list[Segment]] = []
-        for piece in pieces:
+        for segment in segments:
             longest = rectangles[-1][0] if rectangles else None
             if (
                 longest is None
-                or (longest.prefix > 0) != (piece.prefix > 0)
-                or piece.prefix + piece.length < MIN_FILL * (longest.prefix + longest.length)
+                or (longest.prefix > 0) != (segment.prefix > 0)
+                or segment.prefix + segment.length < MIN_FILL * (longest.prefix + longest.length)
             ):
                 rectangles.append([])
-            rectangles[-1].append(piece)
+            rectangles[-1].append(segment)
         lengths, masks = [], []
         queries: list[tuple[int, int, int]] = []
         keys: list[tuple[int, int, int]] = []
         query_sizes: list[int] = []
         key_sizes: list[int] = []
         for rectangle in rectangles:
-            height = max(piece.length for piece in rectangle)
-            width = max(piece.prefix + piece.length for piece in rectangle)
+            height = max(segment.length for segment in rectangle)
+            width = max(segment.prefix + segment.length for segment in rectangle)
             for number, (start, length, prompt, prefix) in enumerate(rectangle):
                 queries.append((start, sum(query_sizes) + number * height, length))
                 place = sum(key_sizes) + number * width
@@ -166,7 +166,7 @@ class PackedDocuments:
 
 def _mask(rectangle: Sequence[Segment], height: int, width: int, window: int | None) -> Tensor:
     """A branch sees its prompt and causally itself, as far as the window reaches."""
-    prefixes = torch.tensor([piece.prefix for piece in rectangle])[:, None, None, None]
+    prefixes = torch.tensor([segment.prefix for segment in rectangle])[:, None, None, None]
     # Padding may see anything but nothing: a softmax over no key is NaN.
     queries = (prefixes + torch.arange(height)[:, None]).clamp(max=width - 1)
     distance = queries - torch.arange(width)

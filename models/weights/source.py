@@ -18,7 +18,6 @@ from models.config import DecoderConfig
 from models.lora import LoRA, merged
 from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder
 from models.weights.sharded_folder import load_tensors, load_trainer_state, stored_tensors, verify_checkpoint
-from models.weights.single_file import AtomicCheckpointIO
 
 
 class WeightSource:
@@ -63,6 +62,9 @@ class WeightSource:
         elif path.suffix == ".safetensors":
             self._open_safetensors()
         else:
+            # Imported where it is used: it brings Lightning.
+            from models.weights.single_file import AtomicCheckpointIO
+
             checkpoint = AtomicCheckpointIO().load_checkpoint(path)
             self.config, tensors = checkpoint["decoder_config"], checkpoint["state_dict"]
             self._names, self._read = set(tensors), tensors.__getitem__

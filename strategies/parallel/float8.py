@@ -1,4 +1,4 @@
-"""Matrix products in 8-bit floating point: twice bfloat16's rate on the GPUs that have units for them (Hopper on).
+"""Float8 matrix products: 8-bit floating point at twice bfloat16's rate, on GPUs with units for it (Hopper on).
 
 One scale a tensor, taken from its own largest value just before the product (dynamic scaling): nothing is remembered
 from step to step, so that a run continues exactly, at the price of reading each factor once more. Weights stay what

@@ -1,4 +1,4 @@
-"""The global gradient norm, counted once over all axes of the mesh.
+"""Global gradient norm over all axes of the mesh, each parameter counted once.
 
 Every gradient lies in several processes: cut in some axes, repeated in others. Dividing its square by the number of
 repetitions lets one all-reduce over all processes add up everything once, whatever the layout; a reduction for each

@@ -1,4 +1,4 @@
-"""Starts the processes of a machine and ends them together.
+"""Process launcher: starts the ranks of a machine and ends them together.
 
 Lightning's launcher looks at its children every five seconds and reports a process id; here the first to die is named
 by rank and cause within a second, and a child whose parent is gone does not wait in a collective for ever.

@@ -1,4 +1,4 @@
-"""The mesh of processes, and every layout that cannot work refused before one of them starts.
+"""Device mesh of all ranks (pp, dp_replicate, dp_shard, cp, tp), with layouts checked before a process starts.
 
 Five axes exist always, most of size 1: code that asks for an axis never has to ask first whether there is one. The
 innermost, `tp`, talks most and so runs over neighboring ranks, the outermost, `pp`, talks least.
@@ -21,7 +21,7 @@ ARGUMENTS = {
     "cp": "context_parallel_size",
     "tp": "tensor_parallel_size",
 }
-"""What the user calls each axis."""
+"""YAML name of each axis."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class MeshSizes:
 
     @property
     def world(self) -> int:
-        """Processes in all."""
+        """World size."""
         return self.pp * self.dp_replicate * self.dp_shard * self.cp * self.tp
 
     @property
     def data_parallel(self) -> int:
-        """Groups of processes that each see other samples."""
+        """Data-parallel ranks: groups of processes that each see other samples."""
         return self.dp_replicate * self.dp_shard
 
     def data_parallel_rank(self, rank: int) -> int:
-        """Which of these groups a process belongs to."""
+        """Data-parallel rank of a process."""
         return rank // (self.cp * self.tp) % self.data_parallel
 
     def __str__(self) -> str:
@@ -61,8 +61,8 @@ def resolve_sizes(
     Raises:
         InputError: for a size below 1, a product that is not the number of processes, or context parallelism.
     """
-    asked = {"pp": pp, "dp_replicate": dp_replicate, "dp_shard": dp_shard, "cp": cp, "tp": tp}
-    for axis, size in asked.items():
+    requested = {"pp": pp, "dp_replicate": dp_replicate, "dp_shard": dp_shard, "cp": cp, "tp": tp}
+    for axis, size in requested.items():
         if size != "auto" and (not isinstance(size, int) or size < 1):
             raise InputError(f"{ARGUMENTS[axis]}={size}: must be at least 1")
     if cp > 1:
@@ -75,13 +75,13 @@ def resolve_sizes(
     if dp_shard == "auto":
         if world % others:
             raise InputError(
-                f"{_product(asked)}: their product {others} does not divide the {world} processes "
+                f"{_product(requested)}: their product {others} does not divide the {world} processes "
                 f"(trainer.devices x trainer.num_nodes), change one of them"
             )
         dp_shard = world // others
     if others * dp_shard != world:
         raise InputError(
-            f"{_product(asked)}: their product {others * dp_shard} is not the {world} processes "
+            f"{_product(requested)}: their product {others * dp_shard} is not the {world} processes "
             "(trainer.devices x trainer.num_nodes), change one of them"
         )
     return MeshSizes(pp, dp_replicate, dp_shard, cp, tp)
@@ -92,7 +92,7 @@ def _product(sizes: dict[str, Any]) -> str:
 
 
 def check_divisible(config: Any, sequence_length: int | None, sizes: MeshSizes) -> None:
-    """Refuse a decoder whose parts cannot be dealt out evenly over `tp`.
+    """Refuse a decoder whose parts do not divide evenly over `tp`.
 
     Args:
         config: shape of the decoder, a `models.decoder.DecoderConfig`.

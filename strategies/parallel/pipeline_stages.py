@@ -1,4 +1,4 @@
-"""Cutting a decoder into pipeline stages: which layers go where, and the modules that run them.
+"""Pipeline stages of a decoder: balanced ranges of layers, and the modules that run them.
 
 Stages are balanced by the FLOPs of a token, the output projection counted as what it is, often worth several blocks.
 A stage is a second view of modules that stay under their own names, so that parameters are called the same in every
@@ -32,7 +32,7 @@ def layer_costs(config: DecoderConfig, sequence_length: int) -> list[float]:
 
 
 def split_layers(costs: list[float], stages: int) -> list[range]:
-    """Contiguous ranges of blocks, one a stage, that make the most expensive stage as cheap as can be.
+    """Contiguous ranges of blocks, one per stage, that make the most expensive stage as cheap as possible.
 
     Args:
         costs: of the embedding (with the first stage), of each block, of the head (with the last stage).
@@ -52,7 +52,8 @@ def split_layers(costs: list[float], stages: int) -> list[range]:
     sums = [0.0]
     for cost in blocks:
         sums.append(sums[-1] + cost)
-    # worst[s][n]: cost of the dearest stage when the first n blocks fill s stages; first[s][n]: where stage s begins.
+    # worst[s][n]: cost of the most expensive stage when the first n blocks fill s stages; first[s][n]: where stage s
+    # begins.
     worst = [[0.0] + [float("inf")] * len(blocks)]
     first: list[list[int]] = [[0] * (len(blocks) + 1)]
     for _ in range(stages):

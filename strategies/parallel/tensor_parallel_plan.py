@@ -1,9 +1,10 @@
-"""Which parameter is cut how: one tensor-parallel plan for every model that follows the name contract.
+"""Tensor- and sequence-parallel plan of a decoder: how each parameter is cut over `tp`.
 
-Column-parallel products into a block, row-parallel products out of it, and the stretch between blocks cut along the
-sequence (Korthikanti et al. 2022): norms then work on a part of the tokens, and an all-reduce becomes a reduce-scatter
-and an all-gather of the same volume. The parameters become DTensors, so that sharding, checkpoints and norms all read
-their placement from the parameter itself.
+One plan, computed from `models.anatomy`, serves every model that follows the name contract: column-parallel products
+into a block, row-parallel products out of it, and the residual stream between blocks cut along the sequence
+(Korthikanti et al. 2022): norms then work on a part of the tokens, and an all-reduce becomes a reduce-scatter and an
+all-gather of the same volume. The parameters become DTensors, so that sharding, checkpoints and norms all read their
+placement from the parameter itself.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ HEADS = 2
 
 
 class GatheredNorm(ParallelStyle):
-    """A sequence-parallel norm whose output every process gets whole, as a plain tensor.
+    """Sequence-parallel norm whose output is gathered on every rank, as a plain tensor.
 
     Args:
         gradient: what each process brings back: its part of a sum where it computes a slice of the vocabulary

@@ -1,4 +1,4 @@
-"""A sharded model whole on every process for a while, outside of what shards it.
+"""Unsharding an FSDP2 model temporarily, for generation without collectives in each block.
 
 Decoding takes a forward pass a token, and answers end at different times on different ranks. FSDP2's own forward would
 have every rank wait for every other at each block of each token; here weights are gathered once, and a second set of

@@ -1,7 +1,7 @@
-"""What autograd keeps of a block for the backward pass, byte by byte as this project's modules compute it.
+"""Activation memory of a block: what autograd keeps for the backward pass, tensor by tensor.
 
 A list of the tensors instead of a factor on s b h: the well-known factors (Korthikanti et al. 2022) are those of GELU,
-LayerNorm, dropout and attention that holds its scores, none of which is here. They stand below for the comparison.
+LayerNorm, dropout and attention that holds its scores, none of which is here. They are below for comparison.
 
 Per token, C width, F hidden width, H heads, K key/value heads, D head width, t tensor-parallel size, c bytes of a
 product's numbers (2 under autocast, 4 without). The residual stream is float32 under autocast too: the embedding is.

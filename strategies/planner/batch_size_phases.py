@@ -1,4 +1,4 @@
-"""The plan of a whole run whose batches may be smaller at first.
+"""Plan of a run with batch-size warm-up: hours, FLOPs and costs over all its batch sizes.
 
 Memory, the step and its utilization are those of the full size, which most of the run has; what adds up over the run is
 summed over its sizes, because a smaller batch takes more than its share of the time: gathers of parameters, the
@@ -21,7 +21,7 @@ def over_batch_sizes(full: Plan, setup: TrainingSetup, hardware: Hardware) -> Pl
         setup: the run.
         hardware: of every device.
     """
-    if not setup.smaller:
+    if not setup.warmup_batches:
         return full
     phases = list(setup.phases())
     hours = sum(phase.steps * step_time(phase, hardware).total for phase in phases) / 3600

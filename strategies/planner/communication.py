@@ -1,4 +1,4 @@
-"""What each axis of the mesh sends in a step, over which link, and how long that takes.
+"""Communication volume and time of each mesh axis: tensor-parallel, FSDP2, replicas and pipeline.
 
 Volumes follow this project's strategies: parameters and gradients travel in float32 (no mixed-precision policy is given
 to FSDP2), tensor parallelism gathers the norms' float32 outputs before autocast casts them, and what a row-parallel
@@ -19,11 +19,11 @@ AXIS_ORDER = ("tp", "cp", "dp_shard", "dp_replicate", "pp")
 
 @dataclass(frozen=True)
 class Group:
-    """The ranks along an axis, as far as wires are concerned.
+    """Ranks along a mesh axis with the link between them.
 
     Attributes:
-        size: ranks.
-        link: what the slowest hop goes over.
+        size: number of ranks.
+        link: link of the slowest hop.
         bandwidth: bytes a second and rank that a ring of them passes on.
         latency: seconds of a hop.
     """
@@ -120,7 +120,7 @@ class DataParallel:
         gathers: all-gathers of each block in a step.
     """
 
-    unsharded: float
+    gathered: float
     reduced: float
     replicated: float
     gather_block: float
@@ -148,7 +148,7 @@ def data_parallel(setup: TrainingSetup, hardware: Hardware, held: RankParameters
     copies = 2 * (replicate.size - 1) / replicate.size / shard.size
     total = held.blocks * block + outside
     return DataParallel(
-        unsharded=share * (gathers * held.blocks * block + outside_gathers * outside),
+        gathered=share * (gathers * held.blocks * block + outside_gathers * outside),
         reduced=share * total,
         replicated=copies * total,
         gather_block=gather_seconds(shard, block),

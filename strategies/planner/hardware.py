@@ -1,4 +1,4 @@
-"""A kind of machine: what its datasheet says, and how much of that programs have been seen to reach.
+"""Hardware description: a machine's datasheet rates and the share of them that programs reach.
 
 Two numbers for everything, because a plan made of datasheets alone promises half the days it will take. The shares are
 of a program's kernels, not of a whole training run: idle time and exposed communication are counted apart.
@@ -25,7 +25,7 @@ PARTS = ("datasheet", "measured", "operation", "sources")
 
 @dataclass(frozen=True)
 class Hardware:
-    """Rates are a device's, a second, in one direction.
+    """Hardware of one kind of machine; rates are per device and second, in one direction.
 
     Attributes:
         name: as people call it.
@@ -45,7 +45,7 @@ class Hardware:
         tensor_dispatch: seconds of DTensor's Python in a tensor-parallel block's forward and backward pass; 0 where a
             device's kernels hide it, as long as they take longer.
         mtbf_hours: of one device, its host and its share of the network: hours between interruptions of a run.
-        price: of a device for an hour, in the currency of whoever asks.
+        price: of a device for an hour, in any currency.
         restart_seconds: from an interruption to the next step.
         sources: of all of it, by name.
     """
@@ -104,7 +104,7 @@ class Hardware:
 
 
 def read_hardware(path: Path, **changes: Any) -> Hardware:
-    """A file of configs/hardware.
+    """Hardware read from a file of configs/hardware.
 
     Args:
         path: YAML with `datasheet`, `measured`, `operation` and `sources`.
@@ -135,7 +135,7 @@ def read_hardware(path: Path, **changes: Any) -> Hardware:
 
 
 def _number(value: Any) -> Any:
-    """YAML takes 1e9 for text; other text is refused by the name it stands under."""
+    """YAML takes 1e9 for text; other text is refused with the name of its key."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

@@ -1,8 +1,8 @@
-"""The fastest layout that fits: every one that the strategies would run, priced by the plan's own formulas.
+"""Layout search: the fastest parallel layout that fits, among all that the strategies would run.
 
-Complete enumeration of a few thousand candidates, cheapest questions first, instead of a clever search: the user can
-ask why any layout is not the answer, and is told. What the strategies refuse is refused by the strategies themselves,
-asked with the candidate, so that a new rule there holds here at once.
+Complete enumeration of a few thousand candidates, cheapest checks first, instead of a clever search: the user can
+see why any layout is not the best. The strategies themselves refuse a candidate, so that a new rule there holds here at
+once.
 """
 
 import itertools
@@ -28,7 +28,7 @@ MODES: tuple[ActivationCheckpointing, ...] = ("none", "selective", "full")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layout and what it costs.
+    """Candidate layout with its memory and step time.
 
     Attributes:
         setup: the run in this layout.
@@ -42,14 +42,14 @@ class Candidate:
 
     @property
     def seconds(self) -> float:
-        """Of a step."""
+        """Seconds of a step."""
         assert self.time is not None
         return self.time.total
 
     def name(self) -> str:
-        """In one line."""
+        """Layout in one line."""
         setup = self.setup
-        parts = [str(setup.sizes), f"micro-batch {setup.rows // setup.pieces}", setup.checkpointing]
+        parts = [str(setup.sizes), f"micro-batch {setup.rows // setup.microbatches_per_batch}", setup.checkpointing]
         if setup.sizes.pp > 1:
             parts.insert(1, f"{setup.schedule} x {setup.microbatches}")
         return ", ".join(parts + (["compiled"] if setup.compiled else []))
@@ -57,13 +57,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Found:
-    """The outcome of a search.
+    """Result of a layout search.
 
     Attributes:
         best: fastest first.
         too_large: those that fit nowhere, smallest first.
-        tried: layouts that the strategies accept.
-        refused: how many they do not, by their reason.
+        tried: number of layouts that the strategies accept.
+        refused: number of layouts that they refuse, by reason.
         limit: bytes of a device.
     """
 
@@ -75,7 +75,7 @@ class Found:
 
 
 def refusal(setup: TrainingSetup) -> str | None:
-    """Why the strategies do not run a layout; None where they do.
+    """Reason why the strategies refuse a layout; None where they run it.
 
     Args:
         setup: the run in this layout.
@@ -92,7 +92,9 @@ def refusal(setup: TrainingSetup) -> str | None:
     }
     strategy: TensorParallelStrategy
     if sizes.pp > 1:
-        strategy = PipelineParallelStrategy(sizes.pp, setup.schedule, setup.pieces, setup.stages_per_rank, **further)
+        strategy = PipelineParallelStrategy(
+            sizes.pp, setup.schedule, setup.microbatches_per_batch, setup.stages_per_rank, **further
+        )
     else:
         strategy = TensorParallelStrategy(**further)
     strategy.num_nodes, strategy.parallel_devices, strategy.cluster_environment = 1, [None] * sizes.world, None  # type: ignore[list-item]
@@ -120,9 +122,9 @@ def candidates(setup: TrainingSetup, hardware: Hardware, devices: int) -> Iterat
         hardware: gives the size of a machine.
         devices: their number.
     """
-    dealt = setup.accumulate * setup.sizes.data_parallel
-    windows = setup.rows * dealt
-    every = math.gcd(*setup.batch_sizes) * dealt
+    shares = setup.accumulate * setup.sizes.data_parallel
+    windows = setup.rows * shares
+    every = math.gcd(*setup.batch_sizes) * shares
     powers = [2**i for i in range(devices.bit_length()) if devices % 2**i == 0]
     for tp, pp in itertools.product(powers, powers):
         if tp > hardware.gpus_per_node or devices % (tp * pp) or pp > setup.config.layers:
@@ -140,8 +142,8 @@ def candidates(setup: TrainingSetup, hardware: Hardware, devices: int) -> Iterat
                 accumulate = 1 if pp > 1 else count
                 if rest or every % (dp * accumulate):
                     continue
-                smaller = tuple((size * dealt // (dp * accumulate), steps) for size, steps in setup.smaller)
-                yield from _modes(replace(setup, smaller=smaller), sizes, micro, count)
+                warmup = tuple((size * shares // (dp * accumulate), steps) for size, steps in setup.warmup_batches)
+                yield from _modes(replace(setup, warmup_batches=warmup), sizes, micro, count)
 
 
 def _modes(setup: TrainingSetup, sizes: MeshSizes, micro: int, count: int) -> Iterator[TrainingSetup]:
@@ -150,14 +152,21 @@ def _modes(setup: TrainingSetup, sizes: MeshSizes, micro: int, count: int) -> It
     if sizes.pp == 1:
         for mode, compile_ in itertools.product(MODES, compiled):
             yield replace(
-                setup, sizes=sizes, rows=micro, pieces=1, accumulate=count, checkpointing=mode, compiled=compile_,
-                schedule="1f1b", stages_per_rank=1,
-            )  # fmt: skip
+                setup,
+                sizes=sizes,
+                rows=micro,
+                microbatches_per_batch=1,
+                accumulate=count,
+                checkpointing=mode,
+                compiled=compile_,
+                schedule="1f1b",
+                stages_per_rank=1,
+            )
         return
     choices = [(schedule, stages) for schedule in SCHEDULES.values() for stages in schedule.searched_stages_per_rank]
     for (schedule, stages), mode in itertools.product(choices, MODES):
         yield replace(
-            setup, sizes=sizes, rows=micro * count, pieces=count, accumulate=1, checkpointing=mode,
+            setup, sizes=sizes, rows=micro * count, microbatches_per_batch=count, accumulate=1, checkpointing=mode,
             compiled=compiled[0] and not schedule.splits_backward, schedule=schedule.name, stages_per_rank=stages,
         )  # fmt: skip
 
@@ -190,13 +199,13 @@ def search(setup: TrainingSetup, hardware: Hardware, devices: int, limit: float 
         else:
             fitting.append(Candidate(candidate, memory, None))
     if not tried:
-        among = " and all windows of batch_size_warmup" if setup.smaller else ""
+        among = " and all windows of batch_size_warmup" if setup.warmup_batches else ""
         reason = max(refused, key=lambda r: refused[r]) if refused else f"no layout's share divides both{among}"
         windows = setup.step_tokens // setup.sequence_length
         raise InputError(
             f"devices={devices} with {windows} windows a step: no layout is accepted, most often because: {reason}"
         )
-    # Dearer in kernels alone than the last of those kept is dearer in all: the schedule need not be replayed.
+    # Slower in kernels alone than the last of those kept is slower in total: the schedule need not be replayed.
     bounds = sorted(((least_seconds(c.setup, hardware), i) for i, c in enumerate(fitting)))
     timed: list[Candidate] = []
     for bound, index in bounds:
@@ -210,7 +219,7 @@ def search(setup: TrainingSetup, hardware: Hardware, devices: int, limit: float 
 
 
 def why_slower(best: Candidate, other: Candidate) -> str:
-    """What a layout loses its time to, against the best one."""
+    """Largest reason why a layout is slower than the best one."""
     assert best.time is not None
     assert other.time is not None
     names = ("compute", "tensor", "data", "pipeline", "optimizer")

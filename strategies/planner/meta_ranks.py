@@ -1,4 +1,4 @@
-"""Every rank's part of a model, built by the strategies themselves on the meta device, one process and no memory.
+"""Dry run of all ranks: each rank's part of a model, built by the strategies on the meta device.
 
 A process group that only pretends (torch's `fake` backend) has as many ranks as share a stage's parameters; the code
 that cuts, prunes and shards is that of training, so that what it makes can be held against the plan's formulas. Ranks
@@ -72,7 +72,7 @@ def views(setup: TrainingSetup) -> Iterator[View]:
     seen: set[tuple[int, bool, bool]] = set()
     for shard_rank in sorted({0, sizes.dp_shard - 1}):
         with _pretended(sizes.dp_shard * sizes.tp, shard_rank * sizes.tp):
-            # Replicas are all alike, and the pipeline is told where it stands.
+            # Replicas are all alike; the pipeline gets its rank from here.
             mesh = make_mesh("cpu", replace(sizes, pp=1, dp_replicate=1))
             for pp_rank in range(sizes.pp):
                 # Blocks are all alike: once every rank has been seen whole, one of them shows how it is shared.
@@ -117,7 +117,7 @@ def _local(parameter: nn.Parameter) -> int:
 
 
 def _strategy(setup: TrainingSetup, mesh: DeviceMesh, pp_rank: int) -> TensorParallelStrategy:
-    """The strategy, told where it stands in the pipeline; its mesh has the axes that share a stage."""
+    """Strategy at a given rank of the pipeline; its mesh has the axes that share a stage."""
     further: dict[str, Any] = {
         "tensor_parallel_size": setup.sizes.tp,
         "activation_checkpointing": setup.checkpointing,
@@ -133,7 +133,9 @@ def _strategy(setup: TrainingSetup, mesh: DeviceMesh, pp_rank: int) -> TensorPar
 
     strategy: Any
     if setup.sizes.pp > 1:
-        strategy = Placed(setup.sizes.pp, setup.schedule, setup.pieces, setup.stages_per_rank, **further)
+        strategy = Placed(
+            setup.sizes.pp, setup.schedule, setup.microbatches_per_batch, setup.stages_per_rank, **further
+        )
     else:
         strategy = Placed(**further)
     strategy.sizes = setup.sizes

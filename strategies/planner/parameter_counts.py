@@ -20,7 +20,7 @@ def numel_on_rank(tensors: Iterable[TensorSpec], tp: int) -> int:
 
 
 class RankParameters(NamedTuple):
-    """What a rank holds: blocks of each of its stages, and whether it has the embedding and the head.
+    """Parameters of a rank: blocks of each of its stages, and the embedding and the head where it has them.
 
     Attributes:
         stages: number of blocks by stage.
@@ -40,7 +40,7 @@ class RankParameters(NamedTuple):
 
     @property
     def outside(self) -> tuple[TensorSpec, ...]:
-        """What is in no block."""
+        """Tensors outside of blocks."""
         return self.embedding + self.head
 
     def whole(self, tp: int) -> int:
@@ -67,7 +67,7 @@ def _split(costs: tuple[float, ...], stages: int) -> tuple[int, ...]:
 
 
 def rank_parameters(setup: TrainingSetup, pp_rank: int = 0) -> RankParameters:
-    """What a rank of the pipeline holds.
+    """Parameters of a rank of the pipeline.
 
     Args:
         setup: the run.

@@ -23,13 +23,13 @@ CAST = 2
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one rank.
+    """Peak memory of one rank in bytes, by part.
 
     Attributes:
         weights: its shard, float32.
         gradients: its shard, and whole ones while they wait to be reduced.
         optimizer: moments.
-        gathered: weights of others, whole for a while (FSDP2).
+        unsharded: weights gathered from other ranks, whole for a while (FSDP2).
         casts: bfloat16 copies of weights that autocast keeps.
         activations: of blocks, last norm and rotary angles, of all micro-batches in flight; with zero-bubble schedules
             the gradients that wait for the backward pass to the weights too.
@@ -60,7 +60,7 @@ PARTS = tuple(field.name for field in fields(Memory))
 
 
 def worst_rank(setup: TrainingSetup, overhead: float = 0.0) -> tuple[int, Memory]:
-    """The rank along the pipeline that needs most, and what it needs.
+    """Pipeline rank with the highest peak memory, and that memory.
 
     Args:
         setup: the run.

@@ -1,4 +1,4 @@
-"""The plan of one run: everything the other files know, put together."""
+"""Plan of one run: memory, step time, days, failures and price together."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +17,7 @@ STATE_BYTES = 12
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs, how long it takes and what it costs.
+    """Plan of a run: memory, time and price.
 
     Attributes:
         parameters: all; active: those that compute a token, input embedding and idle experts left out.
@@ -85,7 +85,7 @@ def make_plan(
     Args:
         setup: the run.
         hardware: of every device.
-        asynchronous: checkpoints are written while training goes on, and only their copy to the host's memory stands
+        asynchronous: checkpoints are written while training continues, and only their copy to the host's memory stands
             in its way (`models.weights.sharded_folder.CheckpointSaver`), at the hardware's `host_bandwidth`.
         every_steps: between checkpoints, as `callbacks.Checkpoints` has it; None takes the interval that loses least.
 

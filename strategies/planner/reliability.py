@@ -1,4 +1,4 @@
-"""Failures to expect, and how often to save so that least is lost.
+"""Reliability of a run: expected failures and the checkpoint interval that loses least (Young, Daly).
 
 Failures are taken as independent and memoryless, the assumption behind Young's and Daly's intervals; real ones come in
 clusters, which makes the plan a little pessimistic about the number and optimistic about each one's length.
@@ -12,10 +12,10 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class Saving:
-    """What a checkpoint costs a run.
+    """Cost of checkpoints.
 
     Attributes:
-        still_seconds: d, that training stands still for one.
+        still_seconds: d, training time lost to one checkpoint.
         writing_seconds: w, until it is whole; as long as d where training waits for that.
         step_seconds: of an optimizer step, the shortest interval.
     """
@@ -25,13 +25,13 @@ class Saving:
     step_seconds: float
 
     def still_at(self, interval: float) -> float:
-        """Seconds that training stands still at an interval: one checkpoint waits for the one before to be whole."""
+        """Seconds of training lost per checkpoint at an interval: one waits until the one before is written."""
         return self.still_seconds + max(0.0, self.writing_seconds - self.still_seconds - interval)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """What failures cost.
+    """Cost of failures.
 
     Attributes:
         mtbf_hours: of the whole run: hours between interruptions.
@@ -59,7 +59,7 @@ def young_interval(save_seconds: float, mtbf_seconds: float) -> float:
     """Seconds between checkpoints, sqrt(2 d M) (Young 1974).
 
     Args:
-        save_seconds: d, that training stands still for one. mtbf_seconds: M.
+        save_seconds: d, training time lost to one checkpoint. mtbf_seconds: M.
     """
     return math.sqrt(2 * save_seconds * mtbf_seconds)
 
@@ -101,7 +101,7 @@ def reliability(
     restart_seconds: float,
     interval: float | None = None,
 ) -> Reliability:
-    """What a run of `hours` of training on `devices` has to reckon with.
+    """Failures and lost time of a run of `hours` of training on `devices`.
 
     Args:
         devices: of the run.

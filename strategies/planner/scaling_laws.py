@@ -1,4 +1,4 @@
-"""How large a model and how much text for a given compute, and what loss to expect; fitted to one's own runs.
+"""Scaling laws: compute-optimal parameters, tokens and expected loss, fitted to one's own runs.
 
 The parametric law of Hoffmann et al. (2022), L(N, D) = E + A / N^alpha + B / D^beta, with the coefficients they printed
 or those that Besiroglu et al. (2024) got from the same runs, whose optimum agrees with Hoffmann's other two methods

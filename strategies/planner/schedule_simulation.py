@@ -1,7 +1,7 @@
-"""When each stage of a pipeline works on which micro-batch: torch's own orders of actions, replayed without processes.
+"""Simulation of pipeline schedules: torch's own orders of actions, replayed without processes.
 
 The order comes from the very schedule classes that training uses, so that idle time and micro-batches in flight are
-those of the program and not of a formula; the published formulas stand beside for the tests. Replaying costs some
+those of the program and not of a formula; the published formulas are here for the tests. Replaying costs some
 milliseconds where a formula costs nothing.
 """
 
@@ -19,7 +19,7 @@ ActionKind = Literal["F", "B", "I", "W"]
 
 
 class Action(NamedTuple):
-    """One thing a rank does."""
+    """One action of a rank: a forward or backward pass of a micro-batch through a stage."""
 
     kind: ActionKind
     stage: int
@@ -103,7 +103,7 @@ def replay(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, t
     """Seconds from the first action to the last when each begins as soon as its rank and its inputs are ready.
 
     Raises:
-        RuntimeError: when no rank can go on, which an order of torch's never does.
+        RuntimeError: when no rank can continue, which an order of torch's never does.
     """
     actions = order(schedule, ranks, stages_per_rank, microbatches)
     stages = ranks * stages_per_rank
@@ -139,7 +139,7 @@ def replay(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, t
 
 
 def busiest(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, times: Times) -> float:
-    """Seconds that the rank with most to do works in a step."""
+    """Busy seconds per step of the rank with most work."""
     each = [0.0] * ranks
     for stage in range(ranks * stages_per_rank):
         each[SCHEDULES[schedule].owner(stage, ranks)] += microbatches * (times.forward[stage] + times.backward[stage])
@@ -164,7 +164,7 @@ def bubble_formula(ranks: int, microbatches: int, stages_per_rank: int = 1) -> f
 
 
 class Held(NamedTuple):
-    """Numbers of micro-batches of which a rank holds something, in each of its stages, in order.
+    """Micro-batches in flight on a rank, counted in each of its stages, in order.
 
     Attributes:
         activations: between their forward pass and the end of their backward pass.
@@ -180,7 +180,7 @@ class Held(NamedTuple):
 
 @functools.lru_cache(maxsize=65_536)
 def held(schedule: str, ranks: int, stages_per_rank: int, microbatches: int, rank: int) -> frozenset[Held]:
-    """What a rank holds after its forward and backward passes: every combination that occurs.
+    """Micro-batches in flight on a rank after each of its actions: every combination that occurs.
 
     A whole backward pass lets go of it, or that to the weights where a schedule does it apart. The first stage of all
     has no inputs' gradients to make: torch leaves all of its backward pass to that to the weights.

@@ -1,4 +1,4 @@
-"""How long a step takes: the kernels of every stage, the schedule, and the communication that nothing hides.
+"""Step time of a layout: kernels of every stage, pipeline schedule and exposed communication.
 
 A roofline for each kind of kernel, products, attention and what only reads and writes, with the shares of the datasheet
 that such kernels reach; no table of measured shapes, which would know one GPU and one library. What hides what is
@@ -184,7 +184,7 @@ def step_time(setup: TrainingSetup, hardware: Hardware) -> StepTime:
         optimizer=optimizer_seconds(setup, hardware, worst.shard(setup.sizes.tp, setup.sizes.dp_shard)),
         bubble=share,
         tensor_bytes=ends * sends * (setup.sizes.tp - 1) / setup.sizes.tp,
-        shard_bytes=exchanged.unsharded + exchanged.reduced,
+        shard_bytes=exchanged.gathered + exchanged.reduced,
         replicate_bytes=exchanged.replicated,
         pipeline_bytes=stages_sent * sends * hidden_bytes(setup) if setup.sizes.pp > 1 else 0.0,
         tensor_link=tensor_group.link,
@@ -195,7 +195,7 @@ def step_time(setup: TrainingSetup, hardware: Hardware) -> StepTime:
 
 
 def least_seconds(setup: TrainingSetup, hardware: Hardware) -> float:
-    """Seconds below which no step of a layout can be: kernels and tensor-parallel messages of the average rank."""
+    """Lower bound of a layout's step time in seconds: kernels and tensor-parallel messages of the average rank."""
     forward, backward = block_seconds(setup, hardware)
     tensor = sum(tensor_seconds_of_block(setup, hardware))
     blocks = setup.config.layers * (forward + backward + tensor)
@@ -222,10 +222,10 @@ def _exposed_data_parallel(setup: TrainingSetup, hardware: Hardware, forward: fl
             seconds = held.blocks * (dp.gather_block + dp.reduce_block) + dp.gather_outside + dp.reduce_outside
         else:
             hidden = max(0, held.blocks - 1)
-            a_forward = dp.gather_outside + dp.gather_block + hidden * max(0.0, dp.gather_block - forward)
-            a_backward = hidden * max(0.0, dp.gather_block - backward)
+            exposed_forward = dp.gather_outside + dp.gather_block + hidden * max(0.0, dp.gather_block - forward)
+            exposed_backward = hidden * max(0.0, dp.gather_block - backward)
             last = hidden * max(0.0, dp.gather_block + dp.reduce_block - backward) + dp.reduce_block + dp.reduce_outside
-            gathering = setup.microbatches * a_forward + (setup.microbatches - 1) * a_backward
+            gathering = setup.microbatches * exposed_forward + (setup.microbatches - 1) * exposed_backward
             seconds = (gathering if dp.gathers else 0.0) + last
         worst = max(worst, seconds)
     return worst
@@ -243,7 +243,7 @@ def model_flops_of_step(setup: TrainingSetup) -> float:
 
 
 def days(flops: float, devices: int, flops_per_second: float) -> float:
-    """Days of so many FLOPs on devices that each reach a rate."""
+    """Days that a number of FLOPs takes on devices of a rate."""
     return flops / (devices * flops_per_second) / 86_400
 
 

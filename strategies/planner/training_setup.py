@@ -1,4 +1,4 @@
-"""What a plan is made from: the shape of the model, the mesh, the batch, and how a step is computed.
+"""Input of a plan (`TrainingSetup`): shape of the model, mesh, batch size, precision and checkpointing of a run.
 
 One flat, immutable record that a search can vary with `dataclasses.replace`, at the price of naming again what the
 Trainer, the strategy and the data are called in YAML.
@@ -16,15 +16,15 @@ from strategies.parallel.schedules import ScheduleName
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """A run, as far as its cost is concerned.
+    """A training run, as far as its cost is concerned.
 
     Attributes:
         config: shape of the decoder.
         sizes: processes along each axis of the mesh.
         sequence_length: tokens in a window.
-        rows: windows in a batch of one rank, as the data hands it out; with smaller ones at first, the size they reach.
+        rows: windows in a batch of one rank; after batch-size warm-up, where there is one.
         accumulate: batches accumulated before a step.
-        pieces: micro-batches that a pipeline cuts each batch into; 1 without one.
+        microbatches_per_batch: micro-batches that a pipeline cuts each batch into; 1 without one.
         steps: optimizer steps.
         mixed: matrix products in bfloat16 under autocast; false computes all in float32.
         optimizer: AdamW keeps two moments of every parameter, Muon one of the blocks' matrices.
@@ -34,8 +34,8 @@ class TrainingSetup:
         compiled: blocks go through `torch.compile`.
         float8: products of the blocks in 8 bits.
         device: `cuda` or `cpu`: attention and norms keep other tensors.
-        smaller: batches at first (`batch_size_warmup`), ascending: windows of one rank and the optimizer steps that
-            this size is kept for.
+        warmup_batches: first batches (`batch_size_warmup`), ascending: windows of one rank, and the optimizer steps
+            with that size.
     """
 
     config: DecoderConfig
@@ -43,7 +43,7 @@ class TrainingSetup:
     sequence_length: int
     rows: int
     accumulate: int = 1
-    pieces: int = 1
+    microbatches_per_batch: int = 1
     steps: int = 1
     mixed: bool = True
     optimizer: Literal["AdamW", "Muon"] = "AdamW"
@@ -53,7 +53,7 @@ class TrainingSetup:
     compiled: bool = False
     float8: bool = False
     device: Literal["cuda", "cpu"] = "cuda"
-    smaller: tuple[tuple[int, int], ...] = ()
+    warmup_batches: tuple[tuple[int, int], ...] = ()
 
     @property
     def width_bytes(self) -> int:
@@ -67,13 +67,13 @@ class TrainingSetup:
 
     @property
     def microbatches(self) -> int:
-        """Micro-batches of a rank in a step: a pipeline folds accumulated batches into one schedule."""
-        return self.pieces * self.accumulate
+        """Micro-batches per rank and optimizer step: a pipeline folds accumulated batches into one schedule."""
+        return self.microbatches_per_batch * self.accumulate
 
     @property
     def microbatch_tokens(self) -> int:
         """Tokens of a micro-batch."""
-        return self.rows // self.pieces * self.sequence_length
+        return self.rows // self.microbatches_per_batch * self.sequence_length
 
     @property
     def step_tokens(self) -> int:
@@ -82,24 +82,24 @@ class TrainingSetup:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the whole run, its smaller first batches among them."""
+        """Tokens of the whole run, batch-size warm-up included."""
         return sum(phase.step_tokens * phase.steps for phase in self.phases())
 
     @property
     def batch_sizes(self) -> list[int]:
         """Every size of a rank's batch, ascending."""
-        return [*(size for size, _ in self.smaller), self.rows]
+        return [*(size for size, _ in self.warmup_batches), self.rows]
 
     def phases(self) -> Iterator["TrainingSetup"]:
-        """The run as runs of one batch size each, as many as its steps reach, in order."""
+        """Phases of the run with one batch size each, in order, as many as its steps reach."""
         left = self.steps
-        for size, steps in (*self.smaller, (self.rows, left)):
+        for size, steps in (*self.warmup_batches, (self.rows, left)):
             if (taken := min(steps, left)) > 0:
-                yield replace(self, rows=size, steps=taken, smaller=())
+                yield replace(self, rows=size, steps=taken, warmup_batches=())
             left -= taken
 
     def overlay(self, gpus_per_node: int) -> dict[str, Any]:
-        """The part of a configuration of `fit` that says this layout.
+        """Configuration overlay of `fit` that sets this layout.
 
         Every machine runs equally many processes, at most one a GPU, and ranks that share matrix products run on one.
 
@@ -119,17 +119,17 @@ class TrainingSetup:
             arguments |= {
                 ARGUMENTS["pp"]: self.sizes.pp,
                 "schedule": self.schedule,
-                "microbatches": self.pieces,
+                "microbatches": self.microbatches_per_batch,
                 "stages_per_rank": self.stages_per_rank,
             }
         name = "PipelineParallelStrategy" if self.sizes.pp > 1 else "TensorParallelStrategy"
         together = self.sizes.tp if self.sizes.tp <= gpus_per_node else 1
         devices = max(n for n in range(together, gpus_per_node + 1, together) if world % n == 0)
         data: dict[str, Any] = {"batch_size": self.rows}
-        if self.smaller:
+        if self.warmup_batches:
             # Sizes grow by equal amounts; from the last of them to the full one it may be less.
             first, second = self.batch_sizes[:2]
-            steps = sum(steps for _, steps in self.smaller)
+            steps = sum(steps for _, steps in self.warmup_batches)
             data["batch_size_warmup"] = {"initial": first, "increment": second - first, "steps": steps}
         return {
             "trainer": {

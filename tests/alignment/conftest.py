@@ -14,7 +14,7 @@ Align = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Answers that repeat the prompt's word are chosen, shouted ones rejected; lengths differ."""
+    """Responses that repeat the prompt's word are chosen, shouted ones rejected; lengths differ."""
     generator = random.Random(0)
     rows = []
     for number in range(120):

@@ -12,7 +12,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 import datamodules
-from common.files import path_list
+from common.path_lists import path_list
 
 NAMES = ("paths", "domains")
 """Arguments that hold paths."""

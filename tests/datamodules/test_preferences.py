@@ -183,14 +183,12 @@ def test_docstring_pairs_are_real_and_nobody_gets_their_own() -> None:
     assert not any(row["chosen"] in " ".join(row["prompt"].split()) for row in rows)
 
 
-def test_log_probabilities_of_a_reference_are_bound_to_their_pairs(tokenizer_file: Path, tmp_path: Path) -> None:
+def test_batches_bring_the_log_probabilities_of_their_pairs(tokenizer_file: Path, tmp_path: Path) -> None:
     rows = [{"prompt": f"p {i}", "chosen": f"c{i}", "rejected": "r"} for i in range(30)]
     pairs = data(PreferenceData, tokenizer_file, rows, tmp_path)
     pairs.setup("fit")
     values = {split: torch.randn(len(pairs.examples[split]), 2).numpy() for split in ("train", "validation")}
-    assert not pairs.has_reference("abc")
-    pairs.write_reference("abc", values)
-    pairs.open_reference("abc")
+    pairs.attach_reference(values)
     batch = next(iter(pairs.val_dataloader()))
     expected = values["validation"][batch["example"].numpy()].reshape(-1)
     assert batch["reference"].tolist() == expected.tolist()

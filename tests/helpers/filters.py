@@ -43,3 +43,14 @@ def first_reason(rule: Filter, text: str, path: str = "a.py") -> str | None:
     drops = rule.drops({name: col(name) for name in rule.measures(col("text"))})
     (row,) = df.select(*(value.alias(name) for name, value in drops.items())).to_pylist()
     return next((name for name, hit in row.items() if hit), None)
+
+
+def filter_rows(rule: Filter, rows: dict[str, list[str | None]]) -> list[dict[str, Any]]:
+    """Measurements of each row, and the first reason that applies."""
+    df = daft.from_pydict(rows).with_columns(rule.measures(col("text")))
+    drops = rule.drops({name: col(name) for name in rule.measures(col("text"))})
+    results = []
+    for row in df.with_columns({f"drop_{why}": drop for why, drop in drops.items()}).to_pylist():
+        row["reason"] = next((why for why in drops if row[f"drop_{why}"]), None)
+        results.append(row)
+    return results

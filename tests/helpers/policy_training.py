@@ -66,21 +66,21 @@ class TinyPrompts(ResumableDataModule):
 
 
 class Wanted(Reward):
-    """Share of an answer's tokens that are the wanted one."""
+    """Share of a response's tokens that are the wanted one."""
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:
         return torch.tensor([list(response.tokens).count(WANTED) / len(response.tokens) for response in responses])
 
 
 class Length(Reward):
-    """Tokens of an answer."""
+    """Tokens of a response."""
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:
         return torch.tensor([float(len(response.tokens)) for response in responses])
 
 
 class Nothing(Reward):
-    """All answers are worth the same."""
+    """All responses are worth the same."""
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:
         return torch.zeros(len(responses))
@@ -107,7 +107,7 @@ def ppo(**changes: Any) -> PolicyOptimization:
 
 @dataclass
 class Logged:
-    """What was logged at each step and each validation, and the answers drawn at each step, by sample."""
+    """What was logged at each step and each validation, and the responses drawn at each step, by sample."""
 
     steps: list[dict[str, float]] = field(default_factory=list)
     drawn: list[dict[int, list[list[int]]]] = field(default_factory=list)

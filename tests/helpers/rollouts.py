@@ -53,7 +53,7 @@ def made_up(seed: int, group: int = 1, count: int = 6) -> Rollouts:
 
 
 def experience_of(rollouts: Rollouts, seed: int = 0) -> ExperienceBatch:
-    """Made-up numbers for everything that is known of these answers."""
+    """Made-up numbers for everything that is known of these responses."""
     generator, tokens = torch.Generator().manual_seed(seed), int(rollouts.lengths.sum())
 
     def noise(scale: float = 1.0) -> Tensor:

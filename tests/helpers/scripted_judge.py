@@ -1,4 +1,4 @@
-"""A judge whose right answers are known: every answer says how good it is, and comparisons are of that."""
+"""A judge whose right answers are known: every response says how good it is, and comparisons are of that."""
 
 import math
 import re
@@ -9,22 +9,22 @@ from typing import Any
 from alignment.constitutional.judge import ChoiceLogProbs, Completion, Judge, Request
 
 SCALE = 4.0
-"""Log-odds of two answers whose quality differs by 1."""
+"""Log-odds of two responses whose quality differs by 1."""
 
 
 def quality(text: str) -> float:
-    """How good an answer says it is."""
+    """How good a response says it is."""
     (found,) = re.findall(r"quality (0\.\d+)", text)
     return float(found)
 
 
 class ScriptedJudge(Judge):
-    """Answers by rule.
+    """Responses by rule.
 
     Args:
         bias: added to the log-odds of (A), whatever stands there.
         seconds: that every call takes.
-        empty: share of answers that are empty, by their numbers.
+        empty: share of responses that are empty, by their numbers.
     """
 
     def __init__(self, bias: float = 0.0, seconds: float = 0.0, empty: float = 0.0, prompt_price: float = 0.0) -> None:

@@ -5,7 +5,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.decoder import Decoder, DecoderConfig
-from models.device import measured_matmul_peak
 from models.flops import matmul_parameters, parameters, training_flops
 
 CONFIGS = [
@@ -43,7 +42,3 @@ def test_training_flops_equal_the_counter(config: DecoderConfig) -> None:
         training_flops(config, batch * time, pairs) + recomputed,
     }
     assert matmul_parameters(config) < parameters(config)
-
-
-def test_measured_peak_is_a_speed() -> None:
-    assert 1e8 < measured_matmul_peak(torch.device("cpu"), torch.float32, seconds=0.05) < 1e15

@@ -1,19 +1,14 @@
 """Layouts that cannot work are refused before a process starts: the value, the rule and the fix in one line."""
 
-from itertools import combinations, pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from common.errors import InputError
 from main import main
 from models.config import DecoderConfig, Experts
 from strategies import PipelineParallelStrategy, TensorParallelStrategy
-from strategies.parallel.mesh import MeshSizes, resolve_sizes
-from strategies.parallel.pipeline_stages import layer_costs, split_layers
 from tests.conftest import Configure
 
 SHAPE = {"vocabulary_size": 66, "width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48}
@@ -110,44 +105,6 @@ def test_the_command_line_refuses_in_one_line(configure: Configure, capsys: pyte
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "tensor_parallel_size=2" in errors[0]
-
-
-@given(sizes=st.tuples(*[st.integers(1, 3)] * 4))
-def test_ranks_of_the_mesh(sizes: tuple[int, int, int, int]) -> None:
-    """Data-parallel ranks follow the order of the axes; "auto" takes what is left."""
-    pp, replicate, shard, tp = sizes
-    mesh = MeshSizes(pp, replicate, shard, 1, tp)
-    assert resolve_sizes(mesh.world, pp, replicate, "auto", 1, tp) == mesh
-    seen = [mesh.data_parallel_rank(rank) for rank in range(mesh.world)]
-    assert seen == [d for _ in range(pp) for d in range(replicate * shard) for _ in range(tp)]
-
-
-@given(layers=st.integers(1, 9), stages=st.integers(1, 9), head=st.floats(0, 5))
-def test_stages_are_balanced(layers: int, stages: int, head: float) -> None:
-    """Against every possible cut: none has a cheaper dearest stage."""
-    costs = [0.0, *[1.0] * layers, head]
-    if layers < stages:
-        with pytest.raises(InputError, match="fewer than"):
-            split_layers(costs, stages)
-        return
-
-    def dearest(ranges: list[range]) -> float:
-        return max(len(r) + (head if r.stop == layers else 0.0) for r in ranges)
-
-    ranges = split_layers(costs, stages)
-    assert [i for r in ranges for i in r] == list(range(layers))
-    assert all(ranges)
-    cuts = [[0, *inner, layers] for inner in combinations(range(1, layers), stages - 1)]
-    best = min(dearest([range(a, b) for a, b in pairwise(cut)]) for cut in cuts)
-    assert dearest(ranges) == pytest.approx(best)
-
-
-def test_a_large_head_takes_layers_from_the_last_stage() -> None:
-    config = DecoderConfig(
-        vocabulary_size=32_000, width=64, layers=8, heads=4, key_value_heads=2, feed_forward_width=176
-    )
-    first, last = split_layers(layer_costs(config, 128), 2)
-    assert len(first) > len(last)
 
 
 @pytest.mark.parametrize(

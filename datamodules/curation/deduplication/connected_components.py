@@ -81,7 +81,7 @@ def _flatten(parents: np.ndarray) -> None:
 
 
 def best_of_components(components: np.ndarray, score: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Whether an item is the one that its component keeps: the best score, the larger among equals, then the earlier.
+    """Items that their components keep: the best score, the larger among equals, then the earlier.
 
     Args:
         components: label of each item's component, integers [items].

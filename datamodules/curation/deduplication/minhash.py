@@ -23,7 +23,7 @@ class NearDuplicates:
 
     Args:
         words: n-gram length in words, lower-cased and without punctuation; in Chinese and other scripts without spaces
-            every character is a word. A text of nothing but punctuation is compared as it stands.
+            every character is a word. A text of nothing but punctuation is compared as it is.
         bands, rows: the signature is cut into `bands` bands of `rows` hashes; 14 x 8 finds pairs of Jaccard
             similarity s with probability 1 - (1 - s^8)^14, half of them at s = 0.68.
         seed: of the hash functions.
@@ -77,7 +77,7 @@ class NearDuplicates:
         return np.concatenate(found)
 
     def settings(self) -> dict[str, Any]:
-        """For the fingerprint."""
+        """Settings for the fingerprint."""
         return vars(self)
 
 

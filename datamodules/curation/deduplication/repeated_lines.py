@@ -125,7 +125,7 @@ class RepeatedLines(RepeatedText):
 
 
 def _is_repeated(hashes: np.ndarray, places: np.ndarray, repeated: np.ndarray) -> np.ndarray:
-    """Whether a line is among the repeated, and elsewhere than its first; boolean [lines]."""
+    """True if a line is among the repeated, and elsewhere than its first; boolean [lines]."""
     if not repeated.shape[1]:
         return np.zeros(len(hashes), dtype=bool)
     # Sorted, so that the file is walked through once.

@@ -122,7 +122,7 @@ def cut_words(text: np.ndarray, spans: np.ndarray) -> np.ndarray:
     """A text without some of its words.
 
     A span goes from the start of its first word to the start of the next word that stays, or to the end of the text:
-    what stands behind a word goes with it, what stands before the first word of the text stays.
+    text behind a word is cut with it, text before the first word stays.
 
     Args:
         text: UTF-8, uint8 [bytes].

@@ -2,7 +2,7 @@
 
 What repeats is known only after every document was seen, so texts are read twice; in between only numbers are kept,
 on disk, in pieces that are whole or not there. A chunk can be spilled and cut on any worker and in any order, and
-spilling one again does nothing, so a run that was stopped goes on where it was.
+spilling one again does nothing, so a stopped run continues where it was.
 """
 
 from abc import ABC, abstractmethod
@@ -49,7 +49,7 @@ class RepeatedText(ABC):
             records: about how many are held at a time.
 
         Returns:
-            Path of a file in the folder, for `cut`; written anew at each call.
+            Path of a file in the folder, for `cut`; written again at each call.
         """
 
     @abstractmethod

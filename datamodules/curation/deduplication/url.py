@@ -24,7 +24,7 @@ KEPT_IN_QUOTING = "!#$%&'()*+,/:;=?@[]~"
 DEFAULT_PORTS = re.compile(r"(?:\.|:(?:80|443)?)+\Z")
 PORT = re.compile(r":[0-9]+\Z")
 HOST_NAME = re.compile(r"[a-z0-9._-]+")
-LONGEST_HOST = 262
+MAX_HOST_LENGTH = 262
 """253 characters of a name (RFC 1035), a port, brackets: longer ones are none, and hostile."""
 TRACKING_PREFIXES = ("utm_", "mtm_", "pk_", "hsa_", "oly_")
 TRACKING = frozenset(
@@ -65,7 +65,7 @@ def normalize_url(url: str) -> str:
 
 def _host(authority: str) -> str:
     host = authority.rpartition("@")[2].lower()
-    if len(host) > LONGEST_HOST:
+    if len(host) > MAX_HOST_LENGTH:
         return host if host.isascii() else quote(host, errors="replace").lower()
     host = DEFAULT_PORTS.sub("", host)
     if host.isascii():

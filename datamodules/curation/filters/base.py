@@ -1,7 +1,7 @@
 """Interface of curation steps: filters, which drop documents, and transforms, which change their text.
 
-Steps are written as Daft expressions, so that they run vectorized on every core, and on a cluster, without a line
-about either; a step that needs Python itself wraps a batch function. A step keeps nothing between documents.
+Steps are written as Daft expressions, so that they run vectorized on every core and on a cluster; a step that needs
+Python itself wraps a batch function. A step keeps no state between documents.
 """
 
 import operator
@@ -20,12 +20,12 @@ COMPARISONS: dict[str, Callable[[Expression, Expression], Expression]] = {
 
 @dataclass(frozen=True)
 class Threshold:
-    """When a measurement drops a document.
+    """Threshold of a measurement, beyond which a document is dropped.
 
     Attributes:
-        measure: name of the measurement; one that is true or false counts as 1 or 0.
-        comparison: drops what compares so with the threshold.
-        threshold: in the unit of the measurement.
+        measure: name of the measurement; true and false count as 1 and 0.
+        comparison: comparison of measurement and threshold that drops.
+        threshold: value in the unit of the measurement.
     """
 
     measure: str
@@ -33,41 +33,41 @@ class Threshold:
     threshold: float
 
     def drops(self, measured: Expression) -> Expression:
-        """Whether a document is dropped, an expression over its measurement."""
+        """True if a document is dropped, an expression over its measurement."""
         return COMPARISONS[self.comparison](measured.cast(daft.DataType.float64()), lit(float(self.threshold)))
 
 
-class SummarizedStep(ABC):
+class SummarizedStep:
     """A step of curation, a pure function of one document.
 
     Attributes:
         summary: one line for reports: the rule and its paper.
     """
 
-    summary: str
+    summary: str = ""
 
 
-class Filter(SummarizedStep):
+class Filter(SummarizedStep, ABC):
     """Filter: measures a text and drops the document by thresholds."""
 
     @abstractmethod
     def measures(self, text: Expression) -> dict[str, Expression]:
         """Quantities of a text by name, each an expression over the text column.
 
-        Where it says so, a rule may look at the columns `url`, `path`, `license`, `date` and `file` (the document's own
-        path, null where it has none) too.
+        Where it says so, a filter may look at the columns `url`, `path`, `license`, `date` and `file` (the document's
+        own path, null where it has none) too.
         """
 
     @abstractmethod
     def thresholds(self) -> dict[str, Threshold]:
-        """Reason -> the limit that drops for it. The first that applies is the one reported."""
+        """Reason -> the threshold that drops for it. The first that applies is the one reported."""
 
     def drops(self, measured: dict[str, Expression]) -> dict[str, Expression]:
         """Reason -> whether it applies, over the columns of `measures`."""
-        return {reason: limit.drops(measured[limit.measure]) for reason, limit in self.thresholds().items()}
+        return {reason: threshold.drops(measured[threshold.measure]) for reason, threshold in self.thresholds().items()}
 
 
-class Transform(SummarizedStep):
+class Transform(SummarizedStep, ABC):
     """Transform: changes the text of a document."""
 
     @abstractmethod

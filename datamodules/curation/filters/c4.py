@@ -1,6 +1,6 @@
 """C4 rules (Raffel et al. 2020, section 2.2): drop lines that are no sentences, and pages with too few left.
 
-The rules on lines are a rewrite and those on pages a rule behind it. The published code (`c4_utils` of TensorFlow
+The rules on lines are a transform and those on pages a filter behind it. The published code (`c4_utils` of TensorFlow
 Datasets) checks a page's rules while it passes over lines, and so sees only the lines that stay; the same order of
 steps here sees the same lines. Put the rule first to look at whole pages, as the paper has it. C4 also discards all
 but one of three sentences in a row that occur again anywhere; that compares documents and is left to `RepeatedSpans`,
@@ -48,7 +48,7 @@ def _starts_with(text: np.ndarray, place: int, stop: int, pattern: np.ndarray, f
 
 @compiled
 def _contains(text: np.ndarray, start: int, stop: int, patterns: np.ndarray, ends: np.ndarray) -> bool:
-    """Whether one of the patterns (in lower case, one behind the other, with their ends) occurs in any case."""
+    """True if one of the patterns (in lower case, one behind the other, with their ends) occurs in any case."""
     for place in range(start, stop):
         byte = np.int64(text[place])
         if ord("A") <= byte <= ord("Z"):
@@ -257,7 +257,7 @@ class C4Page(Filter):
     """Page rules of Raffel et al. 2020.
 
     Sentences are counted as datatrove does, line by line: a new one begins at a word behind a terminal mark that is a
-    word of its own (not the full stop of "Mr."). The paper's code asks a trained model (Punkt) instead.
+    word of its own (not the full stop of "Mr."). The paper's code uses a trained model (Punkt) instead.
 
     Args:
         min_sentences: 3 in the paper's last version and its code, 5 in its first version and in datatrove.

@@ -82,7 +82,7 @@ class CodeQuality(Filter):
 
     Looks at the column `file` too: the rules for HTML hold where it ends in .html, .htm or .xhtml, those for data in
     .json, .yaml or .yml, none of them where rows of a table or JSON lines have no path of their own (`path_key` of
-    `Files`). Visible text of HTML is what stands outside of tags, comments, scripts and styles; StarCoder
+    `Files`). Visible text of HTML is text outside of tags, comments, scripts and styles; StarCoder
     parses the file, which differs where a tag is broken and in character references, one character there.
 
     Args:

@@ -17,7 +17,7 @@ from daft import DataType, Expression, Series
 
 from common.compiled import compiled
 from common.errors import InputError
-from common.files import path_list
+from common.path_lists import PathList, path_list
 from datamodules.curation.deduplication.word_hashes import in_batches, window_hashes, word_hashes
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.benchmark_texts import evaluation_files, evaluation_texts
@@ -38,7 +38,7 @@ class Hit:
         file: of the evaluation set.
         row: its number in the file, from 1.
         ngrams: overlapping n-grams.
-        words: the words of the text's first overlap with it, as they stand there.
+        words: the words of the text's first overlap with it, as written there.
     """
 
     file: str
@@ -75,7 +75,7 @@ class Decontaminate(Filter):
 
     def __init__(
         self,
-        paths: list[str] | str,
+        paths: PathList,
         words: int = 13,
         max_ngrams: int = 0,
         keys: list[str] | None = None,
@@ -88,13 +88,13 @@ class Decontaminate(Filter):
             raise InputError(f"decontaminate max_ngrams={max_ngrams}, common_rows={common_rows}: need at least 0 and 1")
         self.paths, self.words, self.max_ngrams = path_list(paths), words, max_ngrams
         self.keys, self.min_words, self.common_rows = keys, min_words, common_rows
-        # With size and time of change, so that another version of a set makes the stage anew.
+        # With size and time of change, so that another version of a set makes the documents again.
         self.files: list[list[Any]] = [list(state_of(path)) for path in evaluation_files(self.paths)]
 
     def measures(self, text: Expression) -> dict[str, Expression]:
         """`contaminated_ngrams`: n-grams of the text, counted as often as they occur in it, that a set holds.
 
-        `contaminated_by` lists the rows they stand in, for those who ask why; null without any.
+        `contaminated_by` lists the rows that hold them, for `inspect`; null without any.
         """
         # Of plain values only: it travels to the workers, which read the sets once each.
         wanted = self._wanted()
@@ -136,13 +136,13 @@ def listed(hits: list[Hit]) -> str:
 
 
 def state_of(path: Path) -> FileState:
-    """What tells a version of a file from another."""
+    """State of a file, by which versions of it differ."""
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns
 
 
 class NgramTable:
-    """N-grams of one length and the rows they stand in first.
+    """N-grams of one length and the first row of each.
 
     Args:
         size: words in an n-gram.

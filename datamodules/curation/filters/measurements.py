@@ -1,6 +1,7 @@
 """Measurements of a filter: one compiled pass over a batch of texts, one Daft expression per quantity.
 
-A rule's measurements come out of one pass as one struct, whose fields Daft takes apart: it runs the loop once.
+All measurements of a filter are fields of one struct, so that Daft runs the loop once. The price is that all are
+computed where one threshold is set.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ def measurements(
 
     Args:
         text: the text column.
-        names: of the measurements.
+        names: names of the measurements.
         measure: from bytes uint8 [total] and offsets int64 [texts + 1] to float64 [texts, names].
     """
 
@@ -36,7 +37,7 @@ def measurements(
 
 
 def active(thresholds: dict[str, tuple[str, str, float | None]]) -> dict[str, Threshold]:
-    """The limits whose threshold is not None: null in a configuration turns a rule off."""
+    """Thresholds that are not None: null in a configuration turns a rule off."""
     return {
         reason: Threshold(measure, comparison, threshold)  # type: ignore[arg-type]
         for reason, (measure, comparison, threshold) in thresholds.items()

@@ -49,11 +49,11 @@ ENCODING_ONLY = ftfy.TextFixerConfig(
     fix_surrogates=False,
     remove_control_chars=False,
     normalization=None,
-    # An explanation of every repair would be kept, and nobody asks for it.
+    # An explanation of every repair would be kept, and is not used.
     explain=False,
 )
 """Of what ftfy can do, the repair of wrong decoding alone; the rest would change text that is as it was written."""
-LONGEST_LINE = 100_000
+MAX_LINE_LENGTH = 100_000
 """Characters of a line looked at as one: the repair reads a piece once for every encoding and every layer of damage."""
 
 
@@ -70,7 +70,7 @@ def repair_unicode(text: str) -> tuple[str, int]:
     for number, line in enumerate(lines):
         if line.isascii() or not is_bad(line):
             continue
-        pieces = [line[start : start + LONGEST_LINE] for start in range(0, len(line), LONGEST_LINE)]
+        pieces = [line[start : start + MAX_LINE_LENGTH] for start in range(0, len(line), MAX_LINE_LENGTH)]
         lines[number] = "".join(ftfy.fix_encoding(piece, ENCODING_ONLY) for piece in pieces)
         repaired += lines[number] != line
     return "\n".join(lines), repaired

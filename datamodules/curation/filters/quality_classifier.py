@@ -1,7 +1,7 @@
 """Quality classifier: logistic regression over hashed words and pairs of words, as a filter.
 
 Linear on hashed features, as DCLM's fastText classifier (Li et al. 2024, section 4.4): it knows no word order beyond
-pairs, and judges megabytes a second a core where FineWeb-Edu's encoder (Penedo et al. 2024) needs an accelerator.
+pairs, and scores megabytes per second and core where FineWeb-Edu's encoder (Penedo et al. 2024) needs an accelerator.
 `main.py classifier` trains one.
 """
 
@@ -103,14 +103,14 @@ def load_weights(folder: str, checksum: str) -> np.ndarray:
 
 
 class ClassifierFilter(Filter):
-    """A classifier of `main.py classifier` as a rule; subclasses say which side of the threshold is dropped.
+    """Filter by a classifier of `main.py classifier`; subclasses say which side of the threshold is dropped.
 
     Attributes:
         folder: of the classifier.
         threshold: probability at which documents are dropped.
         words: looked at of each document.
         bias: of the logit.
-        checksum: of the weights, so that a classifier trained again makes the documents anew.
+        checksum: of the weights, so that a classifier trained again makes the documents again.
     """
 
     measure: str

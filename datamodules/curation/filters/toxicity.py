@@ -1,7 +1,7 @@
 """Toxicity filters: by a list of words, as in C4, or by a classifier.
 
 A list is crude (Dodge et al. 2021 show whom C4's leaves out), so neither list nor classifier comes with the project:
-both name what their user means by offensive.
+the user names both, and with them what is offensive.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,12 @@ from daft import Expression, lit
 from daft.functions import lower, regexp_count, when
 
 from common.errors import InputError
-from common.files import checksum, path_list
+from common.files import checksum
+from common.path_lists import PathList, path_list
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.quality_classifier import ClassifierFilter
 
-WORDS_A_PATTERN = 500
+WORDS_PER_PATTERN = 500
 """Alternatives in one expression; a list of any length becomes several, since Rust bounds the size of each."""
 
 
@@ -64,7 +65,7 @@ class WordList(Filter):
 
     summary = "words of a list (C4: Raffel et al. 2020, section 2.2)"
 
-    def __init__(self, paths: Sequence[str] | str, max_share: float = 0.0, whole_words: bool = True) -> None:
+    def __init__(self, paths: PathList, max_share: float = 0.0, whole_words: bool = True) -> None:
         self.paths, self.max_share, self.whole_words = path_list(paths), max_share, whole_words
         if not 0 <= max_share < 1:
             raise InputError(f"max_share={max_share}: must be at least 0 and below 1")
@@ -80,9 +81,9 @@ class WordList(Filter):
         """Listed words to words, 0 for a text without words."""
         lowered, words = lower(text), read_words(self.paths)
         listed: Expression = lit(0)
-        for start in range(0, len(words), WORDS_A_PATTERN):
+        for start in range(0, len(words), WORDS_PER_PATTERN):
             # Longest first: alternatives are tried in order.
-            chosen = sorted(words[start : start + WORDS_A_PATTERN], key=lambda word: (-len(word), word))
+            chosen = sorted(words[start : start + WORDS_PER_PATTERN], key=lambda word: (-len(word), word))
             alternatives = "|".join(map(escaped, chosen))
             pattern = rf"\b(?:{alternatives})\b" if self.whole_words else alternatives
             listed = listed + regexp_count(lowered, pattern)
@@ -96,7 +97,7 @@ class WordList(Filter):
 
 
 class ToxicityClassifier(ClassifierFilter):
-    """Drops what a classifier finds like its positive examples, which here are what nobody wants.
+    """Drops documents that a classifier finds like its positive examples, here offensive text.
 
     Args:
         folder: of a classifier that `main.py classifier` trained with offensive text as positive.

@@ -17,10 +17,11 @@ import xxhash
 from daft import DataType, Expression, Series, col
 
 from common.errors import InputError
-from common.files import checksum, path_list
+from common.files import checksum
+from common.path_lists import PathList, path_list
 from datamodules.curation.filters.base import Filter, Threshold
 
-LONGEST_PATH = 32
+MAX_PATH_PARTS = 32
 """Parts of a path, and labels of a host, that are compared with entries; a longer address is one of a kind."""
 FIELDS = {name: DataType.int64() for name in ("url_listed", "url_words", "url_soft_words")}
 
@@ -58,14 +59,15 @@ def read_entries(path: str, checksum: str) -> np.ndarray:
 
 
 def candidates(url: str) -> Iterator[str]:
-    """What a list would call an address: its host, the parents of that, its host with each beginning of the path."""
+    """Entries under which a list may hold an address: its host, the parents of that, its host with each beginning of
+    the path."""
     host, _, path = normal_entry(url).partition("/")
     path = re.split(r"[?#]", path, maxsplit=1)[0]
     host = re.split(r"[?#]", host, maxsplit=1)[0].rpartition("@")[2].partition(":")[0]
     labels = host.split(".")
-    for start in range(max(len(labels) - LONGEST_PATH, 0), len(labels)):
+    for start in range(max(len(labels) - MAX_PATH_PARTS, 0), len(labels)):
         yield ".".join(labels[start:])
-    parts = [part for part in path.split("/") if part][:LONGEST_PATH]
+    parts = [part for part in path.split("/") if part][:MAX_PATH_PARTS]
     whole = host
     for part in parts:
         whole = f"{whole}/{part}"
@@ -94,7 +96,7 @@ class UrlBlocklist(Filter):
 
     def __init__(
         self,
-        domains: Sequence[str] | str = (),
+        domains: PathList | None = None,
         words: Sequence[str] = (),
         subwords: Sequence[str] = (),
         soft_words: Sequence[str] = (),
@@ -123,7 +125,7 @@ class UrlBlocklist(Filter):
         return [read_entries(path, digest) for path, digest in zip(self.domains, self.checksums, strict=True)]
 
     def measure(self, url: str) -> tuple[int, int, int]:
-        """Whether a list names the address, banned words in it, different soft words in it."""
+        """True if a list names the address, banned words in it, different soft words in it."""
         hashes = np.array([xxhash.xxh3_64_intdigest(entry.encode()) for entry in candidates(url)], dtype=np.uint64)
         listed = any(
             (entries[np.minimum(np.searchsorted(entries, hashes), len(entries) - 1)] == hashes).any()
@@ -135,7 +137,7 @@ class UrlBlocklist(Filter):
         return int(listed), banned, sum(word in present for word in self.soft_words)
 
     def measures(self, text: Expression) -> dict[str, Expression]:
-        """Whether a list names the address, how many banned words it holds, and how many different soft ones."""
+        """True if a list names the address, how many banned words it holds, and how many different soft ones."""
         measure = self.measure
 
         @daft.func.batch(return_dtype=DataType.struct(FIELDS))

@@ -2,8 +2,8 @@
 
 Neither a generator function nor a data source of Daft holds its reader back: both run to the end of a file before the
 first row of it is looked at (measured, 0.7.26). So a file of any size is first read into pieces of a bounded number of
-bytes, which costs a copy of the raw text on disk as long as it is being judged; a plan over one piece then needs
-memory for that piece, whatever it came from.
+bytes, which costs a copy of the raw text on disk until it is filtered; a plan over one piece then needs memory for that
+piece, whatever it came from.
 """
 
 import itertools
@@ -41,9 +41,9 @@ RAW_SCHEMA = pyarrow.schema(
     }
 )
 CONTAINERS = (".jsonl", ".json", ".parquet", ".arrow")
-"""Files whose name tells nothing of the kind of the documents in them."""
+"""Suffixes of files of many documents, whose name says nothing of the kind of those."""
 ROW_BYTES = 1024
-"""What a document counts beside its text: a piece of a million one-word documents would not be small in memory."""
+"""Bytes that a document counts beside its text: a piece of a million one-word documents is not small in memory."""
 BATCH_BYTES = 4 * 2**20
 """Bytes of documents held as Python objects while a piece is written."""
 
@@ -53,10 +53,10 @@ class Chunk:
     """Input files of one source that are read together.
 
     Attributes:
-        source: its name.
+        source: name of the source.
         number: position among the chunks of the source.
-        files: of the source's files those to read, in order.
-        name: says source, number and the fingerprint of all that went into it.
+        files: input files, in order.
+        name: source, number and fingerprint of all that went into the chunk.
     """
 
     source: str
@@ -81,7 +81,7 @@ class Chunk:
         return folder / f"{self.name}.{number:05}.parquet"
 
     def mark_done(self, folder: Path, pieces: int) -> None:
-        """Note that all pieces are there."""
+        """Write the marker that all pieces are there."""
         with write_atomically(folder / f"{self.name}.json") as path:
             path.write_text(json.dumps(pieces), encoding="utf-8")
 
@@ -136,7 +136,7 @@ def collect(chunks: Sequence[Chunk], readers: Mapping[str, Reader], folder: Path
 
 
 def write_pieces(chunk: Chunk, reader: Reader, folder: Path, piece_bytes: int) -> int:
-    """Write the pieces of a chunk and then, that they are all; how many there are."""
+    """Write the pieces of a chunk, then their marker; returns the number of pieces."""
     documents = itertools.chain.from_iterable(read_file(reader, chunk.source, file) for file in chunk.files)
     for number in itertools.count():
         if (first := next(documents, None)) is None:
@@ -168,8 +168,7 @@ def _until(rows: Iterator[dict[str, Any]], size: int) -> Iterator[dict[str, Any]
 
 
 def read_file(reader: Reader, source: str, file: InputFile) -> Iterator[dict[str, Any]]:
-    """The documents of a file as rows; a file that the system will not give, or that a reader of any kind cannot make
-    sense of, ends in one dropped document."""
+    """Documents of a file as rows; a file that cannot be opened or parsed ends in one dropped document."""
     path, documents = provenance_name(file.name), reader.read(file)
     is_container = uncompressed_name(path).endswith(CONTAINERS)
     for ordinal in itertools.count():

@@ -1,8 +1,8 @@
 """Pass 2: exact, URL and near-duplicate removal, and the validation split.
 
-Only columns of numbers are read, one band of keys at a time: 60 bytes a document and 16 while a band is looked at, so
-that a billion documents fit into a large machine. In exchange nothing here runs on a cluster, and texts are never
-compared: equal hashes count as equal texts.
+The driver reads columns of numbers only, one band of keys at a time: 60 bytes per document and 16 more for the current
+band, so that a billion documents fit into a large machine. In exchange nothing here runs on a cluster, and texts are
+never compared: equal hashes count as equal texts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ EXACT, URL, NEAR = "exact_duplicate", "url_duplicate", "near_duplicate"
 
 @dataclass(frozen=True)
 class DedupResult:
-    """What was decided about every document, in the order of all pieces.
+    """Result of deduplication and split for every document, in the order of all pieces.
 
     Attributes:
         ids: uint64 [documents].
@@ -39,7 +39,7 @@ class DedupResult:
         duplicate_of: position of the document kept instead, int64 [documents]; its own where there is none.
         similarity: share of equal MinHash values with that document, float32 [documents]; not a number where the
             reason is not `near_duplicate`.
-        validation: whether it is in the validation split, boolean [documents].
+        validation: whether the document is in the validation split, boolean [documents].
         bounds: position of the first document of each piece, and the end, int64 [pieces + 1].
     """
 
@@ -64,15 +64,15 @@ def deduplicate_and_split(
     """Find duplicates among the documents that are left and choose the validation split.
 
     Exact duplicates go first, then those of one URL, then near-duplicates of what is left. Of exact and near-duplicates
-    the best-scored is kept, the larger among equals, the earlier among those; of one URL the newest by date first. A
-    document without a score, of a source that none is asked for, goes before any with one.
+    the best-scored is kept, then the larger, then the earlier; of one URL the newest by date. A document of a source
+    without scores counts as better than any with one.
 
     Args:
-        judged: pieces as `judging.write_judged` writes them, in the order of the corpus.
-        owners: the source of each piece.
-        near: as they were judged with.
-        validation_fraction: share of each source's bytes held out.
-        seed: of the split.
+        filtered: pieces that `filter.write_filtered` wrote, in the order of the corpus.
+        owners: source of each piece.
+        near: settings of near-duplicates that the pieces were filtered with.
+        validation_fraction: share of each source's bytes in the validation split.
+        seed: seed of the split.
 
     Returns:
         None when no document is left.
@@ -84,7 +84,7 @@ def deduplicate_and_split(
     bounds = np.cumsum([0, *(np.load(keys_of(path), mmap_mode="r").shape[1] for path in filtered)])
     total = int(bounds[-1])
     size, order = facts["size"].astype(np.int64), np.arange(total)
-    # Whoever was dropped by a step shares a bucket with nobody.
+    # Documents that a step dropped share no bucket.
     alive = size > 0
     if not alive.any():
         return None
@@ -123,7 +123,7 @@ def deduplicate_and_split(
         similarity = _similarity(filtered, bounds, np.flatnonzero(reason == REASONS.index(NEAR)), duplicate_of)
 
     def related() -> Iterator[np.ndarray]:
-        """Documents that must not part: of one group, duplicates, or similar in the looser banding."""
+        """Pairs that stay in one split: of one group, duplicates, or similar in the looser banding."""
         yield from bucket(facts["group_key"], alive)
         lost = np.flatnonzero(reason > 0)
         yield np.stack((lost, duplicate_of[lost]), axis=1)
@@ -144,7 +144,7 @@ def _read(filtered: Sequence[Path], row: int) -> np.ndarray:
 
 def _scores(filtered: Sequence[Path], bounds: np.ndarray) -> np.ndarray:
     """Quality scores, float64; infinite where a source has none, not a number for a document without text."""
-    # Nobody saw need to score that source: an encyclopedia's article goes before its copy on some page.
+    # A source without scores is trusted: an encyclopedia's article is better than its copy on a web page.
     scores = np.full(bounds[-1], np.inf)
     for number, path in enumerate(filtered):
         if SCORE in pyarrow.parquet.read_schema(path).names:

@@ -1,8 +1,8 @@
 """Pass 1: run all steps of a source on one piece and compute deduplication keys, as one Daft plan.
 
-All measurements stay beside each document, also of those it was not dropped for, and so do the hashes by which
-documents are compared later: some 800 bytes a document on disk until the stage is done, so that decisions about pairs
-read columns of numbers and no text.
+All measurements are kept beside each document, also those that did not drop it, and so are the hashes by which
+documents are compared later: some 800 bytes per document on disk until curation is done. In return deduplication reads
+columns of numbers and no text.
 """
 
 from collections.abc import Sequence
@@ -49,19 +49,19 @@ def apply_steps(
     near: NearDuplicates | None,
     urls: UrlDuplicates | None,
 ) -> DataFrame:
-    """Lazily judge a piece.
+    """Lazy plan of all steps over a piece.
 
     Args:
-        piece: columns of `chunks.RAW_SCHEMA`.
-        source: its name.
-        steps: of the source, without the normalization that always comes first.
+        piece: columns of `collect.RAW_SCHEMA`.
+        source: name of its source.
+        steps: steps of the source, without the normalization that always comes first.
         near: near-duplicate removal, or None for no signatures.
         urls: duplicates by URL, or None for no keys of URLs.
 
     Returns:
         One row a document in the order of the piece: what it was read as, `source`, `excerpt` (unmasked, with a
         margin), `text` (null once dropped), `reason` (null while kept), `dropped_by` (number of the step, counted
-        from the normalization), `size` (bytes after all steps, 0 once dropped), `size_N` (bytes after the rewrite N,
+        from the normalization), `size` (bytes after all steps, 0 once dropped), `size_N` (bytes after transform N,
         null where dropped before), `measured_NAME` (null where dropped before), the columns of `key_columns`, and
         `signature` where there are near-duplicates to find.
     """
@@ -102,7 +102,7 @@ def apply_steps(
     }
     df = df.with_columns(kept)
     if near is not None:
-        # Dropped documents have the signature of no text, which nobody reads: slices of null lists are an error in
+        # Dropped documents have the signature of no text, which is never read: slices of null lists are an error in
         # Daft, and Parquet cannot read null lists of a fixed size back.
         signature = near.signature(col("text").fill_null(lit(""))).cast(DataType.list(DataType.uint32()))
         df = df.with_column("signature", signature)
@@ -119,7 +119,7 @@ def key_columns(near: NearDuplicates | None) -> list[str]:
 
 
 def keys_of(filtered: Path) -> Path:
-    """File of the keys of a judged piece: uint64 [columns, documents], mapped into memory a column at a time."""
+    """File of the keys of a filtered piece: uint64 [columns, documents], memory-mapped one column at a time."""
     return filtered.with_suffix(".keys.npy")
 
 
@@ -136,7 +136,7 @@ def write_filtered(
     near: NearDuplicates | None,
     urls: UrlDuplicates | None,
 ) -> None:
-    """Judge a piece on disk into three files of the same rows, unless they are there; arguments as for
+    """Filter a piece on disk into three files of the same rows, unless they are there; arguments as for
     `apply_steps`."""
     if filtered.exists():
         return
@@ -163,14 +163,14 @@ def write_table(table: pyarrow.Table, path: Path) -> None:
 
 
 def describe_steps(source: str, steps: Sequence[CurationStep]) -> list[dict[str, Any]]:
-    """What each step of a source is and drops for, in order, for reports.
+    """Description of each step of a source, in order, for reports.
 
     Returns:
-        A dictionary a step with `step` (its class), `about` (its summary),
+        One dictionary per step with `step` (its class), `about` (its summary),
         `measures` and `thresholds`: reason -> measure, comparison, threshold.
 
     Raises:
-        InputError: when two rules give one name to what they measure.
+        InputError: when two filters give one name to their measurements.
     """
     described: list[dict[str, Any]] = []
     seen: dict[str, str] = {}

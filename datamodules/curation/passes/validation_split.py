@@ -1,7 +1,7 @@
 """Validation split: whole groups of related documents go to one side.
 
-Drawing documents independently is one line, and lets a near-copy of a training document into validation, where it
-looks like understanding.
+Drawing documents independently would be one line, but lets near-copies of training documents into the validation split,
+where memorizing looks like understanding.
 """
 
 import numpy as np
@@ -13,17 +13,18 @@ from common.hashing import pseudo_random
 def choose_validation(
     sources: np.ndarray, sizes: np.ndarray, components: np.ndarray, fraction: float, seed: int
 ) -> np.ndarray:
-    """Which documents are held out.
+    """Mask of the validation documents.
 
     Components are taken in a pseudo-random order as long as they fit into the budget of every source they touch; one
-    larger than what is left of a budget is trained on. A source of at least two components holds out at least one.
+    larger than what is left of a budget is trained on. A source of at least two components has at least one in the
+    validation split.
 
     Args:
         sources: name or number of each document's source.
         sizes: its bytes; 0 for a document that is dropped and counts for nothing.
         components: label of its connected component, integers: the order is drawn from it.
-        fraction: share of each source's bytes to hold out.
-        seed: of the order.
+        fraction: share of each source's bytes in the validation split.
+        seed: seed of the order.
 
     Returns:
         boolean [documents].

@@ -1,7 +1,7 @@
 """Pass 3: remove repeated text, mask personal data, write Parquet.
 
-A document changes here only by what the whole corpus said about it. Kept and dropped documents of a piece are two
-files that are written whole or not at all, so that an interrupted run continues with the next.
+A document changes here only by comparison with the whole corpus. Kept and dropped documents of a piece are two files,
+each written atomically, so that an interrupted run continues with the next piece.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ from datamodules.curation.personal_data.mask import MaskPersonalData
 DOCUMENTS, DROPPED = "documents", "dropped"
 PROVENANCE = ("id", "source", "path", "group", "url", "license", "date")
 REPEATED = "repeated"
-"""Reason of documents of which nothing is left when what repeats is cut."""
+"""Drop reason of documents of which nothing is left after the cuts."""
 
 
 @dataclass
 class FilteredPiece:
-    """A judged piece and what was decided about its documents.
+    """A filtered piece, with the result of deduplication.
 
     Attributes:
         number: position among all pieces.
-        source: its source's name.
-        judged: its file.
-        decisions: about all documents.
+        source: name of its source.
+        filtered: its file.
+        result: deduplication of all documents of the corpus.
     """
 
     number: int
@@ -47,12 +47,12 @@ class FilteredPiece:
 
     @property
     def here(self) -> slice:
-        """Its documents among all."""
+        """Slice of its documents among those of the corpus."""
         return slice(int(self.result.bounds[self.number]), int(self.result.bounds[self.number + 1]))
 
     @property
     def ordinals(self) -> np.ndarray:
-        """Places of its documents in the corpus."""
+        """Positions of its documents in the corpus, int64."""
         return np.arange(self.here.start, self.here.stop)
 
     def read(self, columns: list[str] | None = None) -> pyarrow.Table:
@@ -60,23 +60,23 @@ class FilteredPiece:
         return pyarrow.parquet.read_table(self.filtered, columns=columns)
 
     def kept(self, table: pyarrow.Table) -> np.ndarray:
-        """Which of them are left, boolean."""
+        """Mask of its documents that are left, boolean [documents]."""
         return (self.result.reason[self.here] == 0) & table.column("reason").is_null().to_numpy()
 
 
 Cuts = Mapping[str, tuple[RepeatedText, Path]]
-"""Name -> what cuts and the folder of what it found, in the order in which they are applied."""
+"""Name -> step that cuts repeated text and the folder of what it found, in the order of application."""
 ALL = "all"
-"""Folder of what is compared over all sources."""
+"""Name of the folder of text compared over all sources."""
 
 
 def find_repetitions(pieces: Sequence[FilteredPiece], finders: Mapping[str, RepeatedText], folder: Path) -> Cuts:
-    """Find what repeats among the documents that are left; each finder sees what those before it leave.
+    """Find repeated text among the documents that are left; each finder sees what the ones before it leave.
 
     Args:
         pieces: in order.
         finders: name -> finder, in order.
-        folder: for what they write down.
+        folder: folder of their files.
     """
     found: dict[str, tuple[RepeatedText, Path]] = {}
     for name, finder in finders.items():
@@ -104,7 +104,7 @@ def _compared_within(finder: RepeatedText, piece: FilteredPiece) -> str:
 def cut(
     piece: FilteredPiece, texts: Any, ordinals: np.ndarray, cuts: Cuts
 ) -> tuple[pyarrow.Array, dict[str, np.ndarray]]:
-    """Texts of a piece without what repeats, and the characters that each cut took from each, int64."""
+    """Texts of a piece without repeated text, and the characters that each cut took from each text, int64."""
     lost = {}
     for name, (finder, folder) in cuts.items():
         repeated = (folder / _compared_within(finder, piece)).with_suffix(REPEATED_SUFFIX)
@@ -116,10 +116,9 @@ def write_piece(piece: FilteredPiece, folder: Path, masker: MaskPersonalData | N
     """Write `documents/NNNNN.parquet` and `dropped/NNNNN.parquet` of a piece, unless they are there.
 
     Args:
-        piece: which one.
-        folder: of the stage.
-        masker: masks personal data, or None to keep it. Excerpts of dropped documents are always masked: they are
-            shown to people.
+        piece: piece to write.
+        folder: folder of the artifact.
+        masker: personal data masking, or None. Excerpts of dropped documents are always masked, since people see them.
         cuts: from `find_repetitions`.
     """
     documents = folder / DOCUMENTS / f"{piece.number:05}.parquet"
@@ -184,7 +183,7 @@ def masked_documents(df: DataFrame, masker: MaskPersonalData | None) -> DataFram
 
 
 def masked_excerpt(masker: MaskPersonalData, excerpt: Expression) -> Expression:
-    """What may be shown of an excerpt that was cut with a margin."""
+    """Masked excerpt of an excerpt that was cut with a margin."""
     masked = masker.transform(excerpt)
     # Placeholders are shorter: the end, where the cut may have halved an address, can move into view.
     is_cut = length(excerpt) == lit(EXCERPT_CHARACTERS + MASKING_MARGIN)

@@ -33,7 +33,7 @@ UNICAST_V6 = ipaddress.ip_network("2000::/3")
 
 
 def is_public(address: str) -> bool:
-    """Whether an address belongs to somebody: private, loopback and documentation addresses identify nobody."""
+    """True if an address is public: private, loopback and documentation addresses identify no person."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -42,7 +42,7 @@ def is_public(address: str) -> bool:
 
 
 def is_mail(address: str) -> bool:
-    """Whether an address is one: pictures for displays of double density are called name@2x.png."""
+    """True if an address is one: pictures for displays of double density are called name@2x.png."""
     return not address.lower().endswith((".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp"))
 
 
@@ -63,7 +63,7 @@ NORTH_AMERICA = 1
 
 
 def is_valid(number: str, region: str | None) -> bool:
-    """Whether libphonenumber knows a number as assignable; with a region, in its national form too."""
+    """True if libphonenumber knows a number as assignable; with a region, in its national form too."""
     # E.164 allows 15 digits; fewer than 9 with a country code are no subscriber's number.
     if not (7 if region else 9) <= sum(character.isdigit() for character in number) <= 15:
         return False
@@ -74,7 +74,7 @@ def is_valid(number: str, region: str | None) -> bool:
 
 
 def is_announced(number: str, regions: Sequence[str]) -> bool:
-    """Whether a number after a word like "phone" is one of some regions; a date is valid in several."""
+    """True if a number after a word like "phone" is one of some regions; a date is valid in several."""
     return DATE.match(number) is None and any(is_valid(number, region) for region in regions)
 
 

@@ -22,8 +22,8 @@ from datamodules.curation.personal_data.kind import PersonalDataKind
 from datamodules.curation.personal_data.numbers import NATIONAL_IDS, NUMBERS, national_id
 from datamodules.curation.personal_data.secrets import SECRETS
 
-MAXIMUM_PASSES = 16
-"""Over a text; the last of them finds nothing, unless what is masked goes on uncovering more."""
+MAX_PASSES = 16
+"""Over a text; the last of them finds nothing, unless masking uncovers more."""
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BR")
 """Whose national forms are looked for; numbers with a country code are found of every country."""
 
@@ -52,7 +52,7 @@ def mask(text: str, names: Sequence[str], kinds: Mapping[str, PersonalDataKind] 
     counts = dict.fromkeys(names, 0)
     # A placeholder is a boundary where there was none: what it uncovers is masked too, so that masking twice changes
     # nothing. Texts with nothing to mask, nearly all, are searched once; one made to uncover a match a pass is let be.
-    for _ in range(MAXIMUM_PASSES):
+    for _ in range(MAX_PASSES):
         found = False
         for name in names:
             text, count = _mask_kind(text, kinds[name])
@@ -75,7 +75,7 @@ def _mask_kind(text: str, kind: PersonalDataKind) -> tuple[str, int]:
 class MaskPersonalData(Transform):
     """Replaces personal data and credentials by placeholders: <EMAIL>, <PHONE_NUMBER>, <API_KEY> and so on.
 
-    Private, loopback and documentation addresses stay: they identify nobody.
+    Private, loopback and documentation addresses stay: they identify no person.
 
     Args:
         kinds: which of email, ip_address, ip_address_v6, api_key, private_key, iban, credit_card, national_id and

@@ -55,7 +55,7 @@ ISSUERS = re.compile(
 
 
 def is_card(number: str) -> bool:
-    """Whether a number lies in an issuer's range and passes Luhn's test."""
+    """True if a number lies in an issuer's range and passes Luhn's test."""
     digits = re.sub(r"\D", "", number)
     return ISSUERS.fullmatch(digits) is not None and luhn.is_valid(digits)
 
@@ -109,7 +109,7 @@ NINO = re.compile(r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]\
 
 
 def is_nino(number: str) -> bool:
-    """Whether a British National Insurance number can have been given out (HMRC manual NIM39110)."""
+    """True if a British National Insurance number can have been given out (HMRC manual NIM39110)."""
     return NINO.fullmatch(number.replace(" ", "").upper()) is not None
 
 
@@ -126,7 +126,7 @@ class Particular:
     accepts: Callable[[str], bool]
 
     def find(self, text: str, lowered: str) -> Iterator[Span]:
-        """Where it is in a text."""
+        """Spans of the number in a text."""
         return matches(re.compile(rf"(?<![\w.\-/])(?:{self.number})(?![\w\-]|\.\d)"), self.accepts)(text)
 
     @property

@@ -59,12 +59,12 @@ DISTINCT_CHARACTERS = 8
 
 
 def is_random(key: str) -> bool:
-    """Whether a key is drawn from many characters."""
+    """True if a key is drawn from many characters."""
     return len(set(key[4:])) >= DISTINCT_CHARACTERS
 
 
 def is_token_header(part: str) -> bool:
-    """Whether the first part of a JSON web token is a header (RFC 7519): an object that names the algorithm."""
+    """True if the first part of a JSON web token is a header (RFC 7519): an object that names the algorithm."""
     try:
         header = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     except (ValueError, binascii.Error, RecursionError):
@@ -81,7 +81,7 @@ def find_keys(text: str) -> Iterator[Span]:
 
 
 KEY_BEGINS = re.compile(r"-----BEGIN ((?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?)-----")
-LONGEST_KEY = 20_000
+MAX_KEY_LENGTH = 20_000
 """Characters between the lines of a private key; RSA of 16,384 bits takes 13,000."""
 KEY_BODY = re.compile(r"[A-Za-z0-9+/=\s\\\"',:;.\-()&#<>]{64,}")
 """Base 64, the headers of an encrypted key, and the quotes, escapes and signs of the language it is written in."""
@@ -94,7 +94,7 @@ def find_private_keys(text: str) -> Iterator[Span]:
     while begins := KEY_BEGINS.search(text, place):
         place = begins.end()
         ending = f"-----END {begins[1]}-----"
-        end = text.find(ending, place, place + LONGEST_KEY + len(ending))
+        end = text.find(ending, place, place + MAX_KEY_LENGTH + len(ending))
         if end < 0:
             continue
         if (again := text.rfind("-----BEGIN ", place, end)) >= 0:

@@ -1,7 +1,7 @@
 """Explanation of one document: why it was kept or dropped, read from finished curation.
 
-What was measured stands beside each document and what it was held against in the summary, so that the answer is the
-one that was acted on, whatever the configuration says by now.
+Measurements are stored beside each document and thresholds in the summary, so the explanation is that of the run that
+dropped it, whatever the configuration says now. No document is read or filtered again.
 """
 
 import string
@@ -31,11 +31,11 @@ Row = dict[str, Any]
 
 
 def explain(stage: Path, summary: Mapping[str, Any], wanted: str) -> str:
-    """What became of a document, and why.
+    """Explanation of why a document was kept or dropped.
 
     Args:
-        stage: folder of clean and dropped documents.
-        summary: of that stage.
+        stage: folder of kept and dropped documents.
+        summary: its summary.
         wanted: id, decimal or hexadecimal; or its path in provenance, with `#N` for the Nth document of a file,
             counted from 0.
 
@@ -51,7 +51,7 @@ def explain(stage: Path, summary: Mapping[str, Any], wanted: str) -> str:
         listed = [f"{row['id']}  {row.get('reason') or KEPT}" for row in rows[:LISTED]]
         more = [f"... and {len(rows) - LISTED:,} more"] if len(rows) > LISTED else []
         return "\n".join([f"{wanted} holds {len(rows):,} documents, ask for one by its id:", *listed, *more])
-    return "\n".join([*_described(rows[0]), *_verdict(rows[0], stage, summary), *_measured(rows[0], summary)])
+    return "\n".join([*_document_lines(rows[0]), *_verdict(rows[0], stage, summary), *_measured(rows[0], summary)])
 
 
 def _identities(wanted: str, summary: Mapping[str, Any]) -> list[int]:
@@ -91,7 +91,7 @@ def documents_by_id(stage: Path, ids: Sequence[int]) -> dict[int, Row]:
     """Source, path and URL of kept documents; the ids of all are read through, their texts are not.
 
     Args:
-        stage: folder of clean and dropped documents.
+        stage: folder of kept and dropped documents.
         ids: of the documents wanted.
     """
     found: dict[int, Row] = {}
@@ -105,7 +105,7 @@ def documents_by_id(stage: Path, ids: Sequence[int]) -> dict[int, Row]:
     return found
 
 
-def _described(row: Row) -> list[str]:
+def _document_lines(row: Row) -> list[str]:
     facts = [f"source {row['source']}", f"{row['bytes']:,} bytes"]
     facts += [f"{key} {row[key]}" for key in ("url", "license", "date") if row[key]]
     return [

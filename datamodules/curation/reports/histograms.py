@@ -19,7 +19,7 @@ class Histograms:
     """Counts every source's measurements over two passes: their range, then their bins.
 
     Args:
-        steps: what `judging.describe_steps` says of each source.
+        steps: `filter.describe_steps` of each source.
     """
 
     def __init__(self, steps: Mapping[str, list[dict[str, Any]]]) -> None:

@@ -1,7 +1,7 @@
 """Throughput of each step, run alone over the beginning of a source.
 
 A sample on an otherwise idle engine instead of a clock inside every step: on a cluster such clocks would have to be
-collected, and Daft fuses what stands between them.
+collected, and Daft fuses the steps between them.
 """
 
 import time
@@ -26,7 +26,7 @@ def step_rates(piece: Path, steps: Sequence[CurationStep]) -> list[dict[str, Any
     """Seconds that each step takes for the first documents of a piece, given as they were read.
 
     Args:
-        piece: columns of `chunks.RAW_SCHEMA`, judged already, so that everything is compiled and loaded.
+        piece: columns of `collect.RAW_SCHEMA`, filtered before, so that everything is compiled and loaded.
         steps: of its source.
 
     Returns:

@@ -1,7 +1,7 @@
 """Summary of curation: the counts that are stored, and the table on the console.
 
-It is read off the files that were written, piece by piece, and not gathered on the way: a run that was interrupted
-sums up the same.
+Counts are read from the files that were written, piece by piece, and not gathered on the way, so that an interrupted
+run has the same summary.
 """
 
 from collections import Counter, defaultdict
@@ -40,9 +40,9 @@ def summarize(
     """Everything a report says about a corpus.
 
     Args:
-        steps: what `judging.describe_steps` says of each source.
-        pieces: judged, with what was decided.
-        folder: of the stage, with the files of all pieces.
+        steps: `filter.describe_steps` of each source.
+        pieces: filtered pieces, with the result of deduplication.
+        folder: folder of the artifact, with the files of all pieces.
         masked_kinds: kinds of personal data that were masked.
         cuts: names of the repetitions that were cut.
 
@@ -188,7 +188,7 @@ def _by_size(shares: dict[str, Tally]) -> dict[str, Tally]:
 
 
 def add_up(sources: list[dict[str, Any]]) -> dict[str, Any]:
-    """The entries of all sources as one; steps that sources share stand once in its waterfall, in the order met."""
+    """The entries of all sources as one; steps that sources share appear once in its waterfall, in the order met."""
     total: dict[str, Any] = {key: nothing() for key in ("in", "out", "validation")}
     for key in total:
         for source in sources:
@@ -206,12 +206,12 @@ def add_up(sources: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _joined(waterfalls: list[list[dict[str, Any]]], read: Tally) -> list[dict[str, Any]]:
-    """Steps of the same name and source order become one; what is left is counted anew."""
+    """Steps of the same name and source order become one; what is left is counted again."""
     order: dict[str, dict[str, Any]] = {}
     last: dict[str, dict[str, Any]] = {}
     for rows in waterfalls:
         for row in rows:
-            # What comes after the steps of any source stands after those of all.
+            # Rows after the steps of one source come after the steps of all sources.
             into = last if row["step"] in _AFTER else order
             into.setdefault(row["step"], {"step": row["step"], "about": row["about"], "dropped": defaultdict(nothing)})
             for reason, count in row["dropped"].items():

@@ -21,7 +21,7 @@ def _is_host_byte(byte: int) -> bool:
 
 @compiled
 def is_host(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -> bool:
-    """Whether bytes are a host or an address of IPv4, with or without a port and a path."""
+    """True if bytes are a host or an address of IPv4, with or without a port and a path."""
     place = start
     labels, numbers = 0, 0
     while True:
@@ -62,7 +62,7 @@ def is_host(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -> b
 
 @compiled
 def is_url(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -> bool:
-    """Whether bytes are a URL, with or without a scheme, or an e-mail address."""
+    """True if bytes are a URL, with or without a scheme, or an e-mail address."""
     begin, place = start, start
     while place < stop - 2:
         byte = text[place]

@@ -24,7 +24,7 @@ from datamodules.curation.words.characters import (
 )
 from datamodules.curation.words.tables import SplitterTables, hash_bytes
 
-LONGEST_UNIT = 5
+MAX_UNIT_LENGTH = 5
 
 
 @compiled
@@ -95,7 +95,7 @@ def suffix_size(text: np.ndarray, start: int, stop: int, rules: SplitterTables) 
                 return 3
         return 0
     place = last
-    while place > start and stop - place <= LONGEST_UNIT:
+    while place > start and stop - place <= MAX_UNIT_LENGTH:
         if ord("0") <= text[place - 1] <= ord("9"):
             key = hash_bytes(text, place, stop)
             for unit in rules.units:

@@ -104,7 +104,7 @@ def bits_at(text: np.ndarray, place: int, table: np.ndarray) -> tuple[int, int]:
 
 @compiled
 def previous(text: np.ndarray, place: int) -> int:
-    """Where the character that ends before a place begins."""
+    """Start of the character that ends before a position."""
     place -= 1
     while text[place] & 0xC0 == 0x80:
         place -= 1

@@ -43,7 +43,7 @@ def add_to_set(table: np.ndarray, key: np.uint64) -> bool:
 
 @compiled
 def duplicate_parts(text: np.ndarray, start: int, stop: int, gap: int) -> tuple[int, int, int]:
-    """What splitting at `gap` or more line feeds gives.
+    """Parts between runs of `gap` or more line feeds, and the duplicates among them.
 
     Returns:
         parts, those equal to an earlier one, and the characters of these.

@@ -21,7 +21,7 @@ SLOTS = 1 << 13
 
 
 class SplitterTables(NamedTuple):
-    """What splitting looks up.
+    """Tables of the word splitter.
 
     Attributes:
         characters: bits of each code point, uint32 (`character_table`).
@@ -86,7 +86,7 @@ def find_special(rules: SplitterTables, key: np.uint64) -> int:
 
 @compiled
 def is_special(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -> bool:
-    """Whether bytes are a special string."""
+    """True if bytes are a special string."""
     if start >= stop or stop - start > rules.longest[text[start]]:
         return False
     return find_special(rules, hash_bytes(text, start, stop)) >= 0

@@ -8,7 +8,7 @@ import struct
 
 import pyarrow
 
-from datamodules.readers.formats.bounded_streams import FREE_EXPANSION, MAXIMUM_EXPANSION, RefusedError
+from datamodules.readers.formats.bounded_streams import FREE_EXPANSION, MAX_EXPANSION, RefusedError
 
 _MAGIC = b"ARROW1\0\0"
 _HEADER, _BODY_COMPRESSION = 2, 3
@@ -18,7 +18,7 @@ _DICTIONARY_DATA = 1
 
 
 def check_expansion(path: str) -> None:
-    """Refuse a file with a batch that says it expands beyond `MAXIMUM_EXPANSION` times what is stored.
+    """Refuse a file with a batch that says it expands beyond `MAX_EXPANSION` times what is stored.
 
     Raises:
         RefusedError: `compression_bomb`.
@@ -29,7 +29,7 @@ def check_expansion(path: str) -> None:
         try:
             for message in pyarrow.ipc.MessageReader.open_stream(source):
                 if message.body is not None and _expanded(message) > max(
-                    FREE_EXPANSION, MAXIMUM_EXPANSION * message.body.size
+                    FREE_EXPANSION, MAX_EXPANSION * message.body.size
                 ):
                     raise RefusedError("compression_bomb")
         except (pyarrow.ArrowException, OSError, ValueError, struct.error):

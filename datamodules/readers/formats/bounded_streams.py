@@ -20,7 +20,7 @@ from zlib import error as ZlibError
 import pyarrow
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
-MAXIMUM_EXPANSION = 200
+MAX_EXPANSION = 200
 """Bytes out for one byte in. Text compresses 3 to 10 times, much repeated logs 50 times; gzip can reach 1,032."""
 FREE_EXPANSION = 64 * 2**20
 """Bytes that any file may expand to, whatever the ratio."""
@@ -36,7 +36,7 @@ DAMAGE = (
     *MALFORMED,
 )  # fmt: skip
 """What a cut, overwritten or forged file raises, by any of the formats read here. `InputError`, a ValueError, is no
-damage: whoever catches these lets it pass first."""
+damage: a handler of these lets it pass first."""
 
 
 class RefusedError(Exception):
@@ -77,7 +77,7 @@ def open_bounded(location: str) -> IO[bytes]:
     """A file, decompressed by its suffix (.gz, .zst, .bz2, .xz).
 
     Raises:
-        RefusedError: while reading, `compression_bomb` beyond `MAXIMUM_EXPANSION` times what is stored.
+        RefusedError: while reading, `compression_bomb` beyond `MAX_EXPANSION` times what is stored.
     """
     suffix = Path(location).suffix.lower()
     if suffix in (".gz", ".tgz"):
@@ -95,13 +95,13 @@ def open_bounded(location: str) -> IO[bytes]:
 
 
 def limited(stream: IO[bytes], stored: int) -> IO[bytes]:
-    """A decompressing stream that refuses to give more than `MAXIMUM_EXPANSION` times what is stored.
+    """A decompressing stream that refuses to give more than `MAX_EXPANSION` times what is stored.
 
     Args:
         stream: gives what was compressed.
         stored: compressed size in bytes.
     """
-    return cast(IO[bytes], io.BufferedReader(_Limited(stream, max(FREE_EXPANSION, MAXIMUM_EXPANSION * stored)), BLOCK))
+    return cast(IO[bytes], io.BufferedReader(_Limited(stream, max(FREE_EXPANSION, MAX_EXPANSION * stored)), BLOCK))
 
 
 def read_whole(stream: IO[bytes], max_bytes: int) -> bytes:

@@ -31,7 +31,7 @@ FAILURES = (OSError, ClientError, ValueError, ImportError, TimeoutError)
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file in a store: its URL, its size in bytes (0 where the store does not tell) and what tells its version."""
+    """File in a store: URL, size in bytes (0 where the store gives none) and a number of its version."""
 
     url: str
     size: int
@@ -39,12 +39,12 @@ class RemoteFile:
 
 
 def is_url(path: str) -> bool:
-    """Whether a path names a protocol, as https://, s3:// or hf:// do."""
+    """True if a path names a protocol, as https://, s3:// or hf:// do."""
     return "://" in path
 
 
 def place(url: str, folder: Path) -> Path:
-    """Where the copy of a URL lies in the folder of all downloads; of a pattern, the part before its first `*`."""
+    """Path of the copy of a URL in the folder of all downloads; of a pattern, the part before its first `*`."""
     parts = urlsplit(url)
     whole = f"{parts.hostname or parts.netloc}{parts.path}"
     if "*" in whole:
@@ -58,7 +58,7 @@ def remote_files(url: str, folder: Path | None) -> list[RemoteFile]:
     Args:
         url: in any protocol that fsspec speaks with what is installed.
         folder: of all downloads, where the listing is kept, so that every later start sees the same files; a listing
-            deleted there is made anew. None keeps none.
+            deleted there is made again. None keeps none.
 
     Raises:
         InputError: when it cannot be listed.
@@ -107,7 +107,7 @@ def _listed(url: str, folder: Path) -> list[RemoteFile]:
 
 
 def _version(information: dict[str, Any]) -> int:
-    """A number that changes with the content of a file, from whichever of these the store tells; 0 for none."""
+    """Version number of a file, from whichever of these facts the store gives; 0 for none."""
     for key in ("ETag", "etag", "blob_id", "md5Hash", "LastModified", "updated", "mtime", "created"):
         if (value := information.get(key)) is not None:
             text = value.isoformat() if isinstance(value, datetime) else str(value)
@@ -132,7 +132,7 @@ def copy_of(location: str, folder: Path | None) -> Iterator[str]:
 
 
 def local_copy(url: str, folder: Path) -> Path:
-    """Where a file lies on this machine, downloaded if it is not there; a killed download leaves nothing.
+    """Path of a file on this machine, downloaded if it is not there; a killed download leaves nothing.
 
     Args:
         url: of one file, in any protocol that fsspec speaks with what is installed.

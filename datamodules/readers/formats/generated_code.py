@@ -1,6 +1,6 @@
 """Generated code: generated, minified and vendored files, and data that looks like code.
 
-Line lengths and shares of letters as measures of quality are left to cleaning rules; here is only what a file's name
+Line lengths and shares of letters as measures of quality are left to curation steps; here is only what a file's name
 and first lines say, and StarCoder's rules by file type (Li et al. 2023, section 3.2 and appendix).
 """
 
@@ -54,7 +54,7 @@ HTML_SUFFIXES, HTML_TEXT_CHARACTERS, HTML_TEXT_SHARE = ("html", "htm", "xhtml"),
 
 
 def is_vendored(path: str) -> bool:
-    """Whether a path within a repository lies in a folder of other people's code."""
+    """True if a path within a repository lies in a folder of other people's code."""
     return any(part.lower() in VENDORED_FOLDERS for part in PurePosixPath(path).parts[:-1])
 
 

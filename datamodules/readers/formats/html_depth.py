@@ -1,15 +1,15 @@
 """HTML nesting depth, from the tags alone in linear time.
 
-Building the tree would tell exactly, but that takes time with the square of the depth, which is what a page has to be
-refused for. So tags are told from text as the HTML standard has it (section 13.2.5), and which end tag closes what
-follows its stack of open elements (section 13.2.6) as far as depth is concerned: where in doubt, an element is taken
-to stay open. Not followed is HTML within SVG or MathML within HTML beyond the first level.
+Building the tree would give the exact depth, but takes time quadratic in it, for which such pages have to be refused.
+So tags are separated from text as the HTML standard has it (section 13.2.5), and which end tag closes what follows its
+stack of open elements (section 13.2.6) as far as depth is concerned: where in doubt, an element is taken to stay open.
+Not followed is HTML within SVG or MathML within HTML beyond the first level.
 """
 
 import re
 from collections import Counter
 
-MAXIMUM_DEPTH = 256
+MAX_DEPTH = 256
 """Elements within each other; the limit of libxml2, too. Extraction takes time with the square of the depth."""
 
 _ATTRIBUTES = (
@@ -46,12 +46,12 @@ _CLOSED_ALONE = frozenset({"form", "select", "svg", "math"})
 _FORMATTING = frozenset({
     "a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u",
 })  # fmt: skip
-"""Elements that are opened anew behind the end of what they were opened in."""
+"""Elements that are opened again behind the end of what they were opened in."""
 _HOLDS_HTML = {
     "svg": frozenset({"foreignobject", "desc", "title"}),
     "math": frozenset({"mi", "mo", "mn", "ms", "mtext", "annotation-xml"}),
 }
-"""Elements of SVG and MathML in which HTML begins again; "!" before their names tells them from HTML's."""
+"""Elements of SVG and MathML in which HTML begins again; "!" before their names separates them from HTML's."""
 _SCOPES = frozenset({
     "applet", "marquee", "object", "table", "template", "select",
     *(f"!{name}" for names in _HOLDS_HTML.values() for name in names),
@@ -71,7 +71,7 @@ _ENDS_FOREIGN = frozenset({
 })  # fmt: skip
 """Elements that SVG and MathML cannot hold: they end it."""
 _ARK = 3
-"""Formatting elements of one kind that are sure to be opened anew, and so to be closed wherever their end tag is."""
+"""Formatting elements of one kind that are sure to be opened again, and so to be closed wherever their end tag is."""
 
 
 class _Open:
@@ -158,7 +158,7 @@ class _Open:
             self._cut(place)
 
     def _cut(self, place: int) -> None:
-        """Close all from a place on; formatting elements within it will be opened anew."""
+        """Close all from a place on; formatting elements within it will be opened again."""
         in_foreign = self.foreign is not None and place >= self.foreign
         kept = [] if in_foreign else [name for name in self.names[place + 1 :] if name in _FORMATTING]
         self.count.subtract(self.names[place:])
@@ -169,12 +169,12 @@ class _Open:
 
 
 def depth(html: str) -> int:
-    """Elements within each other at most; counting stops above `MAXIMUM_DEPTH`.
+    """Elements within each other at most; counting stops above `MAX_DEPTH`.
 
     Elements that end by themselves where the next begins, such as <p> and <li>, are not counted; of a page with too few
     tags to be too deep none are.
     """
-    if html.count("<") - html.count("</") <= MAXIMUM_DEPTH:
+    if html.count("<") - html.count("</") <= MAX_DEPTH:
         return 0
     opened = _Open()
     names, count, search = opened.names, opened.count, _TAG.search
@@ -194,9 +194,9 @@ def depth(html: str) -> int:
             if name in _NEVER_NESTED:
                 if name == "input" and count["select"]:
                     opened.end("select")
-                elif name == "frameset" and len(_FRAMESET.findall(html)) > MAXIMUM_DEPTH:
+                elif name == "frameset" and len(_FRAMESET.findall(html)) > MAX_DEPTH:
                     # Among frames all else is passed over, so that anything may stand between them.
-                    return MAXIMUM_DEPTH + 1
+                    return MAX_DEPTH + 1
                 continue
             # What follows spares most tags the calls below.
             if slash and names and names[-1] == name:
@@ -214,8 +214,10 @@ def depth(html: str) -> int:
                 continue
         elif name == "font" and not _attributes(match[0]).keys().isdisjoint(("color", "face", "size")):
             opened.end("br")  # ends SVG and MathML, too
-        elif names[opened.foreign] == "svg" and name in ("title", "desc") and (told := _CAPTION.match(html, position)):
-            position = told.end()
+        elif (
+            names[opened.foreign] == "svg" and name in ("title", "desc") and (caption := _CAPTION.match(html, position))
+        ):
+            position = caption.end()
             continue
         if name != "annotation-xml" or _attributes(match[0]).get("encoding") in _HTML_TYPES:
             opened.start(name, html.endswith("/>", match.start(), match.end()))
@@ -223,7 +225,7 @@ def depth(html: str) -> int:
             opened.start("annotation", html.endswith("/>", match.start(), match.end()))
         if len(names) - count["li"] > deepest:
             deepest = len(names) - count["li"]
-            if deepest > MAXIMUM_DEPTH:
+            if deepest > MAX_DEPTH:
                 break
     return deepest
 

@@ -1,8 +1,8 @@
 r"""LaTeX to text: one file without comments, the author's own macros and the preamble.
 
-The rules are RedPajama's (Together 2023, data_prep/arxiv): what stands before the first section and after the
-bibliography goes, formulas stay as they are written. Beyond it, files are put together as \input says rather than one
-after another, and macros with arguments are expanded too. TeX is a programming language and this is no TeX: what is
+The rules are RedPajama's (Together 2023, data_prep/arxiv): what comes before the first section and after the
+bibliography is removed, formulas stay as they are written. Beyond it, files are put together as \input says rather than
+one after another, and macros with arguments are expanded too. TeX is a programming language and this is no TeX: what is
 defined in ways not known here stays as it is.
 """
 
@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 Load = Callable[[str], str | None]
 """Source of a file by its name within a paper's folder."""
 
-MAXIMUM_INPUTS = 500
+MAX_INPUTS = 500
 """Files put into each other; one that includes itself ends here."""
-MAXIMUM_PASSES = 4
+MAX_PASSES = 4
 """Times macros are expanded: macros within macros, as deep as people write them."""
-MAXIMUM_GROWTH = 4
+MAX_GROWTH = 4
 """Times the size that expansion may reach: macros that double each time reach any size (billion laughs)."""
-MAXIMUM_ARGUMENT = 20_000
+MAX_ARGUMENT = 20_000
 """Characters of a macro's argument or body at most; longer ones are not simple."""
 
 _SECTION = re.compile(
@@ -72,7 +72,7 @@ def strip_comments(source: str) -> str:
 
 
 def _comment_start(line: str) -> int:
-    """Position of the first % before which an even number of backslashes stands, or -1."""
+    """Position of the first % behind an even number of backslashes, or -1."""
     found = _COMMENT.search(line)
     return found.end() - 1 if found else -1
 
@@ -107,7 +107,7 @@ def flatten(main: str, load: Load, max_characters: int) -> str:
             stack.append((source, match.end()))
             inputs += 1
             name = (match[1] or match[2]).strip().strip('"')
-            if inputs <= MAXIMUM_INPUTS and (found := _load_first(load, main, f"{name}.tex", name)) is not None:
+            if inputs <= MAX_INPUTS and (found := _load_first(load, main, f"{name}.tex", name)) is not None:
                 stack.append((strip_comments(found), 0))
     return "".join(parts)[:max_characters]
 
@@ -128,7 +128,7 @@ class _Groups:
     def __init__(self, source: str) -> None:
         self.starts, self.ends = array("q"), array("q")
         # More than this many open at once are not closed within the limit, but for the last.
-        opened: deque[int] = deque(maxlen=MAXIMUM_ARGUMENT)
+        opened: deque[int] = deque(maxlen=MAX_ARGUMENT)
         for brace in _BRACE.finditer(source):
             if brace[0] == "{":
                 opened.append(len(self.starts))
@@ -140,7 +140,7 @@ class _Groups:
     def end(self, start: int) -> int:
         """Position behind the brace that closes the one at `start`, or -1 where none does within the limit."""
         end = self.ends[bisect_left(self.starts, start)]
-        return end if end <= start + MAXIMUM_ARGUMENT else -1
+        return end if end <= start + MAX_ARGUMENT else -1
 
 
 def definitions(source: str) -> tuple[dict[str, tuple[int, str]], str]:
@@ -188,8 +188,8 @@ def _uses(body: str, name: str) -> bool:
 
 def expand(source: str, macros: Mapping[str, tuple[int, str]]) -> str:
     """A source with macros replaced by their bodies; one whose arguments are not in braces stays as it is."""
-    max_characters = MAXIMUM_GROWTH * len(source) + 10_000
-    for _ in range(MAXIMUM_PASSES):
+    max_characters = MAX_GROWTH * len(source) + 10_000
+    for _ in range(MAX_PASSES):
         expanded, changed = _expand_once(source, macros, max_characters)
         if not changed:
             break
@@ -251,7 +251,7 @@ def paper(main: str, load: Load, max_characters: int) -> str | None:
     """
     whole = flatten(main, load, max_characters)
     macros: dict[str, tuple[int, str]] = {}
-    for name in [name for names in _PACKAGES.findall(whole) for name in names.split(",")][:MAXIMUM_INPUTS]:
+    for name in [name for names in _PACKAGES.findall(whole) for name in names.split(",")][:MAX_INPUTS]:
         # Styles of the author's own; those that everybody has are not in the folder.
         macros |= definitions(strip_comments(_load_first(load, main, f"{name.strip()}.sty") or ""))[0]
     defined, source = definitions(whole)

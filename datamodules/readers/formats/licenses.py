@@ -60,7 +60,7 @@ _TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("MIT", ("permission is hereby granted, free of charge, to any person", "the above copyright notice and this")),
     ("MIT-0", ("permission is hereby granted, free of charge, to any person",)),
 )  # fmt: skip
-"""(identifier, phrases that must all be there); the first that fits counts, so that variants stand before the plain."""
+"""(identifier, phrases that must all be there); the first that fits counts, so variants come first."""
 
 
 def license_of_text(text: str) -> str | None:
@@ -76,7 +76,7 @@ def declared_license(source: str) -> str | None:
 
 
 def is_allowed(expression: str, allowed: tuple[str, ...] | list[str]) -> bool:
-    """Whether an SPDX expression permits use under licenses of a list: any side of OR, both sides of AND.
+    """True if an SPDX expression permits use under licenses of a list: any side of OR, both sides of AND.
 
     Parentheses around OR within AND are read as if they stood around nothing, so that such an expression is refused
     rather than allowed: every license named in it must be on the list.
@@ -90,7 +90,7 @@ def is_allowed(expression: str, allowed: tuple[str, ...] | list[str]) -> bool:
 
 
 def is_license_file(name: str) -> bool:
-    """Whether a file is named as licenses are: LICENSE, LICENSE-MIT, COPYING.txt."""
+    """True if a file is named as licenses are: LICENSE, LICENSE-MIT, COPYING.txt."""
     return _LICENSE_FILE.fullmatch(name) is not None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pyarrow
 import pyarrow.parquet
 
-from datamodules.readers.formats.bounded_streams import FREE_EXPANSION, MAXIMUM_EXPANSION, RefusedError
+from datamodules.readers.formats.bounded_streams import FREE_EXPANSION, MAX_EXPANSION, RefusedError
 
 ROWS_IN_BATCH, BYTES_IN_BATCH = 256, 64 * 2**20
 """Decoded at once, where rows are about as long as those before."""
@@ -31,7 +31,7 @@ def parquet_batches(path: str, table: pyarrow.parquet.ParquetFile, columns: list
         columns: names of those that are read.
 
     Raises:
-        RefusedError: `compression_bomb` for columns that say they expand to more than `MAXIMUM_EXPANSION` times what
+        RefusedError: `compression_bomb` for columns that say they expand to more than `MAX_EXPANSION` times what
             is stored: a single page of them could fill the memory.
     """
     most = max(1, min(ROWS_IN_BATCH, BYTES_OF_SHARED // max(1, _largest_dictionary(path, table, columns))))
@@ -53,7 +53,7 @@ def _largest_dictionary(path: str, table: pyarrow.parquet.ParquetFile, columns: 
                 chunk = metadata.row_group(group).column(number)
                 if chunk.path_in_schema.partition(".")[0] not in columns:
                     continue
-                if chunk.total_uncompressed_size > max(FREE_EXPANSION, MAXIMUM_EXPANSION * chunk.total_compressed_size):
+                if chunk.total_uncompressed_size > max(FREE_EXPANSION, MAX_EXPANSION * chunk.total_compressed_size):
                     raise RefusedError("compression_bomb")
                 file.seek(min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)), default=0))
                 kind, size = _first_integers(file.read(64))

@@ -80,7 +80,7 @@ def _check_end(path: str, position: int, length: int, expansion: int) -> None:
 
 
 def _is_padded(path: str, position: int, length: int, expansion: int) -> bool:
-    """Whether nothing but padding follows the record at a position."""
+    """True if nothing but padding follows the record at a position."""
     with open(path, "rb") as file:
         file.seek(position)
         if path.lower().endswith(".gz"):
@@ -96,7 +96,7 @@ def _is_padded(path: str, position: int, length: int, expansion: int) -> bool:
 
 
 def _only_padding(file: IO[bytes]) -> bool:
-    """Whether nothing but padding is left; if there is more, the file stays where it is."""
+    """True if nothing but padding is left; if there is more, the file stays where it is."""
     position = file.tell()
     while block := file.read(_BLOCK):
         if block.strip(_PADDING):
@@ -106,7 +106,7 @@ def _only_padding(file: IO[bytes]) -> bool:
 
 
 def _pass_member(file: IO[bytes], expansion: int) -> None:
-    """Go behind the gzip member that begins where a file stands."""
+    """Go behind the gzip member that begins at the position of a file."""
     member = zlib.decompressobj(zlib.MAX_WBITS | 16)
     size = 0
     while not member.eof:
@@ -126,7 +126,7 @@ def _pass_all(stream: IO[bytes], expansion: int) -> None:
 
 
 def _pass_record(file: IO[bytes], length: int) -> None:
-    """Go behind the uncompressed record that begins where a file stands."""
+    """Go behind the uncompressed record that begins at the position of a file."""
     position = file.tell()
     head = file.read(_HEAD).find(b"\r\n\r\n")
     end = position + head + 4 + length

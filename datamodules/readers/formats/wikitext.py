@@ -14,9 +14,9 @@ from mwparserfromhell import nodes
 
 from datamodules.readers.formats.bounded_streams import RefusedError
 
-MAXIMUM_LIST_DEPTH = 40
+MAX_LIST_DEPTH = 40
 """Markers before a list item; mwparserfromhell's own limit of depth for other markup."""
-MAXIMUM_BACKTRACKING = 20_000_000
+MAX_BACKTRACKING = 20_000_000
 """Unclosed openings times characters of the page: each makes the parser try the rest of the page once more. At this
 limit it takes seconds; articles that people wrote have a hundredth of it."""
 
@@ -31,7 +31,7 @@ _MARKUP = re.compile(
     r"\{\{|\}\}|\{\||\|\}(?!\})|\[|\]|<(?P<tag>[a-zA-Z]{1,20})\b[^<>]{0,1000}?(?P<single>/?)>|</(?P<end>[a-zA-Z]{1,20})"
 )
 _CLOSES = {"}}": "{{", "|}": "{|", "]": "["}
-_LISTS = re.compile(rf"^[*#:;]{{{MAXIMUM_LIST_DEPTH + 1}}}", re.M)
+_LISTS = re.compile(rf"^[*#:;]{{{MAX_LIST_DEPTH + 1}}}", re.M)
 _QUOTES = re.compile(r"'{2,5}")
 _SWITCHES = re.compile(r"__[A-Z]{3,24}__")
 _HEADING = "\x00"
@@ -80,7 +80,7 @@ def plain_text(markup: str, dropped_namespaces: Collection[str]) -> str:
     """
     if _LISTS.search(markup):
         raise RefusedError("too_deep")
-    if unclosed(markup) * len(markup) > MAXIMUM_BACKTRACKING:
+    if unclosed(markup) * len(markup) > MAX_BACKTRACKING:
         raise RefusedError("unclosed_markup")
     markup = markup.replace(_HEADING, "")
     parts: list[str] = []

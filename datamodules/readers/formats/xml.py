@@ -11,7 +11,7 @@ from xml.parsers import expat
 
 from datamodules.readers.formats.bounded_streams import BLOCK, RefusedError
 
-MAXIMUM_DEPTH = 256
+MAX_DEPTH = 256
 """Elements within each other; libxml2's limit, too."""
 
 
@@ -23,7 +23,7 @@ def new_parser(
     """An expat parser that calls back with local names of elements and attributes.
 
     While it parses, it raises RefusedError: `xml_entities` for a document that declares entities (billion laughs, files
-    of this machine), `too_deep` beyond `MAXIMUM_DEPTH`. External definitions are never fetched; HTML's entities, which
+    of this machine), `too_deep` beyond `MAX_DEPTH`. External definitions are never fetched; HTML's entities, which
     documents with an external definition may use, are known.
     """
     level = 0
@@ -31,7 +31,7 @@ def new_parser(
     def open_element(name: str, attributes: dict[str, str]) -> None:
         nonlocal level
         level += 1
-        if level > MAXIMUM_DEPTH:
+        if level > MAX_DEPTH:
             raise RefusedError("too_deep")
         start(name.rpartition(" ")[2], {key.rpartition(" ")[2]: value for key, value in attributes.items()})
 

@@ -20,7 +20,7 @@ def test_the_best_of_n() -> None:
     scores = torch.tensor([0.0, 2.0, 1.0, 3.0, 3.0, -1.0])
     assert best_of_n(scores, 3).tolist() == [1, 3]
     assert best_of_n(scores, 1).tolist() == list(range(6))
-    with pytest.raises(InputError, match="n=4: 6 answers"):
+    with pytest.raises(InputError, match="n=4: 6 responses"):
         best_of_n(scores, 4)
     prompts: list[list[int]] = [[4], [5, 6]]
     more: dict[str, Any] = {"max_new_tokens": 5, "sampling": Sampling(seed=2), "stop": [EOS]}

@@ -24,8 +24,8 @@ LAW = Constitution(
 def preferred(stage: Preferences, count: int = 40, judge: ScriptedJudge | None = None) -> list[dict[str, Any]]:
     judge = judge or ScriptedJudge()
     samples = [PromptRecord(number, [{"role": "user", "content": f"Prompt {number}"}]) for number in range(count)]
-    interview = RecordedCalls({"generator": judge, "judge": judge}, stage.examples(LAW), seed=5)
-    return stage.make(samples, LAW, interview)
+    llm = RecordedCalls({"generator": judge, "judge": judge}, stage.examples(LAW), seed=5)
+    return stage.make(samples, LAW, llm)
 
 
 def sigmoid(x: float) -> float:

@@ -52,7 +52,7 @@ def test_worked_comparisons_are_turned_round_with_the_pair(thinking: bool) -> No
             turns = messages[number * each : (number + 1) * each]
             letter = turns[-1]["content"]
             letters.append(letter)
-            # The letter is that of the better answer, in the options and in the reasoning.
+            # The letter is that of the better response, in the options and in the reasoning.
             assert f"\n{letter} {example.better}\n" in turns[0]["content"]
             if thinking:
                 other = "(B)" if letter == "(A)" else "(A)"
@@ -101,7 +101,7 @@ def test_principles_are_drawn_evenly_and_by_sample() -> None:
         ),
         (
             {"principles": [PRINCIPLE], "comparisons": [COMPARISON | {"reasoning": "(A) is above (B)."}]},
-            r"comparisons\[0\]\.reasoning must name the answers \{better\} and \{worse\}",
+            r"comparisons\[0\]\.reasoning must name the responses \{better\} and \{worse\}",
         ),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else "",

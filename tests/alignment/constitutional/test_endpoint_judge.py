@@ -1,4 +1,4 @@
-"""A judge behind an endpoint that fails, limits, hangs up and answers: a real server on this machine."""
+"""A judge behind an endpoint that fails, limits, hangs up and responses: a real server on this machine."""
 
 import json
 import math
@@ -185,7 +185,7 @@ def test_letters_are_read_from_log_probabilities(tmp_path: Path) -> None:
 
 
 def test_letters_are_counted_from_votes(tmp_path: Path) -> None:
-    responses = iter(["(A)", "B", "Neither.", "(A) of course", "A good answer"])
+    responses = iter(["(A)", "B", "Neither.", "(A) of course", "A good response"])
     with serving(lambda body: chat(next(responses))) as server:
         (verdict,) = prepared(server.url, tmp_path, votes=5, concurrency=1).choose([Request(ASK, 8)], LETTERS)
         assert len({body["seed"] for *_, body in server.seen}) == 5
@@ -213,7 +213,7 @@ def test_base_models_are_asked_by_transcript(tmp_path: Path) -> None:
 
 
 def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
-    """Not after a failure, and not after a kill in the middle of a line; recorded answers are forgotten."""
+    """Not after a failure, and not after a kill in the middle of a line; recorded responses are forgotten."""
     with serving(echo) as server:
         judge = prepared(server.url, tmp_path, concurrency=1, retries=0)
         server.failures = [Failure(pause=0.001)] * 5 + [Failure(500)]
@@ -240,7 +240,7 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     whole = journal.read_bytes()
     for damage in (b"no JSON\n", b"[1]\n", b"[[1], 2]\n", b"\xff\n"):
         journal.write_bytes(whole + damage + whole)
-        with pytest.raises(InputError, match="line 2: no answer of an endpoint"):
+        with pytest.raises(InputError, match="line 2: no response of an endpoint"):
             Journal(journal)
         assert journal.read_bytes() == whole + damage + whole
 
@@ -264,7 +264,7 @@ def test_the_first_letter_drawn_decides(places: list[tuple[str, dict[str, float]
 
 def test_letters_in_words() -> None:
     read = {
-        "(B)": "B", "A": "A", " B.": "B", "The answer is (A).": "A", "Answer: B": "B", "B, because it": "B",
+        "(B)": "B", "A": "A", " B.": "B", "The response is (A).": "A", "Response: B": "B", "B, because it": "B",
         "A good one": None, "Neither": None, "": None, "ABBA": None, "(A) or (B)?": "A",
     }  # fmt: skip
     assert {text: letter_of(text, ("A", "B")) for text in read} == read

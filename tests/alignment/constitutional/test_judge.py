@@ -1,4 +1,4 @@
-"""Our own models as judges: likelihoods against one naive pass an option, and answers that depend on their number."""
+"""Our own models as judges: likelihoods against one naive pass an option, and responses that depend on their number."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from alignment import DecoderJudge
-from alignment.constitutional.judge import LoadedModel, Messages, Request, cut_at, response_tokens
+from alignment.constitutional.judge import LoadedModel, Request, cut_at, response_tokens
+from common.constants import Messages
 from common.errors import InputError
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.conversations.multiple_choice import question_batches
@@ -99,7 +100,7 @@ def test_answers_end_where_the_template_ends_them(decoder: Decoder, tokenizer: T
         ("chatml", {tokenizer.eos, control["<|im_end|>"]}), ("plain", {tokenizer.eos}), ("transcript", {tokenizer.eos})
     ):  # fmt: skip
         assert prepared(decoder, tokenizer, template).stop_tokens == expected
-    # A leading space belongs to the answer in a transcript, as it does in training.
+    # A leading space belongs to the response in a transcript, as it does in training.
     chat = ChatTemplate("transcript", tokenizer)
     assert response_tokens(chat, "(A)", {tokenizer.eos}) == tokenizer.encode(" (A)")
     assert cut_at("yes\n\nHuman: more\n\nAssistant: no", ["\n\nAssistant:", "\n\nHuman:"]) == "yes"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alignment.constitutional.ai_feedback import Preferences
 from alignment.constitutional.constitution import Constitution, Principle
 from alignment.constitutional.llm_calls import PromptRecord, RecordedCalls
-from alignment.constitutional.record_log import Records, costs, json_lines, write_whole
+from alignment.constitutional.record_log import Records, costs, json_lines, write_if_changed
 from common.errors import InputError
 from tests.helpers.scripted_judge import ScriptedJudge
 
@@ -25,10 +25,10 @@ def made(folder: Path, count: int = 11, batch: int = 4, judge: ScriptedJudge | N
     stage = Preferences()
     samples = [PromptRecord(number, [{"role": "user", "content": f"Prompt {number}"}]) for number in range(count)]
     models = {"generator": judge, "judge": judge}
-    interview = RecordedCalls(models, stage.examples(LAW), seed=1)
+    llm = RecordedCalls(models, stage.examples(LAW), seed=1)
     with Records(folder) as records:
         records.require({"stage": "preferences"})
-        records.make(samples, batch, lambda part: stage.make(part, LAW, interview), interview, "test")
+        records.make(samples, batch, lambda part: stage.make(part, LAW, llm), llm, "test")
         return (folder / "records.jsonl").read_bytes(), judge, costs(records, models)
 
 
@@ -109,11 +109,11 @@ def test_damage_and_strangers_are_refused(tmp_path: Path, whole: bytes) -> None:
 def test_a_file_that_says_the_same_keeps_its_time(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     make: Callable[[], bytes] = lambda: json_lines([{"a": "ä"}, {"b": 1}])  # noqa: E731
-    write_whole(path, [make()])
+    write_if_changed(path, [make()])
     before = path.stat()
-    write_whole(path, iter([make()]))
+    write_if_changed(path, iter([make()]))
     assert path.stat() == before
     assert path.read_text(encoding="utf-8") == '{"a": "ä"}\n{"b": 1}\n'
-    write_whole(path, [b"{}\n"])
+    write_if_changed(path, [b"{}\n"])
     assert path.read_bytes() == b"{}\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]

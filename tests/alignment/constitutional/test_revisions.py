@@ -3,9 +3,9 @@
 from typing import Any
 
 from alignment.constitutional.constitution import Constitution, Principle, WorkedCritique
-from alignment.constitutional.judge import Messages
 from alignment.constitutional.llm_calls import PromptRecord, RecordedCalls
 from alignment.constitutional.revisions import Revisions
+from common.constants import Messages
 from tests.helpers.scripted_judge import ScriptedJudge
 
 LAW = Constitution(
@@ -19,8 +19,8 @@ def revised(stage: Revisions, count: int = 6, **settings: Any) -> tuple[Scripted
     judge = ScriptedJudge(**settings)
     prompts: list[Messages] = [[{"role": "user", "content": f"Prompt {number}"}] for number in range(count)]
     samples = [PromptRecord(number, prompt, f"group {number}") for number, prompt in enumerate(prompts)]
-    interview = RecordedCalls({"generator": judge, "judge": judge}, stage.examples(LAW), seed=3)
-    return judge, stage.make(samples, LAW, interview)
+    llm = RecordedCalls({"generator": judge, "judge": judge}, stage.examples(LAW), seed=3)
+    return judge, stage.make(samples, LAW, llm)
 
 
 def said(messages: Messages) -> list[str]:

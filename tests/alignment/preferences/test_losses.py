@@ -13,7 +13,7 @@ from common.errors import InputError
 
 
 def pairs(chosen: Any, rejected: Any, **changes: Any) -> Pairs:
-    """Log-probabilities against a reference of -20 for both, in answers of 4 and 5 tokens."""
+    """Log-probabilities against a reference of -20 for both, in responses of 4 and 5 tokens."""
     c, r = (torch.as_tensor(x, dtype=torch.float64).reshape(-1) for x in (chosen, rejected))
     reference = torch.full_like(c.detach(), -20.0)
     values: dict[str, Any] = {
@@ -74,7 +74,7 @@ def test_gradients(loss: PreferenceLoss) -> None:
     chosen = torch.tensor([-14.0, -3.0, -22.0], dtype=torch.float64, requires_grad=True)
     rejected = torch.tensor([-24.0, -2.0, -21.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda c, r: loss(pairs(c, r)), (chosen, rejected))
-    # A better chosen answer never costs more.
+    # A better chosen response never costs more.
     (slope,) = torch.autograd.grad(loss(pairs(chosen, rejected)).sum(), chosen)
     assert (slope < 0).all() or isinstance(loss, IPO | RobustDPO | ConservativeDPO)
 

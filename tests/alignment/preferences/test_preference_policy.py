@@ -53,7 +53,7 @@ def policy() -> PreferencePolicy:
 
 
 def naive(policy: PreferencePolicy, prompt: np.ndarray, response: np.ndarray) -> float:
-    """log pi(answer | prompt), a row of its own, all logits at once."""
+    """log pi(response | prompt), a row of its own, all logits at once."""
     assert policy.decoder is not None
     tokens = torch.from_numpy(np.concatenate((prompt, response)))[None]
     scores = policy.decoder.output(policy.decoder(tokens))[0].log_softmax(-1).detach()
@@ -77,7 +77,7 @@ def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePoli
 
 
 def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy) -> None:
-    """KTO's divergence, the KL of every next token of both answers, and what `predict` gives."""
+    """KTO's KL divergence, the KL of every next token of both answers, and what `predict` gives."""
     examples: Any = MadeUp(6)
     batches, samples = PairBatches(examples, pad=3), [4, 1, 5]
     batches.unrelated = True

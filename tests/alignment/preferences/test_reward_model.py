@@ -1,4 +1,4 @@
-"""Scores are read where an answer ends, whatever surrounds it; what is reported of them is what it says."""
+"""Scores are read where a response ends, whatever surrounds it; what is reported of them is what it says."""
 
 import json
 import math

@@ -33,7 +33,7 @@ def drawn(lengths: list[int], seed: int = 0, group: int = 1) -> TokenRewards:
 
 
 def naive_advantages(rewarded: TokenRewards, gamma: float, lambda_: float) -> list[float]:
-    """The recursion from each answer's end."""
+    """The recursion from each response's end."""
     assert rewarded.values is not None
     found, start = [], 0
     for length in rewarded.lengths.tolist():
@@ -85,7 +85,7 @@ def test_without_decay_the_advantage_is_the_return_less_the_value() -> None:
 
 
 def scores(group: int, prompts: int, seed: int = 3) -> tuple[Tensor, TokenRewards]:
-    """Whole answers' scores, and the same as rewards on last tokens."""
+    """Whole responses' scores, and the same as rewards on last tokens."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 6, (group * prompts,), generator=generator)
     score = torch.randn(group * prompts, dtype=torch.float64, generator=generator)
@@ -118,7 +118,7 @@ def test_groups_are_compared_with_themselves(estimator: Any) -> None:
 
 
 def test_a_divergence_taken_off_each_token_counts_for_the_whole_answer() -> None:
-    """RLOO and GRPO with the divergence in the reward compare sums over answers."""
+    """RLOO and GRPO with the KL divergence in the reward compare sums over responses."""
     score, rewarded = scores(group=2, prompts=2)
     spent = torch.rand(len(rewarded.rewards), dtype=torch.float64)
     taken_off = TokenRewards(rewarded.rewards - spent, rewarded.lengths, 2)

@@ -20,7 +20,7 @@ from tests.helpers.rollouts import CPU, CRITIC, made_up
 
 
 def test_a_fresh_policy_is_where_its_reference_is(tmp_path: Path) -> None:
-    """Temperature on both sides of every ratio: the first step's divergences and drift are nothing but rounding."""
+    """Temperature on both sides of every ratio: the first step's KL divergences and drift are nothing but rounding."""
     for settings in (
         {"optimization": PPOUpdates(1, 1)},
         {"reference": "adapter_off", "decoder": CONFIG, "lora": LoRA(rank=2), "optimization": PPOUpdates(1, 1)},

@@ -97,7 +97,7 @@ def test_aggregations_equal_their_definitions_however_the_batch_is_cut(
         found, start = 0.0, 0
         for part in (lengths[:cut], lengths[cut:]):
             mine: Any = aggregation
-            weights = token_weights(mine, torch.tensor(part), sum(lengths), len(lengths), longest=6)
+            weights = token_weights(mine, torch.tensor(part), sum(lengths), len(lengths), max_new_tokens=6)
             found += float((weights * losses[start : start + sum(part)]).sum())
             start += sum(part)
         assert found == pytest.approx(value, abs=1e-6), aggregation

@@ -84,7 +84,7 @@ def check(module: PolicyOptimization, equation: Any, moved: float) -> None:
         if model is not None and moved:
             shake(model, 7, moved)
     (minibatch,) = split_minibatches(
-        rollouts, experience.kept, PPOUpdates(1, 1, 40), 0, 0, lambda sums: sums, lambda counts: counts
+        rollouts, experience.kept, PPOUpdates(1, 1, 12), 0, 0, lambda sums: sums, lambda counts: counts
     )
     assert len(minibatch.microbatches) > 1
     results = []

@@ -29,7 +29,7 @@ from tests.helpers.rollouts import CPU, CRITIC, EXACT, experience_of, made_up
 
 
 def naive_loss(experience: ExperienceBatch, chosen: list[int], objective: PPOLoss, actor: Any, critic: Any) -> Tensor:
-    """Token by token, each answer in a row of its own with all of its logits."""
+    """Token by token, each response in a row of its own with all of its logits."""
     s = objective.policy_loss
     low, high = s.clip, s.clip if s.clip_high is None else s.clip_high
     starts = (experience.rollouts.lengths.cumsum(0) - experience.rollouts.lengths).tolist()
@@ -46,7 +46,7 @@ def naive_loss(experience: ExperienceBatch, chosen: list[int], objective: PPOLos
         weight = {
             "token_mean": 1 / tokens,
             "sequence_mean": 1 / len(response) / len(chosen),
-            "constant_length": 1 / objective.longest / len(chosen),
+            "constant_length": 1 / objective.max_new_tokens / len(chosen),
         }[s.aggregation]
         for place, token in enumerate(response):
             t, at = starts[n] + place, len(prompt) + place - 1
@@ -113,7 +113,7 @@ def test_the_loss_and_its_gradients_equal_a_loop_however_it_is_cut(objective: PP
 
 
 def test_what_experts_add_is_a_mean_over_all_ranks_tokens() -> None:
-    """Two ranks with the same answers learn what one of them alone would, and an idle one adds nothing."""
+    """Two ranks with the same responses learn what one of them alone would, and an idle one adds nothing."""
     mixed = replace(CONFIG, experts=Experts(4, balance_weight=0.5))
     actor = build_decoder(mixed, 1).double()
     critic = build_decoder(replace(mixed, scalar_output=True, tied_embeddings=False), 2).double()

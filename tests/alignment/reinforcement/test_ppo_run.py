@@ -114,7 +114,7 @@ class KilledError(Exception):
 def test_a_killed_run_continues_by_the_same_command(
     align: Align, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], base_run: Path
 ) -> None:
-    """Same losses, same divergences, same answers; with another critic it is another run."""
+    """Same losses, same KL divergences, same responses; with another critic it is another run."""
     config = str(configure(align, tmp_path))
     main(["fit", "--config", config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
     step = PolicyOptimization.training_step

@@ -64,7 +64,7 @@ def test_the_sampler_knows_the_trainers_log_probabilities() -> None:
 
 
 def test_answers_depend_on_nothing_but_their_number() -> None:
-    """Neither on who else is decoded, nor on how many answers a prompt gets, nor on the slots."""
+    """Neither on who else is decoded, nor on how many responses a prompt gets, nor on the slots."""
     prompts = {sample: [4 + sample % 11] * (1 + sample % 4) for sample in range(6)}
 
     def by_number(samples: list[int], group: int, slots: int) -> dict[tuple[int, int], list[int]]:
@@ -82,7 +82,7 @@ def test_answers_depend_on_nothing_but_their_number() -> None:
 
 
 def test_how_an_answer_ended_is_judged_by_the_answer() -> None:
-    """A prompt full of stop tokens is no answer that stopped (a known bug looked at both)."""
+    """A prompt full of stop tokens is no response that stopped (a known bug looked at both)."""
     rollouts = draw([[EOS, EOS, 4]] * 64, list(range(64)), 1, max_new_tokens=4, stop=[EOS, 5])
     for response, stopped in zip(rollouts.responses, rollouts.stopped.tolist(), strict=True):
         assert stopped == (response.tokens[-1] in (EOS, 5))

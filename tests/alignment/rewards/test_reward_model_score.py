@@ -1,4 +1,4 @@
-"""An answer's score is that of the answer alone, read where training read it, whatever is scored beside it."""
+"""A response's score is that of the response alone, read where training read it, whatever is scored beside it."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment import OverlongPenalty, RewardModel, RewardModelScore, WeightedSum
-from alignment.rewards.base import Response, Reward
+from alignment.rewards.base import Response
 from common.errors import InputError
 from datamodules import PreferenceData
 from datamodules.conversations.rows import FileRows
@@ -64,11 +64,6 @@ def reward(**settings: Any) -> RewardModelScore:
 def alone(decoder: Decoder, tokens: list[int]) -> float:
     with torch.no_grad():
         return float(decoder.output(decoder(torch.tensor([tokens])))[0, -1])
-
-
-def open_weights(reward: Reward, data: PreferenceData) -> None:
-    for member in reward.members():
-        member.open_weights(data.tokenizer, lambda path: load_tokenizer(find_tokenizer(path)))
 
 
 def response(prompt: list[int], tokens: list[int], finish: Any = "stop") -> Response:
@@ -137,7 +132,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
         RewardModelScore("run").load_from(Weights(DecoderConfig(48, 32, 1, 2, 2, 48)), END)
     with pytest.raises(InputError, match="end of text is 48"):
         RewardModelScore("run").load_from(WEIGHTS, 48)
-    with pytest.raises(InputError, match="were not opened"):
+    with pytest.raises(InputError, match="its weights are not open"):
         RewardModelScore("run").prepare(torch.device("cpu"))
     with pytest.raises(InputError, match="not loaded"):
         RewardModelScore("run")([response([5], [6])])
@@ -145,6 +140,10 @@ def test_what_cannot_be_scored_is_refused() -> None:
         reward()([response([5], [48])])
     with pytest.raises(InputError, match="has no prompt"):
         reward()([response([], [5])])
+
+
+def tokenizer_of(path: Path) -> Any:
+    return load_tokenizer(find_tokenizer(path))
 
 
 def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
@@ -168,7 +167,7 @@ def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     with torch.no_grad():
         expected = trained(batch, trained.scores).tolist()
     score = RewardModelScore(str(tmp_path / "run"))
-    open_weights(WeightedSum([OverlongPenalty(9, 3), score]), pairs)
+    WeightedSum([OverlongPenalty(9, 3), score]).open_weights(pairs.tokenizer, tokenizer_of)
     score.prepare(torch.device("cpu"))
     score.prepare(torch.device("cpu"))
     responses = []
@@ -180,4 +179,4 @@ def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     assert score(responses).tolist() == pytest.approx(expected, abs=1e-5)
     pairs.tokenizer = load_tokenizer(hugging_face_tokenizer / "tokenizer.json")
     with pytest.raises(InputError, match="another tokenizer than the data's"):
-        open_weights(score, pairs)
+        score.open_weights(pairs.tokenizer, tokenizer_of)

@@ -1,4 +1,4 @@
-"""What rules say of answers, and what is made of several rewards."""
+"""What rules say of responses, and what is made of several rewards."""
 
 import re
 import time
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from alignment import Arithmetic, ExactMatch, OverlongPenalty, Pattern, PrefixMatch, WeightedSum
 from alignment.rewards.base import Response
-from alignment.rewards.verifiable import LONGEST_NUMBER, final_number, normalized
+from alignment.rewards.verifiable import MAX_NUMBER_LENGTH, final_number, normalized
 from common.errors import InputError
 
 
@@ -129,9 +129,9 @@ def test_a_number_is_read_whatever_stands_before_it(value: Decimal, before: str,
 @given(text=st.text(alphabet="0123456789.,-+/eE# x"))
 def test_no_text_is_an_error_and_no_number_is_too_long(text: str) -> None:
     found = final_number(text)
-    assert found is None or abs(found) < 10 ** (LONGEST_NUMBER + 100)
+    assert found is None or abs(found) < 10 ** (MAX_NUMBER_LENGTH + 100)
     # Read again from its own exact spelling it is the same.
-    assert found is None or len(str(found)) > LONGEST_NUMBER or final_number(f"= {found}") == found
+    assert found is None or len(str(found)) > MAX_NUMBER_LENGTH or final_number(f"= {found}") == found
 
 
 @pytest.mark.parametrize("text", ["1,111" * 8000, "1" * 50000, "1e" * 9000, "1/" * 9000, "1-" * 9000, "1.1" * 9000])
@@ -161,7 +161,7 @@ def test_arithmetic() -> None:
 
 def test_a_sum_weighs_its_parts() -> None:
     responses = [response("4", tokens, answer=4) for tokens in (5, 9, 12, 20)]
-    overlong = OverlongPenalty(longest=12, cushion=4)
+    overlong = OverlongPenalty(max_tokens=12, cushion=4)
     assert overlong(responses).tolist() == [0, -0.25, -1, -1]
     both = WeightedSum([ExactMatch(), WeightedSum([overlong, Pattern("5")])], [2, 0.5])
     assert both(responses).tolist() == [2, 2 - 0.125, 1.5, 1.5]
@@ -172,6 +172,6 @@ def test_a_sum_weighs_its_parts() -> None:
     for rewards, weights in (([], None), ([overlong], [1.0, 2.0]), ([overlong], [float("nan")])):
         with pytest.raises(InputError, match="weights="):
             WeightedSum(rewards, weights)
-    for longest, cushion in ((4, 0), (4, 5)):
+    for max_tokens, cushion in ((4, 0), (4, 5)):
         with pytest.raises(InputError, match="cushion"):
-            OverlongPenalty(longest, cushion)
+            OverlongPenalty(max_tokens, cushion)

@@ -106,7 +106,7 @@ def test_the_interval_that_is_priced_is_that_of_the_configuration(capsys: pytest
     loaded = size_configuration("405b")
     days = []
     for steps in (25, 250):
-        (saver,) = (c for c in loaded["trainer"]["callbacks"] if c["class_path"] == "callbacks.Checkpoints")
+        (saver,) = (c for c in loaded["trainer"]["callbacks+"] if c["class_path"] == "callbacks.Checkpoints")
         saver["init_args"]["every_steps"] = steps
         plan(["--json", "--config", "X"], lambda _: (loaded, []))
         found = json.loads(capsys.readouterr().out)
@@ -128,7 +128,7 @@ def test_a_run_without_checkpoints_says_whose_interval_is_priced(
 
 def test_an_interval_longer_than_a_run_lasts_is_refused() -> None:
     loaded = size_configuration("405b")
-    (saver,) = (c for c in loaded["trainer"]["callbacks"] if c["class_path"] == "callbacks.Checkpoints")
+    (saver,) = (c for c in loaded["trainer"]["callbacks+"] if c["class_path"] == "callbacks.Checkpoints")
     saver["init_args"]["every_steps"] = 10_000
     with pytest.raises(InputError, match="lower every_steps of callbacks.Checkpoints to 4"):
         plan(["--config", "X"], lambda _: (loaded, []))

@@ -63,7 +63,7 @@ def test_fit_accepts_every_overlay(world: int, each: int, warmup: tuple[int, int
     full, asked = 12, None if warmup is None else BatchSizeWarmup(*warmup)
     smaller = tuple(asked.smaller(full)) if asked else ()
     # The step of a run on `world` GPUs that accumulates `each` batches.
-    setup = TrainingSetup(CONFIG, MeshSizes(dp_shard=world), LENGTH, full, each, steps=200, smaller=smaller)
+    setup = TrainingSetup(CONFIG, MeshSizes(dp_shard=world), LENGTH, full, each, steps=200, warmup_batches=smaller)
     accepted = (candidate for candidate in candidates(setup, H100, world) if refusal(candidate) is None)
     data = {"batch_size": full, "batch_size_warmup": asked and vars(asked)}
     for candidate in list(accepted)[start::5]:

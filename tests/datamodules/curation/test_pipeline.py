@@ -3,19 +3,15 @@
 import json
 import re
 import time
-import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import daft
-import numpy as np
 import pyarrow.parquet
 import pytest
 from daft import col
 from daft.functions import length
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from common.errors import InputError
 from datamodules.curation.config import CurationConfig, TextSource
@@ -23,32 +19,11 @@ from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.gopher import GopherQuality
 from datamodules.curation.filters.length import Length
-from datamodules.curation.filters.normalize import Normalize
-from datamodules.curation.passes.validation_split import choose_validation
 from datamodules.curation.personal_data.mask import KINDS, MaskPersonalData, mask
 from datamodules.curation.pipeline import curate, list_inputs
 from datamodules.curation.reports.summary import format_table
 from datamodules.readers import Files, stable_hash
 from tests.conftest import sentences
-
-
-@settings(max_examples=100, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-def test_normalization_is_canonical_and_idempotent(text: str) -> None:
-    def normal(value: str) -> str:
-        (row,) = (
-            daft.from_pydict({"text": [value]}).select(Normalize().transform(col("text")).alias("text")).to_pylist()
-        )
-        result: str = row["text"]
-        return result
-
-    once = normal(text)
-    assert normal(once) == once
-    assert once == unicodedata.normalize("NFC", once)
-    assert "\r" not in once
-    assert "\x00" not in once
-    assert once.endswith("\n")
-    assert normal("a \r\nb\t\n\n  c\x00\n\n\n") == "a\nb\n\n  c\n"
 
 
 @pytest.mark.parametrize(
@@ -93,23 +68,6 @@ def test_a_million_characters_take_linear_time(unit: str) -> None:
     start = time.perf_counter()
     mask(text, list(KINDS))
     assert time.perf_counter() - start < 10
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), documents=st.integers(2, 60))
-def test_no_component_is_split_and_budgets_hold(seed: int, documents: int) -> None:
-    generator = np.random.default_rng(seed)
-    sources = generator.choice(["a", "b"], documents)
-    sizes = generator.integers(1, 1000, documents)
-    components = generator.integers(0, max(documents // 2, 1), documents)
-    held_out = choose_validation(sources, sizes, components, 0.2, seed)
-    for label in set(components.tolist()):
-        assert len(set(held_out[components == label].tolist())) == 1
-    for source in set(sources.tolist()):
-        own = components[sources == source]
-        if len(set(own.tolist())) > 1:
-            assert held_out[sources == source].any()
-    assert np.array_equal(held_out, choose_validation(sources, sizes, components, 0.2, seed))
 
 
 def write_planted(folder: Path) -> None:
@@ -219,7 +177,7 @@ def test_a_source_that_is_not_scored_goes_before_its_copies(tmp_path: Path) -> N
 def test_nothing_left_is_refused(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").write_text("tiny")
-    with pytest.raises(InputError, match="no document is left after cleaning; dropped as: too_short"):
+    with pytest.raises(InputError, match="no document is left after curation; dropped as: too_short"):
         run_pipeline(tmp_path / "texts", tmp_path / "out")
 
 

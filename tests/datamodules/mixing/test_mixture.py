@@ -1,6 +1,5 @@
 """The data order is a pure function of the sample number: checked against what it must add up to."""
 
-import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -12,9 +11,7 @@ from hypothesis import strategies as st
 
 from common.constants import IGNORE
 from common.errors import InputError
-from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
 from datamodules.mixing.mixture import BLOCK, EvaluationOrder, Mixture, permute
-from datamodules.mixing.samplers import DistributedBatchSampler
 from datamodules.mixing.windows import PackedWindows, WindowedSource
 from datamodules.shards.format import ShardWriter, open_shards, write_manifest
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
@@ -68,32 +65,6 @@ def test_location_does_not_depend_on_what_was_asked_before() -> None:
     sizes, weights = {"a": 10, "b": 20}, {"a": 1.0, "b": 2.0}
     shared = Mixture(sizes, weights, seed=2)
     assert [shared.locate(i) for i in samples] == [Mixture(sizes, weights, 2).locate(i) for i in samples]
-
-
-@settings(max_examples=20, deadline=None)
-@given(start=st.integers(0, 1000), ranks=st.sampled_from([1, 2, 4]), steps=st.integers(1, 5))
-def test_a_global_batch_holds_the_same_samples_for_any_number_of_ranks(start: int, ranks: int, steps: int) -> None:
-    sizes = [4, 8, 8, 12, 16][:steps]
-    drawn: list[list[int]] = [[] for _ in range(steps)]
-    for rank in range(ranks):
-        batches = DistributedBatchSampler(lambda: start, lambda: iter(size // ranks for size in sizes), rank, ranks)
-        for samples, batch in zip(drawn, batches, strict=True):
-            samples += batch
-    ends = list(itertools.accumulate(sizes, initial=start))
-    assert [sorted(batch) for batch in drawn] == [list(range(*pair)) for pair in itertools.pairwise(ends)]
-
-
-@given(full=st.integers(1, 40), initial=st.integers(1, 40), increment=st.integers(1, 9), steps=st.integers(1, 90))
-def test_batches_grow_evenly_to_their_full_size(full: int, initial: int, increment: int, steps: int) -> None:
-    warmup = BatchSizeWarmup(min(initial, full), increment, steps)
-    sizes = [warmup.size(step, full) for step in range(steps + 3)]
-    assert sizes[steps:] == [full] * 3
-    assert sorted(sizes) == sizes
-    assert set(sizes) <= set(warmup.sizes(full))
-    if full > initial:
-        assert sizes[0] == initial
-    counts = Counter(sizes[:steps])
-    assert max(counts.values()) - min(counts.values()) <= 1 or full == min(initial, full)
 
 
 @settings(max_examples=25, deadline=None)

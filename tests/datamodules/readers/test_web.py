@@ -15,7 +15,7 @@ from common.errors import InputError
 from datamodules.readers import CommonCrawl, HtmlFiles
 from datamodules.readers import common_crawl as crawl
 from datamodules.readers.document import Document
-from datamodules.readers.formats.html_depth import MAXIMUM_DEPTH, depth
+from datamodules.readers.formats.html_depth import MAX_DEPTH, depth
 from datamodules.readers.html import creative_commons, decode_html, page_license
 from tests.helpers.reading import outcomes, read_all
 
@@ -206,7 +206,7 @@ def test_long_lists_and_scripts_are_not_deep() -> None:
     ],
 )  # fmt: skip
 def test_no_tag_hides_how_deep_a_page_is(part: str) -> None:
-    assert depth(part * 300) > MAXIMUM_DEPTH
+    assert depth(part * 300) > MAX_DEPTH
 
 
 @pytest.mark.parametrize(

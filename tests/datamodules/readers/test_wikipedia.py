@@ -11,7 +11,7 @@ from mwparserfromhell.parser import ParserError
 
 from datamodules.readers import WikipediaDump, wikipedia
 from datamodules.readers.formats.bounded_streams import RefusedError
-from datamodules.readers.formats.wikitext import MAXIMUM_BACKTRACKING, plain_text, unclosed
+from datamodules.readers.formats.wikitext import MAX_BACKTRACKING, plain_text, unclosed
 from tests.helpers.reading import outcomes, read_all
 
 HEADER = (
@@ -98,7 +98,7 @@ def test_closed_markup_counts_for_nothing() -> None:
     assert unclosed("}}" * 9 + "{{" * 5) == 5
     assert unclosed("{{ [ }} ]") == 1
     many = "{{a|b=c}} [[d|e]]<ref>x</ref><br> [0,1)\n\n" * 500
-    assert unclosed(many) * len(many) <= MAXIMUM_BACKTRACKING
+    assert unclosed(many) * len(many) <= MAX_BACKTRACKING
     assert plain_text("{{" * 39 + "x" + "}}" * 39 + "y", ()) == "y"
 
 

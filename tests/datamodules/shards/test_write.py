@@ -85,7 +85,7 @@ def test_words_are_cut_where_no_token_reaches(tokens: list[bytes], texts: list[b
 
 
 def test_a_full_table_is_emptied(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
-    monkeypatch.setattr("datamodules.tokenization.word_cache.MOST_WORDS", 5)
+    monkeypatch.setattr("datamodules.tokenization.word_cache.MAX_WORDS", 5)
     for text in TEXTS[:20]:
         assert tokenizer.encode_column(pyarrow.array([text]))[0].tolist() == tokenizer.encode(text)
 
@@ -262,7 +262,7 @@ def test_a_source_of_tokens_is_taken_as_it_is_beside_text(
     with pytest.raises(InputError, match=r"sources\.ready holds token ids and the tokenizer is to be trained"):
         prepare(tmp_path / "data", {"ready": source}, None, 0.2, TokenizerSettings(), 0)
     text = TextSource(ParquetTokens([str(tmp_path / "tokens")]), steps=[None])  # type: ignore[list-item]
-    with pytest.raises(InputError, match="no step can clean"):
+    with pytest.raises(InputError, match="no step can change"):
         prepare(tmp_path / "data", {"ready": text}, None, 0.2, tokenizer, 0)
     write_tokens(tmp_path / "tokens/c.parquet", [[5, 6], [7, 8, 380]])
     with pytest.raises(

@@ -29,7 +29,7 @@ GROWING = {"initial": 3, "increment": 5, "steps": 100}
 
 def a_setup(full: int, warmup: BatchSizeWarmup, steps: int, **changes: Any) -> TrainingSetup:
     sizes = MeshSizes(dp_shard=4)
-    return TrainingSetup(CONFIG, sizes, 256, full, steps=steps, smaller=tuple(warmup.smaller(full)), **changes)
+    return TrainingSetup(CONFIG, sizes, 256, full, steps=steps, warmup_batches=tuple(warmup.smaller(full)), **changes)
 
 
 @given(
@@ -57,13 +57,13 @@ def test_tokens_are_those_that_the_data_deal_out(
 def test_a_run_is_its_sizes_one_after_another() -> None:
     """Time and FLOPs as if each size were a run; memory and step those of the full size."""
     setup = a_setup(8, BatchSizeWarmup(2, 2, 300), 1000)
-    small = [make_plan(replace(setup, rows=rows, steps=100, smaller=()), H100) for rows in (2, 4, 6)]
-    rest = make_plan(replace(setup, steps=700, smaller=()), H100)
+    small = [make_plan(replace(setup, rows=rows, steps=100, warmup_batches=()), H100) for rows in (2, 4, 6)]
+    rest = make_plan(replace(setup, steps=700, warmup_batches=()), H100)
     found = over_batch_sizes(make_plan(setup, H100), setup, H100)
     for name in ("hours", "flops", "flops_6nd"):
         assert getattr(found, name) == pytest.approx(sum(getattr(made, name) for made in [*small, rest])), name
     assert (found.memory, found.time, found.utilization) == (rest.memory, rest.time, rest.utilization)
-    whole = make_plan(replace(setup, smaller=()), H100)
+    whole = make_plan(replace(setup, warmup_batches=()), H100)
     assert found.flops_6nd / whole.flops_6nd == pytest.approx((100 * (2 + 4 + 6) + 700 * 8) / 8000)
     # Less compute, but not as much less time: parameters are gathered and updated as before.
     assert found.flops / whole.flops < found.hours / whole.hours < 1
@@ -95,7 +95,7 @@ def test_a_search_finds_only_what_deals_every_size_out() -> None:
         chosen = candidate.setup
         dealt = chosen.accumulate * chosen.sizes.data_parallel
         assert [size * dealt for size in chosen.batch_sizes] == [size * 4 for size in setup.batch_sizes]
-        assert all(size % chosen.pieces == 0 for size in chosen.batch_sizes)
+        assert all(size % chosen.microbatches_per_batch == 0 for size in chosen.batch_sizes)
     with pytest.raises(InputError, match="all windows of batch_size_warmup"):
         search(replace(setup, sizes=MeshSizes(dp_shard=1), config=replace(CONFIG, layers=1, heads=1,
                key_value_heads=1)), H100, 7)  # fmt: skip

@@ -76,7 +76,7 @@ def test_more_memory_never_makes_the_best_slower() -> None:
 
 def test_the_strategies_themselves_say_no() -> None:
     """Every candidate that the preflight of the tests of strategies refuses is refused here, in the same words."""
-    setup = replace(a_setup(4, 32), sizes=MeshSizes(pp=4), rows=4, accumulate=1, pieces=4)
+    setup = replace(a_setup(4, 32), sizes=MeshSizes(pp=4), rows=4, accumulate=1, microbatches_per_batch=4)
     with pytest.raises(InputError) as raised:
         preflight(pipeline(4, schedule="zbv", microbatches=4), 4, batch_size=4)
     assert refusal(replace(setup, schedule="zbv", stages_per_rank=2, compiled=False)) == str(raised.value)

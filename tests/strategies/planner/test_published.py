@@ -76,9 +76,16 @@ def llama_3_405b(devices: int) -> TrainingSetup:
     """Its authors' mesh and batch (Grattafiori et al. 2024, table 4): tp 8, pp 16, 2,048 windows of 8,192 tokens."""
     rows = 2048 * 128 // devices
     return TrainingSetup(
-        llama("405b"), MeshSizes(pp=16, dp_shard=devices // 128, tp=8), 8192, rows, pieces=rows, steps=930_000,
-        schedule="interleaved_1f1b", stages_per_rank=4, checkpointing="full",
-    )  # fmt: skip
+        llama("405b"),
+        MeshSizes(pp=16, dp_shard=devices // 128, tp=8),
+        8192,
+        rows,
+        microbatches_per_batch=rows,
+        steps=930_000,
+        schedule="interleaved_1f1b",
+        stages_per_rank=4,
+        checkpointing="full",
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,8 +281,8 @@ def test_llama_3_8b_of_torchtitan(devices: int, compiled: bool, float8: bool, ra
     ("size", "setup", "rate"),
     [
         ("70b", {"sizes": MeshSizes(dp_shard=32, tp=8), "rows": 16}, 829),
-        ("405b", {"sizes": MeshSizes(pp=8, dp_shard=8, tp=8), "rows": 32, "pieces": 32}, 100),
-        ("405b", {"sizes": MeshSizes(pp=8, dp_shard=8, tp=8), "rows": 32, "pieces": 32,
+        ("405b", {"sizes": MeshSizes(pp=8, dp_shard=8, tp=8), "rows": 32, "microbatches_per_batch": 32}, 100),
+        ("405b", {"sizes": MeshSizes(pp=8, dp_shard=8, tp=8), "rows": 32, "microbatches_per_batch": 32,
                   "schedule": "interleaved_1f1b", "stages_per_rank": 2}, 128),
     ],
     ids=["70B", "405B 1F1B", "405B interleaved"],
