@@ -23,8 +23,8 @@ from lm_eval.models.huggingface import HFLM
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from commands.convert import convert  # noqa: E402
-from commands.evaluate import score_file  # noqa: E402
+from commands.models.convert import convert  # noqa: E402
+from commands.models.evaluate import score_file  # noqa: E402
 from datamodules.conversations.multiple_choice import question  # noqa: E402
 from datamodules.conversations.rows import DocstringRows  # noqa: E402
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer  # noqa: E402

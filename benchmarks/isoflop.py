@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from commands.scaling_law import scaling_law
+from commands.plan.scaling_law import scaling_law
 from common.errors import InputError
 from models.config import DecoderConfig
 from models.flops import matmul_parameters

@@ -51,8 +51,8 @@ def run(command: Command, arguments: list[str], whole_process: bool) -> None:
 
         run_function(command, arguments)
     elif command.kind == "data":
-        from commands.data_commands import run_data_command
-        from commands.lightning_cli import silence_third_party_logs
+        from commands.data.datamodule_parser import run_data_command
+        from commands.training.lightning_cli import silence_third_party_logs
 
         silence_third_party_logs()
         run_data_command(command, arguments)
@@ -70,7 +70,7 @@ def run_trainer(command: Command, arguments: list[str], whole_process: bool) -> 
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from callbacks.goodput import begin_run
-    from commands.lightning_cli import build_cli, silence_third_party_logs
+    from commands.training.lightning_cli import build_cli, silence_third_party_logs
 
     begin_run(whole_process)
     silence_third_party_logs()

@@ -34,12 +34,12 @@ def resolve_config(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
                 functions = function_parser(command)
                 printed.write(functions.dump(functions.parse_args(rest)))
             elif command.kind == "data":
-                from commands.data_commands import parse_data_command
+                from commands.data.datamodule_parser import parse_data_command
 
                 parser, config = parse_data_command(command, rest)
                 printed.write(parser.dump(config))
             else:
-                from commands.lightning_cli import build_cli
+                from commands.training.lightning_cli import build_cli
 
                 build_cli([*arguments, "--print_config"])
     except SystemExit as end:

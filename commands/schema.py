@@ -57,7 +57,7 @@ def configuration_schema() -> dict[str, Any]:
     """The schema of a whole configuration; every key may be left out, because overlays say only what differs."""
     import lightning
 
-    from commands.trainer import Trainer
+    from commands.training.trainer import Trainer
 
     builder = SchemaBuilder()
     run = {
@@ -137,7 +137,7 @@ class SchemaBuilder:
 
         Args:
             made: a class, or a function that makes an object.
-            extensible: lists may also be given with `+`, see `commands.defaults`.
+            extensible: lists may also be given with `+`, see `commands.training.defaults`.
         """
         found, described = parameters(made), descriptions(made)
         properties: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from commands.lightning_cli import build_cli
+from commands.training.lightning_cli import build_cli
 from common.run_folder import read_metrics
 from main import main
 from models.config import DecoderConfig
@@ -282,7 +282,7 @@ def test_the_precision_for_machines_without_bf16_units(
 ) -> None:
     config = str(configure())
     for units, taken in ((False, "32-true"), (True, "bf16-mixed")):
-        monkeypatch.setattr("commands.lightning_cli.has_bf16_matrix_units", lambda device, units=units: units)
+        monkeypatch.setattr("commands.training.lightning_cli.has_bf16_matrix_units", lambda device, units=units: units)
         cli = build_cli(["--config", config, "--trainer.precision", "bf16-mixed"], run=False)
         assert cli.trainer.precision == taken
     assert "32-true instead of bf16-mixed" in capsys.readouterr().out

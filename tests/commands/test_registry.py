@@ -56,7 +56,7 @@ def test_every_command_is_where_the_registry_says(command: Command) -> None:
     assert len(command.help) < 80
     assert command.help.endswith(".")
     if command.kind == "trainer":
-        from commands.trainer import Trainer
+        from commands.training.trainer import Trainer
 
         assert callable(getattr(Trainer, command.target))
     else:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from commands.plan.scaling_law import read_point
 from commands.plan.verify import read_facts
-from commands.scaling_law import read_point
 from common.errors import InputError
 
 

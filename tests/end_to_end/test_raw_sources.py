@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from commands.lightning_cli import build_cli
+from commands.training.lightning_cli import build_cli
 from datamodules.shards.format import open_shards
 from main import main
 from tests.conftest import ROOT, Configure

@@ -27,7 +27,7 @@ from strategies.parallel.mesh import ARGUMENTS
 
 SEQUENCE_LENGTH = 32
 HEAD_WIDTH = 8
-PROGRAM = [sys.executable, str(Path(__file__).parents[1] / "main.py")]
+PROGRAM = [sys.executable, str(Path(__file__).parents[2] / "main.py")]
 Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
 
 

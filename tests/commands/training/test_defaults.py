@@ -8,9 +8,9 @@ import yaml
 
 from callbacks.metrics_table import read_metrics
 from commands.cli import main
-from commands.defaults import CALLBACKS, merge_defaults
-from commands.lightning_cli import build_cli
 from commands.resolve import resolve_config
+from commands.training.defaults import CALLBACKS, merge_defaults
+from commands.training.lightning_cli import build_cli
 from tests.conftest import ROOT, Configure
 
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")

@@ -10,8 +10,8 @@ import lightning
 import yaml
 from jsonargparse import Namespace
 
-from commands.lightning_cli import Parser, add_config_file
 from commands.registry import Command, example_of
+from commands.training.lightning_cli import Parser, add_config_file
 
 UNUSED = ("model", "trainer", "fallback_precision", "seed_everything", "ckpt_path", "resume")
 """Keys of `fit` that these commands accept and do not use."""

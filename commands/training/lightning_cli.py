@@ -15,13 +15,13 @@ import torch
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from commands.begin_from import Sources, begin_from, open_weights, vocabulary_size
-from commands.defaults import WANDB, merge_defaults, parser_defaults
 from commands.mistakes import fail, input_error_behind
 from commands.registry import example_of
-from commands.run_folder_callback import RunFolderCallback, wandb_run_id
 from commands.suggestions import explain
-from commands.trainer import Trainer
+from commands.training.begin_from import Sources, begin_from, open_weights, vocabulary_size
+from commands.training.defaults import WANDB, merge_defaults, parser_defaults
+from commands.training.run_folder_callback import RunFolderCallback, wandb_run_id
+from commands.training.trainer import Trainer
 from common.errors import InputError
 from models.device import has_bf16_matrix_units
 
@@ -45,7 +45,7 @@ class Parser(LightningArgumentParser):
 
 
 def merged_lists(cfg: Namespace) -> Namespace:
-    """A configuration whose callbacks and loggers are merged with the defaults, see `commands.defaults`."""
+    """A configuration whose callbacks and loggers are merged with the defaults, see `commands.training.defaults`."""
     cfg = cfg.clone()
     for trainer in (cfg.get("trainer"), (cfg.get(cfg.get("subcommand") or "") or {}).get("trainer")):
         if trainer is not None:

@@ -130,7 +130,7 @@ def read_point(folder: Path, metric: str, last: float = 0.05) -> Point:
     """
     facts = read_run_facts(folder, f"runs={folder}", ("devices", "steps"))
     configuration = read_config(folder)
-    hardware = read_hardware(Path(__file__).parents[1] / "configs/hardware/cpu.yaml")
+    hardware = read_hardware(Path(__file__).parents[2] / "configs/hardware/cpu.yaml")
     setup, steps = setup_of(configuration, hardware, facts["devices"]), facts["steps"]
     if steps < setup.steps:
         raise InputError(f"runs={folder}: it ended at step {steps} of {setup.steps}, finish it or leave it out")

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from callbacks.metrics_table import write_metrics
+from commands.plan.scaling_law import read_point, scaling_law
 from commands.plan.setup import setup_of
-from commands.scaling_law import read_point, scaling_law
 from common.errors import InputError
 from strategies.planner.hardware import read_hardware
 from tests.conftest import ROOT
