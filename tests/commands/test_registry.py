@@ -1,0 +1,102 @@
+"""The list of commands: what `--help` shows, at what price, and that every command is where it is said to be."""
+
+import inspect
+import resource
+import subprocess
+import sys
+import typing
+
+import pytest
+
+from commands.cli import main
+from commands.registry import COMMANDS, Command, overview
+from common.path_lists import path_list
+from tests.conftest import ROOT
+
+FUNCTIONS = [command for command in COMMANDS.values() if command.kind == "function"]
+
+
+def cpu_seconds(*arguments: str) -> tuple[float, str]:
+    """CPU time of a command in an interpreter of its own, and what it prints."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    finished = subprocess.run(
+        [sys.executable, "main.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, finished.stdout
+
+
+def test_help_lists_every_command_with_one_line_and_imports_nothing_heavy() -> None:
+    seconds, shown = cpu_seconds("--help")
+    assert seconds < 1.5
+    lines = shown.splitlines()
+    for command in COMMANDS.values():
+        assert [line for line in lines if line.split()[:1] == [command.name]] == [
+            line for line in lines if line.startswith(f"  {command.name} ") and command.help in line
+        ]
+    for group in ("data:", "training:", "alignment:", "models:", "planning:"):
+        assert group in lines
+
+
+@pytest.mark.parametrize("name", ["evaluate", "convert", "generate"])
+def test_help_of_a_command_on_models_imports_no_torch(name: str) -> None:
+    code = f"import sys\nfrom commands.cli import main\ntry:\n    main([{name!r}, '--help'])\nexcept SystemExit:\n"
+    code += "    assert not {'torch', 'lightning'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=120)
+
+
+def test_the_docstring_of_main_names_every_command() -> None:
+    words = (ROOT / "main.py").read_text(encoding="utf-8").replace(",", " ").split()
+    assert set(COMMANDS) <= set(words)
+    assert len((ROOT / "main.py").read_text(encoding="utf-8").splitlines()) <= 25
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
+def test_every_command_is_where_the_registry_says(command: Command) -> None:
+    assert len(command.help) < 80
+    assert command.help.endswith(".")
+    if command.kind == "trainer":
+        from commands.trainer import Trainer
+
+        assert callable(getattr(Trainer, command.target))
+    else:
+        assert callable(command.load())
+
+
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS.values() if command.kind != "trainer"])
+def test_help_of_a_command_begins_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([name, "--help"])
+    assert raised.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    if name != "plan":
+        assert f"llm {name} {' '.join(COMMANDS[name].example.split())}" in shown
+
+
+@pytest.mark.parametrize("command", FUNCTIONS, ids=lambda command: command.name)
+def test_an_option_that_takes_paths_takes_one(command: Command) -> None:
+    """One path and a list of paths are both types of every such option."""
+    hints = typing.get_type_hints(command.load())
+    for name in inspect.signature(command.load()).parameters:
+        parts = set(typing.get_args(hints[name]))
+        if hints[name] == list[str] or list[str] in parts:
+            assert str in parts, f"{command.name} --{name} takes no single path"
+
+
+def test_one_path_becomes_a_list() -> None:
+    assert path_list("a") == ["a"]
+    assert path_list(["a", "b"]) == ["a", "b"]
+    assert path_list(None) == []
+
+
+def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["--version"])
+    assert raised.value.code == 0
+    assert f'version = "{capsys.readouterr().out.split()[1]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().out.strip() == overview()

@@ -1,0 +1,62 @@
+"""Mistyped names are answered with the names that exist."""
+
+import pytest
+import yaml
+
+from commands.cli import main
+from commands.mistakes import did_you_mean
+from tests.conftest import Configure
+from tests.test_command_line import refused
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ("--model.class_path=models.LanguageModle", "models.LanguageModle: did you mean models.LanguageModel?"),
+        ("--model.class_path=LanguageModle", "LanguageModle: did you mean models.LanguageModel?"),
+        ("--model.class_path=alignment.LanguageModel", "did you mean models.LanguageModel?"),
+        ("--model.class_path=alignment.GAE", "alignment.GAE is no LightningModule"),
+        ("--model.init_args.optimizer.class_path=models.Adam", "models.Adam: did you mean models.AdamW?"),
+        ("--model.init_args.optimizer.init_args.learning_rte=3", "learning_rte: did you mean learning_rate?"),
+        ("--model.init_args.decoder.widht=3", "widht: did you mean width?"),
+        ("--trainer.max_stepz=3", "trainer.max_stepz: did you mean trainer.max_steps?"),
+        ("--trianer.max_steps=3", "trianer.max_steps: did you mean trainer.max_steps?"),
+    ],
+)
+def test_a_mistyped_option(configure: Configure, capsys: pytest.CaptureFixture[str], change: str, answer: str) -> None:
+    assert answer in refused(["fit", "--config", configure(), change], capsys)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "answer"),
+    [
+        ({"modle": {"class_path": "models.LanguageModel"}}, "no key is called modle: did you mean model?"),
+        ({"trainer": {"max_stesp": 3}}, "no key is called trainer.max_stesp: did you mean max_steps?"),
+        ({"model": {"init_args": {"optimiser": {}}}}, "no key is called optimiser: did you mean optimizer?"),
+        ({"trainer": {"callbacks+": [{"class_path": "callbacks.Thruput"}]}}, "did you mean callbacks.Throughput?"),
+        (
+            {"data": {"init_args": {"sources": {"notes": {"steps": [{"class_path": "datamodules.Lenght"}]}}}}},
+            "did you mean datamodules.Length?",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistyped_name_in_yaml(
+    configure: Configure, capsys: pytest.CaptureFixture[str], overlay: dict[str, object], answer: str
+) -> None:
+    config = configure()
+    path = config.with_name("overlay.yaml")
+    path.write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    assert answer in refused(["fit", "--config", config, "--config", path], capsys)
+
+
+def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["evalute"])
+    assert raised.value.code == 2
+    assert capsys.readouterr().err == "error: no command is called evalute: did you mean evaluate?\n"
+
+
+def test_names_that_are_nothing_alike_are_not_suggested() -> None:
+    assert did_you_mean("Nothing", ["models.AdamW", "models.Muon"]) == ""
+    assert did_you_mean("widht", ["width", "layers", "heads"]) == ": did you mean width?"
