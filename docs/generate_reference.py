@@ -45,8 +45,8 @@ print(json.dumps(pages))
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages and the pictures of the benchmarks."""
-    for path in sorted((ROOT / "benchmarks").glob("*.png")):
-        files.append(File.generated(config, f"benchmarks/{path.name}", abs_src_path=str(path)))
+    for path in sorted((ROOT / "benchmarks").rglob("*.png")):
+        files.append(File.generated(config, str(path.relative_to(ROOT)), abs_src_path=str(path)))
     for name, text in {"commands": commands(), "configuration": configuration(), "api": api()}.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files

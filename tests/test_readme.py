@@ -150,10 +150,11 @@ def write_overlays(corpus: Path) -> None:
         "dpo": {"data": {"max_tokens": 64}},
         "ppo": {"data": {"max_prompt_tokens": 32, "validation_prompts": 2}, "model": {"max_new_tokens": 4}},
     }
+    schedule = {"class_path": "models.Cosine", "init_args": {"warmup_steps": 1}}
     for kind, changed in further.items():
         overlay = {
             "trainer": trainer,
             "data": {"init_args": data | changed["data"]},
-            "model": {"init_args": changed.get("model", {})},
+            "model": {"init_args": {"schedule": schedule} | changed.get("model", {})},
         }
         Path(f"{kind}.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
