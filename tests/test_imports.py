@@ -8,9 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "errors": set(),
+    "common": set(),
     "models": {"models", "errors"},
     "datamodules": {"datamodules", "errors"},
-    "strategies": {"strategies", "models", "errors"},
+    "strategies": {"strategies", "models", "errors", "common"},
     "alignment": {"alignment", "models", "errors"},
     "callbacks": {"callbacks", "models", "errors"},
 }
