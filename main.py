@@ -20,7 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from common.cpu_threads import thread_settings, watch_spin
+
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
+os.environ.update(thread_settings(os.environ))  # OpenMP reads them once, when PyTorch is loaded
 
 import lightning
 import torch
@@ -519,6 +522,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
     begin_run(whole_process=arguments is None)
     quieten()
+    watch_spin(torch.get_num_threads())
     given = sys.argv[1:] if arguments is None else arguments
     try:
         if given and given[0] == RECIPE:
