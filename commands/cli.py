@@ -4,16 +4,19 @@ Nothing heavy is imported before the command is known, so that help answers at o
 uses.
 """
 
+import os
 import sys
 from typing import NoReturn
 
 from commands.mistakes import did_you_mean, fail, input_error_behind
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
+from common.cpu_threads import thread_settings, watch_spin
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
     given = sys.argv[1:] if arguments is None else arguments
+    os.environ.update(thread_settings(os.environ))  # OpenMP reads them once, when PyTorch is loaded
     if not given or given[0] in ("-h", "--help", "help"):
         print(overview())
         sys.exit(0)
@@ -67,12 +70,14 @@ def run(command: Command, arguments: list[str], whole_process: bool) -> None:
 
 def run_trainer(command: Command, arguments: list[str], whole_process: bool) -> None:
     """Run a command of the Trainer."""
+    import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from callbacks.goodput import begin_run
     from commands.training.lightning_cli import build_cli, silence_third_party_logs
 
     begin_run(whole_process)
+    watch_spin(torch.get_num_threads())
     silence_third_party_logs()
     try:
         build_cli([command.name, *arguments])

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 import yaml
 
+from common.cpu_threads import OURS
 from common.errors import InputError
 from common.run_folder import CHECKPOINTS, METRICS, checkpoint_name
 from models.weights.single_file import read_checkpoint
@@ -221,7 +222,7 @@ def run(configuration: dict[str, Any], folder: Path, command: list[str]) -> dict
         InputError: with its last line when the run fails.
     """
     path = write_configuration(configuration, folder)
-    launched = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "RANK", "WORLD_SIZE")
+    launched = (OURS, "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "RANK", "WORLD_SIZE")
     environment = {name: value for name, value in os.environ.items() if name not in launched} | {"OMP_NUM_THREADS": "1"}
     finished = subprocess.run(
         [*command, "fit", "--config", str(path)], env=environment, capture_output=True, text=True, check=False

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import ClusterEnvironment
-from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+from common.cpu_threads import threads_each, watch_spin
 
 POLL_SECONDS = 0.5
 """How often processes look whether the others live."""
@@ -60,7 +62,10 @@ class Launcher(_SubprocessScriptLauncher):
             parent = int(os.environ["LAUNCHER_PID"])
             self._misfortune = lambda: "rank 0 of this machine is gone" if os.getppid() != parent else None
             self._watch()
-        _set_num_threads_if_needed(num_processes=self.num_processes)
+        threads = threads_each(self.num_processes)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        watch_spin(torch.get_num_threads())
         try:
             return function(*args, **kwargs)
         except RuntimeError as error:
