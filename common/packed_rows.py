@@ -17,7 +17,7 @@ from common.constants import IGNORE
 Row = dict[str, NDArray[np.int64]]
 """Arrays [T] by their names in a batch (`common.contracts.PackedBatch`)."""
 
-PADDING: dict[str, int] = {"labels": IGNORE, "branch_ids": 0, "response_ids": -1, "document_ids": -1}
+PADDING: dict[str, int] = {"labels": IGNORE, "branch_ids": 0, "response_ids": -1, "document_ids": -1, "is_end": False}
 """Values of positions behind the last document; `tokens` take the tokenizer's padding."""
 
 
@@ -33,18 +33,19 @@ def branched_document(
 
     Args:
         prompt: token ids, at least one.
-        responses: token ids of each response, at least one each.
+        responses: token ids of each response; one without tokens is scored at the prompt's last token.
         keep_last_token: whether a response's last token is in the row, where a reward model reads its score; it
             predicts nothing, so that log-probabilities do not need it.
 
     Returns:
         `tokens` [T]; `labels` [T], the next token where that is one of a response; `branch_ids` [T], 0 for the prompt
-        and 1 + k for response k; `response_ids` [T], k where the label is one of response k, else -1.
+        and 1 + k for response k; `response_ids` [T], k where the label is one of response k, else -1; `is_end` [T],
+        true at the last token of each response.
 
     Raises:
-        ValueError: for an empty prompt or response.
+        ValueError: for an empty prompt, or an empty response whose log-probability would have no token.
     """
-    if not len(prompt) or not all(len(response) for response in responses):
+    if not len(prompt) or not (keep_last_token or all(len(response) for response in responses)):
         raise ValueError("a prompt and its responses need at least one token each")
     begin = np.asarray(prompt, dtype=np.int64)
     parts = [(begin[:-1], np.full(len(begin) - 1, IGNORE), 0)]
@@ -60,6 +61,7 @@ def branched_document(
         "labels": labels,
         "branch_ids": np.concatenate([np.full(len(tokens), branch) for tokens, _, branch in parts]),
         "response_ids": np.where(labels == IGNORE, -1, numbers),
+        "is_end": np.isin(np.arange(len(labels)), np.cumsum([len(tokens) for tokens, _, _ in parts])[1:] - 1),
     }
 
 
@@ -81,7 +83,7 @@ def join_documents(documents: Sequence[Row], length: int | None = None, pad: int
     for name in documents[0]:
         parts = [document[name] for document in documents]
         if name == "response_ids":
-            counts = [int(part.max(initial=-1)) + 1 for part in parts]
+            counts = [int(document["is_end"].sum()) for document in documents]
             firsts = np.cumsum(counts) - counts
             parts = [np.where(part < 0, -1, part + first) for part, first in zip(parts, firsts, strict=True)]
         row[name] = np.pad(np.concatenate(parts), (0, missing), constant_values=PADDING.get(name, pad))
@@ -92,7 +94,4 @@ def join_documents(documents: Sequence[Row], length: int | None = None, pad: int
 
 def response_ends(row: Row) -> NDArray[np.int64]:
     """Position of the last token of each response, int64 [A], in a row that keeps those tokens."""
-    positions = np.flatnonzero(row["response_ids"] >= 0)
-    ends = np.zeros(int(row["response_ids"].max(initial=-1)) + 1, dtype=np.int64)
-    ends[row["response_ids"][positions]] = positions + 1
-    return ends
+    return np.flatnonzero(row["is_end"])

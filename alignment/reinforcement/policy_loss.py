@@ -107,6 +107,8 @@ def token_weights(
         weights_A = each / tokens
     elif aggregation == "sequence_mean":
         weights_A = each / lengths_A / responses
+    elif aggregation == "sequence_sum":
+        weights_A = each / responses
     else:
         weights_A = each / max_new_tokens / responses
     return weights_A[response_of(lengths_A)]

@@ -32,7 +32,16 @@ def test_responses_are_numbered_through_the_row() -> None:
     assert response_ends(row).tolist() == [2, 5, 7]
 
 
-@pytest.mark.parametrize(("prompt", "responses"), [([], [[1]]), ([1], [[2], []])])
-def test_empty_sequences_are_refused(prompt: list[int], responses: list[list[int]]) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "responses", "keep"), [([], [[1]], True), ([], [[1]], False), ([1], [[2], []], False)]
+)
+def test_empty_sequences_are_refused(prompt: list[int], responses: list[list[int]], keep: bool) -> None:
     with pytest.raises(ValueError, match="at least one token"):
-        branched_document(prompt, responses)
+        branched_document(prompt, responses, keep_last_token=keep)
+
+
+def test_a_response_without_tokens_ends_where_its_prompt_does() -> None:
+    row = join_documents([branched_document([1, 2], [[], [3], []]), branched_document([4], [[]])], length=8)
+    assert row["tokens"].tolist() == [1, 2, 2, 3, 2, 4, 0, 0]
+    assert row["response_ids"].tolist() == [-1, -1, 1, -1, -1, -1, -1, -1]
+    assert response_ends(row).tolist() == [1, 3, 4, 5]

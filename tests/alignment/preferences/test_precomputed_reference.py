@@ -25,6 +25,6 @@ def test_log_probabilities_come_back_and_are_bound_to_their_pairs(tmp_path: Path
     with pytest.raises(InputError, match="holds 5 pairs of 6: delete it"):
         store.read({"train": 6, "validation": 3})
     array = store.folder / "train.npy"
-    array.write_bytes(array.read_bytes()[:-1] + b"?")
+    array.write_bytes(array.read_bytes()[:-1] + b"!")
     with pytest.raises(InputError):
         store.read({"train": 5, "validation": 3})

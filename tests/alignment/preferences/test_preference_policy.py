@@ -69,7 +69,7 @@ def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePoli
         batches.unrelated = unrelated
         batch = batches[StepBatch(samples, range(0))]
         found = policy(batch, policy.response_log_probabilities)
-        responses = [(examples.pairs[n][0], response) for n in samples for response in batches.responses(n)]
+        responses = [(examples.pairs[n][0], response) for n in samples for response in batches.answers(n)]
         assert len(responses) == len(samples) * (3 if unrelated else 2)
         assert found.tolist() == pytest.approx([naive(policy, *pair) for pair in responses], abs=1e-6)
         assert batch["lengths"].tolist() == [len(response) for _, response in responses]
@@ -91,7 +91,7 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
     try:
         reference = policy.reference_log_probabilities(batch)
         made = policy.pairs(batch, policy(batch, policy.response_log_probabilities), reference)
-        values, _ = policy.kl_from_reference(batch, batch["example"] >= 0)
+        values = policy.kl_from_reference(batch, batch["example"] >= 0)
         predicted = policy.predict_step(batch, 0)
     finally:
         policy.reference_decoder, policy.reference, policy._trainer = None, "precomputed", None

@@ -181,7 +181,7 @@ def test_a_changed_input_is_never_mixed_with_old_chunks(tmp_path: Path, monkeypa
     from datamodules.curation import pipeline
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "decide", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(pipeline, "deduplicate_and_split", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             curate_into(tmp_path / "data", tmp_path / "texts")
     (tmp_path / "texts/notes/1.txt").write_text(sentences(7777, 30))
@@ -232,7 +232,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_done(
             curate_into(tmp_path, texts)
     assert "\n" not in str(raised.value)
     (partial,) = tmp_path.glob(".documents-*.partial")
-    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("judged/*.parquet")}
+    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("filtered/*.parquet")}
     assert kept
     assert not list(partial.rglob(".*.parquet.partial"))
     assert checksums(curate_into(tmp_path, texts)) == checksums(whole)

@@ -9,7 +9,7 @@ from datamodules.curation.filters.base import SummarizedStep
 
 STEPS = [
     value
-    for value in map(vars(datamodules).__getitem__, datamodules.__all__)
+    for value in (getattr(datamodules, name) for name in datamodules.__all__)
     if inspect.isclass(value) and issubclass(value, SummarizedStep)
 ]
 
