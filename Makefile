@@ -8,12 +8,13 @@ BIN := .venv/bin
 # Packages are compiled where they are imported: with this set, every command would compile thousands of files anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart recipe test lint docs clean
+.PHONY: help quickstart recipe test test-fast lint docs clean
 
 help:
 	@echo "make quickstart  install into .venv, then collect, clean, tokenize, train and report (5 to 13 minutes on 2 cores)"
 	@echo "make recipe      the same set-up, then from raw text to aligned models and their comparison (under 25 minutes on 2 cores)"
 	@echo "make test        the same set-up, then every test"
+	@echo "make test-fast   the tests of single functions, for an edit's feedback (90 seconds on 2 cores)"
 	@echo "make lint        ruff and mypy"
 	@echo "make docs        the documentation as a site, in site/"
 	@echo "make clean       remove .venv and caches; data/ and runs/ stay"
@@ -27,6 +28,9 @@ recipe: .venv/.installed
 # Two at a time on two cores; more than four would each want their own copy of everything imported.
 test: .venv/.installed
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+test-fast: .venv/.installed
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not distributed and not end_to_end and not peer"
 
 lint: .venv/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

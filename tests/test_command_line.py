@@ -45,6 +45,7 @@ def refused(arguments: list[str | Path], capsys: pytest.CaptureFixture[str]) -> 
     return lines[0]
 
 
+@pytest.mark.end_to_end
 def test_a_killed_run_continues_exactly(configure: Configure, tmp_path: Path) -> None:
     config = configure()
     whole = Command(tmp_path, "fit", "--config", config, "--trainer.default_root_dir", tmp_path / "whole")
@@ -74,6 +75,7 @@ def test_a_killed_run_continues_exactly(configure: Configure, tmp_path: Path) ->
     assert "<svg" in (run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.end_to_end
 def test_preparation_killed_anywhere_gives_the_same_shards(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +103,7 @@ def test_preparation_killed_anywhere_gives_the_same_shards(
     assert len(made) > 4
 
 
+@pytest.mark.end_to_end
 def test_every_command_works_on_a_trained_run(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +135,7 @@ def test_every_command_works_on_a_trained_run(
     assert "width 32 -> 64" in line
 
 
+@pytest.mark.end_to_end
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(["--help"])
@@ -140,6 +144,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in shown for name in ("fit", "validate", "test", "predict", "prepare", "generate", "report"))
 
 
+@pytest.mark.end_to_end
 def test_configurations_are_layered_and_printed(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +188,7 @@ def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, ba
     assert cli.model.config.vocabulary_size == cli.datamodule.vocabulary_size
 
 
+@pytest.mark.end_to_end
 def test_a_checkpoint_is_validated_beside_the_callbacks_of_the_quickstart(
     base_run: Path, configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +201,7 @@ def test_a_checkpoint_is_validated_beside_the_callbacks_of_the_quickstart(
     assert "validation/bits_per_byte/all" in capsys.readouterr().out
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -224,6 +231,7 @@ def test_mistakes_get_one_line_and_status_two(
     assert named in refused(["fit", "--config", configure(), *change], capsys)
 
 
+@pytest.mark.end_to_end
 def test_mistakes_about_text_get_one_line_and_status_two(
     configure: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -242,6 +250,7 @@ def test_mistakes_about_text_get_one_line_and_status_two(
     assert "no document is left" in line
 
 
+@pytest.mark.end_to_end
 def test_a_damaged_shard_or_checkpoint_stops_the_run(
     configure: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -263,6 +272,7 @@ def test_a_damaged_shard_or_checkpoint_stops_the_run(
     assert "no checkpoint in" in refused(["validate", "--config", config], capsys)
 
 
+@pytest.mark.end_to_end
 def test_bfloat16_learns_what_float32_learns(configure: Configure, tmp_path: Path) -> None:
     config = configure(trainer__max_steps=6)
     for precision in ("32-true", "bf16-mixed"):

@@ -45,6 +45,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"https?://", page)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("page", RUNNABLE, ids=name)
 def test_marked_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
@@ -155,6 +156,7 @@ def names_a_term(line: str, terms: list[str]) -> bool:
     return any(re.search(rf"\b{re.escape(term.replace('-', ' '))}(s|es)?\b", plain) for term in terms)
 
 
+@pytest.mark.end_to_end
 def test_the_first_line_of_every_module_names_a_term_of_the_glossary() -> None:
     terms, wrong = glossary(), []
     for path in modules():

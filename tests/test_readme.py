@@ -61,6 +61,7 @@ def test_the_map_names_folders() -> None:
     assert all((ROOT / folder).is_dir() for folder in listed)
 
 
+@pytest.mark.end_to_end
 def test_snippets_are_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
@@ -75,6 +76,7 @@ def test_snippets_are_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # Every command
 
 
+@pytest.mark.end_to_end
 def test_every_command_runs(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

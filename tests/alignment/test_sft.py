@@ -24,6 +24,7 @@ def losses(run: Path, name: str = "train/loss") -> list[float]:
     return [float(value) for _, _, found, value in read_metrics(run) if found == name]
 
 
+@pytest.mark.end_to_end
 def test_only_answers_are_learned_and_batches_weigh_by_their_labels(align: Align, tmp_path: Path) -> None:
     """One batch of four rows and four batches of one row, which hold unequally many labels, are the same step."""
     configs = [
@@ -39,6 +40,7 @@ def test_only_answers_are_learned_and_batches_weigh_by_their_labels(align: Align
     assert losses(runs[0])[-1] < losses(runs[0])[0]
 
 
+@pytest.mark.end_to_end
 def test_a_fine_tuned_run_begins_the_next_stage(
     align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,6 +62,7 @@ def test_a_fine_tuned_run_begins_the_next_stage(
             torch.testing.assert_close(began[parameter], value, rtol=0, atol=1e-6)
 
 
+@pytest.mark.end_to_end
 def test_an_adapter_trains_alone_and_merges(align: Align, tmp_path: Path, base_run: Path) -> None:
     config = str(align({"lora": {"rank": 4}}))
     main(["fit", "--config", config])
@@ -142,6 +145,7 @@ def alone() -> dict[str, dict[str, list[float]]]:
     return {}
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("module", "layout"),
     [
@@ -170,6 +174,8 @@ def test_layouts_give_the_numbers_of_one_process(
     assert len(alone[module]["train/loss"]) == 6
 
 
+@pytest.mark.end_to_end
+@pytest.mark.peer
 def test_fine_tuning_begins_from_a_hugging_face_folder_and_goes_back(
     align: Align, tmp_path: Path, hugging_face_tokenizer: Path
 ) -> None:

@@ -36,6 +36,7 @@ def with_ledger(path: Path, **trainer: Any) -> Path:
     return path
 
 
+@pytest.mark.end_to_end
 def test_a_run_with_validation_and_accumulation_adds_up(configure: Configure, tmp_path: Path) -> None:
     config = with_ledger(configure(trainer__max_steps=40))
     began = time.monotonic()
@@ -96,6 +97,7 @@ class Event:
         return 1000 * (end.at - self.at)
 
 
+@pytest.mark.end_to_end
 def test_waiting_for_a_device_is_computing_and_only_logged_steps_wait(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +130,7 @@ def test_waiting_for_a_device_is_computing_and_only_logged_steps_wait(
     assert device.synchronized == 2 + 2
 
 
+@pytest.mark.distributed
 def test_a_killed_run_accounts_for_what_it_lost(configure: Configure, tmp_path: Path) -> None:
     config = with_ledger(configure(trainer__max_steps=160, trainer__val_check_interval=1000))
     run = tmp_path / "run"
@@ -203,6 +206,7 @@ def keep_ledger(folder: str, strategy: str, layout: dict[str, Any]) -> dict[str,
     return {"wall": wall, "seconds": totals.seconds, "total": totals.total, "traced": traced}
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("strategy", "layout"),
     [("TensorParallelStrategy", {}), ("PipelineParallelStrategy", {"pipeline_parallel_size": 2})],

@@ -16,6 +16,7 @@ class KilledError(Exception):
     """Stands for a kill right after a checkpoint is whole."""
 
 
+@pytest.mark.end_to_end
 def test_a_kill_right_after_a_checkpoint_loses_no_metric(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -37,6 +38,7 @@ def test_a_kill_right_after_a_checkpoint_loses_no_metric(
     assert learned(tmp_path / "run") == learned(tmp_path / "whole")
 
 
+@pytest.mark.end_to_end
 def test_a_refused_run_changes_nothing(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +59,7 @@ def test_a_refused_run_changes_nothing(
     assert before == {name: (run / name).read_bytes() for name in before}
 
 
+@pytest.mark.end_to_end
 def test_a_longer_run_follows_its_own_schedule_and_sets_later_checkpoints_aside(
     configure: Configure, tmp_path: Path
 ) -> None:
@@ -76,6 +79,7 @@ def test_a_longer_run_follows_its_own_schedule_and_sets_later_checkpoints_aside(
     assert [name.split(".abandoned")[0] for name in names if "abandoned" in name] == ["step=8.ckpt"]
 
 
+@pytest.mark.end_to_end
 def test_every_step_is_logged_once(configure: Configure, tmp_path: Path) -> None:
     main(["fit", "--config", str(configure())])
     with (tmp_path / "run/metrics.csv").open() as file:

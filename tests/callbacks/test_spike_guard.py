@@ -61,6 +61,7 @@ def leave_out(run: Path, like: dict[str, Any]) -> None:
     (run / SPIKES).write_text(json.dumps(like) + "\n")
 
 
+@pytest.mark.end_to_end
 def test_a_poisoned_batch_is_named_gone_back_before_and_left_out(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_poisoned_batch_is_named_gone_back_before_and_left_out(
     assert (run / "report.html").read_text().count("rolled back") >= 1
 
 
+@pytest.mark.end_to_end
 def test_a_kill_after_going_back_leaves_the_same_out(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +141,7 @@ def test_a_second_spike_in_one_place_escalates_then_stops(
     assert events[1]["skipped"] == [8, 28 + 4 * 3]
 
 
+@pytest.mark.end_to_end
 def test_a_loss_that_stays_high_is_waited_for_then_left_behind(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +181,7 @@ def equals_one_that_never_saw(run: Path, config: Path, other: Path) -> None:
     assert losses(other) == losses(run)
 
 
+@pytest.mark.end_to_end
 def test_a_row_of_spikes_that_spans_a_resume_is_left_out_from_its_first(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +200,7 @@ def test_a_row_of_spikes_that_spans_a_resume_is_left_out_from_its_first(
     equals_one_that_never_saw(run, config, tmp_path / "never-saw")
 
 
+@pytest.mark.end_to_end
 def test_going_back_twice_after_a_resume_reaches_before_it(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +222,7 @@ def test_going_back_twice_after_a_resume_reaches_before_it(
     equals_one_that_never_saw(run, config, tmp_path / "never-saw")
 
 
+@pytest.mark.end_to_end
 def test_what_a_checkpoint_has_learned_from_is_not_said_to_be_left_out(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +238,7 @@ def test_what_a_checkpoint_has_learned_from_is_not_said_to_be_left_out(
     equals_one_that_never_saw(run, config, tmp_path / "never-saw")
 
 
+@pytest.mark.end_to_end
 def test_what_spike_skip_leaves_out_is_named_and_not_gone_back_for(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +260,7 @@ def test_a_guard_without_checkpoints_or_numbers_is_refused(
     assert "patience=0" in refused(["fit", "--config", str(config)], capsys)
 
 
+@pytest.mark.end_to_end
 def test_a_document_of_garbage_in_the_shards_is_found_by_its_loss(tmp_path: Path) -> None:
     """Nothing is patched: one text of the corpus is noise, which a model that has begun to learn does not expect."""
     write_corpus(tmp_path / "corpus")
@@ -307,6 +315,7 @@ def guard_ranks(folder: str, world: int, strategy: str, layout: dict[str, Any], 
     return {"losses": record.losses, "bits": record.bits, "samples": record.samples}
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("world", "strategy", "layout"),
     [(2, "TensorParallelStrategy", {}), (2, "PipelineParallelStrategy", {"pipeline_parallel_size": 2})],

@@ -83,6 +83,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.end_to_end
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     path = config(tmp_path, scripted(bias=2.0, seconds=0.004))
     main(["constitution", "--config", str(path), "--folder", str(tmp_path / "whole")])
@@ -114,6 +115,7 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*/records.jsonl"))
 
 
+@pytest.mark.end_to_end
 def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["constitution", "--config", str(config(tmp_path, scripted(bias=-3.0, prompt_price=1000.0)))]
     main(arguments)
@@ -161,6 +163,7 @@ def decoder_judge(model: Path, **settings: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.end_to_end
 def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Align, tmp_path: Path) -> None:
     """The whole way: records, the same after a cut, then fine-tuning and a reward model on what was made."""
     torch.set_num_threads(1)
@@ -219,6 +222,7 @@ def replayed(out: Path, settings: dict[str, tuple[str, list[str]]], model: Path)
                 assert verdict.log_probabilities == pytest.approx(call["log_probabilities"], abs=1e-4)
 
 
+@pytest.mark.end_to_end
 def test_an_endpoint_that_fails_in_the_middle_is_not_paid_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +286,7 @@ def test_prompts_that_are_none_are_refused(tmp_path: Path, capsys: pytest.Captur
     assert "2 rows hold no prompt ({'no_prompt': 1, 'invalid_json': 1})" in line
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("name", ["quickstart", "endpoint"])
 def test_shipped_configurations_parse(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = ROOT / f"configs/constitution/{name}.yaml"

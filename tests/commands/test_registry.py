@@ -26,6 +26,7 @@ def cpu_seconds(*arguments: str) -> tuple[float, str]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, finished.stdout
 
 
+@pytest.mark.end_to_end
 def test_help_lists_every_command_with_one_line_and_imports_nothing_heavy() -> None:
     seconds, shown = cpu_seconds("--help")
     assert seconds < 1.5
@@ -45,12 +46,14 @@ def test_help_of_a_command_on_models_imports_no_torch(name: str) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=120)
 
 
+@pytest.mark.end_to_end
 def test_the_docstring_of_main_names_every_command() -> None:
     words = (ROOT / "main.py").read_text(encoding="utf-8").replace(",", " ").split()
     assert set(COMMANDS) <= set(words)
     assert len((ROOT / "main.py").read_text(encoding="utf-8").splitlines()) <= 25
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
 def test_every_command_is_where_the_registry_says(command: Command) -> None:
     assert len(command.help) < 80
@@ -63,6 +66,7 @@ def test_every_command_is_where_the_registry_says(command: Command) -> None:
         assert callable(command.load())
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS.values() if command.kind != "trainer"])
 def test_help_of_a_command_begins_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
@@ -73,6 +77,7 @@ def test_help_of_a_command_begins_with_an_example(name: str, capsys: pytest.Capt
         assert f"llm {name} {' '.join(COMMANDS[name].example.split())}" in shown
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("command", FUNCTIONS, ids=lambda command: command.name)
 def test_an_option_that_takes_paths_takes_one(command: Command) -> None:
     """One path and a list of paths are both types of every such option."""
@@ -89,6 +94,7 @@ def test_one_path_becomes_a_list() -> None:
     assert path_list(None) == []
 
 
+@pytest.mark.end_to_end
 def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(["--version"])
@@ -96,6 +102,7 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) 
     assert f'version = "{capsys.readouterr().out.split()[1]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
+@pytest.mark.end_to_end
 def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([])

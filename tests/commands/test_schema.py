@@ -45,6 +45,7 @@ def test_a_mistyped_configuration_is_invalid(validator: Any, mistake: dict[str, 
     assert list(validator.iter_errors(mistake))
 
 
+@pytest.mark.end_to_end
 def test_keys_are_described_by_their_docstrings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["schema", "--output", str(tmp_path / "schema.json")])
     written = yaml.safe_load((tmp_path / "schema.json").read_text(encoding="utf-8"))

@@ -50,6 +50,7 @@ def test_a_mistyped_name_in_yaml(
     assert answer in refused(["fit", "--config", config, "--config", path], capsys)
 
 
+@pytest.mark.end_to_end
 def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(["evalute"])

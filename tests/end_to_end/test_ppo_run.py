@@ -75,6 +75,7 @@ def configure(align: Align, tmp_path: Path, **model: Any) -> Path:
     return path
 
 
+@pytest.mark.end_to_end
 def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_run: Path) -> None:
     """As reward and as critic; what is watched is the right answer. The run is a language model again."""
     model = {
@@ -111,6 +112,7 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
+@pytest.mark.end_to_end
 def test_a_killed_run_continues_by_the_same_command(
     align: Align, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], base_run: Path
 ) -> None:

@@ -96,6 +96,7 @@ def write_raw(raw: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table(rows), raw / "curated/train-00000-of-00001.parquet")
 
 
+@pytest.mark.end_to_end
 def test_the_overlay_takes_every_raw_source_to_shards(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

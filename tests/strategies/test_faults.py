@@ -64,6 +64,7 @@ def finish(*arguments: Any) -> Rows:
     return learned(Path(arguments[-1]))
 
 
+@pytest.mark.distributed
 def test_signals_to_one_rank(two_processes: Path, tmp_path: Path) -> None:
     expected = finish("--config", two_processes, "--trainer.default_root_dir", tmp_path / "whole")
 

@@ -66,6 +66,7 @@ def assert_same(ranks: list[dict[str, Any]], expected: dict[str, Any], tolerance
             assert rank[name] == pytest.approx(expected[name], abs=tolerance), name
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "single"])
 def test_float32_equals_one_process(layout: str, tmp_path: Path) -> None:
     """Clipped at every step, two batches accumulated, tied or untied in turn, validated twice."""
@@ -81,6 +82,7 @@ def test_float32_equals_one_process(layout: str, tmp_path: Path) -> None:
     assert per_step == [sorted(itertools.chain(*expected["samples"][2 * i : 2 * i + 2])) for i in range(6)]
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("layout", ["fsdp2", "zbv"])
 def test_tied_and_untied_without_accumulation(layout: str, tmp_path: Path) -> None:
     for tied in (True, False):
@@ -88,6 +90,7 @@ def test_tied_and_untied_without_accumulation(layout: str, tmp_path: Path) -> No
         assert_same(fit(layout, tmp_path, {}, shape), alone(tmp_path, {}, shape), 1e-5)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("layout", ["tp2xfsdp2", "zbvxfsdp2"])
 def test_muon_and_every_switch_of_the_decoder_equal_one_process(layout: str, tmp_path: Path) -> None:
     """Muon's products need whole matrices, of which each process holds a part; norms of heads and biases are cut or
@@ -101,6 +104,7 @@ def test_muon_and_every_switch_of_the_decoder_equal_one_process(layout: str, tmp
     assert continued["losses"] == pytest.approx(expected["losses"][3:], abs=1e-5)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("layout", ["tp2", "zbvxfsdp2"])
 @pytest.mark.parametrize("optimizer", ["AdamW", "Muon"])
 def test_skipped_steps_and_growing_batches_equal_one_process(layout: str, optimizer: str, tmp_path: Path) -> None:
@@ -120,6 +124,7 @@ def test_skipped_steps_and_growing_batches_equal_one_process(layout: str, optimi
     assert continued["samples"] == expected["samples"][8:]
 
 
+@pytest.mark.distributed
 def test_experts_equal_one_process(tmp_path: Path) -> None:
     """Balanced by row, so that cutting a batch over ranks changes nothing."""
     shape = {"experts": {"num_experts": 4, "experts_per_token": 2, "balance_weight": 0.1}, "optimizer": "Muon"}
@@ -127,6 +132,7 @@ def test_experts_equal_one_process(tmp_path: Path) -> None:
     assert_same(fit("fsdp2", tmp_path, options, shape), alone(tmp_path, options, shape), 1e-5)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("layout", "precision"),
     [
@@ -146,12 +152,14 @@ def test_bfloat16_stays_within_rounding(layout: str, precision: str, tmp_path: P
         assert rank["bits"] == pytest.approx(expected["bits"], rel=0.01)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(("layout", "mode"), [("1f1b", "selective"), ("interleaved_1f1b", "full"), ("tp2", "full")])
 def test_recomputed_activations_change_nothing(layout: str, mode: str, tmp_path: Path) -> None:
     ranks = fit(layout, tmp_path, {}, {}, extra={"activation_checkpointing": mode})
     assert_same(ranks, alone(tmp_path, {}, {}), 1e-5)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("layout", ["1f1b"])
 def test_compiled_blocks_change_nothing(layout: str, tmp_path: Path) -> None:
     ranks = fit(layout, tmp_path, {"max_steps": 3}, {"layers": 2}, extra={"compile_backend": "aot_eager"})
@@ -161,6 +169,7 @@ def test_compiled_blocks_change_nothing(layout: str, tmp_path: Path) -> None:
 CONTINUED = ["single", "tp2", "1f1b", "zbv", "pp2xfsdp2", "tp2xfsdp2"]
 
 
+@pytest.mark.distributed
 def test_any_layout_continues_any_other(tmp_path: Path) -> None:
     """Model, optimizer, schedule and data position; saved half-way by a run that goes on."""
     shape, options = {"tied_embeddings": True}, {"max_steps": 6}
@@ -178,6 +187,7 @@ def test_any_layout_continues_any_other(tmp_path: Path) -> None:
         assert seen == list(range(24, 48)), (saved, resumed)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("layout", ["fsdp2", "tp2", "zbvxfsdp2"])
 def test_early_stopping_best_checkpoint_and_testing_work(layout: str, tmp_path: Path) -> None:
     world, strategy, arguments = LAYOUTS[layout]
@@ -189,6 +199,7 @@ def test_early_stopping_best_checkpoint_and_testing_work(layout: str, tmp_path: 
         assert rank["test"] == pytest.approx(rank["best"], abs=1e-6)
 
 
+@pytest.mark.distributed
 def test_asynchronous_saving_writes_the_weights_of_its_step(tmp_path: Path) -> None:
     from models.weights.single_file import read_checkpoint
 

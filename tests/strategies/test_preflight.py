@@ -96,6 +96,7 @@ def test_rounds_of_micro_batches_must_be_whole() -> None:
         preflight(pipeline(2, schedule="interleaved_1f1b", microbatches=1), 2, accumulate=5)
 
 
+@pytest.mark.end_to_end
 def test_the_command_line_refuses_in_one_line(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     """Before any process is started: the second would print the line again."""
     strategy = {"class_path": "strategies.TensorParallelStrategy", "init_args": {"tensor_parallel_size": 2}}

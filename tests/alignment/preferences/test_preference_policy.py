@@ -138,6 +138,7 @@ def dpo(**more: Any) -> dict[str, Any]:
     return {"model_class": "alignment.PreferencePolicy", "loss": {"class_path": "alignment.DPO"}, **more}
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     "more",
     [{}, {"reference": "online"}, {"reference": "adapter_off", "lora": {"rank": 4}}],
@@ -156,6 +157,7 @@ def test_a_fresh_policy_begins_at_log_two_and_learns(align: Align, tmp_path: Pat
     assert found["validation/log_ratios/rejected"][-1] < found["validation/log_ratios/chosen"][-1]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("reference", ["precomputed", "online"])
 def test_a_policy_that_begins_with_an_adapter_is_its_own_reference(
     align: Align, tmp_path: Path, reference: str, capsys: pytest.CaptureFixture[str]
@@ -172,6 +174,7 @@ def test_a_policy_that_begins_with_an_adapter_is_its_own_reference(
     assert "holds an adapter already" in refused(["fit", "--config", off], capsys)
 
 
+@pytest.mark.end_to_end
 def test_evaluation_takes_the_reference_that_training_stored(
     align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +191,7 @@ def test_evaluation_takes_the_reference_that_training_stored(
     assert "nothing is stored for these pairs" in refused(["test", "--config", config], capsys)
 
 
+@pytest.mark.end_to_end
 def test_a_run_goes_on_with_the_reference_it_began_with(
     align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +203,7 @@ def test_a_run_goes_on_with_the_reference_it_began_with(
     assert "was trained against reference" in refused(["fit", "--config", changed], capsys)
 
 
+@pytest.mark.end_to_end
 def test_experts_are_balanced_and_nothing_is_ignored(
     align: Align, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +229,7 @@ def test_experts_are_balanced_and_nothing_is_ignored(
         assert "z_loss=0.5" in refused(["fit", "--config", align(settings | {"z_loss": 0.5})], capsys)
 
 
+@pytest.mark.end_to_end
 def test_references_agree(align: Align, tmp_path: Path) -> None:
     curves = []
     for reference in ("precomputed", "online"):
@@ -233,6 +239,7 @@ def test_references_agree(align: Align, tmp_path: Path) -> None:
     assert curves[0] == pytest.approx(curves[1], abs=1e-5)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("name", ["IPO", "KTO", "ORPO"])
 def test_other_losses_train(align: Align, tmp_path: Path, name: str) -> None:
     main(["fit", "--config", str(align(dpo(loss={"class_path": f"alignment.{name}"}), max_steps=3))])
@@ -246,6 +253,7 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
+@pytest.mark.end_to_end
 def test_resuming_in_the_middle_of_an_epoch_changes_nothing(
     align: Align, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +274,7 @@ def test_resuming_in_the_middle_of_an_epoch_changes_nothing(
     assert learned(tmp_path / "run") == learned(tmp_path / "whole")
 
 
+@pytest.mark.end_to_end
 def test_what_is_stored_of_the_reference_is_checked(
     align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

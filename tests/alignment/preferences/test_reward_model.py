@@ -59,6 +59,7 @@ def test_calibration_counts_a_soft_label_by_its_probability() -> None:
     assert metric.compute().item() == pytest.approx(abs((0.9 + 0.6 + 0.4 + 0.5) / 4 - confidence), abs=1e-6)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("module", ["alignment.RewardModel", "alignment.PreferencePolicy"])
 def test_soft_labels_reach_the_loss(align: Align, tmp_path: Path, module: str) -> None:
     """Pairs of which nothing is known teach nothing: log 2 is the least that their loss can be."""
@@ -96,6 +97,7 @@ def test_margins_are_subtracted_where_asked_for(
     assert "use_margin=true: no pair has" in refused(["fit", "--config", config], capsys)
 
 
+@pytest.mark.end_to_end
 def test_it_is_no_language_model(align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = align({"model_class": "alignment.RewardModel"}, max_steps=2)
     main(["fit", "--config", str(config)])
@@ -109,6 +111,7 @@ def test_it_is_no_language_model(align: Align, tmp_path: Path, capsys: pytest.Ca
     assert "is a reward model" in refused(evaluate, capsys)
 
 
+@pytest.mark.end_to_end
 def test_it_learns_and_says_how_well(align: Align, tmp_path: Path) -> None:
     config = str(align({"model_class": "alignment.RewardModel", "use_margin": True}, max_steps=18))
     main(["fit", "--config", config])
@@ -144,6 +147,7 @@ def test_metrics_and_predictions_equal_a_computation_by_hand() -> None:
     assert cast(Any, model.means["accuracy"]).compute().item() == pytest.approx((margins > 0).mean())
 
 
+@pytest.mark.end_to_end
 def test_seeds_make_an_ensemble(align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Members begin with one trunk and different outputs; together they are tested as one model."""
     runs = [str(tmp_path / f"member-{seed}") for seed in (0, 1)]
@@ -185,6 +189,7 @@ def test_an_ensemble_combines_the_scores_of_its_members(combine: Any) -> None:
     torch.testing.assert_close(torch.stack(ensemble.pair_scores(batch)), expected)
 
 
+@pytest.mark.end_to_end
 def test_members_must_be_reward_models_of_one_shape(
     align: Align, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

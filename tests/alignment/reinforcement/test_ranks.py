@@ -42,6 +42,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Logged]:
     return {name: train(folder, settings=settings(), batch_size=4) for name, settings in SETTINGS.items()}
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("settings", "layout"),
     [("ppo", "fsdp2"), ("ppo", "replicas"), ("ppo", "ddp"), ("grpo", "fsdp2"), ("on_cpu", "fsdp2")],

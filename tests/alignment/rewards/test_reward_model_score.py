@@ -146,6 +146,7 @@ def tokenizer_of(path: Path) -> Any:
     return load_tokenizer(find_tokenizer(path))
 
 
+@pytest.mark.end_to_end
 def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     align: Align, tmp_path: Path, pairs_file: Path, base_run: Path, hugging_face_tokenizer: Path
 ) -> None:

@@ -210,6 +210,7 @@ def compared(models: dict[str, str], prompts: Path, output: Path, *further: str)
     return found
 
 
+@pytest.mark.end_to_end
 def test_a_comparison_from_end_to_end(
     models: dict[str, str], prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,6 +260,7 @@ def test_a_comparison_from_end_to_end(
             assert again["models"][name][key] == pytest.approx(found["models"][name][key], abs=1e-5)
 
 
+@pytest.mark.end_to_end
 def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
     models: dict[str, str], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +302,7 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
     assert asked == ["base", "moved"]
 
 
+@pytest.mark.end_to_end
 def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str], tmp_path: Path) -> None:
     from datamodules import FileRows, SFTData
     from datamodules.conversations.example_store import Examples
@@ -324,6 +327,7 @@ def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str
     assert limited["samples"] == limited["samples"][:7]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -366,6 +370,7 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.end_to_end
 def test_a_comparison_is_yaml_too(models: dict[str, str], prompts: Path, tmp_path: Path) -> None:
     configuration = {
         "models": {"moved": models["moved"], "base": models["base"]},

@@ -11,6 +11,7 @@ from tests.conftest import Configure
 from tests.test_command_line import refused
 
 
+@pytest.mark.end_to_end
 def test_data_alone_is_enough_and_the_rest_is_not_read(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     return yaml.safe_load(capsys.readouterr().out)
 
 
+@pytest.mark.end_to_end
 def test_questions_are_answered_by_the_likeliest_choice(
     base_run: Path, tokenizer: Tokenizer, decoder: Decoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +97,7 @@ def test_likelihoods_equal_naive_ones(base_run: Path, tokenizer: Tokenizer, deco
     assert found == pytest.approx(naive(decoder, context[-3:], answer), abs=1e-9)
 
 
+@pytest.mark.end_to_end
 def test_text_is_scored_token_by_token_over_windows(
     base_run: Path, tokenizer: Tokenizer, decoder: Decoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +137,7 @@ def test_shapes_of_public_benchmarks() -> None:
         question({"context": "a", "choices": ["b", "c"], "gold": 2})
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("writes_it", [True, False])
 def test_a_beginning_that_is_only_named_is_not_put_before_texts(
     writes_it: bool, hugging_face_tokenizer: Path, tmp_path: Path
@@ -163,6 +166,7 @@ def test_a_beginning_that_is_only_named_is_not_put_before_texts(
     assert prompt.count(1) == 2  # the user's turn and the answer's
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

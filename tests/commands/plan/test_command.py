@@ -210,6 +210,7 @@ def test_devices_of_a_machine_that_is_not_there(
     assert found[0] == found[1]
 
 
+@pytest.mark.end_to_end
 def test_a_mistake_without_what_libraries_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning warns where arguments are given beside those of the process."""
     monkeypatch.setattr("sys.argv", ["main.py", "fit", "--dry-run"])

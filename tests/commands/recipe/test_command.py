@@ -82,6 +82,7 @@ def test_a_stage_that_ends_well_too_early_is_not_complete(
     assert read_records(tmp_path / "recipe")["pretrain"].state == "begun"
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_stopped_anywhere_it_continues(program: list[str], tmp_path: Path, number: signal.Signals) -> None:
     stages = chain(tmp_path, sft={"trainer.max_steps": 9, "until.folder": str(tmp_path / "now")})
@@ -100,6 +101,7 @@ def test_stopped_anywhere_it_continues(program: list[str], tmp_path: Path, numbe
     assert {action for action, _ in plan(tmp_path, stages).values()} == {"skip"}
 
 
+@pytest.mark.distributed
 def test_two_starts_at_once_do_not_meet(program: list[str], tmp_path: Path) -> None:
     stages = chain(tmp_path, pretrain={"trainer.max_steps": 9, "until.folder": str(tmp_path / "now")})
     first = forked(tmp_path, in_a_process, tmp_path, program, stages)
@@ -125,6 +127,7 @@ def test_mistakes_get_one_line(configure: Configure, tmp_path: Path, capsys: pyt
     assert "no such stage" in refused(["recipe", "--config", path, "--only", "ppo"], capsys)
 
 
+@pytest.mark.end_to_end
 def test_the_real_command_is_run_once(configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["prepare", "--config", str(configure())])
     stages = [

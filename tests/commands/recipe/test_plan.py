@@ -119,6 +119,7 @@ def test_a_value_is_the_same_on_the_command_line(value: Any) -> None:
     assert isinstance(value, str) or "\n" not in text
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_can_be_planned(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -64,6 +64,7 @@ def test_every_overlay_instantiates_over_the_quickstart(overlay: Path, tmp_path:
     assert cli.trainer.num_devices == yaml.safe_load(overlay.read_text(encoding="utf-8"))["trainer"].get("devices", 1)
 
 
+@pytest.mark.end_to_end
 def test_one_step_and_overfit_run(configure: Configure, tmp_path: Path) -> None:
     config = str(configure())
     for name, steps in (("one_step", 1), ("overfit", 30)):

@@ -102,6 +102,7 @@ def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return curate_into(tmp_path_factory.mktemp("whole"), texts)
 
 
+@pytest.mark.distributed
 def test_cleaning_killed_anywhere_continues_to_the_same_bytes(texts: Path, whole: Path, tmp_path: Path) -> None:
     expected, generator = checksums(whole), random.Random(0)
     assert len(expected) > 10

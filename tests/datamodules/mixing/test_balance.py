@@ -161,6 +161,7 @@ def read_mixture(run: Path) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.end_to_end
 def test_a_run_is_resumed_with_other_weights(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +195,7 @@ def test_a_run_is_resumed_with_other_weights(
     assert "was trained on other data" in line
 
 
+@pytest.mark.end_to_end
 def test_a_cap_is_kept_and_reported(configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(configure(trainer__max_steps=8, data__init_args__balance={"max_epochs": {"notes": 0.05}}))
     main(["fit", "--config", config])

@@ -95,6 +95,7 @@ def exported(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> 
 CONTROL = re.compile("|".join(map(re.escape, ["<unk>", "<s>", "</s>", "<pad>", *TokenizerSettings().control_tokens])))
 
 
+@pytest.mark.peer
 @settings(max_examples=300, deadline=None)
 @given(
     text=st.one_of(
@@ -114,6 +115,7 @@ def test_the_exported_tokenizer_gives_the_same_ids(tokenizer: Tokenizer, exporte
         assert exported.decode(ids, skip_special_tokens=True) == text
 
 
+@pytest.mark.peer
 def test_the_exported_tokenizer_knows_its_control_tokens_and_template(tokenizer: Tokenizer, exported: Any) -> None:
     assert (exported.bos_token_id, exported.eos_token_id, exported.pad_token_id) == (
         tokenizer.bos,

@@ -116,6 +116,7 @@ def test_samples_are_a_function_of_seed_and_row_and_rows_stop(decoder: Decoder) 
     assert generate(decoder, [[1]], max_new_tokens=0)[0].tokens == []
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize(
     ("sampling", "theirs"),
     [

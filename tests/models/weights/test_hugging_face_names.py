@@ -75,6 +75,8 @@ def ours(folder: Path) -> Decoder:
     return decoder.eval()
 
 
+@pytest.mark.end_to_end
+@pytest.mark.peer
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_logits_agree_and_a_round_trip_is_bit_identical(
@@ -105,6 +107,8 @@ def test_logits_agree_and_a_round_trip_is_bit_identical(
     assert (second / "tokenizer.json").read_text() == (first / "tokenizer.json").read_text()
 
 
+@pytest.mark.end_to_end
+@pytest.mark.peer
 def test_several_files_and_another_dtype(tmp_path: Path, hugging_face_tokenizer: Path) -> None:
     folder, out = tmp_path / "given", tmp_path / "out"
     theirs("llama", {}).save_pretrained(folder, max_shard_size="30KB")
@@ -141,6 +145,7 @@ def test_what_this_decoder_has_not_is_refused(changes: dict[str, Any], message: 
         from_hugging_face({"model_type": "llama"} | SHAPE | changes)
 
 
+@pytest.mark.end_to_end
 def test_broken_folders_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for content in ("{", "[]", json.dumps({"model_type": "llama"}), json.dumps({"model_type": "llama"} | SHAPE)):
         (tmp_path / "config.json").write_text(content)
@@ -151,6 +156,8 @@ def test_broken_folders_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert line.startswith(f"error: {tmp_path}")
 
 
+@pytest.mark.end_to_end
+@pytest.mark.peer
 def test_what_lay_in_the_folder_before_is_gone(tmp_path: Path, hugging_face_tokenizer: Path) -> None:
     out, models = tmp_path / "out", {"bfloat16": theirs("llama", {}).bfloat16(), "float32": theirs("qwen2", {})}
     for name, model in models.items():
@@ -173,6 +180,8 @@ def test_what_lay_in_the_folder_before_is_gone(tmp_path: Path, hugging_face_toke
         assert (out / "chat_template.jinja").is_file() is (name == "float32")
 
 
+@pytest.mark.end_to_end
+@pytest.mark.peer
 def test_the_longest_text_is_that_of_the_input(tmp_path: Path, hugging_face_tokenizer: Path) -> None:
     theirs("llama", {}).save_pretrained(tmp_path / "in")
     for path in hugging_face_tokenizer.iterdir():
@@ -183,6 +192,7 @@ def test_the_longest_text_is_that_of_the_input(tmp_path: Path, hugging_face_toke
         assert json.loads((out / "config.json").read_text())["max_position_embeddings"] == expected
 
 
+@pytest.mark.end_to_end
 def test_an_input_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(["convert", "--input", str(tmp_path / "nowhere"), "--output", str(tmp_path)])
@@ -190,6 +200,7 @@ def test_an_input_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.C
     assert "does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.peer
 def test_weights_that_are_absent_are_not_drawn(tmp_path: Path) -> None:
     # As transformers saves the trunk alone: without `model.` before the names.
     theirs("llama", {}).model.save_pretrained(tmp_path)
@@ -201,6 +212,8 @@ def test_weights_that_are_absent_are_not_drawn(tmp_path: Path) -> None:
             model.configure_model()
 
 
+@pytest.mark.end_to_end
+@pytest.mark.peer
 def test_tensors_of_another_shape_than_described_are_not_converted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,7 @@ def test_a_kill_while_saving_leaves_only_whole_folders(tmp_path: Path) -> None:
         assert read_checkpoint(path)["state_dict"]["weight"].sum() == 3_000_000
 
 
+@pytest.mark.end_to_end
 def test_convert_merges_into_one_file(configure: Configure, tmp_path: Path) -> None:
     config = str(configure(trainer__max_steps=4))
     main(["fit", "--config", config])
@@ -145,6 +146,7 @@ def test_convert_merges_into_one_file(configure: Configure, tmp_path: Path) -> N
     assert (tmp_path / "model.tokenizer/tokenizer.model").stat().st_size > 1000
 
 
+@pytest.mark.end_to_end
 def test_parity_names_the_first_parameter_that_differs(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,7 @@ def decode_unequally() -> tuple[list[list[int]], list[list[int]]]:
     return [one.tokens for one in generate(plain, prompts, **arguments)], found
 
 
+@pytest.mark.distributed
 def test_ranks_decode_with_whole_weights_and_for_themselves() -> None:
     for expected, found in run_ranks(2, decode_unequally):
         assert found == expected

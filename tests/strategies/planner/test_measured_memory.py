@@ -71,6 +71,7 @@ def train(configuration: dict[str, Any], peak: float | None = 1e10) -> None:
     run.fit(LanguageModel(AdamW(), Cosine(1), config), datamodule=RandomTokens(**data))
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_peak_memory_within_a_tenth(layout: str, tmp_path: Path) -> None:
     world, strategy, arguments = LAYOUTS[layout]
@@ -88,6 +89,7 @@ def test_peak_memory_within_a_tenth(layout: str, tmp_path: Path) -> None:
     assert {"step time", "tokens per second"} <= found.keys()
 
 
+@pytest.mark.distributed
 def test_peak_memory_of_a_zero_bubble_schedule(tmp_path: Path) -> None:
     """A small model and many windows: without the gradients between the two backward passes the plan lay 11 and 16 %
     below what was measured, with them 5 %.

@@ -117,6 +117,7 @@ def test_a_list_of_bad_words_that_is_none_is_refused(tmp_path: Path) -> None:
             C4Page(bad_words=str(tmp_path / name))
 
 
+@pytest.mark.peer
 def test_decisions_are_those_of_datatrove() -> None:
     pytest.importorskip("datatrove", reason="datatrove comes with the bench extra")
     from datatrove.data import Document

@@ -63,6 +63,7 @@ def test_line_feeds_are_a_rule_of_the_code_alone() -> None:
     assert first_reason(FineWebQuality(max_short_lines=None, max_line_feeds_per_word=None), many) is None
 
 
+@pytest.mark.peer
 def test_decisions_are_those_of_datatrove() -> None:
     pytest.importorskip("datatrove", reason="datatrove comes with the bench extra")
     from datatrove.data import Document

@@ -182,6 +182,7 @@ NAMES = {
 }  # fmt: skip
 
 
+@pytest.mark.peer
 def test_decisions_are_those_of_datatrove() -> None:
     pytest.importorskip("datatrove", reason="datatrove comes with the bench extra")
     from datatrove.data import Document

@@ -116,6 +116,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.end_to_end
 def test_the_command_learns_and_says_how_well(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     description: dict[str, Any] = json.loads((trained / "first" / DESCRIPTION).read_text())
     held_out = description["held_out"]
@@ -129,6 +130,7 @@ def test_the_command_learns_and_says_how_well(trained: Path, capsys: pytest.Capt
         assert (trained / "first" / name).read_bytes() == (trained / "second" / name).read_bytes()
 
 
+@pytest.mark.end_to_end
 def test_the_rule_scores_alike_in_any_batch(trained: Path) -> None:
     texts = ["Return the array of the path.", "The warranty and the liability of the software.", None, "", "x " * 5000]
     rule, toxic = QualityClassifier(str(trained / "first")), ToxicityClassifier(str(trained / "first"), 0.9)
@@ -155,6 +157,7 @@ def test_the_rule_scores_alike_in_any_batch(trained: Path) -> None:
     json.dumps(vars(rule))
 
 
+@pytest.mark.end_to_end
 def test_what_cannot_be_learned_from_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     positive, negative = trained / "docstrings.jsonl", trained / "licenses.jsonl"
     empty, few = trained / "empty.jsonl", trained / "few.jsonl"
@@ -179,6 +182,7 @@ def test_what_cannot_be_learned_from_is_refused(trained: Path, capsys: pytest.Ca
     assert "name a new folder" in capsys.readouterr().err
 
 
+@pytest.mark.end_to_end
 def test_a_damaged_or_missing_classifier_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="main.py classifier"):
         QualityClassifier(str(tmp_path))
