@@ -9,6 +9,7 @@ the same numbers and neither holds a mask of all pairs. On a CPU documents of si
 Shape suffixes: B batch, T time, C model width, H query heads, K key/value heads, D head width, N = B * T.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -193,7 +194,6 @@ def attend(
     return y_NTGD.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2, 3)
 
 
-@torch.compiler.disable  # shapes change with every batch, and each would compile again
 def attend_documents(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, documents: PackedDocuments) -> Tensor:
     """Causal attention of each document with itself, branch by branch.
 
@@ -217,3 +217,13 @@ def attend_documents(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, documents: 
         wanted = None if mask is None else mask.to(q_BTHD.dtype)
         outputs.append(attend(q_SLHD, k_SLKD, v_SLKD, wanted, documents.window))
     return documents.queries.unpad(outputs).view_as(q_BTHD)
+
+
+@functools.cache
+def keep_documents_eager() -> None:
+    """Exclude `attend_documents` from `torch.compile`: shapes change with every batch, and each would compile again.
+
+    A decorator at the function would load the compiler at every start, which takes seconds.
+    """
+    global attend_documents
+    attend_documents = torch.compiler.disable(attend_documents)

@@ -1,12 +1,23 @@
-"""Hardware probes: bfloat16 matrix units and the measured peak of a matrix product.
+"""Hardware probes: bfloat16 matrix units, the measured peak of a matrix product, and DTensors over a device mesh.
 
 Measured on the device rather than read from a table of data sheets: a new GPU needs no entry, at the price of a second
 at the start of a run.
 """
 
+import sys
 import time
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+
+def is_dtensor(tensor: torch.Tensor) -> "TypeGuard[DTensor]":
+    """Whether a tensor is a DTensor. The class takes seconds to import, and where nothing has, there is none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def default_device() -> torch.device:

@@ -11,8 +11,8 @@ Shape suffixes: N tokens, C model width, V vocabulary.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from models.device import is_dtensor
 from models.losses.chunked_losses import (
     CHUNK,
     linear_cross_entropy,
@@ -41,7 +41,7 @@ class OutputHead(nn.Linear):
     def scores(self, hidden: Tensor) -> Tensor:
         """The one output of a reward model or a critic, float32 [...]."""
         # One row is replicated over `tp`, never sharded.
-        weight = self.weight.to_local() if isinstance(self.weight, DTensor) else self.weight
+        weight = self.weight.to_local() if is_dtensor(self.weight) else self.weight
         return F.linear(hidden, weight.to(hidden.dtype)).squeeze(-1).float()
 
     def cross_entropy(

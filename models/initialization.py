@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 import xxhash
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from common.errors import InputError
 from models.config import DecoderConfig
 from models.decoder import Decoder
+from models.device import is_dtensor
 
 
 def draw_weight(config: DecoderConfig, name: str, shape: torch.Size, seed: int) -> Tensor:
@@ -98,6 +98,8 @@ def build_decoder(config: DecoderConfig, seed: int = 0, device: torch.device | s
 
 def _as(like: Tensor, whole: Tensor) -> Tensor:
     """The whole tensor, or this rank's shard of it where `like` is a DTensor."""
-    if isinstance(like, DTensor):
+    if is_dtensor(like):
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
     return whole

@@ -17,9 +17,9 @@ import torch
 import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
 
 from common.constants import IGNORE
+from models.device import is_dtensor
 from models.layers import compute_dtype
 
 CHUNK = 1024
@@ -51,8 +51,10 @@ class VocabularySlice(NamedTuple):
 
 def _vocabulary_slice(weight_VC: Tensor) -> tuple[Tensor, VocabularySlice]:
     """This rank's rows of the output matrix as a plain tensor, and their slice."""
-    if not isinstance(weight_VC, DTensor):
+    if not is_dtensor(weight_VC):
         return weight_VC, VocabularySlice()
+    from torch.distributed.tensor import Shard
+
     mesh = weight_VC.device_mesh
     if mesh.mesh_dim_names != ("tp",) or tuple(weight_VC.placements) != (Shard(0),):
         raise RuntimeError(

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from models.attention import keep_documents_eager
+
 ActivationCheckpointing = Literal["none", "selective", "full"]
 """Which activations of a block the backward pass computes again: none; all but matrix products; all."""
 
@@ -34,4 +36,5 @@ def checkpoint_activations(block: nn.Module, mode: ActivationCheckpointing) -> N
 
 def compile_block(block: nn.Module, backend: str) -> None:
     """Compile a block's forward (and with it its backward) with `torch.compile`."""
+    keep_documents_eager()
     block.forward = torch.compile(block.forward, backend=backend)
