@@ -17,7 +17,6 @@ from common.run_folder import CHECKPOINTS, latest_checkpoint
 from models.config import DecoderConfig
 from models.lora import LoRA, merged
 from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder
-from models.weights.sharded_folder import load_tensors, load_trainer_state, stored_tensors, verify_checkpoint
 
 
 class WeightSource:
@@ -55,6 +54,9 @@ class WeightSource:
             self.config, self._read = asdict(folder.config), lambda name: folder(name.removeprefix(self.PREFIX))
             self.positions = folder.positions
         elif path.is_dir():
+            # Imported where it is used: distributed checkpoints bring DTensor and its symbolic shapes.
+            from models.weights.sharded_folder import load_trainer_state, stored_tensors, verify_checkpoint
+
             verify_checkpoint(path)
             self.config, names = load_trainer_state(path)["decoder_config"], stored_tensors(path)
             self._names = {name.removeprefix("model.") for name in names if name.startswith("model.")}
@@ -80,6 +82,8 @@ class WeightSource:
         self._names, self._read = set(self._file.keys()), self._file.get_tensor
 
     def _read_sharded(self, name: str) -> torch.Tensor:
+        from models.weights.sharded_folder import load_tensors, stored_tensors
+
         entry = stored_tensors(self.path)[f"model.{name}"]
         tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
         load_tensors(self.path, {f"model.{name}": tensor}, alone=True)
