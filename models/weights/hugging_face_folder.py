@@ -63,6 +63,8 @@ class HuggingFaceFolder:
 
     def __call__(self, name: str) -> torch.Tensor | None:
         """Parameter of the decoder, whole, on the CPU; None where it is not stored."""
+        if name.endswith((".lora_a", ".lora_b")):
+            return None  # these folders hold whole models; an adapter upon one begins as nothing
         theirs = hugging_face_names(name, self.config)
         if not all(one in self._file_of for one in theirs):
             return None

@@ -114,7 +114,7 @@ def test_a_kill_after_going_back_leaves_the_same_out(
         patched.setattr(guard, "return_to", die)
         with pytest.raises(KilledError):
             main(["fit", "--config", str(config)])
-    assert [path.name for path in checkpoints(tmp_path / "run/checkpoints")] == ["step=1.ckpt", "step=4.ckpt"]
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step=1.ckpt", "step=4.ckpt"]
     with (tmp_path / "run" / SPIKES).open("a") as file:
         file.write('{"action": "rolled ba')
     main(["fit", "--config", str(config)])
