@@ -279,7 +279,7 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
 
     monkeypatch.setattr(compare, "generate_responses", watched)
     with monkeypatch.context() as patch:
-        patch.setattr(compare, "divergence", killed)
+        patch.setattr(compare, "kl_estimates", killed)
         with pytest.raises(KeyboardInterrupt):
             compared(models, prompts, tmp_path / "again", "--samples=2")
     assert asked == ["base", "killed", "moved"]
@@ -294,7 +294,7 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
     # Of other settings nothing is taken.
     asked.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(compare, "divergence", killed)
+        patch.setattr(compare, "kl_estimates", killed)
         with pytest.raises(KeyboardInterrupt):
             compared(models, prompts, tmp_path / "again", "--seed=1")
     asked.clear()
