@@ -70,7 +70,7 @@ def test_one_step_and_overfit_run(configure: Configure, tmp_path: Path) -> None:
         run = tmp_path / name
         arguments = ["fit", "--config", config, "--config", str(ROOT / f"configs/debug/{name}.yaml")]
         main([*arguments, f"--trainer.default_root_dir={run}", f"--trainer.max_steps={steps}"])
-        losses = [float(value) for _, _, key, value in read_metrics(run / "metrics.csv") if key == "train/loss"]
+        losses = [float(value) for _, _, key, value in read_metrics(run) if key == "train/loss"]
         assert len(losses) == steps
         assert not (run / "checkpoints").exists()
     assert losses[-1] < losses[0] - 2
