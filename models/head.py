@@ -1,9 +1,9 @@
 """Output head: logits, cross-entropy, log-probabilities, entropies and KL of the next token.
 
 The one place that turns hidden states into anything over the vocabulary: a bias, a scale or a soft-cap of the logits
-is added here and in `models.chunked_losses`, and no caller changes. The methods read the weight beside `forward`, so
-that logits exist a chunk of tokens at a time; the price is that a strategy cannot replace `forward` alone, but spreads
-the weight (a DTensor sharded over its rows), which the losses understand.
+is added here and in `models.losses.chunked_losses`, and no caller changes. The methods read the weight beside
+`forward`, so that logits exist a chunk of tokens at a time; the price is that a strategy cannot replace `forward`
+alone, but spreads the weight (a DTensor sharded over its rows), which the losses understand.
 
 Shape suffixes: N tokens, C model width, V vocabulary.
 """
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from models.chunked_losses import (
+from models.losses.chunked_losses import (
     CHUNK,
     linear_cross_entropy,
     token_kl,

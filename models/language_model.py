@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from common.constants import IGNORE
 from common.contracts import NamedSources, attached_data
 from common.errors import InputError
-from models.bits_per_byte import BitsPerByte
 from models.decoder import Decoder, DecoderConfig, auxiliary_loss
 from models.initialization import WeightLookup, materialize
 from models.lora import LoRA
+from models.losses.bits_per_byte import BitsPerByte
 from models.optimizers.adamw import OptimizerFactory, scale_gradients
 from models.optimizers.schedules import Schedule
 from models.optimizers.skip_step import NormHistory, SpikeSkip

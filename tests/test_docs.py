@@ -85,7 +85,7 @@ def test_classes_that_pages_name_exist() -> None:
 def exported(package: str) -> list[str]:
     """Names that YAML may use."""
     tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
-    lists = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+    lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.List)]
     return [str(found) for value in lists for found in ast.literal_eval(value)]
 
 

@@ -1,4 +1,4 @@
-"""What models answered, kept until all have: a comparison that was stopped goes on with the next model.
+"""Response cache of a comparison, kept until all models have responded: a stopped one continues with the next model.
 
 A file a model, named by a fingerprint of all that its content is a function of, so that nothing has to be refused; with
 the result there, all of them go, because no fingerprint knows of edited source.

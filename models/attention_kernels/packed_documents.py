@@ -127,7 +127,7 @@ class PackedDocuments:
         """Rectangles of a packed batch.
 
         Args:
-            document_ids_BT, branches_BT: see `models.attention.positions_in_documents`.
+            document_ids_BT, branch_ids_BT: see `models.attention.positions_in_documents`.
             window: a token sees itself and this many minus one before it; None sees all.
         """
         segments = sorted(_segments(document_ids_BT, branch_ids_BT), key=lambda p: (p.prefix > 0, -p.prefix - p.length))

@@ -57,7 +57,14 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(kind: Any, tokenizer: Path, rows: list[Any], folder: Path, **settings: Any) -> Any:
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) if not isinstance(row, str) else row for row in rows))
     reader = FileRows([str(folder / "rows.jsonl")])
-    return kind(str(folder / "data"), reader, str(tokenizer), "chatml", validation_fraction=0.3, **settings)
+    return kind(
+        str(folder / "data"),
+        reader,
+        tokenizer=str(tokenizer),
+        chat_template="chatml",
+        validation_fraction=0.3,
+        **settings,
+    )
 
 
 def test_every_row_is_kept_or_counted(tokenizer_file: Path, tmp_path: Path) -> None:

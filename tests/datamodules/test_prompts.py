@@ -36,7 +36,7 @@ def data(tokenizer: Path, rows: list[Any], folder: Path, kind: Any = PromptData,
     if not (folder / "rows.jsonl").exists():  # a file that changed is other data
         (folder / "rows.jsonl").write_text(text)
     arguments = {"chat_template": "chatml", "validation_fraction": 0.3, "batch_size": 4} | further
-    return kind(str(folder / "data"), FileRows([str(folder / "rows.jsonl")]), str(tokenizer), **arguments)
+    return kind(str(folder / "data"), FileRows([str(folder / "rows.jsonl")]), tokenizer=str(tokenizer), **arguments)
 
 
 @pytest.mark.parametrize(

@@ -155,8 +155,8 @@ def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
     configuration = yaml.safe_load(config.read_text())
     main(["fit", "--config", str(config)])
     pairs = PreferenceData(
-        configuration["data"]["init_args"]["folder"], FileRows([str(pairs_file)]), str(base_run), "chatml",
-        max_tokens=512, validation_fraction=0.2,
+        configuration["data"]["init_args"]["folder"], FileRows([str(pairs_file)]),
+        tokenizer=str(base_run), chat_template="chatml", max_tokens=512, validation_fraction=0.2,
     )  # fmt: skip
     pairs.setup("fit")
     stored = WeightSource(tmp_path / "run")

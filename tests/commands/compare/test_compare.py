@@ -311,7 +311,12 @@ def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str
         models, path, tmp_path / "out", "--validation_fraction=0.2", "--split_seed=3", "--max_new_tokens=1"
     )
     data = SFTData(
-        str(tmp_path / "data"), FileRows([str(path)]), models["base"], "plain", validation_fraction=0.2, split_seed=3
+        str(tmp_path / "data"),
+        FileRows([str(path)]),
+        tokenizer=models["base"],
+        chat_template="plain",
+        validation_fraction=0.2,
+        split_seed=3,
     )
     assert found["settings"]["prompts"] == len(Examples(data.run_stages(), "validation"))
     limited = compared(models, path, tmp_path / "few", "--validation_fraction=0.2", "--split_seed=3", "--limit=7")

@@ -1,6 +1,6 @@
 """Resumption of `main.py prepare`: killed at random moments and restarted until done, against one uninterrupted run.
 
-    python -m benchmarks.killed_preparation --kills 20
+    python -m benchmarks.data.killed_preparation --kills 20
 
 The quickstart's own configuration, every stage: documents, tokenizer, shards. Rounds begin in a new folder and are
 killed with SIGKILL, at a moment drawn from the length of the whole run, until one start reaches the end; there are as
@@ -20,9 +20,9 @@ from typing import Any
 
 import xxhash
 
-from benchmarks.curation import machine
+from benchmarks.data.curation import machine
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "configs/quickstart.yaml"
 TIMED = ("timings.json", "report.html", "report.json")
 

@@ -1,7 +1,7 @@
 """DPO and supervised fine-tuning beside TRL: same weights, same pairs, same batches, same optimizer, one after the
 other.
 
-    pip install -e ".[bench]" && python -m benchmarks.alignment_against_trl --precision 32-true
+    pip install -e ".[bench]" && python -m benchmarks.alignment.alignment_against_trl --precision 32-true
 
 A Llama of 32 M parameters, prompts of 64 tokens, answers of 64-128, batches of 8. Each run is a process of its own,
 which tells its losses, its seconds a step (median without the first two) and its peak memory; the two take turns.
@@ -280,7 +280,7 @@ def main() -> None:
         found: dict[str, list[dict[str, Any]]] = {}
         runs = ["ours", "trl", "trl-precomputed"] if task == "dpo" else ["ours", "trl"]
         for run in tqdm(runs * arguments.repeats, desc=f"{task}, {arguments.precision}"):
-            command = [sys.executable, "-m", "benchmarks.alignment_against_trl", "--run", run, "--task", task]
+            command = [sys.executable, "-m", "benchmarks.alignment.alignment_against_trl", "--run", run, "--task", task]
             command += ["--precision", arguments.precision, "--steps", str(arguments.steps)]
             output = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
             found.setdefault(run, []).append(json.loads(output.splitlines()[-1]))

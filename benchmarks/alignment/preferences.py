@@ -1,6 +1,6 @@
 """Preference learning of a small model: accuracy of its reward model, and the gain of DPO by KL.
 
-    python -m benchmarks.preferences [--hh FILE]
+    python -m benchmarks.alignment.preferences [--hh FILE]
 
 After `make quickstart`. Fine-tunes its model on docstrings, trains a reward model, then DPO from the fine-tuned model
 with three betas, all by `python main.py fit` with the shipped configurations and the overrides below, on every Python
@@ -22,7 +22,7 @@ from tqdm import tqdm
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from common.run_folder import read_metrics  # noqa: E402

@@ -1,6 +1,6 @@
 """Text tokenized per second beside datatrove's DocumentTokenizer: same Parquet files, same cores, same vocabulary size.
 
-    python -m benchmarks.tokenizing
+    python -m benchmarks.data.tokenizing
 
 Both read the clean text from Parquet, encode it with an end-of-text token and write flat arrays of tokens with an index
 of documents; ours also writes ids, offsets and checksums. datatrove runs as a process a core, each with a share of the
@@ -184,7 +184,7 @@ def main() -> None:
         found_by_run: dict[str, list[tuple[float, int]]] = {run: [] for run in RUNS}
         for _ in range(arguments.repeats):
             for run in RUNS:
-                command = [sys.executable, "-m", "benchmarks.tokenizing", "--run", run, "--folder", name]
+                command = [sys.executable, "-m", "benchmarks.data.tokenizing", "--run", run, "--folder", name]
                 command += ["--cores", str(arguments.cores)]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 found_by_run[run].append(json.loads(done.stdout.splitlines()[-1]))

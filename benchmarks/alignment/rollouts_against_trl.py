@@ -1,6 +1,6 @@
 """Episodes per second of GRPO and RLOO beside TRL's trainers, and of PPO, which TRL 1.16 has no trainer for.
 
-    pip install -e ".[bench]" && python -m benchmarks.rollouts_against_trl
+    pip install -e ".[bench]" && python -m benchmarks.alignment.rollouts_against_trl
 
 A Llama of 32 M parameters, prompts of 32 random tokens, up to 64 new tokens, 32 answers a batch (GRPO: in groups of
 4), bf16-mixed unless told otherwise. The reward is the share of even token ids, one update a batch; RLOO has a
@@ -247,7 +247,7 @@ def main() -> None:
         return
     found: dict[str, list[dict[str, Any]]] = {}
     for run in tqdm(arguments.runs * arguments.repeats):
-        command = [sys.executable, "-m", "benchmarks.rollouts_against_trl", "--run", run]
+        command = [sys.executable, "-m", "benchmarks.alignment.rollouts_against_trl", "--run", run]
         command += ["--steps", str(arguments.steps), "--precision", arguments.precision]
         output = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
         found.setdefault(run, []).append(json.loads(output.splitlines()[-1]))

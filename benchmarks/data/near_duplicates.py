@@ -1,6 +1,6 @@
 """Recall of MinHash near-duplicates, beside an exhaustive comparison and the formula 1 - (1 - s^8)^14.
 
-    python -m benchmarks.near_duplicates
+    python -m benchmarks.data.near_duplicates
 
 Plants pairs of documents of every Jaccard similarity from 0.5 to 0.95 (and below, to see what is found wrongly) among
 5,000 documents, compares all 12.5 million pairs exactly, and counts which of them the shipped settings find. Also
@@ -26,7 +26,7 @@ from tqdm import tqdm
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from datamodules.curation.deduplication.connected_components import (  # noqa: E402

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.constants import IGNORE
-from models.chunked_losses import (
+from models.losses.chunked_losses import (
     linear_cross_entropy,
     token_kl,
     token_log_probabilities,

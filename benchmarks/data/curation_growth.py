@@ -1,6 +1,6 @@
 """Cost and memory of cleaning as the corpus grows: this project's whole `prepare` until its documents are complete.
 
-    python -m benchmarks.curation_growth 10000 100000 1000000
+    python -m benchmarks.data.curation_growth 10000 100000 1000000
 
 The corpus is made up: documents of 1-2 KB, one in ten a near-duplicate, one in fifty an exact one. Each size is a
 process of its own, ended when the documents stage is there.
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.curation import CACHE, machine
+from benchmarks.data.curation import CACHE, machine
 
 OUTPUT = Path(__file__).with_suffix(".json")
 
@@ -58,7 +58,7 @@ def prepare_until_documents(count: int) -> dict[str, Any]:
     texts = synthetic_corpus(count)
     size = sum(path.stat().st_size for path in texts.iterdir())
     with tempfile.TemporaryDirectory(dir=CACHE) as work:
-        command = [sys.executable, "-m", "benchmarks.curation_growth", "--prepare", str(texts), "--into", work]
+        command = [sys.executable, "-m", "benchmarks.data.curation_growth", "--prepare", str(texts), "--into", work]
         environment = os.environ | {"DAFT_ANALYTICS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
         started = None
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

@@ -1,6 +1,6 @@
 """Cleaning beside datatrove 0.10 on the same documents: seconds on two cores, and every decision compared.
 
-    pip install -e ".[bench]" && python -m benchmarks.curation --documents 2000 --repeats 3
+    pip install -e ".[bench]" && python -m benchmarks.data.curation --documents 2000 --repeats 3
 
 Documents are the Python files, docstrings and READMEs of the installed packages, one in twenty again with a few words
 changed. A run reads them from two files of JSON lines and decides; nothing is written but what the method itself writes
@@ -29,7 +29,7 @@ from typing import Any
 
 import xxhash
 
-from benchmarks.curation_rules import compare_rules
+from benchmarks.data.curation_rules import compare_rules
 
 CACHE = Path("data/benchmark_curation")
 FAMILIES = ("gopher_quality", "gopher_repetition", "c4", "fineweb", "near_duplicates", "all")
@@ -273,7 +273,7 @@ def paired_documents(folder: Path, pairs: Path, dropped: set[int], first: int) -
 def child(arguments: list[str]) -> dict[str, Any]:
     """What a process of its own prints last."""
     environment = os.environ | {"DAFT_ANALYTICS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0", "TQDM_DISABLE": "1"}
-    command = [sys.executable, "-m", "benchmarks.curation", *arguments]
+    command = [sys.executable, "-m", "benchmarks.data.curation", *arguments]
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     record: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return record

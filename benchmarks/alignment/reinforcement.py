@@ -1,6 +1,6 @@
 """PPO and GRPO on a task with exact rewards: what they learn in minutes on two cores, over three seeds.
 
-    python main.py fit --config configs/align/sft_brackets.yaml && python -m benchmarks.reinforcement
+    python main.py fit --config configs/align/sft_brackets.yaml && python -m benchmarks.alignment.reinforcement
 
 Each run is the configuration as it is shipped, with other seeds of the prompts' order and of sampling. Success before
 is that of the first batch, drawn from the fine-tuned model; success after is on prompts held out, drawn at temperature
