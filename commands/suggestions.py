@@ -54,9 +54,14 @@ def explain(message: str, parser: Any) -> str:
 
 
 def key_message(name: str, names: Iterable[str], group: str = "") -> str:
-    """What is said about a mistyped key; of a nested one, its first part is the mistake."""
-    first = name.split(".")[0]
-    return f"no key is called {group}{first}{alternatives(first, {other.split('.')[0] for other in names})}"
+    """What is said about a mistyped key; of a nested one, its first part that does not exist is the mistake."""
+    parts, level = name.split("."), [other.split(".") for other in names]
+    for depth, part in enumerate(parts):
+        existing = {other[depth] for other in level if len(other) > depth}
+        if part not in existing or depth == len(parts) - 1:
+            return f"no key is called {group}{'.'.join(parts[: depth + 1])}{alternatives(part, existing)}"
+        level = [other for other in level if len(other) > depth and other[depth] == part]
+    return f"no key is called {group}{name}"
 
 
 def alternatives(name: str, names: Iterable[str]) -> str:

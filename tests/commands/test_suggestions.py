@@ -32,7 +32,10 @@ def test_a_mistyped_option(configure: Configure, capsys: pytest.CaptureFixture[s
     [
         ({"modle": {"class_path": "models.LanguageModel"}}, "no key is called modle: did you mean model?"),
         ({"trainer": {"max_stesp": 3}}, "no key is called trainer.max_stesp: did you mean max_steps?"),
-        ({"model": {"init_args": {"optimiser": {}}}}, "no key is called optimiser: did you mean optimizer?"),
+        (
+            {"model": {"init_args": {"optimiser": {"class_path": "models.AdamW"}}}},
+            "no key is called optimiser: did you mean optimizer?",
+        ),
         ({"trainer": {"callbacks+": [{"class_path": "callbacks.Thruput"}]}}, "did you mean callbacks.Throughput?"),
         (
             {"data": {"init_args": {"sources": {"notes": {"steps": [{"class_path": "datamodules.Lenght"}]}}}}},
