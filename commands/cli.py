@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from commands.mistakes import did_you_mean, fail, input_error_behind
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
-from common.cpu_threads import thread_settings, watch_spin
+from common.compute.cpu_threads import thread_settings, watch_spin
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """Lists of paths as options: one path needs no list around it, on the command line and in YAML."""
 
-PathList = list[str] | str
-"""Type of an option that takes paths. The list comes first: a text that reads as a YAML list is one."""
+PathList = str | list[str]
+"""Type of an option that takes paths. Text comes first: the parser would read a list from the file that it names."""
 
 
 def path_list(paths: PathList | None) -> list[str]:

@@ -43,6 +43,8 @@ class ConversationDataModule(ResumableDataModule):
         InputError: for a size that cannot work, or no tokenizer.
     """
 
+    folder: Path
+    """Folder of prepared data."""
     name: str
     """Kind of the examples, in the names of folders and metrics."""
 

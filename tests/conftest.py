@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.cpu_threads import thread_settings
+from common.compute.cpu_threads import thread_settings
 
 # Each worker's commands get its part of the cores.
 os.environ.update(thread_settings(os.environ, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))

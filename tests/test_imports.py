@@ -16,7 +16,8 @@ EVERYTHING = {"common", "models", "datamodules", "strategies", "alignment", "cal
 READING = {"common", "datamodules/readers", "datamodules/readers/formats"}
 CURATION = "datamodules/curation"
 ALLOWED: dict[str, set[str]] = {
-    "common": set(),
+    "common/compute": {"common"},
+    "common": {"common/compute"},
     "models/attention_kernels": {"common"},
     "models/optimizers": {"common"},
     "models/losses": {"common", "models"},
@@ -72,6 +73,7 @@ ALLOWED: dict[str, set[str]] = {
 """Folder to the folders that its modules may import besides their own; a whole other package, or `package/*` for all
 folders below the own one. The `__init__.py` of a package may name whatever lies below it."""
 INSTALLED = {
+    "common/compute": {"daft", "numba", "numpy", "pyarrow", "ray", "xxhash"},
     "common": {"daft", "filelock", "numba", "numpy", "pyarrow", "ray", "xxhash", "yaml"},
     "callbacks/reports": {"jinja2", "markupsafe", "matplotlib", "numpy"},
 }

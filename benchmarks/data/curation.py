@@ -103,7 +103,7 @@ def judge_ours(folder: Path, family: str) -> dict[str, Any]:
     import numpy as np
     import pyarrow.compute
 
-    from common.daft_engine import spread
+    from common.compute.daft_engine import spread
     from datamodules import NearDuplicates
     from datamodules.curation.deduplication.connected_components import connected_components, pairs_in_buckets
     from datamodules.curation.passes.filter import apply_steps, band_column

@@ -12,20 +12,20 @@ from callbacks.reports.pages import template, write_page
 from common.errors import InputError
 from common.run_folder import REPORT
 
-COMPARISON, ANSWERS = "comparison.json", "answers.jsonl"
+COMPARISON, RESPONSES = "comparison.json", "responses.jsonl"
 LABELS = {
-    "kl": "KL to {reference}, nats an answer",
+    "kl": "KL to {reference}, nats an response",
     "kl_by_log_ratios": "the same by log-ratios",
-    "tokens": "tokens an answer",
-    "stopped": "answers that end",
+    "tokens": "tokens an response",
+    "stopped": "responses that end",
     "reward": "reward",
-    "gold": "gold",
+    "monitored_reward": "monitored_reward",
     "reward_of_best": "reward of the best of {samples}, at most {nats:.3f} nats from the model",
-    "gold_of_best": "gold of the best of {samples}, at most {nats:.3f} nats from the model",
+    "monitored_reward_of_best": "monitored reward of the best of {samples}, at most {nats:.3f} nats from the model",
     "win_rate_by_reward": "wins over {reference} by reward",
-    "win_rate_by_gold": "wins over {reference} by gold",
+    "win_rate_by_monitored_reward": "wins over {reference} by the monitored reward",
 }
-SHARES = {"stopped", "win_rate_by_reward", "win_rate_by_gold"}
+SHARES = {"stopped", "win_rate_by_reward", "win_rate_by_monitored_reward"}
 
 
 def write_comparison_report(folder: Path) -> Path:
@@ -69,9 +69,9 @@ def cell(interval: dict[str, float], is_share: bool) -> tuple[str, str]:
 
 
 def charts(models: dict[str, Any], reference: str) -> list[tuple[str, str]]:
-    """(title, SVG): win rates, and what each judge gives against the divergence it was bought with."""
+    """(title, SVG): win rates, and what each judge gives against the KL divergence it was bought with."""
     drawn = []
-    judges = [judge for judge in ("reward", "gold") if judge in models[reference]]
+    judges = [judge for judge in ("reward", "monitored_reward") if judge in models[reference]]
     others = [name for name in models if name != reference]
     with chart() as (axes, svg):
         for number, judge in enumerate(judges):
@@ -91,6 +91,6 @@ def charts(models: dict[str, Any], reference: str) -> list[tuple[str, str]]:
                 errors = [[[i["value"] - i["low"]], [i["high"] - i["value"]]] for i in (across, up)]
                 axes.errorbar(across["value"], up["value"], yerr=errors[1], xerr=errors[0], fmt="o", color=f"C{number}")
                 axes.annotate(name, (across["value"], up["value"]), xytext=(6, 4), textcoords="offset points")
-            axes.set_xlabel(f"KL to {reference}, nats an answer")
-        drawn.append((f"Mean {judge} against divergence, with 95 % intervals", svg[0]))
+            axes.set_xlabel(f"KL to {reference}, nats an response")
+        drawn.append((f"Mean {judge} against KL divergence, with 95 % intervals", svg[0]))
     return drawn

@@ -42,7 +42,8 @@ def rollout_charts(curves: dict[str, Curve]) -> list[Chart]:
 
 
 def frontier(curves: dict[str, Curve]) -> dict[str, Curve]:
-    """Held-out reward, and gold, by divergence in place of steps: what a nat bought; empty where one is not known."""
+    """Held-out reward, and monitored reward, by KL divergence in place of steps: what a nat bought; empty where one is
+    not known."""
     if "validation/kl" not in curves:
         return {}
     order = np.argsort(curves["validation/kl"][1], kind="stable")

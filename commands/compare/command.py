@@ -1,8 +1,8 @@
 """`compare`: win rates, KL and responses of several models on the same validation prompts.
 
 Models are in memory one at a time, beside the reference; every prompt gets the same random numbers from each, so that
-differences are of the models. A reward model that a policy was trained against prefers that policy: the gold beside it
-shows how far that goes.
+differences are of the models. A reward model that a policy was trained against prefers that policy: the monitored
+reward beside it shows how far that goes.
 """
 
 import functools
@@ -19,8 +19,8 @@ from tqdm import tqdm
 from alignment.comparison.side_by_side import SideBySide, kl_estimates
 from alignment.rewards.base import Response, Reward
 from alignment.rewards.reward_model_score import RewardModelScore
-from callbacks.reports.comparison_report import ANSWERS, COMPARISON, write_comparison_report
-from commands.compare.answer_cache import ComparedAnswers, Made
+from callbacks.reports.comparison_report import COMPARISON, RESPONSES, write_comparison_report
+from commands.compare.response_cache import ComparedResponses, Made
 from common.errors import InputError
 from common.path_lists import PathList, path_list
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
@@ -37,7 +37,7 @@ from models.weights.load import load_decoder
 from models.weights.source import WeightSource
 
 KEPT = "by_model"
-"""Folder below the output with what each model answered."""
+"""Folder below the output with what each model wrote."""
 Prompt = tuple[list[int], Row]
 """Token ids of a prompt, and the row it came from."""
 
@@ -48,7 +48,7 @@ def compare_models(
     output: str,
     reference: str | None = None,
     reward_model: str | None = None,
-    gold: Reward | None = None,
+    monitored_reward: Reward | None = None,
     chat_template: str | None = None,
     validation_fraction: float = 0.05,
     split_seed: int = 0,
@@ -62,28 +62,29 @@ def compare_models(
     batch_tokens: int = 4096,
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
-    """Compare models on the same prompts: win rates by a reward model and a gold, divergence from one of them, samples.
+    """Compare models on the same prompts: win rates by a reward model and a monitored reward, KL divergence from one of
+    them, samples.
 
     Args:
         models: name -> a run's folder, a checkpoint, a file that `convert` wrote, or a Hugging Face folder.
         prompts: files of rows with `prompt`, `messages` or a preference; or a class of rows, as data takes them.
-        output: folder for `comparison.json`, `answers.jsonl` and a page. What each model answered is kept there until
+        output: folder for `comparison.json`, `responses.jsonl` and a page. What each model wrote is kept there until
             all have: a comparison that is killed and started again goes on with the next model.
         reference: name of the model that the others are held against; by default the first.
         reward_model: run of a reward model.
-        gold: a reward that can be checked, by class_path.
+        monitored_reward: a reward that can be checked, by class_path.
         chat_template: see the data of fine-tuning; null takes the reference's own.
         validation_fraction: share of rows taken, those that training with this `validation_fraction` held out; 1 for a
             file that nothing was trained on.
         split_seed: of that choice.
         limit: prompts, chosen by a hash; null for all.
-        samples: answers to each prompt. With several, also what the best of them by the reward model, or else by the
-            gold, are worth: rejection sampling, whose divergence is known.
+        samples: responses to each prompt. With several, also what the best of them by the reward model, or else by the
+            monitored reward, are worth: rejection sampling, whose KL divergence is known.
         max_prompt_tokens: prompts of more tokens are left out, and counted.
-        max_new_tokens: of an answer at most.
-        temperature: of sampling, and of the distributions whose divergence is measured.
+        max_new_tokens: of an response at most.
+        temperature: of sampling, and of the distributions whose KL divergence is measured.
         seed: of sampling.
-        slots: answers generated together.
+        slots: responses generated together.
         batch_tokens: scored at once.
         precision: of the weights in memory.
     """
@@ -101,18 +102,18 @@ def compare_models(
     first = reference or next(iter(models))
     if first not in models:
         raise InputError(f"reference={first}: no such model, take one of {', '.join(models)}")
-    judges: dict[str, Reward] = {} if gold is None else {"gold": gold}
+    judges: dict[str, Reward] = {} if monitored_reward is None else {"monitored_reward": monitored_reward}
     if reward_model is not None:
         judges = {"reward": RewardModelScore(reward_model, precision=precision, batch_tokens=batch_tokens)} | judges
     if not judges:
-        raise InputError("nothing to compare by: give --reward_model or --gold")
+        raise InputError("nothing to compare by: give --reward_model or --monitored_reward")
     stored = {name: WeightSource(Path(path)) for name, path in models.items()}
     tokenizer = shared_tokenizer({name: weights.path for name, weights in stored.items()} | reward_models(judges))
     for name, weights in stored.items():
         if weights.config.get("scalar_output"):
             raise InputError(f"models: {name}={weights.path} is a reward model, which writes no text")
         if (rows := weights.config["vocabulary_size"]) != (expected := stored[first].config["vocabulary_size"]):
-            raise InputError(f"models: {name} has {rows} token ids, {first} {expected}: a divergence needs as many")
+            raise InputError(f"models: {name} has {rows} token ids, {first} {expected}: a KL divergence needs as many")
     for judge in judges.values():
         open_weights(judge, tokenizer)
     template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
@@ -125,7 +126,7 @@ def compare_models(
     sampling = Sampling(temperature=temperature, seed=seed)
 
     asked_often = [prompt for prompt in asked for _ in range(samples)]
-    kept = ComparedAnswers(Path(output) / KEPT, asked_often, tokenizer)
+    kept = ComparedResponses(Path(output) / KEPT, asked_often, tokenizer)
     settings: dict[str, Any] = {
         "samples": samples,
         "max_new_tokens": max_new_tokens,
@@ -134,8 +135,8 @@ def compare_models(
     }
     computed = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
     base: Decoder | None = None
-    answers: dict[str, list[Response]] = {}
-    divergences: dict[str, tuple[Tensor, Tensor]] = {}
+    responses: dict[str, list[Response]] = {}
+    kl: dict[str, tuple[Tensor, Tensor]] = {}
 
     def make(name: str) -> Made:
         nonlocal base
@@ -146,16 +147,19 @@ def compare_models(
 
     for name in models:
         identity = [stored[name].identity, stored[first].identity, settings, computed]
-        answers[name], divergences[name] = kept.get(identity, functools.partial(make, name))
+        responses[name], kl[name] = kept.get(identity, functools.partial(make, name))
     base = None
     scores: dict[str, dict[str, Tensor]] = {}
     for kind, judge in judges.items():
         judge.prepare(device)
-        scores[kind] = {name: judge(given).float() for name, given in answers.items()}
-    found = SideBySide(first, answers, scores, divergences, samples)
+        scores[kind] = {name: judge(given).float() for name, given in responses.items()}
+    found = SideBySide(first, responses, scores, kl, samples)
     settings = {"prompts": len(asked)} | settings | {"reference": first, "reward_model": reward_model}
     settings |= {"left_out": dict(left_out)}
-    settings |= {"gold": type(gold).__name__ if gold is not None else None, "runs": models}
+    settings |= {
+        "monitored_reward": type(monitored_reward).__name__ if monitored_reward is not None else None,
+        "runs": models,
+    }
     write_results(Path(output), found, settings, asked)
     kept.forget()
 
@@ -167,7 +171,7 @@ def validate(models: dict[str, str], validation_fraction: float, temperature: fl
     if not 0 < validation_fraction <= 1:
         raise InputError(f"validation_fraction={validation_fraction}: must lie above 0 and be at most 1")
     if not temperature > 0:
-        raise InputError(f"temperature={temperature}: a divergence is an expectation over samples, give more than 0")
+        raise InputError(f"temperature={temperature}: a KL divergence is an expectation over samples, give more than 0")
     for name, value in sizes.items():
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: must be at least 1")
@@ -195,7 +199,7 @@ def shared_tokenizer(paths: dict[str, Path]) -> Tokenizer:
     return tokenizer
 
 
-# Prompts and answers
+# Prompts and responses
 
 
 def validation_prompts(
@@ -238,10 +242,10 @@ def generate_responses(
     slots: int,
     name: str,
 ) -> list[Response]:
-    """An answer to each prompt; equal prompts get different ones."""
+    """An response to each prompt; equal prompts get different ones."""
     results: list[Response] = []
-    # In pieces, so that something is seen to happen; a row's number keeps its answer the same.
-    for start in tqdm(range(0, len(prompts), 4 * slots), desc=f"{name} answers", unit=" batches"):
+    # In pieces, so that something is seen to happen; a row's number keeps its response the same.
+    for start in tqdm(range(0, len(prompts), 4 * slots), desc=f"{name} responses", unit=" batches"):
         piece = prompts[start : start + 4 * slots]
         ids, numbers = [prompt for prompt, _ in piece], range(start, start + len(piece))
         new = generate(
@@ -264,13 +268,13 @@ def generate_responses(
 def write_results(
     output: Path, found: SideBySide, settings: dict[str, Any], asked: list[Prompt], shown: int = 8
 ) -> None:
-    """The numbers, every answer, and the page; a table for the terminal."""
+    """The numbers, every response, and the page; a table for the terminal."""
     output.mkdir(parents=True, exist_ok=True)
     rows = {
         name: [response_row(found, name, number) for number in range(len(found.responses[name]))]
         for name in found.responses
     }
-    with (output / ANSWERS).open("w", encoding="utf-8") as file:
+    with (output / RESPONSES).open("w", encoding="utf-8") as file:
         for name, of_model in rows.items():
             file.writelines(json.dumps({"model": name, **row}, ensure_ascii=False) + "\n" for row in of_model)
     results: dict[str, Any] = {
@@ -278,7 +282,7 @@ def write_results(
         "models": {name: found.of_model(name) for name in found.responses},
         "win_rates": found.against_each_other(),
         "samples": [
-            {"prompt": prompt_text(row), "answers": {name: rows[name][number * found.samples] for name in rows}}
+            {"prompt": prompt_text(row), "responses": {name: rows[name][number * found.samples] for name in rows}}
             for number, (_, row) in enumerate(asked[:shown])
         ],
     }
@@ -290,7 +294,7 @@ def write_results(
 
 
 def response_row(found: SideBySide, name: str, number: int) -> dict[str, Any]:
-    """One answer and what is known of it."""
+    """One response and what is known of it."""
     one = found.responses[name][number]
     row: dict[str, Any] = {"prompt": number // found.samples, "text": one.text, "finish": one.finish}
     row |= {"tokens": len(one.tokens), "kl": float(found.kl[name][0][number])}

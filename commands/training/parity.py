@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 import yaml
 
-from common.cpu_threads import OURS
+from common.compute.cpu_threads import OURS
 from common.errors import InputError
 from common.run_folder import CHECKPOINTS, METRICS, checkpoint_name
 from models.weights.single_file import read_checkpoint

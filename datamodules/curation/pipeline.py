@@ -20,7 +20,7 @@ import pyarrow.parquet
 from tqdm import tqdm
 
 from common.artifacts import write_checksums
-from common.daft_engine import use_engine, workers
+from common.compute.daft_engine import use_engine, workers
 from common.errors import InputError
 from common.fingerprint import code_fingerprint, fingerprint
 from datamodules.curation.config import CurationConfig, TextSource, step_settings

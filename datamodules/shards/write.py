@@ -21,7 +21,7 @@ import pyarrow.parquet
 from daft import DataType, Series, col
 from tqdm import tqdm
 
-from common.daft_engine import use_engine
+from common.compute.daft_engine import use_engine
 from common.errors import InputError
 from common.files import write_atomically
 from datamodules.shards.format import ShardRecord, ShardWriter, write_manifest

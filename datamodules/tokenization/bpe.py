@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from common.compiled import compiled
-from common.hashing import GOLDEN_RATIO
+from common.compute.compiled import compiled
+from common.compute.hashing import GOLDEN_RATIO
 
 CHARACTERS = 0x110000
 NOTHING = -1

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from common.compiled import compiled
-from common.hashing import FNV_PRIME, FNV_START
+from common.compute.compiled import compiled
+from common.compute.hashing import FNV_PRIME, FNV_START
 
 MAX_WORDS, MAX_BYTES = 2**20, 2**26
 """The table is emptied beyond either: about 100 MB with the tokens."""

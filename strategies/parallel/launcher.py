@@ -16,7 +16,7 @@ import torch
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from common.cpu_threads import threads_each, watch_spin
+from common.compute.cpu_threads import threads_each, watch_spin
 
 POLL_SECONDS = 0.5
 """How often processes look whether the others live."""

@@ -64,7 +64,7 @@ def changed(before: SimpleNamespace, after: SimpleNamespace) -> set[str]:
         ("datamodules/mixing/mixture.py", "BLOCK = 4096", "BLOCK = 2048", set()),
         ("datamodules/resumable.py", 'DATA_STATE = "data"', 'DATA_STATE = "position"', set()),
         ("common/artifacts.py", "checksums.json", "sums.json", set()),
-        ("common/hashing.py", "np.uint64(33)", "np.uint64(32)", {"documents", "tokenizer", "shards"}),
+        ("common/compute/hashing.py", "np.uint64(33)", "np.uint64(32)", {"documents", "tokenizer", "shards"}),
     ],
 )
 def test_an_edit_changes_the_keys_of_what_it_decides(keys: Keys, file: str, old: str, new: str, expected: set) -> None:

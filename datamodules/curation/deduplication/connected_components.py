@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 
 NO_KEY = 0
 """Key of a document that has nothing to compare, such as no URL: it shares a bucket with none."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
+from common.compute.hashing import FNV_START, hash_step
 from common.errors import InputError
-from common.hashing import FNV_START, hash_step
 from datamodules.curation.deduplication.external_sort import RECORDS_IN_MEMORY, in_key_ranges, read_piece, write_piece
 from datamodules.curation.deduplication.repeated_text import (
     POSITION_BITS,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 from common.errors import InputError
 from datamodules.curation.deduplication.external_sort import RECORDS_IN_MEMORY, in_key_ranges, read_piece, write_piece
 from datamodules.curation.deduplication.repeated_text import (

@@ -14,8 +14,8 @@ from functools import lru_cache
 import numpy as np
 import regex
 
-from common.compiled import compiled
-from common.hashing import FNV_START, hash_step
+from common.compute.compiled import compiled
+from common.compute.hashing import FNV_START, hash_step
 
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 """A character of a script written without spaces between words: each counts as a word, or a text would be one."""

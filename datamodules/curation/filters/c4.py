@@ -16,7 +16,7 @@ import pyarrow
 from daft import DataType, Expression, Series, lit
 from daft.functions import lower, regexp, when
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 from common.errors import InputError
 from datamodules.curation.filters.base import Filter, Threshold, Transform
 from datamodules.curation.filters.measurements import active, longest, measurements

@@ -9,7 +9,7 @@ import numpy as np
 from daft import Expression, col, lit
 from daft.functions import left, lower, regexp, regexp_extract, when
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.measurements import active, measurements
 from datamodules.curation.words.characters import ALPHABETIC, ALPHANUMERIC, LINE_END, bits_at, character_table

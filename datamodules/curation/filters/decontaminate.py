@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow
 from daft import DataType, Expression, Series
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 from common.errors import InputError
 from common.path_lists import PathList, path_list
 from datamodules.curation.deduplication.word_hashes import in_batches, window_hashes, word_hashes

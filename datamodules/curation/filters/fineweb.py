@@ -3,8 +3,8 @@
 import numpy as np
 from daft import Expression
 
-from common.compiled import compiled
-from common.hashing import FNV_PRIME, FNV_START, nonzero_mix
+from common.compute.compiled import compiled
+from common.compute.hashing import FNV_PRIME, FNV_START, nonzero_mix
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.gopher import WordKind
 from datamodules.curation.filters.measurements import active, longest, measurements

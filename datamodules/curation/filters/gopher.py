@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from daft import Expression
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.measurements import active, longest, measurements
 from datamodules.curation.words.characters import LINE_END, SPACE, bits_at, decode

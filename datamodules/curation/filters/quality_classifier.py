@@ -16,9 +16,9 @@ from daft import DataType, Expression, Series
 from safetensors.numpy import load_file
 
 from common.artifacts import CHECKSUMS, verified
-from common.compiled import compiled
+from common.compute.compiled import compiled
+from common.compute.hashing import FNV_PRIME, FNV_START, murmur_mix
 from common.errors import InputError
-from common.hashing import FNV_PRIME, FNV_START, murmur_mix
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 

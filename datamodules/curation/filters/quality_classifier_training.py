@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 from datamodules.curation.filters.quality_classifier import hashed_features, sigmoid
 
 

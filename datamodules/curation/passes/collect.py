@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 from daft import DataType, col
 
-from common.daft_engine import spread
+from common.compute.daft_engine import spread
 from common.errors import InputError
 from common.files import write_atomically
 from common.fingerprint import fingerprint

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import coalesce, hash, left, length_bytes, regexp, when
 
-from common.daft_engine import spread
+from common.compute.daft_engine import spread
 from common.errors import InputError
 from common.files import write_atomically
 from datamodules.curation.deduplication.exact import text_key

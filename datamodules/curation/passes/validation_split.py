@@ -6,8 +6,8 @@ where memorizing looks like understanding.
 
 import numpy as np
 
-from common.compiled import compiled
-from common.hashing import pseudo_random
+from common.compute.compiled import compiled
+from common.compute.hashing import pseudo_random
 
 
 def choose_validation(

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import left, length, length_bytes, regexp_replace, when
 
-from common.daft_engine import spread
+from common.compute.daft_engine import spread
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_text import RepeatedText
 from datamodules.curation.passes.deduplicate import NEAR, REASONS, DedupResult

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from common.hashing import pseudo_random
+from common.compute.hashing import pseudo_random
 from datamodules.curation.passes.filter import EXCERPT_CHARACTERS
 
 EXAMPLES = 20

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 from datamodules.curation.words.characters import (
     ALPHANUMERIC,
     LOWER,

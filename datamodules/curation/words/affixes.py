@@ -5,7 +5,7 @@ Each looks at a bounded number of characters beside its own; a run of full stops
 
 import numpy as np
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 from datamodules.curation.words.characters import (
     AFFIX,
     ALPHABETIC,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 
 SPACE, ALPHABETIC, LOWER, UPPER, DIGIT, AFFIX = 1, 2, 4, 8, 16, 32
 """White space (`str.isspace`), letters (`str.isalpha`), not upper case, not lower case, 0-9, split off words."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from common.compiled import compiled
-from common.hashing import FNV_PRIME, FNV_START, GOLDEN_RATIO, nonzero_mix
+from common.compute.compiled import compiled
+from common.compute.hashing import FNV_PRIME, FNV_START, GOLDEN_RATIO, nonzero_mix
 
 
 @compiled

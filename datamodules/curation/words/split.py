@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.compiled import compiled
-from common.hashing import FNV_PRIME, FNV_START
+from common.compute.compiled import compiled
+from common.compute.hashing import FNV_PRIME, FNV_START
 from datamodules.curation.words.addresses import is_url
 from datamodules.curation.words.affixes import infix_size, prefix_size, suffix_size
 from datamodules.curation.words.characters import (

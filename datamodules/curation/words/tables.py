@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.compiled import compiled
-from common.hashing import FNV_PRIME, FNV_START
+from common.compute.compiled import compiled
+from common.compute.hashing import FNV_PRIME, FNV_START
 from datamodules.curation.words.characters import character_table
 from datamodules.curation.words.english import special_cases
 

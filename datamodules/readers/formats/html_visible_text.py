@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 
 MARKS = tuple(np.frombuffer(mark, dtype=np.uint8) for mark in (b"<script", b"<style", b"<!--", b"-->"))
 """What `visible_characters` looks for, as the compiled loops take it."""

@@ -52,40 +52,40 @@ def test_divergences_equal_a_sum_over_the_vocabulary(temperature: float, batch_t
     # An embedding of another scale, so that the two are far apart.
     decoder = build_decoder(CONFIG, seed=0).double()
     reference = build_decoder(replace(CONFIG, initial_std=0.3), seed=1).double()
-    answers = made_up(0, 9)
-    exact, sampled = kl_estimates(decoder, reference, answers, temperature, batch_tokens)
-    for number, answer in enumerate(answers):
+    responses = made_up(0, 9)
+    exact, sampled = kl_estimates(decoder, reference, responses, temperature, batch_tokens)
+    for number, answer in enumerate(responses):
         p, q = (naive_log_probabilities(model, answer, temperature) for model in (decoder, reference))
         assert float(exact[number]) == pytest.approx(float((p.exp() * (p - q)).sum()), abs=1e-5)
         said = torch.tensor(answer.tokens)[:, None]
         assert float(sampled[number]) == pytest.approx(float((p - q).gather(1, said).sum()), abs=1e-5)
     assert (exact > 0.01).all()
-    assert (kl_estimates(decoder, decoder, answers, temperature, batch_tokens)[0] == 0).all()
+    assert (kl_estimates(decoder, decoder, responses, temperature, batch_tokens)[0] == 0).all()
 
 
 def test_both_divergences_have_one_mean() -> None:
-    """Over answers drawn from the model itself, the log-ratio scatters around the exact sum."""
+    """Over responses drawn from the model itself, the log-ratio scatters around the exact sum."""
     decoder, reference = (build_decoder(replace(CONFIG, initial_std=std), seed=3) for std in (0.1, 0.2))
     from models.inference.generation import generate
     from models.inference.sampling import Sampling
 
     prompts = [[5, 7, number % 48] for number in range(600)]
     drawn = generate(decoder, prompts, max_new_tokens=4, sampling=Sampling(seed=1), slots=600)
-    answers = [Response(prompt, one.tokens, "", one.finish, {}) for prompt, one in zip(prompts, drawn, strict=True)]
-    exact, sampled = kl_estimates(decoder, reference, answers, 1.0, 4096)
+    responses = [Response(prompt, one.tokens, "", one.finish, {}) for prompt, one in zip(prompts, drawn, strict=True)]
+    exact, sampled = kl_estimates(decoder, reference, responses, 1.0, 4096)
     difference = sampled - exact
     assert exact.mean() > 0.1
-    assert abs(float(difference.mean())) < 4 * float(difference.std()) / math.sqrt(len(answers))
+    assert abs(float(difference.mean())) < 4 * float(difference.std()) / math.sqrt(len(responses))
     assert sampled.std() > 2 * exact.std()
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 40))
 def test_every_response_is_in_one_row_within_the_budget(seed: int, count: int, batch_tokens: int) -> None:
-    answers = made_up(seed, count)
+    responses = made_up(seed, count)
     seen: list[int] = []
-    for numbers in rows_of(answers, batch_tokens):
-        size = sum(len(answers[number].prompt) + len(answers[number].tokens) for number in numbers)
+    for numbers in rows_of(responses, batch_tokens):
+        size = sum(len(responses[number].prompt) + len(responses[number].tokens) for number in numbers)
         assert size <= batch_tokens or len(numbers) == 1
         seen += numbers
     assert seen == list(range(count))
@@ -156,10 +156,10 @@ def test_word_overlap_says_what_it_lacks() -> None:
 
 
 class Vowels(Reward):
-    """A gold that can be counted by hand."""
+    """A monitored reward that can be counted by hand."""
 
-    def __call__(self, answers: Any) -> torch.Tensor:
-        return torch.tensor([float(sum(letter in "aeiou" for letter in one.text)) for one in answers])
+    def __call__(self, responses: Any) -> torch.Tensor:
+        return torch.tensor([float(sum(letter in "aeiou" for letter in one.text)) for one in responses])
 
 
 @pytest.fixture(scope="module")
@@ -200,12 +200,21 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compared(models: dict[str, str], prompts: Path, output: Path, *further: str) -> dict[str, Any]:
-    main([
-        "compare", f"--models.base={models['base']}", f"--models.moved={models['moved']}",
-        f"--reward_model={models['reward']}", "--gold.class_path=tests.commands.compare.test_compare.Vowels",
-        f"--prompts=[{prompts}]", "--validation_fraction=1", "--chat_template=plain", "--max_new_tokens=8",
-        f"--output={output}", *further,
-    ])  # fmt: skip
+    main(
+        [
+            "compare",
+            f"--models.base={models['base']}",
+            f"--models.moved={models['moved']}",
+            f"--reward_model={models['reward']}",
+            "--monitored_reward.class_path=tests.commands.compare.test_compare.Vowels",
+            f"--prompts=[{prompts}]",
+            "--validation_fraction=1",
+            "--chat_template=plain",
+            "--max_new_tokens=8",
+            f"--output={output}",
+            *further,
+        ]
+    )
     found: dict[str, Any] = json.loads((output / "comparison.json").read_text())
     return found
 
@@ -217,15 +226,15 @@ def test_a_comparison_from_end_to_end(
     found = compared(models, prompts, tmp_path / "a", "--samples=2", "--max_prompt_tokens=100")
     assert found["settings"]["prompts"] == 12
     assert found["settings"]["left_out"] == {"no_prompt": 1, "longer_than_max_prompt_tokens": 1}
-    rows = [json.loads(line) for line in (tmp_path / "a/answers.jsonl").open(encoding="utf-8")]
+    rows = [json.loads(line) for line in (tmp_path / "a/responses.jsonl").open(encoding="utf-8")]
     assert len(rows) == 2 * 12 * 2
     by_model = {name: [row for row in rows if row["model"] == name] for name in ("base", "moved")}
     for name, numbers in found["models"].items():
         own = by_model[name]
-        assert numbers["gold"]["value"] == pytest.approx(sum(row["gold"] for row in own) / 24)
-        assert all(row["gold"] == sum(letter in "aeiou" for letter in row["text"]) for row in own)
+        assert numbers["monitored_reward"]["value"] == pytest.approx(sum(row["monitored_reward"] for row in own) / 24)
+        assert all(row["monitored_reward"] == sum(letter in "aeiou" for letter in row["text"]) for row in own)
         assert numbers["kl"]["value"] == pytest.approx(sum(row["kl"] for row in own) / 24)
-        for judge in ("reward", "gold"):
+        for judge in ("reward", "monitored_reward"):
             won = 0.0
             for prompt in range(12):
                 pairs = [
@@ -236,7 +245,7 @@ def test_a_comparison_from_end_to_end(
             assert found["win_rates"][judge][name]["base"] == pytest.approx(won / 12)
         pairs_of = [own[place : place + 2] for place in range(0, 24, 2)]
         best = [max(pair, key=lambda row: row["reward"]) for pair in pairs_of]
-        for judge in ("reward", "gold"):
+        for judge in ("reward", "monitored_reward"):
             expected = sum(row[judge] for row in best) / 12
             assert numbers[f"{judge}_of_best"]["value"] == pytest.approx(expected)
         assert numbers["kl_of_best"] == pytest.approx(math.log(2) - 1 / 2)
@@ -246,17 +255,17 @@ def test_a_comparison_from_end_to_end(
     assert "moved" in capsys.readouterr().out
     page = (tmp_path / "a/report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 3
-    assert "wins over base by gold" in page
-    assert "gold of the best of 2, at most 0.193 nats from the model" in page
+    assert "wins over base by the monitored reward" in page
+    assert "monitored reward of the best of 2, at most 0.193 nats from the model" in page
     assert "<script" not in page
     # The same whatever is computed together.
     again = compared(
         models, prompts, tmp_path / "b", "--samples=2", "--max_prompt_tokens=100", "--slots=5", "--batch_tokens=40"
     )
-    texts = [[row["text"] for row in map(json.loads, (tmp_path / place / "answers.jsonl").open())] for place in "ab"]
+    texts = [[row["text"] for row in map(json.loads, (tmp_path / place / "responses.jsonl").open())] for place in "ab"]
     assert texts[0] == texts[1]
     for name in ("base", "moved"):
-        for key in ("kl", "reward", "gold"):
+        for key in ("kl", "reward", "monitored_reward"):
             assert again["models"][name][key] == pytest.approx(found["models"][name][key], abs=1e-5)
 
 
@@ -287,7 +296,7 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
     asked.clear()
     assert compared(models, prompts, tmp_path / "again", "--samples=2") == whole
     assert asked == ["moved"]
-    assert (tmp_path / "again/answers.jsonl").read_bytes() == (tmp_path / "whole/answers.jsonl").read_bytes()
+    assert (tmp_path / "again/responses.jsonl").read_bytes() == (tmp_path / "whole/responses.jsonl").read_bytes()
     assert sorted(path.name for path in (tmp_path / "again").iterdir()) == sorted(
         path.name for path in (tmp_path / "whole").iterdir()
     )
@@ -343,7 +352,7 @@ def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str
         (["--prompts=[nowhere.jsonl]"], "path nowhere.jsonl does not exist"),
         (["--models.moved=OTHER"], "moved has another tokenizer than base"),
         (["--models.moved=WIDER"], "moved has 520 token ids, base 512"),
-        (["--gold=alignment.ExactMatch"], "answer"),
+        (["--monitored_reward=alignment.ExactMatch"], "answer"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -376,7 +385,7 @@ def test_a_comparison_is_yaml_too(models: dict[str, str], prompts: Path, tmp_pat
         "models": {"moved": models["moved"], "base": models["base"]},
         "reference": "base",
         "prompts": {"class_path": "datamodules.FileRows", "init_args": {"paths": [str(prompts)]}},
-        "gold": {"class_path": "alignment.RougeN", "init_args": {"answer_key": "response"}},
+        "monitored_reward": {"class_path": "alignment.RougeN", "init_args": {"answer_key": "response"}},
         "validation_fraction": 1,
         "limit": 3,
         "max_new_tokens": 4,

@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import xxhash
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("common", "datamodules")
 """Packages that have loops."""
 MARK = b"import compiled"

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.hashing import hash_step, murmur_mix, nonzero_mix, pseudo_random
+from common.compute.hashing import hash_step, murmur_mix, nonzero_mix, pseudo_random
 
 ALL_BITS = 2**64 - 1
 U64 = st.integers(0, ALL_BITS)

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from common.compiled import compiled
+from common.compute.compiled import compiled
 
 FNV_START, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 """Offset basis and prime of FNV-1a for 64 bits: `value = (value ^ byte) * FNV_PRIME`."""

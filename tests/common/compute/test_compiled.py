@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-INNER = "from common.compiled import compiled\n\n@compiled\ndef inner(x):\n    return x + {number}\n"
+INNER = "from common.compute.compiled import compiled\n\n@compiled\ndef inner(x):\n    return x + {number}\n"
 OUTER = """
 from common import inner as ground
-from common.compiled import compiled
+from common.compute.compiled import compiled
 from datamodules import inner as data
 
 add_ground, add_data = ground.inner, data.inner
@@ -27,7 +27,8 @@ def test_an_edit_of_a_called_function_compiles_its_callers_again(tmp_path: Path)
     for package in ("common", "datamodules"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
-    (tmp_path / "common/compiled.py").write_bytes((ROOT / "common/compiled.py").read_bytes())
+    (tmp_path / "common/compute").mkdir()
+    (tmp_path / "common/compute/compiled.py").write_bytes((ROOT / "common/compute/compiled.py").read_bytes())
     (tmp_path / "datamodules/outer.py").write_text(OUTER)
 
     def result(ground: int, data: int) -> str:

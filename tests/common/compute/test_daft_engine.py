@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.daft_engine import use_engine
+from common.compute.daft_engine import use_engine
 from common.errors import InputError
 from tests.conftest import ROOT
 from tests.datamodules.curation.test_resumed_curation import checksums, curate_into, write_texts

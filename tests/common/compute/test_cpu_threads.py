@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common import cpu_threads
-from common.cpu_threads import (
+from common.compute import cpu_threads
+from common.compute.cpu_threads import (
     CALM_PERIODS,
     OURS,
     SPINS,
@@ -21,7 +21,7 @@ from common.cpu_threads import (
     threads_each,
 )
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 FREE_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS", OURS)
 gnu_openmp_on_linux = pytest.mark.skipif(
     not Path("/proc/self/schedstat").exists() or available_cores() < 2, reason="needs Linux and two cores"
@@ -111,7 +111,7 @@ def test_a_quota_lowers_the_cores_and_leaves_at_least_one(monkeypatch: pytest.Mo
 
 
 def test_the_module_loads_no_pytorch() -> None:
-    assert run("import sys, common.cpu_threads; print('torch' in sys.modules)") == "False\n"
+    assert run("import sys, common.compute.cpu_threads; print('torch' in sys.modules)") == "False\n"
 
 
 def test_a_command_has_the_settings_before_pytorch_is_loaded() -> None:
@@ -124,7 +124,8 @@ class Look:
             os._exit(0)
 sys.stdout.reconfigure(line_buffering=True)
 sys.meta_path.insert(0, Look())
-import main
+from main import main
+main(["evaluate", "--input", "absent"])
 """
     assert run(script) == f"{SPINS} {available_cores()}\n"
     assert run(script, GOMP_SPINCOUNT="5", OMP_NUM_THREADS="1") == "5 1\n"
@@ -133,7 +134,7 @@ import main
 def test_a_process_that_a_command_starts_has_the_settings() -> None:
     script = f"""
 import json, multiprocessing, os, subprocess, sys
-from common.cpu_threads import thread_settings
+from common.compute.cpu_threads import thread_settings
 os.environ.update(thread_settings(os.environ))
 child = "import json, os; print(json.dumps([os.environ.get(name) for name in {FREE_VARIABLES}]))"
 subprocess.run([sys.executable, "-c", child], check=True)
@@ -183,7 +184,7 @@ def test_threads_sleep_while_they_wait_for_cores_and_spin_again_when_it_is_calm(
 SPINNING = """
 import os, time
 from pathlib import Path
-from common import cpu_threads
+from common.compute import cpu_threads
 os.environ["GOMP_SPINCOUNT"] = "300000"
 import torch
 openmp = cpu_threads.gnu_openmp()
@@ -227,7 +228,7 @@ def test_a_sleeping_team_ends_the_spin_of_all_threads_and_its_end_brings_it_back
 
 WATCHED = """
 import os
-from common import cpu_threads
+from common.compute import cpu_threads
 os.environ.update(cpu_threads.thread_settings(os.environ))
 import torch
 watch = cpu_threads.watch_spin(2)

@@ -20,16 +20,17 @@ from datamodules.conversations.rows import Row
 from datamodules.tokenization.base import Tokenizer
 
 Made = tuple[list[Response], tuple[Tensor, Tensor]]
-"""Answers of a model, and both estimates of their divergence, see `alignment.comparison.side_by_side.kl_estimates`."""
+"""Responses of a model, and both estimates of their KL divergence, see
+`alignment.comparison.side_by_side.kl_estimates`."""
 
 
-class ComparedAnswers:
-    """Answers by model in a folder.
+class ComparedResponses:
+    """Responses by model in a folder.
 
     Args:
         folder: made where it is not there.
-        prompts: one an answer: token ids and the row they come from.
-        tokenizer: decodes answers.
+        prompts: one an response: token ids and the row they come from.
+        tokenizer: decodes responses.
     """
 
     def __init__(self, folder: Path, prompts: Sequence[tuple[list[int], Row]], tokenizer: Tokenizer) -> None:
@@ -40,21 +41,21 @@ class ComparedAnswers:
         """What was made of this identity before, or is made now.
 
         Args:
-            identity: all that answers to these prompts are a function of, JSON-able.
-            make: answers and divergences.
+            identity: all that responses to these prompts are a function of, JSON-able.
+            make: responses and kl.
         """
         path = self.folder / f"{fingerprint(identity, self._prompts)}.json"
         if path.exists():
             return self._read(json.loads(path.read_text(encoding="utf-8")))
-        answers, divergences = make()
+        responses, kl = make()
         kept = {
-            "tokens": [list(one.tokens) for one in answers],
-            "finish": [one.finish for one in answers],
-            "divergences": [values.tolist() for values in divergences],
+            "tokens": [list(one.tokens) for one in responses],
+            "finish": [one.finish for one in responses],
+            "kl": [values.tolist() for values in kl],
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_if_changed(path, [json.dumps(kept).encode()])
-        return answers, divergences
+        return responses, kl
 
     def forget(self) -> None:
         """Remove the folder, once all is in the result."""
@@ -62,9 +63,9 @@ class ComparedAnswers:
 
     def _read(self, kept: dict[str, Any]) -> Made:
         each = zip(self.prompts, kept["tokens"], kept["finish"], strict=True)
-        answers = [
+        responses = [
             Response(prompt, tokens, self.tokenizer.decode(tokens), finish, row)
             for (prompt, row), tokens, finish in each
         ]
-        exact, sampled = (torch.tensor(values, dtype=torch.float64) for values in kept["divergences"])
-        return answers, (exact, sampled)
+        exact, sampled = (torch.tensor(values, dtype=torch.float64) for values in kept["kl"])
+        return responses, (exact, sampled)
