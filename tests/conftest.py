@@ -18,8 +18,15 @@ import torch
 import yaml
 
 from strategies.tensor_parallel import leave_process_group
+from tests.helpers.distributed import share_fork_server
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start what the workers share, in the process that starts them."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        share_fork_server()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,6 +4,7 @@ A layout's test costs what its steps cost; a new interpreter would cost seven se
 """
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import socket
@@ -17,6 +18,22 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.helpers.preload"])
+_SERVER: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+ADDRESS = "TESTS_FORK_SERVER"
+"""Variable with the address of the fork server that all workers of a test run share."""
+
+
+def share_fork_server() -> None:
+    """Start the fork server in the process that starts the workers: what it imports, it imports once for all."""
+    _SERVER.ensure_running()
+    os.environ[ADDRESS] = _SERVER._forkserver_address
+
+
+if ADDRESS in os.environ and "PYTEST_XDIST_WORKER" in os.environ:
+    _SERVER._forkserver_address = os.environ[ADDRESS]
+    # Forked processes end with the one that holds the other end of this pipe, a worker.
+    _SERVER._forkserver_alive_fd = os.pipe()[1]
+    _SERVER.ensure_running = lambda: None
 
 
 def _work(rank: int, world: int, port: int, sender: Connection, function: Callable[..., Any], arguments: Any) -> None:
