@@ -63,7 +63,7 @@ def configure(align: Align, tmp_path: Path, **model: Any) -> Path:
     path = align(settings | model, max_steps=4, val_check_interval=2, gradient_clip_val=None)
     configuration = yaml.safe_load(path.read_text())
     configuration["trainer"]["callbacks"] += [
-        {"class_path": "callbacks.RolloutSamples", "init_args": {"every_steps": 3, "answers": 2}},
+        {"class_path": "callbacks.RolloutSamples", "init_args": {"every_steps": 3, "responses": 2}},
         {"class_path": "callbacks.Throughput", "init_args": {"peak_flops_per_second": 1e11}},
         {"class_path": "callbacks.Report"},
     ]
