@@ -24,8 +24,20 @@ ADDRESS = "TESTS_FORK_SERVER"
 
 
 def share_fork_server() -> None:
-    """Start the fork server in the process that starts the workers: what it imports, it imports once for all."""
-    _SERVER.ensure_running()
+    """Start the fork server in the process that starts the workers: what it imports, it imports once for all.
+
+    What its children print would stand between the dots; what they raise comes back by their pipes.
+    """
+    streams = {stream: os.dup(stream) for stream in (1, 2)}
+    with open(os.devnull, "wb") as nowhere:
+        for stream in streams:
+            os.dup2(nowhere.fileno(), stream)
+        try:
+            _SERVER.ensure_running()
+        finally:
+            for stream, kept in streams.items():
+                os.dup2(kept, stream)
+                os.close(kept)
     os.environ[ADDRESS] = _SERVER._forkserver_address
 
 
