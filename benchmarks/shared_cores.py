@@ -5,7 +5,7 @@
 The quickstart's model on random tokens, its micro-batches, loss, clipping and optimizer, in a fresh process a setting:
 alone, beside one process that only counts, and beside a second one like itself. Settings take turns; medians. Before
 each measurement the script waits until other processes leave the cores alone, and what they disturb it measures again;
-where its patience ends first, the record says how many measurements were disturbed.
+where its patience ends first, the record has fewer measurements and no disturbed ones.
 
 Fair beside one busy thread is three quarters of two cores, beside an equal process one half; shares are of that part of
 what the default of GNU OpenMP reaches alone. Result: shared_cores.json.
@@ -159,96 +159,102 @@ def watched(function: Callable[[], Any], pids: list[int]) -> tuple[Any, float]:
     return result, max(0.0, core_seconds() - all_before - ours) / (time.perf_counter() - begin)
 
 
-class Measurements:
-    """Rates in quiet moments, while there is patience.
+def quiet_rate(function: Callable[[], float], pids: list[int], until: float) -> float:
+    """A rate, again and again until it is undisturbed.
 
     Args:
-        patience: seconds to wait for such moments, in all.
+        function: measures it.
+        pids: processes that belong to it.
+        until: `time.monotonic()` at which patience ends.
+
+    Raises:
+        TimeoutError: when others leave no quiet moment until then.
     """
-
-    def __init__(self, patience: float) -> None:
-        self.until = time.monotonic() + patience
-        self.disturbed = 0
-
-    def take(self, function: Callable[[], float], pids: list[int]) -> float:
-        """A rate, again and again until it is undisturbed."""
-        while True:
-            while watched(lambda: time.sleep(0.5), pids)[1] > QUIET and time.monotonic() < self.until:
-                pass
+    while time.monotonic() < until:
+        # Long enough for the watch to see that it is calm.
+        if watched(lambda: time.sleep(1.5), pids)[1] <= QUIET:
             rate, others = watched(function, pids)
-            if others <= QUIET or time.monotonic() >= self.until:
-                self.disturbed += others > QUIET
+            if others <= QUIET:
                 return rate
+    raise TimeoutError
 
 
-def measure(environment: dict[str, str], precision: str, seconds: float, taken: Measurements) -> dict[str, float]:
+def measure(environment: dict[str, str], precision: str, seconds: float, until: float) -> dict[str, float]:
     """Tokens a second in the three situations."""
-    pair = [Learner(environment, precision) for _ in range(2)]
-    for learner in pair:
-        assert learner.read() == "ready"
-    pids = [learner.process.pid for learner in pair]
+    with contextlib.ExitStack() as stack:
+        pair = [Learner(environment, precision) for _ in range(2)]
+        for learner in pair:
+            stack.callback(learner.end)
+        for learner in pair:
+            assert learner.read() == "ready"
+        pids = [learner.process.pid for learner in pair]
 
-    def rate(learners: list[Learner]) -> float:
-        for learner in learners:
-            learner.begin(seconds)
-        return statistics.mean(float(learner.read()) for learner in learners)
+        def rate(learners: list[Learner]) -> float:
+            for learner in learners:
+                learner.begin(seconds)
+            return statistics.mean(float(learner.read()) for learner in learners)
 
-    found = {"alone": taken.take(lambda: rate(pair[:1]), pids)}
-    with busy_process() as pid:
-        found["busy"] = taken.take(lambda: rate(pair[:1]), [*pids, pid])
-    found["equal"] = taken.take(lambda: rate(pair), pids)
-    for learner in pair:
-        learner.end()
-    return found
+        found = {"alone": quiet_rate(lambda: rate(pair[:1]), pids, until)}
+        with busy_process() as pid:
+            found["busy"] = quiet_rate(lambda: rate(pair[:1]), [*pids, pid], until)
+        return found | {"equal": quiet_rate(lambda: rate(pair), pids, until)}
+
+
+def table(rates: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
+    """Medians, beside what is fair."""
+    medians = {name: {place: statistics.median(v) for place, v in each.items()} for name, each in rates.items()}
+    base = medians.get(BASE, next(iter(medians.values())))["alone"]
+    return [
+        {
+            "setting": name,
+            "tokens_per_second": {place: round(rate) for place, rate in each.items()},
+            "share_of_fair": {place: round(rate / FAIR[place] / base, 3) for place, rate in each.items()},
+            "rates": {place: [round(rate) for rate in v] for place, v in rates[name].items()},
+        }
+        for name, each in medians.items()
+    ]
 
 
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--learn")
+    parser.add_argument("--learn", help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--patience", type=float, default=600)
+    parser.add_argument("--patience", type=float, default=3600, help="seconds after which nothing more is measured")
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--only", nargs="+", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--extend", action="store_true", help="add to the measurements of the record")
     given = parser.parse_args()
     if given.learn:
         learn(given.learn)
         return
-    taken = Measurements(given.patience)
-    rates: dict[str, dict[str, list[float]]] = {name: {place: [] for place in FAIR} for name in given.only}
-    for _ in range(given.repeats):
-        for name in given.only:
-            found = measure(SETTINGS[name], given.precision, given.seconds, taken)
-            print(name, {place: round(rate) for place, rate in found.items()}, flush=True)
-            for place, rate in found.items():
-                rates[name][place].append(rate)
-    medians = {name: {place: statistics.median(v) for place, v in each.items()} for name, each in rates.items()}
-    base = medians.get(BASE, medians[given.only[0]])["alone"]
-    rows: list[dict[str, Any]] = [
-        {
-            "setting": name,
-            "tokens_per_second": {place: round(rate) for place, rate in each.items()},
-            "range": {place: [round(min(v)), round(max(v))] for place, v in rates[name].items()},
-            "share_of_fair": {place: round(rate / FAIR[place] / base, 3) for place, rate in each.items()},
+    until = time.monotonic() + given.patience
+    rates: dict[str, dict[str, list[float]]] = {}
+    if given.extend:
+        rows = json.loads(RESULT.read_text(encoding="utf-8"))["rows"]
+        rates = {row["setting"]: row["rates"] for row in rows}
+    for name in [name for _ in range(given.repeats) for name in given.only]:
+        try:
+            found = measure(SETTINGS[name], given.precision, given.seconds, until)
+        except TimeoutError:
+            print("no quiet moment any more: the rest is not measured", file=sys.stderr)
+            break
+        print(name, {place: round(rate) for place, rate in found.items()}, flush=True)
+        for place, rate in found.items():
+            rates.setdefault(name, {}).setdefault(place, []).append(rate)
+        record = {
+            "rows": table(rates),
+            "precision": given.precision,
+            "seconds": given.seconds,
+            "cores": available_cores(),
+            "kernel": platform.release(),
         }
-        for name, each in medians.items()
-    ]
+        RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print("| setting | alone | beside a busy process | beside an equal one |\n|---|---|---|---|")
-    for row in rows:
+    for row in table(rates) if rates else []:
         cells = (f"{row['tokens_per_second'][place]:,} ({row['share_of_fair'][place]:.0%})" for place in FAIR)
         print(f"| {row['setting']} | {' | '.join(cells)} |")
-    measured = len(given.only) * len(FAIR) * given.repeats
-    record = {
-        "rows": rows,
-        "precision": given.precision,
-        "repeats": given.repeats,
-        "disturbed": f"{taken.disturbed} of {measured}",
-        "cores": available_cores(),
-        "kernel": platform.release(),
-    }
-    print(f"disturbed: {record['disturbed']}")
-    RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

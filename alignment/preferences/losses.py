@@ -1,4 +1,4 @@
-"""Preference losses (DPO, IPO, KTO, ORPO, SimPO, ...): pure functions of log-probabilities, one class each.
+"""Preference losses: DPO loss, IPO, KTO, ORPO, SimPO and others, pure functions of log-probabilities, a class each.
 
 Each is a callable with its published parameters and nothing else: where log-probabilities come from, what the
 reference is and how batches are laid out is the module's business. A new loss is a class of a few lines here, and a

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, PearsonCorrCoef
 
 from alignment.preferences.calibration import Calibration
+from common.run_folder import RELIABILITY
 
-RELIABILITY = "reliability.json"
 Batch = dict[str, Any]
 
 DESCRIBED = ("scores/chosen", "scores/rejected", "scores/margin", "accuracy")

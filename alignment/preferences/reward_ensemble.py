@@ -17,6 +17,7 @@ from alignment.preferences.losses import bradley_terry
 from alignment.preferences.pair_evaluation import Batch, PairEvaluation
 from alignment.preferences.reward_model import response_scores
 from common.errors import InputError
+from common.path_lists import PathList, path_list
 from models.decoder import Decoder, DecoderConfig
 from models.initialization import materialize
 
@@ -39,26 +40,32 @@ class RewardEnsemble(PairEvaluation):
 
     def __init__(
         self,
-        init_from: list[str],
+        init_from: PathList,
         combine: Literal["mean", "minimum", "pessimistic"] = "mean",
         penalty: float = 0.5,
         decoder: DecoderConfig | None = None,
     ) -> None:
         super().__init__()
+        self.names = path_list(init_from)
         if decoder is None or not decoder.scalar_output:
-            raise InputError(f"init_from: {init_from[0]} is no reward model, train it with alignment.RewardModel")
+            raise InputError(f"init_from: {self.names[0]} is no reward model, train it with alignment.RewardModel")
         if penalty < 0:
             raise InputError(f"penalty={penalty}: must not be negative")
-        self.names, self.config, self.combine, self.penalty = init_from, decoder, combine, penalty
-        self.stored: list[Any] = []
+        self.config, self.combine, self.penalty = decoder, combine, penalty
+        self.stored: Any = []
         self.members: nn.ModuleList | None = None
+
+    @property
+    def sources(self) -> list[Any]:
+        """Weights of each member."""
+        return self.stored if isinstance(self.stored, list) else [self.stored]
 
     def preflight(self, trainer: Any) -> None:
         """Refuse training, data without pairs, and members of other shapes than the first."""
         if trainer.state.fn == TrainerFn.FITTING:
             raise InputError("RewardEnsemble does not train: fit its members, each with a seed of its own")
-        for name, stored in zip(self.names, self.stored, strict=True):
-            if differing := [key for key, value in self.stored[0].config.items() if stored.config.get(key) != value]:
+        for name, stored in zip(self.names, self.sources, strict=True):
+            if differing := [key for key, value in self.sources[0].config.items() if stored.config.get(key) != value]:
                 raise InputError(f"init_from: {name} differs from {self.names[0]} in {', '.join(differing)}")
         require_pairs(self, trainer)
 

@@ -1,4 +1,4 @@
-"""Generalized, group-relative, leave-one-out and batch-normalized advantage estimation: pure functions of rewards.
+"""Advantage estimation: GAE, GRPO advantage (group-relative), leave-one-out and batch-normalized, of rewards alone.
 
 An estimator gets a reward per token, and the values of a critic where it needs one; whether a KL penalty was subtracted
 from those rewards, and what is done with the advantages, is not its business. Statistics over a batch are over all

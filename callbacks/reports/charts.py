@@ -38,16 +38,16 @@ def run_charts(curves: dict[str, Curve]) -> list[tuple[str, str]]:
         ("Validation bits per byte", bits, False),
         *((title, _stages(curves, name), True) for title, name in ALIGNMENT_CHARTS),
         (
-            "Log-probability of held-out answers, nats",
+            "Log-probability of validation responses, nats",
             _named(curves, {f"validation/log_probabilities/{side}": side for side in ("chosen", "rejected")}),
             False,
         ),
         (
-            "Held-out rewards",
+            "Validation rewards",
             _named(curves, {f"validation/{kind}/{side}": side for kind in ("rewards", "scores") for side in SIDES}),
             False,
         ),
-        ("KL to the reference, nats a token", _named(curves, {"validation/kl_per_token": "held out"}), False),
+        ("KL to the reference, nats per token", _named(curves, {"validation/kl_per_token": "validation"}), False),
         *rollout_charts(curves),
         ("Learning rate", _named(curves, {"train/learning_rate": "learning rate"}), False),
         ("Gradient norm before clipping", _named(curves, {"train/gradient_norm": "norm"}), True),
@@ -56,7 +56,7 @@ def run_charts(curves: dict[str, Curve]) -> list[tuple[str, str]]:
     ]
     drawn = [(title, draw(lines, smooth)) for title, lines, smooth in wanted if lines]
     if bought := frontier(curves):
-        title = "Held-out reward by divergence, nats an answer"
+        title = "Validation reward by KL divergence, nats per response"
         drawn.append((title, draw(bought, smooth=False, across="KL to the reference")))
     return drawn
 
@@ -69,11 +69,11 @@ def reliability_chart(reliability: dict[str, Any]) -> list[tuple[str, str]]:
     confidence, right, _ = (np.array(column) for column in zip(*bins, strict=True))
     diagonal = np.array([0.5, 1.0])
     lines = {"reward model": (confidence, right), "calibrated": (diagonal, diagonal)}
-    return [("Right order by confidence, held out", draw(lines, smooth=False, across="confidence"))]
+    return [("Right order by confidence, validation", draw(lines, smooth=False, across="confidence"))]
 
 
 def _stages(curves: dict[str, Curve], name: str) -> dict[str, Curve]:
-    return _named(curves, {f"train/{name}": "training", f"validation/{name}": "held out"})
+    return _named(curves, {f"train/{name}": "training", f"validation/{name}": "validation"})
 
 
 def _named(curves: dict[str, Curve], names: dict[str, str]) -> dict[str, Curve]:

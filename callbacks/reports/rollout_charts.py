@@ -10,7 +10,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 Chart = tuple[str, dict[str, Curve], bool]
 """Title, label to curve, and whether the running mean is drawn."""
 
-BOTH = {"train": "training", "validation": "held out"}
+BOTH = {"train": "training", "validation": "validation"}
 
 
 def rollout_charts(curves: dict[str, Curve]) -> list[Chart]:
@@ -26,10 +26,10 @@ def rollout_charts(curves: dict[str, Curve]) -> list[Chart]:
 
     wanted = [
         ("Reward", named(both("reward") | both("monitored_reward", "monitored, "))),
-        ("KL to the reference, nats an answer", named(both("kl"))),
-        ("Entropy, nats a token", named({"train/entropy": "entropy"})),
-        ("Length of answers, tokens", named(both("length"))),
-        ("Shares of answers", named(both("stopped", "stopped, ") | both("repetition", "n-grams repeated, "))),
+        ("KL to the reference, nats per response", named(both("kl"))),
+        ("Entropy, nats per token", named({"train/entropy": "entropy"})),
+        ("Length of responses, tokens", named(both("length"))),
+        ("Shares of responses", named(both("stopped", "stopped, ") | both("repetition", "n-grams repeated, "))),
         ("Clipped tokens, share", named({"train/clip_fraction": "clipped"})),
         ("Explained variance of the critic", named({"train/critic/explained_variance": "critic"})),
         ("Trainer's over sampler's probability", named({
@@ -42,8 +42,8 @@ def rollout_charts(curves: dict[str, Curve]) -> list[Chart]:
 
 
 def frontier(curves: dict[str, Curve]) -> dict[str, Curve]:
-    """Held-out reward, and monitored reward, by KL divergence in place of steps: what a nat bought; empty where one is
-    not known."""
+    """Validation reward, and monitored reward, by KL divergence in place of steps: what a nat bought; empty where one
+    is not known."""
     if "validation/kl" not in curves:
         return {}
     order = np.argsort(curves["validation/kl"][1], kind="stable")

@@ -84,18 +84,18 @@ def headlines(curves: dict[str, Curve], facts: dict[str, Any]) -> list[tuple[str
     for name, (_, values) in sorted(curves.items()):
         if name.startswith(BITS):
             found.append((f"{values[-1]:.3f}", f"bits per byte, {name.removeprefix(BITS)}"))
-    held_out: tuple[tuple[str, str, float, str], ...] = (
-        ("rewards/accuracy", "of held-out pairs rewarded in the right order", 100, " %"),
-        ("accuracy", "of held-out pairs scored in the right order", 100, " %"),
-        ("rewards/margin", "reward margin, held out", 1, ""),
-        ("reward", "reward, held out", 1, ""),
+    on_validation: tuple[tuple[str, str, float, str], ...] = (
+        ("rewards/accuracy", "of validation pairs rewarded in the right order", 100, " %"),
+        ("accuracy", "of validation pairs scored in the right order", 100, " %"),
+        ("rewards/margin", "reward margin, validation", 1, ""),
+        ("reward", "reward, validation", 1, ""),
         ("monitored_reward", "monitored reward, validation", 1, ""),
-        ("kl", "nats of KL an answer to the reference", 1, ""),
-        ("kl_per_token", "nats of KL a token to the reference", 1, ""),
+        ("kl", "nats of KL per response to the reference", 1, ""),
+        ("kl_per_token", "nats of KL per token to the reference", 1, ""),
         ("calibration_error", "expected calibration error", 1, ""),
         ("length_bias", "correlation of score and length", 1, ""),
     )
-    for name, label, scale, unit in held_out:
+    for name, label, scale, unit in on_validation:
         if f"validation/{name}" in curves:
             found.append((f"{curves[f'validation/{name}'][1][-1] * scale:.3g}{unit}", label))
     if "train/loss" in curves:

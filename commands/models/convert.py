@@ -41,7 +41,7 @@ def convert(
     from models.weights.hugging_face_names import to_hugging_face
     from models.weights.source import WeightSource
 
-    target, stored = Path(output), WeightSource(Path(input))
+    target, stored = Path(output), WeightSource(Path(input), "--input")
     if target.exists() and target.samefile(input):
         raise InputError(f"output={output}: it is the input, name another")
     config = stored.whole_config()

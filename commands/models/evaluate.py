@@ -52,7 +52,7 @@ def evaluate(
     from models.weights.load import load_decoder
     from models.weights.source import WeightSource
 
-    stored = WeightSource(Path(input))
+    stored = WeightSource(Path(input), "--input")
     tokenizer = load_tokenizer(find_tokenizer(stored.path))
     if stored.whole_config().scalar_output:
         raise InputError(f"input={input} is a reward model: `llm test` evaluates it, on pairs")

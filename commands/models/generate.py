@@ -44,7 +44,7 @@ def generate(
     from models.weights.load import load_decoder
     from models.weights.source import WeightSource
 
-    stored = WeightSource(Path(input))
+    stored = WeightSource(Path(input), "--input")
     if stored.config.get("scalar_output"):
         raise InputError(f"input={input}: this is a reward model, which scores text and writes none")
     tokenizer = load_tokenizer(find_tokenizer(stored.path))

@@ -155,7 +155,7 @@ def _saving(plan: Plan) -> str:
 
 def advice_lines(active: float, tokens: float, flops: float, laws: Sequence[ScalingLaw]) -> list[str]:
     """Losses that scaling laws predict for this model and for the optimum of its compute."""
-    lines = [f"scaling laws at {format_count(flops, 3)}FLOP (loss in nats a token of their text, not of yours)"]
+    lines = [f"scaling laws at {format_count(flops, 3)}FLOP (loss in nats per token of their text, not of yours)"]
     for law in laws:
         best_n, best_d = law.optimum(flops)
         lines.append(f"  {law.name}")
@@ -168,7 +168,7 @@ def advice_lines(active: float, tokens: float, flops: float, laws: Sequence[Scal
 def over_training_lines(law: ScalingLaw, flops: float) -> list[str]:
     """Smaller models that reach the compute-optimal loss, with their compute."""
     parameters, tokens = law.optimum(flops)
-    lines = [f"{law.name}", f"  loss {law.loss(parameters, tokens):.4f} nats a token, compute-optimal, reached by"]
+    lines = [f"{law.name}", f"  loss {law.loss(parameters, tokens):.4f} nats per token, compute-optimal, reached by"]
     lines.append(f"  {'parameters':>12}{'tokens':>12}{'tokens/param.':>15}{'compute':>10}{'inference':>11}")
     return lines + [
         f"  {format_count(row.parameters):>12}{format_count(row.tokens):>12}{row.tokens / row.parameters:>15.0f}"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from commands.recipe.dependencies import OBSERVER_KEYS, Dependencies, Flat, files_of, flatten, is_below, sources_of
 from common.errors import InputError
+from common.path_lists import PathList, path_list
 from common.run_folder import checkpoint_step, latest_checkpoint
 
 Value = str | int | float | bool | list | dict | None
@@ -34,7 +35,7 @@ class RecipeStage:
 
     name: str
     command: str = "fit"
-    config: list[str] = field(default_factory=list)
+    config: PathList = field(default_factory=list)
     overrides: dict[str, Value] = field(default_factory=dict)
     needs: list[str] = field(default_factory=list)
     launcher: str = ""
@@ -42,7 +43,7 @@ class RecipeStage:
     @property
     def arguments(self) -> list[str]:
         """Arguments of `python main.py`."""
-        files = [argument for file in self.config for argument in ("--config", file)]
+        files = [argument for file in path_list(self.config) for argument in ("--config", file)]
         return [self.command, *files, *(f"--{key}={as_argument(value)}" for key, value in self.overrides.items())]
 
 

@@ -15,8 +15,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 from callbacks.checkpoints import set_later_checkpoints_aside
 from callbacks.metrics_table import rewind_metrics
 from common.files import write_text_atomically
-from common.run_folder import WANDB_ID
-from datamodules.mixing.balance import MIXTURE, format_mixture
+from common.run_folder import MIXTURE, WANDB_ID
+from datamodules.mixing.balance import format_mixture
 from datamodules.pretraining import PretrainingData
 from datamodules.tokenization.files import TEMPLATE
 

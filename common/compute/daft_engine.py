@@ -16,6 +16,7 @@ from daft import DataFrame
 from daft.exceptions import DaftCoreException
 from daft.runners import get_or_create_runner
 
+from common.compute.cpu_threads import available_cores
 from common.errors import InputError
 
 PARTITIONS_PER_CORE = 4
@@ -59,11 +60,6 @@ def spread(table: pyarrow.Table) -> DataFrame:
     """
     if workers() > 1:
         return daft.from_arrow(table).into_partitions(workers())
-    parts = max(1, min(len(table) // MIN_ROWS, PARTITIONS_PER_CORE * cores()))
+    parts = max(1, min(len(table) // MIN_ROWS, PARTITIONS_PER_CORE * available_cores()))
     bounds = [len(table) * part // parts for part in range(parts + 1)]
     return daft.from_arrow([table.slice(a, b - a) for a, b in itertools.pairwise(bounds)])
-
-
-def cores() -> int:
-    """Number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

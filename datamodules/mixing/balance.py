@@ -14,7 +14,6 @@ import numpy as np
 from common.errors import InputError
 from datamodules.mixing.mixture import BLOCK, Mixture, slots_of
 
-MIXTURE = "mixture.json"
 """Name of the report of a run's mixture in its folder."""
 
 

@@ -17,7 +17,7 @@ from datamodules.readers.formats.wikitext import plain_text
 from datamodules.readers.formats.xml import feed, new_parser
 from datamodules.readers.paths import PathReader
 
-LICENCE = "CC-BY-SA-4.0"
+LICENSE = "CC-BY-SA-4.0"
 """Of all Wikimedia text since June 2023 (terms of use, section 7)."""
 
 _NAME = re.compile(r"\.xml(?:-p\d+p\d+)?(?:\.(?:bz2|gz|zst|xz))?$", re.I)
@@ -123,4 +123,4 @@ class WikipediaDump(PathReader):
         if not text:
             return Document(None, reason="no_text", url=url, date=date)
         document = unless_surrogates(f"{title}\n\n{text}")
-        return Document(document.text, document.reason, url=url, license=LICENCE, date=date)
+        return Document(document.text, document.reason, url=url, license=LICENSE, date=date)

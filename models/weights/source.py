@@ -37,13 +37,14 @@ class WeightSource:
 
     PREFIX = "decoder."
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, option: str = "init_from") -> None:
+        self.option = option
         if not path.exists():
-            raise InputError(f"init_from={path} does not exist: train that run first, or name another")
+            raise InputError(f"{option}={path} does not exist: train that run first, or name another")
         if (path / CHECKPOINTS).is_dir():
             latest = latest_checkpoint(path)
             if latest is None:
-                raise InputError(f"init_from={path}: the run holds no checkpoint yet")
+                raise InputError(f"{option}={path}: the run holds no checkpoint yet")
             path = latest
         self.path = path
         self._read: Callable[[str], torch.Tensor | None]
@@ -63,6 +64,11 @@ class WeightSource:
             self._read = self._read_sharded
         elif path.suffix == ".safetensors":
             self._open_safetensors()
+        elif path.suffix != ".ckpt":
+            raise InputError(
+                f"{option}={path} is no run, checkpoint (.ckpt), converted file (.safetensors) or Hugging Face folder: "
+                "name one"
+            )
         else:
             # Imported where it is used: it brings Lightning.
             from models.weights.single_file import AtomicCheckpointIO
@@ -78,7 +84,7 @@ class WeightSource:
             self._file = safe_open(self.path, "pt")
             self.config = json.loads((self._file.metadata() or {})["decoder_config"])
         except (SafetensorError, KeyError, ValueError) as error:
-            raise InputError(f"init_from={self.path} was not written by convert or is damaged ({error})") from error
+            raise InputError(f"{self.option}={self.path} was not written by convert or is damaged ({error})") from error
         self._names, self._read = set(self._file.keys()), self._file.get_tensor
 
     def _read_sharded(self, name: str) -> torch.Tensor:

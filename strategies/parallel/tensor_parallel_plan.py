@@ -1,4 +1,4 @@
-"""Tensor- and sequence-parallel plan of a decoder: how each parameter is cut over `tp`.
+"""Tensor- and sequence-parallel plan (TP plan) of a decoder: how each parameter is cut over `tp`.
 
 One plan, computed from `models.anatomy`, serves every model that follows the name contract: column-parallel products
 into a block, row-parallel products out of it, and the residual stream between blocks cut along the sequence

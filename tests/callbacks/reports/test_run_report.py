@@ -79,15 +79,20 @@ def test_a_reward_is_shown_beside_what_it_cost_and_what_it_stands_for(tmp_path: 
     table.finalize("success")
     curves = read_curves(tmp_path)
     titles = [title for title, lines, _ in rollout_charts(curves) if lines]
-    assert titles[:3] == ["Reward", "KL to the reference, nats an answer", "Entropy, nats a token"]
-    assert rollout_charts(curves)[0][1].keys() == {"training", "held out", "monitored, training", "monitored, held out"}
+    assert titles[:3] == ["Reward", "KL to the reference, nats per response", "Entropy, nats per token"]
+    assert rollout_charts(curves)[0][1].keys() == {
+        "training",
+        "validation",
+        "monitored, training",
+        "monitored, validation",
+    }
     curves["validation/kl"] = (np.arange(6), np.array([5.0, 1, 4, 2, 3, 0]))
     bought = frontier(curves)
     assert bought["monitored_reward"][0].tolist() == [0, 1, 2, 3, 4, 5]
     assert bought["monitored_reward"][1].tolist() == [10, 2, 6, 8, 4, 0]
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert page.count("<svg") == len(titles) + 1
-    assert "Held-out reward by divergence" in page
+    assert "Validation reward by KL divergence" in page
     assert rollout_charts({"train/loss": curves["train/kl"]}) == []
 
 

@@ -125,7 +125,7 @@ class Look:
 sys.stdout.reconfigure(line_buffering=True)
 sys.meta_path.insert(0, Look())
 from main import main
-main(["evaluate", "--input", "absent"])
+main(["validate", "--config", "configs/quickstart.yaml"])
 """
     assert run(script) == f"{SPINS} {available_cores()}\n"
     assert run(script, GOMP_SPINCOUNT="5", OMP_NUM_THREADS="1") == "5 1\n"
