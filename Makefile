@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-# Packages are compiled where they are imported: with this set, every command would compile thousands of files anew.
+# Packages are compiled where they are imported: with this set, every command would compile thousands of files again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart recipe test test-fast lint docs clean

@@ -16,7 +16,7 @@ from pathlib import Path
 
 SPINS = "10000"
 """Rounds before a thread sleeps, about a quarter of a millisecond: longer than most pauses between two regions of a
-training step. Without it 300,000, which block whoever shares the core for ten milliseconds."""
+training step. Without it 300,000, which block another process on the core for ten milliseconds."""
 
 CONTENDED, FREE = 0.05, 0.02
 """Seconds that threads wait for a core, in a second: above the first sleep at once, below the second spin again."""

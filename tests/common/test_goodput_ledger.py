@@ -23,7 +23,7 @@ def test_whatever_happens_to_a_run_its_seconds_are_all_there(events: list[tuple[
             ended = {"complete": True} if kind == "complete" else {}
             totals.add({"time": now, "step": step, "flops": 1.0, "seconds": {COMPUTE: seconds}} | ended)
         elif kind == "kill":
-            wall += seconds if totals.last is not None else 0.0  # nobody waited for one that was complete
+            wall += seconds if totals.last is not None else 0.0  # a complete one lost no time
             now, step = now + seconds, min(step, number)
             totals.add({"start": now, "step": step, "peak": None})
         else:

@@ -65,7 +65,7 @@ def test_a_damaged_file_of_a_stage_is_refused(
     damage(path)
     stage = folder / path.relative_to(folder).parts[0]
     if path.suffix == ".parquet":
-        # Only stages that are made anew read the documents.
+        # Only stages that are made again read the documents.
         shutil.rmtree(next(folder.glob("shards-*")))
     with pytest.raises(InputError, match="prepare") as raised:
         use_everything(folder)

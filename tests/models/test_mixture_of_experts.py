@@ -63,7 +63,7 @@ def test_auxiliary_losses_equal_closed_forms_and_are_means_of_rows() -> None:
     with torch.no_grad():
         layer.router.weight.zero_()
     layer(torch.randn(2, 8, 16, dtype=torch.float64))
-    # All probabilities equal: whoever is chosen, the sum is 4 x (1/4) x 1.
+    # All probabilities equal: whichever is chosen, the sum is 4 x (1/4) x 1.
     assert layer.auxiliary_loss is not None
     assert layer.auxiliary_loss.item() == pytest.approx(1.0)
     layer = mixture(num_experts=4, experts_per_token=1, balance_weight=1.0, z_weight=0.0)

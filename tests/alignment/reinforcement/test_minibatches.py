@@ -24,8 +24,8 @@ def test_pieces_hold_everything_once_within_the_budget(seed: int, group: int, bu
 @settings(max_examples=30, deadline=None)
 @given(minibatches=st.integers(1, 6), blocks=st.integers(1, 5), seed=st.integers(0, 99))
 def test_minibatches_are_equally_large_and_new_each_epoch(minibatches: int, blocks: int, seed: int) -> None:
-    dealt = [minibatch_of(position, minibatches, seed, 0) for position in range(minibatches * blocks)]
-    assert [dealt.count(number) for number in range(minibatches)] == [blocks] * minibatches
+    drawn = [minibatch_of(position, minibatches, seed, 0) for position in range(minibatches * blocks)]
+    assert [drawn.count(number) for number in range(minibatches)] == [blocks] * minibatches
     many = range(6 * 40)
     first, second = ([minibatch_of(position, 6, seed, epoch) for position in many] for epoch in (0, 1))
     assert first != second

@@ -45,7 +45,7 @@ def test_a_reference_in_fewer_bits_is_nearly_the_same(tmp_path: Path) -> None:
 
 
 def test_a_reference_on_the_cpu_says_the_same_and_is_left_where_it_is(tmp_path: Path) -> None:
-    """Nobody moves, shards or saves it; another one is refused where a run goes on."""
+    """It is neither moved, sharded nor saved; another one is refused where a run goes on."""
     options = {"max_steps": 2, "val_check_interval": 2}
     beside = train(str(tmp_path), options=options)
     module, saved = ppo(reference_on_cpu=True), str(tmp_path / "half.ckpt")

@@ -74,10 +74,10 @@ def test_fit_accepts_every_overlay(world: int, each: int, warmup: tuple[int, int
         assert trainer["devices"] * trainer["num_nodes"] == strategy.sizes.world == world
         assert trainer["devices"] <= H100.gpus_per_node
         assert trainer["devices"] % strategy.sizes.tp == 0
-        dealt = trainer["accumulate_grad_batches"] * strategy.sizes.data_parallel
+        batches = trainer["accumulate_grad_batches"] * strategy.sizes.data_parallel
         for step in (0, 1, 6, 8, 39, 99, 150):
             before = asked.size(step, full) if asked else full
-            assert samples.batch_size_of(step) * dealt == before * each * world
+            assert samples.batch_size_of(step) * batches == before * each * world
         assert candidate.tokens == setup.tokens
 
 

@@ -67,9 +67,9 @@ def test_a_failing_stage_is_named_with_its_command_status_and_log(
     assert line.endswith(f"--fail=2` ended with status 1 (error: no space left), see {log}")
     assert logged(tmp_path, "sft") == ["step 1"]
     assert not (tmp_path / "reward").exists()
-    mended = chain(tmp_path, sft={"fail": 2})
-    assert plan(tmp_path, mended)["sft"] == ("continue", "begun and not complete")
-    assert plan(tmp_path, mended)["dpo"] == ("run", "never run")
+    repaired = chain(tmp_path, sft={"fail": 2})
+    assert plan(tmp_path, repaired)["sft"] == ("continue", "begun and not complete")
+    assert plan(tmp_path, repaired)["dpo"] == ("run", "never run")
 
 
 def test_a_stage_that_ends_well_too_early_is_not_complete(

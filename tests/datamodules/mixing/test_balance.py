@@ -124,7 +124,7 @@ def test_what_contradicts_the_run_is_refused() -> None:
 def test_windows_of_a_source_are_consecutive_over_any_changes(
     changes: list[tuple[int, list[int]]], sizes: list[int]
 ) -> None:
-    """Every source goes through whole epochs, each a permutation, as if nobody had changed anything."""
+    """Every source goes through whole epochs, each a permutation, as if nothing had changed."""
     of_size = dict(zip(NAMES, sizes, strict=True))
     plain = Mixture(of_size, dict.fromkeys(NAMES, 1.0), seed=5)
     mixture = Mixture(of_size, dict.fromkeys(NAMES, 1.0), seed=5)

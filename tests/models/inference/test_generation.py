@@ -1,4 +1,4 @@
-"""Generation with slots equals the model run anew for every token; filters equal those of transformers."""
+"""Generation with slots equals the model run again for every token; filters equal those of transformers."""
 
 from typing import Any
 

@@ -93,8 +93,8 @@ def test_a_search_finds_only_what_deals_every_size_out() -> None:
     found = search(setup, H100, 4)
     for candidate in found.best:
         chosen = candidate.setup
-        dealt = chosen.accumulate * chosen.sizes.data_parallel
-        assert [size * dealt for size in chosen.batch_sizes] == [size * 4 for size in setup.batch_sizes]
+        batches = chosen.accumulate * chosen.sizes.data_parallel
+        assert [size * batches for size in chosen.batch_sizes] == [size * 4 for size in setup.batch_sizes]
         assert all(size % chosen.microbatches_per_batch == 0 for size in chosen.batch_sizes)
     with pytest.raises(InputError, match="all windows of batch_size_warmup"):
         search(replace(setup, sizes=MeshSizes(dp_shard=1), config=replace(CONFIG, layers=1, heads=1,

@@ -249,7 +249,7 @@ def test_throughput_of_an_8b_model_lies_among_those_reported() -> None:
 
 
 # torchtitan's H100 have 96 GB of slower memory and draw 500 W of 700: "this MFU number is lower than actual MFU because
-# we use the peak number of SXM directly" (benchmarks/llama3_h100_202412_torchtitan.md), by how much nobody knows.
+# we use the peak number of SXM directly" (benchmarks/llama3_h100_202412_torchtitan.md), by how much is not said.
 GRAND_TETON = replace(H100, memory=96 * 2**30, memory_bandwidth=2.4e12)
 
 

@@ -7,7 +7,7 @@ from daft import col
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import near_duplicates as benchmark
+from benchmarks.data import near_duplicates as benchmark
 from datamodules.curation.deduplication.connected_components import (
     NO_KEY,
     best_of_components,
