@@ -90,7 +90,7 @@ class Constitution:
         return next(principle for principle in self.principles if principle.name == name)
 
     def draw(self, seed: int, sample: int, purpose: str, count: int = 1) -> list[Principle]:
-        """Different principles for a sample, by a hash of (seed, sample, purpose): the same for every caller at any time."""
+        """Different principles for a sample, by a hash of (seed, sample, purpose): the same in each call."""
 
         def place(principle: Principle) -> int:
             return xxhash.xxh3_64_intdigest(f"{sample}/{purpose}/{principle.name}".encode(), seed=seed)

@@ -217,7 +217,7 @@ print(*found)
 
 @gnu_openmp_on_linux
 def test_a_sleeping_team_ends_the_spin_of_all_threads_and_its_end_brings_it_back() -> None:
-    """In seconds that the other threads compute for each product with a long pause behind it, whatever else computes."""
+    """In seconds that the other threads compute for each product with a long pause behind it."""
     found = run(SPINNING)
     if found == "another\n":
         pytest.skip("PyTorch has another OpenMP")
