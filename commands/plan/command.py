@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
+from commands.argument_parser import CommandArguments
 from commands.plan.overlay import overlay_of, same_step
 from commands.plan.setup import checkpoint_steps, saves_asynchronously, setup_of
 from commands.plan.tables import format_bytes, over_training_lines, plan_table, search_table
@@ -30,20 +31,11 @@ LAWS = (HOFFMANN, BESIROGLU)
 Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
 
 
-class Arguments(argparse.ArgumentParser):
-    """Argument parser whose mistakes are reported like those of other commands."""
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the arguments in one line."""
-        raise InputError(f"plan: {message}")
-
-
-def parser() -> Arguments:
+def parser() -> CommandArguments:
     """Parser of the arguments that are not those of `fit`."""
-    made = Arguments(
-        "main.py plan", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="everything else (--config FILE, --config OVERLAY, --key value) is read as fit reads it",
-    )  # fmt: skip
+    made = CommandArguments(
+        "plan", "everything else (--config FILE, --config OVERLAY, --key value) is read as fit reads it"
+    )
     made.add_argument(
         "--hardware",
         help="name in configs/hardware or a file; by default cpu or h100, by accelerator, or what RUN ran on",

@@ -5,7 +5,6 @@ shrinks what it cannot (widths, layers, vocabulary), so that it runs in a minute
 ordinary `fit` commands; losses and gradient norms are compared by step, then parameters, checkpoint by checkpoint.
 """
 
-import argparse
 import csv
 import math
 import os
@@ -14,11 +13,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 import yaml
 
+from commands.argument_parser import CommandArguments
 from common.compute.cpu_threads import OURS
 from common.errors import InputError
 from common.run_folder import CHECKPOINTS, METRICS, checkpoint_name
@@ -32,14 +32,6 @@ PROGRAM = [sys.executable, str(Path(__file__).parents[2] / "main.py")]
 Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
 
 
-class Arguments(argparse.ArgumentParser):
-    """Parser that reports a mistake as the rest of the command line does."""
-
-    def error(self, message: str) -> NoReturn:
-        """One line."""
-        raise InputError(f"parity: {message}")
-
-
 def parity(arguments: list[str], resolve: Resolve) -> None:
     """Compare a layout with one process on a scaled-down twin; exit status 1 where they differ.
 
@@ -47,14 +39,7 @@ def parity(arguments: list[str], resolve: Resolve) -> None:
         arguments: those after the command's name.
         resolve: makes the whole configuration of `fit` from its arguments.
     """
-    parser = Arguments(
-        "llm parity",
-        description="Check a parallel layout against one process: a scaled-down twin of the configuration runs both "
-        "ways on this machine's CPU. Example: llm parity --config configs/quickstart.yaml --config "
-        "configs/layouts/tp2.yaml",
-        epilog="everything else (--config FILE, --key value) is read as fit reads it",
-        allow_abbrev=False,
-    )
+    parser = CommandArguments("parity", "everything else (--config FILE, --key value) is read as fit reads it")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps (default: 10)")
     parser.add_argument(
         "--tolerance",

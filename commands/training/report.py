@@ -1,19 +1,11 @@
 """`report`: writes the HTML page of a run again, from the files in its folder."""
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from commands.argument_parser import CommandArguments
 from common.errors import InputError
-
-
-class Arguments(argparse.ArgumentParser):
-    """Parser that reports a mistake as the rest of the command line does."""
-
-    def error(self, message: str) -> NoReturn:
-        """One line."""
-        raise InputError(f"report: {message}")
 
 
 def report(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str, Any], list[Path]]]) -> None:
@@ -23,12 +15,7 @@ def report(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str, 
         arguments: those after the command's name.
         resolve: makes the whole configuration of `fit` from its arguments.
     """
-    parser = Arguments(
-        "llm report",
-        description="Write the HTML report of a run again, from what it logged. Example: llm report runs/quickstart",
-        epilog="in place of RUN: --config FILE, and what else fit reads",
-        allow_abbrev=False,
-    )
+    parser = CommandArguments("report", "in place of RUN: --config FILE, and what else fit reads")
     parser.add_argument("run", metavar="RUN", nargs="?", help="folder of the run")
     first, *_ = arguments or [""]
     if first.startswith("-") and first not in ("-h", "--help"):
