@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,15 +101,3 @@ def test_a_prefix_of_a_name_is_a_package_and_not_a_beginning(tmp_path: Path, mon
     (tmp_path / "first.py").write_text("import second\nimport second_more\n")
     found = fingerprint.import_closure([tmp_path / "first.py"], ("second",))
     assert {path.name for path in found} == {"first.py", "second_more.py"}
-
-
-def test_all_fingerprints_of_a_preparation_cost_less_than_half_a_second(keys: Keys) -> None:
-    """Of CPU time, with an empty cache: every start of a run computes them."""
-    keys()
-    fingerprint._distributions.cache_clear()
-    fingerprint._source.cache_clear()
-    fingerprint.imported_files.cache_clear()
-    start = time.process_time()
-    fingerprint.code_fingerprint("datamodules.curation.pipeline", "datamodules.readers.files")
-    fingerprint.code_fingerprint("datamodules.shards.write")
-    assert time.process_time() - start < 0.5
