@@ -7,6 +7,7 @@ import pytest
 from benchmarks import gpu, isoflop
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("run", ["ours-float8", "transformers", "generate-ours", "generate-transformers"])
 def test_gpu_figures_at_toy_size(run: str) -> None:
     record = gpu.child(run, "toy")
@@ -15,6 +16,7 @@ def test_gpu_figures_at_toy_size(run: str) -> None:
         assert record["of_measured_peak"] > 0
 
 
+@pytest.mark.end_to_end
 def test_a_run_that_fails_is_recorded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["gpu", "--toy", "--runs", "generate-ours-graphs"])
     gpu.main()

@@ -35,6 +35,7 @@ def modules() -> list[Path]:
     return [ROOT / "main.py", *(path for path in found if path.read_text(encoding="utf-8").strip())]
 
 
+@pytest.mark.end_to_end
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

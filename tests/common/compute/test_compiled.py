@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 INNER = "from common.compute.compiled import compiled\n\n@compiled\ndef inner(x):\n    return x + {number}\n"
@@ -23,6 +25,7 @@ print(outer(1), sum(outer.stats.cache_hits.values()))
 """
 
 
+@pytest.mark.end_to_end
 def test_an_edit_of_a_called_function_compiles_its_callers_again(tmp_path: Path) -> None:
     for package in ("common", "datamodules"):
         (tmp_path / package).mkdir()

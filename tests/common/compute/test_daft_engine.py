@@ -20,6 +20,7 @@ curate_into(Path(sys.argv[1]), Path(sys.argv[2]), engine="ray")
 """
 
 
+@pytest.mark.distributed
 def test_ray_keeps_the_same_documents_in_the_same_order(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts")
     native = curate_into(tmp_path / "native", tmp_path / "texts")
@@ -33,6 +34,7 @@ def test_ray_keeps_the_same_documents_in_the_same_order(tmp_path: Path) -> None:
     assert checksums(ray) == checksums(native)
 
 
+@pytest.mark.distributed
 def test_another_engine_in_the_same_process_is_refused() -> None:
     use_engine("native")
     with pytest.raises(InputError, match="engine=ray: this process already runs Daft on native"):

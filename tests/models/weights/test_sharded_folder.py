@@ -113,6 +113,7 @@ def test_code_is_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "harmed").exists()
 
 
+@pytest.mark.distributed
 def test_a_kill_while_saving_leaves_only_whole_folders(tmp_path: Path) -> None:
     script = (
         "import sys, torch; from pathlib import Path; from models.weights.sharded_folder import CheckpointSaver\n"

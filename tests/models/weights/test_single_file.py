@@ -56,6 +56,7 @@ def test_damage_is_refused(tmp_path: Path, damage: str) -> None:
         AtomicCheckpointIO().load_checkpoint(path)
 
 
+@pytest.mark.distributed
 def test_a_kill_while_saving_leaves_only_whole_files(tmp_path: Path) -> None:
     script = (
         "import sys, torch; from models.weights.single_file import AtomicCheckpointIO\n"
