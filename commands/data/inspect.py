@@ -1,4 +1,4 @@
-"""`inspect`: explains what cleaning did with documents, from the files it wrote."""
+"""`inspect`: explains what curation did with documents, from the files it wrote."""
 
 from common.errors import InputError
 from datamodules.pretraining import PretrainingData
