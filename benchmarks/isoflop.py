@@ -27,7 +27,7 @@ from commands.plan.scaling_law import scaling_law
 from common.errors import InputError
 from models.config import DecoderConfig
 from models.flops import matmul_parameters
-from strategies.planner.scaling_laws import require_enough
+from strategies.planner.scaling_law_fit import require_enough
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY, LENGTH, WINDOWS = 2048, 512, 2

@@ -4,13 +4,17 @@ Nothing heavy is imported before the command is known, so that help answers at o
 uses.
 """
 
+import difflib
+import itertools
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
-from commands.mistakes import did_you_mean, fail, input_error_behind
+from commands.mistakes import MIN_LIKENESS, did_you_mean, fail, input_error_behind
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
 from common.compute.cpu_threads import thread_settings, watch_spin
+from common.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     if command is None:
         no_such_command(given[0])
     try:
+        require_config_files(given[1:])
         run(command, given[1:], whole_process=arguments is None)
     except (FileExistsError, NotADirectoryError, UnicodeError) as error:
         fail(str(error))
@@ -37,6 +42,25 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(mistake))
 
 
+def require_config_files(arguments: list[str]) -> None:
+    """Refuse a `--config` that is no file, before what reads it is imported.
+
+    Raises:
+        InputError: with the closest files of the same folder, or of `configs`.
+    """
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        option, equals, value = argument.partition("=")
+        if option in ("--config", "-c"):
+            path = Path(value if equals else following)
+            if not path.is_file():
+                folder = path.parent if path.parent.is_dir() and path.parent != Path() else Path("configs")
+                files = {str(file.with_suffix("")): str(file) for file in folder.rglob("*.yaml")}
+                stem = str(path.with_suffix(""))
+                close = [files[one] for one in difflib.get_close_matches(stem, files, cutoff=MIN_LIKENESS)]
+                hint = f"did you mean {', '.join(close)}?" if close else "give a YAML file"
+                raise InputError(f"--config {path} is no file: {hint}")
+
+
 def run(command: Command, arguments: list[str], whole_process: bool) -> None:
     """Run a command.
 
@@ -45,6 +69,8 @@ def run(command: Command, arguments: list[str], whole_process: bool) -> None:
         arguments: those after its name.
         whole_process: whether all that this process does is part of the run, see `callbacks.goodput.begin_run`.
     """
+    if not arguments and command.kind in ("trainer", "data"):
+        raise InputError(f"{command.name}: give a configuration, as: llm {command.name} {command.example}")
     if command.kind == "arguments":
         from commands.resolve import resolve_config
 
@@ -97,7 +123,6 @@ def version() -> str:
     """The project's version, from `pyproject.toml` where it runs from its folder."""
     import tomllib
     from importlib import metadata
-    from pathlib import Path
 
     file = Path(__file__).parents[1] / "pyproject.toml"
     if file.is_file():

@@ -21,6 +21,19 @@ KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
 OPTION = re.compile(r"Option '(?P<name>[^']+)' is not accepted")
 GROUP = re.compile(r"(?P<kind>Group|Subcommand) '(?P<group>[^']+)' does not accept option '(?P<name>[^']+)'")
 UNRECOGNIZED = re.compile(r"unrecognized arguments: --(?P<name>[^\s=]+)")
+REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
+WRONG_TYPE = re.compile(r"Expected an? (?P<types><class '\w+'>)\.? Got value: (?P<value>.*)", re.DOTALL)
+WRONG_TYPES = re.compile(r"Union subtypes\s+Subtypes: \[(?P<types>[^\]]*)\].*Given value: (?P<value>.*)", re.DOTALL)
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "dict": "a mapping",
+    "NoneType": "null",
+}
+"""Types of YAML's values in words."""
 MAX_LISTED = 40
 """Names listed where none is close."""
 
@@ -49,7 +62,16 @@ def explain(message: str, parser: Any) -> str:
     if found := OPTION.search(message):
         return key_message(found["name"], option_names(parser))
     if found := UNRECOGNIZED.search(message):
-        return f"no option is called --{found['name']}{alternatives(found['name'].rstrip('+'), option_names(parser))}"
+        options = [f"--{name}" for name in option_names(parser)]
+        return f"no option is called --{found['name']}{alternatives('--' + found['name'].rstrip('+'), options)}"
+    if found := REQUIRED.search(message):
+        return f"{', '.join(f'--{name.strip()}' for name in found['names'].split(','))}: required, give a value"
+    if found := WRONG_TYPE.search(message) or WRONG_TYPES.search(message):
+        types = re.findall(r"<class '(\w+)'>|(\w+)", found["types"].replace("typing.", ""))
+        known = [TYPES[one or other] for one, other in types if (one or other) in TYPES]
+        if known and len(known) == len(types) and key:
+            known = [word for word in known if word != TYPES["int"] or TYPES["float"] not in known]
+            return f"{key['key']}={found['value'].strip()}: must be {' or '.join(known)}"
     return message
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import InputError
+from common.run_folder import require_stored_model
 
 
 def convert(
@@ -30,6 +31,7 @@ def convert(
     """
     if (positions is not None and positions < 1) or not shard_gigabytes > 0:
         raise InputError(f"positions={positions}, shard_gigabytes={shard_gigabytes}: must be above 0")
+    require_stored_model(Path(input), "--input")
 
     import torch
 

@@ -4,6 +4,7 @@ It needs no configuration: a model brings its shape and its tokenizer.
 """
 
 import functools
+import glob
 import itertools
 import json
 import math
@@ -16,6 +17,7 @@ import yaml
 
 from common.errors import InputError
 from common.path_lists import PathList, path_list
+from common.run_folder import require_stored_model
 
 if TYPE_CHECKING:
     from datamodules.conversations.rows import Row
@@ -47,6 +49,11 @@ def evaluate(
         raise InputError("evaluate: name files with --questions or --text")
     if window < 2 or batch_tokens < 1 or (limit is not None and limit < 1):
         raise InputError(f"window={window}, batch_tokens={batch_tokens}, limit={limit}: need at least 2, 1 and 1")
+    require_stored_model(Path(input), "--input")
+    for option, paths in (("--questions", questions), ("--text", text)):
+        for path in path_list(paths):
+            if "://" not in path and not glob.glob(path):
+                raise InputError(f"{option} {path} does not exist: name a file or folder")
 
     from datamodules.tokenization.files import find_tokenizer, load_tokenizer
     from models.weights.load import load_decoder

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from common.errors import InputError
+from common.run_folder import require_stored_model
 
 
 def generate(
@@ -37,6 +38,7 @@ def generate(
         raise InputError(f"samples={samples}: must be at least 1")
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
         raise InputError("prompt holds bytes that are no UTF-8: correct it")
+    require_stored_model(Path(input), "--input")
 
     from datamodules.tokenization.files import find_tokenizer, load_tokenizer
     from models.inference.generation import generate as generate_responses

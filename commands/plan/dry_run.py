@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from commands.plan.command import FOLDER
+from commands.plan.hardware_choice import FOLDER
 from commands.plan.setup import checkpoint_steps, saves_asynchronously, setup_of
-from commands.plan.tables import format_bytes, format_count, format_duration
+from commands.plan.units import format_bytes, format_count, format_duration
 from common.errors import InputError
 from models.flops import parameters
 from strategies.planner.batch_size_phases import over_batch_sizes

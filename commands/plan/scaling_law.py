@@ -13,22 +13,22 @@ import numpy as np
 
 from callbacks.reports.scaling_chart import draw_scaling_law
 from commands.plan.setup import setup_of
-from commands.plan.tables import format_count
+from commands.plan.units import format_count
 from commands.run_facts import read_run_facts
 from common.errors import InputError
 from common.path_lists import PathList, path_list
 from common.run_folder import read_config, read_metrics
 from models.flops import matmul_parameters
 from strategies.planner.hardware import read_hardware
-from strategies.planner.scaling_laws import (
+from strategies.planner.scaling_law_fit import (
     Point,
-    ScalingLaw,
     equal_compute,
     fit_scaling_law,
     isoflops,
     power_law,
     resampled_laws,
 )
+from strategies.planner.scaling_laws import ScalingLaw
 
 
 def scaling_law(

@@ -4,40 +4,14 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from commands.plan.units import COLUMNS, format_bytes, format_count, format_duration
 from strategies.planner.hardware import Hardware
 from strategies.planner.layout_search import Candidate, Found, why_slower
 from strategies.planner.peak_memory import Memory
 from strategies.planner.plan import Plan
-from strategies.planner.scaling_laws import ScalingLaw, over_training
+from strategies.planner.scaling_laws import ScalingLaw
 from strategies.planner.step_time import model_flops_of_step
 from strategies.planner.training_setup import TrainingSetup
-
-COLUMNS = 100
-GIGA = 1e9
-PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-def format_count(value: float, digits: int = 3) -> str:
-    """A number with a decimal prefix, such as 405.9G."""
-    # What rounds up to a thousand takes the next prefix.
-    value = float(f"{value:.{digits}g}")
-    for size, letter in PREFIXES:
-        if abs(value) >= size:
-            return f"{value / size:.{digits}g}{letter}" if value / size < 1000 else f"{value / size:.0f}{letter}"
-    return f"{value:.{digits}g}"
-
-
-def format_bytes(value: float) -> str:
-    """Bytes in GB, 10^9 bytes."""
-    return f"{value / GIGA:,.2f} GB"
-
-
-def format_duration(seconds: float) -> str:
-    """A duration in the largest unit of which there are two."""
-    for length, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1000:.2f} ms"
 
 
 def rows(lines: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -163,18 +137,6 @@ def advice_lines(active: float, tokens: float, flops: float, laws: Sequence[Scal
         best = f"{format_count(best_n)} and {format_count(best_d)} tokens: {law.loss(best_n, best_d):.3f}"
         lines.append(f"    this run {yours}; compute-optimal {best}"[:COLUMNS])
     return lines
-
-
-def over_training_lines(law: ScalingLaw, flops: float) -> list[str]:
-    """Smaller models that reach the compute-optimal loss, with their compute."""
-    parameters, tokens = law.optimum(flops)
-    lines = [f"{law.name}", f"  loss {law.loss(parameters, tokens):.4f} nats per token, compute-optimal, reached by"]
-    lines.append(f"  {'parameters':>12}{'tokens':>12}{'tokens/param.':>15}{'compute':>10}{'inference':>11}")
-    return lines + [
-        f"  {format_count(row.parameters):>12}{format_count(row.tokens):>12}{row.tokens / row.parameters:>15.0f}"
-        f"{row.flops:>9.2f}x{row.share:>10.2f}x"
-        for row in over_training(law, flops)
-    ]
 
 
 def search_table(found: Found, hardware: Hardware) -> str:

@@ -4,11 +4,14 @@ Only the run's own files count (`run.json`, `metrics.csv`, its saved configurati
 another machine can be compared with today's formulas.
 """
 
+import argparse
+import json
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from commands.plan.hardware_choice import FOLDER, hardware_of
 from commands.plan.setup import setup_of
 from commands.run_facts import read_run_facts
 from common.errors import InputError
@@ -31,6 +34,18 @@ class Comparison:
     def difference(self) -> float:
         """Difference of the prediction from the measurement, relative to the measurement."""
         return self.predicted / self.measured - 1
+
+
+def compare_with_run(run: Path, given: argparse.Namespace) -> None:
+    """Compare a plan with its run and print both."""
+    facts = read_facts(run)
+    hardware = hardware_of(given, "" if given.hardware else hardware_it_ran_on(run, facts, FOLDER))
+    found = compare_run(run, hardware)
+    if given.json:
+        print(json.dumps([asdict(row) | {"difference": row.difference} for row in found], indent=1))
+        return
+    print(f"{run}: {facts['device']}")
+    print(comparison_table(found, facts))
 
 
 def compare_run(run: Path, hardware: Hardware) -> list[Comparison]:

@@ -18,7 +18,9 @@ def report(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str, 
     parser = CommandArguments("report", "in place of RUN: --config FILE, and what else fit reads")
     parser.add_argument("run", metavar="RUN", nargs="?", help="folder of the run")
     first, *_ = arguments or [""]
+    # argparse would take the value of an option it does not know for RUN.
     if first.startswith("-") and first not in ("-h", "--help"):
+        parser.refuse_unknown(arguments)
         configuration, _ = resolve(["fit", *arguments])
         run = configuration["trainer"].get("default_root_dir") or "runs/default"
     else:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from common.compute.cpu_threads import watch_spin
 from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.device import default_device
@@ -28,6 +29,8 @@ def load_decoder(
 ) -> Decoder:
     """Decoder with its stored weights, in evaluation mode and without gradients.
 
+    What computes with it shares its cores well from here on: `common.compute.cpu_threads.watch_spin` begins.
+
     Args:
         source: `WeightSource` of a run, a checkpoint, a converted file or a Hugging Face folder.
         device: place of the weights; the accelerator by default, the CPU where there is none.
@@ -36,6 +39,7 @@ def load_decoder(
     Raises:
         InputError: when a weight is missing or has another shape.
     """
+    watch_spin(torch.get_num_threads())
     with torch.device("meta"):
         decoder = Decoder(source.whole_config()).to(dtype)
     materialize(decoder, device or default_device(), 0, stored=source.merged)

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from common.errors import InputError
-from common.run_folder import CHECKPOINTS, latest_checkpoint
+from common.run_folder import CHECKPOINTS, latest_checkpoint, require_stored_model
 from models.config import DecoderConfig
 from models.lora import LoRA, merged
 from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder
@@ -39,8 +39,7 @@ class WeightSource:
 
     def __init__(self, path: Path, option: str = "init_from") -> None:
         self.option = option
-        if not path.exists():
-            raise InputError(f"{option}={path} does not exist: train that run first, or name another")
+        require_stored_model(path, option)
         if (path / CHECKPOINTS).is_dir():
             latest = latest_checkpoint(path)
             if latest is None:

@@ -19,8 +19,11 @@ from tests.test_command_line import refused
         ("--model.init_args.optimizer.class_path=models.Adam", "models.Adam: did you mean models.AdamW?"),
         ("--model.init_args.optimizer.init_args.learning_rte=3", "learning_rte: did you mean learning_rate?"),
         ("--model.init_args.decoder.widht=3", "widht: did you mean width?"),
-        ("--trainer.max_stepz=3", "trainer.max_stepz: did you mean trainer.max_steps?"),
-        ("--trianer.max_steps=3", "trianer.max_steps: did you mean trainer.max_steps?"),
+        ("--trainer.max_stepz=3", "trainer.max_stepz: did you mean --trainer.max_steps?"),
+        ("--trianer.max_steps=3", "trianer.max_steps: did you mean --trainer.max_steps?"),
+        ("--trainer.max_steps=abc", "error: trainer.max_steps=abc: must be a whole number"),
+        ("--trainer.limit_val_batches=abc", "trainer.limit_val_batches=abc: must be a number or null"),
+        ("--model.init_args.decoder.width=abc", "width=abc: must be a whole number"),
     ],
 )
 def test_a_mistyped_option(configure: Configure, capsys: pytest.CaptureFixture[str], change: str, answer: str) -> None:

@@ -14,7 +14,13 @@ for package in ("models", "datamodules", "strategies", "alignment", "callbacks")
     exports = importlib.import_module(package)
     for name in exports.__all__:
         getattr(exports, name)
-for module in ("commands.cli", "commands.resolve", "commands.training.lightning_cli", "commands.plan.dry_run"):
+for module in (
+    "commands.cli",
+    "commands.resolve",
+    "commands.training.lightning_cli",
+    "commands.plan.dry_run",
+    "commands.plan.planning",
+):
     importlib.import_module(module)
 for command in COMMANDS.values():
     if ":" in command.target:

@@ -171,7 +171,7 @@ def test_a_beginning_that_is_only_named_is_not_put_before_texts(
     ("arguments", "message"),
     [
         ([], "name files"),
-        (["--questions=[nowhere.jsonl]"], "path nowhere.jsonl does not exist"),
+        (["--questions=[nowhere.jsonl]"], "--questions nowhere.jsonl does not exist"),
         (["--text=[nowhere]", "--window=1"], "window=1"),
         (["--questions=[EMPTY]"], "holds nothing to score"),
     ],

@@ -11,7 +11,7 @@ import yaml
 
 from commands.plan.command import plan
 from commands.plan.setup import checkpoint_steps, saves_asynchronously, setup_of
-from commands.plan.tables import COLUMNS, format_count
+from commands.plan.units import COLUMNS, format_count
 from commands.resolve import resolve_config
 from common.errors import InputError
 from strategies.planner.hardware import read_hardware
@@ -159,13 +159,14 @@ def test_search_writes_an_overlay_that_fit_takes(capsys: pytest.CaptureFixture[s
         ([], {}, "give --config FILE"),
         (["--budget", "-1"], {}, "--budget -1.0: must be"),
         (["--budget", "inf"], {}, "--budget inf: must be"),
-        (["--budget", "1e21", "--search", "--prize", "3"], {}, "does not use --search --prize 3, leave that out"),
+        (["--budget", "1e21", "--search", "--price", "3"], {}, "does not use --price --search, leave that out"),
         (["--verify", "X", "--output", "x"], {}, "does not use --output, leave that out"),
         (["--config", "X", "--output", "y"], {}, "add --search"),
         (["--config", "X", "--hardware", "abacus"], {}, "no such file, take one of a100_40gb"),
         (["--config", "X", "--devices", "0"], {}, "--devices 0: must be at least 1"),
         (["--config", "X", "--price", "-3"], {}, "price=-3.0 must not be negative"),
-        (["--verify", "nowhere"], {}, "it is no folder"),
+        (["--verify", "nowhere"], {}, "does not exist: train that run first"),
+        (["--config", "X", "--prize", "3"], {}, "no option is called --prize: did you mean --price?"),
         (["--config", "X"], {"precision": "bf16-true"}, "plan knows bf16-mixed and 32-true"),
         (["--config", "X"], {"max_steps": -1}, "needs the run's length"),
         (["--config", "X"], {"devices": "many"}, "plan needs a number"),
@@ -216,7 +217,7 @@ def test_a_mistake_without_what_libraries_warn_of(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.argv", ["main.py", "fit", "--dry-run"])
     with pytest.raises(InputError) as raised:
         resolve_config(["fit", "--config", str(ROOT / "configs/pretrain/8b.yaml"), "--abacus=1"])
-    assert str(raised.value) == "no option is called --abacus: did you mean trainer.callbacks?"
+    assert str(raised.value) == "no option is called --abacus: did you mean --trainer.callbacks?"
 
 
 def test_advice_from_a_budget(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from callbacks.metrics_table import write_metrics
-from commands.plan.command import FOLDER, plan
+from commands.plan.command import plan
+from commands.plan.hardware_choice import FOLDER
 from commands.plan.setup import setup_of
 from commands.plan.verify import Comparison, compare_run, hardware_it_ran_on
 from common.errors import InputError

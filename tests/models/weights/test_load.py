@@ -34,3 +34,13 @@ def test_a_loaded_decoder_computes_what_the_saved_one_did(lora: LoRA | None, tmp
     assert not any(isinstance(module, LoRALinear) for module in loaded.modules())
     low = load_decoder(WeightSource(tmp_path / "model.safetensors"), torch.device("cpu"), torch.bfloat16)
     assert {p.dtype for p in low.parameters()} == {torch.bfloat16}
+
+
+def test_loading_begins_the_watch_over_spinning_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`evaluate`, `generate`, `compare` and `constitution` share their cores as `fit` does: all load here."""
+    threads: list[int] = []
+    monkeypatch.setattr("models.weights.load.watch_spin", threads.append)
+    tensors = {f"decoder.{name}": p.detach().contiguous() for name, p in build_decoder(SHAPE, 3).named_parameters()}
+    write_safetensors(tensors, asdict(SHAPE), tmp_path / "model.safetensors")
+    load_decoder(WeightSource(tmp_path / "model.safetensors"), torch.device("cpu"))
+    assert threads == [torch.get_num_threads()]

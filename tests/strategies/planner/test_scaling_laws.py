@@ -6,17 +6,8 @@ import pytest
 import torch
 
 from common.errors import InputError
-from strategies.planner.scaling_laws import (
-    BESIROGLU,
-    HOFFMANN,
-    Point,
-    ScalingLaw,
-    fit_scaling_law,
-    isoflops,
-    over_training,
-    power_law,
-    resampled_laws,
-)
+from strategies.planner.scaling_law_fit import Point, fit_scaling_law, isoflops, power_law, resampled_laws
+from strategies.planner.scaling_laws import BESIROGLU, HOFFMANN, ScalingLaw, over_training
 
 KNOWN = ScalingLaw("known", e=1.8, a=450.0, alpha=0.35, b=1800.0, beta=0.37)
 
