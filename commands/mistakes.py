@@ -39,7 +39,7 @@ def did_you_mean(name: str, existing: Iterable[str]) -> str:
     """
 
     def likeness(other: str) -> float:
-        mine, theirs = (text.rpartition(".")[-1].lower() for text in (name, other))
+        mine, theirs = (text.rpartition(".")[-1].lower().lstrip("-") for text in (name, other))
         return difflib.SequenceMatcher(None, mine, theirs).ratio()
 
     ranked = sorted(((likeness(other), other) for other in sorted(set(existing))), reverse=True)
