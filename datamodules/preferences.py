@@ -13,10 +13,11 @@ import xxhash
 from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
+from common.packed_rows import branched_document, join_documents, response_ends
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.chat_template import Encoded
 from datamodules.conversations.example_store import Example, Examples
-from datamodules.conversations.packing import fill_row, lay_out_pair, stack
+from datamodules.conversations.packing import stack
 from datamodules.conversations.row_formats import Unusable, opening, preference
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.samplers import EpochOrder, StepBatch
@@ -86,24 +87,17 @@ class PairBatches(Dataset[dict[str, Any]]):
             is known; `sample` [P]; `source`.
         """
         chosen = [-1 if s == PADDING else s if self.order is None else self.order[s] for s in key.samples]
-        laid_out = [
-            lay_out_pair(self.examples.segments(max(number, 0))[0][0], self.answers(max(number, 0)))
+        documents = [
+            branched_document(self.examples.segments(max(number, 0))[0][0], self.answers(max(number, 0)))
             for number in chosen
         ]
-        total = sum(len(part["tokens"]) for part in laid_out)
-        row = fill_row(laid_out, -(-total // ROUND_TO) * ROUND_TO, self.pad)
-        each = 3 if self.unrelated else 2
-        row["response_ids"] = np.where(
-            row["response_ids"] < 0, -1, row["response_ids"] + each * np.maximum(row["document_ids"], 0)
-        )
-        batch = stack([row])
-        lengths = np.bincount(row["response_ids"][row["response_ids"] >= 0], minlength=each * len(chosen))
-        # An answer's last token comes behind its labels and predicts nothing.
-        last_labels = np.full(len(lengths), -1)
-        last_labels[row["response_ids"][row["response_ids"] >= 0]] = np.flatnonzero(row["response_ids"] >= 0)
-        batch |= {
-            "ends": torch.from_numpy(last_labels + 1),
-            "lengths": torch.from_numpy(lengths),
+        total = sum(len(document["tokens"]) for document in documents)
+        row = join_documents(documents, -(-total // ROUND_TO) * ROUND_TO, self.pad)
+        ends = response_ends(row)
+        del row["is_end"]
+        batch = stack([row]) | {
+            "ends": torch.from_numpy(ends),
+            "lengths": torch.from_numpy(np.bincount(row["response_ids"][row["response_ids"] >= 0])),
             "margins": torch.from_numpy(self.examples.margins[np.maximum(chosen, 0)]),
             "example": torch.tensor(chosen),
             "sample": torch.tensor(key.samples),

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from common import packed_rows
 from common.errors import InputError
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.example_store import Example, Examples
-from datamodules.conversations.packing import Part, fill_row, lay_out_conversation, pack, stack
+from datamodules.conversations.packing import lay_out_conversation, pack, stack
 from datamodules.conversations.row_formats import Unusable, instruction, opening
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.samplers import EpochOrder, StepBatch
@@ -48,10 +49,10 @@ class PackedConversations(Dataset[dict[str, Any]]):
         """The row behind a sample's number."""
         return sample if self.order is None else self.order[sample]
 
-    def row(self, number: int) -> Part:
+    def row(self, number: int) -> packed_rows.Row:
         """Arrays `tokens`, `labels`, `document_ids`, `label_bytes` [length]."""
         conversations = [lay_out_conversation(*self.examples.segments(example)[0]) for example in self.rows[number]]
-        row = fill_row(conversations, self.length, self.pad)
+        row = packed_rows.join_documents(conversations, self.length, self.pad)
         return row | {"label_bytes": np.where(row["labels"] < 0, 0, self.token_bytes[row["labels"]])}
 
     def __getitem__(self, key: StepBatch) -> dict[str, Any]:

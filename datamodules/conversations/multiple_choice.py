@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from datamodules.conversations.packing import Part, fill_row, lay_out_pair, stack
+from common import packed_rows
+from datamodules.conversations.packing import stack
 from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import Row
 from datamodules.tokenization.base import Tokenizer
@@ -114,7 +114,7 @@ def question_batches(
         `tokens`, `labels`, `document_ids`, `branch_ids`, `response_ids` [1, T], `response_ids` as numbers
         within the batch; and `number` [A], those through all questions.
     """
-    parts: list[Part] = []
+    parts: list[packed_rows.Row] = []
     numbers: list[int] = []
     count = 0
     for pairs in questions:
@@ -123,7 +123,6 @@ def question_batches(
             if parts and sum(len(p["tokens"]) for p in parts) + len(part["tokens"]) > tokens:
                 yield _batch(parts, numbers, pad)
                 parts, numbers = [], []
-            part["response_ids"] = np.where(part["response_ids"] < 0, -1, part["response_ids"] + len(numbers))
             parts.append(part)
             numbers += [count + choice for choice in chosen]
         count += len(pairs)
@@ -131,18 +130,19 @@ def question_batches(
         yield _batch(parts, numbers, pad)
 
 
-def _documents(pairs: list[tuple[list[int], list[int]]]) -> Iterator[tuple[Part, list[int]]]:
+def _documents(pairs: list[tuple[list[int], list[int]]]) -> Iterator[tuple[packed_rows.Row, list[int]]]:
     """Answers with one context are branches of it."""
     by_context: dict[tuple[int, ...], list[int]] = {}
     for choice, (context, _) in enumerate(pairs):
         by_context.setdefault(tuple(context), []).append(choice)
     for shared, chosen in by_context.items():
-        yield lay_out_pair(np.array(shared), [np.array(pairs[choice][1]) for choice in chosen]), chosen
+        yield packed_rows.branched_document(shared, [pairs[choice][1] for choice in chosen]), chosen
 
 
-def _batch(parts: list[Part], numbers: list[int], pad: int) -> dict[str, Any]:
-    length = sum(len(part["tokens"]) for part in parts)
-    return stack([fill_row(parts, length, pad)]) | {"number": torch.tensor(numbers)}
+def _batch(parts: list[packed_rows.Row], numbers: list[int], pad: int) -> dict[str, Any]:
+    row = packed_rows.join_documents(parts, pad=pad)
+    del row["is_end"]
+    return stack([row]) | {"number": torch.tensor(numbers)}
 
 
 def text_windows(ids: list[int], first: int, max_tokens: int) -> Iterator[tuple[list[int], list[int]]]:

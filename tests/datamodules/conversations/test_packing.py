@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.constants import IGNORE
-from datamodules.conversations.packing import fill_row, lay_out_conversation, lay_out_pair, pack
+from datamodules.conversations.packing import lay_out_conversation, pack
 
 
 @settings(max_examples=100, deadline=None)
@@ -23,20 +23,3 @@ def test_labels_of_a_conversation_are_the_learned_next_tokens() -> None:
     part = lay_out_conversation(np.array([1, 5, 6, 7, 2]), np.array([False, False, True, True, True]))
     assert part["tokens"].tolist() == [1, 5, 6, 7]
     assert part["labels"].tolist() == [IGNORE, 6, 7, 2]
-
-
-def test_a_pair_is_a_prompt_with_two_branches() -> None:
-    part = lay_out_pair(np.array([1, 5, 6]), [np.array([7, 8, 2]), np.array([9, 2])])
-    assert part["tokens"].tolist() == [1, 5, 6, 7, 8, 2, 6, 9, 2]
-    assert part["branch_ids"].tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
-    assert part["labels"].tolist() == [IGNORE, IGNORE, 7, 8, 2, IGNORE, 9, 2, IGNORE]
-    assert part["response_ids"].tolist() == [-1, -1, 0, 0, 0, -1, 1, 1, -1]
-
-
-def test_a_row_ends_in_padding_that_is_a_document_of_its_own() -> None:
-    pair = lay_out_pair(np.array([1]), [np.array([7]), np.array([9])])
-    row = fill_row([pair, pair], 12, pad=3)
-    assert row["tokens"].tolist() == [1, 7, 1, 9, 1, 7, 1, 9, 3, 3, 3, 3]
-    assert row["document_ids"].tolist() == [0] * 4 + [1] * 4 + [-1] * 4
-    assert row["labels"].tolist()[8:] == [IGNORE] * 4
-    assert row["response_ids"].tolist()[8:] == [-1] * 4
