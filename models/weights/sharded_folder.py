@@ -7,9 +7,7 @@ disk, each file has a checksum beside it, and no file is unpickled freely. Verif
 
 import pickle
 import shutil
-import threading
 import warnings
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +15,8 @@ import torch
 import torch.distributed
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
-from torch.distributed.tensor import DTensor
 
 from common.errors import InputError
 from common.files import checksum, sync
@@ -66,20 +63,6 @@ def damaged_files(folder: Path, rank: int = 0, ranks: int = 1) -> list[str]:
     return wrong
 
 
-class _Writer(FileSystemWriter):
-    """DCP writer with a checksum beside each file of a rank, and beside the index."""
-
-    def write_data(self, plan: Any, planner: Any) -> Any:
-        written = super().write_data(plan, planner)
-        for name in {result.storage_data.relative_path for result in written.wait()}:
-            write_checksum(Path(self.path) / name)
-        return written
-
-    def finish(self, metadata: Metadata, results: Any) -> None:
-        super().finish(metadata, results)
-        write_checksum(Path(self.path) / METADATA)
-
-
 class _Unpickler(pickle.Unpickler):
     """Restricted unpickler: builds the classes of an index and nothing else."""
 
@@ -107,15 +90,11 @@ class _Reader(FileSystemReader):
         return metadata
 
 
-def _rank_and_size() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank and the number of processes; (0, 1) without a process group."""
     if torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
-
-
-def _barrier() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
 
 
 def verify_checkpoint(folder: Path) -> None:
@@ -126,7 +105,7 @@ def verify_checkpoint(folder: Path) -> None:
     """
     if not (folder / METADATA).is_file() or not (folder / TRAINER).is_file():
         raise InputError(f"checkpoint {folder} does not exist or lacks {METADATA} or {TRAINER}: check the path")
-    rank, size = _rank_and_size()
+    rank, size = rank_and_size()
     wrong: list[Any] = [damaged_files(folder, rank, size)]
     if size > 1:
         unsharded: list[Any] = [None] * size
@@ -214,85 +193,6 @@ def read_whole(folder: Path) -> dict[str, Any]:
     _fill(folder, tensors, alone=True)
     checkpoint["state_dict"] = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     return checkpoint
-
-
-class CheckpointSaver:
-    """Saver of checkpoint folders, synchronous or asynchronous.
-
-    Args:
-        asynchronous: whether to copy the tensors and write them in a thread while training continues; a save waits for
-            the one before.
-    """
-
-    def __init__(self, asynchronous: bool = False) -> None:
-        self.asynchronous = asynchronous
-        self._thread: threading.Thread | None = None
-        self._result: Future[None] = Future()
-        self._group: torch.distributed.ProcessGroup | None = None
-
-    def save(self, folder: Path, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
-        """Write a checkpoint; the folder gets its name when all ranks' bytes are on disk.
-
-        Args:
-            folder: checkpoint folder to write or replace.
-            tensors: this rank's whole tensors or DTensors by name.
-            rest: trainer state, written by the first rank.
-        """
-        self.wait()
-        partial = folder.with_name(f".{folder.name}.partial")
-        rank, size = _rank_and_size()
-        if rank == 0:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            for leftover in [*folder.parent.glob(".*.partial"), *folder.parent.glob(".*.removed")]:
-                remove(leftover)
-            partial.mkdir()
-            torch.save(rest, partial / TRAINER)
-            write_checksum(partial / TRAINER)
-        _barrier()
-        if self.asynchronous:
-            if size > 1 and self._group is None:
-                self._group = torch.distributed.new_group(backend="gloo")
-            copies = {name: _copy_to_cpu(tensor) for name, tensor in tensors.items()}
-            self._result = Future()
-            self._thread = threading.Thread(target=self._write, args=(folder, partial, copies), name="checkpoint")
-            self._thread.start()
-        else:
-            self._write_in(folder, partial, tensors)
-
-    def wait(self) -> None:
-        """Wait for the current save; its error is raised here."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-            self._result.result()
-
-    def _write(self, folder: Path, partial: Path, tensors: dict[str, Tensor]) -> None:
-        try:
-            self._write_in(folder, partial, tensors)
-        except Exception as error:  # raised in `wait`
-            self._result.set_exception(error)
-        else:
-            self._result.set_result(None)
-
-    def _write_in(self, folder: Path, partial: Path, tensors: dict[str, Tensor]) -> None:
-        alone = not torch.distributed.is_initialized()
-        writer = _Writer(partial, sync_files=True)
-        dcp.save(cast(dict[str, Any], tensors), storage_writer=writer, process_group=self._group, no_dist=alone)
-        if _rank_and_size()[0] == 0:
-            sync(partial)
-            remove(folder)
-            partial.rename(folder)
-            sync(folder.parent)
-        if not alone:
-            torch.distributed.barrier(self._group)
-
-
-def _copy_to_cpu(tensor: Tensor) -> Tensor:
-    if isinstance(tensor, DTensor):
-        # `DTensor.from_local` would move the copy back to the device of the mesh.
-        local = tensor.to_local().detach().to("cpu", copy=True)
-        return cast(Tensor, DTensor(local, tensor._spec, requires_grad=False))
-    return tensor.detach().to("cpu", copy=True)
 
 
 def remove(folder: Path) -> None:
