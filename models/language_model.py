@@ -288,13 +288,18 @@ class LanguageModel(lightning.LightningModule):
         for name, parameter in self.named_parameters():
             parameter.copy_(checkpoint["state_dict"][name])
 
+    def optimizer_names(self) -> list[str]:
+        """Names of the optimizers whose state a checkpoint holds."""
+        return [type(self.optimizer_factory).__name__]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["decoder_config"] = asdict(self.config)
+        checkpoint["optimizer_names"] = self.optimizer_names()
         if self.norm_history is not None:
             checkpoint["norm_history"] = self.norm_history.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another shape before its tensors are copied."""
+        """Refuse a checkpoint of another shape, or to continue with another optimizer, before tensors are copied."""
         saved, mine = checkpoint["decoder_config"], asdict(self.config)
         default = asdict(DecoderConfig(vocabulary_size=1))
         saved = {key: saved.get(key, default[key]) for key in mine}  # keys newer than the checkpoint
@@ -303,6 +308,14 @@ class LanguageModel(lightning.LightningModule):
             raise InputError(
                 f"the checkpoint holds another model ({', '.join(differing)}): "
                 "give this one a trainer.default_root_dir of its own, or restore the configuration"
+            )
+        trains = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        names = checkpoint.get("optimizer_names", self.optimizer_names())
+        if trains and names != self.optimizer_names():
+            raise InputError(
+                f"the checkpoint holds the state of {', '.join(names)}, this run trains with "
+                f"{', '.join(self.optimizer_names())}: restore the optimizer, or begin another run from these weights "
+                "(model.init_args.init_from)"
             )
         if self.norm_history is not None and "norm_history" in checkpoint:
             self.norm_history.load_state_dict(checkpoint["norm_history"])

@@ -6,6 +6,7 @@ anything is built, and where a run is kept.
 
 import logging
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -117,6 +118,10 @@ class CommandLine(LightningCLI):
         folder = Path(config.trainer.default_root_dir or "runs/default")
         if folder.exists() and not folder.is_dir():
             raise InputError(f"trainer.default_root_dir={folder}: it is a file, name a folder")
+        if config.trainer.fast_dev_run:
+            # Nothing of a trial may be what the next run continues from.
+            folder = Path(tempfile.mkdtemp(prefix="fast-dev-run-"))
+            print(f"fast_dev_run: its files are in {folder}, the run's own folder is left alone", flush=True)
         config.trainer.default_root_dir = str(folder)
         plugins = config.trainer.plugins or []
         if isinstance(plugins, list) and not any("Checkpoint" in str(plugin) for plugin in plugins):

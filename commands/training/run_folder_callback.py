@@ -5,6 +5,7 @@ earlier run's folder as it was.
 """
 
 import json
+import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from callbacks.checkpoints import set_later_checkpoints_aside
 from callbacks.metrics_table import rewind_metrics
-from common.files import write_text_atomically
 from common.run_folder import MIXTURE, WANDB_ID
 from datamodules.mixing.balance import format_mixture
 from datamodules.pretraining import PretrainingData
@@ -58,9 +58,24 @@ class RunFolderCallback(SaveConfigCallback):
 
 
 def wandb_run_id(folder: Path) -> str:
-    """The run's id at Weights & Biases, made once and kept, so that a resumed run continues the same curves."""
+    """The run's id at Weights & Biases, made once and kept, so that a resumed run continues the same curves.
+
+    Processes that something else starts, as torchrun does, ask at once: a link that exists is not made again, so that
+    all get the id of the first.
+    """
     path = folder / WANDB_ID
     if not path.exists() or not path.read_text().strip():
         folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(path, uuid.uuid4().hex[:12])
+        mine = folder / f".{WANDB_ID}.{uuid.uuid4().hex}"
+        mine.write_text(uuid.uuid4().hex[:12], encoding="ascii")
+        if path.exists() and not path.read_text().strip():
+            mine.replace(path)  # empty, as a full disk leaves it
+        else:
+            try:
+                os.link(mine, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                mine.replace(path)
+            mine.unlink(missing_ok=True)
     return path.read_text().strip()

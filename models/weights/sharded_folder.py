@@ -8,6 +8,7 @@ disk, each file has a checksum beside it, and no file is unpickled freely. Verif
 import pickle
 import shutil
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,13 +53,12 @@ def write_checksum(path: Path) -> None:
         sync(name)
 
 
-def damaged_files(folder: Path, rank: int = 0, ranks: int = 1) -> list[str]:
-    """Names of files that do not match their checksum or lack one, among this rank's share of the files."""
-    files = sorted(p for p in folder.iterdir() if p.suffix != CHECKSUM)
+def damaged_files(folder: Path, names: Iterable[str]) -> list[str]:
+    """Those files of a checkpoint that are missing, lack a checksum or do not match it."""
     wrong = []
-    for path in files[rank::ranks]:
+    for path in (folder / name for name in names):
         sidecar = path.with_name(path.name + CHECKSUM)
-        if not sidecar.exists() or sidecar.read_text(encoding="ascii") != checksum(path):
+        if not (path.is_file() and sidecar.is_file()) or sidecar.read_text(encoding="ascii") != checksum(path):
             wrong.append(path.name)
     return wrong
 
@@ -98,7 +98,9 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def verify_checkpoint(folder: Path) -> None:
-    """Refuse a folder that is no checkpoint or whose bytes changed; each rank verifies its share of the files.
+    """Refuse a folder that is no checkpoint, lacks a file or whose bytes changed; each rank verifies its share.
+
+    The index says which files there must be; others, as file managers and network disks leave them, are no part of it.
 
     Raises:
         InputError: names the damaged files, on all ranks alike.
@@ -106,12 +108,15 @@ def verify_checkpoint(folder: Path) -> None:
     if not (folder / METADATA).is_file() or not (folder / TRAINER).is_file():
         raise InputError(f"checkpoint {folder} does not exist or lacks {METADATA} or {TRAINER}: check the path")
     rank, size = rank_and_size()
-    wrong: list[Any] = [damaged_files(folder, rank, size)]
+    wrong: list[Any] = [damaged_files(folder, (METADATA, TRAINER))]
+    if not wrong[0]:
+        stored = _Reader(folder).read_metadata().storage_data or {}
+        wrong = [damaged_files(folder, sorted({part.relative_path for part in stored.values()})[rank::size])]
     if size > 1:
         unsharded: list[Any] = [None] * size
         torch.distributed.all_gather_object(unsharded, wrong[0])
         wrong = unsharded
-    names = sorted(name for part in wrong for name in part)
+    names = sorted({name for part in wrong for name in part})
     if names:
         raise InputError(
             f"checkpoint {folder} is damaged ({', '.join(names)}): delete it to continue from the one before"
