@@ -4,6 +4,7 @@ Layers, loss mathematics, sampling and data are elsewhere; swapping one of them 
 price is a `forward` that takes a function of the hidden states, so that a pipeline can run it on its last stage.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any, cast
@@ -238,9 +239,10 @@ class LanguageModel(lightning.LightningModule):
             raise InputError(
                 f"trainer.max_steps={trainer.max_steps}: the schedule needs an end, set it to the number of steps"
             )
-        if warmup > trainer.max_steps:
+        if warmup > trainer.max_steps and not trainer.fast_dev_run:
             raise InputError(
-                f"schedule.warmup_steps={warmup}: the {trainer.max_steps} steps of trainer.max_steps end before it does"
+                f"schedule.warmup_steps={warmup}: the {trainer.max_steps} steps of trainer.max_steps end before it "
+                "does, lower it or train for longer"
             )
         if trainer.gradient_clip_val is not None and trainer.gradient_clip_val < 0:
             raise InputError(f"trainer.gradient_clip_val={trainer.gradient_clip_val}: must not be negative")
@@ -266,14 +268,16 @@ class LanguageModel(lightning.LightningModule):
         self._log_bits_per_byte("test")
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Nats and bytes of each window, for `callbacks.Predictions`."""
+        """Nats, bytes and bits per byte of each window, for `callbacks.Predictions`."""
         nats, in_bytes = self(batch, self.token_losses), batch["label_bytes"]
         real = batch["sample"] >= 0  # the others are padding of the batch
+        sums, sizes = (nats * (in_bytes > 0)).sum(1)[real].tolist(), in_bytes.sum(1)[real].tolist()
         return {
             "sample": batch["sample"][real].tolist(),
             "source": batch["source"],
-            "nats": (nats * (in_bytes > 0)).sum(1)[real].tolist(),
-            "bytes": in_bytes.sum(1)[real].tolist(),
+            "nats": sums,
+            "bytes": sizes,
+            "bits_per_byte": [n / size / math.log(2) if size else None for n, size in zip(sums, sizes, strict=True)],
         }
 
     def _log_bits_per_byte(self, stage: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
 from callbacks.checkpoints import set_later_checkpoints_aside
@@ -32,6 +33,7 @@ class RunFolderCallback(SaveConfigCallback):
         """Nothing yet: data and checkpoint may still be refused."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.config = without_places(self.config, Path(trainer.default_root_dir))
         super().setup(trainer, pl_module, "fit")
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
@@ -55,6 +57,24 @@ class RunFolderCallback(SaveConfigCallback):
             numbers = {f"mixture/{name}/{key}": value for name, row in report.items() for key, value in row.items()}
             for logger in trainer.loggers:
                 logger.log_metrics(numbers, step=trainer.global_step)
+
+
+def without_places(config: Namespace, folder: Path) -> Namespace:
+    """A configuration whose loggers do not name the run's folder and identity, so that it serves for another run too.
+
+    Args:
+        config: whole configuration of `fit`.
+        folder: of the run.
+    """
+    config = config.clone()
+    loggers = (config[config.subcommand] if config.get("subcommand") else config).trainer.logger
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
+        if arguments is not None and arguments.get("save_dir") == str(folder):
+            arguments.save_dir = "."
+            if "id" in arguments:
+                arguments.id = None
+    return config
 
 
 def wandb_run_id(folder: Path) -> str:

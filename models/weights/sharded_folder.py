@@ -5,6 +5,8 @@ in a folder depends on the number of ranks that wrote it. Added here: the folder
 disk, each file has a checksum beside it, and no file is unpickled freely. Verification reads all bytes once more.
 """
 
+import copy
+import functools
 import pickle
 import shutil
 import warnings
@@ -73,19 +75,31 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a checkpoint's index")
 
 
+@functools.lru_cache(maxsize=4)
+def _read_index(path: Path, changed: int) -> Metadata:
+    """Index of a checkpoint, read once however many tensors are asked for.
+
+    Args:
+        path: file of the index.
+        changed: time of its last change, in nanoseconds.
+    """
+    try:
+        with path.open("rb") as file:
+            metadata = _Unpickler(file).load()
+        if not isinstance(metadata, Metadata):
+            raise pickle.UnpicklingError(f"it holds a {type(metadata).__name__}")
+    except (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"checkpoint {path.parent} has no readable index ({error})") from error
+    return metadata
+
+
 class _Reader(FileSystemReader):
     """DCP reader that unpickles the index without running code in it."""
 
-    def read_metadata(self, *arguments: Any, **keywords: Any) -> Metadata:
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         path = Path(self.path) / METADATA
-        try:
-            with path.open("rb") as file:
-                metadata = _Unpickler(file).load()
-            if not isinstance(metadata, Metadata):
-                raise pickle.UnpicklingError(f"it holds a {type(metadata).__name__}")
-        except (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise InputError(f"checkpoint {path.parent} has no readable index ({error})") from error
-        metadata.storage_meta = metadata.storage_meta or dcp.StorageMeta()  # type: ignore[attr-defined]
+        metadata = copy.copy(_read_index(path, path.stat().st_mtime_ns))
+        metadata.storage_meta = copy.copy(metadata.storage_meta) or dcp.StorageMeta()  # type: ignore[attr-defined]
         metadata.storage_meta.load_id = self.load_id
         return metadata
 
@@ -154,6 +168,13 @@ def stored_tensors(folder: Path) -> dict[str, TensorStorageMetadata]:
     """Global shape and dtype of each tensor in a checkpoint, by name."""
     entries = _Reader(folder).read_metadata().state_dict_metadata
     return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+
+
+def stored_checksums(folder: Path) -> list[list[str]]:
+    """Names and checksums of the files with the tensors: equal for a copy of the folder, another after a change."""
+    parts = _Reader(folder).read_metadata().storage_data or {}
+    files = sorted({part.relative_path for part in parts.values()})
+    return [[name, (folder / (name + CHECKSUM)).read_text(encoding="ascii")] for name in files]
 
 
 def load_tensors(folder: Path, tensors: dict[str, Tensor], alone: bool = False) -> None:
