@@ -126,3 +126,18 @@ def test_an_interrupted_conversion_leaves_no_model_of_two(
     assert "does not exist or lacks" in refused(
         ["evaluate", "--input", tmp_path / "model", "--text", "README.md"], capsys
     )
+
+
+def test_a_run_that_ended_with_a_validation_and_is_trained_for_longer_logs_what_one_start_does(
+    configure: Configure, tmp_path: Path
+) -> None:
+    """But for the mixture, which is told for the planned length."""
+    constant = ["--model.init_args.schedule.init_args.final_fraction=1.0"]
+    config = ["fit", "--config", str(configure(trainer__max_steps=12)), *constant]
+    main([*config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
+    main([*config, "--trainer.max_steps=8"])
+    main(config)
+    both, whole = (
+        [row for row in learned(tmp_path / name) if not row[1].startswith("mixture/")] for name in ("run", "whole")
+    )
+    assert both == whole
