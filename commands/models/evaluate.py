@@ -4,10 +4,10 @@ It needs no configuration: a model brings its shape and its tokenizer.
 """
 
 import functools
-import glob
 import itertools
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from common.errors import InputError
-from common.path_lists import PathList, path_list
+from common.path_lists import PathList, expand_pattern, path_list
 from common.run_folder import require_stored_model
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def evaluate(
     require_stored_model(Path(input), "--input")
     for option, paths in (("--questions", questions), ("--text", text)):
         for path in path_list(paths):
-            if "://" not in path and not glob.glob(path):
+            if "://" not in path and not all(map(os.path.exists, expand_pattern(path))):
                 raise InputError(f"{option} {path} does not exist: name a file or folder")
 
     from datamodules.tokenization.files import find_tokenizer, load_tokenizer
@@ -65,8 +65,10 @@ def evaluate(
         raise InputError(f"input={input} is a reward model: `llm test` evaluates it, on pairs")
     decoder = load_decoder(stored)
     score = functools.partial(score_file, decoder, tokenizer, limit=limit, window=window, batch_tokens=batch_tokens)
-    results = {path: score(path, is_text=False) for path in path_list(questions)}
-    results |= {path: score(path, is_text=True) for path in path_list(text)}
+    results: dict[str, Any] = {}
+    for paths, is_text in ((questions, False), (text, True)):
+        for path in itertools.chain.from_iterable(map(expand_pattern, path_list(paths))):
+            results[path] = score(path, is_text=is_text)
     print(yaml.safe_dump(results, sort_keys=False), end="")
     if output is not None:
         Path(output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import Any
 
 from common.files import checksum
 from common.fingerprint import ROOT, ast_fingerprint, fingerprint, import_closure, module_file
+from common.path_lists import expand_pattern
 
 OBSERVER_KEYS = re.compile(r"(config|resume|trainer\.(logger|log_every_n_steps|enable_\w+))\b.*")
 """Keys of loggers and of other observers, which change no result."""
@@ -82,9 +83,10 @@ def files_of(flat: Flat, outputs: Iterable[Path]) -> dict[str, str]:
         last = next((part for part in reversed(key.split(".")) if not part.isdigit()), "")
         if not isinstance(value, str) or last in WRITTEN or not 0 < len(value) < 1024 or "\n" in value:
             continue
-        path = Path(value).expanduser()
-        if path.exists() and not any(is_below(value, output) for output in outputs):
-            found[value] = identity(path)
+        for named in expand_pattern(value) if last == "paths" else [value]:
+            path = Path(named).expanduser()
+            if path.exists() and not any(is_below(named, output) for output in outputs):
+                found[named] = identity(path)
     return found
 
 

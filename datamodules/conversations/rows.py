@@ -6,9 +6,12 @@ cannot be a conversation becomes a reason, counted like every other document dro
 
 import ast
 import json
+import os
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,9 +19,9 @@ from typing import Any
 import pyarrow
 
 from common.errors import InputError
-from common.path_lists import PathList
+from common.path_lists import PathList, expand_pattern
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
-from datamodules.readers.files import Files
+from datamodules.readers.files import TOO_LARGE, Files
 from datamodules.readers.installed import PythonSources, definitions, parse_python
 
 Row = dict[str, Any]
@@ -41,6 +44,14 @@ class _RowFiles(Files):
 
     SUFFIXES = (".jsonl", ".json", ".parquet")
 
+    def named_paths(self) -> list[str]:
+        """Paths, and for a pattern the folders and files of rows that it matches."""
+        found = []
+        for path in self.paths:
+            matches = [match for match in expand_pattern(path) if os.path.isdir(match) or self.format_of(match)]
+            found += matches or [path]
+        return list(dict.fromkeys(found))
+
     def _row(self, value: Any) -> Document:
         if isinstance(value, Document):
             return value
@@ -49,15 +60,45 @@ class _RowFiles(Files):
         return unless_surrogates(json.dumps(value, ensure_ascii=False, default=str))
 
     def _read_table(self, schema: pyarrow.Schema, batches: Any, max_bytes: int) -> Iterator[Document]:
-        for batch in batches(batch_size=1024):
-            yield from map(self._row, batch.to_pylist())
+        for batch in batches(schema.names):
+            for number in range(batch.num_rows):
+                document = self._row(_table_row(batch, number))
+                yield TOO_LARGE if document.text is not None and len(document.text) > max_bytes else document
+
+
+def _table_row(batch: pyarrow.RecordBatch, number: int) -> Row | Document:
+    """A row of a table as JSON has it, or the reason why it cannot be."""
+    try:
+        row: Row = _plain({name: batch.column(place)[number].as_py() for place, name in enumerate(batch.schema.names)})
+    except UnicodeDecodeError:
+        return Document(None, reason="invalid_utf8")
+    except (ValueError, OverflowError):  # a date before year 1 or after 9999, a time of nanoseconds
+        return Document(None, reason="invalid_value")
+    return row
+
+
+def _plain(value: Any) -> Any:
+    """A value of a table as the JSON that it stands for.
+
+    A null is an absent key: a table gives every row, and every part of it, the keys of all. Bytes are text, as many
+    writers leave the mark of text out; a decimal is a number, a date ISO 8601.
+    """
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 class FileRows(Rows):
     """Rows of JSON lines, JSON arrays and Parquet tables; .gz and .zst are decompressed.
 
     Args:
-        paths: files or folders; URLs as for `readers.PathReader`.
+        paths: files, folders, or patterns with `*` that match either; URLs as for `readers.PathReader`.
         max_megabytes: read at most this much.
         downloads: folder of what URLs name, copied once.
     """
