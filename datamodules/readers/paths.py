@@ -76,7 +76,7 @@ class PathReader(Reader):
         return True
 
     def roots(self) -> list[tuple[str, Path, Path]]:
-        """For each path that is read: itself, where it lies (or its copy would), and what it is called in provenance."""
+        """For each path that is read: itself, where it (or its copy) lies, and what it is called in provenance."""
         # Not resolved: what a link points to may be called differently on every machine.
         copies, named = Path(self.downloads or "data/downloads"), self.named_paths()
         places = [place(path, copies) if is_url(path) else Path(path).expanduser() for path in named]

@@ -61,7 +61,9 @@ FORMATS: dict[str, Write] = {
     "json array": lambda path, rows: write(path / "r.json", json.dumps(rows).encode()),
     "json lines called json": lambda path, rows: write(path / "r.json", json_lines(rows)),
     "jsonl.gz": lambda path, rows: write(path / "r.jsonl.gz", gzip.compress(json_lines(rows))),
-    "jsonl.zst": lambda path, rows: write(path / "r.jsonl.zst", pyarrow.compress(json_lines(rows), "zstd", asbytes=True)),
+    "jsonl.zst": lambda path, rows: write(
+        path / "r.jsonl.zst", pyarrow.compress(json_lines(rows), "zstd", asbytes=True)
+    ),
     "jsonl.bz2": lambda path, rows: write(path / "r.jsonl.bz2", bz2.compress(json_lines(rows))),
     "jsonl.xz": lambda path, rows: write(path / "r.jsonl.xz", lzma.compress(json_lines(rows))),
     "parquet": lambda path, rows: write_parquet(path / "r.parquet", rows),
