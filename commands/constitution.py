@@ -25,8 +25,9 @@ from alignment.constitutional.revisions import Revisions
 from common.errors import InputError
 from common.fingerprint import fingerprint
 from datamodules.conversations.chat_template import ChatTemplate
+from datamodules.conversations.messages import Unusable
 from datamodules.conversations.multiple_choice import question_batches
-from datamodules.conversations.row_formats import Unusable, instruction, preference, question
+from datamodules.conversations.row_formats import instruction, preference, question
 from datamodules.conversations.rows import Row, Rows
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
 from models.decoder import Decoder
@@ -134,7 +135,7 @@ def read_samples(prompts: Rows, samples: int | None) -> list[PromptRecord]:
     Raises:
         InputError: when there is none.
     """
-    found = []
+    found, advice = [], ""
     for number, row in enumerate(itertools.islice(prompts.rows(), samples)):
         try:
             if isinstance(row, str):
@@ -143,9 +144,11 @@ def read_samples(prompts: Rows, samples: int | None) -> list[PromptRecord]:
             found.append(PromptRecord(number, question(row), None if group is None else str(group)))
         except Unusable as reason:
             found.append(PromptRecord(number, [], dropped=str(reason)))
+            advice = advice or reason.advice
     if all(sample.dropped for sample in found):
         reasons = dict(Counter(sample.dropped for sample in found))
-        raise InputError(f"prompts: {len(found)} rows hold no prompt ({reasons or 'no row at all'}), name other files")
+        advice = advice or "name other files"
+        raise InputError(f"prompts: {len(found)} rows hold no prompt ({reasons or 'no row at all'}): {advice}")
     return found
 
 

@@ -1,6 +1,7 @@
 """Base of the SFT, preference and prompt data modules: rows -> chat template -> tokenized examples on disk."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from common.errors import InputError
 from common.fingerprint import code_fingerprint, fingerprint
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import Example, Examples, read_summary, write_examples
-from datamodules.conversations.row_formats import Unusable
+from datamodules.conversations.messages import Unusable, unread_keys
 from datamodules.conversations.rows import Row, Rows
 from datamodules.resumable import DATA_STATE, ResumableDataModule
 from datamodules.tokenization.base import Tokenizer
@@ -93,7 +94,7 @@ class ConversationDataModule(ResumableDataModule):
 
     def _convert(self, row: Row) -> Example:
         try:
-            return self.convert(row)
+            return replace(self.convert(row), unread=unread_keys(row))
         except TemplateRefusalError as refusal:
             raise Unusable(f"refused_by_template: {str(refusal)[:80]}") from refusal
 

@@ -14,7 +14,8 @@ from common.constants import SPLITS
 from common.errors import InputError
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.example_store import Example, Examples
-from datamodules.conversations.row_formats import Unusable, opening, question
+from datamodules.conversations.messages import Unusable
+from datamodules.conversations.row_formats import group_of, question
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.samplers import EpochOrder, StepBatch
 
@@ -98,7 +99,7 @@ class PromptData(ConversationDataModule):
             raise Unusable("empty_prompt")
         if len(ids) > self.max_prompt_tokens:
             raise Unusable("prompt_too_long")
-        return Example([ids], [[False] * len(ids)], str(row.get("group") or opening(messages)), row=row)
+        return Example([ids], [[False] * len(ids)], group_of(row, messages), row=row)
 
     def setup(self, stage: str) -> None:
         """Open the prompts."""

@@ -14,8 +14,9 @@ from common import packed_rows
 from common.errors import InputError
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.example_store import Example, Examples
+from datamodules.conversations.messages import Unusable
 from datamodules.conversations.packing import lay_out_conversation, pack, stack
-from datamodules.conversations.row_formats import Unusable, instruction, opening
+from datamodules.conversations.row_formats import group_of, instruction
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.samplers import EpochOrder, StepBatch
 from datamodules.mixing.windows import PADDING, ignore_labels
@@ -112,7 +113,7 @@ class SFTData(ConversationDataModule):
         if not any(trained):
             raise Unusable("answer_truncated_away")
         cut = ("conversation",) if len(encoded.ids) > most else ()
-        return Example([ids], [trained], str(row.get("group") or opening(messages)), cut=cut)
+        return Example([ids], [trained], group_of(row, messages), cut=cut)
 
     def setup(self, stage: str) -> None:
         """Open the examples and pack them."""

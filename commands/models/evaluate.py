@@ -84,8 +84,8 @@ def score_file(
     batch_tokens: int,
 ) -> dict[str, Any]:
     """Results of one file; rows that are left out are counted by their reason."""
+    from datamodules.conversations.messages import Unusable
     from datamodules.conversations.multiple_choice import Question, encode, question, question_batches, text_windows
-    from datamodules.conversations.row_formats import Unusable
     from datamodules.conversations.rows import FileRows
     from models.inference.likelihood import accuracies, log_likelihoods
 
@@ -93,6 +93,7 @@ def score_file(
     asked: list[Question] = []
     bytes_in_all = 0
     left_out: Counter[str] = Counter()
+    advice = ""
     found = texts(path) if is_text else FileRows([path]).rows()
     for row in itertools.islice(found, limit):
         try:
@@ -108,8 +109,10 @@ def score_file(
                 asked.append(one)
         except Unusable as reason:
             left_out[str(reason)] += 1
+            advice = advice or reason.advice
     if not encoded:
-        raise InputError(f"{path} holds nothing to score ({dict(left_out) or 'it is empty'}): see `evaluate --help`")
+        advice = advice or "see `evaluate --help`"
+        raise InputError(f"{path} holds nothing to score ({dict(left_out) or 'it is empty'}): {advice}")
     answers = sum(map(len, encoded))
     likelihoods = log_likelihoods(decoder, question_batches(encoded, batch_tokens, tokenizer.pad, window), answers)
     if is_text:
