@@ -20,11 +20,14 @@ import pyarrow
 
 from common.errors import InputError
 from common.path_lists import PathList, expand_pattern
+from datamodules.readers.base import stable_hash
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.files import TOO_LARGE, Files
 from datamodules.readers.installed import PythonSources, definitions, parse_python
 
 Row = dict[str, Any]
+GROUPS = 256
+"""Groups of modules: enough of them that a share of 1 % is some, few enough that one of 24 MB has 20 functions."""
 
 
 class Rows(ABC):
@@ -124,15 +127,19 @@ class DocstringRows(Rows):
 
     The prompt is the source without the docstring; chosen is the function's own docstring, rejected is another's. Every
     docstring is chosen and rejected equally often, so that knowing one says nothing of whether it is right here.
-    Both keys of instructions (`prompt`, `response`) and of preferences (`prompt`, `chosen`, `rejected`) are there. A
-    module's functions are one group, which never parts between training and validation.
+    Both keys of instructions (`prompt`, `response`) and of preferences (`prompt`, `chosen`, `rejected`) are there.
+
+    Modules are put into `GROUPS` groups by a hash, and other docstrings are those of the same group. A group never
+    parts between training and validation, so that whatever the share of validation no docstring of it is trained on,
+    as a right or as a wrong one. A function that is alone in its group has no `chosen` and `rejected`.
 
     Args:
         distributions: installed packages to read beside the standard library; null takes all of them.
         max_megabytes: Python source to read at most.
         max_lines: longest function; longer ones are passed over.
-        negatives: rows of each function, with as many other docstrings; 1 for instructions. With few of them a model
-            that has seen a docstring chosen learns to reject it the next time, which is right in training only.
+        negatives: rows of each function, with as many other docstrings, fewer where its group has fewer; 1 for
+            instructions. With few of them a model that has seen a docstring chosen learns to reject it the next time,
+            which is right in training only.
         seed: seed of the assignment of other docstrings.
     """
 
@@ -150,8 +157,9 @@ class DocstringRows(Rows):
         self.max_lines, self.negatives, self.seed = max_lines, negatives, seed
 
     def rows(self) -> Iterator[Row | str]:
-        """One row a function, in the order of a hash of the modules' names; each docstring is there once."""
+        """One row a function, in the order of a hash of the modules' names; each docstring and prompt is there once."""
         own: dict[str, Row] = {}
+        prompts: set[str] = set()
         for file in self.reader.files():
             document = text_or_reason(Path(file.location).read_bytes())
             tree = parse_python(document.text) if document.text is not None else None
@@ -159,22 +167,35 @@ class DocstringRows(Rows):
                 yield document.reason or "invalid_python"
                 continue
             for source, docstring in documented_functions(tree, self.max_lines):
-                if unless_surrogates(source + docstring).text is not None:
-                    own.setdefault(docstring, {"prompt": source, "chosen": docstring, "group": file.name})
-        pairs, random = list(own.values()), Random(self.seed)
-        for _ in range(self.negatives):
-            order = list(range(len(pairs)))
-            random.shuffle(order)
-            # A single cycle through all of them: none gets its own.
-            following = dict(zip(order, order[1:] + order[:1], strict=True))
-            for number, row in enumerate(pairs):
-                other = pairs[following[number]]["chosen"]
-                yield row | {"response": row["chosen"], "rejected": other}
+                is_text = unless_surrogates(source + docstring).text is not None
+                if is_text and docstring not in own and source not in prompts:
+                    prompts.add(source)
+                    own[docstring] = {"prompt": source, "response": docstring, "group": docstring_group(file.name)}
+        members: dict[str, list[str]] = {}
+        for docstring, row in own.items():
+            members.setdefault(row["group"], []).append(docstring)
+        places = {}
+        for name, group in members.items():
+            Random(f"{self.seed}/{name}").shuffle(group)
+            places |= {docstring: place for place, docstring in enumerate(group)}
+        for further in range(1, self.negatives + 1):
+            for docstring, row in own.items():
+                group, place = members[row["group"]], places[docstring]
+                # Round the group, one step further in each turn: none gets its own, and none the same one twice.
+                if further < len(group):
+                    yield row | {"chosen": docstring, "rejected": group[(place + further) % len(group)]}
+                elif further == 1:
+                    yield row
 
     def identity(self) -> Any:
         """The files and the settings."""
         files = [[file.name, file.size, file.changed] for file in self.reader.files()]
         return [files, self.max_lines, self.negatives, self.seed]
+
+
+def docstring_group(module: str) -> str:
+    """Group of a module, by its name alone: the same one whatever else is read."""
+    return f"docstrings/{stable_hash(module) % GROUPS}"
 
 
 def documented_functions(tree: ast.Module, max_lines: int) -> Iterator[tuple[str, str]]:

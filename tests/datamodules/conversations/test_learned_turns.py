@@ -1,4 +1,4 @@
-"""Which turns are learned, token by token, through every kind of template; what a template does not write is dropped."""
+"""Turns that are learned, token by token, through every kind of template; what one does not write is dropped."""
 
 import json
 from pathlib import Path
