@@ -16,6 +16,7 @@ from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusa
 from datamodules.conversations.example_store import Example, Examples, read_summary, write_examples
 from datamodules.conversations.messages import Unusable, unread_keys
 from datamodules.conversations.rows import Row, Rows
+from datamodules.mixing.samplers import EpochOrder, StepBatch
 from datamodules.resumable import DATA_STATE, ResumableDataModule
 from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore
@@ -128,6 +129,20 @@ class ConversationDataModule(ResumableDataModule):
         """Open and verify the examples."""
         folder = self.run_stages()
         self.examples = {split: Examples(folder, split) for split in SPLITS}
+
+    def evaluation_sample(self, items: int, limit: int | None) -> list[StepBatch]:
+        """Batches over items of the validation split once, at most `limit` of them.
+
+        Which ones is decided by a hash of their places, as rows that stand together are alike: of one file, of one
+        length. Those of a lower limit are among those of a higher one.
+
+        Args:
+            items: number of items in the split.
+            limit: items evaluated at most; None for all.
+        """
+        order = EpochOrder(items, seed=0)
+        chosen = range(items) if limit is None or limit >= items else sorted(order[place] for place in range(limit))
+        return [StepBatch(batch, range(0)) for batch in self.evaluation_batches([list(chosen)])]
 
     def summary(self) -> dict[str, Any]:
         """Counts of kept and dropped rows, as `write_examples` stores them."""

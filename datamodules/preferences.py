@@ -120,7 +120,7 @@ class PreferenceData(ConversationDataModule):
             `preference_probability` makes a soft label.
         max_tokens: tokens of a prompt with the longer of its responses. A longer prompt loses its beginning, as much as
             is needed; responses lose their end only where less than a quarter of this would be left for the prompt.
-        validation_pairs: pairs evaluated at most; null for all.
+        validation_pairs: pairs evaluated at most, chosen by a hash; null for all.
         shared: arguments of `ConversationDataModule`.
 
     Raises:
@@ -168,8 +168,8 @@ class PreferenceData(ConversationDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Each validation pair once."""
-        pairs = min(len(self.validation_dataset), self.validation_pairs or len(self.validation_dataset))
-        return self.batch_loader(self.validation_dataset, self.evaluation_keys(pairs))
+        keys = self.evaluation_sample(len(self.validation_dataset), self.validation_pairs)
+        return self.batch_loader(self.validation_dataset, keys)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The validation pairs."""

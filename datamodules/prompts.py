@@ -61,7 +61,7 @@ class PromptData(ConversationDataModule):
             `datamodules.SFTData` do too.
         max_prompt_tokens: tokens of a prompt; a longer one is dropped, since half a question has another answer.
         batch_size: prompts in a batch of one rank.
-        validation_prompts: prompts evaluated at most; null for all.
+        validation_prompts: prompts evaluated at most, chosen by a hash; null for all.
         shared: arguments of `ConversationDataModule`.
 
     Raises:
@@ -119,8 +119,8 @@ class PromptData(ConversationDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Each validation prompt once."""
-        prompts = min(len(self.validation_dataset), self.validation_prompts or len(self.validation_dataset))
-        return self.batch_loader(self.validation_dataset, self.evaluation_keys(prompts))
+        keys = self.evaluation_sample(len(self.validation_dataset), self.validation_prompts)
+        return self.batch_loader(self.validation_dataset, keys)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The validation prompts."""

@@ -75,7 +75,7 @@ class SFTData(ConversationDataModule):
         rows: source of conversations: `messages`, or `prompt` and `response`.
         sequence_length: tokens in a row; a longer conversation is cut at its end.
         validation_fraction: share of groups of conversations in the validation split.
-        validation_rows: packed rows evaluated at most; null for all.
+        validation_rows: packed rows evaluated at most, chosen by a hash; null for all.
         shared: arguments of `ConversationDataModule`.
 
     Raises:
@@ -128,8 +128,8 @@ class SFTData(ConversationDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Each validation row once."""
-        rows = min(len(self.validation_dataset), self.validation_rows or len(self.validation_dataset))
-        return self.batch_loader(self.validation_dataset, self.evaluation_keys(rows))
+        keys = self.evaluation_sample(len(self.validation_dataset), self.validation_rows)
+        return self.batch_loader(self.validation_dataset, keys)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The validation rows."""
