@@ -19,6 +19,7 @@ from tqdm import tqdm
 from alignment.comparison.side_by_side import SideBySide, kl_estimates
 from alignment.rewards.base import Response, Reward
 from alignment.rewards.reward_model_score import RewardModelScore
+from alignment.rewards.scoring import check_rows, scores_of
 from callbacks.reports.comparison_report import COMPARISON, RESPONSES, write_comparison_report
 from commands.compare.response_cache import ComparedResponses, Made
 from common.errors import InputError
@@ -120,9 +121,7 @@ def compare_models(
     template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
     source = prompts if isinstance(prompts, Rows) else FileRows(path_list(prompts))
     asked, left_out = validation_prompts(source, template, validation_fraction, split_seed, limit, max_prompt_tokens)
-    for judge in judges.values():
-        for _, row in asked:
-            judge.check(row)
+    check_rows(judges, [row for _, row in asked])
     device, dtype = default_device(), getattr(torch, precision)
     sampling = Sampling(temperature=temperature, seed=seed)
 
@@ -153,7 +152,7 @@ def compare_models(
     scores: dict[str, dict[str, Tensor]] = {}
     for kind, judge in judges.items():
         judge.prepare(device)
-        scores[kind] = {name: judge(given).float() for name, given in responses.items()}
+        scores[kind] = {name: scores_of(judge, given, kind) for name, given in responses.items()}
     found = SideBySide(first, responses, scores, kl, samples)
     settings = {"prompts": len(asked)} | settings | {"reference": first, "reward_model": reward_model}
     settings |= {"left_out": dict(left_out)}
