@@ -23,7 +23,7 @@ from alignment.constitutional.llm_calls import AnnotationStage, PromptRecord, Re
 from alignment.constitutional.record_log import Records, costs, json_lines, write_if_changed
 from alignment.constitutional.revisions import Revisions
 from common.errors import InputError
-from common.fingerprint import fingerprint
+from common.fingerprint import fingerprint, users_class_fingerprint
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.conversations.messages import Unusable
 from datamodules.conversations.multiple_choice import question_batches
@@ -110,7 +110,9 @@ def constitution(
                     model.prepare(open_model, records.folder / f"journal-{name}.jsonl")
             identities = {name: model.identity() for name, model in models.items()}
             examples = stage.examples(law)
-            records.require(common | identities | {"examples": examples} | stage.settings())
+            parts = {"prompts": prompts, "stage": stage} | models
+            classes = {name: users_class_fingerprint(type(part)) for name, part in parts.items()}
+            records.require(common | identities | {"examples": examples, "classes": classes} | stage.settings())
             llm = RecordedCalls(models, examples, seed)
             make = functools.partial(make_records, stage, law, llm, identities)
             records.make([replace(sample, calls=[]) for sample in taken], batch_size, make, llm, stage.name)

@@ -11,7 +11,7 @@ import xxhash
 from common.artifacts import build_artifact
 from common.constants import SPLITS
 from common.errors import InputError
-from common.fingerprint import code_fingerprint, fingerprint
+from common.fingerprint import class_fingerprint, fingerprint
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import Example, Examples, read_summary, write_examples
 from datamodules.conversations.messages import Unusable, unread_keys
@@ -113,7 +113,7 @@ class ConversationDataModule(ResumableDataModule):
                 self.settings(),
                 self.validation_fraction,
                 self.split_seed,
-                code_fingerprint(type(self).__module__, type(self.rows).__module__, without=BATCHING),
+                class_fingerprint(type(self), type(self.rows), without=BATCHING),
             )
 
             def make(into: Path) -> None:

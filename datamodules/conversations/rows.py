@@ -20,7 +20,7 @@ import pyarrow
 
 from common.errors import InputError
 from common.path_lists import PathList, expand_pattern
-from datamodules.readers.base import stable_hash
+from datamodules.readers.base import Reader, stable_hash
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.files import TOO_LARGE, Files
 from datamodules.readers.installed import PythonSources, definitions, parse_python
@@ -40,6 +40,16 @@ class Rows(ABC):
     @abstractmethod
     def identity(self) -> Any:
         """Identity of the rows for fingerprints, JSON-able: all that they are a function of."""
+
+
+def listed(reader: Reader) -> list[list[Any]]:
+    """Names, sizes and times of change of the files that a reader reads."""
+    return [[file.name, file.size, file.changed] for file in reader.files()]
+
+
+def settings_of(rows: Rows) -> dict[str, str]:
+    """Attributes of rows but for their reader, as text."""
+    return {name: repr(value) for name, value in sorted(vars(rows).items()) if name != "reader"}
 
 
 class _RowFiles(Files):
@@ -118,8 +128,8 @@ class FileRows(Rows):
                 yield json.loads(document.text) if document.text is not None else str(document.reason)
 
     def identity(self) -> Any:
-        """Names, sizes and times of change of the files."""
-        return [[file.name, file.size, file.changed] for file in self.reader.files()]
+        """Names, sizes and times of change of the files, and what a class of its own was given beside them."""
+        return [listed(self.reader), settings_of(self)]
 
 
 class DocstringRows(Rows):
@@ -189,8 +199,7 @@ class DocstringRows(Rows):
 
     def identity(self) -> Any:
         """The files and the settings."""
-        files = [[file.name, file.size, file.changed] for file in self.reader.files()]
-        return [files, self.max_lines, self.negatives, self.seed]
+        return [listed(self.reader), settings_of(self)]
 
 
 def docstring_group(module: str) -> str:
