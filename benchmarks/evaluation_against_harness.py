@@ -37,7 +37,8 @@ WINDOW = 512
 
 def rows(count: int) -> tuple[list[dict[str, Any]], list[str]]:
     """Questions of three shapes, and texts."""
-    found = [row for row in DocstringRows(max_megabytes=12).rows() if isinstance(row, dict)][:count]
+    made = DocstringRows(max_megabytes=12).rows()
+    found = [row for row in made if isinstance(row, dict) and "chosen" in row][:count]
     generator, asked = random.Random(0), []
     for number, row in enumerate(found):
         choices, gold = [row["chosen"], row["rejected"]], generator.randrange(2)

@@ -23,10 +23,11 @@ from alignment.constitutional.llm_calls import AnnotationStage, PromptRecord, Re
 from alignment.constitutional.record_log import Records, costs, json_lines, write_if_changed
 from alignment.constitutional.revisions import Revisions
 from common.errors import InputError
-from common.fingerprint import fingerprint
+from common.fingerprint import fingerprint, users_class_fingerprint
 from datamodules.conversations.chat_template import ChatTemplate
+from datamodules.conversations.messages import Unusable
 from datamodules.conversations.multiple_choice import question_batches
-from datamodules.conversations.row_formats import Unusable, instruction, preference, question
+from datamodules.conversations.row_formats import instruction, preference, question
 from datamodules.conversations.rows import Row, Rows
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
 from models.decoder import Decoder
@@ -109,7 +110,9 @@ def constitution(
                     model.prepare(open_model, records.folder / f"journal-{name}.jsonl")
             identities = {name: model.identity() for name, model in models.items()}
             examples = stage.examples(law)
-            records.require(common | identities | {"examples": examples} | stage.settings())
+            parts = {"prompts": prompts, "stage": stage} | models
+            classes = {name: users_class_fingerprint(type(part)) for name, part in parts.items()}
+            records.require(common | identities | {"examples": examples, "classes": classes} | stage.settings())
             llm = RecordedCalls(models, examples, seed)
             make = functools.partial(make_records, stage, law, llm, identities)
             records.make([replace(sample, calls=[]) for sample in taken], batch_size, make, llm, stage.name)
@@ -134,7 +137,7 @@ def read_samples(prompts: Rows, samples: int | None) -> list[PromptRecord]:
     Raises:
         InputError: when there is none.
     """
-    found = []
+    found, advice = [], ""
     for number, row in enumerate(itertools.islice(prompts.rows(), samples)):
         try:
             if isinstance(row, str):
@@ -143,9 +146,11 @@ def read_samples(prompts: Rows, samples: int | None) -> list[PromptRecord]:
             found.append(PromptRecord(number, question(row), None if group is None else str(group)))
         except Unusable as reason:
             found.append(PromptRecord(number, [], dropped=str(reason)))
+            advice = advice or reason.advice
     if all(sample.dropped for sample in found):
         reasons = dict(Counter(sample.dropped for sample in found))
-        raise InputError(f"prompts: {len(found)} rows hold no prompt ({reasons or 'no row at all'}), name other files")
+        advice = advice or "name other files"
+        raise InputError(f"prompts: {len(found)} rows hold no prompt ({reasons or 'no row at all'}): {advice}")
     return found
 
 

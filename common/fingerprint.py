@@ -1,24 +1,36 @@
 """Fingerprints of settings and of source code, from which the names of prepared folders are made.
 
 Source code counts by what it does: the abstract syntax tree, without docstrings and comments, of a module and of all
-modules of this project that it imports, and the versions of the installed libraries that these import. An edited
-comment makes nothing again; an edited line three imports away does. It is an over-estimate: a function that is imported
-and never called counts too. The `__init__.py` of a package counts only where something is imported from it by that
-name.
+modules that it imports of this project or of the user's own, and the versions of the installed libraries that these
+import. An edited comment makes nothing again; an edited line three imports away does. It is an over-estimate: a
+function that is imported and never called counts too. The `__init__.py` of a package counts only where something is
+imported from it by that name.
 """
 
 import ast
 import functools
 import importlib.metadata
+import importlib.util
+import inspect
 import json
+import site
+import sys
+import sysconfig
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import xxhash
 
-ROOT = Path(__file__).parents[1]
+PROJECT = Path(__file__).absolute().parents[1]
+ROOT = PROJECT
 """Folder of this project's packages."""
+_LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
+INSTALLED = tuple(
+    {Path(sysconfig.get_path(name)).absolute() for name in _LIBRARIES} | {Path(site.getusersitepackages())}
+)
+"""Folders of Python's own modules and of installed ones."""
 OBSERVERS = (
     "callbacks",
     "common.artifacts",
@@ -57,16 +69,55 @@ def fingerprint(*inputs: Any) -> str:
 
 
 def code_fingerprint(*modules: str, without: Iterable[str] = ()) -> str:
-    """Fingerprint of modules by name, of all of this project that they import, and of the libraries' versions.
+    """Fingerprint of modules by name, of all that they import but libraries, and of the libraries' versions.
 
     Args:
-        modules: dotted names, as `datamodules.curation.filters.gopher`; a class gives its own by `__module__`. Modules
-            of other projects do not count.
+        modules: dotted names, as `datamodules.curation.filters.gopher`; a class gives its own by `__module__`.
+            Installed modules do not count.
         without: dotted names of modules and packages that do not decide the result, as reports.
     """
     files = import_closure(filter(None, map(module_file, modules)), (*OBSERVERS, *without))
-    code = {path.relative_to(ROOT).as_posix(): ast_fingerprint(path) for path in sorted(files)}
+    code = sorted([source_name(path), ast_fingerprint(path)] for path in files)
     return fingerprint(code, library_versions(files))
+
+
+def class_fingerprint(*classes: type, without: Iterable[str] = ()) -> str:
+    """Fingerprint of classes: their names, those of their bases, and the code of all of these.
+
+    Args:
+        classes: classes that decide a result, as YAML names them.
+        without: see `code_fingerprint`.
+    """
+    lines = [base for cls in classes for base in cls.__mro__[:-1]]
+    names = [f"{base.__module__}.{base.__qualname__}" for base in lines]
+    modules = sorted({base.__module__ for base in lines})
+    return fingerprint(names, _loose_code(lines), code_fingerprint(*modules, without=without))
+
+
+def users_class_fingerprint(*classes: type) -> str:
+    """Fingerprint of classes as `class_fingerprint`, but of code the user's own alone, for results that cost money or
+    days and outlive an edit of this project.
+    """
+    lines = [base for cls in classes for base in cls.__mro__[:-1]]
+    names = [f"{base.__module__}.{base.__qualname__}" for base in lines]
+    files = import_closure(filter(None, (module_file(base.__module__) for base in lines)))
+    own = [path for path in files if not path.is_relative_to(ROOT)]
+    return fingerprint(names, _loose_code(lines), sorted([source_name(path), ast_fingerprint(path)] for path in own))
+
+
+def _loose_code(classes: Iterable[type]) -> list[str]:
+    """Fingerprints of classes whose module is none that can be imported: those of a notebook or of a script."""
+    loose = [cls for cls in classes if cls.__module__ == "__main__" or cls.__module__ not in sys.modules]
+    return [_code_of(cls) for cls in loose]
+
+
+def _code_of(cls: type) -> str:
+    try:
+        code = ast.unparse(_without_texts(ast.parse(textwrap.dedent(inspect.getsource(cls)))))
+    except (OSError, TypeError, SyntaxError):
+        functions = {name: value.__code__ for name, value in vars(cls).items() if inspect.isfunction(value)}
+        code = repr([(name, own.co_code, own.co_names, own.co_consts) for name, own in sorted(functions.items())])
+    return xxhash.xxh3_64_hexdigest(code.encode())[:12]
 
 
 def library_versions(files: Iterable[Path]) -> dict[str, str]:
@@ -81,20 +132,51 @@ def library_versions(files: Iterable[Path]) -> dict[str, str]:
 def _distributions() -> dict[str, list[str]]:
     """Installed distributions by the top-level module they bring; this project itself is none of them."""
     found = importlib.metadata.packages_distributions()
-    return {name: sorted(set(owners)) for name, owners in found.items() if module_file(name) is None}
+    return {name: sorted(set(owners)) for name, owners in found.items() if _file_below(ROOT, name) is None}
 
 
 def module_file(name: str) -> Path | None:
-    """The source file of a module of this project, or None."""
-    path = ROOT.joinpath(*name.split("."))
+    """The source file of a module of this project or of the user's own, or None for an installed one."""
+    found = _file_below(ROOT, name)
+    if found is None and (root := _users_root(name.partition(".")[0])) is not None:
+        found = _file_below(root, name)
+    return found
+
+
+def _file_below(root: Path, name: str) -> Path | None:
+    path = root.joinpath(*name.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
+def _users_root(top: str) -> Path | None:
+    """Folder of a top-level module that is neither of this project nor installed."""
+    origin = getattr(sys.modules.get(top), "__file__", None)
+    if origin is None and top not in sys.modules:
+        try:
+            spec = importlib.util.find_spec(top)
+        except (ImportError, ValueError):
+            return None
+        origin = None if spec is None or not spec.has_location else spec.origin
+    if origin is None or not origin.endswith(".py"):
+        return None
+    path = Path(origin).absolute()
+    root = path.parent.parent if path.name == "__init__.py" else path.parent
+    return None if root == PROJECT or any(path.is_relative_to(place) for place in INSTALLED) else root
+
+
+def source_name(path: Path) -> str:
+    """Name of a source file that is the same on every machine: within this project, or from its outermost package."""
+    top = path.parent
+    while not path.is_relative_to(ROOT) and (top / "__init__.py").is_file():
+        top = top.parent
+    return path.relative_to(ROOT if path.is_relative_to(ROOT) else top).as_posix()
+
+
 def import_closure(files: Iterable[Path], without: tuple[str, ...] = OBSERVERS) -> set[Path]:
-    """Import closure: these files and all of this project that they import, directly or not.
+    """Import closure: these files and all that they import, directly or not, of this project and the user's own.
 
     Args:
-        files: source files of this project.
+        files: source files.
         without: dotted names of modules and packages that are not followed.
     """
     found: set[Path] = set()
@@ -109,7 +191,7 @@ def import_closure(files: Iterable[Path], without: tuple[str, ...] = OBSERVERS) 
 
 @functools.cache
 def imported_files(path: Path, without: tuple[str, ...] = OBSERVERS) -> list[Path]:
-    """Files of this project that a file imports."""
+    """Files of this project and of the user's own that a file imports."""
     names = (name for name in _source(path).imports if not any(f"{name}.".startswith(f"{top}.") for top in without))
     return [file for name in names if (file := module_file(name)) is not None]
 
@@ -135,9 +217,15 @@ def _source(path: Path) -> _Source:
             imports += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return _Source(tuple(imports), xxhash.xxh3_64_hexdigest(ast.unparse(_without_texts(tree)).encode())[:12])
+
+
+def _without_texts(tree: ast.Module) -> ast.Module:
+    """A syntax tree without docstrings and other statements that are nothing but a string."""
+    for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [line for line in body if not _is_text(line)] or [ast.Pass()]  # type: ignore[attr-defined]
-    return _Source(tuple(imports), xxhash.xxh3_64_hexdigest(ast.unparse(tree).encode())[:12])
+    return tree
 
 
 def _is_text(node: ast.AST) -> bool:

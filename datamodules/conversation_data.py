@@ -1,6 +1,7 @@
 """Base of the SFT, preference and prompt data modules: rows -> chat template -> tokenized examples on disk."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import xxhash
 from common.artifacts import build_artifact
 from common.constants import SPLITS
 from common.errors import InputError
-from common.fingerprint import code_fingerprint, fingerprint
+from common.fingerprint import class_fingerprint, fingerprint
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import Example, Examples, read_summary, write_examples
-from datamodules.conversations.row_formats import Unusable
+from datamodules.conversations.messages import Unusable, unread_keys
 from datamodules.conversations.rows import Row, Rows
+from datamodules.mixing.samplers import EpochOrder, StepBatch
 from datamodules.resumable import DATA_STATE, ResumableDataModule
 from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore
@@ -93,7 +95,7 @@ class ConversationDataModule(ResumableDataModule):
 
     def _convert(self, row: Row) -> Example:
         try:
-            return self.convert(row)
+            return replace(self.convert(row), unread=unread_keys(row))
         except TemplateRefusalError as refusal:
             raise Unusable(f"refused_by_template: {str(refusal)[:80]}") from refusal
 
@@ -111,7 +113,7 @@ class ConversationDataModule(ResumableDataModule):
                 self.settings(),
                 self.validation_fraction,
                 self.split_seed,
-                code_fingerprint(type(self).__module__, type(self.rows).__module__, without=BATCHING),
+                class_fingerprint(type(self), type(self.rows), without=BATCHING),
             )
 
             def make(into: Path) -> None:
@@ -127,6 +129,20 @@ class ConversationDataModule(ResumableDataModule):
         """Open and verify the examples."""
         folder = self.run_stages()
         self.examples = {split: Examples(folder, split) for split in SPLITS}
+
+    def evaluation_sample(self, items: int, limit: int | None) -> list[StepBatch]:
+        """Batches over items of the validation split once, at most `limit` of them.
+
+        Which ones is decided by a hash of their places, as rows that stand together are alike: of one file, of one
+        length. Those of a lower limit are among those of a higher one.
+
+        Args:
+            items: number of items in the split.
+            limit: items evaluated at most; None for all.
+        """
+        order = EpochOrder(items, seed=0)
+        chosen = range(items) if limit is None or limit >= items else sorted(order[place] for place in range(limit))
+        return [StepBatch(batch, range(0)) for batch in self.evaluation_batches([list(chosen)])]
 
     def summary(self) -> dict[str, Any]:
         """Counts of kept and dropped rows, as `write_examples` stores them."""

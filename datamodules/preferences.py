@@ -17,8 +17,9 @@ from common.packed_rows import branched_document, join_documents, response_ends
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.chat_template import Encoded
 from datamodules.conversations.example_store import Example, Examples
+from datamodules.conversations.messages import Unusable
 from datamodules.conversations.packing import stack
-from datamodules.conversations.row_formats import Unusable, opening, preference
+from datamodules.conversations.row_formats import group_of, preference
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.samplers import EpochOrder, StepBatch
 from datamodules.mixing.windows import PADDING
@@ -119,7 +120,7 @@ class PreferenceData(ConversationDataModule):
             `preference_probability` makes a soft label.
         max_tokens: tokens of a prompt with the longer of its responses. A longer prompt loses its beginning, as much as
             is needed; responses lose their end only where less than a quarter of this would be left for the prompt.
-        validation_pairs: pairs evaluated at most; null for all.
+        validation_pairs: pairs evaluated at most, chosen by a hash; null for all.
         shared: arguments of `ConversationDataModule`.
 
     Raises:
@@ -145,18 +146,14 @@ class PreferenceData(ConversationDataModule):
     def convert(self, row: Row) -> Example:
         """The pair's prompt and answers, shortened where they are too long."""
         pair = preference(row)
-        sides = [
-            self.template.encode([*pair.prompt, {"role": "assistant", "content": answer}])
-            for answer in (pair.chosen, pair.rejected)
-        ]
+        sides = [self.template.encode([*pair.prompt, answer]) for answer in pair.sides()]
         segments, cut = shorten(sides[0], sides[1], self.max_tokens)
         if not segments[0]:
             raise Unusable("empty_prompt")
         if segments[1] == segments[2]:
             raise Unusable("answers_truncated_to_equal" if cut else "equal_answers")
         trained = [[False] * len(segments[0]), *([True] * len(answer) for answer in segments[1:])]
-        group = str(row.get("group") or opening(pair.prompt))
-        return Example(segments, trained, group, pair.margin, cut, pair.probability)
+        return Example(segments, trained, group_of(row, pair.prompt), pair.margin, cut, pair.probability)
 
     def setup(self, stage: str) -> None:
         """Open the pairs."""
@@ -171,8 +168,8 @@ class PreferenceData(ConversationDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Each validation pair once."""
-        pairs = min(len(self.validation_dataset), self.validation_pairs or len(self.validation_dataset))
-        return self.batch_loader(self.validation_dataset, self.evaluation_keys(pairs))
+        keys = self.evaluation_sample(len(self.validation_dataset), self.validation_pairs)
+        return self.batch_loader(self.validation_dataset, keys)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The validation pairs."""

@@ -14,7 +14,8 @@ from common.constants import SPLITS
 from common.errors import InputError
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.example_store import Example, Examples
-from datamodules.conversations.row_formats import Unusable, opening, question
+from datamodules.conversations.messages import Unusable
+from datamodules.conversations.row_formats import group_of, question
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.samplers import EpochOrder, StepBatch
 
@@ -60,7 +61,7 @@ class PromptData(ConversationDataModule):
             `datamodules.SFTData` do too.
         max_prompt_tokens: tokens of a prompt; a longer one is dropped, since half a question has another answer.
         batch_size: prompts in a batch of one rank.
-        validation_prompts: prompts evaluated at most; null for all.
+        validation_prompts: prompts evaluated at most, chosen by a hash; null for all.
         shared: arguments of `ConversationDataModule`.
 
     Raises:
@@ -98,7 +99,7 @@ class PromptData(ConversationDataModule):
             raise Unusable("empty_prompt")
         if len(ids) > self.max_prompt_tokens:
             raise Unusable("prompt_too_long")
-        return Example([ids], [[False] * len(ids)], str(row.get("group") or opening(messages)), row=row)
+        return Example([ids], [[False] * len(ids)], group_of(row, messages), row=row)
 
     def setup(self, stage: str) -> None:
         """Open the prompts."""
@@ -118,8 +119,8 @@ class PromptData(ConversationDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Each validation prompt once."""
-        prompts = min(len(self.validation_dataset), self.validation_prompts or len(self.validation_dataset))
-        return self.batch_loader(self.validation_dataset, self.evaluation_keys(prompts))
+        keys = self.evaluation_sample(len(self.validation_dataset), self.validation_prompts)
+        return self.batch_loader(self.validation_dataset, keys)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The validation prompts."""

@@ -14,8 +14,9 @@ from common import packed_rows
 from common.errors import InputError
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.example_store import Example, Examples
+from datamodules.conversations.messages import Unusable
 from datamodules.conversations.packing import lay_out_conversation, pack, stack
-from datamodules.conversations.row_formats import Unusable, instruction, opening
+from datamodules.conversations.row_formats import group_of, instruction
 from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.samplers import EpochOrder, StepBatch
 from datamodules.mixing.windows import PADDING, ignore_labels
@@ -74,7 +75,7 @@ class SFTData(ConversationDataModule):
         rows: source of conversations: `messages`, or `prompt` and `response`.
         sequence_length: tokens in a row; a longer conversation is cut at its end.
         validation_fraction: share of groups of conversations in the validation split.
-        validation_rows: packed rows evaluated at most; null for all.
+        validation_rows: packed rows evaluated at most, chosen by a hash; null for all.
         shared: arguments of `ConversationDataModule`.
 
     Raises:
@@ -112,7 +113,7 @@ class SFTData(ConversationDataModule):
         if not any(trained):
             raise Unusable("answer_truncated_away")
         cut = ("conversation",) if len(encoded.ids) > most else ()
-        return Example([ids], [trained], str(row.get("group") or opening(messages)), cut=cut)
+        return Example([ids], [trained], group_of(row, messages), cut=cut)
 
     def setup(self, stage: str) -> None:
         """Open the examples and pack them."""
@@ -127,8 +128,8 @@ class SFTData(ConversationDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Each validation row once."""
-        rows = min(len(self.validation_dataset), self.validation_rows or len(self.validation_dataset))
-        return self.batch_loader(self.validation_dataset, self.evaluation_keys(rows))
+        keys = self.evaluation_sample(len(self.validation_dataset), self.validation_rows)
+        return self.batch_loader(self.validation_dataset, keys)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The validation rows."""

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from alignment.reinforcement.engines.base import Decoding, RolloutEngine
 from alignment.reinforcement.kl import best_of_n_kl
-from alignment.reinforcement.rollout_worker import responses_for_rewards, scores_of
+from alignment.reinforcement.rollout_worker import responses_for_rewards
 from alignment.reinforcement.rollouts import roll_out
 from alignment.rewards.base import Response, Reward
+from alignment.rewards.scoring import scores_of
 from common.errors import InputError
 from models.decoder import Decoder
 from models.inference.sampling import Sampling

@@ -9,7 +9,7 @@ cancels exactly, at twice the price.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from alignment.constitutional.constitution import BETTER, WORSE, Constitution, Principle
 from alignment.constitutional.llm_calls import AnnotationStage, LLMCall, PromptRecord, RecordedCalls, kept, provenance
@@ -105,6 +105,8 @@ class Preferences(AnnotationStage):
         chain_of_thought: let the judge reason before it decides; its word is then nearly certain whatever it says, so
             that labels are clamped.
         clamp: largest probability of a label after reasoning; 0.6, and so 0.4 for the other response, is the paper's.
+        unfinished: what becomes of pairs with a response that ran out of tokens, which would teach a model to stop in
+            the middle.
 
     Raises:
         InputError: for a number of principles or a probability that cannot be.
@@ -114,6 +116,7 @@ class Preferences(AnnotationStage):
     principles_per_pair: int = 1
     chain_of_thought: bool = False
     clamp: float = 0.6
+    unfinished: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
         if self.principles_per_pair < 1 or not 0.5 < self.clamp <= 1:
@@ -153,6 +156,10 @@ class Preferences(AnnotationStage):
             sample.number: [response.text for response in both[2 * place : 2 * place + 2]]
             for place, sample in enumerate(asking)
         }
+        for place, sample in enumerate(asking):
+            is_cut = any(response.finish == "length" for response in both[2 * place : 2 * place + 2])
+            if is_cut and self.unfinished == "drop":
+                sample.dropped = sample.dropped or "unfinished_response"
         for sample in kept(samples):
             if responses[sample.number][0] == responses[sample.number][1]:
                 sample.dropped = "equal_responses"

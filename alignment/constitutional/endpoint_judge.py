@@ -39,6 +39,9 @@ from common.errors import InputError
 REFUSALS = re.compile(r"context_length_exceeded|content_filter|content_policy|maximum context length|max_model_len")
 """In the body of a refused request: it is this request that cannot be answered, not all of them."""
 
+FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "STOP", None)
+"""Reasons by which servers say that a response ended by itself, or say nothing; any other one cut it off."""
+
 MAX_VERDICT_TOKENS = 8
 """Tokens of a response in which a letter is looked for."""
 
@@ -177,7 +180,7 @@ class EndpointJudge(Judge):
         if choice.get("finish_reason") == "content_filter":
             return Completion("content_filter", "refused", *_usage(payload))
         text = (choice.get("message") or {}).get("content") if self.api == "chat" else choice.get("text")
-        finish: Literal["stop", "length"] = "length" if choice.get("finish_reason") == "length" else "stop"
+        finish: Literal["stop", "length"] = "stop" if choice.get("finish_reason") in FINISHED else "length"
         # JSON may spell halves of characters, which no file and no further request could hold.
         return Completion((text or "").encode("utf-8", "replace").decode(), finish, *_usage(payload))
 

@@ -102,7 +102,7 @@ class GroupRelativeAdvantage(Advantage):
     Args:
         divide_by_std: false leaves the division out, which gives questions that are too easy or too hard no larger
             weight (Dr.GRPO: Liu et al. 2025, section 3.1).
-        epsilon: added to the standard deviation; 1e-4 is TRL's.
+        epsilon: added to the standard deviation; 1e-4 is TRL's. Of equal rewards the advantage is 0 whatever it is.
 
     Raises:
         InputError: for a negative epsilon.
@@ -121,7 +121,7 @@ class GroupRelativeAdvantage(Advantage):
         advantages = rewards - rewards.mean(1, keepdim=True)
         if self.divide_by_std:
             advantages = advantages / (rewards.std(1, keepdim=True) + self.epsilon)
-        return to_tokens(advantages, rewarded)
+        return to_tokens(zero_where_equal(advantages, rewards), rewarded)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class LeaveOneOutAdvantage(Advantage):
     def __call__(self, rewarded: TokenRewards, reduce: Reduce = no_reduction) -> AdvantageEstimate:
         rewards = by_prompt(rewarded)
         others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
-        estimate = to_tokens(rewards - others, rewarded)
+        estimate = to_tokens(zero_where_equal(rewards - others, rewards), rewarded)
         return AdvantageEstimate(whiten(estimate.advantages, reduce)) if self.whiten else estimate
 
 
@@ -219,13 +219,20 @@ def sum_by_response(values_T: Tensor, lengths_A: Tensor) -> Tensor:
 
 
 def by_prompt(rewarded: TokenRewards) -> Tensor:
-    """Rewards of whole responses, [prompts, G]."""
-    return sum_by_response(rewarded.rewards, rewarded.lengths).view(-1, rewarded.group_size)
+    """Rewards of whole responses, float64 [prompts, G]: differences of large rewards are small."""
+    return sum_by_response(rewarded.rewards.double(), rewarded.lengths).view(-1, rewarded.group_size)
+
+
+def zero_where_equal(advantages: Tensor, rewards: Tensor) -> Tensor:
+    """Advantages [prompts, G], 0 where all rewards of a group are equal: a mean of equal numbers may round to another,
+    and a standard deviation of almost 0 would make much of the difference.
+    """
+    return advantages.masked_fill(rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True), 0)
 
 
 def to_tokens(advantages: Tensor, rewarded: TokenRewards) -> AdvantageEstimate:
     """Every token of a response has the response's advantage."""
-    return AdvantageEstimate(advantages.flatten()[response_of(rewarded.lengths)])
+    return AdvantageEstimate(advantages.to(rewarded.rewards.dtype).flatten()[response_of(rewarded.lengths)])
 
 
 def equal_groups(scores_A: Tensor, group: int) -> Tensor:

@@ -14,6 +14,7 @@ from alignment.reinforcement.engines.base import Decoding, RolloutEngine
 from alignment.reinforcement.engines.decoder import DecoderEngine
 from alignment.reinforcement.rollouts import Rollouts, roll_out, unsharded_policy
 from alignment.rewards.base import Response, Reward
+from alignment.rewards.scoring import check_rows, scores_of
 from common.contracts import PromptSource
 from common.errors import InputError
 from models.decoder import Decoder
@@ -70,9 +71,15 @@ class RolloutWorker:
         self.stop_names = stop or []
 
     @property
+    def named_rewards(self) -> dict[str, Reward]:
+        """The reward that is learned from, and the monitored one, by their names in the configuration."""
+        monitored = {} if self.monitored_reward is None else {"monitored_reward": self.monitored_reward}
+        return {"reward": self.reward} | monitored
+
+    @property
     def rewards(self) -> list[Reward]:
         """The reward that is learned from, and the monitored one."""
-        return [self.reward] if self.monitored_reward is None else [self.reward, self.monitored_reward]
+        return list(self.named_rewards.values())
 
     def setup(self, trainer: Any) -> None:
         """Attach to a Trainer.
@@ -90,9 +97,7 @@ class RolloutWorker:
             raise InputError(f"stop={lacking}: no control token of the tokenizer, take some of {sorted(control)}")
         self.stop_tokens = {self.tokenizer.eos, *(control[name] for name in self.stop_names)}
         if trainer.is_global_zero and isinstance(data, PromptSource):
-            for row in data.every_row():
-                for reward in self.rewards:
-                    reward.check(row)
+            check_rows(self.named_rewards, data.every_row())
 
     def prepare(self, device: torch.device) -> None:
         """Load what the rewards need, once."""
@@ -140,18 +145,3 @@ def responses_for_rewards(rollouts: Rollouts, rows: Sequence[Mapping[str, Any]],
         row = rows[number // rollouts.group_size]
         found.append(Response(prompt, response.tokens, text, response.finish, row))
     return found
-
-
-def scores_of(reward: Reward, responses: Sequence[Response], name: str) -> Tensor:
-    """Scores of responses by a reward, float32 [A] on the CPU.
-
-    Raises:
-        InputError: where one is not a finite number.
-    """
-    scores = reward(responses).float().cpu()
-    if scores.shape != (len(responses),) or not scores.isfinite().all():
-        wrong = scores.tolist() if scores.shape != (len(responses),) else scores[~scores.isfinite()].tolist()[0]
-        raise InputError(
-            f"{name}={type(reward).__name__} says {wrong} of {len(responses)} responses: it must give each one number"
-        )
-    return scores

@@ -111,12 +111,15 @@ class WeightedSum(Reward):
         for reward in self.rewards:
             yield from reward.members()
 
-    def parts(self, responses: Sequence[Response]) -> Tensor:
-        """Scores by each reward before weighting, float32 [rewards, A]."""
-        return torch.stack([reward(responses) for reward in self.rewards])
+    def weigh(self, parts: Sequence[Tensor]) -> Tensor:
+        """The sum of scores by each reward, float32 [A]; summed one after another, so that equal scores stay equal."""
+        total = torch.zeros_like(parts[0], dtype=torch.float64)
+        for weight, part in zip(self.weights, parts, strict=True):
+            total += weight * part.double()
+        return total.float()
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:
-        return torch.tensor(self.weights) @ self.parts(responses)
+        return self.weigh([reward(responses) for reward in self.rewards])
 
 
 class OverlongPenalty(Reward):

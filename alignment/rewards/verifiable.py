@@ -10,7 +10,6 @@ import math
 import string
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -19,21 +18,10 @@ import torch
 from torch import Tensor
 
 from alignment.rewards.base import Response, Reward
+from alignment.rewards.numbers import FINAL, final_number
 from common.errors import InputError
 
 Normalization = Literal["none", "whitespace", "squad"]
-
-_NUMBER = regex.compile(
-    r"(?<![\p{L}\p{N}_.])"  # no part of a name or of a longer number
-    r"(?:(?<![\p{L}\p{N}_.)\]])[-+\u2212])?"  # after a number or a bracket it would be an operator
-    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]++)(?:\.[0-9]++)?+"
-    r"(?:[eE][-+]?[0-9]{1,2}+|/[0-9]++(?:\.[0-9]++)?+)?+"
-    r"(?!\.?[0-9]|[eE][-+]?[0-9])"
-)
-MAX_NUMBER_LENGTH = 64
-"""Characters of a number; what is longer is none, so that no response costs more than reading it."""
-FINAL = "####"
-"""What the final answer stands behind in GSM8K."""
 
 
 class VerifiableReward(Reward):
@@ -94,7 +82,7 @@ class ExactMatch(VerifiableReward):
             raise InputError(
                 f"{self.answer_key}={value!r:.100}: ExactMatch compares with text, a number or a list of them"
             )
-        return [normalized(str(one), self.normalize) for one in values]
+        return [normalized(spelled, self.normalize) for one in values for spelled in spellings(one)]
 
 
 class PrefixMatch(ExactMatch):
@@ -161,7 +149,7 @@ class Arithmetic(VerifiableReward):
     """The last number of the response is the row's (Cobbe et al. 2021, GSM8K).
 
     Where a text holds `####`, as GSM8K's solutions do, the number is the first behind the last one of them. Numbers are
-    read exactly, as fractions: `-1,234.50`, `3/4`, `6e23`; nothing is evaluated.
+    read exactly, as fractions: `-1,234.50`, `1 000`, `.5`, `3/4`, `6e23`, `10^3`; nothing else is evaluated.
 
     Args:
         answer_key: where the row holds the number, or a text in which it is the last one.
@@ -203,24 +191,6 @@ class Arithmetic(VerifiableReward):
         return found
 
 
-def final_number(text: str) -> Fraction | None:
-    """The first number behind the last `####`, or the last number where there is no such mark; None for no number."""
-    parts = text.rsplit(FINAL, 1)
-    found = [value for match in _NUMBER.finditer(parts[-1]) if (value := number(match[0])) is not None]
-    if not found:
-        return None
-    return found[0] if len(parts) > 1 else found[-1]
-
-
-def number(spelled: str) -> Fraction | None:
-    """The exact value of one number as text; None for what is too long or divided by 0."""
-    if len(spelled) > MAX_NUMBER_LENGTH:
-        return None
-    above, _, below = spelled.replace(",", "").replace("\u2212", "-").partition("/")
-    divisor = Fraction(below or 1)
-    return Fraction(Decimal(above)) / divisor if divisor else None
-
-
 _ARTICLES = regex.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -232,6 +202,12 @@ def normalized(text: str, how: Normalization) -> str:
     if how == "squad":
         text = _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION))
     return " ".join(text.split())
+
+
+def spellings(value: str | float) -> list[str]:
+    """Texts that a row's value accepts: itself, and of a whole number that a table holds as a float the number."""
+    whole = [str(int(value))] if isinstance(value, float) and value.is_integer() else []
+    return [str(value), *whole]
 
 
 def leading_share(said: Sequence[str], wanted: Sequence[str]) -> float:
@@ -247,6 +223,10 @@ def value_of(row: Mapping[str, Any], key: str) -> Any:
     Raises:
         InputError: when it holds nothing there.
     """
-    if row.get(key) is None:
+    if key not in row:
         raise InputError(f"a row has no {key!r}, only {', '.join(map(str, row))}: name the key that a reward reads")
-    return row[key]
+    value = row[key]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        missing = "null" if value is None else "nan"
+        raise InputError(f"{key!r} of a row is {missing}, which a reward reads: leave such rows out")
+    return value

@@ -19,13 +19,15 @@ from tqdm import tqdm
 from alignment.comparison.side_by_side import SideBySide, kl_estimates
 from alignment.rewards.base import Response, Reward
 from alignment.rewards.reward_model_score import RewardModelScore
+from alignment.rewards.scoring import check_rows, scores_of
 from callbacks.reports.comparison_report import COMPARISON, RESPONSES, write_comparison_report
 from commands.compare.response_cache import ComparedResponses, Made
 from common.errors import InputError
 from common.path_lists import PathList, path_list
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import split_of
-from datamodules.conversations.row_formats import Unusable, opening, question
+from datamodules.conversations.messages import Unusable
+from datamodules.conversations.row_formats import group_of, question
 from datamodules.conversations.rows import FileRows, Row, Rows
 from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
@@ -119,9 +121,7 @@ def compare_models(
     template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
     source = prompts if isinstance(prompts, Rows) else FileRows(path_list(prompts))
     asked, left_out = validation_prompts(source, template, validation_fraction, split_seed, limit, max_prompt_tokens)
-    for judge in judges.values():
-        for _, row in asked:
-            judge.check(row)
+    check_rows(judges, [row for _, row in asked])
     device, dtype = default_device(), getattr(torch, precision)
     sampling = Sampling(temperature=temperature, seed=seed)
 
@@ -152,7 +152,7 @@ def compare_models(
     scores: dict[str, dict[str, Tensor]] = {}
     for kind, judge in judges.items():
         judge.prepare(device)
-        scores[kind] = {name: judge(given).float() for name, given in responses.items()}
+        scores[kind] = {name: scores_of(judge, given, kind) for name, given in responses.items()}
     found = SideBySide(first, responses, scores, kl, samples)
     settings = {"prompts": len(asked)} | settings | {"reference": first, "reward_model": reward_model}
     settings |= {"left_out": dict(left_out)}
@@ -212,24 +212,27 @@ def validation_prompts(
     """
     found: dict[int, Prompt] = {}
     left_out: Counter[str] = Counter()
+    advice = ""
     for row in tqdm(rows.rows(), desc="prompts", unit=" rows"):
         try:
             if isinstance(row, str):
                 raise Unusable(row)
             messages = question(row)
-            if split_of(str(row.get("group") or opening(messages)), fraction, seed) != "validation":
+            if split_of(group_of(row, messages), fraction, seed) != "validation":
                 continue
             ids = template.encode_prompt(messages)
             if not 0 < len(ids) <= longest:
                 raise Unusable("longer_than_max_prompt_tokens" if ids else "empty_prompt")
-        except TemplateRefusalError:
-            left_out["refused_by_template"] += 1
+        except TemplateRefusalError as refusal:
+            left_out[f"refused_by_template: {str(refusal)[:80]}"] += 1
         except Unusable as reason:
             left_out[str(reason)] += 1
+            advice = advice or reason.advice
         else:
             found.setdefault(xxhash.xxh3_64_intdigest(json.dumps(ids).encode()), (ids, row))
     if not found:
-        raise InputError(f"prompts: none is held out ({dict(left_out)}): give more rows, or validation_fraction=1")
+        advice = advice or "give more rows, or validation_fraction=1"
+        raise InputError(f"prompts: none is held out ({dict(left_out)}): {advice}")
     return [found[key] for key in sorted(found)[:limit]], left_out
 
 
@@ -303,7 +306,7 @@ def response_row(found: SideBySide, name: str, number: int) -> dict[str, Any]:
 
 def prompt_text(row: Row) -> str:
     """A prompt as text."""
-    return "\n".join(cast(str, message["content"]) for message in question(row))
+    return "\n".join(cast(str, message["content"]) for message in question(row) if message["content"])
 
 
 def format_table(results: dict[str, Any]) -> str:

@@ -4,10 +4,10 @@ It needs no configuration: a model brings its shape and its tokenizer.
 """
 
 import functools
-import glob
 import itertools
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from common.errors import InputError
-from common.path_lists import PathList, path_list
+from common.path_lists import PathList, expand_pattern, path_list
 from common.run_folder import require_stored_model
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def evaluate(
     require_stored_model(Path(input), "--input")
     for option, paths in (("--questions", questions), ("--text", text)):
         for path in path_list(paths):
-            if "://" not in path and not glob.glob(path):
+            if "://" not in path and not all(map(os.path.exists, expand_pattern(path))):
                 raise InputError(f"{option} {path} does not exist: name a file or folder")
 
     from datamodules.tokenization.files import find_tokenizer, load_tokenizer
@@ -65,8 +65,10 @@ def evaluate(
         raise InputError(f"input={input} is a reward model: `llm test` evaluates it, on pairs")
     decoder = load_decoder(stored)
     score = functools.partial(score_file, decoder, tokenizer, limit=limit, window=window, batch_tokens=batch_tokens)
-    results = {path: score(path, is_text=False) for path in path_list(questions)}
-    results |= {path: score(path, is_text=True) for path in path_list(text)}
+    results: dict[str, Any] = {}
+    for paths, is_text in ((questions, False), (text, True)):
+        for path in itertools.chain.from_iterable(map(expand_pattern, path_list(paths))):
+            results[path] = score(path, is_text=is_text)
     print(yaml.safe_dump(results, sort_keys=False), end="")
     if output is not None:
         Path(output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -82,8 +84,8 @@ def score_file(
     batch_tokens: int,
 ) -> dict[str, Any]:
     """Results of one file; rows that are left out are counted by their reason."""
+    from datamodules.conversations.messages import Unusable
     from datamodules.conversations.multiple_choice import Question, encode, question, question_batches, text_windows
-    from datamodules.conversations.row_formats import Unusable
     from datamodules.conversations.rows import FileRows
     from models.inference.likelihood import accuracies, log_likelihoods
 
@@ -91,6 +93,7 @@ def score_file(
     asked: list[Question] = []
     bytes_in_all = 0
     left_out: Counter[str] = Counter()
+    advice = ""
     found = texts(path) if is_text else FileRows([path]).rows()
     for row in itertools.islice(found, limit):
         try:
@@ -106,8 +109,10 @@ def score_file(
                 asked.append(one)
         except Unusable as reason:
             left_out[str(reason)] += 1
+            advice = advice or reason.advice
     if not encoded:
-        raise InputError(f"{path} holds nothing to score ({dict(left_out) or 'it is empty'}): see `evaluate --help`")
+        advice = advice or "see `evaluate --help`"
+        raise InputError(f"{path} holds nothing to score ({dict(left_out) or 'it is empty'}): {advice}")
     answers = sum(map(len, encoded))
     likelihoods = log_likelihoods(decoder, question_batches(encoded, batch_tokens, tokenizer.pad, window), answers)
     if is_text:

@@ -1,8 +1,8 @@
 """Dependencies of a recipe's stage: configuration, input files, source code and earlier stages, with a fingerprint.
 
 Loggers and this project's callbacks are left out, because they only observe, and so are comments and docstrings of the
-source: a better sentence must not cost a week of training. Installed libraries and classes of other projects do not
-count; that is the price of a look that takes no second.
+source: a better sentence must not cost a week of training. Installed libraries do not count; that is the price of a
+look that takes no second.
 """
 
 import importlib
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from common.files import checksum
-from common.fingerprint import ROOT, ast_fingerprint, fingerprint, import_closure, module_file
+from common.fingerprint import ast_fingerprint, fingerprint, import_closure, module_file, source_name
+from common.path_lists import expand_pattern
 
 OBSERVER_KEYS = re.compile(r"(config|resume|trainer\.(logger|log_every_n_steps|enable_\w+))\b.*")
 """Keys of loggers and of other observers, which change no result."""
@@ -82,9 +83,10 @@ def files_of(flat: Flat, outputs: Iterable[Path]) -> dict[str, str]:
         last = next((part for part in reversed(key.split(".")) if not part.isdigit()), "")
         if not isinstance(value, str) or last in WRITTEN or not 0 < len(value) < 1024 or "\n" in value:
             continue
-        path = Path(value).expanduser()
-        if path.exists() and not any(is_below(value, output) for output in outputs):
-            found[value] = identity(path)
+        for named in expand_pattern(value) if last == "paths" else [value]:
+            path = Path(named).expanduser()
+            if path.exists() and not any(is_below(named, output) for output in outputs):
+                found[named] = identity(path)
     return found
 
 
@@ -111,13 +113,13 @@ def sources_of(flat: Flat, modules: list[Path]) -> dict[str, str]:
     found = import_closure([*modules, *filter(None, map(source_of_class, sorted(named)))])
     templates = {template for path in found for template in path.parent.glob("templates/*.jinja")}
     return {
-        str(path.relative_to(ROOT)): ast_fingerprint(path) if path in found else checksum(path)
+        source_name(path): ast_fingerprint(path) if path in found else checksum(path)
         for path in sorted(found | templates)
     }
 
 
 def source_of_class(class_path: str) -> Path | None:
-    """The file of this project that defines a class; None for what is installed."""
+    """The file of this project, or of the user's own, that defines a class; None for what is installed."""
     module, _, name = class_path.rpartition(".")
     if not module or module_file(module.split(".")[0]) is None:
         return None

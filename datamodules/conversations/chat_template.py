@@ -8,6 +8,7 @@ alone: exactly what a model sees when it answers, at the price of now and then o
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ import jinja2.sandbox
 
 from common.constants import Messages
 from common.errors import InputError
+from datamodules.conversations.messages import TEMPLATE_KEYS, WEIGHT
 from datamodules.tokenization.base import Tokenizer
 
 BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
 """Marks around an answer in a template's output, and what hides them and control tokens in messages' own text."""
+
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Keys of a turn whose text many templates write for the last turn only."""
 
 _HIDDEN = {"0": ESCAPE, "1": BEGIN, "2": END, "3": ""}
 TEMPLATES = Path(__file__).parent / "templates"
@@ -105,18 +110,21 @@ class ChatTemplate:
     def encode(self, messages: Messages) -> Encoded:
         """A whole conversation: one beginning-of-text token, and after the last answer one end-of-text token, learned.
 
-        What the template writes after the last response is left out: it is never generated.
+        An assistant's turn with `weight: 0` is not learned. What the template writes after the last learned response is
+        left out: it is never generated.
 
         Raises:
-            TemplateRefusalError: when the template cannot take the messages.
+            TemplateRefusalError: when the template cannot take the messages, or leaves out what they say.
         """
+        self._require_written(messages, learned=True)
         ids, trained, answer = self._encode(
-            self._render(messages) if self._marked else self._rendered_by_answer(messages)
+            self._render(messages) if self._marked else self._rendered_by_answer(messages),
+            self._unlearned_regions(messages),
         )
         if True in trained:
             last = len(trained) - trained[::-1].index(True)
             ids, trained = ids[:last], trained[:last]
-            if ids[-1] != self.tokenizer.eos:
+            if answer < last and ids[-1] != self.tokenizer.eos:
                 ids.append(self.tokenizer.eos)
                 trained.append(True)
         before = len(ids)
@@ -124,10 +132,50 @@ class ChatTemplate:
         return Encoded(ids, trained, min(answer + len(ids) - before, len(ids)))
 
     def encode_prompt(self, messages: Messages) -> list[int]:
-        """A conversation up to where an answer is to be generated."""
+        """A conversation up to where an answer is to be generated.
+
+        Raises:
+            TemplateRefusalError: when the template cannot take the messages, or leaves out what they say.
+        """
+        self._require_written(messages, learned=False)
         text = self._render(messages, add_generation_prompt=True)
         ids, trained, _ = self._encode(text)
         return self._begin(ids, trained)[0]
+
+    def _require_written(self, messages: Messages, learned: bool) -> None:
+        """Refuse messages with a key that the template does not write: the output is the same without it.
+
+        Templates leave the reasoning of earlier turns out on purpose, so that only what is learned of it has to be
+        written. A tool's result says by its place which call it answers.
+        """
+        keys = {
+            key
+            for message in messages
+            for key in message.keys() & {*TEMPLATE_KEYS}
+            if key != "tool_call_id" and (key, message["role"]) != ("name", "tool")
+            if key not in REASONING or (learned and WEIGHT not in message)
+        }
+        for key in sorted(keys):
+            without = [{name: value for name, value in message.items() if name != key} for message in messages]
+            if self._written(messages) == self._written(without):
+                raise TemplateRefusalError(f"the template writes no {key}")
+
+    def _written(self, messages: Messages, add_generation_prompt: bool = False) -> str | None:
+        """The template's output, None where it refuses."""
+        try:
+            return self._render(messages, add_generation_prompt)
+        except TemplateRefusalError:
+            return None
+
+    def _unlearned_regions(self, messages: Messages) -> set[int]:
+        """Numbers of the marked regions of the output that belong to turns with `weight: 0`."""
+        answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        unlearned = [place for place, number in enumerate(answers) if messages[number].get(WEIGHT) == 0]
+        if not self._marked or not unlearned:
+            return {*unlearned}
+        # A template may mark a turn in several parts: they are counted as turns are added.
+        ends = [self._render(messages[: number + 1]).count(BEGIN) for number in answers]
+        return {region for place in unlearned for region in range(ends[place - 1] if place else 0, ends[place])}
 
     def _begin(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
         """With exactly one beginning-of-text token in front where texts have one, written by the template or not."""
@@ -137,10 +185,7 @@ class ChatTemplate:
         return [*beginning, *ids[written:]], [*([False] * len(beginning)), *trained[written:]]
 
     def _render(self, messages: Messages, add_generation_prompt: bool = False) -> str:
-        hidden = [
-            {key: self._hide(value) if isinstance(value, str) else value for key, value in message.items()}
-            for message in messages
-        ]
+        hidden = [self._hide({key: value for key, value in message.items() if key != WEIGHT}) for message in messages]
         try:
             return self._template.render(
                 messages=hidden,
@@ -157,8 +202,8 @@ class ChatTemplate:
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before = self._render(messages[:number], add_generation_prompt=True)
             after = self._render(messages[: number + 1])
+            before = self._rendered_before(messages[:number], after)
             plain = text.replace(BEGIN, "").replace(END, "")
             if not after.startswith(before) or not before.startswith(plain):
                 raise TemplateRefusalError(
@@ -169,7 +214,34 @@ class ChatTemplate:
             text += before[len(plain) :] + BEGIN + answer.rstrip() + END + answer[len(answer.rstrip()) :]
         return text
 
-    def _hide(self, text: str) -> str:
+    def _rendered_before(self, messages: Messages, after: str) -> str:
+        """The output up to where an answer to some messages begins.
+
+        Args:
+            messages: those before the answer; many templates refuse none, so where the assistant opens a conversation
+                the answer begins behind what would stand before any other.
+            after: the output with the answer.
+        """
+        if any(message["role"] == "user" for message in messages):
+            return self._render(messages, add_generation_prompt=True)
+        before = self._written(messages, add_generation_prompt=True)
+        if before is not None and after.startswith(before):
+            return before
+        asked = [{"role": "user", "content": "?"}]
+        opens = self._render(asked, add_generation_prompt=True).removeprefix(self._render(asked))
+        if opens not in after:
+            raise TemplateRefusalError("the chat template cannot begin with the assistant")
+        return after[: after.find(opens) + len(opens)]
+
+    def _hide(self, value: Any) -> Any:
+        """A value of a message with control tokens and marks hidden in every text of it."""
+        if isinstance(value, dict):
+            return {self._hide(key): self._hide(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._hide(item) for item in value]
+        return self._hide_text(value) if isinstance(value, str) else value
+
+    def _hide_text(self, text: str) -> str:
         for digit in "012":
             text = text.replace(_HIDDEN[digit], f"{ESCAPE}{digit}")
         return self._controls.sub(lambda match: f"{match[0][0]}{ESCAPE}3{match[0][1:]}", text)
@@ -177,15 +249,17 @@ class ChatTemplate:
     def _name(self, token: int | None) -> str:
         return next((name for name, number in self.control.items() if number == token), "")
 
-    def _encode(self, rendered: str) -> tuple[list[int], list[bool], int]:
-        """Ids, which are learned, and where the last answer begins."""
+    def _encode(self, rendered: str, unlearned: Collection[int] = ()) -> tuple[list[int], list[bool], int]:
+        """Ids, which are learned, and where the last answer begins; `unlearned` are numbers of marked regions."""
         ids: list[int] = []
         trained: list[bool] = []
-        inside, answer = False, None
+        inside, answer, region = False, None, 0
         for piece in self._edges.split(rendered):
-            if piece in (BEGIN, END):
-                inside = piece == BEGIN
-                answer = len(ids) if inside else answer
+            if piece == BEGIN:
+                inside, answer, region = region not in unlearned, len(ids), region + 1
+                continue
+            if piece == END:
+                inside = False
                 continue
             if piece in self.control:
                 new = [self.control[piece]]

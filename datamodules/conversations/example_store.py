@@ -25,7 +25,7 @@ from common.artifacts import verified, write_checksums
 from common.console import announce
 from common.constants import SPLITS
 from common.errors import InputError
-from datamodules.conversations.row_formats import Unusable
+from datamodules.conversations.messages import Unusable
 from datamodules.conversations.rows import Row
 from datamodules.shards.format import token_dtype
 
@@ -46,6 +46,7 @@ class Example:
         cut: what was shortened to fit: "prompt", "answer", "conversation".
         probability: of a preference, that chosen is the better answer.
         row: kept with the example; all examples bring one, or none does.
+        unread: keys of the row's turns that nothing reads.
     """
 
     segments: list[list[int]]
@@ -55,6 +56,7 @@ class Example:
     cut: tuple[str, ...] = ()
     probability: float = 1.0
     row: Row | None = None
+    unread: tuple[str, ...] = ()
 
 
 @dataclass
@@ -66,11 +68,15 @@ class Counts:
     tokens: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     cut: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
     excerpts: dict[str, list[str]] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)
 
-    def drop(self, reason: str, row: Row | None) -> None:
-        """Count a dropped row and keep the beginning of the first three for each reason."""
+    def drop(self, reason: str, row: Row | None, advice: str = "") -> None:
+        """Count a dropped row and keep the beginning of the first three for each reason, and the first advice."""
         self.dropped[reason] += 1
+        if advice:
+            self.advice.setdefault(reason, advice)
         kept = self.excerpts.setdefault(reason, [])
         if row is not None and len(kept) < 3:
             kept.append(json.dumps(row, ensure_ascii=False)[:300])
@@ -81,7 +87,23 @@ class Counts:
         lines += [f"  {split:<28}{count:>10,}" for split, count in self.kept.items()]
         lines += [f"  dropped: {reason:<19}{count:>10,}" for reason, count in sorted(self.dropped.items())]
         lines += [f"  shortened: {what:<17}{count:>10,}" for what, count in sorted(self.cut.items())]
+        lines += [f"  key not read: {key:<14}{count:>10,}" for key, count in sorted(self.unread.items())]
         return "\n".join(lines)
+
+    def refuse_nothing(self, fraction: float) -> None:
+        """Refuse a split without an example.
+
+        Raises:
+            InputError: with the reasons, and what rows would need where none of them is of a known format.
+        """
+        if all(self.kept.values()):
+            return
+        split = next(split for split, kept in self.kept.items() if not kept)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.dropped.most_common()) or "none"
+        advice = f"add rows, or change validation_fraction={fraction}"
+        if self.dropped and not any(self.kept.values()):
+            advice = self.advice.get(self.dropped.most_common(1)[0][0], advice)
+        raise InputError(f"{self.rows} rows leave no example for {split} (dropped: {reasons}): {advice}")
 
 
 def split_of(group: str, fraction: float, seed: int) -> str:
@@ -121,20 +143,15 @@ def write_examples(
             try:
                 example = convert(row)
             except Unusable as reason:
-                counts.drop(str(reason), row)
+                counts.drop(str(reason), row, reason.advice)
                 continue
             counts.cut.update(example.cut)
+            counts.unread.update(example.unread)
             split = split_of(example.group, fraction, seed)
             writers[split].add(example)
             counts.kept[split] += 1
             counts.tokens += sum(map(len, example.segments))
-    for split, kept in counts.kept.items():
-        if not kept:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.most_common()) or "none"
-            raise InputError(
-                f"{counts.rows} rows leave no example for {split} (dropped: {reasons}): add rows, or change "
-                f"validation_fraction={fraction}"
-            )
+    counts.refuse_nothing(fraction)
     (folder / SUMMARY).write_text(json.dumps(vars(counts), indent=1), encoding="utf-8")
     write_checksums(folder, *sorted(file.name for file in folder.iterdir()))
     announce(counts.table(folder.name.removeprefix(".").removesuffix(".partial")))

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 
 from common import packed_rows
+from datamodules.conversations.messages import Unusable
 from datamodules.conversations.packing import stack
-from datamodules.conversations.row_formats import Unusable
 from datamodules.conversations.rows import Row
 from datamodules.tokenization.base import Tokenizer
+
+ACCEPTED = "HellaSwag's, ARC's or BLiMP's keys, or `context`, `choices` and `gold`"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def question(row: Row) -> Question:
             return _checked(f"Question: {row['question']}\nAnswer:", choices["text"], gold)
         return _checked(row["context"], row["choices"], int(row["gold"]), row.get("delimiter", " "))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Unusable("no_question") from error
+        keys = ", ".join(map(str, row)) or "no key"
+        raise Unusable("no_question", f"a row has {keys}: give it {ACCEPTED}") from error
 
 
 def _checked(context: Any, choices: Any, gold: int, delimiter: str = " ") -> Question:

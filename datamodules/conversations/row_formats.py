@@ -1,24 +1,38 @@
 """Row formats: instruction, preference and prompt rows recognized by their keys.
 
 Every public data set spells this differently; the spellings that are read here are those of the formats' own
-documentation. A row that says neither is dropped under a reason, never repaired by guessing.
+documentation. A row that says neither, or something else beside it, is dropped under a reason, never repaired by
+guessing.
 """
 
 import itertools
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.constants import Messages
+from datamodules.conversations.messages import (
+    WEIGHT,
+    Unusable,
+    alike,
+    context_of,
+    is_empty,
+    is_said,
+    is_transcript,
+    messages_of,
+    prompt_of,
+    text_of,
+    transcript,
+    unlearned,
+)
 
-ROLES = ("system", "user", "assistant", "tool")
 MAX_FLOAT32 = 3e38
 """Margins are stored as float32."""
-HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-
-
-class Unusable(Exception):  # noqa: N818 (no error: a row that is dropped)
-    """Reason for dropping a row."""
+UNREAD = ("audio", "functions", "image", "images", "tools", "video", "videos")
+"""Keys of a row that no template here writes, though an answer may rest on them."""
+UNREAD_BESIDE_PROMPT = ("history", "input", "system_prompt")
+"""Keys of a row that belong to its `prompt` where that is text."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,7 @@ class Preference:
         chosen, rejected: the answers.
         margin: by how much chosen is better; 0 where the data does not say.
         probability: that chosen is the better one, 1 where the data does not doubt it.
+        further: keys of either answer beside its text, which the template writes.
     """
 
     prompt: Messages
@@ -37,22 +52,44 @@ class Preference:
     rejected: str
     margin: float = 0.0
     probability: float = 1.0
+    further: tuple[dict[str, Any], dict[str, Any]] = field(default_factory=lambda: ({}, {}))
+
+    def sides(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Both answers as messages."""
+        chosen, rejected = (
+            {"role": "assistant", "content": text} | keys
+            for text, keys in zip((self.chosen, self.rejected), self.further, strict=True)
+        )
+        return chosen, rejected
 
 
 def instruction(row: dict[str, Any]) -> Messages:
     """The conversation of a row with `messages`, or with `prompt` (text or messages) and `response`.
 
+    The assistant's turns are learned, but for those of a `prompt` and those of no weight, which have `weight: 0`.
+
     Raises:
         Unusable: with the reason.
     """
+    _refuse_unread(row)
+    if isinstance(row.get("label"), bool | int | float) and row["label"] == 0:
+        raise Unusable("label: false")
+    _refuse_unlearned(row)
     if row.get("messages") is not None:
-        messages = _messages(row["messages"])
-    elif "prompt" in row and "response" in row:
-        messages = [*_prompt(row["prompt"]), {"role": "assistant", "content": _text(row["response"])}]
+        messages = _with_system(row, messages_of(row["messages"]))
+    elif row.get("prompt") is not None and row.get("response") is not None:
+        prompt = _with_system(row, prompt_of(row["prompt"]))
+        response = _after(row, prompt, row["response"])
+        _refuse_answered(prompt if response[0]["role"] == "assistant" else [])
+        messages = [*unlearned(prompt), *response]
     else:
-        raise Unusable("missing_keys")
-    if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
-        raise Unusable("empty_answer")
+        raise _missing_keys(row, "`messages`, or `prompt` and `response`")
+    answers = [message for message in messages if message["role"] == "assistant"]
+    learned = [message for message in answers if WEIGHT not in message]
+    if not answers or any(map(is_empty, learned)):
+        raise Unusable("empty_answer" if answers else "no_answer")
+    if not learned:
+        raise Unusable("nothing_to_learn")
     return messages
 
 
@@ -65,115 +102,154 @@ def preference(row: dict[str, Any]) -> Preference:
     Raises:
         Unusable: with the reason.
     """
-    if "chosen" not in row or "rejected" not in row:
-        raise Unusable("missing_keys")
+    if row.get("chosen") is None or row.get("rejected") is None:
+        raise _missing_keys(row, "`prompt`, `chosen` and `rejected`, or two conversations as `chosen` and `rejected`")
+    _refuse_unread(row)
+    _refuse_unlearned(row)
     if row.get("prompt") is not None:
-        head = _prompt(row["prompt"])
-        sides = [_after(head, row[side]) for side in ("chosen", "rejected")]
+        head = _with_system(row, prompt_of(row["prompt"]))
+        sides = [_ends([*head, *_after(row, head, row[side])]) for side in ("chosen", "rejected")]
     else:
-        sides = [_split(row[side]) for side in ("chosen", "rejected")]
+        sides = [_split(row, side) for side in ("chosen", "rejected")]
     (prompt, chosen), (other_prompt, rejected) = sides
     if prompt != other_prompt:
         raise Unusable("different_prompts")
-    if not chosen.strip() or not rejected.strip():
+    _refuse_answered(prompt)
+    if is_empty(chosen) or is_empty(rejected):
         raise Unusable("empty_answer")
+    if WEIGHT in chosen or WEIGHT in rejected:
+        raise Unusable("nothing_to_learn")
     if chosen == rejected:
         raise Unusable("equal_answers")
-    return Preference(prompt, chosen, rejected, _margin(row), _probability(row))
+    first, second = (
+        {key: value for key, value in answer.items() if key not in ("role", "content")} for answer in (chosen, rejected)
+    )
+    texts = (chosen["content"] or "", rejected["content"] or "")
+    return Preference(prompt, *texts, _margin(row), _probability(row), (first, second))
 
 
 def question(row: dict[str, Any]) -> Messages:
-    """The prompt of a row: its `prompt` (text or messages), the conversation in `messages` or in `chosen` (messages, or
-    a transcript as HH-RLHF has them) up to its last answer. Ends with a message that is not the assistant's.
+    """The prompt of a row: its `prompt` (text, transcript or messages), the conversation in `messages` or in `chosen`
+    (messages, or a transcript as HH-RLHF has them) up to its last answer. Ends with a message that is not the
+    assistant's.
 
     Raises:
         Unusable: with the reason.
     """
+    _refuse_unread(row)
     if row.get("prompt") is not None:
-        messages = _prompt(row["prompt"])
+        messages = context_of(_with_system(row, prompt_of(row["prompt"])))
     elif row.get("messages") is not None:
-        messages = _messages(row["messages"])
+        messages = context_of(_with_system(row, messages_of(row["messages"])))
         messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
     elif row.get("chosen") is not None:
-        messages, _ = _split(row["chosen"])
-        if row.get("rejected") is not None and _split(row["rejected"])[0] != messages:
+        messages, _ = _split(row, "chosen")
+        if row.get("rejected") is not None and _split(row, "rejected")[0] != messages:
             raise Unusable("different_prompts")
     else:
-        raise Unusable("no_prompt")
-    if not messages or not any(message["content"].strip() for message in messages):
+        raise _missing_keys(row, "`prompt`, `messages` or `chosen`", "no_prompt")
+    if not messages or all(map(is_empty, messages)):
         raise Unusable("empty_prompt")
-    if messages[-1]["role"] == "assistant":
-        raise Unusable("prompt_ends_with_an_answer")
+    _refuse_answered(messages)
     return messages
-
-
-def transcript(text: str) -> Messages:
-    """Messages of a transcript in Anthropic's HH format: turns begin with a blank line and `Human:` or `Assistant:`.
-
-    Raises:
-        Unusable: when the text does not begin with a turn.
-    """
-    messages: Messages = []
-    rest = text if text.startswith("\n\n") else f"\n\n{text}"
-    while rest:
-        if rest.startswith(HUMAN):
-            role, begin = "user", len(HUMAN)
-        elif rest.startswith(ASSISTANT):
-            role, begin = "assistant", len(ASSISTANT)
-        else:
-            raise Unusable("no_transcript")
-        ends = [end for end in (rest.find(HUMAN, begin), rest.find(ASSISTANT, begin)) if end >= 0]
-        end = min(ends, default=len(rest))
-        messages.append({"role": role, "content": rest[begin:end].strip()})
-        rest = rest[end:]
-    return messages
-
-
-def _split(side: Any) -> tuple[Messages, str]:
-    """Prompt and answer of a whole conversation: messages, or a transcript."""
-    messages = transcript(side) if isinstance(side, str) else _messages(side)
-    if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise Unusable("no_answer")
-    return messages[:-1], messages[-1]["content"]
-
-
-def _after(prompt: Messages, side: Any) -> tuple[Messages, str]:
-    """Prompt and answer where the prompt is given apart: messages may repeat it, or add turns before the answer."""
-    if isinstance(side, str):
-        return prompt, side
-    messages = _messages(side)
-    if messages[: len(prompt)] == prompt:
-        messages = messages[len(prompt) :]
-    if not messages or messages[-1]["role"] != "assistant":
-        raise Unusable("no_answer")
-    return [*prompt, *messages[:-1]], messages[-1]["content"]
-
-
-def _prompt(value: Any) -> Messages:
-    return [{"role": "user", "content": _text(value)}] if isinstance(value, str) else _messages(value)
-
-
-def _messages(value: Any) -> Messages:
-    if not isinstance(value, list) or not value:
-        raise Unusable("invalid_messages")
-    messages = []
-    for message in value:
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise Unusable("invalid_messages")
-        messages.append({"role": message["role"], "content": _text(message.get("content"))})
-    return messages
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise Unusable("invalid_messages")
-    return value
 
 
 def opening(messages: Messages) -> str:
-    """Text before the first response: the group of conversations that begin alike."""
-    said = itertools.takewhile(lambda message: message["role"] != "assistant", messages)
-    return json.dumps(list(said), ensure_ascii=False)
+    """Text before the first response to a user: the group of conversations that begin alike."""
+    asked = next((number for number, message in enumerate(messages) if message["role"] == "user"), 0)
+    answers = (n for n, message in enumerate(messages) if n >= asked and message["role"] == "assistant")
+    said = messages[: next(answers, len(messages))] or messages
+    return json.dumps([{"role": one["role"], "content": one["content"]} for one in said], ensure_ascii=False)
+
+
+def group_of(row: dict[str, Any], messages: Messages) -> str:
+    """Name of the group that a row never leaves: its `group`, else the opening of its conversation."""
+    group = row.get("group")
+    if isinstance(group, float):
+        # A table makes floats of whole numbers where one is missing.
+        group = None if math.isnan(group) else int(group) if group.is_integer() else group
+    return opening(messages) if group is None else str(group)
+
+
+def _with_system(row: dict[str, Any], messages: Messages) -> Messages:
+    """A conversation with the row's `system` in front, unless it is there; answers alone stay as they are."""
+    if not is_said(row.get("system")) or messages[0]["role"] == "assistant":
+        return messages
+    if not isinstance(row["system"], str):
+        raise Unusable("unread_key: system")
+    system = [{"role": "system", "content": text_of(row["system"])}]
+    if messages[0]["role"] != "system":
+        return [*system, *messages]
+    if not alike(system, messages[:1]):
+        raise Unusable("two_system_messages")
+    return messages
+
+
+def _conversation(row: dict[str, Any], value: Any) -> Messages:
+    """A whole conversation: messages, or a transcript."""
+    return _with_system(row, transcript(value) if isinstance(value, str) else messages_of(value))
+
+
+def _split(row: dict[str, Any], side: str) -> tuple[Messages, dict[str, Any]]:
+    """Prompt and answer of a whole conversation."""
+    messages = _conversation(row, row[side])
+    if len(messages) < 2:
+        raise Unusable("no_answer")
+    return _ends(messages)
+
+
+def _ends(messages: Messages) -> tuple[Messages, dict[str, Any]]:
+    """Prompt and answer of a conversation that ends with the answer."""
+    if messages[-1]["role"] != "assistant":
+        raise Unusable("no_answer")
+    return context_of(messages[:-1]), messages[-1]
+
+
+def _after(row: dict[str, Any], prompt: Messages, value: Any) -> Messages:
+    """Messages after a prompt that is given apart: an answer, or a conversation that repeats the prompt or goes on."""
+    if isinstance(value, str) and not is_transcript(value):
+        return [{"role": "assistant", "content": value}]
+    messages = _conversation(row, value)
+    if messages[-1]["role"] != "assistant":
+        raise Unusable("no_answer")
+    if len(messages) > len(prompt) and alike(messages[: len(prompt)], prompt):
+        return messages[len(prompt) :]
+    if messages[0]["role"] != "assistant":
+        raise Unusable("different_prompts")
+    return messages
+
+
+def _refuse_unread(row: dict[str, Any]) -> None:
+    """Refuse a row with a key that changes what is meant and is not read."""
+    beside = UNREAD_BESIDE_PROMPT if isinstance(row.get("prompt"), str) else ()
+    for key in (*UNREAD, *beside):
+        if is_said(row.get(key)):
+            raise Unusable(f"unread_key: {key}")
+
+
+def _refuse_unlearned(row: dict[str, Any]) -> None:
+    """Refuse a row that says of itself that it is not to be learned, or half."""
+    for key in ("train", WEIGHT):
+        value = row.get(key)
+        if isinstance(value, bool | int | float) and value == 0:
+            raise Unusable(f"{key}: {json.dumps(value)}")
+    if is_said(row.get(WEIGHT)) and not _is_one(row[WEIGHT]):
+        raise Unusable(f"unread_key: {WEIGHT}")
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, bool | int | float) and value == 1
+
+
+def _refuse_answered(prompt: Messages) -> None:
+    """Refuse a prompt whose last turn is the assistant's: it would be closed, and a second one opened."""
+    if prompt and prompt[-1]["role"] == "assistant":
+        raise Unusable("prompt_ends_with_an_answer")
+
+
+def _missing_keys(row: dict[str, Any], accepted: str, reason: str = "missing_keys") -> Unusable:
+    keys = [str(key) for key in itertools.islice(row, 12)]
+    return Unusable(reason, f"a row has {', '.join(keys) or 'no key'}: give it {accepted}")
 
 
 def _margin(row: dict[str, Any]) -> float:

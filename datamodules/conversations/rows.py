@@ -6,9 +6,12 @@ cannot be a conversation becomes a reason, counted like every other document dro
 
 import ast
 import json
+import os
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,12 +19,15 @@ from typing import Any
 import pyarrow
 
 from common.errors import InputError
-from common.path_lists import PathList
+from common.path_lists import PathList, expand_pattern
+from datamodules.readers.base import Reader, stable_hash
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
-from datamodules.readers.files import Files
+from datamodules.readers.files import TOO_LARGE, Files
 from datamodules.readers.installed import PythonSources, definitions, parse_python
 
 Row = dict[str, Any]
+GROUPS = 256
+"""Groups of modules: enough of them that a share of 1 % is some, few enough that one of 24 MB has 20 functions."""
 
 
 class Rows(ABC):
@@ -36,10 +42,28 @@ class Rows(ABC):
         """Identity of the rows for fingerprints, JSON-able: all that they are a function of."""
 
 
+def listed(reader: Reader) -> list[list[Any]]:
+    """Names, sizes and times of change of the files that a reader reads."""
+    return [[file.name, file.size, file.changed] for file in reader.files()]
+
+
+def settings_of(rows: Rows) -> dict[str, str]:
+    """Attributes of rows but for their reader, as text."""
+    return {name: repr(value) for name, value in sorted(vars(rows).items()) if name != "reader"}
+
+
 class _RowFiles(Files):
     """Documents that are whole rows, as JSON."""
 
     SUFFIXES = (".jsonl", ".json", ".parquet")
+
+    def named_paths(self) -> list[str]:
+        """Paths, and for a pattern the folders and files of rows that it matches."""
+        found = []
+        for path in self.paths:
+            matches = [match for match in expand_pattern(path) if os.path.isdir(match) or self.format_of(match)]
+            found += matches or [path]
+        return list(dict.fromkeys(found))
 
     def _row(self, value: Any) -> Document:
         if isinstance(value, Document):
@@ -49,15 +73,45 @@ class _RowFiles(Files):
         return unless_surrogates(json.dumps(value, ensure_ascii=False, default=str))
 
     def _read_table(self, schema: pyarrow.Schema, batches: Any, max_bytes: int) -> Iterator[Document]:
-        for batch in batches(batch_size=1024):
-            yield from map(self._row, batch.to_pylist())
+        for batch in batches(schema.names):
+            for number in range(batch.num_rows):
+                document = self._row(_table_row(batch, number))
+                yield TOO_LARGE if document.text is not None and len(document.text) > max_bytes else document
+
+
+def _table_row(batch: pyarrow.RecordBatch, number: int) -> Row | Document:
+    """A row of a table as JSON has it, or the reason why it cannot be."""
+    try:
+        row: Row = _plain({name: batch.column(place)[number].as_py() for place, name in enumerate(batch.schema.names)})
+    except UnicodeDecodeError:
+        return Document(None, reason="invalid_utf8")
+    except (ValueError, OverflowError):  # a date before year 1 or after 9999, a time of nanoseconds
+        return Document(None, reason="invalid_value")
+    return row
+
+
+def _plain(value: Any) -> Any:
+    """A value of a table as the JSON that it stands for.
+
+    A null is an absent key: a table gives every row, and every part of it, the keys of all. Bytes are text, as many
+    writers leave the mark of text out; a decimal is a number, a date ISO 8601.
+    """
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 class FileRows(Rows):
     """Rows of JSON lines, JSON arrays and Parquet tables; .gz and .zst are decompressed.
 
     Args:
-        paths: files or folders; URLs as for `readers.PathReader`.
+        paths: files, folders, or patterns with `*` that match either; URLs as for `readers.PathReader`.
         max_megabytes: read at most this much.
         downloads: folder of what URLs name, copied once.
     """
@@ -74,8 +128,8 @@ class FileRows(Rows):
                 yield json.loads(document.text) if document.text is not None else str(document.reason)
 
     def identity(self) -> Any:
-        """Names, sizes and times of change of the files."""
-        return [[file.name, file.size, file.changed] for file in self.reader.files()]
+        """Names, sizes and times of change of the files, and what a class of its own was given beside them."""
+        return [listed(self.reader), settings_of(self)]
 
 
 class DocstringRows(Rows):
@@ -83,15 +137,19 @@ class DocstringRows(Rows):
 
     The prompt is the source without the docstring; chosen is the function's own docstring, rejected is another's. Every
     docstring is chosen and rejected equally often, so that knowing one says nothing of whether it is right here.
-    Both keys of instructions (`prompt`, `response`) and of preferences (`prompt`, `chosen`, `rejected`) are there. A
-    module's functions are one group, which never parts between training and validation.
+    Both keys of instructions (`prompt`, `response`) and of preferences (`prompt`, `chosen`, `rejected`) are there.
+
+    Modules are put into `GROUPS` groups by a hash, and other docstrings are those of the same group. A group never
+    parts between training and validation, so that whatever the share of validation no docstring of it is trained on,
+    as a right or as a wrong one. A function that is alone in its group has no `chosen` and `rejected`.
 
     Args:
         distributions: installed packages to read beside the standard library; null takes all of them.
         max_megabytes: Python source to read at most.
         max_lines: longest function; longer ones are passed over.
-        negatives: rows of each function, with as many other docstrings; 1 for instructions. With few of them a model
-            that has seen a docstring chosen learns to reject it the next time, which is right in training only.
+        negatives: rows of each function, with as many other docstrings, fewer where its group has fewer; 1 for
+            instructions. With few of them a model that has seen a docstring chosen learns to reject it the next time,
+            which is right in training only.
         seed: seed of the assignment of other docstrings.
     """
 
@@ -109,8 +167,9 @@ class DocstringRows(Rows):
         self.max_lines, self.negatives, self.seed = max_lines, negatives, seed
 
     def rows(self) -> Iterator[Row | str]:
-        """One row a function, in the order of a hash of the modules' names; each docstring is there once."""
+        """One row a function, in the order of a hash of the modules' names; each docstring and prompt is there once."""
         own: dict[str, Row] = {}
+        prompts: set[str] = set()
         for file in self.reader.files():
             document = text_or_reason(Path(file.location).read_bytes())
             tree = parse_python(document.text) if document.text is not None else None
@@ -118,22 +177,34 @@ class DocstringRows(Rows):
                 yield document.reason or "invalid_python"
                 continue
             for source, docstring in documented_functions(tree, self.max_lines):
-                if unless_surrogates(source + docstring).text is not None:
-                    own.setdefault(docstring, {"prompt": source, "chosen": docstring, "group": file.name})
-        pairs, random = list(own.values()), Random(self.seed)
-        for _ in range(self.negatives):
-            order = list(range(len(pairs)))
-            random.shuffle(order)
-            # A single cycle through all of them: none gets its own.
-            following = dict(zip(order, order[1:] + order[:1], strict=True))
-            for number, row in enumerate(pairs):
-                other = pairs[following[number]]["chosen"]
-                yield row | {"response": row["chosen"], "rejected": other}
+                is_text = unless_surrogates(source + docstring).text is not None
+                if is_text and docstring not in own and source not in prompts:
+                    prompts.add(source)
+                    own[docstring] = {"prompt": source, "response": docstring, "group": docstring_group(file.name)}
+        members: dict[str, list[str]] = {}
+        for docstring, row in own.items():
+            members.setdefault(row["group"], []).append(docstring)
+        places = {}
+        for name, group in members.items():
+            Random(f"{self.seed}/{name}").shuffle(group)
+            places |= {docstring: place for place, docstring in enumerate(group)}
+        for further in range(1, self.negatives + 1):
+            for docstring, row in own.items():
+                group, place = members[row["group"]], places[docstring]
+                # Round the group, one step further in each turn: none gets its own, and none the same one twice.
+                if further < len(group):
+                    yield row | {"chosen": docstring, "rejected": group[(place + further) % len(group)]}
+                elif further == 1:
+                    yield row
 
     def identity(self) -> Any:
         """The files and the settings."""
-        files = [[file.name, file.size, file.changed] for file in self.reader.files()]
-        return [files, self.max_lines, self.negatives, self.seed]
+        return [listed(self.reader), settings_of(self)]
+
+
+def docstring_group(module: str) -> str:
+    """Group of a module, by its name alone: the same one whatever else is read."""
+    return f"docstrings/{stable_hash(module) % GROUPS}"
 
 
 def documented_functions(tree: ast.Module, max_lines: int) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from common.artifacts import write_checksums
 from common.compute.daft_engine import use_engine, workers
 from common.errors import InputError
-from common.fingerprint import code_fingerprint, fingerprint
+from common.fingerprint import class_fingerprint, code_fingerprint, fingerprint
 from datamodules.curation.config import CurationConfig, TextSource, step_settings
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.passes.collect import Chunk, chunk_files, collect
@@ -81,9 +81,11 @@ def curation_fingerprint(
         for name, source in sources.items()
     }
     near = near_duplicates.settings() if near_duplicates else None
-    parts = [part for source in sources.values() for part in (source.reader, *source.steps)]
-    modules = {type(part).__module__ for part in [*parts, *curation.steps]}
-    code = code_fingerprint(__name__, *sorted(modules), without=OBSERVERS)
+    parts: list[Any] = [part for source in sources.values() for part in (source.reader, *source.steps)]
+    parts += [near_duplicates, curation.url_duplicates, *curation.repetitions.values(), curation.personal_data]
+    classes = {type(part) for part in [*parts, *curation.steps] if part is not None}
+    classes_in_order = sorted(classes, key=lambda cls: (cls.__module__, cls.__qualname__))
+    code = [code_fingerprint(__name__, without=OBSERVERS), class_fingerprint(*classes_in_order, without=OBSERVERS)]
     return fingerprint(described, near, validation_fraction, seed, curation.settings(), code)
 
 

@@ -76,12 +76,16 @@ class PathReader(Reader):
         return True
 
     def roots(self) -> list[tuple[str, Path, Path]]:
-        """For each of `paths`: itself, where it lies (or its copy would), and what it is called in provenance."""
+        """For each path that is read: itself, where it (or its copy) lies, and what it is called in provenance."""
         # Not resolved: what a link points to may be called differently on every machine.
-        copies = Path(self.downloads or "data/downloads")
-        places = [place(path, copies) if is_url(path) else Path(path).expanduser() for path in self.paths]
+        copies, named = Path(self.downloads or "data/downloads"), self.named_paths()
+        places = [place(path, copies) if is_url(path) else Path(path).expanduser() for path in named]
         absolute = [Path(os.path.abspath(path)) for path in places]
-        return list(zip(self.paths, absolute, distinct_tails(absolute), strict=True))
+        return list(zip(named, absolute, distinct_tails(absolute), strict=True))
+
+    def named_paths(self) -> list[str]:
+        """Files, folders and URLs that are read."""
+        return self.paths
 
     def candidates(self) -> Iterator[InputFile]:
         """Files named, and files of known suffixes below the folders named, without following links out of them."""

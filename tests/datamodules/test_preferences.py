@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from datamodules import DocstringRows, FileRows, PreferenceData, SFTData
+from datamodules import FileRows, PreferenceData, SFTData
 from datamodules.conversations.chat_template import Encoded
 from datamodules.mixing.samplers import DistributedBatchSampler, EpochOrder, StepBatchSampler
 from datamodules.preferences import shorten
@@ -179,15 +179,6 @@ def test_orders_and_steps() -> None:
                 assert key.step == list(range(5 + 12 * step, 17 + 12 * step))
                 seen += key.samples
         assert sorted(seen) == key.step
-
-
-def test_docstring_pairs_are_real_and_nobody_gets_their_own() -> None:
-    rows = [row for row in DocstringRows(["jsonargparse"], max_megabytes=2).rows() if isinstance(row, dict)]
-    assert len(rows) > 200
-    assert all(row["chosen"] != row["rejected"] for row in rows)
-    assert {row["chosen"] for row in rows} == {row["rejected"] for row in rows}
-    assert all(row["prompt"].startswith(("def ", "async def ", "@")) for row in rows)
-    assert not any(row["chosen"] in " ".join(row["prompt"].split()) for row in rows)
 
 
 def test_batches_bring_the_log_probabilities_of_their_pairs(tokenizer_file: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from common.errors import InputError
 from datamodules import FileRows, PreferenceData, PromptData
 from datamodules.conversations.example_store import Example, Examples, split_of, write_examples
-from datamodules.conversations.row_formats import Unusable, question
+from datamodules.conversations.messages import Unusable
+from datamodules.conversations.row_formats import question
 from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
 from datamodules.tokenization.sentencepiece import train_tokenizer

@@ -1,6 +1,7 @@
 """Soft labels of a scripted judge whose right answers are known, a bias towards a letter injected and canceled."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,3 +145,28 @@ def test_impossible_settings_are_refused() -> None:
     for settings in ({"principles_per_pair": 0}, {"clamp": 0.5}, {"clamp": 1.1}):
         with pytest.raises(InputError, match="principles_per_pair=|clamp="):
             Preferences(**settings)  # type: ignore[arg-type]
+
+
+class Cut(ScriptedJudge):
+    """Runs out of tokens in one of three responses."""
+
+    def _complete(self, request: Request) -> Completion:
+        completion = super()._complete(request)
+        is_cut = request.number % 3 == 0 and "Options:" not in request.messages[-1]["content"]
+        return replace(completion, finish="length") if is_cut else completion
+
+
+def test_responses_that_ran_out_of_tokens_are_not_learned() -> None:
+    """As the chosen one they would teach to stop in the middle, as the rejected one that it is wrong to go on."""
+    assert Preferences().unfinished == "drop"
+    judge = Cut()
+    records = preferred(Preferences(), count=60, judge=judge)
+    for record in records:
+        finishes = [call["finish"] for call in record["calls"] if call["purpose"].startswith("response")]
+        assert record["dropped"] == ("unfinished_response" if "length" in finishes else None)
+        assert len(list(Preferences().rows(record))) == (record["dropped"] is None)
+        assert len(record["calls"]) == (2 if record["dropped"] else 4)  # nothing is judged in vain
+    assert 10 < sum(record["dropped"] is None for record in records) < 50
+    kept = preferred(Preferences(unfinished="keep"), count=60, judge=Cut())
+    assert all(len(list(Preferences().rows(record))) == 1 for record in kept)
+    assert Preferences(unfinished="keep").settings() != Preferences().settings()

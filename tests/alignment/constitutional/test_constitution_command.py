@@ -171,6 +171,7 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Ali
         tmp_path, decoder_judge(model, chat_template="chatml"),
         judge=decoder_judge(model, chat_template="transcript", stop=["\n\nHuman:"]),
         revisions={"class_path": "alignment.Revisions", "init_args": {"rounds": 2, "unfinished": "keep"}},
+        preferences={"class_path": "alignment.Preferences", "init_args": {"unfinished": "keep"}},
     )  # fmt: skip
     main(["constitution", "--config", str(path)])
     out = tmp_path / "out"

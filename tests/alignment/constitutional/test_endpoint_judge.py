@@ -110,6 +110,17 @@ def test_requests_the_server_will_never_answer_are_refused_alone(tmp_path: Path)
     assert EndpointJudge("http://x", "m").identity()["model"] == "m"
 
 
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [("stop", "stop"), ("eos_token", "stop"), ("end_turn", "stop"), ("length", "length"), ("max_tokens", "length"),
+     ("MAX_TOKENS", "length"), ("model_length", "length"), ("abort", "length"), (None, "stop")],
+)  # fmt: skip
+def test_a_response_that_did_not_end_by_itself_is_unfinished(tmp_path: Path, reason: Any, finish: str) -> None:
+    """Whatever a server calls it: what is taken for finished teaches a model where to stop."""
+    with serving(lambda body: chat("a", reason)) as server:
+        assert prepared(server.url, tmp_path).complete(asked(1))[0].finish == finish
+
+
 def test_what_a_server_asks_for_is_waited_for_by_all(tmp_path: Path) -> None:
     with serving(echo, Failure(429, headers={"Retry-After": "0.4"})) as server:
         judge = prepared(server.url, tmp_path, concurrency=1, first_wait_seconds=0.001)

@@ -11,8 +11,8 @@ from alignment.constitutional.judge import LoadedModel, Request, cut_at, respons
 from common.constants import Messages
 from common.errors import InputError
 from datamodules.conversations.chat_template import ChatTemplate
+from datamodules.conversations.messages import transcript
 from datamodules.conversations.multiple_choice import question_batches
-from datamodules.conversations.row_formats import transcript
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.sentencepiece import train_tokenizer
 from models.config import DecoderConfig

@@ -175,3 +175,35 @@ def test_statistics_are_over_all_ranks_by_token(cut: int, seed: int, shift: bool
 def test_mistakes_get_one_line(build: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build()
+
+
+@pytest.mark.parametrize("reward", [0.0, 0.1, 66.7, 99.9, 1000.1, -1e-3, 1e30])
+@pytest.mark.parametrize("group", [2, 3, 4, 7, 8])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        GroupRelativeAdvantage(),
+        GroupRelativeAdvantage(epsilon=0.0),
+        GroupRelativeAdvantage(divide_by_std=False),
+        LeaveOneOutAdvantage(),
+    ],
+    ids=str,
+)
+def test_equal_rewards_teach_nothing_however_they_round(estimator: Any, group: int, reward: float) -> None:
+    """A mean in float32 is not always the number that it is the mean of, and its difference is over almost nothing."""
+    rewarded = TokenRewards(torch.full((group,), reward), torch.ones(group, dtype=torch.int64), group)
+    advantages = estimator(rewarded).advantages
+    assert advantages.tolist() == [0] * group
+    assert advantages.dtype == torch.float32
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 999), scale=st.sampled_from([1e-6, 1.0, 1e6]), shift=st.sampled_from([0.0, 1000.1]))
+def test_advantages_of_a_group_are_those_in_float64(seed: int, scale: float, shift: float) -> None:
+    score, _ = scores(group=4, prompts=3, seed=seed)
+    narrow = TokenRewards((score * scale + shift).float(), torch.ones(len(score), dtype=torch.int64), 4)
+    wide = TokenRewards(narrow.rewards.double(), narrow.lengths, 4)
+    for estimator in (GroupRelativeAdvantage(), GroupRelativeAdvantage(epsilon=0.0), LeaveOneOutAdvantage()):
+        found = estimator(narrow).advantages
+        assert found.isfinite().all()
+        torch.testing.assert_close(found, estimator(wide).advantages.float(), rtol=0, atol=0)

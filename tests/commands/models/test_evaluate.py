@@ -11,8 +11,8 @@ import transformers
 import yaml
 
 from datamodules.conversations.chat_template import ChatTemplate
+from datamodules.conversations.messages import Unusable
 from datamodules.conversations.multiple_choice import encode, question
-from datamodules.conversations.row_formats import Unusable
 from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from main import main

@@ -87,3 +87,13 @@ def test_a_flat_configuration_tells_values_apart(configuration: dict[str, Any]) 
     made = Dependencies(flat, {}, {}, {})
     assert Dependencies(**json.loads(json.dumps(made.__dict__))).fingerprint == made.fingerprint
     assert Dependencies(flat | {"x.y": 1}, {}, {}, {}).fingerprint != made.fingerprint
+
+
+def test_rows_named_by_a_pattern_count_each(tmp_path: Path) -> None:
+    flat = {"data.init_args.rows.init_args.paths.0": str(tmp_path / "*.jsonl"), "prompt": str(tmp_path / "*")}
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text("{}")
+    found = files_of(flat, [])
+    assert set(found) == {str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")}
+    (tmp_path / "a.jsonl").write_text('{"a": 1}')
+    assert files_of(flat, []) != found

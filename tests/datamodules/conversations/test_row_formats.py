@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from datamodules.conversations.row_formats import Preference, Unusable, instruction, preference, transcript
+from datamodules.conversations.messages import Unusable, transcript
+from datamodules.conversations.row_formats import Preference, instruction, preference
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
 OTHER = {"role": "assistant", "content": "No."}
@@ -83,7 +84,7 @@ def test_unusable_pairs_have_a_reason(row: dict[str, Any], reason: str) -> None:
     [
         ({"text": "a"}, "missing_keys"),
         ({"messages": []}, "invalid_messages"),
-        ({"messages": [ASK]}, "empty_answer"),
+        ({"messages": [ASK]}, "no_answer"),
         ({"messages": [ASK, {"role": "assistant", "content": None}]}, "invalid_messages"),
         ({"prompt": "a", "response": ""}, "empty_answer"),
     ],

@@ -1,0 +1,184 @@
+"""Classes that YAML names and the user wrote: another class, or another line of it, is another folder."""
+
+import importlib
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from common.fingerprint import class_fingerprint, users_class_fingerprint
+from datamodules import FileRows, SFTData
+from datamodules.curation.config import CurationConfig, TextSource
+from datamodules.curation.pipeline import curation_fingerprint
+from datamodules.readers import Files
+from datamodules.tokenization.base import TokenizerSettings
+from datamodules.tokenization.sentencepiece import train_tokenizer
+from tests.conftest import sentences
+
+SHOUTING = """
+from datamodules import FileRows
+from my_words import loud
+
+
+class Shouting(FileRows):
+    def __init__(self, paths, volume=1):
+        super().__init__(paths)
+        self.volume = volume
+
+    def rows(self):
+        for row in super().rows():
+            yield row | {"response": loud(row["response"])}
+
+
+class Louder(Shouting):
+    pass
+"""
+WORDS = "def loud(text):\n    return text.upper()\n"
+Written = Callable[..., ModuleType]
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
+    """Writes modules of the user's into a new folder each time, and imports the first as a new process would."""
+    numbers = itertools.count()
+
+    def write(**sources: str) -> ModuleType:
+        folder = tmp_path / f"user-{next(numbers)}"
+        folder.mkdir()
+        for name, source in sources.items():
+            sys.modules.pop(name, None)
+            (folder / f"{name}.py").write_text(source)
+        monkeypatch.syspath_prepend(folder)
+        return importlib.import_module(next(iter(sources)))
+
+    yield write
+    for name in ("my_rows", "my_words", "my_steps"):
+        sys.modules.pop(name, None)
+
+
+def test_a_class_is_its_name_its_source_and_what_it_imports(written: Written) -> None:
+    def key(name: str = "Shouting", rows: str = SHOUTING, words: str = WORDS) -> tuple[str, str]:
+        cls = getattr(written(my_rows=rows, my_words=words), name)
+        return class_fingerprint(cls), users_class_fingerprint(cls)
+
+    first = key()
+    assert key() == first  # in another folder
+    assert key(rows=SHOUTING.replace("class Louder", "# A comment.\nclass Louder")) == first
+    others = [
+        key("Louder"),
+        key(rows=SHOUTING.replace('loud(row["response"])', 'loud(row["response"]) + "!"')),
+        key(words=WORDS.replace("upper", "title")),
+    ]
+    for place in (0, 1):
+        found = [one[place] for one in (first, *others)]
+        assert len({*found}) == len(found)
+    assert class_fingerprint(FileRows) != class_fingerprint(SFTData)
+
+
+def test_a_class_without_a_file_counts_by_its_code() -> None:
+    def made(source: str) -> type:
+        namespace: dict[str, Any] = {"__name__": "notebook", "FileRows": FileRows}
+        exec(source, namespace)
+        found: type = namespace["Mine"]
+        return found
+
+    one, same, other = (
+        made(f"class Mine(FileRows):\n    def rows(self):\n        yield {{'a': {value}}}\n") for value in (1, 1, 2)
+    )
+    for fingerprint_of in (class_fingerprint, users_class_fingerprint):
+        assert fingerprint_of(one) == fingerprint_of(same) != fingerprint_of(other)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    settings = TokenizerSettings(vocabulary_size=400)
+    path.write_bytes(train_tokenizer([sentences(i, 40) for i in range(20)], settings).model)
+    return path
+
+
+def test_rows_of_another_class_or_setting_are_other_data(
+    written: Written, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"question {i}", "response": f"answer {i}"}) for i in range(40)))
+
+    def learned(rows: Any) -> tuple[Path, str]:
+        data = SFTData(
+            str(tmp_path / "data"), rows, tokenizer=str(tokenizer_file), chat_template="plain", validation_fraction=0.3
+        )
+        data.setup("fit")
+        return data.run_stages(), data.tokenizer.decode(data.examples["train"].segments(0)[0][0].tolist())
+
+    plain, text = learned(FileRows(str(path)))
+    module = written(my_rows=SHOUTING, my_words=WORDS)
+    shouting, shouted = learned(module.Shouting(str(path)))
+    assert shouting != plain
+    assert text != text.upper()
+    assert "ANSWER" in shouted
+    assert learned(module.Shouting(str(path)))[0] == shouting
+    edited = written(my_rows=SHOUTING, my_words=WORDS.replace("upper", "title"))
+    folders = [
+        plain,
+        shouting,
+        learned(module.Shouting(str(path), volume=2))[0],
+        learned(edited.Shouting(str(path)))[0],
+    ]
+    assert len({*folders}) == len(folders)
+
+    class Own(SFTData):
+        def convert(self, row: Any) -> Any:
+            return super().convert(row | {"response": "the same"})
+
+    own = Own(str(tmp_path / "data"), FileRows(str(path)), tokenizer=str(tokenizer_file), validation_fraction=0.3)
+    assert own.run_stages() not in folders
+
+
+STEPS = """
+from datamodules.curation.filters.base import Filter, Threshold
+from datamodules.readers import Files
+
+
+class Mine(Files):
+    def _row(self, value):
+        return super()._row(value)
+
+
+class Dots(Filter):
+    def measures(self, text):
+        return {"dots": text.length()}
+
+    def thresholds(self):
+        return {"dots": Threshold("dots", "<", 3)}
+"""
+
+
+def test_readers_and_filters_of_the_users_are_in_the_key_of_curation(written: Written, tmp_path: Path) -> None:
+    def key(source: str = STEPS, reader: str = "Mine") -> str:
+        module = written(my_steps=source)
+        readers = {"Mine": module.Mine, "Files": Files}
+        sources = {"web": TextSource(readers[reader](str(tmp_path)), [module.Dots()])}
+        return curation_fingerprint(sources, {"web": []}, None, 0.1, 0, CurationConfig())
+
+    keys = [
+        key(),
+        key(reader="Files"),
+        key(STEPS.replace('"<", 3', '"<", 4')),
+        key(STEPS.replace("return super()._row(value)", "return super()._row({})")),
+    ]
+    assert key() == keys[0]
+    assert len({*keys}) == len(keys)
+
+
+def test_a_recipe_follows_the_users_own_classes(written: Written) -> None:
+    from commands.recipe.dependencies import sources_of
+
+    written(my_rows=SHOUTING, my_words=WORDS)
+    found = sources_of({"data.init_args.rows.class_path": "my_rows.Shouting"}, [])
+    assert {"my_rows.py", "my_words.py", "datamodules/conversations/rows.py"} <= {*found}
+    assert sources_of({"x.class_path": "json.JSONDecoder"}, []) == {}
