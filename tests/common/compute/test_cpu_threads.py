@@ -31,9 +31,7 @@ gnu_openmp_on_linux = pytest.mark.skipif(
 def run(script: str, **variables: str) -> str:
     """Output of a new interpreter with none of this module's variables but those given."""
     environment = {name: value for name, value in os.environ.items() if name not in FREE_VARIABLES} | variables
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
