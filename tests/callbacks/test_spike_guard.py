@@ -15,9 +15,9 @@ from common.run_folder import SPIKES, checkpoints, read_metrics, read_spikes
 from main import main
 from models.language_model import LanguageModel
 from models.weights.single_file import read_checkpoint
-from tests.conftest import Configure, tiny_configuration, write_corpus
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure, tiny_configuration, write_corpus
 from tests.helpers.distributed import run_ranks
-from tests.test_command_line import refused
 
 GUARD = {"class_path": "callbacks.SpikeGuard", "init_args": {"steps_before": 0, "steps_after": 0}}
 
@@ -127,6 +127,7 @@ def test_a_kill_after_going_back_leaves_the_same_out(
     assert losses(tmp_path / "run") == losses(tmp_path / "other")
 
 
+@pytest.mark.end_to_end
 def test_a_second_spike_in_one_place_escalates_then_stops(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +252,7 @@ def test_what_spike_skip_leaves_out_is_named_and_not_gone_back_for(
     assert losses(tmp_path / "run").keys() == set(range(1, 13))
 
 
+@pytest.mark.end_to_end
 def test_a_guard_without_checkpoints_or_numbers_is_refused(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from datamodules.curation.pipeline import curation_fingerprint
 from datamodules.readers import Files
 from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 SHOUTING = """
 from datamodules import FileRows

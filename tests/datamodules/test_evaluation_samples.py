@@ -11,7 +11,7 @@ import pytest
 from datamodules import FileRows, PreferenceData, PromptData, SFTData
 from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 COUNT, LIMIT = 400, 25
 

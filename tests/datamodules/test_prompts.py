@@ -19,7 +19,7 @@ from datamodules.conversations.row_formats import question
 from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
 from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
 
@@ -226,6 +226,7 @@ class Saved(lightning.pytorch.callbacks.Callback):
             trainer.save_checkpoint(self.path)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_goes_on_with_the_first_prompt_not_learned_from(
     tokenizer_file: Path, tmp_path: Path, workers: int

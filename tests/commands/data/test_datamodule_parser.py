@@ -7,8 +7,8 @@ import yaml
 
 from commands.cli import main
 from commands.resolve import resolve_config
-from tests.conftest import Configure
-from tests.test_command_line import refused
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure
 
 
 @pytest.mark.end_to_end
@@ -34,6 +34,7 @@ def test_data_alone_is_enough_and_the_rest_is_not_read(
     assert list((tmp_path / "megatron").glob("*.bin"))
 
 
+@pytest.mark.end_to_end
 def test_a_mistake_in_data_gets_one_line(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     config = configure()
     line = refused(["prepare", "--config", config, "--data.init_args.sequence_lenght=3"], capsys)

@@ -17,10 +17,10 @@ from commands.recipe import command as recipe
 from commands.recipe.command import read_records
 from commands.resolve import resolve_config
 from main import main
-from tests.conftest import Configure
-from tests.helpers.distributed import forked
-from tests.helpers.recipes import chain, in_a_process, logged, plan, run, wait_for
-from tests.test_command_line import refused
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure
+from tests.helpers.distributed import forked, wait_for, warm_program
+from tests.helpers.recipes import chain, in_a_process, logged, plan, run
 
 
 def test_what_is_complete_is_skipped_and_what_changed_is_made_again(
@@ -117,6 +117,7 @@ def test_two_starts_at_once_do_not_meet(program: list[str], tmp_path: Path) -> N
     assert len(logged(tmp_path, "pretrain")) == 9
 
 
+@pytest.mark.end_to_end
 def test_mistakes_get_one_line(configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stages = [{"name": "pretrain", "config": [str(configure())], "overrides": {"trainer.max_stepz": 3}}]
     path = tmp_path / "recipe.yaml"
@@ -128,7 +129,10 @@ def test_mistakes_get_one_line(configure: Configure, tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.end_to_end
-def test_the_real_command_is_run_once(configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_real_command_is_run_once(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "PROGRAM", warm_program())
     main(["prepare", "--config", str(configure())])
     stages = [
         {

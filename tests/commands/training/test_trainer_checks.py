@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.conftest import Configure
-from tests.test_command_line import refused
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from datamodules.conversations.row_formats import instruction
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
 from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
 MORE, OTHER = {"role": "user", "content": "So?"}, {"role": "assistant", "content": "No."}

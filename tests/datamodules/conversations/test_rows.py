@@ -23,7 +23,7 @@ from datamodules import FileRows, PreferenceData, PromptData, SFTData
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 COUNT = 40
 Write = Callable[[Path, list[dict[str, Any]]], Any]

@@ -11,78 +11,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow.parquet
 import pytest
-import xxhash
 
 from common.errors import InputError
-from datamodules.curation.config import CurationConfig, TextSource
-from datamodules.curation.deduplication.minhash import NearDuplicates
-from datamodules.curation.deduplication.repeated_lines import RepeatedLines
-from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
-from datamodules.curation.filters.gopher import GopherQuality
-from datamodules.curation.filters.length import Length
 from datamodules.curation.passes.collect import RAW_SCHEMA, chunk_files, write_pieces
-from datamodules.prepare import document_files, prepare_documents, read_summary
-from datamodules.readers import Files, InputFile
-from tests.conftest import sentences
+from datamodules.prepare import document_files, read_summary
+from datamodules.readers import Files
+from tests.helpers.corpus import sentences
+from tests.helpers.curation import checksums, curate_into, write_texts
 from tests.helpers.distributed import forked
-
-NOTICE = "\nThis notice stands below every one of the stories that were collected here.\n"
-
-
-def write_texts(folder: Path) -> None:
-    """Two sources with duplicates inside and between them, in files of several documents and of one."""
-    (folder / "stories").mkdir(parents=True)
-    (folder / "notes").mkdir()
-    for part in range(6):
-        with gzip.open(folder / f"stories/{part}.jsonl.gz", "wt", encoding="utf-8") as file:
-            for i in range(12):
-                text = sentences(100 * part + i, 25) + NOTICE * (i % 3 == 0)
-                file.write(json.dumps({"text": text}) + "\n")
-    for i in range(24):
-        text = sentences(1000 + i if i % 3 else 100 * (i % 6), 25)
-        (folder / f"notes/{i}.txt").write_text(f"{text} Ask ann{i}@example.com." if i % 2 else text)
-    (folder / "notes/short.txt").write_text("tiny")
-
-
-def curate_into(
-    folder: Path,
-    texts: Path,
-    chunk_megabytes: float = 0.04,
-    reverse: bool = False,
-    engine: Literal["native", "ray"] = "native",
-) -> Path:
-    sources = {
-        name: TextSource(Reversed([str(texts / name)]) if reverse else Files([str(texts / name)]), [Length(100)])
-        for name in (("stories", "notes") if reverse else ("notes", "stories"))
-    }
-    curation = CurationConfig(
-        [GopherQuality(min_stop_words=0)],
-        repeated_lines=RepeatedLines(max_documents=3),
-        repeated_spans=RepeatedSpans(20),
-        chunk_megabytes=chunk_megabytes,
-        engine=engine,
-    )
-    return prepare_documents(folder, sources, NearDuplicates(), 0.1, 0, curation)
-
-
-class Reversed(Files):
-    """Lists its files the other way round."""
-
-    def files(self) -> list[InputFile]:
-        return super().files()[::-1]
-
-
-def checksums(stage: Path) -> dict[str, str]:
-    """Of every file but the one that says how long it took."""
-    return {
-        str(path.relative_to(stage)): xxhash.xxh3_64_hexdigest(path.read_bytes())
-        for path in sorted(stage.rglob("*"))
-        if path.is_file() and path.name != "timings.json"
-    }
 
 
 def rows(stage: Path, kind: str) -> list[dict[str, Any]]:
@@ -132,6 +72,7 @@ def files_in(folder: Path) -> int:
     return sum("." in name[1:] and name[0] != "." for walk in walks for *_, names in walk for name in names)
 
 
+@pytest.mark.end_to_end
 def test_an_interrupted_run_does_not_judge_again(
     texts: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +101,7 @@ def test_an_interrupted_run_does_not_judge_again(
     assert finished
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("chunk_megabytes", [0.015, 64])
 def test_chunks_and_listing_order_change_nothing(
     texts: Path, whole: Path, tmp_path: Path, chunk_megabytes: float
@@ -177,6 +119,7 @@ def test_chunks_and_listing_order_change_nothing(
         assert len(document_files(stage)) != len(document_files(whole))
 
 
+@pytest.mark.end_to_end
 def test_a_changed_input_is_never_mixed_with_old_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(tmp_path / "texts")
     from datamodules.curation import pipeline
@@ -214,6 +157,7 @@ def test_a_large_file_is_read_in_pieces_of_bounded_size(tmp_path: Path) -> None:
     assert [path.stat().st_mtime_ns for path in paths][:3] == stamps[:3]
 
 
+@pytest.mark.end_to_end
 def test_a_full_disk_is_one_line_and_costs_nothing_done(
     texts: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +195,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.end_to_end
 def test_a_disk_that_is_too_small_is_refused(texts: Path, small_disk: Path) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match="no space is left on the disk"):
