@@ -189,7 +189,7 @@ _ALL = (
     Command(
         "schema",
         "planning",
-        "Write the JSON schema of configurations, for editors.",
+        "Write the JSON schema of fit's configurations, for editors.",
         "--output configs/schema.json",
         "function",
         "commands.schema:schema",
