@@ -1,6 +1,6 @@
 """Registry of all commands: name, group, one-line help, example, and where the code is.
 
-Nothing heavy is imported here, so that `--help` answers at once; a command's module is imported when it is run.
+Nothing heavy is imported here, so that `--help` comes at once; a command's module is imported when it is run.
 """
 
 import importlib

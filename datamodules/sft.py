@@ -110,7 +110,7 @@ class SFTData(ConversationDataModule):
         most = self.sequence_length + 1
         ids, trained = encoded.ids[:most], encoded.trained[:most]
         if not any(trained):
-            raise Unusable("answer_truncated_away")
+            raise Unusable("response_truncated_away")
         cut = ("conversation",) if len(encoded.ids) > most else ()
         return Example([ids], [trained], str(row.get("group") or opening(messages)), cut=cut)
 

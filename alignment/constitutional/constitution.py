@@ -60,7 +60,7 @@ class WorkedComparison:
 
     Attributes:
         principle: name of the one it is about.
-        prompt: what both answer.
+        prompt: what both respond to.
         better, worse: the responses.
         reasoning: why, shown where a chain of thought is asked for; names the responses `{better}` and `{worse}`.
     """

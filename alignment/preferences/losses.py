@@ -150,7 +150,7 @@ class IPO(DPO):
 
 @dataclass
 class LengthNormalizedDPO(DPO):
-    """DPO of log-ratios a token, so that length is no reward (Lambert et al. 2024, Tulu 3).
+    """DPO of log-ratios per token, so that length is no reward (Lambert et al. 2024, Tulu 3).
 
     Args:
         beta: 5 is Tulu 3's.

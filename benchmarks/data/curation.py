@@ -69,7 +69,7 @@ def corpus(count: int) -> Path:
 
 
 def write_lines(folder: Path, texts: list[str]) -> None:
-    """Texts as JSON lines in one file a worker, all at once."""
+    """Texts as JSON lines in one file per worker, all at once."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

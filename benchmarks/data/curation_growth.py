@@ -80,7 +80,7 @@ def prepare_until_documents(count: int) -> dict[str, Any]:
         "documents": count,
         "megabytes": round(size / 1e6, 1),
         "seconds": round(seconds, 2),
-        "microseconds_a_document": round(1e6 * seconds / count, 1),
+        "microseconds_per_document": round(1e6 * seconds / count, 1),
         "peak_memory_megabytes": round(peak),
         "kept": done[0]["total"]["out"]["documents"],
     }

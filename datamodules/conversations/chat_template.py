@@ -2,8 +2,8 @@
 
 A template is Jinja, as the ecosystem writes it, and its output is a string; tokens are what counts. Encoding that
 string whole would let a user's text forge control tokens, and would merge pieces across the place where generation
-begins. So the string is cut at control tokens and at the edges of the answers, and each piece between is encoded
-alone: exactly what a model sees when it answers, at the price of now and then one token more.
+begins. So the string is cut at control tokens and at the edges of the responses, and each piece between is encoded
+alone: exactly what a model sees when it responds, at the price of now and then one token more.
 """
 
 import json
@@ -22,7 +22,7 @@ from common.errors import InputError
 from datamodules.tokenization.base import Tokenizer
 
 BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
-"""Marks around an answer in a template's output, and what hides them and control tokens in messages' own text."""
+"""Marks around a response in a template's output, and what hides them and control tokens in messages' own text."""
 
 _HIDDEN = {"0": ESCAPE, "1": BEGIN, "2": END, "3": ""}
 TEMPLATES = Path(__file__).parent / "templates"
@@ -54,16 +54,16 @@ class Encoded:
     Attributes:
         ids: of all of it.
         trained: which of them a model is to learn.
-        last_answer: where the last answer begins; the length where there is none.
+        last_response: where the last response begins; the length where there is none.
     """
 
     ids: list[int]
     trained: list[bool]
-    last_answer: int
+    last_response: int
 
-    def prompt_and_answer(self) -> tuple[list[int], list[int]]:
-        """Everything before the last answer, and the last answer."""
-        return self.ids[: self.last_answer], self.ids[self.last_answer :]
+    def prompt_and_response(self) -> tuple[list[int], list[int]]:
+        """Everything before the last response, and the last response."""
+        return self.ids[: self.last_response], self.ids[self.last_response :]
 
 
 class ChatTemplate:
@@ -71,7 +71,7 @@ class ChatTemplate:
 
     Args:
         template: `chatml`, `plain`, `transcript`, or the path of a Jinja file or of a `tokenizer_config.json` that
-            holds one. A template without generation blocks is rendered once more for each answer, to see where it
+            holds one. A template without generation blocks is rendered once more for each response, to see where it
             begins.
         tokenizer: its control tokens are what the template's own text may turn into.
 
@@ -103,15 +103,16 @@ class ChatTemplate:
         self._edges = re.compile(f"({BEGIN}|{END}|{'|'.join(map(re.escape, names))})")
 
     def encode(self, messages: Messages) -> Encoded:
-        """A whole conversation: one beginning-of-text token, and after the last answer one end-of-text token, learned.
+        """A whole conversation: one beginning-of-text token, and after the last response one end-of-text token,
+        learned.
 
         What the template writes after the last response is left out: it is never generated.
 
         Raises:
             TemplateRefusalError: when the template cannot take the messages.
         """
-        ids, trained, answer = self._encode(
-            self._render(messages) if self._marked else self._rendered_by_answer(messages)
+        ids, trained, response = self._encode(
+            self._render(messages) if self._marked else self._rendered_by_response(messages)
         )
         if True in trained:
             last = len(trained) - trained[::-1].index(True)
@@ -121,10 +122,10 @@ class ChatTemplate:
                 trained.append(True)
         before = len(ids)
         ids, trained = self._begin(ids, trained)
-        return Encoded(ids, trained, min(answer + len(ids) - before, len(ids)))
+        return Encoded(ids, trained, min(response + len(ids) - before, len(ids)))
 
     def encode_prompt(self, messages: Messages) -> list[int]:
-        """A conversation up to where an answer is to be generated."""
+        """A conversation up to where a response is to be generated."""
         text = self._render(messages, add_generation_prompt=True)
         ids, trained, _ = self._encode(text)
         return self._begin(ids, trained)[0]
@@ -151,8 +152,8 @@ class ChatTemplate:
         except Exception as error:  # a template is a program: it may raise anything
             raise TemplateRefusalError(f"the chat template refuses a conversation: {error}") from error
 
-    def _rendered_by_answer(self, messages: Messages) -> str:
-        """The output with marks put around each answer: what the answer adds to the output before it."""
+    def _rendered_by_response(self, messages: Messages) -> str:
+        """The output with marks put around each response: what the response adds to the output before it."""
         text = ""
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
@@ -162,11 +163,11 @@ class ChatTemplate:
             plain = text.replace(BEGIN, "").replace(END, "")
             if not after.startswith(before) or not before.startswith(plain):
                 raise TemplateRefusalError(
-                    "the chat template writes earlier turns differently once an answer follows: put "
+                    "the chat template writes earlier turns differently once a response follows: put "
                     "{% generation %} and {% endgeneration %} around what the assistant says"
                 )
-            answer = after[len(before) :]
-            text += before[len(plain) :] + BEGIN + answer.rstrip() + END + answer[len(answer.rstrip()) :]
+            response = after[len(before) :]
+            text += before[len(plain) :] + BEGIN + response.rstrip() + END + response[len(response.rstrip()) :]
         return text
 
     def _hide(self, text: str) -> str:
@@ -178,14 +179,14 @@ class ChatTemplate:
         return next((name for name, number in self.control.items() if number == token), "")
 
     def _encode(self, rendered: str) -> tuple[list[int], list[bool], int]:
-        """Ids, which are learned, and where the last answer begins."""
+        """Ids, which are learned, and where the last response begins."""
         ids: list[int] = []
         trained: list[bool] = []
-        inside, answer = False, None
+        inside, response = False, None
         for piece in self._edges.split(rendered):
             if piece in (BEGIN, END):
                 inside = piece == BEGIN
-                answer = len(ids) if inside else answer
+                response = len(ids) if inside else response
                 continue
             if piece in self.control:
                 new = [self.control[piece]]
@@ -193,7 +194,7 @@ class ChatTemplate:
                 new = self.tokenizer.encode(re.sub(f"{ESCAPE}([0-3])", lambda match: _HIDDEN[match[1]], piece))
             ids += new
             trained += [inside] * len(new)
-        return ids, trained, len(ids) if answer is None else answer
+        return ids, trained, len(ids) if response is None else response
 
 
 def read_template(template_name: str) -> str:

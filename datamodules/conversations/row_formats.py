@@ -23,11 +23,11 @@ class Unusable(Exception):  # noqa: N818 (no error: a row that is dropped)
 
 @dataclass(frozen=True)
 class Preference:
-    """A prompt with the answer that was preferred and the one that was not.
+    """A prompt with the response that was preferred and the one that was not.
 
     Attributes:
-        prompt: ends with what is to be answered.
-        chosen, rejected: the answers.
+        prompt: ends with what is to be responded to.
+        chosen, rejected: the responses.
         margin: by how much chosen is better; 0 where the data does not say.
         probability: that chosen is the better one, 1 where the data does not doubt it.
     """
@@ -52,15 +52,15 @@ def instruction(row: dict[str, Any]) -> Messages:
     else:
         raise Unusable("missing_keys")
     if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
-        raise Unusable("empty_answer")
+        raise Unusable("empty_response")
     return messages
 
 
 def preference(row: dict[str, Any]) -> Preference:
     """The pair of a row with `prompt`, `chosen` and `rejected`, or with two transcripts as HH-RLHF has them.
 
-    Answers are text, or lists of messages that end with the answer. `margin`, or the difference of `score_chosen` and
-    `score_rejected`, is taken where it is given, and so is `preference_probability`, a soft label.
+    Responses are text, or lists of messages that end with the response. `margin`, or the difference of `score_chosen`
+    and `score_rejected`, is taken where it is given, and so is `preference_probability`, a soft label.
 
     Raises:
         Unusable: with the reason.
@@ -76,15 +76,15 @@ def preference(row: dict[str, Any]) -> Preference:
     if prompt != other_prompt:
         raise Unusable("different_prompts")
     if not chosen.strip() or not rejected.strip():
-        raise Unusable("empty_answer")
+        raise Unusable("empty_response")
     if chosen == rejected:
-        raise Unusable("equal_answers")
+        raise Unusable("equal_responses")
     return Preference(prompt, chosen, rejected, _margin(row), _probability(row))
 
 
 def question(row: dict[str, Any]) -> Messages:
     """The prompt of a row: its `prompt` (text or messages), the conversation in `messages` or in `chosen` (messages, or
-    a transcript as HH-RLHF has them) up to its last answer. Ends with a message that is not the assistant's.
+    a transcript as HH-RLHF has them) up to its last response. Ends with a message that is not the assistant's.
 
     Raises:
         Unusable: with the reason.
@@ -103,7 +103,7 @@ def question(row: dict[str, Any]) -> Messages:
     if not messages or not any(message["content"].strip() for message in messages):
         raise Unusable("empty_prompt")
     if messages[-1]["role"] == "assistant":
-        raise Unusable("prompt_ends_with_an_answer")
+        raise Unusable("prompt_ends_with_a_response")
     return messages
 
 
@@ -130,22 +130,22 @@ def transcript(text: str) -> Messages:
 
 
 def _split(side: Any) -> tuple[Messages, str]:
-    """Prompt and answer of a whole conversation: messages, or a transcript."""
+    """Prompt and response of a whole conversation: messages, or a transcript."""
     messages = transcript(side) if isinstance(side, str) else _messages(side)
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise Unusable("no_answer")
+        raise Unusable("no_response")
     return messages[:-1], messages[-1]["content"]
 
 
 def _after(prompt: Messages, side: Any) -> tuple[Messages, str]:
-    """Prompt and answer where the prompt is given apart: messages may repeat it, or add turns before the answer."""
+    """Prompt and response where the prompt is given apart: messages may repeat it, or add turns before the response."""
     if isinstance(side, str):
         return prompt, side
     messages = _messages(side)
     if messages[: len(prompt)] == prompt:
         messages = messages[len(prompt) :]
     if not messages or messages[-1]["role"] != "assistant":
-        raise Unusable("no_answer")
+        raise Unusable("no_response")
     return [*prompt, *messages[:-1]], messages[-1]["content"]
 
 

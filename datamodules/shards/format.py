@@ -1,6 +1,6 @@
 """Token shards: flat memory-mapped arrays of token ids, with an index of their documents.
 
-A flat array of the smallest integer that fits costs two bytes a token and no parsing; what it lacks, boundaries
+A flat array of the smallest integer that fits costs two bytes per token and no parsing; what it lacks, boundaries
 and origin, is in small arrays beside it. A manifest names every file with its checksum; its own is written last.
 
 A folder of shards holds, for each split, source and file of documents, `SPLIT-SOURCE-NNNNN.tokens` (uint16 or uint32,

@@ -117,7 +117,7 @@ class PipelineSchedule:
             )
         if activation_checkpointing != "none":
             # torch's `stage_backward_weight` enters the graph once for each group of parameters, and checkpointing
-            # computes a block again in each: ten times a block instead of once. Selective would raise at the second.
+            # computes a block again in each: ten times per block instead of once. Selective would raise at the second.
             raise InputError(
                 f"activation_checkpointing={activation_checkpointing}: schedule {self.name} goes through a block's "
                 "backward graph once for each of its matrices, and recomputes the block each time; take none, or 1f1b "
@@ -144,7 +144,7 @@ class PipelineSchedule:
             )
         if self.runs_in_rounds and count % max(1, count // ranks):
             raise InputError(
-                f"{count} micro-batches a step: schedule {self.name} needs a multiple of {count // ranks} "
+                f"{count} micro-batches per step: schedule {self.name} needs a multiple of {count // ranks} "
                 f"(rounds of {ranks}), change microbatches"
             )
 

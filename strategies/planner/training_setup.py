@@ -101,7 +101,7 @@ class TrainingSetup:
     def overlay(self, gpus_per_node: int) -> dict[str, Any]:
         """Configuration overlay of `fit` that sets this layout.
 
-        Every machine runs equally many processes, at most one a GPU, and ranks that share matrix products run on one.
+        Every machine runs equally many processes, at most one per GPU, and ranks that share matrix products run on one.
 
         Args:
             gpus_per_node: GPUs of a machine.

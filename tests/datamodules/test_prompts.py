@@ -65,8 +65,8 @@ def test_questions(row: dict[str, Any], messages: list[Any]) -> None:
         ({"messages": [SAY]}, "empty_prompt"),
         ({"prompt": 3}, "invalid_messages"),
         ({"prompt": []}, "invalid_messages"),
-        ({"prompt": [ASK, SAY]}, "prompt_ends_with_an_answer"),
-        ({"messages": [ASK, SAY, SAY]}, "prompt_ends_with_an_answer"),
+        ({"prompt": [ASK, SAY]}, "prompt_ends_with_a_response"),
+        ({"messages": [ASK, SAY, SAY]}, "prompt_ends_with_a_response"),
         ({"chosen": "no turns"}, "no_transcript"),
         ({"chosen": [ASK, SAY], "rejected": [SAY, SAY]}, "different_prompts"),
     ],
@@ -85,7 +85,7 @@ def test_every_row_is_kept_or_counted(tokenizer_file: Path, tmp_path: Path) -> N
     assert summary["rows"] == 35
     assert sum(summary["kept"].values()) == 30
     assert summary["dropped"] == {
-        "prompt_too_long": 1, "no_prompt": 1, "invalid_json": 1, "empty_prompt": 1, "prompt_ends_with_an_answer": 1,
+        "prompt_too_long": 1, "no_prompt": 1, "invalid_json": 1, "empty_prompt": 1, "prompt_ends_with_a_response": 1,
     }  # fmt: skip
     rows = list(prompts.every_row())
     assert sorted(rows, key=lambda row: int(row["answer"])) == good

@@ -29,7 +29,7 @@ class Server:
 
     Attributes:
         url: with the version.
-        failures: taken one a request, in turn, before anything is answered.
+        failures: taken one per request, in turn, before anything is answered.
         seen: (time, path, headers, body) of every request.
         answered: requests answered with success.
         in_flight, max_in_flight: requests being answered, now and at most.

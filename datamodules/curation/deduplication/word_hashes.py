@@ -2,7 +2,7 @@
 
 A word is a lower-cased run of letters, digits and combining marks; in scripts written without spaces every character
 is one. That ignores punctuation and layout, as comparisons of texts want, and knows nothing of a language: "don't"
-is two words, a Thai word is several. Hashes instead of strings keep 24 bytes a word and compare in one instruction;
+is two words, a Thai word is several. Hashes instead of strings keep 24 bytes per word and compare in one instruction;
 two of n different words share one with a probability of n^2 / 2^65.
 """
 

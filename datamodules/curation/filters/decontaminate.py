@@ -230,7 +230,7 @@ class EvaluationNgrams:
 def evaluation_ngrams(
     files: tuple[FileState, ...], words: int, min_words: int, keys: tuple[str, ...] | None, common_rows: int | None
 ) -> EvaluationNgrams:
-    """The n-grams of evaluation sets, read once a process.
+    """The n-grams of evaluation sets, read once per process.
 
     Raises:
         InputError: for a file that changed since it was listed, or cannot be read.

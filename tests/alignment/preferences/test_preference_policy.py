@@ -62,7 +62,7 @@ def naive(policy: PreferencePolicy, prompt: np.ndarray, response: np.ndarray) ->
 
 
 @pytest.mark.parametrize("samples", [[0], [3, 1], [5, 0, 7, 2, 2], list(range(8))], ids=str)
-def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePolicy, samples: list[int]) -> None:
+def test_log_probabilities_are_those_of_each_response_alone(policy: PreferencePolicy, samples: list[int]) -> None:
     """Whatever shares the batch, and in whatever order; prompt tokens never count."""
     examples: Any = MadeUp(8)
     for unrelated in (False, True):
@@ -70,7 +70,7 @@ def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePoli
         batches.unrelated = unrelated
         batch = batches[StepBatch(samples, range(0))]
         found = policy(batch, policy.response_log_probabilities)
-        responses = [(examples.pairs[n][0], response) for n in samples for response in batches.answers(n)]
+        responses = [(examples.pairs[n][0], response) for n in samples for response in batches.responses(n)]
         assert len(responses) == len(samples) * (3 if unrelated else 2)
         assert found.tolist() == pytest.approx([naive(policy, *pair) for pair in responses], abs=1e-6)
         assert batch["lengths"].tolist() == [len(response) for _, response in responses]
@@ -78,7 +78,7 @@ def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePoli
 
 
 def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy) -> None:
-    """KTO's KL divergence, the KL of every next token of both answers, and what `predict` gives."""
+    """KTO's KL divergence, the KL of every next token of both responses, and what `predict` gives."""
     examples: Any = MadeUp(6)
     batches, samples = PairBatches(examples, pad=3), [4, 1, 5]
     batches.unrelated = True
@@ -101,7 +101,7 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
     ratios, divergences = [], []
     for number in samples:
         prompt, *own = examples.pairs[number]
-        third = batches.unrelated_answer(number)
+        third = batches.unrelated_response(number)
         ratios.append(naive(policy, prompt, third) - naive(cast(Any, twin), prompt, third))
         for response in own:
             tokens = torch.from_numpy(np.concatenate((prompt, response)))[None]
@@ -119,7 +119,7 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
         assert predicted[side] == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_which_answer_comes_first_does_not_matter(policy: PreferencePolicy) -> None:
+def test_which_response_comes_first_does_not_matter(policy: PreferencePolicy) -> None:
     examples: Any = MadeUp(4)
     forward = policy(PairBatches(examples, 3)[StepBatch([0, 1, 2, 3], range(0))], policy.response_log_probabilities)
     for pair in examples.pairs:

@@ -66,7 +66,7 @@ def test_the_adaptive_controller_follows_its_target() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 16])
-def test_the_divergence_of_the_best_of_n_is_what_many_equally_likely_answers_have(n: int) -> None:
+def test_the_divergence_of_the_best_of_n_is_what_many_equally_likely_responses_have(n: int) -> None:
     """Of m responses of distinct scores, number i is the best with probability (i / m)^n - ((i - 1) / m)^n."""
     m = 20_000
     edges = (torch.arange(m + 1, dtype=torch.float64) / m) ** n

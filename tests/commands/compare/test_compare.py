@@ -1,4 +1,4 @@
-"""Models side by side: every number against a loop that computes it one answer at a time."""
+"""Models side by side: every number against a loop that computes it one response at a time."""
 
 import json
 import math
@@ -39,11 +39,11 @@ def made_up(seed: int, count: int) -> list[Response]:
 
 
 @torch.no_grad()
-def naive_log_probabilities(decoder: Decoder, answer: Response, temperature: float) -> torch.Tensor:
-    """[tokens of the answer, vocabulary]."""
-    tokens = torch.tensor([[*answer.prompt, *answer.tokens]])
+def naive_log_probabilities(decoder: Decoder, response: Response, temperature: float) -> torch.Tensor:
+    """[tokens of the response, vocabulary]."""
+    tokens = torch.tensor([[*response.prompt, *response.tokens]])
     logits = decoder.output(decoder(tokens))[0] / temperature
-    return logits.log_softmax(-1)[len(answer.prompt) - 1 : -1]
+    return logits.log_softmax(-1)[len(response.prompt) - 1 : -1]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -54,10 +54,10 @@ def test_divergences_equal_a_sum_over_the_vocabulary(temperature: float, batch_t
     reference = build_decoder(replace(CONFIG, initial_std=0.3), seed=1).double()
     responses = made_up(0, 9)
     exact, sampled = kl_estimates(decoder, reference, responses, temperature, batch_tokens)
-    for number, answer in enumerate(responses):
-        p, q = (naive_log_probabilities(model, answer, temperature) for model in (decoder, reference))
+    for number, response in enumerate(responses):
+        p, q = (naive_log_probabilities(model, response, temperature) for model in (decoder, reference))
         assert float(exact[number]) == pytest.approx(float((p.exp() * (p - q)).sum()), abs=1e-5)
-        said = torch.tensor(answer.tokens)[:, None]
+        said = torch.tensor(response.tokens)[:, None]
         assert float(sampled[number]) == pytest.approx(float((p - q).gather(1, said).sum()), abs=1e-5)
     assert (exact > 0.01).all()
     assert (kl_estimates(decoder, decoder, responses, temperature, batch_tokens)[0] == 0).all()

@@ -1,4 +1,4 @@
-"""Likelihoods of answers and of text against one full, naive pass a sequence; rows as public benchmarks have them."""
+"""Likelihoods of answers and of text against one full, naive pass per sequence; rows as public benchmarks have them."""
 
 import json
 import math
