@@ -9,7 +9,7 @@ from common.errors import InputError
 
 
 class RolloutSamples(lightning.Callback):
-    """Appends responses of a batch of rollouts to `samples.jsonl`, with reward, monitored reward, divergence and how
+    """Appends responses of a batch of rollouts to `samples.jsonl`, with reward, monitored reward, KL and how
     they ended, and logs them to W&B as a table.
 
     Args:

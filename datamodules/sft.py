@@ -28,7 +28,7 @@ class PackedConversations(Dataset[dict[str, Any]]):
         examples: the conversations.
         length: tokens in a row.
         pad: fills rows.
-        token_bytes: bytes of text each token id stands for.
+        token_bytes: bytes of text of each token id.
         order_seed: of the order in every epoch; by default sample number i is row i.
     """
 

@@ -1,6 +1,6 @@
 """Constitution: the principles by which a model critiques, revises and compares responses, read from YAML.
 
-All that is asked of a model in words stands in that file, so that another constitution is another file and no code;
+All that is asked of a model in words is in that file, so that another constitution is another file and no code;
 what is fixed here is only the shape. Bai et al. 2022, "Constitutional AI: Harmlessness from AI Feedback", sections 3.1
 and 4.1, appendices C and E.
 """

@@ -281,7 +281,7 @@ class Journal:
 
 
 def transcript(messages: Messages) -> str:
-    """A conversation as text for a base model, up to where the assistant speaks; a system message stands in front."""
+    """A conversation as text for a base model, up to where the assistant speaks; a system message comes first."""
     speakers = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
     return "".join(speakers.get(m["role"], "") + m["content"] for m in messages) + "\n\nAssistant:"
 

@@ -51,7 +51,7 @@ class LLMCall(NamedTuple):
     """Of the question among all about the sample; with the seed and the sample's number it decides the draws."""
     messages: Messages
     examples: str | None = None
-    """Name of the worked examples that stand before the messages."""
+    """Name of the worked examples that come before the messages."""
 
 
 class RecordedCalls:

@@ -33,7 +33,7 @@ _NUMBER = regex.compile(
 MAX_NUMBER_LENGTH = 64
 """Characters of a number; what is longer is none, so that no response costs more than reading it."""
 FINAL = "####"
-"""What the final answer stands behind in GSM8K."""
+"""Mark before the final answer in GSM8K."""
 
 
 class VerifiableReward(Reward):

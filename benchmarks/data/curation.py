@@ -1,4 +1,4 @@
-"""Cleaning beside datatrove 0.10 on the same documents: seconds on two cores, and every decision compared.
+"""Curation beside datatrove 0.10 on the same documents: seconds on two cores, and every decision compared.
 
     pip install -e ".[bench]" && python -m benchmarks.data.curation --documents 2000 --repeats 3
 

@@ -1,4 +1,4 @@
-"""Cost and memory of cleaning as the corpus grows: this project's whole `prepare` until its documents are complete.
+"""Cost and memory of curation as the corpus grows: this project's whole `prepare` until its documents are complete.
 
     python -m benchmarks.data.curation_growth 10000 100000 1000000
 

@@ -73,7 +73,7 @@ class ShardWriter:
             ids: uint64 [documents].
             tokens: of all documents one after another, any integer type.
             lengths: of each document, int64 [documents].
-            text_bytes: UTF-8 bytes that they stand for.
+            text_bytes: UTF-8 bytes of their text.
         """
         ends = np.cumsum(lengths)
         filled = lengths > 0

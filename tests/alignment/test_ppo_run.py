@@ -109,7 +109,7 @@ def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_ru
 
 
 class KilledError(Exception):
-    """Stands for a kill."""
+    """Raised in place of a kill."""
 
 
 @pytest.mark.end_to_end

@@ -13,7 +13,7 @@ from tests.test_command_line import learned, refused
 
 
 class KilledError(Exception):
-    """Stands for a kill right after a checkpoint is whole."""
+    """Raised in place of a kill right after a checkpoint is whole."""
 
 
 @pytest.mark.end_to_end

@@ -1,4 +1,4 @@
-"""Pairs: what is shortened, held out and stored."""
+"""Pairs: what is shortened, split and stored."""
 
 import itertools
 import json
@@ -43,7 +43,7 @@ def test_the_prompt_gives_way_first(prompt: int, first: int, second: int, most: 
         # Not one token more than needed; responses end, but where the prompt would have less than a quarter.
         assert len(kept) + max(len(a), len(b)) == most
         assert (len(a), len(b)) == (first, second) or len(kept) == min(prompt, most // 4)
-    assert cut == ("prompt",) * (len(kept) < prompt) + ("answer",) * ((len(a), len(b)) != (first, second))
+    assert cut == ("prompt",) * (len(kept) < prompt) + ("response",) * ((len(a), len(b)) != (first, second))
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_orders_and_steps() -> None:
         assert sorted(seen) == key.step
 
 
-def test_docstring_pairs_are_real_and_nobody_gets_their_own() -> None:
+def test_docstring_pairs_are_real_and_none_is_its_own() -> None:
     rows = [row for row in DocstringRows(["jsonargparse"], max_megabytes=2).rows() if isinstance(row, dict)]
     assert len(rows) > 200
     assert all(row["chosen"] != row["rejected"] for row in rows)

@@ -110,7 +110,7 @@ def chat(text: str, finish: str = "stop", **further: Any) -> dict[str, Any]:
 
 
 def token(drawn: str, **likely: float) -> dict[str, Any]:
-    """A token of `logprobs`, with the likeliest ones that might have stood there; `_` stands for a parenthesis."""
+    """A token of `logprobs`, with the likeliest ones that might have stood there; `_` is a parenthesis."""
     named = {name.replace("_", "("): value for name, value in likely.items()}
     top = [{"token": name, "logprob": value, "bytes": None} for name, value in named.items()]
     return {"token": drawn, "logprob": named.get(drawn, -1.0), "bytes": None, "top_logprobs": top}

@@ -22,7 +22,7 @@ class ScriptedJudge(Judge):
     """Responses by rule.
 
     Args:
-        bias: added to the log-odds of (A), whatever stands there.
+        bias: added to the log-odds of (A), whatever is there.
         seconds: that every call takes.
         empty: share of responses that are empty, by their numbers.
     """

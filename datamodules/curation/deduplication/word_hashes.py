@@ -81,7 +81,7 @@ def window_hashes(hashes: np.ndarray, size: int) -> np.ndarray:
 
 
 def in_batches(offsets: np.ndarray, max_bytes: int = BATCH_BYTES) -> Iterator[tuple[int, int]]:
-    """First and last + 1 of consecutive texts of about `max_bytes` bytes together; a larger text stands alone."""
+    """First and last + 1 of consecutive texts of about `max_bytes` bytes together; a larger text is alone."""
     begin = 0
     while begin < len(offsets) - 1:
         end = int(np.searchsorted(offsets, offsets[begin] + max_bytes, side="right")) - 1

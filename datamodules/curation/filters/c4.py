@@ -94,7 +94,7 @@ def _strip(text: np.ndarray, start: int, stop: int, table: np.ndarray) -> tuple[
 
 @compiled
 def _count_chunks(text: np.ndarray, start: int, stop: int, table: np.ndarray) -> tuple[int, int]:
-    """What stands between white space: how many, and the characters of the longest."""
+    """What is between white space: how many, and the characters of the longest."""
     count, most, length, place = 0, 0, 0, start
     while place < stop:
         bits, size = bits_at(text, place, table)

@@ -81,8 +81,8 @@ class UrlBlocklist(Filter):
     (https://dsi.ut-capitole.fr/blacklists/) are what both papers took.
 
     Args:
-        domains: files with one domain per line, which stands for all below it too, or an address without its scheme,
-            which stands for all that begin with it.
+        domains: files with one domain per line, which covers all below it too, or an address without its scheme,
+            which covers all that begin with it.
         words: an address with one of these between characters that are no letters or digits is dropped.
         subwords: likewise, anywhere in the address, also across such characters.
         soft_words: words of which more than `max_soft_words` different ones have to occur.

@@ -115,7 +115,7 @@ def test_a_label_is_a_probability_that_turns_round_with_its_responses(
         assert 1 - clamp <= label <= clamp
 
 
-def test_log_odds_of_the_first_answer() -> None:
+def test_log_odds_of_the_first_response() -> None:
     assert log_odds_of_first((-1.0, -3.0), turned=False) == 2.0
     assert log_odds_of_first((-1.0, -3.0), turned=True) == -2.0
 

@@ -107,7 +107,7 @@ def test_responses_end_where_the_template_ends_them(decoder: Decoder, tokenizer:
     assert cut_at("yes", ["\n\nHuman:"]) == "yes"
 
 
-def test_a_stop_text_ends_an_answer(decoder: Decoder, tokenizer: Tokenizer) -> None:
+def test_a_stop_text_ends_a_response(decoder: Decoder, tokenizer: Tokenizer) -> None:
     free = prepared(decoder, tokenizer, "plain", max_new_tokens=40).complete([Request(TALKS[0], 1)])[0]
     stop = free.text[10:12]
     held = prepared(decoder, tokenizer, "plain", max_new_tokens=40, stop=[stop]).complete([Request(TALKS[0], 1)])[0]

@@ -98,7 +98,7 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
         policy.reference_decoder, policy.reference, policy._trainer = None, "precomputed", None
 
     twin = SimpleNamespace(decoder=other)
-    ratios, divergences = [], []
+    ratios, kls = [], []
     for number in samples:
         prompt, *own = examples.pairs[number]
         third = batches.unrelated_response(number)
@@ -109,11 +109,11 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
                 model.output(model(tokens))[0, len(prompt) - 1 : -1].log_softmax(-1).detach()
                 for model in (cast(Any, policy.decoder), other)
             )
-            divergences += (p.exp() * (p - q)).sum(-1).tolist()
+            kls += (p.exp() * (p - q)).sum(-1).tolist()
     assert made.kl is not None
     assert made.kl.item() == pytest.approx(max(0.0, sum(ratios) / 3), abs=1e-9)
     assert sum(ratios) > 0  # else nothing was compared
-    assert values.tolist() == pytest.approx(divergences, abs=1e-6)
+    assert values.tolist() == pytest.approx(kls, abs=1e-6)
     for place, side in enumerate(("chosen", "rejected"), start=1):
         by_hand = [naive(policy, examples.pairs[n][0], examples.pairs[n][place]) for n in samples]
         assert predicted[side] == pytest.approx(by_hand, abs=1e-6)
@@ -269,7 +269,7 @@ def test_other_losses_train(align: Align, tmp_path: Path, name: str) -> None:
 
 
 class KilledError(Exception):
-    """Stands for a kill."""
+    """Raised in place of a kill."""
 
 
 @pytest.mark.end_to_end

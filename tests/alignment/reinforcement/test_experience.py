@@ -49,7 +49,7 @@ def test_a_response_without_a_stop_token_costs_whatever_its_prompt_holds() -> No
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_the_divergence_is_taken_off_every_tokens_reward(estimator: Any) -> None:
+def test_kl_is_taken_off_every_tokens_reward(estimator: Any) -> None:
     rollouts, log_ratio = rollouts_of(([4, 5, EOS], "stop"), ([6, 7], "length")), torch.randn(5)
     penalty = KLPenalty(FixedKL(0.3), estimator)
     scoring = RewardShaping(

@@ -127,7 +127,7 @@ def test_shapes_of_public_benchmarks() -> None:
     assert asked.gold == 1
     assert question(ARC).context == "Question: Bade kiro?\nAnswer:"
     assert (question(ARC).choices[2], question(ARC).gold) == (" do do", 2)
-    # The harness's delimiter stands before a choice even where there is no context.
+    # The harness's delimiter comes before a choice even where there is no context.
     assert question(BLIMP).choices == [" " + BLIMP["sentence_good"], " " + BLIMP["sentence_bad"]]
     assert question(BLIMP).lengths == [len(BLIMP["sentence_good"]), len(BLIMP["sentence_bad"])]
     for row in ({}, {"context": "a", "choices": ["b"], "gold": 0}, {"context": "a", "choices": ["b", ""], "gold": 0}):

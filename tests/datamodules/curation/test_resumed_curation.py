@@ -1,4 +1,4 @@
-"""Cleaning that is killed, cut into other chunks or out of disk, against cleaning in one go."""
+"""Curation that is killed, cut into other chunks or out of disk, against curation in one go."""
 
 import contextlib
 import errno
@@ -30,7 +30,7 @@ from datamodules.readers import Files, InputFile
 from tests.conftest import sentences
 from tests.helpers.distributed import forked
 
-NOTICE = "\nThis notice stands below every one of the stories that were collected here.\n"
+NOTICE = "\nThis notice is below every one of the stories that were collected here.\n"
 
 
 def write_texts(folder: Path) -> None:
