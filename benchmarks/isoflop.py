@@ -32,7 +32,7 @@ from strategies.planner.scaling_law_fit import require_enough
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY, LENGTH, WINDOWS = 2048, 512, 2
 METRIC = "validation/bits_per_byte/all"
-TOKENS_A_PARAMETER = (1, 128)
+TOKENS_PER_PARAMETER = (1, 128)
 """Runs are made between them: Hoffmann et al. 2022 find 20 best, and only near the best the loss is a parabola."""
 SHAPES = {
     f"{width}x{layers}": {
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/isoflop")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at once")
     arguments = parser.parse_args()
-    least, most = TOKENS_A_PARAMETER
+    least, most = TOKENS_PER_PARAMETER
     for flops in arguments.flops:
         if not 0 < flops < math.inf:
             parser.error(f"--flops {flops}: must be a number of FLOPs above 0, as 1e12")

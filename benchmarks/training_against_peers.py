@@ -140,7 +140,7 @@ def litgpt_llama(vocabulary: int) -> tuple[torch.nn.Module, Callable[..., torch.
 
 
 def child(run: str, vocabulary: int, precision: str, steps: int) -> None:
-    """One run, told in JSON on the last line."""
+    """One run, printed as JSON on the last line."""
     name, compiled = run.removesuffix("-compiled"), run.endswith("-compiled")
     if name == "ours":
         result = run_ours(vocabulary, precision, steps, compiled)

@@ -4,7 +4,7 @@ other.
     pip install -e ".[bench]" && python -m benchmarks.alignment.alignment_against_trl --precision 32-true
 
 A Llama of 32 M parameters, prompts of 64 tokens, responses of 64-128, batches of 8. Each run is a process of its own,
-which tells its losses, its seconds per step (median without the first two) and its peak memory; the two take turns.
+which prints its losses, its seconds per step (median without the first two) and its peak memory; the two take turns.
 """
 
 import argparse
@@ -251,7 +251,7 @@ def load_llama(model: Any) -> None:
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """One run, told in JSON on the last line."""
+    """One run, printed as JSON on the last line."""
     with tempfile.TemporaryDirectory() as folder:
         task, precision, steps, path = arguments.task, arguments.precision, arguments.steps, Path(folder)
         if arguments.run == "ours":

@@ -3,7 +3,7 @@
     pip install -e ".[bench]" && python -m benchmarks.alignment.rollouts_against_trl
 
 A Llama of 32 M parameters, prompts of 32 random tokens, up to 64 new tokens, 32 responses per batch (GRPO: in groups of
-4), bf16-mixed unless told otherwise. The reward is the share of even token ids, one update per batch; RLOO has a
+4), bf16-mixed unless said otherwise. The reward is the share of even token ids, one update per batch; RLOO has a
 reference and takes its KL off the rewards. PPO's reward comes from a second model of the same shape, with a
 critic of that shape too, and it makes four updates per batch. Each run is a process of its own, the runs take turns,
 the first two batches are left out. Ours says itself how its time is divided.

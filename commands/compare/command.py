@@ -74,8 +74,8 @@ def compare_models(
         reward_model: run of a reward model.
         monitored_reward: a reward that can be checked, by class_path.
         chat_template: see the data of fine-tuning; null takes the reference's own.
-        validation_fraction: share of rows taken, those that training with this `validation_fraction` validates on; 1 for a
-            file that nothing was trained on.
+        validation_fraction: share of rows taken, those that training with this `validation_fraction` validates on; 1
+            for a file that nothing was trained on.
         split_seed: of that choice.
         limit: prompts, chosen by a hash; null for all.
         samples: responses to each prompt. With several, also what the best of them by the reward model, or else by the
@@ -229,9 +229,7 @@ def validation_prompts(
         else:
             found.setdefault(xxhash.xxh3_64_intdigest(json.dumps(ids).encode()), (ids, row))
     if not found:
-        raise InputError(
-            f"prompts: none is for validation ({dict(left_out)}): give more rows, or validation_fraction=1"
-        )
+        raise InputError(f"prompts: none is for validation ({dict(left_out)}): give more, or validation_fraction=1")
     return [found[key] for key in sorted(found)[:limit]], left_out
 
 

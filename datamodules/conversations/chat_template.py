@@ -163,7 +163,7 @@ class ChatTemplate:
             plain = text.replace(BEGIN, "").replace(END, "")
             if not after.startswith(before) or not before.startswith(plain):
                 raise TemplateRefusalError(
-                    "the chat template writes earlier turns differently once a response follows: put "
+                    "the chat template writes earlier turns differently when a response follows: put "
                     "{% generation %} and {% endgeneration %} around what the assistant says"
                 )
             response = after[len(before) :]

@@ -168,7 +168,7 @@ class Shard:
     Args:
         folder: of the shards.
         record: its line of the manifest.
-        vocabulary_size: says how many bytes a token has.
+        vocabulary_size: decides the bytes per token.
     """
 
     def __init__(self, folder: Path, record: ShardRecord, vocabulary_size: int) -> None:

@@ -14,7 +14,7 @@ from strategies.planner.training_setup import TrainingSetup
 
 Link = Literal["none", "link", "network"]
 AXIS_ORDER = ("tp", "cp", "dp_shard", "dp_replicate", "pp")
-"""From neighboring ranks outwards, see `strategies.parallel.mesh.AXES`."""
+"""From neighboring ranks outward, see `strategies.parallel.mesh.AXES`."""
 
 
 @dataclass(frozen=True)

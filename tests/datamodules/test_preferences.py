@@ -147,7 +147,7 @@ def test_prompts_never_part(tokenizer_file: Path, tmp_path: Path, form: str) -> 
 
 
 def test_packed_conversations_hold_every_label_once(tokenizer_file: Path, tmp_path: Path) -> None:
-    rows = [{"prompt": f"p {i}", "response": "answer " * (1 + i % 7)} for i in range(40)]
+    rows = [{"prompt": f"p {i}", "response": "reply " * (1 + i % 7)} for i in range(40)]
     conversations = data(SFTData, tokenizer_file, rows, tmp_path, sequence_length=96)
     conversations.setup("fit")
     packed, examples = conversations.train_rows, conversations.examples["train"]
@@ -217,7 +217,7 @@ def test_an_unrelated_response_is_another_prompts_and_fits(
 ) -> None:
     """Two pairs per prompt, one after the other, share the chosen response."""
     rows = [
-        {"prompt": f"p {i} " * (1 + i % 12), "chosen": f"answer {i} " * 9, "rejected": f"r{i}{k}"}
+        {"prompt": f"p {i} " * (1 + i % 12), "chosen": f"reply {i} " * 9, "rejected": f"r{i}{k}"}
         for i in range(40)
         for k in range(2)
     ]

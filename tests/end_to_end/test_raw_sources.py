@@ -20,7 +20,7 @@ from tests.datamodules.readers.test_wikipedia import dump, page
 
 NOUNS = (
     "river mountain teacher letter market garden window winter journey captain village doctor kitchen forest island "
-    "bridge painter harbour library engine sailor farmer summer evening morning question answer story country machine"
+    "bridge painter harbor library engine sailor farmer summer evening morning question answer story country machine"
 )
 VERBS = "crossed watched remembered followed opened described carried built painted visited sold found left kept"
 OTHERS = "old quiet narrow bright distant heavy early small golden strange broken gentle frozen famous hidden"

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server in a thread, that fails as it is told."""
+"""An OpenAI-compatible server in a thread, that fails on demand."""
 
 import json
 import threading

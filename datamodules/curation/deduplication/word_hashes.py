@@ -67,8 +67,8 @@ def word_hashes(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.n
 def window_hashes(hashes: np.ndarray, size: int) -> np.ndarray:
     """Hash of every run of `size` words, uint64 [max(0, words - size + 1)]; runs across two texts are the caller's.
 
-    Runs of 1, 2, 4, ... words are joined, log2(size) steps a word. A polynomial that rolls along takes two, but modulo
-    2^64 it maps words that changed places to one value far too often.
+    Runs of 1, 2, 4, ... words are joined, log2(size) steps per word. A polynomial that rolls along takes two, but
+    modulo 2^64 it maps words that changed places to one value far too often.
 
     Args:
         hashes: uint64 [words].

@@ -1,4 +1,4 @@
-"""Soft labels of a scripted judge whose right answers are known, a bias towards a letter injected and canceled."""
+"""Soft labels of a scripted judge whose right answers are known, a bias toward a letter injected and canceled."""
 
 import math
 from typing import Any

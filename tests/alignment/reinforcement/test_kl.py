@@ -26,7 +26,7 @@ def test_estimators_have_the_kl_as_their_mean_where_they_are_unbiased() -> None:
 
 
 def test_estimators_differ_in_gradient_and_not_only_in_value() -> None:
-    """Sampled from p: k1 in the loss pulls nowhere, k2 towards KL(p || q), k3 towards KL(q || p)."""
+    """Sampled from p: k1 in the loss pulls nowhere, k2 toward KL(p || q), k3 toward KL(q || p)."""
     scores, others = drawn(7, 6)
     scores.requires_grad_()
     log_q = others.log_softmax(-1)

@@ -64,7 +64,7 @@ def test_the_sampler_knows_the_trainers_log_probabilities() -> None:
 
 
 def test_responses_depend_on_nothing_but_their_number() -> None:
-    """Neither on who else is decoded, nor on how many responses a prompt gets, nor on the slots."""
+    """Neither on who else is decoded, nor on the number of responses to a prompt, nor on the slots."""
     prompts = {sample: [4 + sample % 11] * (1 + sample % 4) for sample in range(6)}
 
     def by_number(samples: list[int], group: int, slots: int) -> dict[tuple[int, int], list[int]]:

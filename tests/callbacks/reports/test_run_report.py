@@ -39,7 +39,7 @@ def test_a_page_from_metrics_and_samples(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_cleaning_and_facts_are_shown(tmp_path: Path) -> None:
+def test_curation_and_facts_are_shown(tmp_path: Path) -> None:
     write_run(tmp_path)
     row = {
         "in": {"documents": 1234, "bytes": 5_000_000},

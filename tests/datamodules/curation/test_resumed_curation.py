@@ -103,7 +103,7 @@ def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.distributed
-def test_cleaning_killed_anywhere_continues_to_the_same_bytes(texts: Path, whole: Path, tmp_path: Path) -> None:
+def test_curation_killed_anywhere_continues_to_the_same_bytes(texts: Path, whole: Path, tmp_path: Path) -> None:
     expected, generator = checksums(whole), random.Random(0)
     assert len(expected) > 10
     folder, kills, most = tmp_path / "data", 0, 0

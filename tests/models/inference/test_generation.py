@@ -77,10 +77,10 @@ def test_a_row_does_not_depend_on_its_batch(decoder: Decoder, prompts: list[list
     options: dict[str, Any] = {"max_new_tokens": 6, "sampling": sampling, "stop": [0, 11, 12]}
     together = generate(decoder, prompts, slots=slots, **options)
     numbers = list(range(len(prompts)))[::-1]
-    backwards = generate(decoder, prompts[::-1], rows=numbers, **options)[::-1]
+    reverse = generate(decoder, prompts[::-1], rows=numbers, **options)[::-1]
     for number, prompt in enumerate(prompts):
         (alone,) = generate(decoder, [prompt], rows=[number], **options)
-        for other in (together[number], backwards[number]):
+        for other in (together[number], reverse[number]):
             assert other.tokens == alone.tokens
             assert other.finish == alone.finish
             assert other.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-4)

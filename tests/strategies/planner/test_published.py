@@ -131,7 +131,7 @@ def test_hours_of_llama_3_405b() -> None:
 
 
 @pytest.mark.parametrize(("name", "published"), [("8b", 57.9e9), ("70b", 481.4e9), ("405b", 2625e9)])
-def test_flops_a_token_in_palms_convention(name: str, published: float) -> None:
+def test_flops_per_token_in_palms_convention(name: str, published: float) -> None:
     assert palm_flops_per_token(llama(name), 8192) == pytest.approx(published, rel=THEIRS)
 
 
