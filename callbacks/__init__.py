@@ -1,3 +1,5 @@
+"""Names of callbacks and metric loggers that YAML uses as `callbacks.NAME`, imported when they are first used."""
+
 from typing import TYPE_CHECKING
 
 from common.lazy_exports import lazy_exports
