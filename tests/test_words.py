@@ -57,7 +57,10 @@ RIGHT_ANSWERS = (
     "benchmarks/README.md",
     "benchmarks/alignment/reinforcement.py",
     "commands/models/evaluate.py",
-    "configs/align/",
+    "configs/align/grpo_brackets.yaml",
+    "configs/align/ppo_brackets.yaml",
+    "configs/align/ppo_quickstart.yaml",
+    "configs/align/sft_brackets.yaml",
     "configs/recipes/quickstart.yaml",
     "datamodules/conversations/multiple_choice.py",
     "datamodules/conversations/synthetic_tasks.py",
@@ -74,7 +77,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "configs/constitution/principles.yaml",
         "alignment/constitutional/choice_parsing.py",  # OpenAI's names
         "alignment/constitutional/endpoint_judge.py",
-        "benchmarks/alignment/",  # TRL's names
+        "benchmarks/alignment/alignment_against_trl.py",  # TRL's names
+        "benchmarks/alignment/rollouts_against_trl.py",
     ),
     "American": (
         "datamodules/readers/installed.py",  # a file may be called LICENCE

@@ -54,6 +54,13 @@ def test_a_list_with_plus_adds_and_takes_the_place_of_defaults() -> None:
     assert [logger["init_args"].get("project") for logger in resolved["trainer"]["logger"]] == [None, "llm"]
 
 
+def test_a_run_has_the_name_of_its_folder_at_weights_and_biases(tmp_path: Path) -> None:
+    arguments = ["--config", QUICKSTART, "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path / 'mine'}"]
+    _, logger = build_cli(arguments, run=False).config.trainer.logger
+    assert logger.init_args.name == "mine"
+    assert logger.init_args.project == "llm"
+
+
 def test_two_of_a_class_that_is_no_default_are_kept() -> None:
     twice = [{"class_path": "callbacks.Samples"}, {"class_path": "callbacks.Samples"}]
     assert merge_defaults(twice) == twice
