@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from commands.registry import COMMANDS
 from common import run_folder
 from tests.helpers.code_blocks import RUN, code_blocks, run_blocks
 
@@ -52,10 +53,12 @@ def test_marked_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
+    before, registered = set(sys.modules), dict(COMMANDS)
     try:
         assert run_blocks(page)
     finally:
+        COMMANDS.clear()
+        COMMANDS.update(registered)
         for module in {path.stem for path in tmp_path.glob("*.py")} & set(sys.modules) - before:
             del sys.modules[module]
 
