@@ -1,3 +1,5 @@
+"""Names of policies, reward models, rewards and judges that YAML uses as `alignment.NAME`, imported when first used."""
+
 from typing import TYPE_CHECKING
 
 from common.lazy_exports import lazy_exports

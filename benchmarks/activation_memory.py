@@ -3,8 +3,8 @@
     python -m benchmarks.activation_memory
 
 A Llama of 8 layers x 512, vocabulary 8192, one micro-batch of 8 x 1024 tokens, each mode in a process of its own. What
-weights, gradients and optimizer state take is known by formula (16 bytes a parameter); the rest of the peak, above the
-process before it had a model, is activations and what a step needs for itself.
+weights, gradients and optimizer state take is known by formula (16 bytes per parameter); the rest of the peak, above
+the process before it had a model, is activations and what a step needs for itself.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python -m benchmarks.cpu_shares
 
-One thread a process, float32, the shapes of the decoder of 31 million parameters that `benchmarks.plan_verify` trains.
-Products and attention alone, then a whole block, whose remainder is what only reads and writes, and the update of the
-optimizer; all-gathers and reduce-scatters between two processes over gloo, and what DTensor's dispatch adds to a block.
-Medians of several repeats; shares are of the best square product found just before and of the bandwidths in the file.
-Result: cpu_shares.json.
+One thread per process, float32, the shapes of the decoder of 31 million parameters that `benchmarks.plan_verify`
+trains. Products and attention alone, then a whole block, whose remainder is what only reads and writes, and the update
+of the optimizer; all-gathers and reduce-scatters between two processes over gloo, and what DTensor's dispatch adds to a
+block. Medians of several repeats; shares are of the best square product found just before and of the bandwidths in the
+file. Result: cpu_shares.json.
 """
 
 import json
@@ -103,7 +103,7 @@ def compute_shares() -> dict[str, float]:
 
 
 def messages() -> tuple[float, float]:
-    """Seconds of a small all-gather, and bytes a second of gathers and reductions of a block's size in both
+    """Seconds of a small all-gather, and bytes per second of gathers and reductions of a block's size in both
     directions, as `strategies.planner.communication` counts them.
     """
     torch.set_num_threads(1)

@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="everything small, on a CPU, recording nothing")
     parser.add_argument("--shapes", choices=list(SHAPES), nargs="*", default=["1.1b", "8b-layers"])
     parser.add_argument("--runs", choices=TRAINING + GENERATION, nargs="*", default=list(TRAINING + GENERATION))
-    parser.add_argument("--limit", type=int, default=150, help="seconds a run may take")
+    parser.add_argument("--limit", type=int, default=150, help="most seconds of a run")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--run", choices=TRAINING + GENERATION, help="one run, for the parent to start")
     arguments = parser.parse_args()

@@ -5,7 +5,7 @@
 For every compute each shape trains for as many steps as 6 N D allows, by `python main.py fit` with the quickstart's own
 configuration, a schedule that ends with the run and a learning rate that follows the width: with one rate for all, the
 wider ones learn less than they can. Runs that are finished are not run again. Then `main.py scaling_law` fits the
-parametric law and the parabolas and draws isoflop.png; isoflop.json is its answer. The defaults take about half an hour
+parametric law and the parabolas and draws isoflop.png; isoflop.json is its result. The defaults take about half an hour
 on two cores; runs are in runs/isoflop.
 """
 
@@ -32,7 +32,7 @@ from strategies.planner.scaling_law_fit import require_enough
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY, LENGTH, WINDOWS = 2048, 512, 2
 METRIC = "validation/bits_per_byte/all"
-TOKENS_A_PARAMETER = (1, 128)
+TOKENS_PER_PARAMETER = (1, 128)
 """Runs are made between them: Hoffmann et al. 2022 find 20 best, and only near the best the loss is a parabola."""
 SHAPES = {
     f"{width}x{layers}": {
@@ -49,7 +49,7 @@ def learning_rate(width: int) -> float:
 
 
 def steps(shape: dict[str, int], flops: float) -> tuple[int, float]:
-    """Optimizer steps of 2 windows that 6 N D allows, and tokens a parameter."""
+    """Optimizer steps of 2 windows that 6 N D allows, and tokens per parameter."""
     config = DecoderConfig(vocabulary_size=VOCABULARY, tied_embeddings=False, **shape)  # type: ignore[arg-type]
     parameters = matmul_parameters(config)
     count = round(flops / (6 * parameters * LENGTH * WINDOWS))
@@ -88,9 +88,9 @@ def call(subcommand: str, *arguments: str) -> None:
     """One of main.py's with the quickstart's configuration, on one thread: so small, a second one is of no use."""
     command = [sys.executable, str(ROOT / "main.py"), subcommand, "--config", str(ROOT / "configs/quickstart.yaml")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    answer = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if answer.returncode:
-        raise SystemExit(f"{subcommand} {' '.join(arguments)}: status {answer.returncode}\n{answer.stderr[-2000:]}")
+    ended = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if ended.returncode:
+        raise SystemExit(f"{subcommand} {' '.join(arguments)}: status {ended.returncode}\n{ended.stderr[-2000:]}")
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/isoflop")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at once")
     arguments = parser.parse_args()
-    least, most = TOKENS_A_PARAMETER
+    least, most = TOKENS_PER_PARAMETER
     for flops in arguments.flops:
         if not 0 < flops < math.inf:
             parser.error(f"--flops {flops}: must be a number of FLOPs above 0, as 1e12")
@@ -117,7 +117,7 @@ def main() -> None:
         # Before the first of them is trained.
         require_enough([tuple(shape.values()) for shape, _ in chosen.values()], [count for _, count in chosen.values()])
     except InputError as error:
-        parser.error(f"{error}; left were those with {least} to {most} tokens a parameter")
+        parser.error(f"{error}; left were those with {least} to {most} tokens per parameter")
     call("prepare")
     pool = ThreadPoolExecutor(arguments.jobs)
     try:

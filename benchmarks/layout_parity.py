@@ -24,7 +24,7 @@ RESULT = Path(__file__).with_suffix(".json")
 
 
 def fit(layout: str, folder: str, options: dict[str, Any], tied: bool, **checkpoints: str) -> list[dict[str, Any]]:
-    """What each rank saw; the global batch is 8 samples a micro-batch in every layout."""
+    """What each rank saw; the global batch is 8 samples per micro-batch in every layout."""
     world, strategy, arguments = LAYOUTS[layout]
     data_parallel = world // (arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1))
     return run_ranks(

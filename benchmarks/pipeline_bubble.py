@@ -2,7 +2,7 @@
 
 The idle share of a pipeline of two processes, by schedule: measured from a trace of when each action of the schedule
 began and ended, beside the published formula and beside what the same order of actions gives when every action takes
-its median time and nothing is lost between them. One thread a process, a decoder of 8 layers and width 256, 8
+its median time and nothing is lost between them. One thread per process, a decoder of 8 layers and width 256, 8
 micro-batches of 2 x 256 tokens; the median of 8 steps. Result: pipeline_bubble.json and the table in README.md.
 """
 
@@ -90,7 +90,7 @@ def trace(schedule: str) -> list[list[Action]]:
 
 
 def formula(schedule: str, ranks: int, microbatches: int) -> float | None:
-    """Published idle share: GPipe, 1F1B, and interleaved with 2 stages a rank (Narayanan et al. 2021, section 2.2).
+    """Published idle share: GPipe, 1F1B, and interleaved with 2 stages per rank (Narayanan et al. 2021, section 2.2).
 
     The zero-bubble papers give theirs relative to the times of F, I and W; it is 0 for ZBV when these are equal.
     """

@@ -2,9 +2,9 @@
 
     python -m benchmarks.plan_verify
 
-A decoder of 31 million parameters, ten steps of 2 x 128 tokens a rank, one thread a process; in its first two steps a
-run gives freed memory back at once (callbacks.memory), so that its resident set is what its tensors take. What products
-reach is measured by each run; ranks beyond the number of cores share them, which no plan knows. Result:
+A decoder of 31 million parameters, ten steps of 2 x 128 tokens per rank, one thread per process; in its first two
+steps, a run gives freed memory back at once (callbacks.memory), so that its resident set is what its tensors take. What
+products reach is measured by each run; ranks beyond the number of cores share them, which no plan knows. Result:
 plan_verify.json.
 """
 

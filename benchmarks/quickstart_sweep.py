@@ -2,7 +2,7 @@
 
     python benchmarks/quickstart_sweep.py --seconds 150 --only 96x4-v2k 128x4-v2k 128x4-v4k 192x4-v4k 192x6-v4k
 
-All candidates are first timed for a few steps, one after the other on a quiet machine, to learn their seconds a
+All candidates are first timed for a few steps, one after the other on a quiet machine, to learn their seconds per
 step; then each trains for as many steps as fit into the budget, by `python main.py fit` with the quickstart's own
 configuration. Fixing the step counts first means that a busy machine slows a candidate without shortening it. Results
 are written as they come and finished candidates are not run again.

@@ -180,7 +180,7 @@ def quiet_rate(function: Callable[[], float], pids: list[int], until: float) -> 
 
 
 def measure(environment: dict[str, str], precision: str, seconds: float, until: float) -> dict[str, float]:
-    """Tokens a second in the three situations."""
+    """Tokens per second in the three situations."""
     with contextlib.ExitStack() as stack:
         pair = [Learner(environment, precision) for _ in range(2)]
         for learner in pair:

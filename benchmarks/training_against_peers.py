@@ -2,7 +2,7 @@
 
     pip install -e ".[bench]" && pip install --no-deps litgpt && python -m benchmarks.training_against_peers
 
-A Llama of 8 layers x 512, batches of 8 x 512 random tokens, one document a row as the peers take it. Each run is a
+A Llama of 8 layers x 512, batches of 8 x 512 random tokens, one document per row as the peers take it. Each run is a
 process of its own and the runs take turns; the first steps, which compile, are left out. This project runs as its users
 run it, through Lightning's Trainer; the peers get the shortest loop there is.
 """
@@ -140,7 +140,7 @@ def litgpt_llama(vocabulary: int) -> tuple[torch.nn.Module, Callable[..., torch.
 
 
 def child(run: str, vocabulary: int, precision: str, steps: int) -> None:
-    """One run, told in JSON on the last line."""
+    """One run, printed as JSON on the last line."""
     name, compiled = run.removesuffix("-compiled"), run.endswith("-compiled")
     if name == "ours":
         result = run_ours(vocabulary, precision, steps, compiled)

@@ -1,3 +1,5 @@
+"""Names of callbacks and metric loggers that YAML uses as `callbacks.NAME`, imported when they are first used."""
+
 from typing import TYPE_CHECKING
 
 from common.lazy_exports import lazy_exports
@@ -11,8 +13,7 @@ if TYPE_CHECKING:
     from callbacks.progress import StepProgress
     from callbacks.repeat_first_batch import RepeatFirstBatch
     from callbacks.report import Report
-    from callbacks.rollout_samples import RolloutSamples
-    from callbacks.samples import Samples
+    from callbacks.samples import RolloutSamples, Samples
     from callbacks.spike_guard import SpikeGuard
     from callbacks.throughput import Throughput
 

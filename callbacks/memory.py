@@ -1,10 +1,10 @@
 """Peak memory of training above what the process had before there was a model.
 
 On a GPU PyTorch's allocator counts exactly the bytes of its tensors, and what it reserved for them. A CPU has no such
-counter: there the high-water mark of the resident set stands in for it, set back when training starts so that neither
+counter: there the high-water mark of the resident set takes its place, set back when training starts so that neither
 imports nor preparing data are in it. The C library keeps most of what was freed, up to a fifth of a process of 30
 million parameters, so during the first steps it returns freed memory at once: what is left are tensors. The plan's
-figure is about these steps; afterwards the library keeps pages as it would have, because returning them costs time.
+figure is about these steps; afterward the library keeps pages as it would have, because returning them costs time.
 """
 
 import ctypes

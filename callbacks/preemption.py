@@ -1,6 +1,6 @@
 """Preemption by a signal: one on any rank stops all ranks after the same optimizer step, with a checkpoint.
 
-Lightning broadcasts rank 0's flag and waits for the answer at every micro-batch, and another rank's signal goes unseen.
+Lightning broadcasts rank 0's flag and waits for the result at every micro-batch, and another rank's signal goes unseen.
 Here each step starts one small reduction among the CPUs and reads the one started a step earlier: no rank waits, and
 all ranks know one step later.
 """
@@ -45,18 +45,18 @@ class StopRequest:
     def agreed(self) -> int:
         """Number of a signal that any rank has received, 0 for none.
 
-        Call once an optimizer step on every rank: all get the same answer, at the latest a step after the signal.
+        Call once an optimizer step on every rank: all get the same result, at the latest a step after the signal.
         """
         if self._group is None:
             return self.received
-        answer = 0
+        result = 0
         if self._work is not None:
             self._work.wait()
-            answer = int(self._flag)
+            result = int(self._flag)
         self._flag = torch.tensor(self.received, dtype=torch.int32)
         maximum = torch.distributed.ReduceOp.MAX
         self._work = torch.distributed.all_reduce(self._flag, maximum, group=self._group, async_op=True)
-        return answer
+        return result
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if signum == self.received == signal.SIGINT:

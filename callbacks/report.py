@@ -21,7 +21,7 @@ from common.run_folder import DATA_SUMMARY, METRICS
 class Report(lightning.Callback):
     """Writes `report.html` into the run's folder when training ends, and prints bits per byte by source.
 
-    What cleaning counted goes to the loggers as facts about the run, when training begins.
+    What curation counted goes to the loggers as facts about the run, when training begins.
     """
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:

@@ -1,4 +1,4 @@
-"""Samples callback: generated texts of a few prompts at each validation."""
+"""Samples callbacks: texts of a few prompts at each validation, and rollouts of a policy with their rewards."""
 
 import json
 from pathlib import Path
@@ -80,3 +80,26 @@ def write_samples(trainer: lightning.Trainer, samples: list[dict[str, Any]]) -> 
     for logger in trainer.loggers:
         if samples and isinstance(logger, WandbLogger):
             logger.log_text("samples", columns=list(samples[0]), data=[list(row.values()) for row in samples])
+
+
+class RolloutSamples(lightning.Callback):
+    """Appends responses of a batch of rollouts to `samples.jsonl`, with reward, monitored reward, KL and how
+    they ended, and logs them to W&B as a table.
+
+    Args:
+        every_steps: batches of rollouts between them; the first one is always written.
+        responses: of a batch, the first ones of the first rank.
+
+    Raises:
+        InputError: when either is below 1.
+    """
+
+    def __init__(self, every_steps: int = 50, responses: int = 8) -> None:
+        if every_steps < 1 or responses < 1:
+            raise InputError(f"every_steps={every_steps}, responses={responses}: both must be at least 1")
+        self.every_steps, self.responses = every_steps, responses
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step
+        if trainer.is_global_zero and (step % self.every_steps == 0 or step == 1):
+            write_samples(trainer, [{"step": step, **row} for row in pl_module.latest_responses(self.responses)])

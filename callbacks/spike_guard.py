@@ -3,7 +3,7 @@
 As PaLM's authors did it by hand, some twenty times: begin again from a checkpoint before the spike and leave out the
 200 to 500 batches around it, after which the loss did not spike (Chowdhery et al. 2022, section 5.1); OPT's went back
 and lowered the learning rate (Zhang et al. 2022, section 2.5). Going back costs the steps since the checkpoint.
-`models.optimizers.skip_step` is the cheaper answer and comes first: with it a step of outsized gradient is left out and
+`models.optimizers.skip_step` is the cheaper remedy and comes first: with it a step of outsized gradient is left out and
 weights stay what they were, so the guard only goes back where that does not help, when the loss keeps spiking. Both
 judge with the same settings, the one gradient norms, the other losses.
 """

@@ -107,7 +107,7 @@ class Throughput(lightning.Callback):
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped:
             self._memory.step()
-        if "tokens" not in batch:  # prompts, of which their module itself logs how fast they are answered
+        if "tokens" not in batch:  # prompts, of which their module itself logs how fast responses are made
             return
         self._tokens += batch["tokens"].numel()
         # Stays on the device: reading it back here would make every step wait.

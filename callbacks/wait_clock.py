@@ -2,7 +2,7 @@
 
 Because it only switches, its parts add up to the time that passed, whatever is measured wrongly. Waiting is
 seen where Python waits: on CPUs a wait blocks and its length is time on the clock; on a GPU the host only queues it, so
-events around the wait measure how long the stream stood still, and that much is moved out of computing afterwards.
+events around the wait measure how long the stream stood still, and that much is moved out of computing afterward.
 """
 
 import functools

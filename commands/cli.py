@@ -1,6 +1,6 @@
 """Dispatch of the command line: finds the command, imports it, and turns mistakes into one line with status 2.
 
-Nothing heavy is imported before the command is known, so that help answers at once and a command pays only for what it
+Nothing heavy is imported before the command is known, so that help comes at once and a command pays only for what it
 uses.
 """
 

@@ -54,20 +54,20 @@ def constitution(
 ) -> None:
     """Make data by Constitutional AI (Bai et al. 2022): FOLDER/revisions/rows.jsonl and FOLDER/preferences/rows.jsonl.
 
-    Beside the rows, which `fit` reads, lies `records.jsonl`: a line a sample with everything that models were asked and
-    answered. Killed and started again, a stage goes on where it was; other settings want another folder.
+    Beside the rows, which `fit` reads, lies `records.jsonl`: a line per sample with everything that models were asked
+    and said. Killed and started again, a stage goes on where it was; other settings want another folder.
 
     Args:
         folder: of the results.
         constitution: YAML file with principles and worked examples.
         prompts: rows with a `prompt`, `messages`, or `chosen`, of which the prompt is taken.
-        generator: answers the prompts.
+        generator: responds to the prompts.
         judge: criticizes, revises and compares; null is the generator.
         revisions: the stage whose rows the generator is to be fine-tuned on; null leaves it out.
         preferences: the stage whose rows a reward model or a policy learns from; null leaves it out.
         samples: rows of `prompts` to take; null takes all.
         worked_examples: of each kind, shown before what is asked; null shows all.
-        helpful_instructions: rows with answers to mix with the revisions, so that helpfulness is not unlearned.
+        helpful_instructions: rows with responses to mix with the revisions, so that helpfulness is not unlearned.
         helpful_pairs: rows of human preferences to mix with the model's.
         batch_size: samples made and recorded together.
         seed: of principles and draws.
@@ -187,7 +187,7 @@ def helpful_rows(rows: Rows | None, read: Callable[[Row], Row]) -> Iterator[Row 
 
 
 def instruction_row(row: Row) -> Row:
-    """A conversation with its answers."""
+    """A conversation with its responses."""
     return {"messages": instruction(row)} | ({"group": row["group"]} if row.get("group") is not None else {})
 
 

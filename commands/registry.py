@@ -1,6 +1,6 @@
 """Registry of all commands: name, group, one-line help, example, and where the code is.
 
-Nothing heavy is imported here, so that `--help` answers at once; a command's module is imported when it is run.
+Nothing heavy is imported here, so that `--help` comes at once; a command's module is imported when it is run.
 """
 
 import importlib
@@ -189,7 +189,7 @@ _ALL = (
     Command(
         "schema",
         "planning",
-        "Write the JSON schema of configurations, for editors.",
+        "Write the JSON schema of fit's configurations, for editors.",
         "--output configs/schema.json",
         "function",
         "commands.schema:schema",

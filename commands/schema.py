@@ -1,4 +1,4 @@
-"""JSON schema of configurations, made from signatures and docstrings of the classes that YAML may name.
+"""JSON schema of the configurations that `fit` reads, from signatures and docstrings of the classes that YAML may name.
 
 Editors complete and check keys by it. It is as strict as the signatures are: a class of this project takes its own
 arguments only, a class of another library any; values that Python alone can check (a divisor, a path) are not checked.
@@ -38,7 +38,10 @@ OTHERS = {
 
 
 def schema(output: str | None = None) -> None:
-    """Write the JSON schema of the configurations that `fit` reads.
+    """Write the JSON schema of the configurations that `fit` reads, overlays included.
+
+    Other commands that train, test or prepare read the same ones. The files of `constitution`, `recipe` and `compare`
+    have keys of their own, which those commands' `--help` lists; no schema describes them.
 
     Args:
         output: file to write; by default the schema is printed.
@@ -50,7 +53,7 @@ def schema(output: str | None = None) -> None:
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, text)
-    print(f"schema: {path}; in YAML: # yaml-language-server: $schema={path}")
+    print(f"schema: {path}; in a YAML file beside it: # yaml-language-server: $schema={path.name}")
 
 
 def configuration_schema() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypedDict, runtime_checkable
 
 
 class PackedBatch(TypedDict, total=False):
-    """Batch of packed rows, as `models.decoder.Decoder.forward` takes it. B rows, T tokens a row."""
+    """Batch of packed rows, as `models.decoder.Decoder.forward` takes it. B rows, T tokens per row."""
 
     tokens: Any
     """Token ids, int64 [B, T]."""

@@ -1,7 +1,8 @@
 """Atomic file writes, fsync and checksums.
 
 A file is written under another name, synced and renamed: after a kill or a power cut it is whole or not there. The sync
-costs a few milliseconds a file, which nothing here writes often enough to feel; without it a renamed file may be empty.
+costs a few milliseconds per file, which nothing here writes often enough to feel; without it a renamed file may be
+empty.
 """
 
 import contextlib

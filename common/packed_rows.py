@@ -2,7 +2,7 @@
 
 One layout for preference pairs, multiple choice, rollouts and reward scores, read by `models.decoder.Decoder.forward`.
 It holds arrays and not tensors, so that data modules and models may both import it. A prompt is computed once for all
-its responses; the price is one more token a response, a copy of the prompt's last token.
+its responses; the price is one more token per response, a copy of the prompt's last token.
 
 Shape suffixes: T tokens of a row.
 """

@@ -1,3 +1,5 @@
+"""Names of data modules, readers, filters and rows that YAML uses as `datamodules.NAME`, imported when first used."""
+
 from typing import TYPE_CHECKING
 
 from common.lazy_exports import lazy_exports

@@ -100,7 +100,7 @@ class ConversationDataModule(ResumableDataModule):
             raise Unusable(f"refused_by_template: {str(refusal)[:80]}") from refusal
 
     def prepare_data(self) -> None:
-        """Make the examples if they are not on disk (Lightning calls this on one process a node)."""
+        """Make the examples if they are not on disk (Lightning calls this on one process per node)."""
         self.run_stages()
 
     def run_stages(self) -> Path:

@@ -35,11 +35,11 @@ class PairBatches(Dataset[dict[str, Any]]):
         examples: prompt, chosen, rejected.
         pad: fills the row.
         order_seed: of the order in every epoch; by default sample number i is example i.
-        max_tokens: tokens of a prompt and an unrelated answer.
+        max_tokens: tokens of a prompt and an unrelated response.
 
     Attributes:
-        unrelated: lay out another prompt's chosen answer as a third one, from which KTO estimates a KL divergence.
-        reference: float32 [examples, answers], log-probabilities under the reference; None where they are not known.
+        unrelated: lay out another prompt's chosen response as a third one, from which KTO estimates a KL divergence.
+        reference: float32 [examples, responses], log-probabilities under the reference; None where they are not known.
         is_soft: whether any pair's label is in doubt.
     """
 
@@ -53,15 +53,15 @@ class PairBatches(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def answers(self, example: int) -> list[np.ndarray]:
-        """Token ids of an example's answers."""
-        _, *answers = (tokens for tokens, _ in self.examples.segments(example))
+    def responses(self, example: int) -> list[np.ndarray]:
+        """Token ids of an example's responses."""
+        _, *responses = (tokens for tokens, _ in self.examples.segments(example))
         if self.unrelated:
-            answers.append(self.unrelated_answer(example))
-        return answers
+            responses.append(self.unrelated_response(example))
+        return responses
 
-    def unrelated_answer(self, example: int) -> np.ndarray:
-        """Token ids of the answer to another prompt, the same in every epoch, as many as fit behind this one's.
+    def unrelated_response(self, example: int) -> np.ndarray:
+        """Token ids of the response to another prompt, the same in every epoch, as many as fit behind this one's.
 
         Raises:
             InputError: when hardly any example has another prompt.
@@ -69,9 +69,11 @@ class PairBatches(Dataset[dict[str, Any]]):
         prompt, *own = (tokens for tokens, _ in self.examples.segments(example))
         for attempt in range(64):
             other = xxhash.xxh3_64_intdigest(f"unrelated/{example}/{attempt}".encode()) % len(self)
-            other_prompt, answer, _ = (tokens for tokens, _ in self.examples.segments(other))
-            if not any(np.array_equal(*both) for both in ((prompt, other_prompt), (own[0], answer), (own[1], answer))):
-                return answer[: self.max_tokens - len(prompt)]
+            other_prompt, response, _ = (tokens for tokens, _ in self.examples.segments(other))
+            if not any(
+                np.array_equal(*both) for both in ((prompt, other_prompt), (own[0], response), (own[1], response))
+            ):
+                return response[: self.max_tokens - len(prompt)]
         raise InputError(
             "loss KTO estimates a KL divergence from responses to other prompts, and these pairs share one: take "
             "pairs of more prompts, or another loss"
@@ -81,15 +83,15 @@ class PairBatches(Dataset[dict[str, Any]]):
         """One row [1, T] and its pairs.
 
         Returns:
-            `tokens`, `labels`, `document_ids`, `branch_ids` [1, T]; `response_ids` [1, T], which answer of the batch
-            a label belongs to, -1 for none; `ends` [A], where in the row each answer's last token is; `lengths` [A],
+            `tokens`, `labels`, `document_ids`, `branch_ids` [1, T]; `response_ids` [1, T], which response of the batch
+            a label belongs to, -1 for none; `ends` [A], where in the row each response's last token is; `lengths` [A],
             labels of each; `margins`, `example` [P], the example's number or -1 for a pair that only fills the batch;
             `probabilities` [P], that chosen is better, where any label of the data is in doubt; `reference` [A] if it
             is known; `sample` [P]; `source`.
         """
         chosen = [-1 if s == PADDING else s if self.order is None else self.order[s] for s in key.samples]
         documents = [
-            branched_document(self.examples.segments(max(number, 0))[0][0], self.answers(max(number, 0)))
+            branched_document(self.examples.segments(max(number, 0))[0][0], self.responses(max(number, 0)))
             for number in chosen
         ]
         total = sum(len(document["tokens"]) for document in documents)
@@ -144,14 +146,14 @@ class PreferenceData(ConversationDataModule):
         return {"max_tokens": self.max_tokens}
 
     def convert(self, row: Row) -> Example:
-        """The pair's prompt and answers, shortened where they are too long."""
+        """The pair's prompt and responses, shortened where they are too long."""
         pair = preference(row)
         sides = [self.template.encode([*pair.prompt, answer]) for answer in pair.sides()]
         segments, cut = shorten(sides[0], sides[1], self.max_tokens)
         if not segments[0]:
             raise Unusable("empty_prompt")
         if segments[1] == segments[2]:
-            raise Unusable("answers_truncated_to_equal" if cut else "equal_answers")
+            raise Unusable("responses_truncated_to_equal" if cut else "equal_responses")
         trained = [[False] * len(segments[0]), *([True] * len(answer) for answer in segments[1:])]
         return Example(segments, trained, group_of(row, pair.prompt), pair.margin, cut, pair.probability)
 
@@ -187,11 +189,11 @@ class PreferenceData(ConversationDataModule):
 
     @property
     def has_margins(self) -> bool:
-        """True if any pair says by how much one answer is better."""
+        """True if any pair says by how much one response is better."""
         return any(examples.margins.any() for examples in self.examples.values())
 
-    def use_unrelated_answers(self) -> None:
-        """Lay out a third, unrelated answer with each pair."""
+    def use_unrelated_responses(self) -> None:
+        """Lay out a third, unrelated response with each pair."""
         self.train_pairs.unrelated = self.validation_dataset.unrelated = True
 
     # Log-probabilities of a reference, which `alignment.preferences.precomputed_reference` computes and stores
@@ -208,20 +210,20 @@ class PreferenceData(ConversationDataModule):
 
 
 def shorten(chosen: Encoded, rejected: Encoded, max_tokens: int) -> tuple[list[list[int]], tuple[str, ...]]:
-    """Prompt, chosen and rejected of at most `max_tokens` tokens together with the longer answer, and what was cut.
+    """Prompt, chosen and rejected of at most `max_tokens` tokens together with the longer response, and what was cut.
 
-    The answer and its end are what is learned: the prompt gives way first, from its beginning, and keeps its first
-    token. Only where the prompt would have less than a quarter left do answers lose their end.
+    The response and its end are what is learned: the prompt gives way first, from its beginning, and keeps its first
+    token. Only where the prompt would have less than a quarter left do responses lose their end.
 
     Raises:
-        Unusable: when the two prompts differ, which a template that looks at the answer can bring about.
+        Unusable: when the two prompts differ, which a template that looks at the response can bring about.
     """
-    (prompt, first), (other, second) = chosen.prompt_and_answer(), rejected.prompt_and_answer()
+    (prompt, first), (other, second) = chosen.prompt_and_response(), rejected.prompt_and_response()
     if prompt != other:
         raise Unusable("different_prompts")
     room = max_tokens - max(len(first), len(second))
     left = max(room, min(len(prompt), max_tokens // 4))
-    cut = [name for name, is_cut in (("prompt", len(prompt) > left), ("answer", left > room)) if is_cut]
+    cut = [name for name, is_cut in (("prompt", len(prompt) > left), ("response", left > room)) if is_cut]
     if len(prompt) > left:
         prompt = [prompt[0], *prompt[len(prompt) - left + 1 :]]
     return [prompt, first[: max_tokens - left], second[: max_tokens - left]], tuple(cut)

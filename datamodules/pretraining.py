@@ -116,7 +116,7 @@ class PretrainingData(ResumableDataModule):
         self.prepared: Prepared | None = None
 
     def prepare_data(self) -> None:
-        """Run every stage that is not on disk (Lightning calls this on one process a node)."""
+        """Run every stage that is not on disk (Lightning calls this on one process per node)."""
         self.run_stages()
 
     def run_stages(self) -> Prepared:

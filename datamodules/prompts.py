@@ -36,7 +36,7 @@ class PromptBatches(Dataset[dict[str, Any]]):
         return len(self.examples)
 
     def __getitem__(self, key: StepBatch) -> dict[str, Any]:
-        """`prompts`, token ids that end where an answer begins; `rows`, the rows they come from; `sample`, int64 [B],
+        """`prompts`, token ids that end where a response begins; `rows`, the rows they come from; `sample`, int64 [B],
         numbers that no other prompt of the run has, -1 for a prompt that only fills the batch; `source`.
         """
         numbers = [max(sample, 0) for sample in key.samples]
@@ -59,7 +59,7 @@ class PromptData(ConversationDataModule):
         folder: folder of prepared prompts; reused when the inputs and settings are the same.
         rows: source of prompts: `prompt` and the keys that a reward needs; rows of `datamodules.PreferenceData` and
             `datamodules.SFTData` do too.
-        max_prompt_tokens: tokens of a prompt; a longer one is dropped, since half a question has another answer.
+        max_prompt_tokens: tokens of a prompt; a longer one is dropped, since half a question is another question.
         batch_size: prompts in a batch of one rank.
         validation_prompts: prompts evaluated at most, chosen by a hash; null for all.
         shared: arguments of `ConversationDataModule`.
@@ -92,7 +92,7 @@ class PromptData(ConversationDataModule):
         return {"max_prompt_tokens": self.max_prompt_tokens}
 
     def convert(self, row: Row) -> Example:
-        """The prompt up to where its answer begins, with its row."""
+        """The prompt up to where its response begins, with its row."""
         messages = question(row)
         ids = self.template.encode_prompt(messages)
         if not ids:

@@ -29,7 +29,7 @@ class PackedConversations(Dataset[dict[str, Any]]):
         examples: the conversations.
         length: tokens in a row.
         pad: fills rows.
-        token_bytes: bytes of text each token id stands for.
+        token_bytes: bytes of text of each token id.
         order_seed: of the order in every epoch; by default sample number i is row i.
     """
 
@@ -111,7 +111,7 @@ class SFTData(ConversationDataModule):
         most = self.sequence_length + 1
         ids, trained = encoded.ids[:most], encoded.trained[:most]
         if not any(trained):
-            raise Unusable("answer_truncated_away")
+            raise Unusable("response_truncated_away")
         cut = ("conversation",) if len(encoded.ids) > most else ()
         return Example([ids], [trained], group_of(row, messages), cut=cut)
 

@@ -12,20 +12,17 @@ from models.inference.generation import generate
 from models.inference.sampling import Sampling
 from models.initialization import build_decoder
 
-TEXT = "the quick brown fox jumps over the lazy dog. " * 40
-STEPS, BATCH, WINDOW = 150, 4, 48
+TEXT = torch.tensor(list(b"the quick brown fox jumps over the lazy dog. " * 40))
 
 
-def train(steps: int = STEPS) -> tuple[Decoder, list[float]]:
+def train(steps: int = 150, batch: int = 4, window: int = 48) -> tuple[Decoder, list[float]]:
     """A decoder of 60 thousand parameters that learns the bytes of a sentence by heart, and its losses."""
-    tokens = torch.tensor(list(TEXT.encode()))
     config = DecoderConfig(vocabulary_size=256, width=64, layers=1, heads=4, key_value_heads=2, feed_forward_width=128)
-    decoder = build_decoder(config)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2)
-    generator, losses = torch.Generator().manual_seed(0), []
+    decoder, losses = build_decoder(config), []
+    optimizer, generator = torch.optim.AdamW(decoder.parameters(), lr=1e-2), torch.Generator().manual_seed(0)
     for step in range(steps):
-        starts = torch.randint(len(tokens) - WINDOW - 1, (BATCH,), generator=generator)
-        windows = torch.stack([tokens[start : start + WINDOW + 1] for start in starts.tolist()])
+        starts = torch.randint(len(TEXT) - window - 1, (batch,), generator=generator).tolist()
+        windows = torch.stack([TEXT[start : start + window + 1] for start in starts])
         logits = decoder.output(decoder(windows[:, :-1]))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
         loss.backward()
@@ -38,7 +35,6 @@ def train(steps: int = STEPS) -> tuple[Decoder, list[float]]:
 
 
 if __name__ == "__main__":
-    trained, _ = train()
-    prompt = "the quick "
-    (written,) = generate(trained, [list(prompt.encode())], max_new_tokens=40, sampling=Sampling(temperature=0))
+    prompt, greedy = "the quick ", Sampling(temperature=0)
+    (written,) = generate(train()[0], [list(prompt.encode())], max_new_tokens=40, sampling=greedy)
     print(prompt + bytes(written.tokens).decode(errors="replace"))

@@ -23,7 +23,7 @@ from models.losses.chunked_losses import (
 
 
 class OutputHead(nn.Linear):
-    """Linear projection of hidden states to logits (`lm_head`), or to one score a token, without bias.
+    """Linear projection of hidden states to logits (`lm_head`), or to one score per token, without bias.
 
     Args:
         width: model width C.

@@ -110,7 +110,7 @@ class LanguageModel(lightning.LightningModule):
 
         Args:
             batch: see `Batch`.
-            head_fn: gives one value a row of the batch, or a scalar that is the sum of the rows' shares, so that a
+            head_fn: gives one value per row of the batch, or a scalar that is the sum of the rows' shares, so that a
                 pipeline can compute it by micro-batch.
         """
         assert self.decoder is not None

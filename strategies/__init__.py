@@ -1,3 +1,5 @@
+"""Name of each strategy that YAML uses as `strategies.NAME`, imported when it is first used."""
+
 from typing import TYPE_CHECKING
 
 from common.lazy_exports import lazy_exports

@@ -4,7 +4,7 @@ The Trainer's loop and the LightningModule's step stay as they are. The step's o
 over here: a schedule runs forward and backward of all micro-batches at once, and the loss handed back is a node of
 autograd whose backward gives each parameter the gradient that the schedule already made. So Lightning may zero
 gradients between step and backward, scale the loss and call every hook, as for any model. Accumulated batches are
-folded into one schedule: a bubble is paid once a step, not once a batch. Stages know the shapes they exchange
+folded into one schedule: a bubble is paid once per step, not once per batch. Stages know the shapes they exchange
 beforehand, because torch's way of finding out runs the model once more and throws gradients away.
 """
 

@@ -216,7 +216,7 @@ class TensorParallelStrategy(ModelParallelStrategy):
             checkpoint_activations(block, self.activation_checkpointing)
             if self.compile_backend is not None:
                 compile_block(block, self.compile_backend)
-            # A pipeline runs each block once a micro-batch: gathering its weights each time would cost too much.
+            # A pipeline runs each block once per micro-batch: gathering its weights each time would cost too much.
             self.allocate_and_shard(block, reshard_after_forward=self.sizes.pp == 1)
         for root in self.roots(model):
             # The loss reads the output matrix after the root's forward.

@@ -86,7 +86,7 @@ def test_every_command_runs(
     write_overlays(corpus_folder)
     blocks = [block for block in code_blocks(ROOT / "README.md") if block.language == "bash"]
     found = [arguments for block in blocks for arguments in commands(block.text)]
-    found += [arguments for text in re.findall(r"`(llm [^`]*)`", README) for arguments in commands(text)]
+    found += [arguments for text in re.findall(r"`(python main\.py [^`]*)`", README) for arguments in commands(text)]
     found = [arguments for arguments in found if arguments and arguments[0].islower() and "X.yaml" not in arguments]
     assert len(found) >= 10
     for arguments in sorted(found, key=needs):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from alignment.constitutional.judge import ChoiceLogProbs, Completion
+from alignment.constitutional.judge import ChoiceLogProbs, Response
 
 
 class Place(NamedTuple):
@@ -64,13 +64,13 @@ def _finite(tokens: Iterable[tuple[str, float | None]]) -> list[tuple[str, float
     return [(token, value) for token, value in tokens if value is not None and math.isfinite(value)]
 
 
-def count_votes(ballots: Sequence[Completion], letters: Sequence[str]) -> ChoiceLogProbs:
+def count_votes(ballots: Sequence[Response], letters: Sequence[str]) -> ChoiceLogProbs:
     """Probabilities from votes by Laplace's rule of succession; no verdict where no vote can be read."""
     refused = next((ballot for ballot in ballots if ballot.finish == "refused"), None)
     if refused is not None:
         return ChoiceLogProbs((), refused.text)
     read = [letter for ballot in ballots if (letter := letter_of(ballot.text, letters)) is not None]
-    tokens = sum(ballot.prompt_tokens for ballot in ballots), sum(ballot.completion_tokens for ballot in ballots)
+    tokens = sum(ballot.prompt_tokens for ballot in ballots), sum(ballot.response_tokens for ballot in ballots)
     if not read:
         return ChoiceLogProbs((), "no_letter", *tokens)
     return ChoiceLogProbs(

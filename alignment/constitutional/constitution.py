@@ -1,6 +1,6 @@
 """Constitution: the principles by which a model critiques, revises and compares responses, read from YAML.
 
-All that is asked of a model in words stands in that file, so that another constitution is another file and no code;
+All that is asked of a model in words is in that file, so that another constitution is another file and no code;
 what is fixed here is only the shape. Bai et al. 2022, "Constitutional AI: Harmlessness from AI Feedback", sections 3.1
 and 4.1, appendices C and E.
 """
@@ -60,7 +60,7 @@ class WorkedComparison:
 
     Attributes:
         principle: name of the one it is about.
-        prompt: what both answer.
+        prompt: what both respond to.
         better, worse: the responses.
         reasoning: why, shown where a chain of thought is asked for; names the responses `{better}` and `{worse}`.
     """

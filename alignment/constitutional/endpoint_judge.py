@@ -1,6 +1,6 @@
 """LLM judge behind an OpenAI-compatible endpoint: OpenAI, vLLM, llama.cpp's server and others of that protocol.
 
-Whether it answers the same twice is the server's business: each request names its seed, and responses that are not yet
+Whether it responds the same twice is the server's business: each request names its seed, and responses that are not yet
 in the records are kept in a journal, so that what was paid for is not asked again after a kill. A letter's probability
 is read where the first token that is one of the letters was drawn, from the likeliest tokens there; where none are
 served, from votes.
@@ -26,10 +26,10 @@ from alignment.constitutional.choice_parsing import (
 from alignment.constitutional.http_client import Client, RefusedError, problem_of_url
 from alignment.constitutional.judge import (
     ChoiceLogProbs,
-    Completion,
     Judge,
     OpenModel,
     Request,
+    Response,
     require_prices,
     require_sizes,
 )
@@ -37,7 +37,7 @@ from common.constants import Messages
 from common.errors import InputError
 
 REFUSALS = re.compile(r"context_length_exceeded|content_filter|content_policy|maximum context length|max_model_len")
-"""In the body of a refused request: it is this request that cannot be answered, not all of them."""
+"""In the body of a refused request: it is this request that cannot be served, not all of them."""
 
 FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "STOP", None)
 """Reasons by which servers say that a response ended by itself, or say nothing; any other one cut it off."""
@@ -68,7 +68,7 @@ class EndpointJudge(Judge):
         timeout_seconds: for a connection, and for each piece of a response.
         retries: of a request that failed in a way that may pass: no connection, busy, limited, no JSON.
         first_wait_seconds, max_wait_seconds: between attempts, see `alignment.constitutional.http_client`.
-        prompt_price, completion_price: of a million tokens, in any currency.
+        prompt_price, response_price: of a million tokens, in any currency.
 
     Raises:
         InputError: for sizes or an address that cannot be, or a key that is not there.
@@ -94,11 +94,11 @@ class EndpointJudge(Judge):
         first_wait_seconds: float = 1.0,
         max_wait_seconds: float = 120.0,
         prompt_price: float = 0.0,
-        completion_price: float = 0.0,
+        response_price: float = 0.0,
     ) -> None:
         sizes = {"max_new_tokens": max_new_tokens, "concurrency": concurrency, "top_logprobs": top_logprobs}
         require_sizes(sizes, stop)
-        require_prices(prompt_price, completion_price)
+        require_prices(prompt_price, response_price)
         if not re.match(r"https?://[^/]", base_url):
             raise InputError(f"base_url={base_url}: must begin with http:// or https:// and name a server")
         if (problem := problem_of_url(base_url)) is not None:
@@ -131,7 +131,7 @@ class EndpointJudge(Judge):
             "concurrency": concurrency, "requests_per_minute": requests_per_minute, "timeout_seconds": timeout_seconds,
             "retries": retries, "first_wait_seconds": first_wait_seconds, "max_wait_seconds": max_wait_seconds,
         }  # fmt: skip
-        self.prompt_price, self.completion_price = prompt_price, completion_price
+        self.prompt_price, self.response_price = prompt_price, response_price
 
     def prepare(self, open_model: OpenModel, journal: Path) -> None:
         """Open the connection and what an earlier process asked and did not record."""
@@ -154,7 +154,7 @@ class EndpointJudge(Judge):
         names = ("base_url", "model", "api", "max_new_tokens", "votes", "top_logprobs", "further")
         return {name: getattr(self, name) for name in names} | self.settings
 
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+    def complete(self, requests: Sequence[Request]) -> list[Response]:
         """A text in response to each request, in their order."""
         return self._client.map(self._complete, requests)
 
@@ -164,32 +164,32 @@ class EndpointJudge(Judge):
         if not self.votes:
             return self._client.map(lambda request: self._choose(request, letters), requests)
         ballots = [Request(r.messages, r.number ^ vote) for r in requests for vote in range(self.votes)]
-        completions = self._client.map(lambda request: self._complete(request, MAX_VERDICT_TOKENS), ballots)
+        responses = self._client.map(lambda request: self._complete(request, MAX_VERDICT_TOKENS), ballots)
         return [
-            count_votes(completions[place : place + self.votes], letters)
-            for place in range(0, len(completions), self.votes)
+            count_votes(responses[place : place + self.votes], letters)
+            for place in range(0, len(responses), self.votes)
         ]
 
-    def _complete(self, request: Request, max_new_tokens: int | None = None) -> Completion:
+    def _complete(self, request: Request, max_new_tokens: int | None = None) -> Response:
         body = self._body(request, max_new_tokens or self.max_new_tokens) | self.settings
         try:
             payload = self._ask(body)
-        except _UnanswerableError as refusal:
-            return Completion(str(refusal), "refused")
+        except _RefusedRequestError as refusal:
+            return Response(str(refusal), "refused")
         choice = payload["choices"][0]
         if choice.get("finish_reason") == "content_filter":
-            return Completion("content_filter", "refused", *_usage(payload))
+            return Response("content_filter", "refused", *_usage(payload))
         text = (choice.get("message") or {}).get("content") if self.api == "chat" else choice.get("text")
         finish: Literal["stop", "length"] = "stop" if choice.get("finish_reason") in FINISHED else "length"
         # JSON may spell halves of characters, which no file and no further request could hold.
-        return Completion((text or "").encode("utf-8", "replace").decode(), finish, *_usage(payload))
+        return Response((text or "").encode("utf-8", "replace").decode(), finish, *_usage(payload))
 
     def _choose(self, request: Request, letters: Sequence[str]) -> ChoiceLogProbs:
         chat = {"logprobs": True, "top_logprobs": self.top_logprobs}
         asked = chat if self.api == "chat" else {"logprobs": self.top_logprobs}
         try:
             payload = self._ask(self._body(request, MAX_VERDICT_TOKENS) | {"temperature": 0.0} | asked)
-        except _UnanswerableError as refusal:
+        except _RefusedRequestError as refusal:
             return ChoiceLogProbs((), str(refusal))
         served = payload["choices"][0].get("logprobs") or {}
         places = chat_places(served) if self.api == "chat" else completion_places(served)
@@ -221,18 +221,18 @@ class EndpointJudge(Judge):
             payload = self._client.post(path, body)
         except RefusedError as refusal:
             if refused := REFUSALS.search(refusal.body):
-                raise _UnanswerableError(refused[0].replace(" ", "_")) from refusal
+                raise _RefusedRequestError(refused[0].replace(" ", "_")) from refusal
             raise InputError(
                 f"endpoint {self.base_url} refuses a request ({refusal}): correct the configuration"
             ) from (refusal)
         if not isinstance(payload.get("choices"), list) or not payload["choices"]:
-            raise InputError(f"endpoint {self.base_url} answers without `choices`: it speaks another language")
+            raise InputError(f"endpoint {self.base_url} responds without `choices`: it speaks another language")
         self._journal.add(body, payload)
         return payload
 
 
-class _UnanswerableError(Exception):
-    """One request that this server will never answer, with the reason."""
+class _RefusedRequestError(Exception):
+    """One request that this server will never serve, with the reason."""
 
 
 class Journal:
@@ -284,7 +284,7 @@ class Journal:
 
 
 def transcript(messages: Messages) -> str:
-    """A conversation as text for a base model, up to where the assistant speaks; a system message stands in front."""
+    """A conversation as text for a base model, up to where the assistant speaks; a system message comes first."""
     speakers = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
     return "".join(speakers.get(m["role"], "") + m["content"] for m in messages) + "\n\nAssistant:"
 

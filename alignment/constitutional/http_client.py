@@ -2,7 +2,7 @@
 
 Waiting times grow by powers of two and are drawn at random each time (full jitter: Brooker 2015, "Exponential backoff
 and jitter"), so that clients that failed together do not come back together. What a server asks for by `Retry-After`
-every thread waits for. Threads and not coroutines: the responses are needed all at once, and one thread a request in
+every thread waits for. Threads and not coroutines: the responses are needed all at once, and one thread per request in
 flight is cheap beside a model's seconds.
 """
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 class RefusedError(Exception):
-    """A server understood a request and will not answer it, now or later."""
+    """A server understood a request and will not serve it, now or later."""
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(f"status {status}: {' '.join(body.split())[:200]}")
@@ -75,7 +75,7 @@ class Pacing:
 
 
 class Client:
-    """Posts JSON until it is answered.
+    """Posts JSON until a response comes.
 
     Args:
         url: what paths are added to.

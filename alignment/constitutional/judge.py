@@ -27,7 +27,7 @@ class Request:
     """Request to a model.
 
     Attributes:
-        messages: end with what is to be answered.
+        messages: end with what is to be responded to.
         number: of its draws, below 2^63; equal requests with different numbers are different samples.
     """
 
@@ -36,20 +36,20 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Completion:
-    """Completion of a request.
+class Response:
+    """Response to a request.
 
     Attributes:
         text: without the stop token.
         finish: `stop` where it ended by itself, `length` where no room was left, `refused` where nothing was asked
             because it cannot be; `text` is the reason then.
-        prompt_tokens, completion_tokens: computed or paid for.
+        prompt_tokens, response_tokens: computed or paid for.
     """
 
     text: str
     finish: Literal["stop", "length", "refused"]
     prompt_tokens: int = 0
-    completion_tokens: int = 0
+    response_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class ChoiceLogProbs:
     """Choice log-probabilities: how likely each option is as the response.
 
     Attributes:
-        log_probabilities: in nats, one an option; empty where there is no verdict.
+        log_probabilities: in nats, one per option; empty where there is no verdict.
         reason: why there is none.
-        prompt_tokens, completion_tokens: computed or paid for.
+        prompt_tokens, response_tokens: computed or paid for.
     """
 
     log_probabilities: tuple[float, ...]
     reason: str = ""
     prompt_tokens: int = 0
-    completion_tokens: int = 0
+    response_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Judge(ABC):
     """LLM judge: a model that completes conversations and chooses between options."""
 
     prompt_price: float = 0.0
-    completion_price: float = 0.0
+    response_price: float = 0.0
     """Of a million tokens, in any currency."""
 
     def prepare(self, open_model: OpenModel, journal: Path) -> None:  # noqa: B027 (some need nothing)
@@ -114,7 +114,7 @@ class Judge(ABC):
         """Identity of model and sampling, JSON-able, known once prepared; equal identities give equal responses."""
 
     @abstractmethod
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+    def complete(self, requests: Sequence[Request]) -> list[Response]:
         """A text in response to each request, in their order."""
 
     @abstractmethod
@@ -135,7 +135,7 @@ class DecoderJudge(Judge):
         slots: responses decoded together.
         batch_tokens: whose likelihood is computed at once.
         dtype: of the weights and of what is computed.
-        prompt_price, completion_price: of a million tokens, in any currency, to lay beside an endpoint's.
+        prompt_price, response_price: of a million tokens, in any currency, to lay beside an endpoint's.
 
     Raises:
         InputError: for sizes below 1 or an empty stop.
@@ -154,18 +154,18 @@ class DecoderJudge(Judge):
         batch_tokens: int = 4096,
         dtype: Literal["float32", "bfloat16"] = "float32",
         prompt_price: float = 0.0,
-        completion_price: float = 0.0,
+        response_price: float = 0.0,
     ) -> None:
         sizes = {"max_new_tokens": max_new_tokens, "slots": slots, "batch_tokens": batch_tokens}
         if max_prompt_tokens is not None:
             sizes["max_prompt_tokens"] = max_prompt_tokens
         require_sizes(sizes, stop)
-        require_prices(prompt_price, completion_price)
+        require_prices(prompt_price, response_price)
         self.init_from, self.chat_template = init_from, chat_template
         self.max_new_tokens, self.max_prompt_tokens, self.stop = max_new_tokens, max_prompt_tokens, stop or []
         self.sampling = Sampling(temperature=temperature, top_p=top_p)
         self.slots, self.batch_tokens, self.dtype = slots, batch_tokens, dtype
-        self.prompt_price, self.completion_price = prompt_price, completion_price
+        self.prompt_price, self.response_price = prompt_price, response_price
 
     def prepare(self, open_model: OpenModel, journal: Path) -> None:
         """Load the weights."""
@@ -179,7 +179,7 @@ class DecoderJudge(Judge):
         settings |= {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
         return {"weights": self.model.identity, "chat_template": self.model.template.source, **settings}
 
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+    def complete(self, requests: Sequence[Request]) -> list[Response]:
         """A text in response to each request, in their order."""
         prompts = [self._prompt(request) for request in requests]
         asked = {number: prompt for number, prompt in enumerate(prompts) if isinstance(prompt, list)}
@@ -192,14 +192,14 @@ class DecoderJudge(Judge):
             slots=self.slots,
             rows=[requests[number].number for number in asked],
         )
-        completions = [Completion(str(prompt), "refused") for prompt in prompts]
+        responses = [Response(str(prompt), "refused") for prompt in prompts]
         for number, response in zip(asked, generated, strict=True):
             tokens = response.tokens[:-1] if response.finish == "stop" else response.tokens
             whole = self.model.tokenizer.decode(tokens)
             text = cut_at(whole, self.stop)
             finish = response.finish if text == whole else "stop"
-            completions[number] = Completion(text, finish, len(prompts[number]), len(response.tokens))
-        return completions
+            responses[number] = Response(text, finish, len(prompts[number]), len(response.tokens))
+        return responses
 
     def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
         """Log-probabilities of each option as the beginning of the response, in the template's tokens.
@@ -246,9 +246,9 @@ def stop_tokens(tokenizer: Any, template: Any) -> set[int]:
 
 
 def response_tokens(template: Any, text: str, stop: Collection[int]) -> list[int]:
-    """Token ids of a response as the template writes it, the same whatever it answers, up to a stop token."""
+    """Token ids of a response as the template writes it, the same whatever it says, up to a stop token."""
     talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
-    _, response = template.encode(talk).prompt_and_answer()
+    _, response = template.encode(talk).prompt_and_response()
     return list(takewhile(lambda token: token not in stop, response))
 
 
@@ -267,8 +267,8 @@ def require_sizes(sizes: dict[str, int], stop: Sequence[str] | None) -> None:
         raise InputError("stop holds an empty text, which would end every response at once: leave it out")
 
 
-def require_prices(prompt: float, completion: float) -> None:
+def require_prices(prompt: float, response: float) -> None:
     """Refuse prices that are none."""
-    for name, price in (("prompt_price", prompt), ("completion_price", completion)):
+    for name, price in (("prompt_price", prompt), ("response_price", response)):
         if not 0 <= price < float("inf"):
             raise InputError(f"{name}={price}: must be a number, not negative")

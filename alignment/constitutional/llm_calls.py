@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import xxhash
 
 from alignment.constitutional.constitution import Constitution
-from alignment.constitutional.judge import Completion, Judge, Request
+from alignment.constitutional.judge import Judge, Request, Response
 from common.constants import Messages
 
 
@@ -24,7 +24,7 @@ class PromptRecord:
 
     Attributes:
         number: of the row it came from.
-        prompt: ends with what is to be answered.
+        prompt: ends with what is to be responded to.
         group: samples of one group never part between training and validation; None where the row does not say.
         calls: all that models were asked about it, with their responses.
         dropped: why it is given up.
@@ -51,7 +51,7 @@ class LLMCall(NamedTuple):
     """Of the question among all about the sample; with the seed and the sample's number it decides the draws."""
     messages: Messages
     examples: str | None = None
-    """Name of the worked examples that stand before the messages."""
+    """Name of the worked examples that come before the messages."""
 
 
 class RecordedCalls:
@@ -70,23 +70,23 @@ class RecordedCalls:
         self.models, self.examples, self.seed = models, examples, seed
         self.seconds = dict.fromkeys(models, 0.0)
 
-    def complete(self, model: str, questions: Sequence[LLMCall]) -> list[Completion]:
+    def complete(self, model: str, questions: Sequence[LLMCall]) -> list[Response]:
         """A text in response to each question, in their order; empty where the sample was dropped for want of one."""
         start = time.perf_counter()
-        completions = self.models[model].complete([self._request(question) for question in questions])
+        responses = self.models[model].complete([self._request(question) for question in questions])
         self.seconds[model] += time.perf_counter() - start
         found = []
-        for question, completion in zip(questions, completions, strict=True):
-            refused = completion.finish == "refused"
+        for question, response in zip(questions, responses, strict=True):
+            refused = response.finish == "refused"
             self._note(question, model, {
-                "completion": None if refused else completion.text,
-                "finish": completion.finish,
-                "prompt_tokens": completion.prompt_tokens,
-                "completion_tokens": completion.completion_tokens,
+                "response": None if refused else response.text,
+                "finish": response.finish,
+                "prompt_tokens": response.prompt_tokens,
+                "response_tokens": response.response_tokens,
             })  # fmt: skip
-            found.append(replace(completion, text="" if refused else completion.text.strip()))
+            found.append(replace(response, text="" if refused else response.text.strip()))
             if not found[-1].text:
-                reason = completion.text if refused else "empty"
+                reason = response.text if refused else "empty"
                 question.sample.dropped = question.sample.dropped or f"{question.purpose.split()[0]}: {reason}"
         return found
 
@@ -100,7 +100,7 @@ class RecordedCalls:
                 "options": list(options),
                 "log_probabilities": list(verdict.log_probabilities),
                 "prompt_tokens": verdict.prompt_tokens,
-                "completion_tokens": verdict.completion_tokens,
+                "response_tokens": verdict.response_tokens,
             })  # fmt: skip
             if not verdict.log_probabilities:
                 question.sample.dropped = (

@@ -143,17 +143,17 @@ def costs(records: Records, models: Mapping[str, Judge]) -> dict[str, dict[str, 
     for record in records:
         for call in record["calls"]:
             counted[call["model"]]["calls"] += 1
-            for name in ("prompt_tokens", "completion_tokens"):
+            for name in ("prompt_tokens", "response_tokens"):
                 counted[call["model"]][name] += call[name]
     found: dict[str, dict[str, float]] = {}
     for name, model in models.items():
-        prompt, completion = counted[name]["prompt_tokens"], counted[name]["completion_tokens"]
+        prompt, response = counted[name]["prompt_tokens"], counted[name]["response_tokens"]
         found[name] = {
             "calls": counted[name]["calls"],
             "prompt_tokens": prompt,
-            "completion_tokens": completion,
+            "response_tokens": response,
             "seconds": records.seconds.get(name, 0.0),
-            "price": (prompt * model.prompt_price + completion * model.completion_price) / 1e6,
+            "price": (prompt * model.prompt_price + response * model.response_price) / 1e6,
         }
     return found
 

@@ -82,7 +82,7 @@ class DPO(PreferenceLoss):
     """-log sigmoid(beta (r_chosen - r_rejected)) with r the log-ratios (Rafailov et al. 2023, eq. 7).
 
     Args:
-        beta: strength of the pull towards the reference; 0.1 is the paper's.
+        beta: strength of the pull toward the reference; 0.1 is the paper's.
     """
 
     beta: float = 0.1
@@ -150,7 +150,7 @@ class IPO(DPO):
 
 @dataclass
 class LengthNormalizedDPO(DPO):
-    """DPO of log-ratios a token, so that length is no reward (Lambert et al. 2024, Tulu 3).
+    """DPO of log-ratios per token, so that length is no reward (Lambert et al. 2024, Tulu 3).
 
     Args:
         beta: 5 is Tulu 3's.

@@ -1,6 +1,6 @@
 """Preference policy: the LightningModule of DPO and its family, with a loss over pairs of responses.
 
-A batch is a number of pairs in one row without padding; a prompt is computed once for both answers. The reference's
+A batch is a number of pairs in one row without padding; a prompt is computed once for both responses. The reference's
 log-probabilities are computed once before training, the cheapest and the default; online by a second, frozen model; or
 by the policy itself with its adapter off.
 """
@@ -69,7 +69,7 @@ class PreferencePolicy(LanguageModel):
         """Ask the data for what the loss needs."""
         super().setup(stage)
         if self.preference_loss.needs_kl:
-            cast(Any, self.trainer).datamodule.use_unrelated_answers()
+            cast(Any, self.trainer).datamodule.use_unrelated_responses()
 
     def make_metrics(self) -> None:
         """Means over validation pairs, by name."""

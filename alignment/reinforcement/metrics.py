@@ -1,6 +1,6 @@
 """Metrics of policy optimization: means over ranks, and alarms for known ways of reward hacking.
 
-Sums and counts travel together and once a step, so that a mean is over all tokens or responses of all ranks whatever
+Sums and counts travel together and once per step, so that a mean is over all tokens or responses of all ranks whatever
 each of them held, and watching costs one small reduction.
 """
 

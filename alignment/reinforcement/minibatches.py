@@ -55,7 +55,7 @@ class Minibatch:
     """Responses of one update.
 
     Attributes:
-        pieces: numbers of this rank's responses, in parts that go through the models one by one; some may be empty.
+        microbatches: numbers of this rank's responses, micro-batch by micro-batch; some may be empty.
         tokens, responses: their numbers over all ranks.
     """
 
@@ -83,7 +83,7 @@ def split_minibatches(
     Args:
         rollouts: this rank's responses.
         kept: boolean [A], those that are learned from.
-        optimization: number of minibatches, size of their pieces.
+        optimization: number of minibatches, size of their micro-batches.
         seed, epoch: of who is in which.
         reduce, max_over_ranks: add sums up over the ranks; take the largest of all ranks' counts.
     """
@@ -96,10 +96,10 @@ def split_minibatches(
     counts = [[float(lengths[chosen].sum()), float(len(chosen))] for chosen in chosen_by_minibatch]
     totals = reduce(torch.tensor(counts, dtype=torch.float64, device=kept.device)).tolist()
     cut = [split_microbatches(rollouts, chosen, optimization.microbatch_tokens) for chosen in chosen_by_minibatch]
-    longest = max_over_ranks(torch.tensor([max(len(parts), 1) for parts in cut], device=kept.device)).tolist()
+    longest = max_over_ranks(torch.tensor([max(len(found), 1) for found in cut], device=kept.device)).tolist()
     return [
-        Minibatch([*parts, *[[]] * (many - len(parts))], *total)
-        for parts, many, total in zip(cut, longest, totals, strict=True)
+        Minibatch([*found, *[[]] * (many - len(found))], *total)
+        for found, many, total in zip(cut, longest, totals, strict=True)
     ]
 
 
@@ -118,12 +118,12 @@ def minibatch_of(position: int, minibatches: int, seed: int, epoch: int) -> int:
 
 
 def split_microbatches(rollouts: Rollouts, chosen: Iterable[int], budget: int) -> list[list[int]]:
-    """Parts of a batch that go through a model one by one.
+    """Micro-batches of a batch, within a budget of tokens.
 
     Args:
         rollouts: the responses.
         chosen: numbers of those that are to be cut.
-        budget: tokens of a piece at most; a response that alone has more is a piece by itself.
+        budget: tokens of a micro-batch at most; a response that alone has more is one by itself.
 
     Returns:
         The chosen numbers, each once, those to one prompt together where they fit.

@@ -100,7 +100,7 @@ def token_weights(
         aggregation: see `ClippedPolicyLoss`.
         lengths_A: tokens of this part's responses, int64.
         tokens, responses: numbers of both in the whole minibatch, over all ranks.
-        max_new_tokens: tokens a response can have.
+        max_new_tokens: most tokens of a response.
     """
     each = torch.ones_like(lengths_A, dtype=torch.float32)
     if aggregation == "token_mean":

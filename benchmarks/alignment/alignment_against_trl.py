@@ -3,8 +3,8 @@ other.
 
     pip install -e ".[bench]" && python -m benchmarks.alignment.alignment_against_trl --precision 32-true
 
-A Llama of 32 M parameters, prompts of 64 tokens, answers of 64-128, batches of 8. Each run is a process of its own,
-which tells its losses, its seconds a step (median without the first two) and its peak memory; the two take turns.
+A Llama of 32 M parameters, prompts of 64 tokens, responses of 64-128, batches of 8. Each run is a process of its own,
+which prints its losses, its seconds per step (median without the first two) and its peak memory; the two take turns.
 """
 
 import argparse
@@ -31,7 +31,7 @@ OUTPUT = Path(__file__).with_suffix(".json")
 
 
 def pairs(count: int) -> list[list[list[int]]]:
-    """Prompt, chosen and rejected of random tokens, the answers of 64-128 with end of text."""
+    """Prompt, chosen and rejected of random tokens, the responses of 64-128 with end of text."""
     generator = np.random.default_rng(0)
 
     def tokens(size: int) -> list[int]:
@@ -85,11 +85,11 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
             return sizes if task == "dpo" else np.stack((sizes[:, :2].sum(1), sizes[:, 1]), axis=1)
 
         def segments(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
-            prompt, *answers = (np.array(part) for part in self.rows[number])
+            prompt, *responses = (np.array(part) for part in self.rows[number])
             if task == "sft":
-                trained = np.arange(len(prompt) + len(answers[0])) >= len(prompt)
-                return [(np.concatenate((prompt, answers[0])), trained)]
-            return [(part, np.ones(len(part), dtype=bool)) for part in (prompt, *answers)]
+                trained = np.arange(len(prompt) + len(responses[0])) >= len(prompt)
+                return [(np.concatenate((prompt, responses[0])), trained)]
+            return [(part, np.ones(len(part), dtype=bool)) for part in (prompt, *responses)]
 
     class MadeUpPairs(PreferenceData):
         def __init__(self) -> None:
@@ -114,7 +114,7 @@ def run_ours(task: str, precision: str, steps: int, folder: Path) -> dict[str, A
 
         def setup(self, stage: str) -> None:
             examples = MadeUp(pairs((steps + 2) * BATCH))  # the loader looks ahead
-            # The same eight examples a step as the peer: a row holds one batch.
+            # The same eight examples per step as the peer: a row holds one batch.
             lengths = examples.lengths[:, 0] - 1
             batches = [list(range(first, first + BATCH)) for first in range(0, len(examples), BATCH)]
             longest = max(int(lengths[batch].sum()) for batch in batches)
@@ -251,7 +251,7 @@ def load_llama(model: Any) -> None:
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """One run, told in JSON on the last line."""
+    """One run, printed as JSON on the last line."""
     with tempfile.TemporaryDirectory() as folder:
         task, precision, steps, path = arguments.task, arguments.precision, arguments.steps, Path(folder)
         if arguments.run == "ours":

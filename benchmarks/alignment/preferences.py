@@ -107,18 +107,18 @@ def curves(name: str) -> dict[str, list[tuple[int, float]]]:
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Reward margin and accuracy of DPO against the divergence; accuracy of the reward models by step."""
+    """Reward margin and accuracy of DPO against KL; accuracy of the reward models by step."""
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 4))
     for name, run in record.items():
         if name.startswith("dpo"):
-            divergence = [value for _, value in run["kl_per_token"]]
+            kl = [value for _, value in run["kl_per_token"]]
             for axis, metric in zip(axes, ("rewards/margin", "rewards/accuracy"), strict=False):
-                axis.plot(divergence, [value for _, value in run[metric]], marker="o", markersize=3, label=name[4:])
-                axis.set(xlabel="KL(policy || reference), nats a token", ylabel=f"held-out {metric}")
+                axis.plot(kl, [value for _, value in run[metric]], marker="o", markersize=3, label=name[4:])
+                axis.set(xlabel="KL(policy || reference), nats per token", ylabel=f"validation {metric}")
                 axis.legend()
         elif name != "sft":
             axes[2].plot(*zip(*run["accuracy"], strict=True), marker="o", markersize=3, label=name)
-    axes[2].set(xlabel="step", ylabel="held-out accuracy")
+    axes[2].set(xlabel="step", ylabel="validation accuracy")
     axes[2].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)

@@ -3,8 +3,8 @@
     python main.py fit --config configs/align/sft_brackets.yaml && python -m benchmarks.alignment.reinforcement
 
 Each run is the configuration as it is shipped, with other seeds of the prompts' order and of sampling. Success before
-is that of the first batch, drawn from the fine-tuned model; success after is on prompts held out, drawn at temperature
-1 as in training. The picture: success over time, and over the divergence it cost.
+is that of the first batch, drawn from the fine-tuned model; success after is on validation prompts, drawn at
+temperature 1 as in training. The picture: success over time, and over the KL it cost.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def read(folder: Path) -> dict[str, list[tuple[int, float, float]]]:
 def summarize(run: str, seed: int, folder: Path) -> dict[str, Any]:
     """What a finished run reached, and its curves."""
     metrics = read(folder)
-    rewards, held_out = metrics["train/reward"], metrics["validation/reward"]
+    rewards, validation = metrics["train/reward"], metrics["validation/reward"]
     first_batch = metrics["train/seconds/generation"][0][2]
-    before, after = rewards[0][2], held_out[-1][2]
-    needed = next((seconds for _, seconds, value in held_out if value >= before + 0.4), None)
+    before, after = rewards[0][2], validation[-1][2]
+    needed = next((seconds for _, seconds, value in validation if value >= before + 0.4), None)
     return {
         "run": run,
         "seed": seed,
@@ -54,26 +54,26 @@ def summarize(run: str, seed: int, folder: Path) -> dict[str, Any]:
             for part in ("generation", "scoring", "learning")
             if (rows := metrics[f"train/seconds/{part}"])
         },
-        "held_out": [[round(seconds, 1), round(value, 4)] for _, seconds, value in held_out],
+        "validation": [[round(seconds, 1), round(value, 4)] for _, seconds, value in validation],
         "train": [[round(seconds, 1), round(value, 4)] for _, seconds, value in rewards],
-        "divergence": [round(value, 4) for _, _, value in metrics["train/kl"]],
+        "train_kl": [round(value, 4) for _, _, value in metrics["train/kl"]],
     }
 
 
 def draw(records: list[dict[str, Any]], path: Path) -> None:
-    """Success over time and over divergence."""
+    """Success over time and over KL."""
     figure, (over_time, over_kl) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     for record in records:
         color = f"C{RUNS.index(record['run'])}"
         seconds, values = zip(*record["train"], strict=True)
         over_time.plot([s / 60 for s in seconds], values, color=color, alpha=0.25)
         over_time.plot(
-            [s / 60 for s, _ in record["held_out"]], [v for _, v in record["held_out"]], "o-", color=color, ms=3,
+            [s / 60 for s, _ in record["validation"]], [v for _, v in record["validation"]], "o-", color=color, ms=3,
             label=record["run"].split("_")[0].upper() if record["seed"] == 0 else None,
         )  # fmt: skip
-        over_kl.plot(record["divergence"], values, ".", color=color, alpha=0.4, ms=4)
-    over_time.set(xlabel="minutes", ylabel="exact answers", ylim=(0, 1), title="held out (dots), training batches")
-    over_kl.set(xlabel="divergence from the fine-tuned model, nats an answer", title="what it cost")
+        over_kl.plot(record["train_kl"], values, ".", color=color, alpha=0.4, ms=4)
+    over_time.set(xlabel="minutes", ylabel="exact answers", ylim=(0, 1), title="validation (dots), training batches")
+    over_kl.set(xlabel="KL from the fine-tuned model, nats per response", title="what it cost")
     over_time.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)

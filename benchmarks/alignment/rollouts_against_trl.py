@@ -2,11 +2,11 @@
 
     pip install -e ".[bench]" && python -m benchmarks.alignment.rollouts_against_trl
 
-A Llama of 32 M parameters, prompts of 32 random tokens, up to 64 new tokens, 32 answers a batch (GRPO: in groups of
-4), bf16-mixed unless told otherwise. The reward is the share of even token ids, one update a batch; RLOO has a
-reference and takes its divergence off the rewards. PPO's reward comes from a second model of the same shape, with a
-critic of that shape too, and it makes four updates a batch. Each run is a process of its own, the runs take turns, the
-first two batches are left out. Ours says itself how its time is divided.
+A Llama of 32 M parameters, prompts of 32 random tokens, up to 64 new tokens, 32 responses per batch (GRPO: in groups of
+4), bf16-mixed unless said otherwise. The reward is the share of even token ids, one update per batch; RLOO has a
+reference and takes its KL off the rewards. PPO's reward comes from a second model of the same shape, with a
+critic of that shape too, and it makes four updates per batch. Each run is a process of its own, the runs take turns,
+the first two batches are left out. Ours says itself how its time is divided.
 """
 
 import argparse
@@ -76,14 +76,14 @@ class Numbers:
 
 
 class EvenShare(Reward):
-    """Share of even token ids in an answer."""
+    """Share of even token ids in a response."""
 
     def __call__(self, responses: Sequence[Response]) -> Tensor:
         return torch.tensor([sum(t % 2 == 0 for t in response.tokens) / len(response.tokens) for response in responses])
 
 
 class ModelScore(Reward):
-    """The scalar output of a model at an answer's last token."""
+    """The scalar output of a model at a response's last token."""
 
     def __init__(self) -> None:
         self.decoder: Decoder | None = None

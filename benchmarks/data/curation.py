@@ -1,4 +1,4 @@
-"""Cleaning beside datatrove 0.10 on the same documents: seconds on two cores, and every decision compared.
+"""Curation beside datatrove 0.10 on the same documents: seconds on two cores, and every decision compared.
 
     pip install -e ".[bench]" && python -m benchmarks.data.curation --documents 2000 --repeats 3
 
@@ -69,7 +69,7 @@ def corpus(count: int) -> Path:
 
 
 def write_lines(folder: Path, texts: list[str]) -> None:
-    """Texts as JSON lines in one file a worker, all at once."""
+    """Texts as JSON lines in one file per worker, all at once."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

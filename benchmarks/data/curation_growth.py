@@ -1,4 +1,4 @@
-"""Cost and memory of cleaning as the corpus grows: this project's whole `prepare` until its documents are complete.
+"""Cost and memory of curation as the corpus grows: this project's whole `prepare` until its documents are complete.
 
     python -m benchmarks.data.curation_growth 10000 100000 1000000
 
@@ -80,7 +80,7 @@ def prepare_until_documents(count: int) -> dict[str, Any]:
         "documents": count,
         "megabytes": round(size / 1e6, 1),
         "seconds": round(seconds, 2),
-        "microseconds_a_document": round(1e6 * seconds / count, 1),
+        "microseconds_per_document": round(1e6 * seconds / count, 1),
         "peak_memory_megabytes": round(peak),
         "kept": done[0]["total"]["out"]["documents"],
     }

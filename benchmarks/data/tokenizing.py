@@ -3,10 +3,10 @@
     python -m benchmarks.data.tokenizing
 
 Both read the clean text from Parquet, encode it with an end-of-text token and write flat arrays of tokens with an index
-of documents; ours also writes ids, offsets and checksums. datatrove runs as a process a core, each with a share of the
-files, once with our own tokenizer exported to tokenizer.json and once with a byte-level BPE as GPT-2's, trained on the
-same text; its shuffling of documents is off. Imports, compilation and loading are left out: every process does a small
-file first. Runs are processes of their own and take turns.
+of documents; ours also writes ids, offsets and checksums. datatrove runs as one process per core, each with a share of
+the files, once with our own tokenizer exported to tokenizer.json and once with a byte-level BPE as GPT-2's, trained on
+the same text; its shuffling of documents is off. Imports, compilation and loading are left out: every process does a
+small file first. Runs are processes of their own and take turns.
 """
 
 import argparse
@@ -168,7 +168,7 @@ def main() -> None:
     if arguments.run:
         if cores:
             os.sched_setaffinity(0, cores)
-        os.environ["RAYON_NUM_THREADS"] = "1"  # datatrove has a process a core
+        os.environ["RAYON_NUM_THREADS"] = "1"  # datatrove has one process per core
         with tempfile.TemporaryDirectory() as name:
             if arguments.run == "ours":
                 found = ours(arguments.folder, Path(name))

@@ -107,7 +107,7 @@ def draw(lines: dict[str, Curve], smooth: bool, across: str = "optimizer step") 
 
 @contextmanager
 def chart(width: float = 6.4, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on; afterwards the list holds the SVG element, which takes its text color from the page.
+    """Axes to draw on; afterward the list holds the SVG element, which takes its text color from the page.
 
     Args:
         width, height: in inches; a page shows 12.8 across.

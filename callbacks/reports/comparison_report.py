@@ -14,9 +14,9 @@ from common.run_folder import REPORT
 
 COMPARISON, RESPONSES = "comparison.json", "responses.jsonl"
 LABELS = {
-    "kl": "KL to {reference}, nats an response",
+    "kl": "KL to {reference}, nats per response",
     "kl_by_log_ratios": "the same by log-ratios",
-    "tokens": "tokens an response",
+    "tokens": "tokens per response",
     "stopped": "responses that end",
     "reward": "reward",
     "monitored_reward": "monitored_reward",
@@ -91,6 +91,6 @@ def charts(models: dict[str, Any], reference: str) -> list[tuple[str, str]]:
                 errors = [[[i["value"] - i["low"]], [i["high"] - i["value"]]] for i in (across, up)]
                 axes.errorbar(across["value"], up["value"], yerr=errors[1], xerr=errors[0], fmt="o", color=f"C{number}")
                 axes.annotate(name, (across["value"], up["value"]), xytext=(6, 4), textcoords="offset points")
-            axes.set_xlabel(f"KL to {reference}, nats an response")
+            axes.set_xlabel(f"KL to {reference}, nats per response")
         drawn.append((f"Mean {judge} against KL divergence, with 95 % intervals", svg[0]))
     return drawn

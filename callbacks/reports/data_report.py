@@ -1,6 +1,6 @@
 """Report page of curation: a waterfall of drops, each measurement with its threshold, examples and duplicates.
 
-Made from the summary that cleaning stored, so that it can be shown beside a run as well as alone. Histograms are drawn
+Made from the summary that curation stored, so that it can be shown beside a run as well as alone. Histograms are drawn
 here as plain SVG: there can be two hundred of them, and a plotting library takes a second for ten.
 """
 
@@ -48,7 +48,7 @@ def sections(summary: dict[str, Any]) -> dict[str, Any]:
         source: [draw_histogram(name, **histogram) for name, histogram in measures.items()]
         for source, measures in summary.get("measures", {}).items()
     }
-    return {"cleaning": summary, "reasons": reason_bars(summary), "histograms": histograms}
+    return {"curation": summary, "reasons": reason_bars(summary), "histograms": histograms}
 
 
 def write_data_report(summary: dict[str, Any], folder: Path, title: str) -> Path:

@@ -36,7 +36,7 @@ def rollout_charts(curves: dict[str, Curve]) -> list[Chart]:
             f"train/drift/{name}": label
             for name, label in (("smallest_ratio", "smallest"), ("ratio", "mean"), ("largest_ratio", "largest"))
         })),
-        ("Seconds a step", named({f"train/seconds/{name}": name for name in ("generation", "scoring", "learning")})),
+        ("Seconds per step", named({f"train/seconds/{name}": name for name in ("generation", "scoring", "learning")})),
     ]  # fmt: skip
     return [(title, lines, True) for title, lines in wanted if lines]
 

@@ -59,15 +59,15 @@ def write_report(run: Path) -> Path:
         raise InputError(f"{run / METRICS} holds no metric yet: let the run log something first")
     samples = read_samples(run)
     facts, data = read_object(run / RUN_FACTS), read_object(run / DATA_SUMMARY)
-    cleaning = sections(data)
+    curation = sections(data)
     last_step = max((sample["step"] for sample in samples), default=0)
     config = run / CONFIG
     page = template("report.html.j2").render(
         title=run.resolve().name,
         headlines=headlines(curves, facts),
         charts=[*run_charts(curves), *reliability_chart(read_object(run / RELIABILITY))],
-        **cleaning,
-        examples={} if cleaning else data,
+        **curation,
+        examples={} if curation else data,
         last_samples=[sample for sample in samples if sample["step"] == last_step],
         earlier_samples=[sample for sample in samples if sample["step"] != last_step],
         facts=facts,

@@ -76,14 +76,14 @@ def compare_models(
         reward_model: run of a reward model.
         monitored_reward: a reward that can be checked, by class_path.
         chat_template: see the data of fine-tuning; null takes the reference's own.
-        validation_fraction: share of rows taken, those that training with this `validation_fraction` held out; 1 for a
-            file that nothing was trained on.
+        validation_fraction: share of rows taken, those that training with this `validation_fraction` validates on; 1
+            for a file that nothing was trained on.
         split_seed: of that choice.
         limit: prompts, chosen by a hash; null for all.
         samples: responses to each prompt. With several, also what the best of them by the reward model, or else by the
             monitored reward, are worth: rejection sampling, whose KL divergence is known.
         max_prompt_tokens: prompts of more tokens are left out, and counted.
-        max_new_tokens: of an response at most.
+        max_new_tokens: of a response at most.
         temperature: of sampling, and of the distributions whose KL divergence is measured.
         seed: of sampling.
         slots: responses generated together.
@@ -205,7 +205,7 @@ def shared_tokenizer(paths: dict[str, Path]) -> Tokenizer:
 def validation_prompts(
     rows: Rows, template: ChatTemplate, fraction: float, seed: int, limit: int | None, longest: int
 ) -> tuple[list[Prompt], Counter[str]]:
-    """Different prompts that training held out, in the order of a hash, and how many rows were left out for what.
+    """Different validation prompts, in the order of a hash, and how many rows were left out for what.
 
     Raises:
         InputError: when none is left.
@@ -232,7 +232,7 @@ def validation_prompts(
             found.setdefault(xxhash.xxh3_64_intdigest(json.dumps(ids).encode()), (ids, row))
     if not found:
         advice = advice or "give more rows, or validation_fraction=1"
-        raise InputError(f"prompts: none is held out ({dict(left_out)}): {advice}")
+        raise InputError(f"prompts: none is for validation ({dict(left_out)}): {advice}")
     return [found[key] for key in sorted(found)[:limit]], left_out
 
 

@@ -29,7 +29,7 @@ class ComparedResponses:
 
     Args:
         folder: made where it is not there.
-        prompts: one an response: token ids and the row they come from.
+        prompts: one per response: token ids and the row they come from.
         tokenizer: decodes responses.
     """
 

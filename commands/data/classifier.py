@@ -22,7 +22,7 @@ from datamodules.curation.filters.quality_classifier_training import featurize, 
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 from datamodules.readers import Files, Reader
 
-HELD_OUT = 10
+VALIDATION_EVERY = 10
 """One text in ten is validation text, by its hash, so that copies of a text are on one side."""
 BINS = 10
 """Of the calibration, equally wide."""
@@ -47,7 +47,7 @@ def train_classifier(
         positive: a file or folder of examples to find more of, or a list of them; or a reader, by class_path.
         negative: likewise of ordinary text.
         output: folder for the weights and their description.
-        sample: text that the threshold is chosen on; null takes the held-out examples of both kinds.
+        sample: text that the threshold is chosen on; null takes the validation examples of both kinds.
         kept_share: share of the sample scored above the threshold; DCLM keeps 0.1.
         documents: of each kind at most, in the order of the reader.
         bucket_bits: features are hashed into 2 to this power.
@@ -67,30 +67,30 @@ def train_classifier(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"output={output}: is there already, name a new folder")
     train: list[str] = []
-    held_out: list[str] = []
-    labels: dict[str, list[float]] = {"train": [], "held out": []}
+    validation: list[str] = []
+    labels: dict[str, list[float]] = {"train": [], "validation": []}
     seen: dict[int, str] = {}
     for label, kind, given in ((1.0, "positive", positive), (0.0, "negative", negative)):
         for text in read_texts(given, kind, documents, text_key):
             key = xxhash.xxh3_64_intdigest(text.encode())
             if (other := seen.setdefault(key, kind)) != kind:
                 raise InputError(f"{kind}: a text is among the {other} ones too ({text[:40]!r}), leave it out of one")
-            into = held_out if key % HELD_OUT == 0 else train
+            into = validation if key % VALIDATION_EVERY == 0 else train
             into.append(text)
-            labels["held out" if into is held_out else "train"].append(label)
+            labels["validation" if into is validation else "train"].append(label)
     for side, values in labels.items():
         if len(set(values)) < 2:
             raise InputError(
                 f"{side}: {int(sum(values))} positive and {len(values) - int(sum(values))} negative texts (one in "
-                f"{HELD_OUT} is held out), give more of both"
+                f"{VALIDATION_EVERY} is for validation), give more of both"
             )
-    chosen_on = read_texts(sample, "sample", documents, text_key) if sample is not None else held_out
+    chosen_on = read_texts(sample, "sample", documents, text_key) if sample is not None else validation
 
     buckets = 2**bucket_bits
     weights, bias = fit_logistic_regression(
         featurize(train, buckets, words), np.array(labels["train"]), buckets, l2, iterations
     )
-    scores = score(held_out, words, weights, bias)
+    scores = score(validation, words, weights, bias)
     threshold = float(np.quantile(score(chosen_on, words, weights, bias), 1 - kept_share))
     description: dict[str, Any] = {
         "words": words,
@@ -98,10 +98,10 @@ def train_classifier(
         "bias": bias,
         "threshold": threshold,
         "kept_share": kept_share,
-        "chosen_on": "sample" if sample is not None else "held-out examples",
+        "chosen_on": "sample" if sample is not None else "validation examples",
         "l2": l2,
         "trained_on": {"positive": int(sum(labels["train"])), "negative": labels["train"].count(0.0)},
-        "held_out": measure(scores, np.array(labels["held out"]), threshold),
+        "validation": measure(scores, np.array(labels["validation"]), threshold),
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"weights": weights}, folder / WEIGHTS)
@@ -143,7 +143,7 @@ def score(texts: list[str], words: int, weights: np.ndarray, bias: float) -> np.
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, Any]:
-    """What the held-out examples say of a classifier."""
+    """What the validation examples say of a classifier."""
     probabilities, truth = torch.from_numpy(scores), torch.from_numpy(labels).long()
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     return {
@@ -169,21 +169,21 @@ def measure(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[st
 
 def summary(description: dict[str, Any], folder: Path) -> str:
     """A page for the terminal."""
-    held_out, trained = description["held_out"], description["trained_on"]
+    validation, trained = description["validation"], description["trained_on"]
     lines = [
         f"classifier: {folder}",
-        f"trained on {trained['positive']:,} positive and {trained['negative']:,} negative texts, held out "
-        f"{held_out['positive']:,} and {held_out['negative']:,}",
-        f"held-out accuracy {held_out['accuracy']:.4f}, AUC {held_out['auc']:.4f}, "
-        f"calibration error {held_out['calibration_error']:.4f}",
+        f"trained on {trained['positive']:,} positive and {trained['negative']:,} negative texts, validated on "
+        f"{validation['positive']:,} and {validation['negative']:,}",
+        f"validation accuracy {validation['accuracy']:.4f}, AUC {validation['auc']:.4f}, "
+        f"calibration error {validation['calibration_error']:.4f}",
         f"threshold {description['threshold']:.4f} keeps {description['kept_share']:.0%} of the "
-        f"{description['chosen_on']}; {held_out['positive_kept']:.1%} of the held-out positive texts and "
-        f"{held_out['negative_kept']:.1%} of the negative ones",
+        f"{description['chosen_on']}; {validation['positive_kept']:.1%} of the positive validation texts and "
+        f"{validation['negative_kept']:.1%} of the negative ones",
         "",
         f"{'scores':<14}{'documents':>12}{'mean score':>14}{'positive':>12}",
     ]
     rows = (
         f"{row['scores']:<14}{row['documents']:>12,}{row['mean_score']:>14.3f}{row['positive_share']:>12.3f}"
-        for row in held_out["calibration"]
+        for row in validation["calibration"]
     )
     return "\n".join([*lines, *rows])

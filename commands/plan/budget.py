@@ -1,6 +1,6 @@
 """Compute-optimal model size and tokens of a budget of FLOPs, by published scaling laws.
 
-Needs no configuration and no PyTorch, so that it answers at once.
+Needs no configuration and no PyTorch, so that its result comes at once.
 """
 
 import json

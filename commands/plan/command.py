@@ -31,7 +31,7 @@ def parser() -> CommandArguments:
     made.add_argument(
         "--mtbf_hours", type=float, help="mean hours between failures of one GPU with its share of the rest"
     )
-    made.add_argument("--memory_limit", type=float, help="GB a device; by default all it has")
+    made.add_argument("--memory_limit", type=float, help="GB per device; by default all it has")
     made.add_argument("--search", action="store_true", help="find the fastest layout that fits")
     made.add_argument("--output", help="with --search: where to write the overlay that fit takes as a second --config")
     made.add_argument("--verify", metavar="RUN", help="compare the plan with the finished run in this folder")

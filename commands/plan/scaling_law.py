@@ -45,7 +45,7 @@ def scaling_law(
     Args:
         runs: run folder or folders; `*` in a name matches anything.
         output: PNG chart to write.
-        metric: the loss, a name in metrics.csv; nats a token, or bits per byte, whose law has its own E.
+        metric: the loss, a name in metrics.csv; nats per token, or bits per byte, whose law has its own E.
         last: share of the run at its end over which a training loss is averaged.
         tolerance: relative difference up to which runs count as of equal compute.
         resamples: bootstrap resamples of the runs, for intervals of the exponents; 0 for none.
@@ -61,7 +61,7 @@ def scaling_law(
         raise InputError(f"output={output}: a PNG picture is written, give a name that ends in .png")
     # A run that two patterns match counts once.
     folders = {Path(name).resolve(): Path(name) for pattern in path_list(runs) for name in _matching(pattern)}.values()
-    # Sorted: drawings go by number, and the answer is that of the runs whatever their order.
+    # Sorted: drawings go by number, and the result is that of the runs whatever their order.
     points = sorted((read_point(folder, metric, last) for folder in folders), key=lambda p: (p.parameters, p.tokens))
     law = fit_scaling_law(points)
     curves = isoflops(points, tolerance)

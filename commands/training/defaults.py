@@ -12,6 +12,12 @@ A configuration of `fit` says what differs from these. A list in YAML replaces a
 With `+` a class that is a default takes that one's place, whole with its arguments, so that the checkpoints above are
 written every 100 steps and by nothing else. `Checkpoints` and `Report` always come last: they keep and show what the
 other callbacks measured.
+At Weights & Biases all runs are in the project `llm`, each by the name of its run folder; another project takes
+
+    trainer:
+      logger+:
+        - class_path: lightning.pytorch.loggers.WandbLogger
+          init_args: {project: mine, offline: true}
 """
 
 from typing import Any
@@ -50,7 +56,7 @@ def parser_defaults() -> dict[str, Any]:
 
 
 def merge_defaults(callbacks: Any) -> Any:
-    """A list of callbacks or loggers in which a default class stands once, the last one given, in the order above.
+    """A list of callbacks or loggers in which a default class occurs once, the last one given, in the order above.
 
     Args:
         callbacks: entries with `class_path`; anything else is returned as it is.

@@ -152,6 +152,7 @@ class CommandLine(LightningCLI):
                 arguments.save_dir = str(folder)
             if logger.class_path.endswith(WANDB.rpartition(".")[-1]):
                 arguments.id = arguments.id or wandb_run_id(folder)
+                arguments.name = arguments.name or folder.name
                 if arguments.offline:
                     os.environ.setdefault("WANDB_SILENT", "true")
 

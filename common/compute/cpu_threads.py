@@ -210,7 +210,7 @@ _watch: tuple[int, SpinWatch] | None = None
 
 
 def watch_spin(threads: int) -> SpinWatch | None:
-    """Begin to watch, once a process, or end it where one thread computes: it waits for none.
+    """Begin to watch, once per process, or end it where one thread computes: it waits for none.
 
     Args:
         threads: of a team that computes.

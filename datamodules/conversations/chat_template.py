@@ -2,8 +2,8 @@
 
 A template is Jinja, as the ecosystem writes it, and its output is a string; tokens are what counts. Encoding that
 string whole would let a user's text forge control tokens, and would merge pieces across the place where generation
-begins. So the string is cut at control tokens and at the edges of the answers, and each piece between is encoded
-alone: exactly what a model sees when it answers, at the price of now and then one token more.
+begins. So the string is cut at control tokens and at the edges of the responses, and each piece between is encoded
+alone: exactly what a model sees when it responds, at the price of now and then one token more.
 """
 
 import json
@@ -24,7 +24,7 @@ from datamodules.conversations.messages import TEMPLATE_KEYS, WEIGHT
 from datamodules.tokenization.base import Tokenizer
 
 BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
-"""Marks around an answer in a template's output, and what hides them and control tokens in messages' own text."""
+"""Marks around a response in a template's output, and what hides them and control tokens in messages' own text."""
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Keys of a turn whose text many templates write for the last turn only."""
@@ -59,16 +59,16 @@ class Encoded:
     Attributes:
         ids: of all of it.
         trained: which of them a model is to learn.
-        last_answer: where the last answer begins; the length where there is none.
+        last_response: where the last response begins; the length where there is none.
     """
 
     ids: list[int]
     trained: list[bool]
-    last_answer: int
+    last_response: int
 
-    def prompt_and_answer(self) -> tuple[list[int], list[int]]:
-        """Everything before the last answer, and the last answer."""
-        return self.ids[: self.last_answer], self.ids[self.last_answer :]
+    def prompt_and_response(self) -> tuple[list[int], list[int]]:
+        """Everything before the last response, and the last response."""
+        return self.ids[: self.last_response], self.ids[self.last_response :]
 
 
 class ChatTemplate:
@@ -76,7 +76,7 @@ class ChatTemplate:
 
     Args:
         template: `chatml`, `plain`, `transcript`, or the path of a Jinja file or of a `tokenizer_config.json` that
-            holds one. A template without generation blocks is rendered once more for each answer, to see where it
+            holds one. A template without generation blocks is rendered once more for each response, to see where it
             begins.
         tokenizer: its control tokens are what the template's own text may turn into.
 
@@ -108,7 +108,8 @@ class ChatTemplate:
         self._edges = re.compile(f"({BEGIN}|{END}|{'|'.join(map(re.escape, names))})")
 
     def encode(self, messages: Messages) -> Encoded:
-        """A whole conversation: one beginning-of-text token, and after the last answer one end-of-text token, learned.
+        """A whole conversation: one beginning-of-text token, and after the last response one end-of-text token,
+        learned.
 
         An assistant's turn with `weight: 0` is not learned. What the template writes after the last learned response is
         left out: it is never generated.
@@ -117,22 +118,22 @@ class ChatTemplate:
             TemplateRefusalError: when the template cannot take the messages, or leaves out what they say.
         """
         self._require_written(messages, learned=True)
-        ids, trained, answer = self._encode(
-            self._render(messages) if self._marked else self._rendered_by_answer(messages),
+        ids, trained, response = self._encode(
+            self._render(messages) if self._marked else self._rendered_by_response(messages),
             self._unlearned_regions(messages),
         )
         if True in trained:
             last = len(trained) - trained[::-1].index(True)
             ids, trained = ids[:last], trained[:last]
-            if answer < last and ids[-1] != self.tokenizer.eos:
+            if response < last and ids[-1] != self.tokenizer.eos:
                 ids.append(self.tokenizer.eos)
                 trained.append(True)
         before = len(ids)
         ids, trained = self._begin(ids, trained)
-        return Encoded(ids, trained, min(answer + len(ids) - before, len(ids)))
+        return Encoded(ids, trained, min(response + len(ids) - before, len(ids)))
 
     def encode_prompt(self, messages: Messages) -> list[int]:
-        """A conversation up to where an answer is to be generated.
+        """A conversation up to where a response is to be generated.
 
         Raises:
             TemplateRefusalError: when the template cannot take the messages, or leaves out what they say.
@@ -146,7 +147,7 @@ class ChatTemplate:
         """Refuse messages with a key that the template does not write: the output is the same without it.
 
         Templates leave the reasoning of earlier turns out on purpose, so that only what is learned of it has to be
-        written. A tool's result says by its place which call it answers.
+        written. A tool's result says by its place which call it is for.
         """
         keys = {
             key
@@ -169,12 +170,12 @@ class ChatTemplate:
 
     def _unlearned_regions(self, messages: Messages) -> set[int]:
         """Numbers of the marked regions of the output that belong to turns with `weight: 0`."""
-        answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-        unlearned = [place for place, number in enumerate(answers) if messages[number].get(WEIGHT) == 0]
+        responses = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        unlearned = [place for place, number in enumerate(responses) if messages[number].get(WEIGHT) == 0]
         if not self._marked or not unlearned:
             return {*unlearned}
         # A template may mark a turn in several parts: they are counted as turns are added.
-        ends = [self._render(messages[: number + 1]).count(BEGIN) for number in answers]
+        ends = [self._render(messages[: number + 1]).count(BEGIN) for number in responses]
         return {region for place in unlearned for region in range(ends[place - 1] if place else 0, ends[place])}
 
     def _begin(self, ids: list[int], trained: list[bool]) -> tuple[list[int], list[bool]]:
@@ -196,8 +197,8 @@ class ChatTemplate:
         except Exception as error:  # a template is a program: it may raise anything
             raise TemplateRefusalError(f"the chat template refuses a conversation: {error}") from error
 
-    def _rendered_by_answer(self, messages: Messages) -> str:
-        """The output with marks put around each answer: what the answer adds to the output before it."""
+    def _rendered_by_response(self, messages: Messages) -> str:
+        """The output with marks put around each response: what the response adds to the output before it."""
         text = ""
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
@@ -207,20 +208,20 @@ class ChatTemplate:
             plain = text.replace(BEGIN, "").replace(END, "")
             if not after.startswith(before) or not before.startswith(plain):
                 raise TemplateRefusalError(
-                    "the chat template writes earlier turns differently once an answer follows: put "
+                    "the chat template writes earlier turns differently when a response follows: put "
                     "{% generation %} and {% endgeneration %} around what the assistant says"
                 )
-            answer = after[len(before) :]
-            text += before[len(plain) :] + BEGIN + answer.rstrip() + END + answer[len(answer.rstrip()) :]
+            response = after[len(before) :]
+            text += before[len(plain) :] + BEGIN + response.rstrip() + END + response[len(response.rstrip()) :]
         return text
 
     def _rendered_before(self, messages: Messages, after: str) -> str:
-        """The output up to where an answer to some messages begins.
+        """The output up to where a response to some messages begins.
 
         Args:
-            messages: those before the answer; many templates refuse none, so where the assistant opens a conversation
-                the answer begins behind what would stand before any other.
-            after: the output with the answer.
+            messages: those before the response; many templates refuse none, so where the assistant opens a conversation
+                the response begins behind what would be before any other.
+            after: the output with the response.
         """
         if any(message["role"] == "user" for message in messages):
             return self._render(messages, add_generation_prompt=True)
@@ -250,13 +251,13 @@ class ChatTemplate:
         return next((name for name, number in self.control.items() if number == token), "")
 
     def _encode(self, rendered: str, unlearned: Collection[int] = ()) -> tuple[list[int], list[bool], int]:
-        """Ids, which are learned, and where the last answer begins; `unlearned` are numbers of marked regions."""
+        """Ids, which are learned, and where the last response begins; `unlearned` are numbers of marked regions."""
         ids: list[int] = []
         trained: list[bool] = []
-        inside, answer, region = False, None, 0
+        inside, response, region = False, None, 0
         for piece in self._edges.split(rendered):
             if piece == BEGIN:
-                inside, answer, region = region not in unlearned, len(ids), region + 1
+                inside, response, region = region not in unlearned, len(ids), region + 1
                 continue
             if piece == END:
                 inside = False
@@ -267,7 +268,7 @@ class ChatTemplate:
                 new = self.tokenizer.encode(re.sub(f"{ESCAPE}([0-3])", lambda match: _HIDDEN[match[1]], piece))
             ids += new
             trained += [inside] * len(new)
-        return ids, trained, len(ids) if answer is None else answer
+        return ids, trained, len(ids) if response is None else response
 
 
 def read_template(template_name: str) -> str:

@@ -1,6 +1,6 @@
 """Example store: token ids of examples in segments, memory-mapped.
 
-An instruction is one segment with a mark on each token that is learned. A preference is a prompt and its answers,
+An instruction is one segment with a mark on each token that is learned. A preference is a prompt and its responses,
 each a segment of its own, so that the prompt can be computed once for all of them. Made once, whole or not at all,
 like every stage of preparation.
 
@@ -43,8 +43,8 @@ class Example:
         trained: for every token of every segment, whether it is learned.
         group: examples of one group never part between training and validation.
         margin: of a preference.
-        cut: what was shortened to fit: "prompt", "answer", "conversation".
-        probability: of a preference, that chosen is the better answer.
+        cut: what was shortened to fit: "prompt", "response", "conversation".
+        probability: of a preference, that chosen is the better response.
         row: kept with the example; all examples bring one, or none does.
         unread: keys of the row's turns that nothing reads.
     """

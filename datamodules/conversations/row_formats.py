@@ -37,11 +37,11 @@ UNREAD_BESIDE_PROMPT = ("history", "input", "system_prompt")
 
 @dataclass(frozen=True)
 class Preference:
-    """A prompt with the answer that was preferred and the one that was not.
+    """A prompt with the response that was preferred and the one that was not.
 
     Attributes:
-        prompt: ends with what is to be answered.
-        chosen, rejected: the answers.
+        prompt: ends with what is to be responded to.
+        chosen, rejected: the responses.
         margin: by how much chosen is better; 0 where the data does not say.
         probability: that chosen is the better one, 1 where the data does not doubt it.
         further: keys of either answer beside its text, which the template writes.
@@ -87,7 +87,7 @@ def instruction(row: dict[str, Any]) -> Messages:
     answers = [message for message in messages if message["role"] == "assistant"]
     learned = [message for message in answers if WEIGHT not in message]
     if not answers or any(map(is_empty, learned)):
-        raise Unusable("empty_answer" if answers else "no_answer")
+        raise Unusable("empty_response" if answers else "no_response")
     if not learned:
         raise Unusable("nothing_to_learn")
     return messages
@@ -96,8 +96,8 @@ def instruction(row: dict[str, Any]) -> Messages:
 def preference(row: dict[str, Any]) -> Preference:
     """The pair of a row with `prompt`, `chosen` and `rejected`, or with two transcripts as HH-RLHF has them.
 
-    Answers are text, or lists of messages that end with the answer. `margin`, or the difference of `score_chosen` and
-    `score_rejected`, is taken where it is given, and so is `preference_probability`, a soft label.
+    Responses are text, or lists of messages that end with the response. `margin`, or the difference of `score_chosen`
+    and `score_rejected`, is taken where it is given, and so is `preference_probability`, a soft label.
 
     Raises:
         Unusable: with the reason.
@@ -116,11 +116,11 @@ def preference(row: dict[str, Any]) -> Preference:
         raise Unusable("different_prompts")
     _refuse_answered(prompt)
     if is_empty(chosen) or is_empty(rejected):
-        raise Unusable("empty_answer")
+        raise Unusable("empty_response")
     if WEIGHT in chosen or WEIGHT in rejected:
         raise Unusable("nothing_to_learn")
     if chosen == rejected:
-        raise Unusable("equal_answers")
+        raise Unusable("equal_responses")
     first, second = (
         {key: value for key, value in answer.items() if key not in ("role", "content")} for answer in (chosen, rejected)
     )
@@ -194,14 +194,14 @@ def _split(row: dict[str, Any], side: str) -> tuple[Messages, dict[str, Any]]:
     """Prompt and answer of a whole conversation."""
     messages = _conversation(row, row[side])
     if len(messages) < 2:
-        raise Unusable("no_answer")
+        raise Unusable("no_response")
     return _ends(messages)
 
 
 def _ends(messages: Messages) -> tuple[Messages, dict[str, Any]]:
     """Prompt and answer of a conversation that ends with the answer."""
     if messages[-1]["role"] != "assistant":
-        raise Unusable("no_answer")
+        raise Unusable("no_response")
     return context_of(messages[:-1]), messages[-1]
 
 
@@ -211,7 +211,7 @@ def _after(row: dict[str, Any], prompt: Messages, value: Any) -> Messages:
         return [{"role": "assistant", "content": value}]
     messages = _conversation(row, value)
     if messages[-1]["role"] != "assistant":
-        raise Unusable("no_answer")
+        raise Unusable("no_response")
     if len(messages) > len(prompt) and alike(messages[: len(prompt)], prompt):
         return messages[len(prompt) :]
     if messages[0]["role"] != "assistant":
@@ -244,7 +244,7 @@ def _is_one(value: Any) -> bool:
 def _refuse_answered(prompt: Messages) -> None:
     """Refuse a prompt whose last turn is the assistant's: it would be closed, and a second one opened."""
     if prompt and prompt[-1]["role"] == "assistant":
-        raise Unusable("prompt_ends_with_an_answer")
+        raise Unusable("prompt_ends_with_a_response")
 
 
 def _missing_keys(row: dict[str, Any], accepted: str, reason: str = "missing_keys") -> Unusable:

@@ -184,7 +184,7 @@ class DocstringRows(Rows):
         members: dict[str, list[str]] = {}
         for docstring, row in own.items():
             members.setdefault(row["group"], []).append(docstring)
-        places = {}
+        places: dict[str, int] = {}
         for name, group in members.items():
             Random(f"{self.seed}/{name}").shuffle(group)
             places |= {docstring: place for place, docstring in enumerate(group)}
@@ -217,7 +217,7 @@ def documented_functions(tree: ast.Module, max_lines: int) -> Iterator[tuple[str
             continue
         lines = ast.unparse(_without_docstring(node)).splitlines()
         summary = " ".join(textwrap.dedent(docstring).split("\n\n")[0].split())
-        # A nested function or a message may say the same again, and give the answer away.
+        # A nested function or a message may say the same again, and give the response away.
         if len(lines) <= max_lines and len(summary) >= 16 and summary not in " ".join(" ".join(lines).split()):
             yield "\n".join(lines) + '\n"""', summary
 

@@ -31,7 +31,7 @@ def is_blank(line: bytes) -> bool:
 
 
 def parse_json(raw: bytes | None) -> Any:
-    """The JSON value in bytes, or a `Document` with the reason why there is none; None stands for too many bytes."""
+    """The JSON value in bytes, or a `Document` with the reason why there is none; None means too many bytes."""
     document = TOO_LARGE if raw is None else text_or_reason(raw)
     if document.text is None:
         return document

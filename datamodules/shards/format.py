@@ -1,6 +1,6 @@
 """Token shards: flat memory-mapped arrays of token ids, with an index of their documents.
 
-A flat array of the smallest integer that fits costs two bytes a token and no parsing; what it lacks, boundaries
+A flat array of the smallest integer that fits costs two bytes per token and no parsing; what it lacks, boundaries
 and origin, is in small arrays beside it. A manifest names every file with its checksum; its own is written last.
 
 A folder of shards holds, for each split, source and file of documents, `SPLIT-SOURCE-NNNNN.tokens` (uint16 or uint32,
@@ -73,7 +73,7 @@ class ShardWriter:
             ids: uint64 [documents].
             tokens: of all documents one after another, any integer type.
             lengths: of each document, int64 [documents].
-            text_bytes: UTF-8 bytes that they stand for.
+            text_bytes: UTF-8 bytes of their text.
         """
         ends = np.cumsum(lengths)
         filled = lengths > 0
@@ -168,7 +168,7 @@ class Shard:
     Args:
         folder: of the shards.
         record: its line of the manifest.
-        vocabulary_size: says how many bytes a token has.
+        vocabulary_size: decides the bytes per token.
     """
 
     def __init__(self, folder: Path, record: ShardRecord, vocabulary_size: int) -> None:

@@ -57,7 +57,7 @@ def export_megatron(shards: Path, tokenizer: Tokenizer, output: Path) -> list[Pa
 
 
 def write_index(path: Path, lengths: Sequence[np.ndarray], dtype: np.dtype) -> None:
-    """Write the index of documents that stand one after another.
+    """Write the index of documents that follow one another.
 
     Args:
         path: the file.

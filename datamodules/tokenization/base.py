@@ -136,7 +136,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def token_bytes(self) -> np.ndarray:
-        """Bytes of UTF-8 text that each token id stands for, int32 [vocabulary]; 0 for control tokens."""
+        """Bytes of UTF-8 text of each token id, int32 [vocabulary]; 0 for control tokens."""
 
     @abstractmethod
     def write(self, folder: Path) -> None:

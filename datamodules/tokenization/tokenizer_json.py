@@ -79,7 +79,7 @@ def tokenizer_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
                 _replace(SPACE_MARK, " "),
                 {"type": "ByteFallback"},
                 {"type": "Fuse"},
-                # Backwards: U+FDD0 is no character and stands for the doubled escape while the other is undone.
+                # Backward: U+FDD0 is no character and takes the place of the doubled escape while the other is undone.
                 _replace(ESCAPE * 2, "\ufdd0"),
                 _replace(ESCAPE + ESCAPED_MARK, SPACE_MARK),
                 _replace("\ufdd0", ESCAPE),

@@ -1,7 +1,7 @@
 """Bits per byte, a metric of language models that does not depend on the tokenizer.
 
 The loss per token is not comparable between vocabularies; the price is that data has to say how many bytes of text each
-token stands for.
+token is worth.
 """
 
 import math
@@ -16,7 +16,7 @@ from torchmetrics import Metric
 class BitsPerByte(Metric):
     """Bits per byte: negative log-likelihood in bits over the bytes of predicted text, summed over all ranks.
 
-    Tokens that stand for no text (control tokens, padding) count neither bits nor bytes.
+    Tokens without text (control tokens, padding) count neither bits nor bytes.
     """
 
     higher_is_better = False
@@ -41,7 +41,7 @@ class BitsPerByte(Metric):
 
         Args:
             nats_N: negative log-likelihood of each token in nats.
-            bytes_N: bytes of text that each token stands for, 0 for control tokens.
+            bytes_N: bytes of text of each token, 0 for control tokens.
         """
         self.nats += (nats_N * (bytes_N > 0)).sum(dtype=torch.float64)
         self.bytes += bytes_N.sum(dtype=torch.int64)

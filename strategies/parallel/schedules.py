@@ -34,7 +34,7 @@ class PipelineSchedule:
         splits_backward: the backward pass to the inputs and that to the weights are separate actions (zero bubble).
         is_v_shaped: stages run down the ranks and up again, so that the first rank holds the first and the last stage.
         runs_in_rounds: micro-batches run in equal rounds of about one per rank.
-        forwards_first: every forward pass comes before the first backward pass.
+        forward_first: every forward pass comes before the first backward pass.
         fills: micro-batches that a step needs at least: 1, one per rank or one per stage.
         searched_stages_per_rank: numbers of stages per rank that the layout search tries; empty leaves the schedule
             out.
@@ -47,7 +47,7 @@ class PipelineSchedule:
     splits_backward: bool = False
     is_v_shaped: bool = False
     runs_in_rounds: bool = False
-    forwards_first: bool = False
+    forward_first: bool = False
     fills: Literal["one", "ranks", "stages"] = "stages"
     searched_stages_per_rank: tuple[int, ...] = ()
 
@@ -77,7 +77,7 @@ class PipelineSchedule:
 
     def warmup_microbatches(self, rank: int, ranks: int, microbatches: int) -> int:
         """Forward passes before the first backward pass of a rank, for schedules with one stage per rank."""
-        return microbatches if self.forwards_first else min(microbatches, ranks - rank)
+        return microbatches if self.forward_first else min(microbatches, ranks - rank)
 
     def check_stages_per_rank(self, stages_per_rank: int) -> None:
         """Refuse a number of stages per rank that the schedule cannot run.
@@ -117,7 +117,7 @@ class PipelineSchedule:
             )
         if activation_checkpointing != "none":
             # torch's `stage_backward_weight` enters the graph once for each group of parameters, and checkpointing
-            # computes a block again in each: ten times a block instead of once. Selective would raise at the second.
+            # computes a block again in each: ten times per block instead of once. Selective would raise at the second.
             raise InputError(
                 f"activation_checkpointing={activation_checkpointing}: schedule {self.name} goes through a block's "
                 "backward graph once for each of its matrices, and recomputes the block each time; take none, or 1f1b "
@@ -144,7 +144,7 @@ class PipelineSchedule:
             )
         if self.runs_in_rounds and count % max(1, count // ranks):
             raise InputError(
-                f"{count} micro-batches a step: schedule {self.name} needs a multiple of {count // ranks} "
+                f"{count} micro-batches per step: schedule {self.name} needs a multiple of {count // ranks} "
                 f"(rounds of {ranks}), change microbatches"
             )
 
@@ -153,7 +153,7 @@ SCHEDULES: dict[str, PipelineSchedule] = {
     schedule.name: schedule
     for schedule in (
         # Not searched: 1F1B takes as long and holds fewer activations.
-        PipelineSchedule("gpipe", ScheduleGPipe, forwards_first=True, fills="one"),
+        PipelineSchedule("gpipe", ScheduleGPipe, forward_first=True, fills="one"),
         PipelineSchedule("1f1b", Schedule1F1B, searched_stages_per_rank=(1,)),
         PipelineSchedule(
             "interleaved_1f1b",

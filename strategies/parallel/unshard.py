@@ -1,8 +1,8 @@
 """Unsharding an FSDP2 model temporarily, for generation without collectives in each block.
 
-Decoding takes a forward pass a token, and answers end at different times on different ranks. FSDP2's own forward would
-have every rank wait for every other at each block of each token; here weights are gathered once, and a second set of
-modules around the same tensors knows nothing of the others.
+Decoding takes a forward pass per token, and responses end at different times on different ranks. FSDP2's own forward
+would have every rank wait for every other at each block of each token; here weights are gathered once, and a second set
+of modules around the same tensors knows nothing of the others.
 """
 
 from collections.abc import Iterator

@@ -17,7 +17,8 @@ RESIDUAL = 4
 
 
 def block_bytes(setup: TrainingSetup, mode: ActivationCheckpointing | None = None) -> float:
-    """Bytes a token that a block keeps from its forward to its backward pass, on each rank of a tensor-parallel group.
+    """Bytes per token that a block keeps from its forward to its backward pass, on each rank of a tensor-parallel
+    group.
 
     none: both norms' (input, rstd), attention's (q, k, v, y), the gated layer's four, and the inputs of the products,
     which autocast casts once for each product: 3 into attention, 2 into the gated layer. Full: the block's input.
@@ -81,13 +82,13 @@ def _inputs(setup: TrainingSetup) -> tuple[float, float]:
 
 
 def norm_bytes(setup: TrainingSetup) -> float:
-    """Bytes a token of an RMSNorm: its input and 1 / rms; on a CPU, where it is no fused kernel, x / rms too."""
+    """Bytes per token of an RMSNorm: its input and 1 / rms; on a CPU, where it is no fused kernel, x / rms too."""
     copies = 2 if setup.device == "cpu" and not setup.compiled else 1
     return (copies * RESIDUAL * setup.config.width + 4) / setup.sizes.tp
 
 
 def feed_forward_bytes(setup: TrainingSetup) -> float:
-    """Bytes a token of the gated layer: w1 x, silu of it, w3 x and the product of both, 4 c F; twice F compiled.
+    """Bytes per token of the gated layer: w1 x, silu of it, w3 x and the product of both, 4 c F; twice F compiled.
 
     With experts, of each active one: its copies of the input, those four and its output, once as computed and once
     weighted; and of the router four float32 numbers an expert.
@@ -102,13 +103,13 @@ def feed_forward_bytes(setup: TrainingSetup) -> float:
 
 
 def head_bytes(setup: TrainingSetup) -> float:
-    """Bytes a token that the last norm and the loss keep: the norm's, and the gradient of the hidden state (c C)."""
+    """Bytes per token that the last norm and the loss keep: the norm's, and the gradient of the hidden state (c C)."""
     return norm_bytes(setup) + setup.width_bytes * setup.config.width
 
 
 def working_bytes(setup: TrainingSetup) -> float:
-    """Bytes a token of a block's backward pass beyond what was kept: three gradients of the gated layer (3 c F / t) or
-    of attention's four, whichever is larger, and two of the residual stream.
+    """Bytes per token of a block's backward pass beyond what was kept: three gradients of the gated layer (3 c F / t)
+    or of attention's four, whichever is larger, and two of the residual stream.
     """
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes
     active = 1 if shape.experts is None else shape.experts.experts_per_token
@@ -118,7 +119,7 @@ def working_bytes(setup: TrainingSetup) -> float:
 
 
 def split_gradient_bytes(setup: TrainingSetup) -> float:
-    """Bytes a token of a block that lie between its backward pass to the inputs and that to the weights, where a
+    """Bytes per token of a block that lie between its backward pass to the inputs and that to the weights, where a
     schedule does them apart: the gradients of every product's and every norm's result.
     """
     shape, t, c = setup.config, setup.sizes.tp, setup.width_bytes

@@ -14,7 +14,7 @@ from strategies.planner.training_setup import TrainingSetup
 
 Link = Literal["none", "link", "network"]
 AXIS_ORDER = ("tp", "cp", "dp_shard", "dp_replicate", "pp")
-"""From neighboring ranks outwards, see `strategies.parallel.mesh.AXES`."""
+"""From neighboring ranks outward, see `strategies.parallel.mesh.AXES`."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Group:
     Attributes:
         size: number of ranks.
         link: link of the slowest hop.
-        bandwidth: bytes a second and rank that a ring of them passes on.
+        bandwidth: bytes per second and rank that a ring of them passes on.
         latency: seconds of a hop.
     """
 
@@ -132,7 +132,7 @@ class DataParallel:
 
 def data_parallel(setup: TrainingSetup, hardware: Hardware, held: RankParameters) -> DataParallel:
     """FSDP2 as the strategies call it: without a pipeline a block is gathered for each forward and each backward pass,
-    in a pipeline once a step; gradients are reduced once a step, after the last micro-batch.
+    in a pipeline once per step; gradients are reduced once per step, after the last micro-batch.
     """
     shard, replicate = (group_of(setup, hardware, axis) for axis in ("dp_shard", "dp_replicate"))
     tp = setup.sizes.tp

@@ -118,7 +118,7 @@ def candidates(setup: TrainingSetup, hardware: Hardware, devices: int) -> Iterat
     keep the windows of their steps too.
 
     Args:
-        setup: the run; its windows a step are kept.
+        setup: the run; its windows per step are kept.
         hardware: gives the size of a machine.
         devices: their number.
     """
@@ -175,7 +175,7 @@ def search(setup: TrainingSetup, hardware: Hardware, devices: int, limit: float 
     """The fastest layouts.
 
     Args:
-        setup: the run; its windows a step are kept.
+        setup: the run; its windows per step are kept.
         hardware: of every device.
         devices: their number.
         limit: bytes of a device; by default all it has.
@@ -203,7 +203,7 @@ def search(setup: TrainingSetup, hardware: Hardware, devices: int, limit: float 
         reason = max(refused, key=lambda r: refused[r]) if refused else f"no layout's share divides both{among}"
         windows = setup.step_tokens // setup.sequence_length
         raise InputError(
-            f"devices={devices} with {windows} windows a step: no layout is accepted, most often because: {reason}"
+            f"devices={devices} with {windows} windows per step: no layout is accepted, most often because: {reason}"
         )
     # Slower in kernels alone than the last of those kept is slower in total: the schedule need not be replayed.
     bounds = sorted(((least_seconds(c.setup, hardware), i) for i, c in enumerate(fitting)))
@@ -230,7 +230,7 @@ def why_slower(best: Candidate, other: Candidate) -> str:
         "tensor": "waits for tensor-parallel messages",
         "data": "waits for parameters and gradients",
         "pipeline": "idles in the pipeline",
-        "optimizer": "updates more parameters a rank",
+        "optimizer": "updates more parameters per rank",
     }
     slower = other.seconds / best.seconds - 1
     if slower < 5e-4:

@@ -58,7 +58,7 @@ class _Module(nn.Module):
 
 
 def views(setup: TrainingSetup) -> Iterator[View]:
-    """Every rank of the pipeline with its largest shards; then, with one block a stage, those with the smallest.
+    """Every rank of the pipeline with its largest shards; then, with one block per stage, those with the smallest.
 
     Args:
         setup: the run, in a layout that the strategies accept.

@@ -79,7 +79,7 @@ def rank_memory(setup: TrainingSetup, pp_rank: int = 0, overhead: float = 0.0) -
 
 
 def _states(setup: TrainingSetup, held: RankParameters) -> dict[str, float]:
-    """Weights, gradients and optimizer of a shard: 4 + 4 + 8 bytes a parameter with AdamW, 4 less in blocks' matrices
+    """Weights, gradients and optimizer of a shard: 4 + 4 + 8 bytes per parameter with AdamW, 4 less in blocks' matrices
     with Muon (`models.optimizers.muon`).
     """
     tp, shards = setup.sizes.tp, setup.sizes.dp_shard
@@ -255,9 +255,9 @@ def _pipeline_moments(setup: TrainingSetup, pp_rank: int) -> list[Memory]:
 
 
 def zero_bytes(parameters: float, ranks: int, stage: int, optimizer_bytes: float = 12.0) -> float:
-    """Bytes a device of weights, gradients and optimizer in half precision with ZeRO (Rajbhandari et al. 2020, figure 1
-    and sections 5.1 to 5.3): (2 + 2 + K) P, the optimizer's K P, then the gradients' 2 P, then the weights' 2 P divided
-    by the ranks.
+    """Bytes per device of weights, gradients and optimizer in half precision with ZeRO (Rajbhandari et al. 2020, figure
+    1 and sections 5.1 to 5.3): (2 + 2 + K) P, the optimizer's K P, then the gradients' 2 P, then the weights' 2 P
+    divided by the ranks.
 
     Args:
         parameters: P. ranks: N. stage: 0 none, 1 optimizer, 2 and gradients, 3 and weights.

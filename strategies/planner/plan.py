@@ -85,7 +85,7 @@ def make_plan(
     Args:
         setup: the run.
         hardware: of every device.
-        asynchronous: checkpoints are written while training continues, and only their copy to the host's memory stands
+        asynchronous: checkpoints are written while training continues, and only their copy to the host's memory is
             in its way (`strategies.parallel.saver.CheckpointSaver`), at the hardware's `host_bandwidth`.
         every_steps: between checkpoints, as `callbacks.Checkpoints` has it; None takes the interval that loses least.
 

@@ -24,7 +24,7 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Point:
-    """A finished run: parameters, tokens, nats a token on held-out or training text."""
+    """A finished run: parameters, tokens, nats per token on validation or training text."""
 
     parameters: float
     tokens: float

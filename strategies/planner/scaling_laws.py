@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ScalingLaw:
-    """L(N, D) = E + A / N^alpha + B / D^beta, nats a token.
+    """L(N, D) = E + A / N^alpha + B / D^beta, nats per token.
 
     Attributes:
         name: where it comes from.
@@ -28,7 +28,7 @@ class ScalingLaw:
     beta: float
 
     def loss(self, parameters: float, tokens: float) -> float:
-        """Nats a token of a model of N parameters after D tokens (Hoffmann et al. 2022, equation 2)."""
+        """Nats per token of a model of N parameters after D tokens (Hoffmann et al. 2022, equation 2)."""
         return self.e + self.a / parameters**self.alpha + self.b / tokens**self.beta
 
     def optimum(self, flops: float) -> tuple[float, float]:

@@ -131,7 +131,7 @@ def head_seconds(setup: TrainingSetup, hardware: Hardware) -> float:
 
 
 def optimizer_seconds(setup: TrainingSetup, hardware: Hardware, numbers: float) -> float:
-    """Seconds of the norm (4 bytes a parameter read), clipping (8) and the fused update (16 read, 12 written)."""
+    """Seconds of the norm (4 bytes per parameter read), clipping (8) and the fused update (16 read, 12 written)."""
     return 40.0 * numbers / (hardware.memory_bandwidth * hardware.memory_share)
 
 

@@ -30,7 +30,7 @@ class TrainingSetup:
         optimizer: AdamW keeps two moments of every parameter, Muon one of the blocks' matrices.
         checkpointing: what the backward pass computes again.
         schedule: of the pipeline.
-        stages_per_rank: stages a process holds.
+        stages_per_rank: stages of each process.
         compiled: blocks go through `torch.compile`.
         float8: products of the blocks in 8 bits.
         device: `cuda` or `cpu`: attention and norms keep other tensors.
@@ -101,7 +101,7 @@ class TrainingSetup:
     def overlay(self, gpus_per_node: int) -> dict[str, Any]:
         """Configuration overlay of `fit` that sets this layout.
 
-        Every machine runs equally many processes, at most one a GPU, and ranks that share matrix products run on one.
+        Every machine runs equally many processes, at most one per GPU, and ranks that share matrix products run on one.
 
         Args:
             gpus_per_node: GPUs of a machine.

@@ -109,7 +109,7 @@ def test_a_reward_model_teaches_a_policy(align: Configure, tmp_path: Path, rewar
 
 
 class KilledError(Exception):
-    """Stands for a kill."""
+    """Raised in place of a kill."""
 
 
 @pytest.mark.end_to_end

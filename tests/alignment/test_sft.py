@@ -25,7 +25,7 @@ def losses(run: Path, name: str = "train/loss") -> list[float]:
 
 
 @pytest.mark.end_to_end
-def test_only_answers_are_learned_and_batches_weigh_by_their_labels(align: Configure, tmp_path: Path) -> None:
+def test_only_responses_are_learned_and_batches_weigh_by_their_labels(align: Configure, tmp_path: Path) -> None:
     """One batch of four rows and four batches of one row, which hold unequally many labels, are the same step."""
     configs = [
         align({}, {"batch_size": 4}),

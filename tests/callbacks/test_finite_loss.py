@@ -1,4 +1,4 @@
-"""A loss that is no number ends the run before anything is saved, unless it was told otherwise."""
+"""A loss that is no number ends the run before anything is saved, unless that is switched off."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The peak of the first steps is that of tensors, and the C library is its old self afterwards."""
+"""The peak of the first steps is that of tensors, and the C library is its old self afterward."""
 
 import platform
 
@@ -8,7 +8,7 @@ import torch
 from callbacks import memory
 from callbacks.memory import PeakMemory
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is told what to do")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has these settings")
 CPU = torch.device("cpu")
 HALF_MEGABYTE = 131_072
 

@@ -13,7 +13,7 @@ from tests.helpers.corpus import Configure
 
 
 class KilledError(Exception):
-    """Stands for a kill right after a checkpoint is whole."""
+    """Raised in place of a kill right after a checkpoint is whole."""
 
 
 @pytest.mark.end_to_end

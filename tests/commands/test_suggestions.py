@@ -1,4 +1,4 @@
-"""Mistyped names are answered with the names that exist."""
+"""Mistyped names get the names that exist."""
 
 import pytest
 import yaml
@@ -11,7 +11,7 @@ from tests.helpers.corpus import Configure
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize(
-    ("change", "answer"),
+    ("change", "said"),
     [
         ("--model.class_path=models.LanguageModle", "models.LanguageModle: did you mean models.LanguageModel?"),
         ("--model.class_path=LanguageModle", "LanguageModle: did you mean models.LanguageModel?"),
@@ -27,13 +27,13 @@ from tests.helpers.corpus import Configure
         ("--model.init_args.decoder.width=abc", "width=abc: must be a whole number"),
     ],
 )
-def test_a_mistyped_option(configure: Configure, capsys: pytest.CaptureFixture[str], change: str, answer: str) -> None:
-    assert answer in refused(["fit", "--config", configure(), change], capsys)
+def test_a_mistyped_option(configure: Configure, capsys: pytest.CaptureFixture[str], change: str, said: str) -> None:
+    assert said in refused(["fit", "--config", configure(), change], capsys)
 
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize(
-    ("overlay", "answer"),
+    ("overlay", "said"),
     [
         ({"modle": {"class_path": "models.LanguageModel"}}, "no key is called modle: did you mean model?"),
         ({"trainer": {"max_stesp": 3}}, "no key is called trainer.max_stesp: did you mean max_steps?"),
@@ -50,12 +50,12 @@ def test_a_mistyped_option(configure: Configure, capsys: pytest.CaptureFixture[s
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_mistyped_name_in_yaml(
-    configure: Configure, capsys: pytest.CaptureFixture[str], overlay: dict[str, object], answer: str
+    configure: Configure, capsys: pytest.CaptureFixture[str], overlay: dict[str, object], said: str
 ) -> None:
     config = configure()
     path = config.with_name("overlay.yaml")
     path.write_text(yaml.safe_dump(overlay), encoding="utf-8")
-    assert answer in refused(["fit", "--config", config, "--config", path], capsys)
+    assert said in refused(["fit", "--config", config, "--config", path], capsys)
 
 
 @pytest.mark.end_to_end

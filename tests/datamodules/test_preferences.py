@@ -1,4 +1,4 @@
-"""Pairs: what is shortened, held out and stored."""
+"""Pairs: what is shortened, split and stored."""
 
 import itertools
 import json
@@ -22,9 +22,9 @@ from datamodules.tokenization.sentencepiece import train_tokenizer
 from tests.helpers.corpus import sentences
 
 
-def encoded(prompt: int, answer: int, ending: int) -> Encoded:
-    ids = [1, *range(100, 100 + prompt - 1), *range(1000 * ending, 1000 * ending + answer - 1), 2]
-    return Encoded(ids, [False] * prompt + [True] * answer, prompt)
+def encoded(prompt: int, response: int, ending: int) -> Encoded:
+    ids = [1, *range(100, 100 + prompt - 1), *range(1000 * ending, 1000 * ending + response - 1), 2]
+    return Encoded(ids, [False] * prompt + [True] * response, prompt)
 
 
 @settings(max_examples=200, deadline=None)
@@ -32,18 +32,18 @@ def encoded(prompt: int, answer: int, ending: int) -> Encoded:
 def test_the_prompt_gives_way_first(prompt: int, first: int, second: int, most: int) -> None:
     chosen, rejected = encoded(prompt, first, 1), encoded(prompt, second, 2)
     (kept, a, b), cut = shorten(chosen, rejected, most)
-    whole, answer = chosen.prompt_and_answer()
+    whole, response = chosen.prompt_and_response()
     assert kept[0] == 1
     assert kept[1:] == whole[len(whole) - len(kept) + 1 :]
-    assert a == answer[: len(a)]
+    assert a == response[: len(a)]
     assert len(kept) + max(len(a), len(b)) <= most
     if prompt + max(first, second) <= most:
         assert (len(kept), len(a), len(b)) == (prompt, first, second)
     else:
-        # Not one token more than needed; answers end, but where the prompt would have less than a quarter.
+        # Not one token more than needed; responses end, but where the prompt would have less than a quarter.
         assert len(kept) + max(len(a), len(b)) == most
         assert (len(a), len(b)) == (first, second) or len(kept) == min(prompt, most // 4)
-    assert cut == ("prompt",) * (len(kept) < prompt) + ("answer",) * ((len(a), len(b)) != (first, second))
+    assert cut == ("prompt",) * (len(kept) < prompt) + ("response",) * ((len(a), len(b)) != (first, second))
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,11 @@ def test_every_row_is_kept_or_counted(tokenizer_file: Path, tmp_path: Path) -> N
     assert summary["rows"] == 41
     assert sum(summary["kept"].values()) == 31
     assert summary["dropped"] == {
-        "equal_answers": 1, "missing_keys": 1, "invalid_json": 1, "no_object": 1, "answers_truncated_to_equal": 1,
+        "equal_responses": 1, "missing_keys": 1, "invalid_json": 1, "no_object": 1, "responses_truncated_to_equal": 1,
         "invalid_margin": 4, "no_transcript": 1,
     }  # fmt: skip
     assert summary["cut"] == {"prompt": 1}
-    assert "same" in summary["excerpts"]["equal_answers"][0]
+    assert "same" in summary["excerpts"]["equal_responses"][0]
     tokenizer = load_tokenizer(tokenizer_file)
     for split in ("train", "validation"):
         for number in range(len(pairs.examples[split])):
@@ -102,16 +102,16 @@ def test_soft_labels_come_with_their_pairs(tokenizer_file: Path, tmp_path: Path)
     ]
     pairs = data(PreferenceData, tokenizer_file, rows, tmp_path)
     pairs.setup("fit")
-    by_answer = {}
+    by_response = {}
     for batch in pairs.val_dataloader():
         for number, probability in zip(batch["example"].tolist(), batch["probabilities"].tolist(), strict=True):
             if number >= 0:
-                answer = tuple(pairs.examples["validation"].segments(number)[1][0].tolist())
-                by_answer[answer] = probability
-    assert len(by_answer) == len(pairs.validation_dataset)
+                response = tuple(pairs.examples["validation"].segments(number)[1][0].tolist())
+                by_response[response] = probability
+    assert len(by_response) == len(pairs.validation_dataset)
     tokenizer = load_tokenizer(tokenizer_file)
-    for answer, probability in by_answer.items():
-        assert probability == pytest.approx(0.5 + (len(tokenizer.decode(answer)) - 1) / 80)
+    for response, probability in by_response.items():
+        assert probability == pytest.approx(0.5 + (len(tokenizer.decode(response)) - 1) / 80)
     hard = data(PreferenceData, tokenizer_file, [row | {"preference_probability": 1} for row in rows], tmp_path)
     hard.setup("fit")
     assert "probabilities" not in next(iter(hard.val_dataloader()))
@@ -126,8 +126,8 @@ def spelled(number: int, form: str) -> dict[str, Any]:
     if form == "messages":
         head = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": prompt}]
         return {
-            side: [*head, {"role": "assistant", "content": answer}]
-            for side, answer in (("chosen", f"c{number}"), ("rejected", "r"))
+            side: [*head, {"role": "assistant", "content": response}]
+            for side, response in (("chosen", f"c{number}"), ("rejected", "r"))
         }
     return {"prompt": prompt, "chosen": f"c{number}", "rejected": "r"}
 
@@ -147,7 +147,7 @@ def test_prompts_never_part(tokenizer_file: Path, tmp_path: Path, form: str) -> 
 
 
 def test_packed_conversations_hold_every_label_once(tokenizer_file: Path, tmp_path: Path) -> None:
-    rows = [{"prompt": f"p {i}", "response": "answer " * (1 + i % 7)} for i in range(40)]
+    rows = [{"prompt": f"p {i}", "response": "reply " * (1 + i % 7)} for i in range(40)]
     conversations = data(SFTData, tokenizer_file, rows, tmp_path, sequence_length=96)
     conversations.setup("fit")
     packed, examples = conversations.train_rows, conversations.examples["train"]
@@ -203,26 +203,26 @@ def test_a_common_system_message_makes_no_common_group(tokenizer_file: Path, tmp
     assert all(conversations.summary()["kept"].values())
 
 
-def test_an_unrelated_answer_is_another_prompts_and_fits(
+def test_an_unrelated_response_is_another_prompts_and_fits(
     tokenizer_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two pairs a prompt, one after the other, share the chosen answer."""
+    """Two pairs per prompt, one after the other, share the chosen response."""
     rows = [
-        {"prompt": f"p {i} " * (1 + i % 12), "chosen": f"answer {i} " * 9, "rejected": f"r{i}{k}"}
+        {"prompt": f"p {i} " * (1 + i % 12), "chosen": f"reply {i} " * 9, "rejected": f"r{i}{k}"}
         for i in range(40)
         for k in range(2)
     ]
     pairs = data(PreferenceData, tokenizer_file, rows, tmp_path, max_tokens=64)
     pairs.setup("fit")
-    pairs.use_unrelated_answers()
+    pairs.use_unrelated_responses()
     cut = 0
     for number in range(len(pairs.train_pairs)):
         prompt, chosen, _ = (tokens.tolist() for tokens, _ in pairs.examples["train"].segments(number))
-        unrelated = pairs.train_pairs.answers(number)[2].tolist()
+        unrelated = pairs.train_pairs.responses(number)[2].tolist()
         assert 1 <= len(unrelated) <= 64 - len(prompt)
         assert unrelated != chosen
         cut += unrelated[-1] != chosen[-1]
     assert cut
     monkeypatch.setattr(pairs.examples["train"], "segments", lambda number: [(np.ones(3), np.ones(3))] * 3)
     with pytest.raises(InputError, match="share one"):
-        pairs.train_pairs.unrelated_answer(0)
+        pairs.train_pairs.unrelated_response(0)

@@ -16,7 +16,7 @@ from tests.helpers.corpus import sentences
 
 
 def prepare_in(folder: Path) -> Prepared:
-    # The texts stand where they were written, whichever copy of the data is used: their place is in its fingerprint.
+    # The texts are where they were written, whichever copy of the data is used: their place is in its fingerprint.
     sources = {"text": TextSource(Files([str(folder.parent / "texts")]))}
     return prepare(folder, sources, None, 0.1, TokenizerSettings(vocabulary_size=400), 0)
 

@@ -1,4 +1,4 @@
-"""Prompts: which are kept, which are held out, what comes with them, and where a killed run goes on."""
+"""Prompts: which are kept, which are for validation, what comes with them, and where a killed run goes on."""
 
 import json
 from pathlib import Path
@@ -66,8 +66,8 @@ def test_questions(row: dict[str, Any], messages: list[Any]) -> None:
         ({"messages": [SAY]}, "empty_prompt"),
         ({"prompt": 3}, "invalid_messages"),
         ({"prompt": []}, "invalid_messages"),
-        ({"prompt": [ASK, SAY]}, "prompt_ends_with_an_answer"),
-        ({"messages": [ASK, SAY, SAY]}, "prompt_ends_with_an_answer"),
+        ({"prompt": [ASK, SAY]}, "prompt_ends_with_a_response"),
+        ({"messages": [ASK, SAY, SAY]}, "prompt_ends_with_a_response"),
         ({"chosen": "no turns"}, "no_transcript"),
         ({"chosen": [ASK, SAY], "rejected": [SAY, SAY]}, "different_prompts"),
     ],
@@ -86,7 +86,7 @@ def test_every_row_is_kept_or_counted(tokenizer_file: Path, tmp_path: Path) -> N
     assert summary["rows"] == 35
     assert sum(summary["kept"].values()) == 30
     assert summary["dropped"] == {
-        "prompt_too_long": 1, "no_prompt": 1, "invalid_json": 1, "empty_prompt": 1, "prompt_ends_with_an_answer": 1,
+        "prompt_too_long": 1, "no_prompt": 1, "invalid_json": 1, "empty_prompt": 1, "prompt_ends_with_a_response": 1,
     }  # fmt: skip
     rows = list(prompts.every_row())
     assert sorted(rows, key=lambda row: int(row["answer"])) == good
@@ -115,30 +115,30 @@ def test_an_epoch_holds_every_prompt_once_and_evaluation_too(tokenizer_file: Pat
     epochs = [answers[epoch * train : (epoch + 1) * train] for epoch in range(9)]
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
-    held_out = list(prompts.val_dataloader())
+    validation = list(prompts.val_dataloader())
     real = [
-        row["answer"] for batch in held_out for row, n in zip(batch["rows"], batch["sample"], strict=True) if n >= 0
+        row["answer"] for batch in validation for row, n in zip(batch["rows"], batch["sample"], strict=True) if n >= 0
     ]
     assert sorted(real + epochs[0]) == list(range(90))
-    assert all(len(batch["prompts"]) == len(batch["rows"]) == len(batch["sample"]) == 3 for batch in held_out)
+    assert all(len(batch["prompts"]) == len(batch["rows"]) == len(batch["sample"]) == 3 for batch in validation)
     assert {answer // 3 for answer in real}.isdisjoint(answer // 3 for answer in epochs[0])
     few = data(tokenizer_file, rows, tmp_path, validation_prompts=5)
     few.setup("fit")
     assert sum(int((batch["sample"] >= 0).sum()) for batch in few.val_dataloader()) == 5
 
 
-def test_what_is_held_out_of_preferences_is_held_out_of_prompts(tokenizer_file: Path, tmp_path: Path) -> None:
+def test_validation_pairs_are_validation_prompts(tokenizer_file: Path, tmp_path: Path) -> None:
     head = "\n\nHuman: p {}\n\nAssistant: "
     rows = [{side: head.format(i) + side for side in ("chosen", "rejected")} for i in range(60)]
     kinds = [data(tokenizer_file, rows, tmp_path, kind) for kind in (PromptData, PreferenceData)]
     for kind in kinds:
         kind.setup("fit")
-    held_out = [
+    validation = [
         {tuple(kind.examples["validation"].segments(i)[0][0].tolist()) for i in range(len(kind.examples["validation"]))}
         for kind in kinds
     ]
-    assert held_out[0] == held_out[1]
-    assert len(held_out[0]) > 5
+    assert validation[0] == validation[1]
+    assert len(validation[0]) > 5
 
 
 def test_damaged_rows_are_refused(tokenizer_file: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_checkpoint_without_a_position_is_refused(tmp_path: Path) -> None:
 
 
 def numbered(micro_batches: int, warmup: BatchSizeWarmup | None = None, state: Any = None) -> Any:
-    """Samples for a run of so many micro-batches a step, from the beginning or a checkpoint."""
+    """Samples for a run of so many micro-batches per step, from the beginning or a checkpoint."""
     data: Any = ResumableDataModule(4, 0, warmup)
     data.trainer = SimpleNamespace(
         accumulate_grad_batches=micro_batches, distributed_sampler_kwargs=None, global_step=0, max_steps=-1

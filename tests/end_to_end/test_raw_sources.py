@@ -18,7 +18,7 @@ from tests.helpers.reading import ARTICLE, dump, page, response, tar
 
 NOUNS = (
     "river mountain teacher letter market garden window winter journey captain village doctor kitchen forest island "
-    "bridge painter harbour library engine sailor farmer summer evening morning question answer story country machine"
+    "bridge painter harbor library engine sailor farmer summer evening morning question answer story country machine"
 )
 VERBS = "crossed watched remembered followed opened described carried built painted visited sold found left kept"
 OTHERS = "old quiet narrow bright distant heavy early small golden strange broken gentle frozen famous hidden"

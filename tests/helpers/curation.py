@@ -24,7 +24,7 @@ from datamodules.prepare import prepare_documents
 from datamodules.readers import Files, InputFile
 from tests.helpers.corpus import sentences
 
-NOTICE = "\nThis notice stands below every one of the stories that were collected here.\n"
+NOTICE = "\nThis notice is below every one of the stories that were collected here.\n"
 WORD = regex.compile(rf"(?=[\p{{L}}\p{{N}}\p{{M}}]){UNSPACED}|(?:(?!{UNSPACED})[\p{{L}}\p{{N}}\p{{M}}])+")
 PLAIN = sentences(1, 40) + " The house of the people that have to be with us and more."
 

@@ -28,7 +28,7 @@ WARM_MAIN = ROOT / "tests/helpers/warm_main.py"
 def share_fork_server() -> None:
     """Start the fork server in the process that starts the workers: what it imports, it imports once for all.
 
-    What its children print would stand between the dots; what they raise comes back by their pipes.
+    What its children print would come between the dots; what they raise comes back by their pipes.
     """
     streams = {stream: os.dup(stream) for stream in (1, 2)}
     with open(os.devnull, "wb") as nowhere:

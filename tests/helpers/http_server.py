@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server in a thread, that fails as it is told."""
+"""An OpenAI-compatible server in a thread, that fails on demand."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ class Server:
 
     Attributes:
         url: with the version.
-        failures: taken one a request, in turn, before anything is answered.
+        failures: taken one per request, in turn, before anything is answered.
         seen: (time, path, headers, body) of every request.
         answered: requests answered with success.
         in_flight, max_in_flight: requests being answered, now and at most.
@@ -110,7 +110,7 @@ def chat(text: str, finish: str = "stop", **further: Any) -> dict[str, Any]:
 
 
 def token(drawn: str, **likely: float) -> dict[str, Any]:
-    """A token of `logprobs`, with the likeliest ones that might have stood there; `_` stands for a parenthesis."""
+    """A token of `logprobs`, with the likeliest ones that might have stood there; `_` is a parenthesis."""
     named = {name.replace("_", "("): value for name, value in likely.items()}
     top = [{"token": name, "logprob": value, "bytes": None} for name, value in named.items()]
     return {"token": drawn, "logprob": named.get(drawn, -1.0), "bytes": None, "top_logprobs": top}

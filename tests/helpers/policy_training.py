@@ -160,7 +160,7 @@ def train(
     module: PolicyOptimization | None = None,
 ) -> Logged:
     """Train in this process as one of `world` ranks; `layout` is of the project's strategy, or the name of another,
-    `module` one that is looked at afterwards, in place of one with `settings`.
+    `module` one that is looked at afterward, in place of one with `settings`.
     """
     from strategies import TensorParallelStrategy
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.constitutional.judge import ChoiceLogProbs, Completion, Judge, Request
+from alignment.constitutional.judge import ChoiceLogProbs, Judge, Request, Response
 
 SCALE = 4.0
 """Log-odds of two responses whose quality differs by 1."""
@@ -22,7 +22,7 @@ class ScriptedJudge(Judge):
     """Responses by rule.
 
     Args:
-        bias: added to the log-odds of (A), whatever stands there.
+        bias: added to the log-odds of (A), whatever is there.
         seconds: that every call takes.
         empty: share of responses that are empty, by their numbers.
     """
@@ -38,15 +38,15 @@ class ScriptedJudge(Judge):
     def commit(self) -> None:
         self.commits += 1
 
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+    def complete(self, requests: Sequence[Request]) -> list[Response]:
         return [self._complete(request) for request in requests]
 
-    def _complete(self, request: Request) -> Completion:
+    def _complete(self, request: Request) -> Response:
         time.sleep(self.seconds)
         self.asked.append(request)
         last = request.messages[-1]["content"]
         if request.number % 1000 < 1000 * self.empty:
-            return Completion(" \n", "stop", 7, 1)
+            return Response(" \n", "stop", 7, 1)
         if "step by step" in last:
             text = f"I reason about it, number {request.number}."
         elif last.startswith("Critique"):
@@ -55,7 +55,7 @@ class ScriptedJudge(Judge):
             text = f"{request.messages[-4]['content']} | {last}"
         else:
             text = f" Näh: of quality 0.{request.number % 10**6:06d} "
-        return Completion(text, "stop", len(request.messages), len(text))
+        return Response(text, "stop", len(request.messages), len(text))
 
     def choose(self, requests: Sequence[Request], options: Sequence[str]) -> list[ChoiceLogProbs]:
         assert list(options) == ["(A)", "(B)"]

@@ -90,19 +90,19 @@ tree = st.tuples(st.integers(0, 5), st.lists(st.integers(1, 6), max_size=4)).fil
 @settings(max_examples=40, deadline=None)
 @given(trees=st.lists(tree, min_size=1, max_size=4), seed=st.integers(0, 1000))
 def test_branches_equal_their_prompt_with_each_alone(decoder: Decoder, trees: list[Any], seed: int) -> None:
-    """Several answers after one prompt give what each gives after its own copy of the prompt; by lengths and by
+    """Several responses after one prompt give what each gives after its own copy of the prompt; by lengths and by
     mask.
     """
     generator = torch.Generator().manual_seed(seed)
     tokens, documents, branches, expected = [], [], [], []
     for number, (prompt, lengths) in enumerate(trees):
         start = torch.randint(64, (prompt,), generator=generator)
-        answers = [torch.randint(64, (length,), generator=generator) for length in lengths]
-        tokens += [start, *answers]
+        responses = [torch.randint(64, (length,), generator=generator) for length in lengths]
+        tokens += [start, *responses]
         documents.append(torch.full((prompt + sum(lengths),), number))
         branches += [torch.zeros(prompt), *(torch.full((length,), k + 1) for k, length in enumerate(lengths))]
         expected.append(decoder(start[None])[0] if prompt else torch.empty(0, 32))
-        expected += [decoder(torch.cat((start, answer))[None])[0, prompt:] for answer in answers]
+        expected += [decoder(torch.cat((start, response))[None])[0, prompt:] for response in responses]
     row, document_ids, branch_ids = (
         torch.cat(tokens)[None],
         torch.cat(documents)[None],

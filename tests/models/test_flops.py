@@ -31,7 +31,7 @@ def test_training_flops_equal_the_counter(config: DecoderConfig) -> None:
         tokens = torch.zeros(batch, time, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         decoder.output(decoder(tokens)).sum().backward()
-    # The counter takes attention as the full square, and its flash backward recomputes the scores: 10 FLOPs a
+    # The counter takes attention as the full square, and its flash backward recomputes the scores: 10 FLOPs per
     # pair and channel instead of 8.
     assert config.head_width is not None
     pairs = batch * time * time

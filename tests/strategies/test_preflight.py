@@ -71,7 +71,7 @@ def test_vocabulary_and_sequence_must_divide(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_rounds_of_micro_batches_must_be_whole() -> None:
-    with pytest.raises(InputError, match="5 micro-batches a step.*multiple of 2"):
+    with pytest.raises(InputError, match="5 micro-batches per step.*multiple of 2"):
         preflight(pipeline(2, schedule="interleaved_1f1b", microbatches=1), 2, accumulate=5)
 
 

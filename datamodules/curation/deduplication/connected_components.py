@@ -1,10 +1,10 @@
 """Connected components: groups of equal documents from hash keys, by sorting and union-find.
 
-A distributed join would carry the keys around the cluster to find what one machine finds in a sort of 8 bytes a
-document: a billion documents are 8 GB a band, and bands are looked at one at a time.
+A distributed join would carry the keys around the cluster to find what one machine finds in a sort of 8 bytes per
+document: a billion documents are 8 GB per band, and bands are looked at one at a time.
 
 Peak memory for 1 million documents (benchmarks/data/near_duplicates.py): 36 MB for 14 bands and their components, one
-band's keys at a time included, and 16 bytes a pair found; 42 MB for `best_of_components`.
+band's keys at a time included, and 16 bytes per pair found; 42 MB for `best_of_components`.
 """
 
 from collections.abc import Iterable

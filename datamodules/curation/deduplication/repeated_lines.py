@@ -1,7 +1,7 @@
 """Line-level deduplication: lines that many documents of a source share, cut from all but the first.
 
 A rule per page sees no repetition between pages, and a document that is mostly its own passes every test of
-duplicates. Counting lines over the source finds them, for one hash a line; it is too blunt for source code, where a
+duplicates. Counting lines over the source finds them, for one hash per line; it is too blunt for source code, where a
 common line is no boilerplate and its removal breaks the program.
 """
 

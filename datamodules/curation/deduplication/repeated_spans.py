@@ -36,7 +36,7 @@ class RepeatedSpans(RepeatedText):
     overlap the first, whose words stay. Words are those of `word_hashes`: letter case, punctuation and layout do not
     count. The result does not depend on the chunks.
 
-    Memory of `spill`: about 50 bytes a word of the chunk, 7 to 10 times its text. Disk: 16 bytes a word.
+    Memory of `spill`: about 50 bytes per word of the chunk, 7 to 10 times its text. Disk: 16 bytes per word.
 
     Args:
         words: length of a window; 50 as in the paper (there in BPE tokens, about 40 words).

@@ -2,7 +2,7 @@
 
 A word is a lower-cased run of letters, digits and combining marks; in scripts written without spaces every character
 is one. That ignores punctuation and layout, as comparisons of texts want, and knows nothing of a language: "don't"
-is two words, a Thai word is several. Hashes instead of strings keep 24 bytes a word and compare in one instruction;
+is two words, a Thai word is several. Hashes instead of strings keep 24 bytes per word and compare in one instruction;
 two of n different words share one with a probability of n^2 / 2^65.
 """
 
@@ -67,8 +67,8 @@ def word_hashes(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.n
 def window_hashes(hashes: np.ndarray, size: int) -> np.ndarray:
     """Hash of every run of `size` words, uint64 [max(0, words - size + 1)]; runs across two texts are the caller's.
 
-    Runs of 1, 2, 4, ... words are joined, log2(size) steps a word. A polynomial that rolls along takes two, but modulo
-    2^64 it maps words that changed places to one value far too often.
+    Runs of 1, 2, 4, ... words are joined, log2(size) steps per word. A polynomial that rolls along takes two, but
+    modulo 2^64 it maps words that changed places to one value far too often.
 
     Args:
         hashes: uint64 [words].
@@ -81,7 +81,7 @@ def window_hashes(hashes: np.ndarray, size: int) -> np.ndarray:
 
 
 def in_batches(offsets: np.ndarray, max_bytes: int = BATCH_BYTES) -> Iterator[tuple[int, int]]:
-    """First and last + 1 of consecutive texts of about `max_bytes` bytes together; a larger text stands alone."""
+    """First and last + 1 of consecutive texts of about `max_bytes` bytes together; a larger text is alone."""
     begin = 0
     while begin < len(offsets) - 1:
         end = int(np.searchsorted(offsets, offsets[begin] + max_bytes, side="right")) - 1

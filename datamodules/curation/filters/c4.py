@@ -94,7 +94,7 @@ def _strip(text: np.ndarray, start: int, stop: int, table: np.ndarray) -> tuple[
 
 @compiled
 def _count_chunks(text: np.ndarray, start: int, stop: int, table: np.ndarray) -> tuple[int, int]:
-    """What stands between white space: how many, and the characters of the longest."""
+    """What is between white space: how many, and the characters of the longest."""
     count, most, length, place = 0, 0, 0, start
     while place < stop:
         bits, size = bits_at(text, place, table)
@@ -263,7 +263,7 @@ class C4Page(Filter):
         min_sentences: 3 in the paper's last version and its code, 5 in its first version and in datatrove.
         placeholder: text that marks a page as filler, in any case; empty for none.
         max_curly_brackets: of '{', which the paper takes for a sign of code; null where text may be technical.
-        bad_words: words or phrases of which no page may contain one, or the path of a file of them, one a line; null
+        bad_words: words or phrases of which no page may contain one, or the path of a file of them, one per line; null
             for none. The paper takes the English list of github.com/LDNOOBW, which is not shipped here. Compared in
             lower case, between characters that are neither letters, digits nor '_'.
 
@@ -315,7 +315,9 @@ def _read_words(path: str) -> list[str]:
     try:
         words = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"bad_words={path}: cannot be read ({error}), give a text file with a word a line") from error
+        raise InputError(
+            f"bad_words={path}: cannot be read ({error}), give a text file with one word per line"
+        ) from error
     if not words:
-        raise InputError(f"bad_words={path}: holds no word, give one a line or leave it out")
+        raise InputError(f"bad_words={path}: holds no word, give one per line or leave it out")
     return words

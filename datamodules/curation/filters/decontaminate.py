@@ -53,7 +53,7 @@ class Decontaminate(Filter):
     Words are those of `word_hashes`, so that letter case, punctuation and layout count on neither side. Evaluation
     texts too short for a run are looked for as a whole if they have at least `min_words` words, and not at all below:
     a question of five words occurs by chance. Brown et al. cut out 200 characters on either side and drop what falls
-    into more than 10 pieces; here the document goes, as a copied test rarely stands alone. They also pass over n-grams
+    into more than 10 pieces; here the document goes, as a copied test is rarely alone. They also pass over n-grams
     that occur in more than 10 training documents: a rule sees one document, so this is left out. What comes closest
     is `common_rows`.
 
@@ -230,7 +230,7 @@ class EvaluationNgrams:
 def evaluation_ngrams(
     files: tuple[FileState, ...], words: int, min_words: int, keys: tuple[str, ...] | None, common_rows: int | None
 ) -> EvaluationNgrams:
-    """The n-grams of evaluation sets, read once a process.
+    """The n-grams of evaluation sets, read once per process.
 
     Raises:
         InputError: for a file that changed since it was listed, or cannot be read.

@@ -1,7 +1,7 @@
 """Language identification by fastText's linear classifier over character n-grams.
 
 The compressed model (lid.176.ftz, Joulin et al. 2016) comes inside a package, so that nothing is downloaded and every
-machine gives the same answer; the full one is a little better on texts of a few words, which are dropped anyway.
+machine gives the same result; the full one is a little better on texts of a few words, which are dropped anyway.
 """
 
 import functools

@@ -13,7 +13,7 @@ class Length(Filter):
     Args:
         min_characters: shorter ones are dropped as `too_short`; FineWeb's code takes none below a few sentences,
             200 characters are about that.
-        max_characters: longer ones are dropped as `too_long`; 1,000,000 is The Stack's bound of 1 MB a file.
+        max_characters: longer ones are dropped as `too_long`; 1,000,000 is The Stack's bound of 1 MB per file.
     """
 
     summary = "length in characters"

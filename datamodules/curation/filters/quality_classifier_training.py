@@ -1,6 +1,6 @@
 """Training of the quality classifier: logistic regression with L2, to its optimum.
 
-The loss is convex, so full-batch L-BFGS finds the one answer there is: no learning rate, no order of samples, no
+The loss is convex, so full-batch L-BFGS finds the one optimum there is: no learning rate, no order of samples, no
 seed. It wants the features of all documents in memory, about 4 kB each, which is why their number is bounded.
 """
 
@@ -81,7 +81,7 @@ def fit_logistic_regression(
     """Weights and bias that minimize mean(log(1 + exp(-y z))) + l2 / 2 |w|^2, where z = x w + b and y = +-1.
 
     Args:
-        features: a row a document.
+        features: a row per document.
         labels: float64 [documents], 1 for positive and 0 for negative.
         buckets: of the features.
         l2: weight of the penalty; the bias has none.

@@ -22,7 +22,7 @@ WORDS_PER_PATTERN = 500
 
 
 def read_words(paths: Sequence[str]) -> list[str]:
-    """Words and phrases of some files, one a line, lower-cased, sorted and each once."""
+    """Words and phrases of some files, one per line, lower-cased, sorted and each once."""
     return sorted(
         {
             " ".join(line.lower().split())
@@ -71,7 +71,7 @@ class WordList(Filter):
             raise InputError(f"max_share={max_share}: must be at least 0 and below 1")
         for path in self.paths:
             if not Path(path).is_file():
-                raise InputError(f"paths: {path} is no file, give a list with a word a line")
+                raise InputError(f"paths: {path} is no file, give a list with one word per line")
         if not read_words(self.paths):
             raise InputError(f"paths={self.paths} hold no word, name a list or leave the rule out")
         # Part of the fingerprint: the same name may hold other words tomorrow.

@@ -46,7 +46,7 @@ def ascii_host(host: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def read_entries(path: str, checksum: str) -> np.ndarray:
-    """Hashes of a list's entries, uint64 [entries], sorted; one entry a line, `#` begins a comment.
+    """Hashes of a list's entries, uint64 [entries], sorted; one entry per line, `#` begins a comment.
 
     Args:
         path: of a file as UT1 (Université Toulouse) gives them, `domains` or `urls`; .gz is decompressed.
@@ -81,8 +81,8 @@ class UrlBlocklist(Filter):
     (https://dsi.ut-capitole.fr/blacklists/) are what both papers took.
 
     Args:
-        domains: files with a domain a line, which stands for all below it too, or an address without its scheme, which
-            stands for all that begin with it.
+        domains: files with one domain per line, which covers all below it too, or an address without its scheme,
+            which covers all that begin with it.
         words: an address with one of these between characters that are no letters or digits is dropped.
         subwords: likewise, anywhere in the address, also across such characters.
         soft_words: words of which more than `max_soft_words` different ones have to occur.

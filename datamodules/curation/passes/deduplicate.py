@@ -162,7 +162,7 @@ def _newest_first(filtered: Sequence[Path], bounds: np.ndarray, positions: np.nd
 
 
 def _ranks(score: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Position of each document when the best-scored and then the largest stand first."""
+    """Position of each document when the best-scored and then the largest come first."""
     order = np.lexsort((-size, -np.where(np.isnan(score), -np.inf, score)))
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.arange(len(order))

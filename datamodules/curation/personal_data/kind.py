@@ -1,6 +1,6 @@
 """Kind of personal data: a cheap pre-filter, a precise search, and the placeholder.
 
-Two searches cost less than one: Rust's linear one runs over all text at hundreds of megabytes a second and leaves to
+Two searches cost less than one: Rust's linear one runs over all text at hundreds of megabytes per second and leaves to
 Python the few documents that may hold a match.
 """
 

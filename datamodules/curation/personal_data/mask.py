@@ -1,7 +1,7 @@
 """Personal data masking: personal data and credentials replaced by typed placeholders, and counted.
 
 Patterns with validation, not a named-entity model: they find what has a form (addresses, numbers, keys) at tens of
-megabytes a second, and miss names and postal addresses. Precision comes before recall: what could as well be a
+megabytes per second, and miss names and postal addresses. Precision comes before recall: what could as well be a
 version, a date, an ISBN or a hash stays, and numbers without a form of their own need a word that announces them.
 """
 
@@ -109,7 +109,7 @@ class MaskPersonalData(Transform):
         return self.masked(text).get("text")
 
     def masked(self, text: Expression) -> Expression:
-        """A struct of `text` and one count a kind."""
+        """A struct of `text` and one count per kind."""
         fields = {"text": DataType.string()} | {kind: DataType.int64() for kind in self.kinds}
         names, regions, countries = self.kinds, self.phone_regions, self.id_countries
         kinds = kinds_for(regions, countries)

@@ -17,7 +17,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def measure(self, name: str, size: int) -> Iterator[None]:
-        """Count the block's time towards a stage, and `size` bytes of text."""
+        """Count the block's time toward a stage, and `size` bytes of text."""
         start = time.perf_counter()
         yield
         seconds = time.perf_counter() - start

@@ -49,7 +49,7 @@ def summarize(
     Returns:
         `steps`, as given. `sources`: by name, and `total` likewise, `in`, `out`, `validation`
         ({"documents": n, "bytes": n}), `dropped` (by reason), `masked` (matches by kind), `cut` (characters by kind of
-        repetition), `licenses` and `languages` of what is kept, and `waterfall`: one entry a step in order with its
+        repetition), `licenses` and `languages` of what is kept, and `waterfall`: one entry per step in order with its
         `step`, `about`, `dropped` by reason, and the documents and bytes `left` after it. `measures`: by source and
         name a histogram with its limits (see `Histograms`). `examples` and `kept_examples`: see `Examples`.
         `clusters`: the largest groups of duplicates.

@@ -1,6 +1,6 @@
 """Character classes: bits of each code point, in a table for compiled loops.
 
-One table of 0.8 MB built once a process, instead of Python's string methods once a character.
+One table of 0.8 MB built once per process, instead of Python's string methods once per character.
 """
 
 import functools

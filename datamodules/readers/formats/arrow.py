@@ -33,7 +33,7 @@ def check_expansion(path: str) -> None:
                 ):
                     raise RefusedError("compression_bomb")
         except (pyarrow.ArrowException, OSError, ValueError, struct.error):
-            return  # damage is found, and what stands before it kept, where batches are read
+            return  # damage is found, and what comes before it kept, where batches are read
 
 
 def _expanded(message: pyarrow.ipc.Message) -> int:
@@ -67,7 +67,7 @@ def _pointed(data: bytes, place: int) -> int:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Where a field of a table stands, or 0 for one that is left out."""
+    """Position of a field of a table, or 0 for one that is left out."""
     vtable = table - struct.unpack_from("<i", data, table)[0]
     (size,) = struct.unpack_from("<H", data, vtable)
     place = 4 + 2 * number

@@ -1,7 +1,7 @@
 """Bounded streams: decompression, lines, whole files and archive members with a limit of bytes.
 
 What is read is untrusted: a few kilobytes can expand to terabytes, a line can have no end. Limits cost one comparison
-a block; without them one file ends the run.
+per block; without them one file ends the run.
 """
 
 import bz2

@@ -25,7 +25,7 @@ from fsspec.callbacks import TqdmCallback  # type: ignore[import-untyped]
 from common.errors import InputError
 
 ATTEMPTS = 3
-"""Times a copy is tried, a second and then two between them: stores answer "slow down" now and then."""
+"""Times a copy is tried, a second and then two between them: stores say "slow down" now and then."""
 FAILURES = (OSError, ClientError, ValueError, ImportError, TimeoutError)
 
 

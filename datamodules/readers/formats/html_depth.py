@@ -80,7 +80,7 @@ class _Open:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.count: Counter[str] = Counter()
-        self.foreign: int | None = None  # where the SVG or MathML begins in which everything since then stands
+        self.foreign: int | None = None  # where the SVG or MathML begins in which everything since then is
 
     def start(self, name: str, ends_itself: bool) -> None:
         """Open an element."""
@@ -195,7 +195,7 @@ def depth(html: str) -> int:
                 if name == "input" and count["select"]:
                     opened.end("select")
                 elif name == "frameset" and len(_FRAMESET.findall(html)) > MAX_DEPTH:
-                    # Among frames all else is passed over, so that anything may stand between them.
+                    # Among frames all else is passed over, so that anything may come between them.
                     return MAX_DEPTH + 1
                 continue
             # What follows spares most tags the calls below.

@@ -76,7 +76,7 @@ def _check_end(path: str, position: int, length: int, expansion: int) -> None:
         elif kind in ("warc", "wet"):
             _pass_record(file, length)
             if not _only_padding(file):
-                raise EOFError(f"behind the record at {position} stands the beginning of another")
+                raise EOFError(f"the record at {position} is followed by the beginning of another")
 
 
 def _is_padded(path: str, position: int, length: int, expansion: int) -> bool:

@@ -1,4 +1,4 @@
-"""Soft labels of a scripted judge whose right answers are known, a bias towards a letter injected and canceled."""
+"""Soft labels of a scripted judge whose right answers are known, a bias toward a letter injected and canceled."""
 
 import math
 from dataclasses import replace
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alignment.constitutional.ai_feedback import DECIDE, Preferences, log_odds_of_first, soft_label
 from alignment.constitutional.constitution import Constitution, Principle, WorkedComparison
-from alignment.constitutional.judge import ChoiceLogProbs, Completion, Request
+from alignment.constitutional.judge import ChoiceLogProbs, Request, Response
 from alignment.constitutional.llm_calls import PromptRecord, RecordedCalls
 from common.errors import InputError
 from tests.helpers.scripted_judge import SCALE, ScriptedJudge, quality
@@ -104,7 +104,7 @@ log_odds = st.floats(-800, 800)
     bias=st.floats(-100, 100),
     clamp=st.one_of(st.none(), st.floats(0.51, 1)),
 )
-def test_a_label_is_a_probability_that_turns_round_with_its_answers(
+def test_a_label_is_a_probability_that_turns_round_with_its_responses(
     truths: list[float], bias: float, clamp: float | None
 ) -> None:
     asked = [[truth + bias, truth - bias] for truth in truths]
@@ -116,15 +116,15 @@ def test_a_label_is_a_probability_that_turns_round_with_its_answers(
         assert 1 - clamp <= label <= clamp
 
 
-def test_log_odds_of_the_first_answer() -> None:
+def test_log_odds_of_the_first_response() -> None:
     assert log_odds_of_first((-1.0, -3.0), turned=False) == 2.0
     assert log_odds_of_first((-1.0, -3.0), turned=True) == -2.0
 
 
 def test_pairs_without_a_difference_or_a_verdict_are_dropped() -> None:
     class Same(ScriptedJudge):
-        def _complete(self, request: Request) -> Completion:
-            return Completion("Same.", "stop", 1, 1)
+        def _complete(self, request: Request) -> Response:
+            return Response("Same.", "stop", 1, 1)
 
     class Silent(ScriptedJudge):
         def choose(self, requests: Any, options: Any) -> list[ChoiceLogProbs]:
@@ -150,7 +150,7 @@ def test_impossible_settings_are_refused() -> None:
 class Cut(ScriptedJudge):
     """Runs out of tokens in one of three responses."""
 
-    def _complete(self, request: Request) -> Completion:
+    def _complete(self, request: Request) -> Response:
         completion = super()._complete(request)
         is_cut = request.number % 3 == 0 and "Options:" not in request.messages[-1]["content"]
         return replace(completion, finish="length") if is_cut else completion

@@ -187,7 +187,7 @@ def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Con
     rounded = DecoderJudge(str(model), "chatml", max_new_tokens=4, dtype="bfloat16")
     rounded.prepare(LanguageModels(), tmp_path)
     assert {parameter.dtype for parameter in rounded.model.decoder.parameters()} == {torch.bfloat16}
-    assert rounded.complete([Request([{"role": "user", "content": "Ba"}], 1)])[0].completion_tokens > 0
+    assert rounded.complete([Request([{"role": "user", "content": "Ba"}], 1)])[0].response_tokens > 0
     labels = [record["probability"] for record in lines(out / "preferences/records.jsonl") if not record["dropped"]]
     assert len(labels) > 15
     assert len(set(labels)) == len(labels)
@@ -215,8 +215,8 @@ def replayed(out: Path, settings: dict[str, tuple[str, list[str]]], model: Path)
         for call in calls:
             shown = examples[call["examples"]] if "examples" in call else []
             request, judge = Request([*shown, *call["messages"]], call["number"]), judges[call["model"]]
-            if "completion" in call:
-                assert judge.complete([request])[0].text == call["completion"]
+            if "response" in call:
+                assert judge.complete([request])[0].text == call["response"]
             else:
                 (verdict,) = judge.choose([request], call["options"])
                 assert verdict.log_probabilities == pytest.approx(call["log_probabilities"], abs=1e-4)
@@ -237,7 +237,7 @@ def test_an_endpoint_that_fails_in_the_middle_is_not_paid_twice(
     with serving(reply) as server:
         endpoint = {"class_path": "alignment.EndpointJudge", "init_args": {
             "base_url": server.url, "model": "m", "retries": 1, "first_wait_seconds": 0.001, "concurrency": 2,
-            "prompt_price": 3.0, "completion_price": 15.0,
+            "prompt_price": 3.0, "response_price": 15.0,
         }}  # fmt: skip
         path = config(tmp_path, endpoint)
         for fine in (9, 60):
@@ -245,7 +245,7 @@ def test_an_endpoint_that_fails_in_the_middle_is_not_paid_twice(
             assert "start again to go on" in refused(["constitution", "--config", path], capsys)
         server.failures = []
         main(["constitution", "--config", str(path)])
-        # 21 samples: an answer and two rounds of two; two answers and both orders.
+        # 21 samples: a response and two rounds of two; two responses and both orders.
         assert server.answered == 21 * 5 + 21 * 4
     summary = json.loads((tmp_path / "out/preferences/summary.json").read_text())
     assert summary["mean_label"] == pytest.approx(0.5)

@@ -17,7 +17,7 @@ from alignment import EndpointJudge
 from alignment.constitutional.choice_parsing import Place, count_votes, letter_log_probabilities, letter_of
 from alignment.constitutional.endpoint_judge import Journal, transcript
 from alignment.constitutional.http_client import Pacing, StoppedError, seconds_to_wait
-from alignment.constitutional.judge import Completion, Request
+from alignment.constitutional.judge import Request, Response
 from common.errors import InputError
 from tests.helpers.http_server import Failure, chat, serving, token
 
@@ -46,12 +46,12 @@ def asked(count: int) -> list[Request]:
     return [Request([{"role": "user", "content": f"Question {number}"}], number + 2**40) for number in range(count)]
 
 
-def test_answers_come_in_the_order_of_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_responses_come_in_the_order_of_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "sesame")
     with serving(echo, *[Failure(pause=0.02)] * 20) as server:
         judge = prepared(server.url, tmp_path, concurrency=4, api_key_variable="SECRET", temperature=0.5, stop=["!"])
         found = judge.complete(asked(20))
-        assert found == [Completion(f"Question {number} {number}", "stop", 11, 3) for number in range(20)]
+        assert found == [Response(f"Question {number} {number}", "stop", 11, 3) for number in range(20)]
         assert 1 < server.max_in_flight <= 4
         _, path, headers, body = server.seen[0]
         assert path == "/v1/chat/completions"
@@ -87,7 +87,7 @@ def test_it_gives_up_in_one_line(tmp_path: Path) -> None:
 def test_what_is_wrong_for_good_is_not_tried_again(tmp_path: Path) -> None:
     for failure, message in (
         (Failure(401, '{"error": "no key"}'), r"refuses a request \(status 401: .*no key"),
-        (Failure(200, '{"error": "no model"}'), "answers without `choices`"),
+        (Failure(200, '{"error": "no model"}'), "responds without `choices`"),
     ):
         with serving(echo, failure) as server:
             with pytest.raises(InputError, match=message):
@@ -95,7 +95,7 @@ def test_what_is_wrong_for_good_is_not_tried_again(tmp_path: Path) -> None:
             assert len(server.seen) == 1
 
 
-def test_requests_the_server_will_never_answer_are_refused_alone(tmp_path: Path) -> None:
+def test_requests_the_server_will_never_serve_are_refused_alone(tmp_path: Path) -> None:
     def reply(body: dict[str, Any]) -> dict[str, Any]:
         return chat("", "content_filter") if body["seed"] == 2 else echo(body)
 
@@ -186,7 +186,7 @@ def test_letters_are_read_from_log_probabilities(tmp_path: Path) -> None:
     with serving(lambda body: chat("(B", logprobs={"content": places})) as server:
         (verdict,) = prepared(server.url, tmp_path).choose([Request(ASK, 0)], LETTERS)
         assert verdict.log_probabilities == pytest.approx((math.log(0.2), math.log(0.6)))
-        assert (verdict.prompt_tokens, verdict.completion_tokens) == (11, 3)
+        assert (verdict.prompt_tokens, verdict.response_tokens) == (11, 3)
         body = server.seen[0][3]
         assert (body["logprobs"], body["top_logprobs"], body["temperature"]) == (True, 20, 0.0)
     with serving(lambda body: chat("(B")) as server:
@@ -214,7 +214,7 @@ def test_base_models_are_asked_by_transcript(tmp_path: Path) -> None:
 
     with serving(reply) as server:
         judge = prepared(server.url, tmp_path, api="completions", top_logprobs=5)
-        assert judge.complete([Request(ASK, 1)]) == [Completion(" (A", "length", 0, 0)]
+        assert judge.complete([Request(ASK, 1)]) == [Response(" (A", "length", 0, 0)]
         assert judge.choose([Request(ASK, 1)], LETTERS)[0].log_probabilities == (-0.5, -1.5)
         assert [path for _, path, *_ in server.seen] == ["/v1/completions"] * 2
         assert server.seen[1][3]["prompt"] == "\n\nHuman: Who?\n\nAssistant:"
@@ -279,9 +279,9 @@ def test_letters_in_words() -> None:
         "A good one": None, "Neither": None, "": None, "ABBA": None, "(A) or (B)?": "A",
     }  # fmt: skip
     assert {text: letter_of(text, ("A", "B")) for text in read} == read
-    refused = count_votes([Completion("(A)", "stop"), Completion("filtered", "refused")], ("A", "B"))
+    refused = count_votes([Response("(A)", "stop"), Response("filtered", "refused")], ("A", "B"))
     assert (refused.log_probabilities, refused.reason) == ((), "filtered")
-    assert count_votes([Completion("no", "stop")], ("A", "B")).reason == "no_letter"
+    assert count_votes([Response("no", "stop")], ("A", "B")).reason == "no_letter"
 
 
 def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +295,7 @@ def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"concurrency": 0}, "concurrency=0"), ({"votes": -1}, "votes=-1"),
         ({"timeout_seconds": 0}, "timeout_seconds=0"),
         ({"requests_per_minute": -2.0}, "requests_per_minute=-2"), ({"top_p": 1.5}, "top_p=1.5"),
-        ({"completion_price": -0.1}, "completion_price=-0.1"),
+        ({"response_price": -0.1}, "response_price=-0.1"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=named):
             EndpointJudge(**{"base_url": "http://localhost:1/v1", "model": "m"} | changes)  # type: ignore[arg-type]

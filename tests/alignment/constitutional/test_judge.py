@@ -1,4 +1,4 @@
-"""Our own models as judges: likelihoods against one naive pass an option, and responses that depend on their number."""
+"""Our own models as judges: likelihoods against a naive pass per option, responses that depend on their number."""
 
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def test_likelihoods_of_options_equal_one_naive_pass_an_option(
             expected = []
             for option in compared:
                 encoded = chat.encode([*talk, {"role": "assistant", "content": option}])
-                prompt, response = encoded.prompt_and_answer()
+                prompt, response = encoded.prompt_and_response()
                 response = [token for token in response if token not in control]
                 scores = precise.output(precise(torch.tensor([[*prompt, *response]])))[0].log_softmax(-1).detach()
                 expected.append(sum(float(scores[len(prompt) + i - 1, t]) for i, t in enumerate(response)))
@@ -80,21 +80,21 @@ def test_likelihoods_of_options_equal_one_naive_pass_an_option(
             assert verdict.prompt_tokens >= len(prompt)
 
 
-def test_an_answer_depends_on_its_number_and_on_nothing_beside_it(decoder: Decoder, tokenizer: Tokenizer) -> None:
+def test_a_response_depends_on_its_number_and_on_nothing_beside_it(decoder: Decoder, tokenizer: Tokenizer) -> None:
     judge = prepared(decoder, tokenizer, "chatml", max_new_tokens=12, slots=2)
     requests = [Request(talk, number) for talk in TALKS for number in (5, 2**62 + 1)]
     together = judge.complete(requests)
     assert [judge.complete([request])[0] for request in requests[::-1]] == together[::-1]
     assert all(together[2 * i] != together[2 * i + 1] for i in range(3))
-    for request, completion in zip(requests, together, strict=True):
+    for request, response in zip(requests, together, strict=True):
         prompt = ChatTemplate("chatml", tokenizer).encode_prompt(request.messages)
-        assert completion.prompt_tokens == len(prompt)
-        assert 1 <= completion.completion_tokens <= 12
-        assert completion.finish == "stop" or completion.completion_tokens == 12
-    assert all("<|" not in completion.text for completion in together)
+        assert response.prompt_tokens == len(prompt)
+        assert 1 <= response.response_tokens <= 12
+        assert response.finish == "stop" or response.response_tokens == 12
+    assert all("<|" not in response.text for response in together)
 
 
-def test_answers_end_where_the_template_ends_them(decoder: Decoder, tokenizer: Tokenizer) -> None:
+def test_responses_end_where_the_template_ends_them(decoder: Decoder, tokenizer: Tokenizer) -> None:
     control = tokenizer.control_ids()
     for template, expected in (
         ("chatml", {tokenizer.eos, control["<|im_end|>"]}), ("plain", {tokenizer.eos}), ("transcript", {tokenizer.eos})
@@ -107,12 +107,12 @@ def test_answers_end_where_the_template_ends_them(decoder: Decoder, tokenizer: T
     assert cut_at("yes", ["\n\nHuman:"]) == "yes"
 
 
-def test_a_stop_text_ends_an_answer(decoder: Decoder, tokenizer: Tokenizer) -> None:
+def test_a_stop_text_ends_a_response(decoder: Decoder, tokenizer: Tokenizer) -> None:
     free = prepared(decoder, tokenizer, "plain", max_new_tokens=40).complete([Request(TALKS[0], 1)])[0]
     stop = free.text[10:12]
     held = prepared(decoder, tokenizer, "plain", max_new_tokens=40, stop=[stop]).complete([Request(TALKS[0], 1)])[0]
     assert (held.text, held.finish) == (free.text[: free.text.index(stop)], "stop")
-    assert held.completion_tokens == free.completion_tokens  # computed in vain
+    assert held.response_tokens == free.response_tokens  # computed in vain
 
 
 def test_transcripts_are_those_of_hh(tokenizer: Tokenizer) -> None:
@@ -120,15 +120,15 @@ def test_transcripts_are_those_of_hh(tokenizer: Tokenizer) -> None:
     encoded = ChatTemplate("transcript", tokenizer).encode(talk)
     assert encoded.ids[0] == tokenizer.bos
     assert transcript(tokenizer.decode(encoded.ids)) == talk
-    assert tokenizer.decode(encoded.prompt_and_answer()[1]) == " D"
+    assert tokenizer.decode(encoded.prompt_and_response()[1]) == " D"
 
 
 def test_what_cannot_be_asked_is_refused_alone(decoder: Decoder, tokenizer: Tokenizer) -> None:
     judge = prepared(decoder, tokenizer, "chatml", max_prompt_tokens=40, max_new_tokens=4)
     requests = [Request(talk, number) for number, talk in enumerate(TALKS)]
-    completions, verdicts = judge.complete(requests), judge.choose(requests, ("(A)", "(B)"))
-    assert [completion.finish == "refused" for completion in completions] == [False, True, False]
-    assert completions[1].text == verdicts[1].reason == "prompt_too_long"
+    responses, verdicts = judge.complete(requests), judge.choose(requests, ("(A)", "(B)"))
+    assert [response.finish == "refused" for response in responses] == [False, True, False]
+    assert responses[1].text == verdicts[1].reason == "prompt_too_long"
     assert [len(verdict.log_probabilities) for verdict in verdicts] == [2, 0, 2]
     assert verdicts[0] == judge.choose(requests[:1], ("(A)", "(B)"))[0]
     assert judge.complete([requests[1]])[0].finish == "refused"

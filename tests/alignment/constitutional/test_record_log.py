@@ -82,7 +82,7 @@ def test_what_it_cost_is_counted_over_restarts(tmp_path: Path) -> None:
     for name, calls in (("generator", 22), ("judge", 22)):
         mine = [call for record in records for call in record["calls"] if call["model"] == name]
         assert found[name]["calls"] == len(mine) == calls
-        tokens = {kind: sum(call[kind] for call in mine) for kind in ("prompt_tokens", "completion_tokens")}
+        tokens = {kind: sum(call[kind] for call in mine) for kind in ("prompt_tokens", "response_tokens")}
         assert {kind: found[name][kind] for kind in tokens} == tokens
         assert found[name]["price"] == pytest.approx(2.0 * tokens["prompt_tokens"] / 1e6)
         assert found[name]["seconds"] > seconds[name] > 8 * 0.002

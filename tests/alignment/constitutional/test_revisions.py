@@ -38,10 +38,10 @@ def test_every_request_is_in_its_record() -> None:
         for call in record["calls"]
     }
     assert recorded == asked
-    assert all(call["finish"] == "stop" and call["completion"] for record in records for call in record["calls"])
+    assert all(call["finish"] == "stop" and call["response"] for record in records for call in record["calls"])
 
 
-def test_a_revision_takes_the_answers_place() -> None:
+def test_a_revision_takes_the_responses_place() -> None:
     _, records = revised(Revisions(rounds=2))
     for number, record in enumerate(records):
         response, (first, second) = record["response"], record["rounds"]
@@ -56,7 +56,7 @@ def test_a_revision_takes_the_answers_place() -> None:
             assert said(revision["messages"]) == [*said(critique["messages"]), made["critique"], f"Revise {name}."]
             assert made["critique"] == f"It could be better (Critique {name}.)."
             assert made["revision"] == f"{before} | Revise {name}."
-        assert response == response.strip() == by_purpose["response"]["completion"].strip()
+        assert response == response.strip() == by_purpose["response"]["response"].strip()
     assert said(Revisions().examples(LAW)["critiques"]) == SHOWN
 
 
@@ -76,7 +76,7 @@ def test_rows_are_all_revisions_or_the_last() -> None:
     assert described["length_ratio"] > 1
 
 
-def test_an_empty_answer_drops_its_sample_alone() -> None:
+def test_an_empty_response_drops_its_sample_alone() -> None:
     whole = {record["sample"]: record for record in revised(Revisions(rounds=2), count=60)[1]}
     judge, records = revised(Revisions(rounds=2), count=60, empty=0.05)
     dropped = [record for record in records if record["dropped"]]
@@ -84,7 +84,7 @@ def test_an_empty_answer_drops_its_sample_alone() -> None:
     assert {record["dropped"] for record in dropped} <= {"response: empty", "critique: empty", "revision: empty"}
     for record in records:
         if record["dropped"]:
-            assert record["calls"][-1]["completion"] == " \n"
+            assert record["calls"][-1]["response"] == " \n"
             assert not list(Revisions().rows(record))
             assert "rounds" not in record
         else:

@@ -46,7 +46,7 @@ def naive(policy: PreferencePolicy, prompt: np.ndarray, response: np.ndarray) ->
 
 
 @pytest.mark.parametrize("samples", [[0], [3, 1], [5, 0, 7, 2, 2], list(range(8))], ids=str)
-def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePolicy, samples: list[int]) -> None:
+def test_log_probabilities_are_those_of_each_response_alone(policy: PreferencePolicy, samples: list[int]) -> None:
     """Whatever shares the batch, and in whatever order; prompt tokens never count."""
     examples: Any = MadeUp(8)
     for unrelated in (False, True):
@@ -54,7 +54,7 @@ def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePoli
         batches.unrelated = unrelated
         batch = batches[StepBatch(samples, range(0))]
         found = policy(batch, policy.response_log_probabilities)
-        responses = [(examples.pairs[n][0], response) for n in samples for response in batches.answers(n)]
+        responses = [(examples.pairs[n][0], response) for n in samples for response in batches.responses(n)]
         assert len(responses) == len(samples) * (3 if unrelated else 2)
         assert found.tolist() == pytest.approx([naive(policy, *pair) for pair in responses], abs=1e-6)
         assert batch["lengths"].tolist() == [len(response) for _, response in responses]
@@ -62,7 +62,7 @@ def test_log_probabilities_are_those_of_each_answer_alone(policy: PreferencePoli
 
 
 def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy) -> None:
-    """KTO's KL divergence, the KL of every next token of both answers, and what `predict` gives."""
+    """KTO's KL divergence, the KL of every next token of both responses, and what `predict` gives."""
     examples: Any = MadeUp(6)
     batches, samples = PairBatches(examples, pad=3), [4, 1, 5]
     batches.unrelated = True
@@ -82,10 +82,10 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
         policy.reference_decoder, policy.reference, policy._trainer = None, "precomputed", None
 
     twin = SimpleNamespace(decoder=other)
-    ratios, divergences = [], []
+    ratios, kls = [], []
     for number in samples:
         prompt, *own = examples.pairs[number]
-        third = batches.unrelated_answer(number)
+        third = batches.unrelated_response(number)
         ratios.append(naive(policy, prompt, third) - naive(cast(Any, twin), prompt, third))
         for response in own:
             tokens = torch.from_numpy(np.concatenate((prompt, response)))[None]
@@ -93,17 +93,17 @@ def test_what_is_reported_equals_a_computation_by_hand(policy: PreferencePolicy)
                 model.output(model(tokens))[0, len(prompt) - 1 : -1].log_softmax(-1).detach()
                 for model in (cast(Any, policy.decoder), other)
             )
-            divergences += (p.exp() * (p - q)).sum(-1).tolist()
+            kls += (p.exp() * (p - q)).sum(-1).tolist()
     assert made.kl is not None
     assert made.kl.item() == pytest.approx(max(0.0, sum(ratios) / 3), abs=1e-9)
     assert sum(ratios) > 0  # else nothing was compared
-    assert values.tolist() == pytest.approx(divergences, abs=1e-6)
+    assert values.tolist() == pytest.approx(kls, abs=1e-6)
     for place, side in enumerate(("chosen", "rejected"), start=1):
         by_hand = [naive(policy, examples.pairs[n][0], examples.pairs[n][place]) for n in samples]
         assert predicted[side] == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_which_answer_comes_first_does_not_matter(policy: PreferencePolicy) -> None:
+def test_which_response_comes_first_does_not_matter(policy: PreferencePolicy) -> None:
     examples: Any = MadeUp(4)
     forward = policy(PairBatches(examples, 3)[StepBatch([0, 1, 2, 3], range(0))], policy.response_log_probabilities)
     for pair in examples.pairs:
@@ -196,7 +196,7 @@ def test_a_run_goes_on_with_the_reference_it_began_with(
 
 @pytest.mark.end_to_end
 def test_a_copy_of_the_weights_to_begin_from_is_the_same_reference(
-    align: Align, base_run: Path, tmp_path: Path
+    align: Configure, base_run: Path, tmp_path: Path
 ) -> None:
     main(["fit", "--config", str(align(dpo(), max_steps=2))])
     copied = tmp_path / "elsewhere"
@@ -253,7 +253,7 @@ def test_other_losses_train(align: Configure, tmp_path: Path, name: str) -> None
 
 
 class KilledError(Exception):
-    """Stands for a kill."""
+    """Raised in place of a kill."""
 
 
 @pytest.mark.end_to_end

@@ -26,7 +26,7 @@ CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_valu
 
 
 @pytest.mark.parametrize("samples", [[0], [5, 0, 7], list(range(8))], ids=str)
-def test_scores_are_those_of_each_answer_alone(samples: list[int]) -> None:
+def test_scores_are_those_of_each_response_alone(samples: list[int]) -> None:
     examples: Any = MadeUp(8)
     model = RewardModel(CONFIG, optimizer=AdamW(), schedule=Cosine())
     model.decoder = build_decoder(model.config).double()

@@ -117,7 +117,7 @@ def test_groups_are_compared_with_themselves(estimator: Any) -> None:
     assert estimate.returns is None
 
 
-def test_a_divergence_taken_off_each_token_counts_for_the_whole_answer() -> None:
+def test_a_kl_taken_off_each_token_counts_for_the_whole_answer() -> None:
     """RLOO and GRPO with the KL divergence in the reward compare sums over responses."""
     score, rewarded = scores(group=2, prompts=2)
     spent = torch.rand(len(rewarded.rewards), dtype=torch.float64)

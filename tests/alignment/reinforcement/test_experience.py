@@ -36,7 +36,7 @@ def test_a_score_belongs_to_the_stop_token_itself() -> None:
     assert advantages.tolist() == [-0.5, -0.5, 0.5, -0.5, 1.5, 2.5]
 
 
-def test_an_answer_without_a_stop_token_costs_whatever_its_prompt_holds() -> None:
+def test_a_response_without_a_stop_token_costs_whatever_its_prompt_holds() -> None:
     rollouts = rollouts_of(([4, 5, EOS], "stop"), ([6, 7], "length"))
     scoring = RewardShaping(
         GroupRelativeAdvantage(divide_by_std=False), None, 1.0, whiten_rewards=False, drop_zero_variance_groups=False
@@ -49,7 +49,7 @@ def test_an_answer_without_a_stop_token_costs_whatever_its_prompt_holds() -> Non
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_the_divergence_is_taken_off_every_tokens_reward(estimator: Any) -> None:
+def test_kl_is_taken_off_every_tokens_reward(estimator: Any) -> None:
     rollouts, log_ratio = rollouts_of(([4, 5, EOS], "stop"), ([6, 7], "length")), torch.randn(5)
     penalty = KLPenalty(FixedKL(0.3), estimator)
     scoring = RewardShaping(
@@ -72,7 +72,7 @@ def test_the_divergence_is_taken_off_every_tokens_reward(estimator: Any) -> None
     assert seen[1].std().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_prompts_whose_answers_score_alike_are_left_out() -> None:
+def test_prompts_whose_responses_score_alike_are_left_out() -> None:
     rollouts = rollouts_of(*[([4, EOS], "stop")] * 4, group=2)
     scoring = RewardShaping(LeaveOneOutAdvantage(), None, 0.0, whiten_rewards=False, drop_zero_variance_groups=True)
     _, _, kept = scoring(rollouts, torch.tensor([1.0, 1.0, 0.0, 1.0]), None, None, lambda x: x)

@@ -75,7 +75,7 @@ GOLDEN: dict[str, dict[str, list[float]]] = {
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("algorithm", list(SETTINGS))
-def test_losses_norms_and_divergences_are_those_of_before(algorithm: str, tmp_path: Path) -> None:
+def test_losses_norms_and_kls_are_those_of_before(algorithm: str, tmp_path: Path) -> None:
     logged = train(str(tmp_path), settings=SETTINGS[algorithm](), options={"val_check_interval": 2})
     for name, expected in GOLDEN[algorithm].items():
         rows = logged.validations if name.startswith("validation/") else logged.steps

@@ -15,7 +15,7 @@ from common.errors import InputError
 from tests.helpers.rollouts import drawn
 
 
-def test_estimators_have_the_divergence_as_their_mean_where_they_are_unbiased() -> None:
+def test_estimators_have_the_kl_as_their_mean_where_they_are_unbiased() -> None:
     p, q = (x.softmax(-1) for x in drawn(7, 5))
     log_ratio = p.log() - q.log()
     kl = float((p * log_ratio).sum())
@@ -26,7 +26,7 @@ def test_estimators_have_the_divergence_as_their_mean_where_they_are_unbiased() 
 
 
 def test_estimators_differ_in_gradient_and_not_only_in_value() -> None:
-    """Sampled from p: k1 in the loss pulls nowhere, k2 towards KL(p || q), k3 towards KL(q || p)."""
+    """Sampled from p: k1 in the loss pulls nowhere, k2 toward KL(p || q), k3 toward KL(q || p)."""
     scores, others = drawn(7, 6)
     scores.requires_grad_()
     log_q = others.log_softmax(-1)
@@ -66,7 +66,7 @@ def test_the_adaptive_controller_follows_its_target() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 16])
-def test_the_divergence_of_the_best_of_n_is_what_many_equally_likely_answers_have(n: int) -> None:
+def test_the_kl_of_the_best_of_n_is_what_many_equally_likely_responses_have(n: int) -> None:
     """Of m responses of distinct scores, number i is the best with probability (i / m)^n - ((i - 1) / m)^n."""
     m = 20_000
     edges = (torch.arange(m + 1, dtype=torch.float64) / m) ** n

@@ -48,7 +48,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Logged]:
     [("ppo", "fsdp2"), ("ppo", "replicas"), ("ppo", "ddp"), ("grpo", "fsdp2"), ("on_cpu", "fsdp2")],
 )
 def test_two_ranks_are_one_process(settings: str, layout: str, tmp_path: Path, alone: dict[str, Logged]) -> None:
-    """Draws, whitening, token counts, KL divergences, clipping, several updates a batch: all over both ranks'
+    """Draws, whitening, token counts, KL divergences, clipping, several updates per batch: all over both ranks'
     tokens."""
     expected = alone[settings]
     ranks = run_ranks(2, train, str(tmp_path), 2, LAYOUTS[layout], SETTINGS[settings](), 2)

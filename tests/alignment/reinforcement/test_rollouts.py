@@ -25,7 +25,7 @@ def draw(prompts: list[list[int]], samples: list[int], group: int = 2, slots: in
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), group=st.sampled_from([1, 2, 3, 6]), data=st.data())
-def test_tokens_of_a_packed_row_are_those_of_each_answer_alone(seed: int, group: int, data: st.DataObject) -> None:
+def test_tokens_of_a_packed_row_are_those_of_each_response_alone(seed: int, group: int, data: st.DataObject) -> None:
     """Log-probabilities at the temperature and values, of any choice, whatever shares the row or the prompt."""
     rollouts = made_up(seed, group)
     chosen = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True))
@@ -63,8 +63,8 @@ def test_the_sampler_knows_the_trainers_log_probabilities() -> None:
     assert (other - rollouts.log_probabilities).abs().max() > 0.1
 
 
-def test_answers_depend_on_nothing_but_their_number() -> None:
-    """Neither on who else is decoded, nor on how many responses a prompt gets, nor on the slots."""
+def test_responses_depend_on_nothing_but_their_number() -> None:
+    """Neither on who else is decoded, nor on the number of responses to a prompt, nor on the slots."""
     prompts = {sample: [4 + sample % 11] * (1 + sample % 4) for sample in range(6)}
 
     def by_number(samples: list[int], group: int, slots: int) -> dict[tuple[int, int], list[int]]:
@@ -81,7 +81,7 @@ def test_answers_depend_on_nothing_but_their_number() -> None:
     assert by_number([0, 1, 2, 3, 4, 5], 3, 8) == whole
 
 
-def test_how_an_answer_ended_is_judged_by_the_answer() -> None:
+def test_how_a_response_ended_is_judged_by_the_response() -> None:
     """A prompt full of stop tokens is no response that stopped (a known bug looked at both)."""
     rollouts = draw([[EOS, EOS, 4]] * 64, list(range(64)), 1, max_new_tokens=4, stop=[EOS, 5])
     for response, stopped in zip(rollouts.responses, rollouts.stopped.tolist(), strict=True):

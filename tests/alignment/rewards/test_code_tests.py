@@ -43,8 +43,8 @@ def test_right_and_wrong_programs() -> None:
     assert strict.tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
     assert (strict.dtype, strict.device) == (torch.float32, torch.device("cpu"))
     function = {"prompt": "def add(a, b):\n", "tests": "\n".join(ADDS)}
-    completions = [response(text, **function) for text in ("    return a + b", "    return a * b", "return a + b")]
-    assert CodeTests(continues_prompt=True)(completions).tolist() == [1, 0, 0]
+    responses = [response(text, **function) for text in ("    return a + b", "    return a * b", "return a + b")]
+    assert CodeTests(continues_prompt=True)(responses).tolist() == [1, 0, 0]
 
 
 def test_programs_that_read_and_print() -> None:

@@ -75,7 +75,7 @@ PROMPTS = st.lists(st.lists(st.integers(3, 47), min_size=1, max_size=6), min_siz
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), prompts=PROMPTS, batch_tokens=st.integers(1, 80))
-def test_scores_are_those_of_each_answer_alone(data: Any, prompts: list[list[int]], batch_tokens: int) -> None:
+def test_scores_are_those_of_each_response_alone(data: Any, prompts: list[list[int]], batch_tokens: int) -> None:
     drawn = data.draw(
         st.lists(
             st.tuples(

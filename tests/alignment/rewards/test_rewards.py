@@ -120,7 +120,7 @@ def test_final_numbers(text: str, value: Any) -> None:
     before=st.text(alphabet="ab 1.,=()"),
     grouped=st.booleans(),
 )
-def test_a_number_is_read_whatever_stands_before_it(value: Decimal, before: str, grouped: bool) -> None:
+def test_a_number_is_read_whatever_comes_before_it(value: Decimal, before: str, grouped: bool) -> None:
     spelled = f"{value:,.3f}" if grouped else f"{value:.3f}"
     assert final_number(f"{before} is {spelled}.") == Fraction(value)
     assert final_number(f"{before} #### {spelled} {before}") == Fraction(value)

@@ -39,7 +39,7 @@ def test_a_page_from_metrics_and_samples(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_cleaning_and_facts_are_shown(tmp_path: Path) -> None:
+def test_curation_and_facts_are_shown(tmp_path: Path) -> None:
     write_run(tmp_path)
     row = {
         "in": {"documents": 1234, "bytes": 5_000_000},
@@ -48,13 +48,13 @@ def test_cleaning_and_facts_are_shown(tmp_path: Path) -> None:
         "dropped": {"too_short": {"documents": 234, "bytes": 1_000_000}},
         "masked": {"email": 7},
     }
-    cleaning = {
+    curation = {
         "sources": {"code": row},
         "total": row,
         "stages": [{"stage": "write", "seconds": 1.5, "megabytes_per_second": 3.3}],
         "examples": {"too_short": [{"id": 1, "source": "code", "path": "a<b>.py", "excerpt": None}]},
     }
-    (tmp_path / "data.json").write_text(json.dumps(cleaning))
+    (tmp_path / "data.json").write_text(json.dumps(curation))
     (tmp_path / "run.json").write_text(json.dumps({"device": "a & b", "versions": {"torch": "2"}}))
     (tmp_path / "config.yaml").write_text("model: <x>")
     page = write_report(tmp_path).read_text(encoding="utf-8")
@@ -62,7 +62,7 @@ def test_cleaning_and_facts_are_shown(tmp_path: Path) -> None:
         assert text in page
 
 
-def test_a_reward_is_shown_beside_what_it_cost_and_what_it_stands_for(tmp_path: Path) -> None:
+def test_a_reward_is_shown_beside_what_it_cost_and_what_it_is_a_measure_of(tmp_path: Path) -> None:
     table = MetricsTable(str(tmp_path))
     for step in range(6):
         names = (

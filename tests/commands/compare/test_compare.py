@@ -1,4 +1,4 @@
-"""Models side by side: every number against a loop that computes it one answer at a time."""
+"""Models side by side: every number against a loop that computes it one response at a time."""
 
 import json
 import math
@@ -39,31 +39,31 @@ def made_up(seed: int, count: int) -> list[Response]:
 
 
 @torch.no_grad()
-def naive_log_probabilities(decoder: Decoder, answer: Response, temperature: float) -> torch.Tensor:
-    """[tokens of the answer, vocabulary]."""
-    tokens = torch.tensor([[*answer.prompt, *answer.tokens]])
+def naive_log_probabilities(decoder: Decoder, response: Response, temperature: float) -> torch.Tensor:
+    """[tokens of the response, vocabulary]."""
+    tokens = torch.tensor([[*response.prompt, *response.tokens]])
     logits = decoder.output(decoder(tokens))[0] / temperature
-    return logits.log_softmax(-1)[len(answer.prompt) - 1 : -1]
+    return logits.log_softmax(-1)[len(response.prompt) - 1 : -1]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("batch_tokens", [1, 30, 1000])
-def test_divergences_equal_a_sum_over_the_vocabulary(temperature: float, batch_tokens: int) -> None:
+def test_kls_equal_a_sum_over_the_vocabulary(temperature: float, batch_tokens: int) -> None:
     # An embedding of another scale, so that the two are far apart.
     decoder = build_decoder(CONFIG, seed=0).double()
     reference = build_decoder(replace(CONFIG, initial_std=0.3), seed=1).double()
     responses = made_up(0, 9)
     exact, sampled = kl_estimates(decoder, reference, responses, temperature, batch_tokens)
-    for number, answer in enumerate(responses):
-        p, q = (naive_log_probabilities(model, answer, temperature) for model in (decoder, reference))
+    for number, response in enumerate(responses):
+        p, q = (naive_log_probabilities(model, response, temperature) for model in (decoder, reference))
         assert float(exact[number]) == pytest.approx(float((p.exp() * (p - q)).sum()), abs=1e-5)
-        said = torch.tensor(answer.tokens)[:, None]
+        said = torch.tensor(response.tokens)[:, None]
         assert float(sampled[number]) == pytest.approx(float((p - q).gather(1, said).sum()), abs=1e-5)
     assert (exact > 0.01).all()
     assert (kl_estimates(decoder, decoder, responses, temperature, batch_tokens)[0] == 0).all()
 
 
-def test_both_divergences_have_one_mean() -> None:
+def test_both_kls_have_one_mean() -> None:
     """Over responses drawn from the model itself, the log-ratio scatters around the exact sum."""
     decoder, reference = (build_decoder(replace(CONFIG, initial_std=std), seed=3) for std in (0.1, 0.2))
     from models.inference.generation import generate
@@ -312,7 +312,7 @@ def test_a_comparison_that_is_killed_goes_on_with_the_next_model(
 
 
 @pytest.mark.end_to_end
-def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str], tmp_path: Path) -> None:
+def test_prompts_are_those_that_training_validates_on(models: dict[str, str], tmp_path: Path) -> None:
     from datamodules import FileRows, SFTData
     from datamodules.conversations.example_store import Examples
 
@@ -348,7 +348,7 @@ def test_held_out_prompts_are_those_that_training_held_out(models: dict[str, str
         (["--models.moved=REWARD"], "is a reward model, which writes no text"),
         (["--reward_model=BASE"], "is no reward model"),
         (["--models.moved=nowhere"], "nowhere does not exist"),
-        (["--max_prompt_tokens=1"], "prompts: none is held out ({'longer_than_max_prompt_tokens': 14"),
+        (["--max_prompt_tokens=1"], "prompts: none is for validation ({'longer_than_max_prompt_tokens': 14"),
         (["--prompts=[nowhere.jsonl]"], "path nowhere.jsonl does not exist"),
         (["--models.moved=OTHER"], "moved has another tokenizer than base"),
         (["--models.moved=WIDER"], "moved has 520 token ids, base 512"),

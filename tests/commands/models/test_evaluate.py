@@ -1,4 +1,4 @@
-"""Likelihoods of answers and of text against one full, naive pass a sequence; rows as public benchmarks have them."""
+"""Likelihoods of answers and of text against one full, naive pass per sequence; rows as public benchmarks have them."""
 
 import json
 import math
@@ -128,7 +128,7 @@ def test_shapes_of_public_benchmarks() -> None:
     assert asked.gold == 1
     assert question(ARC).context == "Question: Bade kiro?\nAnswer:"
     assert (question(ARC).choices[2], question(ARC).gold) == (" do do", 2)
-    # The harness's delimiter stands before a choice even where there is no context.
+    # The harness's delimiter comes before a choice even where there is no context.
     assert question(BLIMP).choices == [" " + BLIMP["sentence_good"], " " + BLIMP["sentence_bad"]]
     assert question(BLIMP).lengths == [len(BLIMP["sentence_good"]), len(BLIMP["sentence_bad"])]
     for row in ({}, {"context": "a", "choices": ["b"], "gold": 0}, {"context": "a", "choices": ["b", ""], "gold": 0}):

@@ -42,7 +42,7 @@ def test_a_result_that_is_gone_is_made_again_with_what_needs_it(program: list[st
     assert [action for action, _ in found.values()] == ["skip", "skip", "run", "run"]
 
 
-def test_only_and_from_take_the_rest_as_it_stands(
+def test_only_and_from_take_the_rest_as_it_is(
     program: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(InputError, match="stage sft needs pretrain, which is not complete"):

@@ -64,8 +64,8 @@ def test_chatml_token_by_token(tokenizer: Tokenizer) -> None:
     expected += [start, *encode("assistant\n"), *encode("Now we part"), end, tokenizer.eos]
     assert encoded.ids == expected
     assert learned(encoded, tokenizer) == [[*encode("Good day"), end], [*encode("Now we part"), end, tokenizer.eos]]
-    prompt, answer = encoded.prompt_and_answer()
-    assert answer == [*encode("Now we part"), end, tokenizer.eos]
+    prompt, response = encoded.prompt_and_response()
+    assert response == [*encode("Now we part"), end, tokenizer.eos]
     assert prompt == ChatTemplate("chatml", tokenizer).encode_prompt(TALK[:-1])
 
 
@@ -77,18 +77,18 @@ def test_plain_puts_nothing_between_turns(tokenizer: Tokenizer) -> None:
         tokenizer.bos, *tokenizer.encode("Hello there"), *tokenizer.encode("Good day"), tokenizer.eos
     ]  # fmt: skip
     assert learned(encoded, tokenizer) == [[*tokenizer.encode("Good day"), tokenizer.eos]]
-    assert template.encode_prompt(talk[:1]) == encoded.prompt_and_answer()[0]
+    assert template.encode_prompt(talk[:1]) == encoded.prompt_and_response()[0]
 
 
 def test_a_template_without_generation_blocks_gives_the_same_marks(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """The template's own beginning and end of text are the only ones; what follows the last answer is left out."""
+    """The template's own beginning and end of text are the only ones; what follows the last response is left out."""
     (tmp_path / "own.jinja").write_text(LLAMA_STYLE)
     talk = TALK[1:]
     encoded = ChatTemplate(str(tmp_path / "own.jinja"), tokenizer).encode(talk)
     eos = tokenizer.eos
     assert encoded.ids.count(tokenizer.bos) == 1
     assert encoded.ids[0] == tokenizer.bos
-    assert encoded.ids.count(eos) == 2  # one an answer, none added
+    assert encoded.ids.count(eos) == 2  # one per response, none added
     assert learned(encoded, tokenizer) == [[*tokenizer.encode(text), eos] for text in ("Good day", "Now we part")]
 
 
@@ -97,15 +97,15 @@ text = st.lists(st.sampled_from(pieces), max_size=8).map("".join)
 
 
 @settings(max_examples=80, deadline=None)
-@given(question=text, answer=text)
-def test_text_forges_no_control_token(tokenizer: Tokenizer, question: str, answer: str) -> None:
-    talk = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+@given(question=text, response=text)
+def test_text_forges_no_control_token(tokenizer: Tokenizer, question: str, response: str) -> None:
+    talk = [{"role": "user", "content": question}, {"role": "assistant", "content": response}]
     control = {*tokenizer.control_ids().values()}
     for name, added in (("chatml", 6), ("plain", 2)):
         encoded = ChatTemplate(name, tokenizer).encode(talk)
         assert sum(token in control for token in encoded.ids) == added
-        assert question in tokenizer.decode(encoded.prompt_and_answer()[0])
-        assert tokenizer.decode(encoded.prompt_and_answer()[1]) == answer
+        assert question in tokenizer.decode(encoded.prompt_and_response()[0])
+        assert tokenizer.decode(encoded.prompt_and_response()[1]) == response
 
 
 def test_mistakes_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -134,10 +134,10 @@ def test_mistakes_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
         ChatTemplate(str(tmp_path / "rewriting.jinja"), tokenizer).encode(TALK)
 
 
-def test_one_answer_after_another_are_two(tokenizer: Tokenizer) -> None:
+def test_one_response_after_another_are_two(tokenizer: Tokenizer) -> None:
     talk = [TALK[1], {"role": "assistant", "content": "first"}, {"role": "assistant", "content": "second"}]
-    prompt, answer = ChatTemplate("plain", tokenizer).encode(talk).prompt_and_answer()
-    assert tokenizer.decode(answer) == "second"
+    prompt, response = ChatTemplate("plain", tokenizer).encode(talk).prompt_and_response()
+    assert tokenizer.decode(response) == "second"
     assert "first" in tokenizer.decode(prompt)
 
 

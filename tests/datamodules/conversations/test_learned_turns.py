@@ -177,7 +177,7 @@ def test_every_row_of_tools_and_weights_is_kept_or_counted(tokenizer_file: Path,
     assert sum(made.summary()["kept"].values()) == 30
     assert made.summary()["unread"] == {"id": 30}
     assert made.summary()["dropped"] == {
-        "refused_by_template: the template writes no tool_calls": 1, "empty_answer": 1, "nothing_to_learn": 1,
+        "refused_by_template: the template writes no tool_calls": 1, "empty_response": 1, "nothing_to_learn": 1,
         "unread_key: tools": 1, "unread_key: input": 1, "label: false": 1,
     }  # fmt: skip
 

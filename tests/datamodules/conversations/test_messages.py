@@ -172,14 +172,14 @@ def test_two_system_messages_are_a_reason() -> None:
 
 def test_an_empty_turn_is_never_learned() -> None:
     empty = {"role": "assistant", "content": " \n"}
-    assert reason(instruction, {"messages": [ASK, empty, MORE, SAY]}) == "empty_answer"
-    assert reason(instruction, {"messages": [ASK, SAY, MORE, empty]}) == "empty_answer"
-    assert reason(instruction, {"messages": [ASK, empty | {"reasoning_content": "Hm."}]}) == "empty_answer"
+    assert reason(instruction, {"messages": [ASK, empty, MORE, SAY]}) == "empty_response"
+    assert reason(instruction, {"messages": [ASK, SAY, MORE, empty]}) == "empty_response"
+    assert reason(instruction, {"messages": [ASK, empty | {"reasoning_content": "Hm."}]}) == "empty_response"
     assert instruction({"messages": [ASK, unlearned(empty), MORE, SAY]})[1] == unlearned(empty)
     assert instruction({"messages": [ASK, CALLING]}) == [ASK, CALLING]
     null = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     assert instruction({"messages": [ASK, null, RESULT, SAY]}) == [ASK, null, RESULT, SAY]
-    assert reason(preference, {"chosen": [ASK, empty], "rejected": [ASK, SAY]}) == "empty_answer"
+    assert reason(preference, {"chosen": [ASK, empty], "rejected": [ASK, SAY]}) == "empty_response"
     assert preference({"chosen": [ASK, CALLING], "rejected": [ASK, SAY]}).sides() == (CALLING, SAY)
 
 
@@ -226,7 +226,7 @@ def test_a_transcript_may_begin_with_the_assistant() -> None:
 def test_a_prompt_that_ends_in_an_answer_is_a_reason(prompt: Any) -> None:
     row = {"prompt": prompt, "response": "x", "chosen": "x", "rejected": "y"}
     for read in (instruction, preference, question):
-        assert reason(read, row) == "prompt_ends_with_an_answer"
+        assert reason(read, row) == "prompt_ends_with_a_response"
 
 
 @pytest.mark.parametrize(

@@ -63,14 +63,14 @@ def test_transcripts_in_hh_format() -> None:
     ("row", "reason"),
     [
         ({"prompt": "a", "chosen": "b"}, "missing_keys"),
-        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "equal_answers"),
-        ({"prompt": "a", "chosen": "b", "rejected": " "}, "empty_answer"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "equal_responses"),
+        ({"prompt": "a", "chosen": "b", "rejected": " "}, "empty_response"),
         ({"prompt": "a", "chosen": 3, "rejected": "b"}, "invalid_messages"),
         ({"prompt": 3, "chosen": "c", "rejected": "b"}, "invalid_messages"),
         ({"chosen": "no turns", "rejected": "b"}, "no_transcript"),
         ({"chosen": HH.format("a"), "rejected": "\n\nHuman: Other\n\nAssistant: b"}, "different_prompts"),
-        ({"chosen": "\n\nHuman: alone", "rejected": "\n\nHuman: alone"}, "no_answer"),
-        ({"prompt": "a", "chosen": [ASK], "rejected": [SAY]}, "no_answer"),
+        ({"chosen": "\n\nHuman: alone", "rejected": "\n\nHuman: alone"}, "no_response"),
+        ({"prompt": "a", "chosen": [ASK], "rejected": [SAY]}, "no_response"),
         ({"chosen": [{"role": "wizard", "content": "x"}], "rejected": [SAY]}, "invalid_messages"),
     ],
 )
@@ -84,9 +84,9 @@ def test_unusable_pairs_have_a_reason(row: dict[str, Any], reason: str) -> None:
     [
         ({"text": "a"}, "missing_keys"),
         ({"messages": []}, "invalid_messages"),
-        ({"messages": [ASK]}, "no_answer"),
+        ({"messages": [ASK]}, "no_response"),
         ({"messages": [ASK, {"role": "assistant", "content": None}]}, "invalid_messages"),
-        ({"prompt": "a", "response": ""}, "empty_answer"),
+        ({"prompt": "a", "response": ""}, "empty_response"),
     ],
 )
 def test_unusable_instructions_have_a_reason(row: dict[str, Any], reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Generated rows: what is right is right, what is wrong is wrong, and nothing of what is held out is trained on."""
+"""Generated rows: what is right is right, what is wrong is wrong, and nothing of the validation split is trained on."""
 
 import json
 from itertools import islice

@@ -1,4 +1,4 @@
-"""Each cleaning step against a naive version or hand-made cases, and the pipeline as a whole."""
+"""Each curation step against a naive version or hand-made cases, and the pipeline as a whole."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Cleaning that is killed, cut into other chunks or out of disk, against cleaning in one go."""
+"""Curation that is killed, cut into other chunks or out of disk, against curation in one go."""
 
 import contextlib
 import errno
@@ -43,7 +43,7 @@ def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.distributed
-def test_cleaning_killed_anywhere_continues_to_the_same_bytes(texts: Path, whole: Path, tmp_path: Path) -> None:
+def test_curation_killed_anywhere_continues_to_the_same_bytes(texts: Path, whole: Path, tmp_path: Path) -> None:
     expected, generator = checksums(whole), random.Random(0)
     assert len(expected) > 10
     folder, kills, most = tmp_path / "data", 0, 0

@@ -137,5 +137,5 @@ def test_headers() -> None:
         ("a.html", "<p>" + "Words to be read. " * 20 + "</p>", None),
     ],
 )
-def test_what_nobody_wrote(path: str, text: str, expected: str | None) -> None:
+def test_what_no_person_wrote(path: str, text: str, expected: str | None) -> None:
     assert why_not_written(path, text) == expected

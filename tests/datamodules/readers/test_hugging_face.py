@@ -39,10 +39,10 @@ def test_a_clone_of_a_repository(tmp_path: Path) -> None:
     (tmp_path / "data/train-00000-of-00001.parquet").write_bytes(b"")
     table = pyarrow.table({"content": ["a", "b"], "text": ["x", "y"], "license": [None, "apache-2.0"]})
     pyarrow.parquet.write_table(table, tmp_path / "data/train-00000-of-00001.parquet")
-    (tmp_path / "data/validation.jsonl").write_text('{"content": "held out"}\n')
+    (tmp_path / "data/validation.jsonl").write_text('{"content": "in validation"}\n')
     documents = read_all(HuggingFaceFolder(str(tmp_path), text_key="content"))
     assert [(document.text, document.license) for document in documents] == [("a", "mit"), ("b", "apache-2.0")]
-    assert outcomes(HuggingFaceFolder(str(tmp_path), "validation", "content")) == ["held out"]
+    assert outcomes(HuggingFaceFolder(str(tmp_path), "validation", "content")) == ["in validation"]
     with pytest.raises(InputError, match="split='test'"):
         HuggingFaceFolder(str(tmp_path), split="test").files()
     before = HuggingFaceFolder(str(tmp_path)).files()

@@ -113,7 +113,7 @@ def test_encoded_documents_get_what_they_lack(
         assert found == begin + document + end
 
 
-def write_documents(folder: Path, files: int, rows: int = 12, held_out: tuple[int, ...] = (4,)) -> list[Path]:
+def write_documents(folder: Path, files: int, rows: int = 12, validation: tuple[int, ...] = (4,)) -> list[Path]:
     folder.mkdir()
     paths = []
     for number in range(files):
@@ -121,7 +121,7 @@ def write_documents(folder: Path, files: int, rows: int = 12, held_out: tuple[in
         table = {
             "id": pyarrow.array(range(number * rows, (number + 1) * rows), pyarrow.uint64()),
             "source": ["notes" if row % 3 else "web" for row in range(rows)],
-            "split": ["validation" if row in held_out else "train" for row in range(rows)],
+            "split": ["validation" if row in validation else "train" for row in range(rows)],
             "bytes": [len(text.encode()) for text in texts],
             "text": texts,
         }
@@ -297,7 +297,7 @@ def test_megatron_files_hold_the_documents_of_the_shards(
     tmp_path: Path, tokenizer: Tokenizer, tokenizer_folder: Path
 ) -> None:
     (tmp_path / "shards").mkdir()
-    documents = write_documents(tmp_path / "documents", 3, held_out=(3, 4))
+    documents = write_documents(tmp_path / "documents", 3, validation=(3, 4))
     write_shards(as_files(documents), tmp_path / "shards", tokenizer_folder)
     prefixes = export_megatron(tmp_path / "shards", tokenizer, tmp_path / "out")
     assert {path.name for path in prefixes} == {f"{a}-{b}" for a in ("web", "notes") for b in ("train", "validation")}

@@ -52,7 +52,7 @@ def uncached(decoder: Decoder, prompt: list[int], max_new_tokens: int) -> list[i
     ids=["plain", "window", "experts"],
 )
 @torch.no_grad()
-def test_greedy_decoding_equals_the_model_run_anew_for_every_token(changes: dict[str, Any]) -> None:
+def test_greedy_decoding_equals_the_model_run_again_for_every_token(changes: dict[str, Any]) -> None:
     decoder = sharp(**changes)
     prompts = [[1, 5, 9, 2], [3], [7, 7, 8, 1, 2, 3, 4], [60, 1], [5, 4, 3]]
     found = generate(decoder, prompts, max_new_tokens=10, sampling=Sampling(temperature=0), slots=2)
@@ -77,10 +77,10 @@ def test_a_row_does_not_depend_on_its_batch(decoder: Decoder, prompts: list[list
     options: dict[str, Any] = {"max_new_tokens": 6, "sampling": sampling, "stop": [0, 11, 12]}
     together = generate(decoder, prompts, slots=slots, **options)
     numbers = list(range(len(prompts)))[::-1]
-    backwards = generate(decoder, prompts[::-1], rows=numbers, **options)[::-1]
+    reverse = generate(decoder, prompts[::-1], rows=numbers, **options)[::-1]
     for number, prompt in enumerate(prompts):
         (alone,) = generate(decoder, [prompt], rows=[number], **options)
-        for other in (together[number], backwards[number]):
+        for other in (together[number], reverse[number]):
             assert other.tokens == alone.tokens
             assert other.finish == alone.finish
             assert other.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-4)
@@ -184,7 +184,7 @@ def test_bad_values_are_refused(decoder: Decoder, change: dict[str, Any], messag
 
 
 def test_recorded_steps_compute_all_slots_and_give_the_same(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step that a GPU records, run as it stands: fixed shapes, empty slots, rows that leave and come."""
+    """The step that a GPU records, run as it is: fixed shapes, empty slots, rows that leave and come."""
     prompts = [[1, 5, 9, 2], [3], [7, 7, 8, 1, 2, 3, 4], [60, 1], [5, 4, 3]]
     options: dict[str, Any] = {"max_new_tokens": 40, "sampling": Sampling(seed=3), "stop": [11, 12, 13], "slots": 3}
     expected = generate(decoder, prompts, **options)
@@ -192,7 +192,7 @@ def test_recorded_steps_compute_all_slots_and_give_the_same(decoder: Decoder, mo
         generate(decoder, prompts, cuda_graphs=True, **options)
     shapes = set()
 
-    def run_as_it_stands(self: DecodeGraphs) -> Any:
+    def run_as_it_is(self: DecodeGraphs) -> Any:
         longest = self.cache.longest
 
         def step() -> torch.Tensor:
@@ -206,7 +206,7 @@ def test_recorded_steps_compute_all_slots_and_give_the_same(decoder: Decoder, mo
     monkeypatch.setattr(DecodeGraphs, "__init__", lambda self, decoder, cache: self.__dict__.update(
         decoder=decoder, cache=cache, tokens=torch.zeros(3, 1, dtype=torch.int64), steps={}
     ))  # fmt: skip
-    monkeypatch.setattr(DecodeGraphs, "record", run_as_it_stands)
+    monkeypatch.setattr(DecodeGraphs, "record", run_as_it_is)
     found = generate(decoder, prompts, cuda_graphs=True, **options)
     assert shapes == {(32, 3, 64), (64, 3, 64)}
     for mine, right in zip(found, expected, strict=True):

@@ -29,7 +29,7 @@ def local(x: Any) -> Tensor:
 
 
 def kept_bytes(setup: TrainingSetup, mesh: Any = None) -> float:
-    """Bytes a token that autograd keeps of one block, weights, their casts and rotary angles left out."""
+    """Bytes per token that autograd keeps of one block, weights, their casts and rotary angles left out."""
     # Tensors of as many rows as a weight has would be taken for its cast: which expert gets how many must not vary.
     torch.manual_seed(0)
     decoder = build_decoder(setup.config)

@@ -88,7 +88,7 @@ def test_what_fit_refuses_is_refused(warmup: dict[str, int], message: str) -> No
 
 
 def test_a_search_finds_only_what_deals_every_size_out() -> None:
-    """3 windows a rank at first, of four ranks that accumulate nothing: 12 of 128."""
+    """3 windows per rank at first, of four ranks that accumulate nothing: 12 of 128."""
     setup = a_setup(32, BatchSizeWarmup(**GROWING), 200)
     found = search(setup, H100, 4)
     for candidate in found.best:

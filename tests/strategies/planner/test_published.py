@@ -36,7 +36,7 @@ def llama(name: str) -> DecoderConfig:
 
 # GPT-3, Gopher and Chinchilla have two matrices in their feed-forward layers, 8 C^2 in all, where a `DecoderConfig` has
 # three: a hidden width of 8 C / 3 makes as many parameters and products. Gopher's and Chinchilla's relative positions
-# are one more matrix of C^2 a layer, put there too.
+# are one more matrix of C^2 per layer, put there too.
 SHAPES = {
     "GPT-3": DecoderConfig(50_257, width=12_288, layers=96, heads=96, key_value_heads=96, feed_forward_width=32_768),
     "Gopher": DecoderConfig(32_000, width=16_384, layers=80, heads=128, key_value_heads=128, feed_forward_width=49_152),
@@ -131,12 +131,12 @@ def test_hours_of_llama_3_405b() -> None:
 
 
 @pytest.mark.parametrize(("name", "published"), [("8b", 57.9e9), ("70b", 481.4e9), ("405b", 2625e9)])
-def test_flops_a_token_in_palms_convention(name: str, published: float) -> None:
+def test_flops_per_token_in_palms_convention(name: str, published: float) -> None:
     assert palm_flops_per_token(llama(name), 8192) == pytest.approx(published, rel=THEIRS)
 
 
 def test_utilization_of_palm() -> None:
-    """238.3 thousand tokens a second on 6,144 TPU v4 of 275 TFLOP/s, windows of 2,048 tokens (appendix B)."""
+    """238.3 thousand tokens per second on 6,144 TPU v4 of 275 TFLOP/s, windows of 2,048 tokens (appendix B)."""
     assert parameters(SHAPES["PaLM"]) == pytest.approx(540.35e9, rel=0.001)
     flops = palm_flops_per_token(SHAPES["PaLM"], 2048)
     assert 238.3e3 * flops / (6144 * 275e12) == pytest.approx(0.462, rel=THEIRS)
@@ -265,7 +265,7 @@ GRAND_TETON = replace(H100, memory=96 * 2**30, memory_bandwidth=2.4e12)
     ],
 )
 def test_llama_3_8b_of_torchtitan(devices: int, compiled: bool, float8: bool, rate: float, gibibytes: float) -> None:
-    """Tokens a second of a GPU and GiB, two windows a rank, selective recomputation (tables 1 and 3). The plan is
+    """Tokens per second of a GPU and GiB, two windows per rank, selective recomputation (tables 1 and 3). The plan is
     faster by 15 to 27 %, outside of the tenth, on a data sheet that these cards do not reach. It needs 4 to 12 % more
     memory on 8 and 12 to 17 % on 128: parameters are gathered in float32 here and in bfloat16 there.
     """

@@ -119,13 +119,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.end_to_end
 def test_the_command_learns_and_says_how_well(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     description: dict[str, Any] = json.loads((trained / "first" / DESCRIPTION).read_text())
-    held_out = description["held_out"]
-    assert held_out["auc"] > 0.99
-    assert held_out["accuracy"] > 0.95
-    assert held_out["positive"] + held_out["negative"] + sum(description["trained_on"].values()) == 300
-    assert sum(row["documents"] for row in held_out["calibration"]) == held_out["positive"] + held_out["negative"]
-    kept = held_out["positive_kept"] * held_out["positive"] + held_out["negative_kept"] * held_out["negative"]
-    assert kept / (held_out["positive"] + held_out["negative"]) == pytest.approx(0.4, abs=0.05)
+    validation = description["validation"]
+    assert validation["auc"] > 0.99
+    assert validation["accuracy"] > 0.95
+    assert validation["positive"] + validation["negative"] + sum(description["trained_on"].values()) == 300
+    assert sum(row["documents"] for row in validation["calibration"]) == validation["positive"] + validation["negative"]
+    kept = validation["positive_kept"] * validation["positive"] + validation["negative_kept"] * validation["negative"]
+    assert kept / (validation["positive"] + validation["negative"]) == pytest.approx(0.4, abs=0.05)
     for name in (WEIGHTS, DESCRIPTION):
         assert (trained / "first" / name).read_bytes() == (trained / "second" / name).read_bytes()
 

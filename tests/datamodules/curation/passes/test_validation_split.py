@@ -14,11 +14,11 @@ def test_no_component_is_split_and_budgets_hold(seed: int, documents: int) -> No
     sources = generator.choice(["a", "b"], documents)
     sizes = generator.integers(1, 1000, documents)
     components = generator.integers(0, max(documents // 2, 1), documents)
-    held_out = choose_validation(sources, sizes, components, 0.2, seed)
+    validation = choose_validation(sources, sizes, components, 0.2, seed)
     for label in set(components.tolist()):
-        assert len(set(held_out[components == label].tolist())) == 1
+        assert len(set(validation[components == label].tolist())) == 1
     for source in set(sources.tolist()):
         own = components[sources == source]
         if len(set(own.tolist())) > 1:
-            assert held_out[sources == source].any()
-    assert np.array_equal(held_out, choose_validation(sources, sizes, components, 0.2, seed))
+            assert validation[sources == source].any()
+    assert np.array_equal(validation, choose_validation(sources, sizes, components, 0.2, seed))
