@@ -221,7 +221,7 @@ def value_of(row: Mapping[str, Any], key: str) -> Any:
     """Value of a row under a key.
 
     Raises:
-        InputError: when it holds nothing there.
+        InputError: when it holds nothing there, or null.
     """
     if key not in row:
         raise InputError(f"a row has no {key!r}, only {', '.join(map(str, row))}: name the key that a reward reads")
