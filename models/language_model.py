@@ -228,6 +228,11 @@ class LanguageModel(lightning.LightningModule):
             )
         if trainer.state.fn != TrainerFn.FITTING:
             return
+        if trainer.precision == "bf16-true":
+            raise InputError(
+                "trainer.precision=bf16-true: weights in bfloat16 without a float32 copy round most small updates "
+                "away, take bf16-mixed"
+            )
         warmup = self.schedule.warmup_steps
         if self.norm_history is not None and not self.optimizer_factory.fused:
             raise InputError("spike_skip with an optimizer of fused=false: only the fused one can skip a step")

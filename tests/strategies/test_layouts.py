@@ -133,18 +133,9 @@ def test_experts_equal_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(
-    ("layout", "precision"),
-    [
-        ("fsdp2", "bf16-mixed"),
-        ("tp2", "bf16-mixed"),
-        ("zbv", "bf16-mixed"),
-        ("fsdp2", "bf16-true"),
-        ("zbv", "bf16-true"),
-    ],
-)
-def test_bfloat16_stays_within_rounding(layout: str, precision: str, tmp_path: Path) -> None:
-    ranks = fit(layout, tmp_path, {"precision": precision}, {})
+@pytest.mark.parametrize("layout", ["fsdp2", "tp2", "zbv"])
+def test_bfloat16_stays_within_rounding(layout: str, tmp_path: Path) -> None:
+    ranks = fit(layout, tmp_path, {"precision": "bf16-mixed"}, {})
     expected = alone(tmp_path, {}, {})
     for rank in ranks:
         assert rank["losses"] == pytest.approx(expected["losses"], rel=0.01)
