@@ -202,7 +202,10 @@ class LanguageModel(lightning.LightningModule):
         # Mean over accumulated batches and ranks; ranks that share a batch share its loss.
         self.log("train/loss", self.step_loss, sync_dist=True)
         self.step_loss = torch.zeros((), device=self.device)
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+        # A number would be copied to the device in each step, and the host would wait for the copy.
+        self.log(
+            "train/learning_rate", torch.tensor(optimizer.param_groups[0]["lr"], dtype=torch.float32, device="cpu")
+        )
 
     def setup(self, stage: str) -> None:
         """Refuse settings that cannot train before a weight exists."""
