@@ -105,7 +105,9 @@ class SpikeGuard(lightning.Callback):
         if step == trainer.global_step == 1:
             saver.save(trainer)  # the run's own interval may be long
         if self._numbers:
-            pl_module.log_dict(self._numbers | {"spikes/skipped_samples": float(_count(data))})
+            numbers = self._numbers | {"spikes/skipped_samples": float(_count(data))}
+            # Tensors of the CPU stay there; numbers would be copied to the device, and the host would wait.
+            pl_module.log_dict({name: torch.tensor(value, dtype=torch.float32) for name, value in numbers.items()})
 
     def settle(self, trainer: Any, pl_module: Any) -> None:
         """Judge every step there was, before one is saved out of turn."""

@@ -202,7 +202,10 @@ class LanguageModel(lightning.LightningModule):
         # Mean over accumulated batches and ranks; ranks that share a batch share its loss.
         self.log("train/loss", self.step_loss, sync_dist=True)
         self.step_loss = torch.zeros((), device=self.device)
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+        # A number would be copied to the device in each step, and the host would wait for the copy.
+        self.log(
+            "train/learning_rate", torch.tensor(optimizer.param_groups[0]["lr"], dtype=torch.float32, device="cpu")
+        )
 
     def setup(self, stage: str) -> None:
         """Refuse settings that cannot train before a weight exists."""
@@ -228,6 +231,11 @@ class LanguageModel(lightning.LightningModule):
             )
         if trainer.state.fn != TrainerFn.FITTING:
             return
+        if trainer.precision == "bf16-true":
+            raise InputError(
+                "trainer.precision=bf16-true: weights in bfloat16 without a float32 copy round most small updates "
+                "away, take bf16-mixed"
+            )
         warmup = self.schedule.warmup_steps
         if self.norm_history is not None and not self.optimizer_factory.fused:
             raise InputError("spike_skip with an optimizer of fused=false: only the fused one can skip a step")

@@ -37,6 +37,7 @@ from strategies.parallel.float8 import refuse_without_units, use_float8_products
 from strategies.parallel.gradient_norm import gradient_norm
 from strategies.parallel.launcher import Launcher
 from strategies.parallel.mesh import MeshSizes, check_divisible, make_mesh, resolve_sizes
+from strategies.parallel.reduction import reduce_over_ranks
 from strategies.parallel.saver import CheckpointSaver
 from strategies.parallel.tensor_parallel_plan import apply_tensor_parallel
 from strategies.parallel.unshard import unsharded
@@ -166,6 +167,10 @@ class TensorParallelStrategy(ModelParallelStrategy):
     def holds_whole_model(self) -> bool:
         """True where one process can run the model by itself."""
         return self.sizes.pp * self.sizes.dp_shard * self.sizes.tp == 1
+
+    def reduce(self, tensor: Tensor | Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        """A metric over all ranks, without the barrier of Lightning's reduction."""
+        return reduce_over_ranks(tensor, group, reduce_op) if isinstance(tensor, Tensor) else tensor
 
     # Model
 

@@ -104,6 +104,16 @@ def _logits_to_gradient(logits_NV: Tensor, labels_N: Tensor, vocabulary: Vocabul
     return logsumexp_N - target_N + z_loss * logsumexp_N.square()
 
 
+def _scaled(values_NC: Tensor, factor: Tensor, chunk: int) -> Tensor:
+    """Values times a wide scalar, which rounded to their own dtype would scale all of them wrongly."""
+    if values_NC.dtype == factor.dtype:
+        return values_NC * factor
+    scaled_NC = torch.empty_like(values_NC)
+    for values, into in zip(values_NC.split(chunk), scaled_NC.split(chunk), strict=True):
+        into.copy_(_wide(values) * factor)
+    return scaled_NC
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -123,7 +133,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight_of_token_N = (labels_N != IGNORE) / _nonzero(count).to(wide)
         loss = torch.zeros((), dtype=wide, device=hidden_NC.device)
         grad_hidden = torch.empty_like(hidden_NC)
-        grad_weight = torch.zeros_like(weight_VC, dtype=wide)
+        # A frozen matrix (LoRA) needs neither this third of the products nor [V, C] numbers.
+        grad_weight = torch.zeros_like(weight_VC, dtype=wide) if ctx.needs_input_grad[1] else None
         parts = (x.split(chunk) for x in (hidden_NC, labels_N, weight_of_token_N, grad_hidden))
         for hidden, labels, weight_of_token, grad_out in zip(*parts, strict=True):
             gradient = hidden @ weight.T
@@ -134,15 +145,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss += (torch.cat(losses) * weight_of_token).sum()
             # A token's weight multiplies its hidden state: a row of C numbers instead of one of V.
             torch.mm(gradient, weight, out=grad_out).mul_(weight_of_token[:, None])
-            grad_weight += gradient.T @ (hidden * weight_of_token[:, None]).to(dtype)
-        ctx.save_for_backward(grad_hidden, grad_weight.to(weight_VC.dtype))
+            if grad_weight is not None:
+                grad_weight += gradient.T @ (hidden * weight_of_token[:, None]).to(dtype)
+        ctx.chunk = chunk
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight_VC.dtype))
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         (grad_loss,) = grad_outputs
-        return grad_hidden * grad_loss.to(grad_hidden.dtype), grad_weight * grad_loss, None, None, None, None, None
+        scaled = None if grad_weight is None else grad_weight * grad_loss
+        return _scaled(grad_hidden, grad_loss, ctx.chunk), scaled, None, None, None, None, None
 
 
 def linear_cross_entropy(

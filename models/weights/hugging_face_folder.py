@@ -16,11 +16,14 @@ from tqdm import tqdm
 
 from common.errors import InputError
 from common.files import refuse_failed_save, write_atomically, write_text_atomically
+from models.anatomy import block_tensors, embedding_tensors, head_tensors
 from models.config import DecoderConfig
 from models.weights.hugging_face_names import from_hugging_face, hugging_face_names
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+_HEAD, _BUFFERS = "lm_head.weight", "rotary_emb.inv_freq"
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 SHARD_BYTES = 5_000_000_000
 """Bytes of a file at most, transformers' default."""
 
@@ -46,33 +49,84 @@ class HuggingFaceFolder:
             self.config: DecoderConfig = from_hugging_face(described)
             self.positions: int | None = described.get("max_position_embeddings")
             self._file_of = self._files()
+            self._refuse_unread()
         except (OSError, UnicodeError, json.JSONDecodeError, SafetensorError) as error:
             raise InputError(f"{path} is no Hugging Face checkpoint in safetensors files ({error})") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path / CONFIG} lacks {error} or holds something else there") from error
 
     def _files(self) -> dict[str, Path]:
-        if (self.path / INDEX).is_file():
-            index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            files = {name: self.path / file for name, file in index.items()}
-            if missing := sorted({file.name for file in files.values() if not file.is_file()}):
-                raise InputError(f"{self.path} lacks {', '.join(missing)}: download it again")
-            return files
-        with safe_open(self.path / SINGLE, "pt") as file:
-            return dict.fromkeys(file.keys(), self.path / SINGLE)
+        """File of each tensor, from the files themselves; two models in one folder are refused."""
+        single, index = self.path / SINGLE, self.path / INDEX
+        if not index.is_file():
+            with safe_open(single, "pt") as file:
+                return dict.fromkeys(file.keys(), single)
+        files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(files.values()))
+        missing = [name for name in names if not (self.path / name).is_file()]
+        if single.is_file() and SINGLE not in names:
+            raise InputError(
+                f"{self.path} holds {SINGLE} and {INDEX}, which names {names[0]}: two models, or a stale index; remove "
+                "the one that is not meant"
+            )
+        if missing:
+            raise InputError(f"{self.path} lacks {', '.join(missing)}: download it again")
+        for name in names:
+            with safe_open(self.path / name, "pt") as file:
+                absent = {tensor for tensor, place in files.items() if place == name} - set(file.keys())
+            if absent:
+                raise InputError(
+                    f"{self.path / name} lacks {min(absent)}, which {INDEX} says it holds: download it again"
+                )
+        return {tensor: self.path / name for tensor, name in files.items()}
+
+    def _refuse_unread(self) -> None:
+        """Refuse tensors that the decoder has not: the model computes something else with them."""
+        config = self.config
+        names = [tensor.name for tensor in (*embedding_tensors(config), *head_tensors(config))]
+        names += [f"layers.{n}.{tensor.name}" for n in range(config.layers) for tensor in block_tensors(config)]
+        read = {theirs for name in names for theirs in hugging_face_names(name, config)}
+        unread = {name for name in self._file_of.keys() - read if not name.endswith(_BUFFERS)}
+        needed = read - {_HEAD} if config.tied_embeddings else read
+        if unread and self._file_of.keys() >= needed:
+            raise InputError(
+                f"{self.path} holds {min(unread)} and {len(unread) - 1} other tensors that a {config.layers}-layer "
+                f"model of {CONFIG} has no place for: the configuration is not that of these weights"
+            )
 
     def __call__(self, name: str) -> torch.Tensor | None:
-        """Parameter of the decoder, whole, on the CPU; None where it is not stored."""
+        """Parameter of the decoder, whole, on the CPU; None where it is not stored.
+
+        Raises:
+            InputError: for values that are no numbers, or a head that is tied in `config.json` alone.
+        """
         if name.endswith((".lora_a", ".lora_b")):
             return None  # these folders hold whole models; an adapter upon one begins as nothing
         theirs = hugging_face_names(name, self.config)
         if not all(one in self._file_of for one in theirs):
             return None
-        tensors = []
-        for one in theirs:
-            with safe_open(self._file_of[one], "pt") as file:
-                tensors.append(file.get_tensor(one))
+        tensors = [self._tensor(one) for one in theirs]
+        tied = self.config.tied_embeddings and _HEAD in self._file_of and name == "tok_embeddings.weight"
+        if tied and not torch.equal(tensors[0], self._tensor(_HEAD)):
+            raise InputError(
+                f"{self.path / CONFIG}: tie_word_embeddings=True, but {_HEAD} differs from {theirs[0]}; set it to "
+                f"false, or remove {_HEAD} if it is not meant"
+            )
         return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        with safe_open(self._file_of[name], "pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+        if tensor.dtype not in _DTYPES:
+            raise InputError(
+                f"{self._file_of[name]}: {name} is stored as {tensor.dtype}, this decoder reads weights in half "
+                "precision or more; dequantize the model first"
+            )
+        # One sum passes over the memory once and finds every value that is no number; it may overflow by itself.
+        if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+            bad = int((~tensor.isfinite()).sum())
+            raise InputError(f"{self._file_of[name]}: {bad} values of {name} are no finite numbers: download it again")
+        return tensor
 
 
 def is_hugging_face_folder(path: Path) -> bool:

@@ -11,17 +11,7 @@ from typing import Any
 from common.errors import InputError
 from models.anatomy import block_tensors, embedding_tensors, head_tensors
 from models.config import DecoderConfig, Experts, RotaryScaling
-
-ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "mixtral": "MixtralForCausalLM",
-    "qwen3_moe": "Qwen3MoeForCausalLM",
-}
-SPARSE = ("mixtral", "qwen3_moe")
-"""Families with a mixture of experts."""
+from models.weights.hugging_face_keys import ARCHITECTURES, SPARSE, WINDOWED, rotary_parameters, with_defaults
 
 
 def hugging_face_names(name: str, config: DecoderConfig) -> list[str]:
@@ -55,71 +45,44 @@ def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
     Raises:
         InputError: for an unsupported family, or an unsupported property of one.
     """
-    family = config.get("model_type")
-    if family not in ARCHITECTURES:
-        raise InputError(f"model_type={family}: this decoder supports {', '.join(ARCHITECTURES)}")
-    _refuse(config, family)
+    whole = with_defaults(config)
+    family, heads = whole["model_type"], whole["num_attention_heads"]
     return DecoderConfig(
-        vocabulary_size=config["vocab_size"],
-        width=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
-        feed_forward_width=config["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
-        head_width=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
-        norm_epsilon=config.get("rms_norm_eps", 1e-6),
-        tied_embeddings=config.get("tie_word_embeddings", False),
-        initial_std=config.get("initializer_range", 0.02),
+        vocabulary_size=whole["vocab_size"],
+        width=whole["hidden_size"],
+        layers=whole["num_hidden_layers"],
+        heads=heads,
+        key_value_heads=heads if whole["num_key_value_heads"] is None else whole["num_key_value_heads"],
+        feed_forward_width=whole["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
+        head_width=whole["hidden_size"] // heads if whole["head_dim"] is None else whole["head_dim"],
+        norm_epsilon=whole["rms_norm_eps"],
+        tied_embeddings=whole["tie_word_embeddings"],
+        initial_std=whole["initializer_range"],
         query_key_value_bias=family == "qwen2",
         query_key_norm=family in ("qwen3", "qwen3_moe"),
-        sliding_window=config.get("sliding_window") if family in ("mistral", "mixtral") else None,
-        experts=_experts(config, family),
-        **_rotary(config),
+        sliding_window=whole["sliding_window"],
+        experts=_experts(whole) if family in SPARSE else None,
+        **_rotary(rotary_parameters(config, whole)),
     )
 
 
-def _experts(config: dict[str, Any], family: str) -> Experts | None:
-    if family not in SPARSE:
-        return None
-    count = config.get("num_local_experts", config.get("num_experts"))
+def _experts(whole: dict[str, Any]) -> Experts:
+    """Mixture of experts; transformers' load-balancing loss is `experts_per_token` times ours, and has no z-loss."""
+    active = whole["num_experts_per_tok"]
     return Experts(
-        num_experts=int(count),  # type: ignore[arg-type]
-        experts_per_token=config["num_experts_per_tok"],
-        normalize=family == "mixtral" or config.get("norm_topk_prob", False),
-        balance_weight=config.get("router_aux_loss_coef", 0.001),
+        num_experts=whole["num_local_experts"],
+        experts_per_token=active,
+        normalize=whole["model_type"] == "mixtral" or whole["norm_topk_prob"],
+        balance_weight=whole["router_aux_loss_coef"] * active,
+        z_weight=0.0,
     )
 
 
-def _refuse(config: dict[str, Any], family: str) -> None:
-    """Refuse unsupported properties; an absent key has its family's default, which is supported."""
-    required = {
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "use_sliding_window": False,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-        "quantization_config": None,
-    }
-    if family == "qwen2":
-        required.pop("attention_bias")
-    for key, value in required.items():
-        if config.get(key, value) != value:
-            raise InputError(f"config.json: {key}={config[key]}, this decoder supports {value}")
-
-
-def _rotary(config: dict[str, Any]) -> dict[str, Any]:
-    """RoPE base and scaling; transformers 5 writes both into `rope_parameters`."""
-    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = given.get("rope_theta", config.get("rope_theta", 10_000.0))
-    kind = given.get("rope_type", given.get("type", "default"))
-    if given.get("partial_rotary_factor", 1.0) != 1.0:
-        raise InputError("config.json: partial_rotary_factor, this decoder rotates whole heads")
-    if kind == "default":
-        return {"rope_theta": float(theta), "rope_scaling": None}
-    if kind == "linear":
+def _rotary(given: dict[str, Any]) -> dict[str, Any]:
+    scaling = None
+    if given["rope_type"] == "linear":
         scaling = RotaryScaling("linear", float(given["factor"]))
-    elif kind == "llama3":
+    elif given["rope_type"] == "llama3":
         scaling = RotaryScaling(
             "llama3",
             float(given["factor"]),
@@ -127,9 +90,7 @@ def _rotary(config: dict[str, Any]) -> dict[str, Any]:
             float(given["high_freq_factor"]),
             int(given["original_max_position_embeddings"]),
         )
-    else:
-        raise InputError(f"config.json: rope_type={kind}, this decoder supports default, linear and llama3")
-    return {"rope_theta": float(theta), "rope_scaling": scaling}
+    return {"rope_theta": float(given["rope_theta"]), "rope_scaling": scaling}
 
 
 def to_hugging_face(
@@ -169,10 +130,14 @@ def to_hugging_face(
         "torch_dtype": dtype,
         **special,
     }
-    if family in ("mistral", "mixtral"):
+    if family in WINDOWED:
         written["sliding_window"] = config.sliding_window
     if (experts := config.experts) is not None:
-        written |= {"num_experts_per_tok": experts.experts_per_token, "router_aux_loss_coef": experts.balance_weight}
+        # transformers' load-balancing loss is `experts_per_token` times ours.
+        written |= {
+            "num_experts_per_tok": experts.experts_per_token,
+            "router_aux_loss_coef": experts.balance_weight / experts.experts_per_token,
+        }
         if family == "mixtral":
             written["num_local_experts"] = experts.num_experts
         else:

@@ -37,15 +37,30 @@ CONTINUED = ["single", "tp2", "1f1b", "zbv", "pp2xfsdp2", "tp2xfsdp2"]
 
 
 class Record(lightning.Callback):
-    """Keeps what was logged at each step, and which samples each batch held."""
+    """Keeps what was logged at each step, which samples each batch held, and what made the host wait."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.bits: list[float] = []
         self.samples: list[list[int]] = []
+        self.barriers = self.copies = 0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._barrier, self._log = torch.distributed.barrier, pl_module.log
+        torch.distributed.barrier = self._counted_barrier
+        pl_module.log = self._counted_log
+
+    def _counted_barrier(self, *arguments: Any, **options: Any) -> Any:
+        self.barriers += 1
+        return self._barrier(*arguments, **options)
+
+    def _counted_log(self, name: str, value: Any, **options: Any) -> None:
+        self.copies += not isinstance(value, torch.Tensor)  # Lightning makes a tensor on the device of it
+        self._log(name, value, **options)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        torch.distributed.barrier, pl_module.log = self._barrier, self._log
         self.samples.append(batch["sample"].tolist())
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self.losses.append(float(trainer.callback_metrics["train/loss"]))
@@ -149,6 +164,8 @@ def train(
         "bits": record.bits,
         "samples": record.samples,
         "skipped": skipped,
+        "barriers": record.barriers,
+        "copies": record.copies,
     }
 
 

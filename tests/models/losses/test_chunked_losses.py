@@ -177,3 +177,35 @@ def test_entropies_and_their_gradients_equal_the_naive_ones(tokens: int, chunk: 
         (factors[0] * log_probabilities + factors[1] * entropies).sum().backward()
         results.append((log_probabilities.detach(), entropies.detach(), h.grad, w.grad))
     torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-12)
+
+
+def test_a_frozen_output_matrix_has_no_gradient_and_none_is_held() -> None:
+    hidden, weight, labels = (x.float() if x.is_floating_point() else x for x in problem(9, 1))
+    gradients = []
+    for trained in (True, False):
+        saved: list[Tensor] = []
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_(trained)
+
+        def pack(tensor: Tensor, into: list[Tensor] = saved) -> Tensor:
+            into.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = linear_cross_entropy(h, w, labels, 0.01, chunk=4)
+        loss.backward()
+        assert sum(x.shape == weight.shape for x in saved) == int(trained)
+        gradients.append(h.grad)
+    assert w.grad is None
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 5, 7])
+def test_the_gradient_of_bfloat16_states_is_scaled_exactly(batches: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    hidden = torch.randn(64, 32, generator=generator).bfloat16().requires_grad_()
+    weight = (torch.randn(50, 32, generator=generator) / 6).bfloat16().requires_grad_()
+    labels = torch.randint(50, (64,), generator=generator)
+    (whole,) = torch.autograd.grad(linear_cross_entropy(hidden, weight, labels), hidden)
+    (share,) = torch.autograd.grad(linear_cross_entropy(hidden, weight, labels) / batches, hidden)
+    ratio = (share.double() * whole.double()).sum() / whole.double().square().sum()
+    assert ratio.item() * batches == pytest.approx(1, abs=3e-4)  # bfloat16(1 / 3) is off by 1.8e-3
