@@ -4,6 +4,7 @@ from common.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from callbacks.checkpoints import Checkpoints
+    from callbacks.finite_loss import FiniteLoss
     from callbacks.goodput import Goodput
     from callbacks.metrics_table import MetricsTable
     from callbacks.predictions import Predictions
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoints",
+    "FiniteLoss",
     "Goodput",
     "MetricsTable",
     "Predictions",

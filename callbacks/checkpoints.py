@@ -4,6 +4,7 @@ Lightning's ModelCheckpoint remembers in its own state which files it wrote, and
 a kill; this callback looks at the folder instead and has no state. Use ModelCheckpoint beside it to keep the best.
 """
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
-from callbacks.preemption import StopRequest
+from callbacks.preemption import StopRequest, exit_status
 from common.contracts import SettlingCallback
 from common.errors import InputError
-from common.run_folder import CHECKPOINTS, checkpoint_name, checkpoint_step, checkpoints
+from common.run_folder import CHECKPOINTS, abandoned_checkpoints, checkpoint_name, checkpoint_step, checkpoints
 
 
 def log_now(trainer: lightning.Trainer) -> None:
@@ -48,11 +49,11 @@ def set_later_checkpoints_aside(run: Path, step: int) -> None:
 
 
 class Checkpoints(Checkpoint):
-    """Writes `checkpoints/step=N.ckpt` under the run's folder; SIGTERM on any rank writes one more and ends the run.
+    """Writes `checkpoints/step=N.ckpt` under the run's folder; a signal to stop writes one more and ends the run.
 
     Args:
         every_steps: optimizer steps between checkpoints; the last step is always saved.
-        keep: newest checkpoints kept; older ones are deleted after a new one is whole.
+        keep: newest checkpoints kept, and as many of those set aside; older ones are deleted after a new one is whole.
 
     Raises:
         InputError: when either is below 1.
@@ -64,7 +65,7 @@ class Checkpoints(Checkpoint):
         self.every_steps, self.keep = every_steps, keep
         self._after_validation = False
         self._saved_step: int | None = None
-        self._stop_request, self._stopping = StopRequest(), False
+        self._stop_request, self._stopping = StopRequest(), 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._stop_request.install(trainer)
@@ -75,12 +76,9 @@ class Checkpoints(Checkpoint):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self._stopping = self._stop_request.agreed()
-        if self._stopping:
-            for callback in trainer.callbacks:
-                if isinstance(callback, SettlingCallback):
-                    callback.settle(trainer, pl_module)
         due = trainer.global_step % self.every_steps == 0 and trainer.global_step != self._saved_step
         if self._stopping or due:
+            self._settle(trainer, pl_module)
             # A run killed between the checkpoint and the validation of one step would never validate there.
             self._after_validation = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
             if not self._after_validation:
@@ -96,22 +94,35 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.global_step != self._saved_step:
+            self._settle(trainer, pl_module)
             self.save(trainer)
+
+    def _settle(self, trainer: Any, pl_module: Any) -> None:
+        for callback in trainer.callbacks:
+            if isinstance(callback, SettlingCallback):
+                callback.settle(trainer, pl_module)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._saved_step = checkpoint["global_step"]
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """Write the checkpoint of this step if that is not done, and delete old ones; on all ranks."""
+        """Write the checkpoint of this step if that is not done, and delete old ones; on all ranks.
+
+        `fast_dev_run` writes none: the next run would continue from it.
+        """
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         run = Path(trainer.default_root_dir)
         if trainer.global_step != self._saved_step:
             log_now(trainer)
             trainer.save_checkpoint(run / CHECKPOINTS / checkpoint_name(trainer.global_step), weights_only=False)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
-            for path in checkpoints(run)[: -self.keep]:
+            for path in [*checkpoints(run)[: -self.keep], *abandoned_checkpoints(run)[: -self.keep]]:
                 trainer.strategy.remove_checkpoint(path)
         if self._stopping:
             if trainer.is_global_zero:
-                print(f"stopped by SIGTERM after step {trainer.global_step}, run the same command again to continue")
-            raise SystemExit(0)
+                name = signal.Signals(self._stopping).name
+                print(f"stopped by {name} after step {trainer.global_step}, run the same command again to continue")
+            # The launcher takes another status of a rank for its failure.
+            raise SystemExit(exit_status(self._stopping) if trainer.is_global_zero else 0)

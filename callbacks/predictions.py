@@ -1,7 +1,10 @@
-"""Prediction writer: bits per byte of every validation window, to find the worst ones."""
+"""Prediction writer: what the module says of every validation sample, such as bits per byte, to find the worst ones.
+
+The module names the columns (`predict_step`), so that pretraining, reward models, preferences and rollouts are written
+by one callback.
+"""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,8 @@ from common.run_folder import PREDICTIONS
 
 
 class Predictions(BasePredictionWriter):
-    """One JSON line per window in `predictions-RANK.jsonl`: sample, source, nats, bytes, bits_per_byte.
+    """One JSON line per sample in `predictions-RANK.jsonl`, with the columns that the module's `predict_step` returns:
+    lists have a value for each sample, anything else holds for all.
 
     RANK counts data-parallel shares; of the ranks that see the same windows one writes.
     """
@@ -35,6 +39,5 @@ class Predictions(BasePredictionWriter):
 
 
 def _rows(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for sample, nats, size in zip(batch["sample"], batch["nats"], batch["bytes"], strict=True):
-        bits = nats / size / math.log(2) if size else None
-        yield {"sample": sample, "source": batch["source"], "nats": nats, "bytes": size, "bits_per_byte": bits}
+    for number in range(len(batch["sample"])):
+        yield {name: column[number] if isinstance(column, list) else column for name, column in batch.items()}

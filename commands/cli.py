@@ -5,6 +5,7 @@ uses.
 """
 
 import difflib
+import errno
 import itertools
 import os
 import sys
@@ -15,6 +16,9 @@ from commands.mistakes import MIN_LIKENESS, did_you_mean, fail, input_error_behi
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
 from common.compute.cpu_threads import thread_settings, watch_spin
 from common.errors import InputError
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
+"""What the system says of a disk, folder or name that takes no file."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,6 +39,10 @@ def main(arguments: list[str] | None = None) -> None:
         run(command, given[1:], whole_process=arguments is None)
     except (FileExistsError, NotADirectoryError, UnicodeError) as error:
         fail(str(error))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        fail(f"{error.filename or 'a file'}: {error.strerror}: make room or change its folder, then run this again")
     except ValueError as error:
         mistake = input_error_behind(error)
         if mistake is None:

@@ -23,7 +23,10 @@ GROUP = re.compile(r"(?P<kind>Group|Subcommand) '(?P<group>[^']+)' does not acce
 UNRECOGNIZED = re.compile(r"unrecognized arguments: --(?P<name>[^\s=]+)")
 REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
 WRONG_TYPE = re.compile(r"Expected an? (?P<types><class '\w+'>)\.? Got value: (?P<value>.*)", re.DOTALL)
-WRONG_TYPES = re.compile(r"Union subtypes\s+Subtypes: \[(?P<types>[^\]]*)\].*Given value: (?P<value>.*)", re.DOTALL)
+WRONG_TYPES = re.compile(
+    r"Union subtypes\s+Subtypes: \[(?P<types>.*?)\]\s+Errors:.*Given value: (?P<value>.*)", re.DOTALL
+)
+ACCEPTED = re.compile(r"Literal\[(?P<values>[^\]]*)\]|<class '(?P<type>\w+)'>")
 TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -66,13 +69,18 @@ def explain(message: str, parser: Any) -> str:
         return f"no option is called --{found['name']}{alternatives('--' + found['name'].rstrip('+'), options)}"
     if found := REQUIRED.search(message):
         return f"{', '.join(f'--{name.strip()}' for name in found['names'].split(','))}: required, give a value"
-    if found := WRONG_TYPE.search(message) or WRONG_TYPES.search(message):
-        types = re.findall(r"<class '(\w+)'>|(\w+)", found["types"].replace("typing.", ""))
-        known = [TYPES[one or other] for one, other in types if (one or other) in TYPES]
-        if known and len(known) == len(types) and key:
-            known = [word for word in known if word != TYPES["int"] or TYPES["float"] not in known]
-            return f"{key['key']}={found['value'].strip()}: must be {' or '.join(known)}"
+    if key and (found := WRONG_TYPE.search(message) or WRONG_TYPES.search(message)):
+        return f"{key['key']}={found['value'].strip()}: must be {accepted(found['types'])}"
     return message
+
+
+def accepted(types: str) -> str:
+    """Values that types take, in words, from jsonargparse's list of them."""
+    words: list[str] = []
+    for found in ACCEPTED.finditer(types):
+        words += found["values"].replace("'", "").split(", ") if found["values"] else [TYPES.get(found["type"], types)]
+    words = [word for word in words if word != TYPES["int"] or TYPES["float"] not in words]
+    return " or ".join(dict.fromkeys(words)) or types
 
 
 def key_message(name: str, names: Iterable[str], group: str = "") -> str:

@@ -8,12 +8,13 @@ those it has, and their names must say all that went into them.
 Disks and copies flip bits all the same, so an artifact holds checksums of its files, compared when a file is read.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from common.console import announce
 from common.errors import InputError
@@ -39,15 +40,17 @@ def build_artifact(root: Path, name: str, key: str, produce: Callable[[Path], No
     final = root / f"{name}-{key}"
     root.mkdir(parents=True, exist_ok=True)
     # Two runs may prepare the same data at once: the second waits, then finds it done.
-    with FileLock(root / ".lock"):
+    with _announced_lock(root):
         if final.exists():
             announce(f"{name}: reusing {final}")
             return final
         partial = root / f".{name}-{key}.partial"
         # Left by a killed run: this process holds the lock, so no other is writing it.
         for stale in root.glob(f".{name}-*.partial"):
-            if not (resumable and stale == partial):
+            if not resumable:
                 shutil.rmtree(stale)
+            elif stale != partial:
+                announce(f"{name}: {stale} is unfinished work with other settings, delete it if they do not come back")
         announce(f"{name}: {'continuing' if partial.exists() else 'making'} {final}")
         with refuse_full_disk(root):
             partial.mkdir(exist_ok=True)
@@ -57,6 +60,21 @@ def build_artifact(root: Path, name: str, key: str, produce: Callable[[Path], No
             partial.rename(final)
             sync(root)
     return final
+
+
+@contextlib.contextmanager
+def _announced_lock(root: Path) -> Iterator[None]:
+    """The lock of all artifacts of a data set; who waits for it says so, because it may take hours."""
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        announce(f"waiting for another process that prepares data in {root}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_checksums(folder: Path, *names: str) -> None:

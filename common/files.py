@@ -7,12 +7,18 @@ costs a few milliseconds a file, which nothing here writes often enough to feel;
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import xxhash
 
 from common.errors import InputError
+
+TORCH_WRITER = ("inline_container", "PytorchStreamWriter", "iostream error")
+"""Words of the errors of `torch.save`; the system's reason is not among them."""
+FULL_BYTES = 2**20
+"""A disk with less free is full: what did not fit has been removed, or is a file of at least this size."""
 
 
 @contextlib.contextmanager
@@ -86,13 +92,46 @@ def refuse_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-            if full or os.strerror(errno.ENOSPC) in str(cause):
-                raise InputError(
-                    f"{folder}: no space is left on the disk: free some or name another folder, then run the same "
-                    "command again; finished artifacts and chunks are kept"
-                ) from error
-            cause = cause.__cause__ or cause.__context__
-        raise
+        if not is_full_disk(error):
+            raise
+        raise InputError(
+            f"{folder}: no space is left on the disk: free some or name another folder, then run the same "
+            "command again; finished artifacts and chunks are kept"
+        ) from error
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is the system's about a full disk or an exhausted quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def refuse_failed_save(path: Path) -> Iterator[None]:
+    """Error handling of a checkpoint that cannot be written: one line with the system's reason.
+
+    Args:
+        path: of the checkpoint, whose folder may be missing.
+
+    Raises:
+        InputError: for an error of the system, or of PyTorch's writer, which hides the system's.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITER):
+            raise
+        place = next(parent for parent in path.absolute().parents if parent.is_dir())
+        if is_full_disk(error) or shutil.disk_usage(place).free < FULL_BYTES:
+            reason = "no space is left on the disk"
+        else:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+        raise InputError(
+            f"{path} cannot be written ({reason}): make room or name another folder, then run the same command again; "
+            "what was saved before is whole"
+        ) from error

@@ -91,14 +91,28 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """Checkpoint of a run with the most steps, None where there is none."""
-    return next(reversed(checkpoints(run)), None)
+    """Checkpoint of a run with the most steps, None where there is none; what is visibly none is passed over.
+
+    An empty file or folder is no checkpoint of this project, which names one when its last byte is on disk.
+    """
+    return next((path for path in reversed(checkpoints(run)) if _has_content(path)), None)
+
+
+def _has_content(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+
+
+def abandoned_checkpoints(run: Path) -> list[Path]:
+    """Checkpoints that were set aside because the run went back before them, the oldest first."""
+    return sorted(
+        (run / CHECKPOINTS).glob("step=*.ckpt.abandoned-*"), key=lambda path: path.name.partition(".abandoned-")[2]
+    )
 
 
 def read_metrics(run: Path) -> list[MetricRow]:
-    """Rows of `metrics.csv`, in the order in which they were logged; a last line torn by a kill is left out."""
+    """Rows of `metrics.csv`, in the order in which they were logged; lines torn by a kill or a crash are left out."""
     rows = list(csv.reader(_whole_lines(run / METRICS)))[1:]
-    return [(int(step), when, name, value) for step, when, name, value in rows]
+    return [(int(row[0]), *row[1:]) for row in rows if len(row) == len(METRICS_COLUMNS) and row[0].isdigit()]  # type: ignore[misc]
 
 
 def read_samples(run: Path) -> list[dict[str, Any]]:

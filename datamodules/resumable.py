@@ -13,6 +13,7 @@ import lightning
 from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
+from datamodules.loader_workers import continue_after_signals
 from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
 from datamodules.mixing.samplers import BatchDataset, DistributedBatchSampler, StepBatch, StepBatchSampler
 from datamodules.mixing.skipped_samples import SkippedSamples
@@ -212,6 +213,7 @@ class ResumableDataModule(lightning.LightningDataModule):
             num_workers=self.workers,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=False,
+            worker_init_fn=continue_after_signals,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Layers, loss mathematics, sampling and data are elsewhere; swapping one of them 
 price is a `forward` that takes a function of the hidden states, so that a pipeline can run it on its last stage.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any, cast
@@ -238,9 +239,10 @@ class LanguageModel(lightning.LightningModule):
             raise InputError(
                 f"trainer.max_steps={trainer.max_steps}: the schedule needs an end, set it to the number of steps"
             )
-        if warmup > trainer.max_steps:
+        if warmup > trainer.max_steps and not trainer.fast_dev_run:
             raise InputError(
-                f"schedule.warmup_steps={warmup}: the {trainer.max_steps} steps of trainer.max_steps end before it does"
+                f"schedule.warmup_steps={warmup}: the {trainer.max_steps} steps of trainer.max_steps end before it "
+                "does, lower it or train for longer"
             )
         if trainer.gradient_clip_val is not None and trainer.gradient_clip_val < 0:
             raise InputError(f"trainer.gradient_clip_val={trainer.gradient_clip_val}: must not be negative")
@@ -266,14 +268,16 @@ class LanguageModel(lightning.LightningModule):
         self._log_bits_per_byte("test")
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Nats and bytes of each window, for `callbacks.Predictions`."""
+        """Nats, bytes and bits per byte of each window, for `callbacks.Predictions`."""
         nats, in_bytes = self(batch, self.token_losses), batch["label_bytes"]
         real = batch["sample"] >= 0  # the others are padding of the batch
+        sums, sizes = (nats * (in_bytes > 0)).sum(1)[real].tolist(), in_bytes.sum(1)[real].tolist()
         return {
             "sample": batch["sample"][real].tolist(),
             "source": batch["source"],
-            "nats": (nats * (in_bytes > 0)).sum(1)[real].tolist(),
-            "bytes": in_bytes.sum(1)[real].tolist(),
+            "nats": sums,
+            "bytes": sizes,
+            "bits_per_byte": [n / size / math.log(2) if size else None for n, size in zip(sums, sizes, strict=True)],
         }
 
     def _log_bits_per_byte(self, stage: str) -> None:
@@ -288,13 +292,18 @@ class LanguageModel(lightning.LightningModule):
         for name, parameter in self.named_parameters():
             parameter.copy_(checkpoint["state_dict"][name])
 
+    def optimizer_names(self) -> list[str]:
+        """Names of the optimizers whose state a checkpoint holds."""
+        return [type(self.optimizer_factory).__name__]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["decoder_config"] = asdict(self.config)
+        checkpoint["optimizer_names"] = self.optimizer_names()
         if self.norm_history is not None:
             checkpoint["norm_history"] = self.norm_history.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another shape before its tensors are copied."""
+        """Refuse a checkpoint of another shape, or to continue with another optimizer, before tensors are copied."""
         saved, mine = checkpoint["decoder_config"], asdict(self.config)
         default = asdict(DecoderConfig(vocabulary_size=1))
         saved = {key: saved.get(key, default[key]) for key in mine}  # keys newer than the checkpoint
@@ -303,6 +312,14 @@ class LanguageModel(lightning.LightningModule):
             raise InputError(
                 f"the checkpoint holds another model ({', '.join(differing)}): "
                 "give this one a trainer.default_root_dir of its own, or restore the configuration"
+            )
+        trains = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        names = checkpoint.get("optimizer_names", self.optimizer_names())
+        if trains and names != self.optimizer_names():
+            raise InputError(
+                f"the checkpoint holds the state of {', '.join(names)}, this run trains with "
+                f"{', '.join(self.optimizer_names())}: restore the optimizer, or begin another run from these weights "
+                "(model.init_args.init_from)"
             )
         if self.norm_history is not None and "norm_history" in checkpoint:
             self.norm_history.load_state_dict(checkpoint["norm_history"])

@@ -26,7 +26,6 @@ from common.contracts import DecoderModule, ParallelizableModel, Preflight, Wind
 from common.errors import InputError
 from models.decoder import Decoder
 from models.weights.sharded_folder import (
-    CheckpointSaver,
     load_tensors,
     load_trainer_state,
     remove,
@@ -38,6 +37,7 @@ from strategies.parallel.float8 import refuse_without_units, use_float8_products
 from strategies.parallel.gradient_norm import gradient_norm
 from strategies.parallel.launcher import Launcher
 from strategies.parallel.mesh import MeshSizes, check_divisible, make_mesh, resolve_sizes
+from strategies.parallel.saver import CheckpointSaver
 from strategies.parallel.tensor_parallel_plan import apply_tensor_parallel
 from strategies.parallel.unshard import unsharded
 

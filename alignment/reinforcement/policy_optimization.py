@@ -357,6 +357,11 @@ class PolicyOptimization(LanguageModel):
     def on_predict_start(self) -> None:
         self.rollouts.prepare(self.device)
 
+    def optimizer_names(self) -> list[str]:
+        """Also the critic's."""
+        names = super().optimizer_names()
+        return names if self.models.critic is None else [*names, type(self.critic_optimizer).__name__]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         self.models.on_save_checkpoint(checkpoint)

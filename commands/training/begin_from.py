@@ -35,7 +35,8 @@ def begin_from(config: Any, trains: bool) -> Sources:
             raise InputError("model.init_args.init_from: [] is empty, name at least one run")
         stored = [WeightSource(Path(path)) for path in model.init_from]
         model.decoder = Namespace(**stored[0].config)
-    elif model.get("decoder") is None or trains:
+    elif model.get("decoder") is None or trains or Path(model.init_from).exists():
+        # What only evaluates may need them too, such as a reference whose log-probabilities are known by them.
         stored = WeightSource(Path(model.init_from))
     if model.get("decoder") is None and isinstance(stored, WeightSource):
         model.decoder = Namespace(**stored.config)

@@ -18,7 +18,7 @@ from typing import Any
 
 LAST = ("callbacks.Checkpoints", "callbacks.Report")
 """Callbacks that come after all others, in this order."""
-CALLBACKS = ("callbacks.StepProgress", *LAST)
+CALLBACKS = ("callbacks.StepProgress", "callbacks.FiniteLoss", *LAST)
 WANDB = "lightning.pytorch.loggers.WandbLogger"
 LOGGERS: list[dict[str, Any]] = [
     {"class_path": "callbacks.MetricsTable"},

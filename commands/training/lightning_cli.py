@@ -6,13 +6,16 @@ anything is built, and where a run is kept.
 
 import logging
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import lightning
 import torch
+import yaml
 from jsonargparse import ActionConfigFile, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from commands.mistakes import fail, input_error_behind
@@ -22,6 +25,7 @@ from commands.training.begin_from import Sources, begin_from, open_weights, voca
 from commands.training.defaults import WANDB, merge_defaults, parser_defaults
 from commands.training.run_folder_callback import RunFolderCallback, wandb_run_id
 from commands.training.trainer import Trainer
+from commands.training.trainer_checks import check_trainer
 from common.errors import InputError
 from models.device import has_bf16_matrix_units
 
@@ -30,6 +34,13 @@ class Parser(LightningArgumentParser):
     """Parser that reports a mistake in one line, with exit status 2, and shows an example at the top of its help."""
 
     example = ""
+    ignored: frozenset[str] = frozenset()
+    """Keys of configuration files that belong to other commands."""
+
+    def _load_config_parser_mode(self, content: str, *args: Any, **kwargs: Any) -> Any:
+        if self.ignored and isinstance(loaded := yaml.safe_load(content), dict) and self.ignored & loaded.keys():
+            content = yaml.safe_dump({key: value for key, value in loaded.items() if key not in self.ignored})
+        return super()._load_config_parser_mode(content, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         fail(explain(message, self))
@@ -84,6 +95,8 @@ class CommandLine(LightningCLI):
     def init_parser(self, **kwargs: Any) -> Parser:
         parser = Parser(**kwargs)
         parser.example = example_of(self.command)
+        # The configuration that `fit` saved serves `validate`, `test` and `predict` as it is.
+        parser.ignored = frozenset() if self.command == "fit" else frozenset({"resume"})
         add_config_file(parser)
         return parser
 
@@ -106,10 +119,8 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         self.config = merged_lists(self.config)
         config = self.config[self.subcommand] if self.subcommand else self.config
+        check_trainer(config.trainer, trains=self.subcommand in ("fit", None))
         self.stored: Sources = begin_from(config, trains=self.subcommand in ("fit", None))
-        for name in ("accumulate_grad_batches", "log_every_n_steps"):
-            if getattr(config.trainer, name) is not None and getattr(config.trainer, name) < 1:
-                raise InputError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
         self._choose_precision(config)
         if torch.backends.mps.is_available() and config.trainer.accelerator in ("auto", "mps"):
             # Lightning takes no strategy of several processes there, not even with one.
@@ -117,6 +128,10 @@ class CommandLine(LightningCLI):
         folder = Path(config.trainer.default_root_dir or "runs/default")
         if folder.exists() and not folder.is_dir():
             raise InputError(f"trainer.default_root_dir={folder}: it is a file, name a folder")
+        if config.trainer.fast_dev_run:
+            # Nothing of a trial may be what the next run continues from.
+            folder = Path(tempfile.mkdtemp(prefix="fast-dev-run-"))
+            print(f"fast_dev_run: its files are in {folder}, the run's own folder is left alone", flush=True)
         config.trainer.default_root_dir = str(folder)
         plugins = config.trainer.plugins or []
         if isinstance(plugins, list) and not any("Checkpoint" in str(plugin) for plugin in plugins):
@@ -125,6 +140,8 @@ class CommandLine(LightningCLI):
         if self.subcommand not in ("fit", None):
             # Only training has curves to extend.
             config.trainer.logger = False
+        if self.subcommand == "predict" and not any("Predictions" in str(each) for each in config.trainer.callbacks):
+            config.trainer.callbacks = [*config.trainer.callbacks, Namespace(class_path="callbacks.Predictions")]
         self._place_logs(config.trainer.logger, folder)
 
     def _place_logs(self, loggers: Any, folder: Path) -> None:
@@ -148,8 +165,8 @@ class CommandLine(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> lightning.Trainer:
         try:
             return super()._instantiate_trainer(config, callbacks)
-        except (TypeError, ValueError) as error:
-            # Lightning's words for a number of devices or a precision that cannot be.
+        except (TypeError, ValueError, ModuleNotFoundError, MisconfigurationException) as error:
+            # Lightning's words for a number of devices or an accelerator that cannot be.
             raise (input_error_behind(error) or InputError(f"trainer: {error}")) from error
 
     def _choose_precision(self, config: Any) -> None:

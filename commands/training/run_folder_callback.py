@@ -5,16 +5,17 @@ earlier run's folder as it was.
 """
 
 import json
+import os
 import uuid
 from pathlib import Path
 from typing import Any
 
 import lightning
+from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
 from callbacks.checkpoints import set_later_checkpoints_aside
 from callbacks.metrics_table import rewind_metrics
-from common.files import write_text_atomically
 from common.run_folder import MIXTURE, WANDB_ID
 from datamodules.mixing.balance import format_mixture
 from datamodules.pretraining import PretrainingData
@@ -32,6 +33,7 @@ class RunFolderCallback(SaveConfigCallback):
         """Nothing yet: data and checkpoint may still be refused."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.config = without_places(self.config, Path(trainer.default_root_dir))
         super().setup(trainer, pl_module, "fit")
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
@@ -57,10 +59,43 @@ class RunFolderCallback(SaveConfigCallback):
                 logger.log_metrics(numbers, step=trainer.global_step)
 
 
+def without_places(config: Namespace, folder: Path) -> Namespace:
+    """A configuration whose loggers do not name the run's folder and identity, so that it serves for another run too.
+
+    Args:
+        config: whole configuration of `fit`.
+        folder: of the run.
+    """
+    config = config.clone()
+    loggers = (config[config.subcommand] if config.get("subcommand") else config).trainer.logger
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
+        if arguments is not None and arguments.get("save_dir") == str(folder):
+            arguments.save_dir = "."
+            if "id" in arguments:
+                arguments.id = None
+    return config
+
+
 def wandb_run_id(folder: Path) -> str:
-    """The run's id at Weights & Biases, made once and kept, so that a resumed run continues the same curves."""
+    """The run's id at Weights & Biases, made once and kept, so that a resumed run continues the same curves.
+
+    Processes that something else starts, as torchrun does, ask at once: a link that exists is not made again, so that
+    all get the id of the first.
+    """
     path = folder / WANDB_ID
     if not path.exists() or not path.read_text().strip():
         folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(path, uuid.uuid4().hex[:12])
+        mine = folder / f".{WANDB_ID}.{uuid.uuid4().hex}"
+        mine.write_text(uuid.uuid4().hex[:12], encoding="ascii")
+        if path.exists() and not path.read_text().strip():
+            mine.replace(path)  # empty, as a full disk leaves it
+        else:
+            try:
+                os.link(mine, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                mine.replace(path)
+            mine.unlink(missing_ok=True)
     return path.read_text().strip()

@@ -4,13 +4,15 @@ A run that was killed is started again by the same command; the price is that a 
 folder that holds one has to be asked for with `resume: false`.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import lightning
 
 from common.errors import InputError
-from common.run_folder import checkpoint_step, latest_checkpoint
+from common.run_folder import checkpoint_step, checkpoints, latest_checkpoint
+from common.run_lock import run_lock
 
 
 class Trainer(lightning.Trainer):
@@ -41,7 +43,25 @@ class Trainer(lightning.Trainer):
             ckpt_path: checkpoint to continue from instead.
             weights_only: checkpoints are read without running code; nothing else is supported.
             resume: false for a run from the initial weights, whose folder must then be empty.
+
+        Raises:
+            InputError: for a checkpoint that is not there, a folder that another process trains in, and a run from the
+                initial weights in a folder that holds a checkpoint.
         """
+        # The first process decides for all: it is there before the others are started.
+        with run_lock(Path(self.default_root_dir)) if self.is_global_zero else contextlib.nullcontext():
+            self._fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only, resume)
+
+    def _fit(
+        self,
+        model: Any,
+        train_dataloaders: Any,
+        val_dataloaders: Any,
+        datamodule: Any,
+        ckpt_path: str | Path | None,
+        weights_only: bool | None,
+        resume: bool,
+    ) -> None:
         newest = self.newest_checkpoint
         if ckpt_path is not None and not Path(ckpt_path).exists():
             raise InputError(f"ckpt_path={ckpt_path} does not exist: correct it, or leave it out for the newest")
@@ -50,6 +70,9 @@ class Trainer(lightning.Trainer):
                 raise InputError(f"resume=false, but {newest} exists: move it away or set trainer.default_root_dir")
             ckpt_path = newest
             if self.is_global_zero:
+                for path in checkpoints(Path(self.default_root_dir)):
+                    if checkpoint_step(path) > checkpoint_step(newest):
+                        print(f"{path} is empty and no checkpoint", flush=True)
                 print(f"continuing from {newest}", flush=True)
         step = checkpoint_step(Path(ckpt_path)) if ckpt_path else 0
         if 0 < self.max_steps <= step and self.is_global_zero:

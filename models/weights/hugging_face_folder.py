@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from common.errors import InputError
-from common.files import write_atomically, write_text_atomically
+from common.files import refuse_failed_save, write_atomically, write_text_atomically
 from models.config import DecoderConfig
 from models.weights.hugging_face_names import from_hugging_face, hugging_face_names
 
@@ -80,6 +80,11 @@ def is_hugging_face_folder(path: Path) -> bool:
     return path.is_dir() and (path / CONFIG).is_file()
 
 
+def weight_files(path: Path) -> list[Path]:
+    """Configuration and files of weights of a Hugging Face folder, by name."""
+    return [path / CONFIG, *sorted(path.glob("*.safetensors"))]
+
+
 def write_hugging_face_folder(
     folder: Path,
     shape: DecoderConfig,
@@ -101,6 +106,9 @@ def write_hugging_face_folder(
         shard_bytes: bytes of a file at most, unless one tensor alone is larger.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, INDEX):
+        # Without them the folder is no model: one that is interrupted must not hold two.
+        (folder / name).unlink(missing_ok=True)
     shards: list[list[str]] = []
     free = total = 0
     for name, whole_size in sizes:
@@ -121,7 +129,7 @@ def write_hugging_face_folder(
                 # safetensors would write the whole storage of a slice.
                 parts = [whole] if len(theirs) == 1 else [part.clone() for part in whole]
                 tensors |= {one: part.contiguous() for one, part in zip(theirs, parts, strict=True)}
-            with write_atomically(folder / file) as partial:
+            with refuse_failed_save(folder / file), write_atomically(folder / file) as partial:
                 save_file(tensors, partial, metadata={"format": "pt"})
             index |= dict.fromkeys(tensors, file)
             progress.update(sum(tensor.nbytes for tensor in tensors.values()))

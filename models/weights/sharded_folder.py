@@ -5,11 +5,12 @@ in a folder depends on the number of ranks that wrote it. Added here: the folder
 disk, each file has a checksum beside it, and no file is unpickled freely. Verification reads all bytes once more.
 """
 
+import copy
+import functools
 import pickle
 import shutil
-import threading
 import warnings
-from concurrent.futures import Future
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +18,8 @@ import torch
 import torch.distributed
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
-from torch.distributed.tensor import DTensor
 
 from common.errors import InputError
 from common.files import checksum, sync
@@ -55,29 +55,14 @@ def write_checksum(path: Path) -> None:
         sync(name)
 
 
-def damaged_files(folder: Path, rank: int = 0, ranks: int = 1) -> list[str]:
-    """Names of files that do not match their checksum or lack one, among this rank's share of the files."""
-    files = sorted(p for p in folder.iterdir() if p.suffix != CHECKSUM)
+def damaged_files(folder: Path, names: Iterable[str]) -> list[str]:
+    """Those files of a checkpoint that are missing, lack a checksum or do not match it."""
     wrong = []
-    for path in files[rank::ranks]:
+    for path in (folder / name for name in names):
         sidecar = path.with_name(path.name + CHECKSUM)
-        if not sidecar.exists() or sidecar.read_text(encoding="ascii") != checksum(path):
+        if not (path.is_file() and sidecar.is_file()) or sidecar.read_text(encoding="ascii") != checksum(path):
             wrong.append(path.name)
     return wrong
-
-
-class _Writer(FileSystemWriter):
-    """DCP writer with a checksum beside each file of a rank, and beside the index."""
-
-    def write_data(self, plan: Any, planner: Any) -> Any:
-        written = super().write_data(plan, planner)
-        for name in {result.storage_data.relative_path for result in written.wait()}:
-            write_checksum(Path(self.path) / name)
-        return written
-
-    def finish(self, metadata: Metadata, results: Any) -> None:
-        super().finish(metadata, results)
-        write_checksum(Path(self.path) / METADATA)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -90,49 +75,62 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a checkpoint's index")
 
 
+@functools.lru_cache(maxsize=4)
+def _read_index(path: Path, changed: int) -> Metadata:
+    """Index of a checkpoint, read once however many tensors are asked for.
+
+    Args:
+        path: file of the index.
+        changed: time of its last change, in nanoseconds.
+    """
+    try:
+        with path.open("rb") as file:
+            metadata = _Unpickler(file).load()
+        if not isinstance(metadata, Metadata):
+            raise pickle.UnpicklingError(f"it holds a {type(metadata).__name__}")
+    except (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"checkpoint {path.parent} has no readable index ({error})") from error
+    return metadata
+
+
 class _Reader(FileSystemReader):
     """DCP reader that unpickles the index without running code in it."""
 
-    def read_metadata(self, *arguments: Any, **keywords: Any) -> Metadata:
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         path = Path(self.path) / METADATA
-        try:
-            with path.open("rb") as file:
-                metadata = _Unpickler(file).load()
-            if not isinstance(metadata, Metadata):
-                raise pickle.UnpicklingError(f"it holds a {type(metadata).__name__}")
-        except (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise InputError(f"checkpoint {path.parent} has no readable index ({error})") from error
-        metadata.storage_meta = metadata.storage_meta or dcp.StorageMeta()  # type: ignore[attr-defined]
+        metadata = copy.copy(_read_index(path, path.stat().st_mtime_ns))
+        metadata.storage_meta = copy.copy(metadata.storage_meta) or dcp.StorageMeta()  # type: ignore[attr-defined]
         metadata.storage_meta.load_id = self.load_id
         return metadata
 
 
-def _rank_and_size() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank and the number of processes; (0, 1) without a process group."""
     if torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
-def _barrier() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
 def verify_checkpoint(folder: Path) -> None:
-    """Refuse a folder that is no checkpoint or whose bytes changed; each rank verifies its share of the files.
+    """Refuse a folder that is no checkpoint, lacks a file or whose bytes changed; each rank verifies its share.
+
+    The index says which files there must be; others, as file managers and network disks leave them, are no part of it.
 
     Raises:
         InputError: names the damaged files, on all ranks alike.
     """
     if not (folder / METADATA).is_file() or not (folder / TRAINER).is_file():
         raise InputError(f"checkpoint {folder} does not exist or lacks {METADATA} or {TRAINER}: check the path")
-    rank, size = _rank_and_size()
-    wrong: list[Any] = [damaged_files(folder, rank, size)]
+    rank, size = rank_and_size()
+    wrong: list[Any] = [damaged_files(folder, (METADATA, TRAINER))]
+    if not wrong[0]:
+        stored = _Reader(folder).read_metadata().storage_data or {}
+        wrong = [damaged_files(folder, sorted({part.relative_path for part in stored.values()})[rank::size])]
     if size > 1:
         unsharded: list[Any] = [None] * size
         torch.distributed.all_gather_object(unsharded, wrong[0])
         wrong = unsharded
-    names = sorted(name for part in wrong for name in part)
+    names = sorted({name for part in wrong for name in part})
     if names:
         raise InputError(
             f"checkpoint {folder} is damaged ({', '.join(names)}): delete it to continue from the one before"
@@ -170,6 +168,13 @@ def stored_tensors(folder: Path) -> dict[str, TensorStorageMetadata]:
     """Global shape and dtype of each tensor in a checkpoint, by name."""
     entries = _Reader(folder).read_metadata().state_dict_metadata
     return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+
+
+def stored_checksums(folder: Path) -> list[list[str]]:
+    """Names and checksums of the files with the tensors: equal for a copy of the folder, another after a change."""
+    parts = _Reader(folder).read_metadata().storage_data or {}
+    files = sorted({part.relative_path for part in parts.values()})
+    return [[name, (folder / (name + CHECKSUM)).read_text(encoding="ascii")] for name in files]
 
 
 def load_tensors(folder: Path, tensors: dict[str, Tensor], alone: bool = False) -> None:
@@ -214,85 +219,6 @@ def read_whole(folder: Path) -> dict[str, Any]:
     _fill(folder, tensors, alone=True)
     checkpoint["state_dict"] = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     return checkpoint
-
-
-class CheckpointSaver:
-    """Saver of checkpoint folders, synchronous or asynchronous.
-
-    Args:
-        asynchronous: whether to copy the tensors and write them in a thread while training continues; a save waits for
-            the one before.
-    """
-
-    def __init__(self, asynchronous: bool = False) -> None:
-        self.asynchronous = asynchronous
-        self._thread: threading.Thread | None = None
-        self._result: Future[None] = Future()
-        self._group: torch.distributed.ProcessGroup | None = None
-
-    def save(self, folder: Path, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
-        """Write a checkpoint; the folder gets its name when all ranks' bytes are on disk.
-
-        Args:
-            folder: checkpoint folder to write or replace.
-            tensors: this rank's whole tensors or DTensors by name.
-            rest: trainer state, written by the first rank.
-        """
-        self.wait()
-        partial = folder.with_name(f".{folder.name}.partial")
-        rank, size = _rank_and_size()
-        if rank == 0:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            for leftover in [*folder.parent.glob(".*.partial"), *folder.parent.glob(".*.removed")]:
-                remove(leftover)
-            partial.mkdir()
-            torch.save(rest, partial / TRAINER)
-            write_checksum(partial / TRAINER)
-        _barrier()
-        if self.asynchronous:
-            if size > 1 and self._group is None:
-                self._group = torch.distributed.new_group(backend="gloo")
-            copies = {name: _copy_to_cpu(tensor) for name, tensor in tensors.items()}
-            self._result = Future()
-            self._thread = threading.Thread(target=self._write, args=(folder, partial, copies), name="checkpoint")
-            self._thread.start()
-        else:
-            self._write_in(folder, partial, tensors)
-
-    def wait(self) -> None:
-        """Wait for the current save; its error is raised here."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-            self._result.result()
-
-    def _write(self, folder: Path, partial: Path, tensors: dict[str, Tensor]) -> None:
-        try:
-            self._write_in(folder, partial, tensors)
-        except Exception as error:  # raised in `wait`
-            self._result.set_exception(error)
-        else:
-            self._result.set_result(None)
-
-    def _write_in(self, folder: Path, partial: Path, tensors: dict[str, Tensor]) -> None:
-        alone = not torch.distributed.is_initialized()
-        writer = _Writer(partial, sync_files=True)
-        dcp.save(cast(dict[str, Any], tensors), storage_writer=writer, process_group=self._group, no_dist=alone)
-        if _rank_and_size()[0] == 0:
-            sync(partial)
-            remove(folder)
-            partial.rename(folder)
-            sync(folder.parent)
-        if not alone:
-            torch.distributed.barrier(self._group)
-
-
-def _copy_to_cpu(tensor: Tensor) -> Tensor:
-    if isinstance(tensor, DTensor):
-        # `DTensor.from_local` would move the copy back to the device of the mesh.
-        local = tensor.to_local().detach().to("cpu", copy=True)
-        return cast(Tensor, DTensor(local, tensor._spec, requires_grad=False))
-    return tensor.detach().to("cpu", copy=True)
 
 
 def remove(folder: Path) -> None:

@@ -14,7 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 from safetensors.torch import save_file
 
 from common.errors import InputError
-from common.files import write_atomically
+from common.files import refuse_failed_save, write_atomically
 from models.weights.sharded_folder import load_without_code, read_whole, require_parts
 
 
@@ -22,11 +22,16 @@ class AtomicCheckpointIO(CheckpointIO):
     """Single-file checkpoint IO: atomic write; verified and unpickled without code on load."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Atomic write of a checkpoint: `path` never names a partial file, not even after a power cut."""
+        """Atomic write of a checkpoint: `path` never names a partial file, not even after a power cut.
+
+        Raises:
+            InputError: when it cannot be written.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(path) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+        with refuse_failed_save(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with write_atomically(path) as partial, partial.open("wb") as file:
+                torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -72,5 +77,5 @@ def write_safetensors(tensors: dict[str, torch.Tensor], config: dict[str, Any], 
         path: file to write or replace; its folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as partial:
+    with refuse_failed_save(path), write_atomically(path) as partial:
         save_file(tensors, partial, metadata={"decoder_config": json.dumps(config)})

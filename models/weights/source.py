@@ -4,7 +4,9 @@ Reading each tensor whole and keeping a shard costs more bytes from the disk tha
 format start any parallel layout; a rank never holds more than the tensor it places.
 """
 
+import functools
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from common.errors import InputError
+from common.files import checksum
 from common.run_folder import CHECKPOINTS, latest_checkpoint, require_stored_model
 from models.config import DecoderConfig
 from models.lora import LoRA, merged
-from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder
+from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder, weight_files
 
 
 class WeightSource:
@@ -31,7 +34,6 @@ class WeightSource:
 
     Attributes:
         config: the decoder's configuration as a dictionary.
-        identity: path, sizes and times of the files, which change with the weights.
         positions: maximum context in tokens, None where it is not stored.
     """
 
@@ -75,8 +77,22 @@ class WeightSource:
             checkpoint = AtomicCheckpointIO().load_checkpoint(path)
             self.config, tensors = checkpoint["decoder_config"], checkpoint["state_dict"]
             self._names, self._read = set(tensors), tensors.__getitem__
-        sizes = [path.stat()] if path.is_file() else [file.stat() for file in sorted(path.iterdir())]
-        self.identity = [str(path), [[stat.st_size, stat.st_mtime_ns] for stat in sizes]]
+
+    @functools.cached_property
+    def identity(self) -> list[list[str]]:
+        """Names and checksums of the files with the weights: equal for a copy, another after a change.
+
+        Sharded checkpoints and `.ckpt` files hold checksums; files of safetensors are read whole for it.
+        """
+        if self.path.is_dir() and not is_hugging_face_folder(self.path):
+            from models.weights.sharded_folder import stored_checksums
+
+            return stored_checksums(self.path)
+        if self.path.suffix == ".ckpt":
+            with zipfile.ZipFile(self.path) as archive:
+                return [[entry.filename.partition("/")[2], f"{entry.CRC:08x}"] for entry in archive.infolist()]
+        files = [self.path] if self.path.is_file() else weight_files(self.path)
+        return [["" if file == self.path else file.name, checksum(file)] for file in files]
 
     def _open_safetensors(self) -> None:
         try:

@@ -86,7 +86,7 @@ def make_plan(
         setup: the run.
         hardware: of every device.
         asynchronous: checkpoints are written while training continues, and only their copy to the host's memory stands
-            in its way (`models.weights.sharded_folder.CheckpointSaver`), at the hardware's `host_bandwidth`.
+            in its way (`strategies.parallel.saver.CheckpointSaver`), at the hardware's `host_bandwidth`.
         every_steps: between checkpoints, as `callbacks.Checkpoints` has it; None takes the interval that loses least.
 
     Raises:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from common.artifacts import artifact_files, build_artifact, verified, write_checksums
 from common.errors import InputError
@@ -43,11 +45,29 @@ def test_an_interrupted_artifact_begins_again_or_continues(tmp_path: Path, resum
     assert sorted(path.name for path in made.iterdir()) == ["first"] * resumable + ["second"]
 
 
-def test_leftovers_of_another_key_are_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resumable", [False, True])
+def test_unfinished_work_with_other_settings_stays_where_it_can_continue(
+    tmp_path: Path, resumable: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / ".shards-old.partial").mkdir()
     (tmp_path / ".tokenizer-old.partial").mkdir()
-    build_artifact(tmp_path, "shards", "new", lambda into: None, resumable=True)
-    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"shards-new", ".tokenizer-old.partial"}
+    build_artifact(tmp_path, "shards", "new", lambda into: None, resumable=resumable)
+    kept = {".shards-old.partial"} if resumable else set()
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"shards-new", ".tokenizer-old.partial"} | kept
+    assert (".shards-old.partial is unfinished work with other settings" in capsys.readouterr().err) == resumable
+
+
+def test_who_waits_for_another_process_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = FileLock(tmp_path / ".lock")
+    lock.acquire()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(build_artifact, tmp_path, "shards", "abc", lambda into: None)
+        said = ""
+        while "waiting for another process that prepares data" not in said and not waiting.done():
+            said += capsys.readouterr().err
+        lock.release()
+        assert waiting.result() == tmp_path / "shards-abc"
+    assert f"waiting for another process that prepares data in {tmp_path}" in said
 
 
 def test_a_full_disk_leaves_no_artifact(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from datamodules import PreferenceData, PretrainingData, PromptData, RandomToken
 from datamodules.mixing.skipped_samples import SkippedSamples
 from models import AdamW, Cosine, Decoder, DecoderConfig, LanguageModel
 from models.optimizers import skip_step
-from models.weights.sharded_folder import CheckpointSaver
 from strategies import PipelineParallelStrategy, TensorParallelStrategy
+from strategies.parallel.saver import CheckpointSaver
 
 DATA = (PretrainingData, SFTData, PreferenceData, PromptData, RandomTokens)
 STRATEGIES = (TensorParallelStrategy, PipelineParallelStrategy)

@@ -166,6 +166,8 @@ def _redirected(files: list[Path], function: Callable[..., Any], *arguments: Any
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY), number)
     os.chdir(ROOT)
+    # A fork server's children would have fork servers of their own, which no user's process has.
+    multiprocessing.set_start_method("fork", force=True)
     function(*arguments)
 
 

@@ -1,6 +1,7 @@
 """Log-probabilities against a naive computation, the first loss of a fresh policy, and resuming in the middle."""
 
 import itertools
+import json
 import math
 import shutil
 from pathlib import Path
@@ -181,11 +182,17 @@ def test_evaluation_takes_the_reference_that_training_stored(
     config = str(align(dpo()))
     main(["fit", "--config", config])
     last = metrics(tmp_path / "run")["validation/loss"][-1]
-    for command in ("validate", "test"):
+    # The configuration that training saved holds the model's shape as well.
+    saved = str(tmp_path / "run/config.yaml")
+    for command, used in itertools.product(("validate", "test"), (config, saved)):
         capsys.readouterr()
-        main([command, "--config", config])
+        main([command, "--config", used])
         (line,) = (line for line in capsys.readouterr().out.splitlines() if "/loss" in line)
         assert float(line.split("│")[2]) == pytest.approx(last, abs=1e-6)
+    main(["predict", "--config", config])
+    rows = [json.loads(line) for line in (tmp_path / "run/predictions-0.jsonl").read_text().splitlines()]
+    assert rows
+    assert all(set(row) == {"sample", "chosen", "rejected"} and row["chosen"] < 0 for row in rows)
     (stored,) = (tmp_path / "data").glob("reference-*")
     shutil.rmtree(stored)
     assert "nothing is stored for these pairs" in refused(["test", "--config", config], capsys)
@@ -201,6 +208,18 @@ def test_a_run_goes_on_with_the_reference_it_began_with(
     main(["fit", "--config", str(align(dpo(init_from=tuned), default_root_dir=str(tmp_path / "b"), max_steps=2))])
     changed = align(dpo(init_from=tuned), max_steps=4)
     assert "was trained against reference" in refused(["fit", "--config", changed], capsys)
+
+
+@pytest.mark.end_to_end
+def test_a_copy_of_the_weights_to_begin_from_is_the_same_reference(
+    align: Align, base_run: Path, tmp_path: Path
+) -> None:
+    main(["fit", "--config", str(align(dpo(), max_steps=2))])
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(base_run, copied)
+    main(["fit", "--config", str(align(dpo(init_from=str(copied)), max_steps=4))])
+    assert len(metrics(tmp_path / "run")["train/loss"]) == 4
+    assert len(list((tmp_path / "data").glob("reference-*"))) == 1
 
 
 @pytest.mark.end_to_end

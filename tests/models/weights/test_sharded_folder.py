@@ -17,13 +17,13 @@ from main import main
 from models.weights.sharded_folder import (
     METADATA,
     TRAINER,
-    CheckpointSaver,
     load_tensors,
     read_whole,
     remove,
     write_checksum,
 )
 from models.weights.single_file import read_checkpoint
+from strategies.parallel.saver import CheckpointSaver
 from tests.conftest import Configure
 
 REST = {"pytorch-lightning_version": "2.6.0", "global_step": 3, "decoder_config": {}}
@@ -116,7 +116,7 @@ def test_code_is_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.distributed
 def test_a_kill_while_saving_leaves_only_whole_folders(tmp_path: Path) -> None:
     script = (
-        "import sys, torch; from pathlib import Path; from models.weights.sharded_folder import CheckpointSaver\n"
+        "import sys, torch; from pathlib import Path; from strategies.parallel.saver import CheckpointSaver\n"
         f"rest, tensors = {REST!r}, {{'model.weight': torch.ones(3_000_000)}}; print('ready', flush=True)\n"
         "for step in range(10_000):\n"
         "    CheckpointSaver().save(Path(sys.argv[1]) / f'step={step}.ckpt', tensors, rest)"

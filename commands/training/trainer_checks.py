@@ -1,0 +1,38 @@
+"""Checks of the Trainer's arguments before anything is built: values that Lightning takes and that go wrong here."""
+
+from datetime import timedelta
+from typing import Any
+
+from common.errors import InputError
+
+
+def check_trainer(trainer: Any, trains: bool) -> None:
+    """Refuse arguments of the Trainer that would train nothing, or fail hours later.
+
+    Args:
+        trainer: namespace of `trainer` in a configuration.
+        trains: whether the command is `fit`.
+
+    Raises:
+        InputError: for the first of them.
+    """
+    for name in ("accumulate_grad_batches", "log_every_n_steps"):
+        value = trainer.get(name)
+        if value is not None and value < 1:
+            raise InputError(f"trainer.{name}={value}: must be at least 1")
+    interval = trainer.get("val_check_interval")
+    if isinstance(interval, str | timedelta | dict):
+        raise InputError(
+            f"trainer.val_check_interval={interval}: give a number of micro-batches, a time is not resumed exactly"
+        )
+    if interval is not None and interval <= 0:
+        raise InputError(
+            f"trainer.val_check_interval={interval}: must be above 0; for no validation set trainer.limit_val_batches=0"
+        )
+    if trainer.get("overfit_batches"):
+        raise InputError(
+            f"trainer.overfit_batches={trainer.overfit_batches}: samples are numbered and not drawn by a loader, add "
+            "--config configs/debug/overfit.yaml"
+        )
+    if trains and trainer.get("limit_train_batches") == 0:
+        raise InputError("trainer.limit_train_batches=0 trains nothing: leave it out, or take `llm validate`")
