@@ -35,6 +35,7 @@ OBSERVERS = (
     "callbacks",
     "common.artifacts",
     "common.console",
+    "common.content_checksums",
     "common.contracts",
     "common.errors",
     "common.files",

@@ -10,6 +10,7 @@ import xxhash
 
 from common.artifacts import build_artifact
 from common.constants import SPLITS
+from common.content_checksums import checksum_cache
 from common.errors import InputError
 from common.fingerprint import class_fingerprint, fingerprint
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
@@ -106,8 +107,10 @@ class ConversationDataModule(ResumableDataModule):
     def run_stages(self) -> Path:
         """Folder of the prepared examples, made if it is not there."""
         if self.prepared is None:
+            with checksum_cache(self.folder):
+                rows = self.rows.identity()
             key = fingerprint(
-                self.rows.identity(),
+                rows,
                 xxhash.xxh3_64_hexdigest(self.tokenizer.model),
                 self.template.source,
                 self.settings(),

@@ -6,7 +6,7 @@ return a change of the vocabulary does not repeat curation.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import xxhash
 
 from common.artifacts import artifact_files, build_artifact, verified, write_checksums
 from common.console import announce
+from common.content_checksums import checksum_cache
 from common.errors import InputError
 from common.fingerprint import code_fingerprint, fingerprint
 from datamodules.curation.config import CurationConfig, TextSource
@@ -21,7 +22,6 @@ from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.passes.write import DOCUMENTS
 from datamodules.curation.pipeline import SUMMARY, TIMINGS, curate, curation_fingerprint, list_inputs
 from datamodules.curation.reports.summary import format_table
-from datamodules.readers.base import provenance_name
 from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
 from datamodules.shards.write import DocumentFile, write_shards
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
@@ -84,7 +84,8 @@ def prepare(
     curation = curation or CurationConfig()
     tokens = {name: source for name, source in sources.items() if isinstance(source.reader, ParquetTokens)}
     text = {name: source for name, source in sources.items() if name not in tokens}
-    token_files = _token_files(tokens, validation_fraction, tokenizer, seed)
+    with checksum_cache(folder):
+        token_files = _token_files(tokens, validation_fraction, tokenizer, seed)
     documents = prepare_documents(folder, text, near_duplicates, validation_fraction, seed, curation) if text else None
     documents_key = documents.name.removeprefix(f"{DOCUMENTS}-") if documents else None
     tokenizer_key = tokenizer_fingerprint(documents_key, tokenizer)
@@ -129,9 +130,10 @@ def shards_fingerprint(
     """Fingerprint of the shards; other arguments as for `prepare`."""
     # A SentencePiece model does not depend on the other library, which may not be installed.
     unused = () if type(tokenizer).__module__ == HUGGING_FACE else (HUGGING_FACE,)
-    described = [[provenance_name(part.file.name), *astuple(part)[2:], part.source] for part in token_files]
-    changed = [[part.file.size, part.file.changed] for part in token_files]
-    return fingerprint(tokenizer_key, described, changed, code_fingerprint("datamodules.shards.write", without=unused))
+    described = [
+        [part.source, part.file.identity, part.column, part.validation_fraction, part.seed] for part in token_files
+    ]
+    return fingerprint(tokenizer_key, described, code_fingerprint("datamodules.shards.write", without=unused))
 
 
 def _token_files(
@@ -162,7 +164,9 @@ def prepare_documents(
     curation: CurationConfig | None = None,
 ) -> Path:
     """Folder of the documents alone, made if it is not there; arguments as for `prepare`."""
-    inputs, curation = list_inputs(sources), curation or CurationConfig()
+    curation = curation or CurationConfig()
+    with checksum_cache(folder):
+        inputs = list_inputs(sources)
     key = curation_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
 
     def make_documents(into: Path) -> None:

@@ -75,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
 folders below the own one. The `__init__.py` of a package may name whatever lies below it."""
 INSTALLED = {
     "common/compute": {"daft", "numba", "numpy", "pyarrow", "ray", "xxhash"},
-    "common": {"daft", "filelock", "numba", "numpy", "pyarrow", "ray", "xxhash", "yaml"},
+    "common": {"daft", "filelock", "numba", "numpy", "pyarrow", "ray", "tqdm", "xxhash", "yaml"},
     "callbacks/reports": {"jinja2", "markupsafe", "matplotlib", "numpy"},
 }
 """Folder to the installed packages that it may import: neither needs PyTorch."""

@@ -20,7 +20,7 @@ import pyarrow
 
 from common.errors import InputError
 from common.path_lists import PathList, expand_pattern
-from datamodules.readers.base import Reader, stable_hash
+from datamodules.readers.base import Reader, stable_hash, with_contents
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.files import TOO_LARGE, Files
 from datamodules.readers.installed import PythonSources, definitions, parse_python
@@ -43,8 +43,8 @@ class Rows(ABC):
 
 
 def listed(reader: Reader) -> list[list[Any]]:
-    """Names, sizes and times of change of the files that a reader reads."""
-    return [[file.name, file.size, file.changed] for file in reader.files()]
+    """Names, sizes and checksums of the files that a reader reads."""
+    return [file.identity for file in with_contents(reader.files())]
 
 
 def settings_of(rows: Rows) -> dict[str, str]:
@@ -128,7 +128,7 @@ class FileRows(Rows):
                 yield json.loads(document.text) if document.text is not None else str(document.reason)
 
     def identity(self) -> Any:
-        """Names, sizes and times of change of the files, and what a class of its own was given beside them."""
+        """Names, sizes and checksums of the files, and what a class of its own was given beside them."""
         return [listed(self.reader), settings_of(self)]
 
 

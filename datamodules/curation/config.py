@@ -13,7 +13,7 @@ from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.curation.deduplication.repeated_text import RepeatedText
 from datamodules.curation.deduplication.url import UrlDuplicates
-from datamodules.curation.filters.base import CurationStep
+from datamodules.curation.filters.base import CurationStep, SummarizedStep
 from datamodules.curation.personal_data.mask import MaskPersonalData
 from datamodules.readers.base import Reader
 
@@ -89,4 +89,6 @@ class CurationConfig:
 
 
 def step_settings(steps: Iterable[Any]) -> list[Any]:
-    return [[type(step).__name__, vars(step)] for step in steps]
+    return [
+        [type(step).__name__, step.settings() if isinstance(step, SummarizedStep) else vars(step)] for step in steps
+    ]

@@ -32,7 +32,7 @@ from datamodules.curation.passes.write import DOCUMENTS, DROPPED, FilteredPiece,
 from datamodules.curation.reports.step_throughput import step_rates
 from datamodules.curation.reports.stopwatch import Stopwatch
 from datamodules.curation.reports.summary import summarize
-from datamodules.readers.base import InputFile, provenance_name
+from datamodules.readers.base import InputFile, with_contents
 
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 SUMMARY, TIMINGS = "curation.json", "timings.json"
@@ -45,7 +45,7 @@ OBSERVERS = tuple(f"datamodules.curation.reports.{name}" for name in ("explain",
 
 
 def list_inputs(sources: Mapping[str, TextSource]) -> dict[str, list[InputFile]]:
-    """Files of every source.
+    """Files of every source, their contents known.
 
     Raises:
         InputError: when a path is missing or a source has no file, or a name is no name of files and metrics.
@@ -56,7 +56,7 @@ def list_inputs(sources: Mapping[str, TextSource]) -> dict[str, list[InputFile]]
                 f"sources.{name!r}: files and metrics are named after a source and 'all' means every one, "
                 "give a name of ASCII letters, digits, '_' and '-'"
             )
-    inputs = {name: source.reader.files() for name, source in sources.items()}
+    inputs = {name: with_contents(source.reader.files()) for name, source in sources.items()}
     for name, files in inputs.items():
         if not files:
             raise InputError(f"source {name}: its reader found no file to read: widen its settings or leave it out")
@@ -76,7 +76,7 @@ def curation_fingerprint(
         name: [
             source.reader.settings(),
             step_settings(source.steps),
-            sorted([provenance_name(file.name), file.size, file.changed] for file in inputs[name]),
+            sorted(file.identity for file in inputs[name]),
         ]
         for name, source in sources.items()
     }

@@ -51,7 +51,7 @@ class ArxivSources(PathReader):
         return next((suffix for suffix in cls.SUFFIXES if name.lower().endswith(suffix)), None)
 
     def candidates(self) -> Iterator[InputFile]:
-        """Archives, and of .tex files those that are papers; a paper counts as changed when what it includes did."""
+        """Archives, and of .tex files those that are papers; what a paper includes is part of its content."""
         copies = None if self.downloads is None else Path(self.downloads)
         for path in self.paths:
             if is_url(path) and copies is not None:
@@ -71,7 +71,7 @@ class ArxivSources(PathReader):
                 yield file  # unreadable: said when it is read
             elif _PAPER.search(source):
                 flatten(location.name, files.load, self.max_bytes)
-                yield replace(file, changed=max([file.changed, *files.changed]))
+                yield replace(file, beside=tuple(path for path in files.loaded if path != str(location.resolve())))
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """One document a paper."""
@@ -138,18 +138,18 @@ class ArxivSources(PathReader):
 
 
 class _Folder:
-    """Loads sources from a folder on this machine, and remembers when they were changed."""
+    """Loads sources from a folder on this machine, and remembers which."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder.resolve(), max_bytes
-        self.changed: list[int] = []
+        self.loaded: list[str] = []
 
     def load(self, name: str) -> str | None:
         try:
             path = (self.folder / name).resolve()
             if not path.is_relative_to(self.folder) or not path.is_file():
                 return None
-            self.changed.append(path.stat().st_mtime_ns)
+            self.loaded.append(str(path))
             with path.open("rb") as stream:
                 return decode_latex(read_whole(cast(IO[bytes], stream), self.max_bytes)).text
         except (OSError, ValueError, RuntimeError, RefusedError):  # a name that no file can have, links in a circle

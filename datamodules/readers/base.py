@@ -1,38 +1,50 @@
 """Reader interface: list files cheaply, read one file at a time.
 
 A reader knows nothing of curation, batching or parallelism, so that Daft can call `read` on any worker. Listing all
-files first costs a walk over the tree and buys a fingerprint of the inputs before anything is read.
+files first costs a walk over the tree, and one reading of new files for their checksums; it buys a fingerprint of the
+inputs before anything is made of them, equal for a copy and for a touched file.
 """
 
 import itertools
+import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import xxhash
 
+from common.content_checksums import content_checksums
 from common.errors import InputError
+from common.fingerprint import fingerprint
 from datamodules.readers.document import Document
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file to read: where it is, what it is called in provenance, its size in bytes and time of change.
+    """A file to read: where it is, what it is called in provenance, its size in bytes and its content.
 
     Attributes:
         location: a path on this machine or a URL.
         name: the path in provenance.
         size: in bytes, as stored.
-        changed: time of change in nanoseconds since 1970, or the version number of a file in a store.
+        content: checksum, or the version of a file in a store; None until `with_contents` has read the file.
+        beside: paths of further files that decide its documents, as the license of source code.
     """
 
     location: str
     name: str
     size: int
-    changed: int
+    content: str | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> list[Any]:
+        """Name, size and content, for fingerprints: where the file is and when it was changed do not count."""
+        (read,) = with_contents([self])
+        return [provenance_name(read.name), read.size, read.content]
 
     @classmethod
     def at(cls, path: Path, name: str) -> "InputFile | None":
@@ -41,7 +53,7 @@ class InputFile:
             found = path.stat()
         except (OSError, ValueError):
             return None
-        return cls(str(path), name, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+        return cls(str(path), name, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
 
 class Reader(ABC):
@@ -51,6 +63,9 @@ class Reader(ABC):
         max_megabytes: read at most this much, in the order of a hash of the names, the same on every machine; a file
             that alone is larger is passed over; null reads all.
     """
+
+    NOT_SETTINGS: ClassVar[tuple[str, ...]] = ("max_megabytes",)
+    """Attributes that say which files are read or where they are: the names and contents of these files count."""
 
     def __init__(self, max_megabytes: float | None = None) -> None:
         self.max_megabytes = max_megabytes
@@ -98,8 +113,25 @@ class Reader(ABC):
         return chosen
 
     def settings(self) -> dict[str, Any]:
-        """Settings for the fingerprint: the class and its parameters."""
-        return {"reader": type(self).__name__, **vars(self)}
+        """Settings for the fingerprint: the class and those of its parameters that decide more than which files."""
+        kept = {name: value for name, value in vars(self).items() if name not in self.NOT_SETTINGS}
+        return {"reader": type(self).__name__, **kept}
+
+
+def with_contents(files: Sequence[InputFile]) -> list[InputFile]:
+    """The files with their content known; read where `common.content_checksums` does not know them."""
+    unread = [file for file in files if file.content is None or file.beside]
+    paths = [path for file in unread for path in (*([] if file.content else [file.location]), *file.beside)]
+    checksums = content_checksums(paths)
+
+    def read(file: InputFile) -> InputFile:
+        if file.content is not None and not file.beside:
+            return file
+        content = file.content or checksums[file.location]
+        beside = [[provenance_name(os.path.basename(path)), checksums[path]] for path in file.beside]
+        return replace(file, content=fingerprint(content, beside) if beside else content, beside=())
+
+    return [read(file) for file in files]
 
 
 def stable_hash(name: str) -> int:

@@ -77,9 +77,9 @@ class CodeFiles(PathReader):
         return language is not None and (self.languages is None or language in self.languages)
 
     def candidates(self) -> Iterator[InputFile]:
-        """Files of the languages; a file counts as changed when its license did."""
+        """Files of the languages; the license is part of a file's content."""
         # What an earlier start in this process saw may have changed.
-        _license_changed.cache_clear()
+        _licenses.cache_clear()
         license_of_folder.cache_clear()
         for path, root, label in self.roots():
             if is_url(path):
@@ -90,7 +90,7 @@ class CodeFiles(PathReader):
             empty = True
             for file in self._local(path, root, label):
                 empty = False
-                yield replace(file, changed=max(file.changed, _license_changed(Path(file.location).parent, root)))
+                yield replace(file, beside=_licenses(Path(file.location).parent, root))
             if empty:
                 wanted = ", ".join(self.languages) if self.languages else "any known language"
                 raise InputError(f"path {path} holds no file of {wanted}: name another folder or more languages")
@@ -145,6 +145,5 @@ def _repository(path: Path, root: Path) -> Path:
 
 
 @lru_cache(maxsize=4096)
-def _license_changed(folder: Path, root: Path) -> int:
-    files = nearest_license_files(folder, root if root.is_dir() else root.parent)
-    return max((path.stat().st_mtime_ns for path in files), default=0)
+def _licenses(folder: Path, root: Path) -> tuple[str, ...]:
+    return tuple(map(str, nearest_license_files(folder, root if root.is_dir() else root.parent)))

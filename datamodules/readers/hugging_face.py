@@ -113,9 +113,9 @@ class HuggingFaceFolder(Files):
             raise InputError(f"split={self.split!r}: no file of {path} names it: give one that is there")
         for file in files:
             # Facts about a data set are facts about its rows: a change makes them again.
-            places = {root, root / Path(file.name).relative_to(label).parent}
-            about = [InputFile.at(place / name, name) for place in places for name in _ABOUT]
-            yield replace(file, changed=max([file.changed, *(metadata.changed for metadata in about if metadata)]))
+            places = dict.fromkeys([root, root / Path(file.name).relative_to(label).parent])
+            about = [place / name for place in places for name in _ABOUT]
+            yield replace(file, beside=tuple(str(path) for path in about if path.is_file()))
 
     @staticmethod
     def _refuse_indices(root: Path) -> None:

@@ -8,6 +8,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from common.errors import InputError
 from common.path_lists import PathList, path_list
@@ -33,6 +34,7 @@ class PathReader(Reader):
     """
 
     SUFFIXES: tuple[str, ...] = ()
+    NOT_SETTINGS = (*Reader.NOT_SETTINGS, "paths", "downloads")
 
     def __init__(
         self,
@@ -46,6 +48,10 @@ class PathReader(Reader):
             raise InputError(f"max_document_megabytes={max_document_megabytes}: must be above 0")
         self.paths, self.downloads = path_list(paths), downloads
         self.max_document_megabytes = max_document_megabytes
+
+    def settings(self) -> dict[str, Any]:
+        """See `Reader.settings`; what the paths are called counts, as code is grouped by it, and not where they are."""
+        return super().settings() | {"paths": sorted(provenance_name(label) for _, _, label in self.roots())}
 
     @property
     def max_bytes(self) -> int:
@@ -118,7 +124,7 @@ class PathReader(Reader):
             if all(self.enters(part) for part in below.parts[:-1]) and self.wants(
                 below if below.parts else Path(root.name)
             ):
-                yield InputFile(found.url, provenance_name(label / below), found.size, found.changed)
+                yield InputFile(found.url, provenance_name(label / below), found.size, str(found.changed))
 
     def read(self, file: InputFile) -> Iterator[Document]:
         """The documents of a file, and last of all a reason where the rest of it cannot be read.

@@ -8,7 +8,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import daft
 from daft import Expression, lit
@@ -42,9 +42,15 @@ class SummarizedStep:
 
     Attributes:
         summary: one line for reports: the rule and its paper.
+        LOCATIONS: names of attributes that say where a file is, whose content is another attribute.
     """
 
     summary: str = ""
+    LOCATIONS: ClassVar[tuple[str, ...]] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """Settings for the fingerprint: all that the step was given but where files are."""
+        return {name: value for name, value in vars(self).items() if name not in self.LOCATIONS}
 
 
 class Filter(SummarizedStep, ABC):

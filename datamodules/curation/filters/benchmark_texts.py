@@ -5,6 +5,7 @@ every string counts unless fields are named.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,30 @@ import pyarrow
 import pyarrow.parquet
 
 from common.errors import InputError
+from datamodules.readers.base import distinct_tails, provenance_name
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
 COMPRESSIONS = (".gz", ".zst", ".bz2")
 
 
-def evaluation_files(paths: list[str]) -> list[Path]:
-    """The files named, and those of known suffixes below the folders named, in order.
+def evaluation_files(paths: list[str]) -> list[tuple[Path, str]]:
+    """The files named, and those of known suffixes below the folders named, in order, each with its name.
+
+    A name begins with the last part of the path that was given, or with as many as distinguish the paths.
 
     Raises:
         InputError: for a path that does not exist, holds no such file, or is of another format.
     """
-    found: list[Path] = []
-    for entry in paths:
-        root = Path(entry).expanduser()
+    found: list[tuple[Path, str]] = []
+    roots = list(dict.fromkeys(Path(os.path.abspath(Path(entry).expanduser())) for entry in paths))
+    for root, label in zip(roots, distinct_tails(roots), strict=True):
         if not root.exists():
-            raise InputError(f"path {entry} does not exist: correct it in the configuration")
+            raise InputError(f"path {root} does not exist: correct it in the configuration")
         files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
         readable = [path for path in files if _suffix(path) in SUFFIXES]
         if not readable:
-            raise InputError(f"path {entry} holds no file ending in {', '.join(SUFFIXES)}: name or convert the files")
-        found += readable
+            raise InputError(f"path {root} holds no file ending in {', '.join(SUFFIXES)}: name or convert the files")
+        found += [(path, provenance_name(label / path.relative_to(root))) for path in readable]
     return found
 
 

@@ -17,14 +17,15 @@ from daft import DataType, Expression, Series
 
 from common.compute.compiled import compiled
 from common.errors import InputError
+from common.files import checksum
 from common.path_lists import PathList, path_list
 from datamodules.curation.deduplication.word_hashes import in_batches, window_hashes, word_hashes
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.benchmark_texts import evaluation_files, evaluation_texts
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
-FileState = tuple[str, int, int]
-"""A file's path, bytes, and time of change in nanoseconds."""
+NamedFile = tuple[str, str, str]
+"""A file's path, its name in reports, and its checksum."""
 FIELDS = {"contaminated_ngrams": DataType.int64(), "contaminated_by": DataType.string()}
 LISTED = 5
 """Rows of evaluation sets that are named for a document."""
@@ -35,7 +36,7 @@ class Hit:
     """A row of an evaluation set that a text overlaps.
 
     Attributes:
-        file: of the evaluation set.
+        file: name of the evaluation set's file, from the last part of the path given on.
         row: its number in the file, from 1.
         ngrams: overlapping n-grams.
         words: the words of the text's first overlap with it, as written there.
@@ -72,6 +73,7 @@ class Decontaminate(Filter):
     """
 
     summary = "13 words in a row shared with an evaluation set (Brown et al. 2020, appendix C)"
+    LOCATIONS = ("paths", "files")
 
     def __init__(
         self,
@@ -88,8 +90,12 @@ class Decontaminate(Filter):
             raise InputError(f"decontaminate max_ngrams={max_ngrams}, common_rows={common_rows}: need at least 0 and 1")
         self.paths, self.words, self.max_ngrams = path_list(paths), words, max_ngrams
         self.keys, self.min_words, self.common_rows = keys, min_words, common_rows
-        # With size and time of change, so that another version of a set makes the documents again.
-        self.files: list[list[Any]] = [list(state_of(path)) for path in evaluation_files(self.paths)]
+        # With checksums, so that another version of a set makes the documents again.
+        self.files = [[str(path), name, checksum(path)] for path, name in evaluation_files(self.paths)]
+
+    def settings(self) -> dict[str, Any]:
+        """Settings for the fingerprint: of the files their names and contents."""
+        return super().settings() | {"files": [[name, digest] for _, name, digest in self.files]}
 
     def measures(self, text: Expression) -> dict[str, Expression]:
         """`contaminated_ngrams`: n-grams of the text, counted as often as they occur in it, that a set holds.
@@ -123,8 +129,8 @@ class Decontaminate(Filter):
         """
         return evaluation_ngrams(*self._wanted()).hits(text.encode())
 
-    def _wanted(self) -> tuple[tuple[FileState, ...], int, int, tuple[str, ...] | None, int | None]:
-        files = tuple((path, size, changed) for path, size, changed in self.files)
+    def _wanted(self) -> tuple[tuple[NamedFile, ...], int, int, tuple[str, ...] | None, int | None]:
+        files = tuple((path, name, digest) for path, name, digest in self.files)
         keys = None if self.keys is None else tuple(self.keys)
         return files, self.words, self.min_words, keys, self.common_rows
 
@@ -133,12 +139,6 @@ def listed(hits: list[Hit]) -> str:
     """The first hits on one line."""
     shown = [f'{hit.file}:{hit.row} ({hit.ngrams} n-grams, "{" ".join(hit.words.split())}")' for hit in hits[:LISTED]]
     return "; ".join(shown + [f"and {len(hits) - LISTED:,} more rows"] * (len(hits) > LISTED))
-
-
-def state_of(path: Path) -> FileState:
-    """State of a file, by which versions of it differ."""
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns
 
 
 class NgramTable:
@@ -228,7 +228,7 @@ class EvaluationNgrams:
 
 @lru_cache(maxsize=4)
 def evaluation_ngrams(
-    files: tuple[FileState, ...], words: int, min_words: int, keys: tuple[str, ...] | None, common_rows: int | None
+    files: tuple[NamedFile, ...], words: int, min_words: int, keys: tuple[str, ...] | None, common_rows: int | None
 ) -> EvaluationNgrams:
     """The n-grams of evaluation sets, read once per process.
 
@@ -238,9 +238,9 @@ def evaluation_ngrams(
     rows: list[tuple[str, int]] = []
     hashes: dict[int, list[np.ndarray]] = {}
     owners: dict[int, list[np.ndarray]] = {}
-    for file in files:
-        path = Path(file[0])
-        if not path.is_file() or state_of(path) != file:
+    for place, name, digest in files:
+        path = Path(place)
+        if not path.is_file() or checksum(path) != digest:
             raise InputError(f"evaluation set {path} changed while it was in use: start again")
         for number, text in evaluation_texts(path, None if keys is None else list(keys)):
             data = np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8)
@@ -248,8 +248,8 @@ def evaluation_ngrams(
             size = min(words, len(found))
             if size < min_words:
                 continue
-            if not rows or rows[-1] != (file[0], number):
-                rows.append((file[0], number))
+            if not rows or rows[-1] != (name, number):
+                rows.append((name, number))
             windows = np.unique(window_hashes(found, size))
             hashes.setdefault(size, []).append(windows)
             owners.setdefault(size, []).append(np.full(len(windows), len(rows) - 1, dtype=np.int64))

@@ -113,6 +113,7 @@ class ClassifierFilter(Filter):
         checksum: of the weights, so that a classifier trained again makes the documents again.
     """
 
+    LOCATIONS = ("folder",)
     measure: str
     """Name of the measurement."""
 

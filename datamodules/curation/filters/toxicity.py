@@ -64,6 +64,7 @@ class WordList(Filter):
     """
 
     summary = "words of a list (C4: Raffel et al. 2020, section 2.2)"
+    LOCATIONS = ("paths",)
 
     def __init__(self, paths: PathList, max_share: float = 0.0, whole_words: bool = True) -> None:
         self.paths, self.max_share, self.whole_words = path_list(paths), max_share, whole_words

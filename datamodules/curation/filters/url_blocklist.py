@@ -93,6 +93,7 @@ class UrlBlocklist(Filter):
     """
 
     summary = "published at a listed address (Penedo et al. 2023, appendix G.1)"
+    LOCATIONS = ("domains",)
 
     def __init__(
         self,

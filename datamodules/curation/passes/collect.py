@@ -105,8 +105,7 @@ def chunk_files(inputs: Mapping[str, Sequence[InputFile]], chunk_bytes: int, key
             groups[-1].append(file)
             size += file.size
         for number, group in enumerate(groups):
-            described = [[provenance_name(file.name), file.size, file.changed] for file in group]
-            digits = fingerprint(key, source, chunk_bytes, described)
+            digits = fingerprint(key, source, chunk_bytes, [file.identity for file in group])
             chunks.append(Chunk(source, number, tuple(group), f"{source}-{number:05}-{digits}"))
     return chunks
 

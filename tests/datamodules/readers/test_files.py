@@ -39,7 +39,7 @@ def outcomes(reader: Files) -> list[str]:
 
 def test_a_docstring_with_a_lone_surrogate_is_dropped_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text('"""x \\ud800 y"""\n', encoding="utf-8")
-    file = InputFile(str(tmp_path / "m.py"), "m.py", 20, 0)
+    file = InputFile(str(tmp_path / "m.py"), "m.py", 20)
     assert list(Docstrings(distributions=[]).read(file)) == [Document(None, reason="invalid_utf8")]
 
 
@@ -181,7 +181,7 @@ def test_docstrings_are_those_of_the_syntax_tree(tmp_path: Path) -> None:
         '"""Top."""\nclass A:\n    """About A."""\n    def f(self):\n        """About f."""\n\nasync '
         'def g():\n    "About g."\n'
     )
-    reader, file = Docstrings([]), InputFile(str(path), path.name, path.stat().st_size, 0)
+    reader, file = Docstrings([]), InputFile(str(path), path.name, path.stat().st_size)
     (document,) = reader.read(file)
     assert document.text == "Top.\n\nmodule.A\n\nAbout A.\n\nmodule.A.f\n\nAbout f.\n\nmodule.g\n\nAbout g."
     path.write_text("def broken(:\n")

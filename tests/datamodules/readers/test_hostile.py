@@ -137,7 +137,7 @@ class OfAnyKind(Reader):
 
 
 def test_readers_that_are_no_path_readers_stop_no_run_either() -> None:
-    file = InputFile("x", "x", 1, 1)
+    file = InputFile("x", "x", 1)
     rows = [row["reason"] for row in read_file(OfAnyKind(UnicodeError()), "source", file)]
     assert rows == [None, "damaged_file"]
 
