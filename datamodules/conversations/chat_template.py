@@ -65,7 +65,7 @@ class ChatTemplate:
     """
 
     def __init__(self, template: str, tokenizer: Tokenizer) -> None:
-        self.tokenizer, self.source = tokenizer, read_template(template)
+        self.tokenizer, self.source = tokenizer, read_template(template, bool(tokenizer.beginning))
         self._marked = re.search(r"{%-?\s*generation\s*-?%}", self.source) is not None
         self.control = tokenizer.control_ids()
         lacking = sorted({*re.findall(r"<\|\w+\|>", self.source)} - {*self.control})
@@ -77,6 +77,7 @@ class ChatTemplate:
         # The longest first: one control token may begin like another.
         names = sorted(self.control, key=len, reverse=True)
         self._hidden = HiddenText(re.compile("|".join(map(re.escape, names))))
+        self._late_ends = re.compile(f"({'|'.join(map(re.escape, names))})(\\s+){END}")
         self._edges = re.compile(f"({BEGIN}|{END}|{'|'.join(map(re.escape, names))})")
         self._special = {
             f"{key}_token": name
@@ -169,7 +170,7 @@ class ChatTemplate:
     def _render(self, messages: Messages, add_generation_prompt: bool = False) -> str:
         shown = [{key: value for key, value in message.items() if key != WEIGHT} for message in messages]
         try:
-            return self._template.render(
+            text = self._template.render(
                 messages=self._hidden.hide(shown),
                 tools=None,
                 documents=None,
@@ -178,6 +179,8 @@ class ChatTemplate:
             )
         except Exception as error:  # a template is a program: it may raise anything
             raise TemplateRefusalError(f"the chat template refuses a conversation: {error}") from error
+        # What a template marks may reach behind the line end; a response ends at its control token.
+        return self._late_ends.sub(rf"\1{END}\2", text) if self._marked else text
 
     def _rendered_by_answer(self, messages: Messages) -> str:
         """The output with marks put around each answer: what the answer adds to the output before it."""

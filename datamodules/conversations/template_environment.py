@@ -22,6 +22,7 @@ BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
 """Marks around an answer in a template's output, and what hides them and control tokens in messages' own text."""
 
 TEMPLATES = Path(__file__).parent / "templates"
+_BEGINNING = "{{- bos_token -}}\n"
 _HIDDEN = {"0": ESCAPE, "1": BEGIN, "2": END, "3": ""}
 
 
@@ -101,8 +102,13 @@ def template_environment(hidden: HiddenText) -> jinja2.Environment:
     return environment
 
 
-def read_template(template_name: str) -> str:
+def read_template(template_name: str, has_beginning: bool = True) -> str:
     """The Jinja source of a template given by name or path.
+
+    Args:
+        template_name: `chatml`, `plain`, `transcript`, or a path.
+        has_beginning: whether the tokenizer puts a beginning-of-text token before texts. Many only name one, SmolLM2's
+            is ChatML's `<|im_start|>`: of these templates it is left out then, in every text and in the export.
 
     Raises:
         InputError: when there is no such file, or it is no text.
@@ -119,7 +125,7 @@ def read_template(template_name: str) -> str:
             template = next(one["template"] for one in template if one["name"] == "default")
     except (UnicodeDecodeError, KeyError, ValueError, StopIteration) as error:
         raise InputError(f"chat_template={template_name}: holds no template in UTF-8 ({error!r})") from error
-    return str(template)
+    return str(template) if has_beginning or not is_known else str(template).replace(_BEGINNING, "")
 
 
 def _raise(message: str) -> None:
