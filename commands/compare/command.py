@@ -261,7 +261,7 @@ def generate_responses(
             rows=numbers,
         )
         for (prompt, row), one in zip(piece, new, strict=True):
-            results.append(Response(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))
+            results.append(Response(prompt, one.tokens, tokenizer.decode_continuation(one.tokens), one.finish, row))
     return results
 
 

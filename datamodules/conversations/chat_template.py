@@ -224,6 +224,7 @@ class ChatTemplate:
         ids: list[int] = []
         trained: list[bool] = []
         inside, answer, region = False, None, 0
+        controls = {*self.control.values()}
         for piece in self._edges.split(rendered):
             if piece == BEGIN:
                 inside, answer, region = region not in unlearned, len(ids), region + 1
@@ -234,7 +235,13 @@ class ChatTemplate:
             if piece in self.control:
                 new = [self.control[piece]]
             else:
-                new = self.tokenizer.encode(self._hidden.show(piece))
+                text = self._hidden.show(piece)
+                # A tokenizer that puts a space in front of a text puts none where one is cut.
+                new = (
+                    self.tokenizer.encode_continuation(text, behind_control=ids[-1] in controls)
+                    if ids
+                    else self.tokenizer.encode(text)
+                )
             ids += new
             trained += [inside] * len(new)
         return ids, trained, len(ids) if answer is None else answer

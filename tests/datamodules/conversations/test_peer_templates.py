@@ -11,7 +11,7 @@ from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
 from datamodules.tokenization.sentencepiece import SentencePieceTokenizer, train_tokenizer
-from datamodules.tokenization.tokenizer_json import write_hugging_face_tokenizer
+from datamodules.tokenization.tokenizer_json import tokenizer_json, write_hugging_face_tokenizer
 from tests.conftest import sentences
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
@@ -128,3 +128,55 @@ def test_own_templates_are_served_as_they_were_trained(
     assert before.count(other.control["<|im_start|>"]) == (4 if name == "chatml" else 0)
     byte_level = exported(other.tokenizer, tmp_path / "again")
     assert served(byte_level, other.source, TALK[:-1]) == before
+
+
+# Tokenizers that put a space in front of a text
+
+
+def spaced(tokenizer: SentencePieceTokenizer, folder: Path, kind: str) -> tuple[Tokenizer, Any]:
+    """In the manner of Llama 2's (Prepend) or Mistral's (Metaspace), here and by transformers."""
+    described = tokenizer_json(tokenizer)
+    replace = described["normalizer"]["normalizers"][-1]
+    described["normalizer"] = None
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    described["decoder"]["decoders"] = [*described["decoder"]["decoders"][:3], strip]
+    if kind == "prepend":
+        described["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace]}
+    else:
+        described["pre_tokenizer"] = {
+            "type": "Metaspace", "replacement": "▁", "prepend_scheme": kind, "split": False,
+        }  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}))
+    return load_tokenizer(folder / "tokenizer.json"), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+LLAMA_2 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kind", ["prepend", "first", "always"])
+@pytest.mark.parametrize("name", ["llama", "chatml", "plain", "transcript"])
+def test_no_space_is_put_in_where_a_text_is_cut(
+    kind: str, name: str, tokenizer: SentencePieceTokenizer, tmp_path: Path
+) -> None:
+    made, by_transformers = spaced(tokenizer, tmp_path, kind)
+    own = template(LLAMA_2, made, tmp_path) if name == "llama" else ChatTemplate(name, made)
+    assert own.encode_prompt(TALK[:-1]) == served(by_transformers, own.source, TALK[:-1])
+    encoded, whole = own.encode(TALK), served(by_transformers, own.source, TALK, prompt=False)
+    assert encoded.ids[:-1] == whole[: len(encoded.ids) - 1]  # behind ChatML's line end is nothing to learn
+    _, response = encoded.prompt_and_answer()
+    assert made.decode_continuation(response) == {"llama": " No. ", "transcript": " No."}.get(name, "No.")
+
+
+@pytest.mark.parametrize("kind", ["prepend", "first", "always"])
+def test_a_continuation_keeps_its_first_spaces(kind: str, tokenizer: SentencePieceTokenizer, tmp_path: Path) -> None:
+    made, _ = spaced(tokenizer, tmp_path, kind)
+    for text in ("    y = x\n    return y\n", " No", "No", "", " ", "é", "<s>", "▁a" if kind == "prepend" else "a"):
+        ids = made.encode_continuation(text)
+        assert made.decode_continuation(ids) == text.replace("▁", " ")
+        assert made.decode_continuation([made.eos, *ids]) == text.replace("▁", " ")
