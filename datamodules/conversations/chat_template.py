@@ -9,6 +9,7 @@ alone: exactly what a model sees when it answers, at the price of now and then o
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import jinja2
 
@@ -23,6 +24,7 @@ from datamodules.conversations.template_environment import (
     template_environment,
 )
 from datamodules.tokenization.base import Tokenizer
+from datamodules.tokenization.files import find_tokenizer, own_template
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Keys of a turn whose text many templates write for the last turn only."""
@@ -245,3 +247,32 @@ class ChatTemplate:
             ids += new
             trained += [inside] * len(new)
         return ids, trained, len(ids) if answer is None else answer
+
+
+def require_same_template(path: Path, template: ChatTemplate) -> None:
+    """Refuse a reward model or critic that reads conversations in other tokens than a template writes.
+
+    Args:
+        path: its run or file; one without a template may be of any.
+        template: in which it is to read responses.
+
+    Raises:
+        InputError: for another one.
+    """
+    named = own_template(find_tokenizer(path))
+    if named is None or (source := read_template(named)) == template.source:
+        return
+    try:
+        alike = _writes(ChatTemplate(named, template.tokenizer)) == _writes(template)
+    except InputError:
+        alike = False
+    if not alike:
+        raise InputError(
+            f"{path} was trained with another chat template ({source[:40]!r}...) than the one in use: take "
+            f"chat_template={named}, or train it with this one"
+        )
+
+
+def _writes(template: ChatTemplate) -> list[list[int]]:
+    talk = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]
+    return [template.encode(talk).ids, template.encode_prompt([*talk, talk[0]])]
