@@ -265,7 +265,8 @@ class WeightSourcesUser(Protocol):
 
         Args:
             tokenizer: tokenizer of the data.
-            tokenizer_of: tokenizer of the run or file at a path; packages of models do not read tokenizers.
+            tokenizer_of: tokenizer of the run or file at a path, refused where its chat template is another than the
+                data's; packages of models do not read tokenizers.
 
         Raises:
             InputError: for weights that are missing, of another kind or of another tokenizer.

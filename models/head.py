@@ -42,7 +42,10 @@ class OutputHead(nn.Linear):
         """The one output of a reward model or a critic, float32 [...]."""
         # One row is replicated over `tp`, never sharded.
         weight = self.weight.to_local() if is_dtensor(self.weight) else self.weight
-        return F.linear(hidden, weight.to(hidden.dtype)).squeeze(-1).float()
+        # Not in bfloat16, whose scores are equal where responses are not, though all before it may be.
+        with torch.autocast(hidden.device.type, enabled=False):
+            dtype = torch.promote_types(hidden.dtype, torch.float32)
+            return F.linear(hidden.to(dtype), weight.to(dtype)).squeeze(-1).float()
 
     def cross_entropy(
         self, hidden_NC: Tensor, labels_N: Tensor, z_loss: float = 0.0, count: Tensor | None = None, chunk: int = CHUNK

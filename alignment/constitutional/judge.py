@@ -195,7 +195,7 @@ class DecoderJudge(Judge):
         responses = [Response(str(prompt), "refused") for prompt in prompts]
         for number, response in zip(asked, generated, strict=True):
             tokens = response.tokens[:-1] if response.finish == "stop" else response.tokens
-            whole = self.model.tokenizer.decode(tokens)
+            whole = self.model.tokenizer.decode_continuation(tokens)
             text = cut_at(whole, self.stop)
             finish = response.finish if text == whole else "stop"
             responses[number] = Response(text, finish, len(prompts[number]), len(response.tokens))

@@ -8,9 +8,9 @@ has no critic.
 Shape suffixes: T tokens of the responses in a packed row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from alignment.preferences.checks import require_adapter
 from alignment.reinforcement.rollouts import PackedRollouts
+from alignment.rewards.base import Reward
+from alignment.rewards.reward_model_score import RewardModelScore
 from common.errors import InputError
 from models.decoder import Decoder, DecoderConfig
 from models.initialization import WeightLookup, materialize
@@ -29,6 +31,15 @@ from models.packed_batch import response_log_probabilities, response_states
 from models.weights.source import WeightSource
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ScoreScale:
+    """Scale of a reward model's scores as rewards, and so of the values of a critic that begins as it:
+    (score - shift) / scale, see `alignment.RewardModelScore`."""
+
+    shift: float = 0.0
+    scale: float = 1.0
 
 
 class ActorCriticModels:
@@ -49,6 +60,7 @@ class ActorCriticModels:
             room for one model more. It is in no checkpoint and is made again from `init_from`.
 
     Attributes:
+        score_scale: of the critic's output; that of the reward whose model it begins as.
         critic, reference: the decoders; None before `build`, and where there is none.
 
     Raises:
@@ -76,6 +88,7 @@ class ActorCriticModels:
         self.reference_kind, self.reference_precision = reference, reference_precision
         self.reference_on_cpu = reference_on_cpu
         self.critic_source: WeightSource | None = None
+        self.score_scale = ScoreScale()
         self._actor: Decoder | None = None
         self.critic: Decoder | None = None
         self.reference: Decoder | None = None
@@ -98,14 +111,30 @@ class ActorCriticModels:
 
     # Initial weights
 
-    def open_critic(self) -> None:
+    def open_critic(self, tokenizer: Any, tokenizer_of: Callable[[Path], Any], rewards: Iterable[Reward] = ()) -> None:
         """Open the weights of `critic_init_from`, if there is one.
 
+        Args:
+            tokenizer: tokenizer of the data.
+            tokenizer_of: tokenizer of the run or file at a path, see `common.contracts.WeightSourcesUser`.
+            rewards: that are learned from; one by the same reward model has the scale of the critic's values.
+
         Raises:
-            InputError: for a critic that is no reward model or has another vocabulary.
+            InputError: for a critic that is no reward model or has another vocabulary, tokenizer or template.
         """
-        if self.critic_init_from is not None:
-            self.begin_critic_from(WeightSource(Path(self.critic_init_from)))
+        if self.critic_init_from is None:
+            return
+        path = Path(self.critic_init_from)
+        source = WeightSource(path)
+        if tokenizer_of(path).model != tokenizer.model:
+            raise InputError(
+                f"critic_init_from={path}: it has another tokenizer than the data's, take a reward model of the same "
+                "base"
+            )
+        self.begin_critic_from(source)
+        for reward in rewards:
+            if isinstance(reward, RewardModelScore) and Path(reward.init_from).resolve() == path.resolve():
+                self.score_scale = ScoreScale(reward.shift, reward.scale)
 
     def begin_critic_from(self, source: WeightSource) -> None:
         """Take the critic's initial weights from a reward model.
@@ -202,7 +231,7 @@ class ActorCriticModels:
     def values(self, packed: PackedRollouts) -> Tensor:
         """Values by the critic before each token of the responses, float32 [T]."""
         assert self.critic is not None
-        return critic_values(self.critic, packed)
+        return critic_values(self.critic, packed, self.score_scale)
 
     @property
     def _reference_decoder(self) -> Decoder:
@@ -250,9 +279,9 @@ class ActorCriticModels:
         return str(sums.hexdigest())
 
 
-def critic_values(critic: Decoder, packed: PackedRollouts) -> Tensor:
+def critic_values(critic: Decoder, packed: PackedRollouts, score_scale: ScoreScale = ScoreScale()) -> Tensor:
     """Expected return before each token of the responses is drawn, float32 [T]."""
-    return critic.output.scores(response_states(critic, packed))
+    return (critic.output.scores(response_states(critic, packed)) - score_scale.shift) / score_scale.scale
 
 
 def device_of(decoder: Decoder) -> torch.device:

@@ -59,7 +59,8 @@ class PolicyOptimization(LanguageModel):
             adapter; null, none.
         reference_precision: precision of the copy's weights; null takes the actor's.
         reference_on_cpu: keep the copy in main memory and compute it there, see `ActorCriticModels`.
-        critic_init_from: reward model that the critic begins as; null begins with the actor's trunk and values of 0.
+        critic_init_from: reward model that the critic begins as, with the scale of the reward that is computed by it; null
+            begins with the actor's trunk and values of 0.
         critic_optimizer: optimizer of the critic; null takes the actor's.
         value_clip: largest change of a value in a batch, 0.2 as in Stiennon et al.'s code; null for any.
         whiten_rewards: see `RewardShaping`; off in TRL and in Ziegler et al.'s (2019) defaults for text.
@@ -202,7 +203,10 @@ class PolicyOptimization(LanguageModel):
         last = len(minibatch.microbatches) - 1
         for number, microbatch in enumerate(minibatch.microbatches):
             with nullcontext() if number == last else self.ranks.no_gradient_sync():
-                loss = self.ppo_loss(self.models.actor, self.models.critic, experience, minibatch, microbatch, metrics)
+                models = self.models
+                loss = self.ppo_loss(
+                    models.actor, models.critic, experience, minibatch, microbatch, metrics, models.score_scale
+                )
                 # Gradients are averaged over ranks, whose losses are parts of a sum.
                 self.manual_backward(loss * self.ranks.count)
         return metrics
@@ -300,7 +304,7 @@ class PolicyOptimization(LanguageModel):
         """Open the weights of reward models and of the critic, see `common.contracts.WeightSourcesUser`."""
         for reward in self.rollouts.rewards:
             reward.open_weights(tokenizer, tokenizer_of)
-        self.models.open_critic()
+        self.models.open_critic(tokenizer, tokenizer_of, self.rollouts.reward.members())
 
     def configure_model(self) -> None:
         """Build actor, critic and reference; the strategy may allocate them later."""

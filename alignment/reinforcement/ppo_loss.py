@@ -15,7 +15,7 @@ from alignment.reinforcement.experience import ExperienceBatch
 from alignment.reinforcement.kl import KLPenalty, estimate
 from alignment.reinforcement.metrics import DistributedMeans
 from alignment.reinforcement.minibatches import Minibatch
-from alignment.reinforcement.models import critic_values
+from alignment.reinforcement.models import ScoreScale, critic_values
 from alignment.reinforcement.policy_loss import (
     ClippedPolicyLoss,
     clipped_value_loss,
@@ -53,6 +53,7 @@ class PPOLoss:
         minibatch: Minibatch,
         microbatch: list[int],
         sums: DistributedMeans,
+        score_scale: ScoreScale = ScoreScale(),
     ) -> Tensor:
         """This micro-batch's part of the loss, a scalar.
 
@@ -62,6 +63,7 @@ class PPOLoss:
             minibatch: whose micro-batch it is.
             microbatch: its responses; none on a rank that only takes part in gathering the weights.
             sums: metrics are added to them.
+            score_scale: of the critic's output.
         """
         packed = experience.rollouts.pack(microbatch or [0], experience.advantages.device)
         at, counts = packed.source, float(bool(microbatch))
@@ -91,7 +93,7 @@ class PPOLoss:
         if critic is not None:
             assert experience.values is not None
             assert experience.returns is not None
-            values = critic_values(critic, packed)
+            values = critic_values(critic, packed, score_scale)
             errors = clipped_value_loss(values, experience.values[at], experience.returns[at], self.value_clip)
             value_loss = counts * (token_weights("token_mean", packed.lengths, *counted) * errors).sum()
             sums.add_part("critic/loss", value_loss, 1 / len(minibatch.microbatches))

@@ -141,7 +141,7 @@ def responses_for_rewards(rollouts: Rollouts, rows: Sequence[Mapping[str, Any]],
     """
     found = []
     for number, (prompt, response) in enumerate(zip(rollouts.prompts, rollouts.responses, strict=True)):
-        text = tokenizer.decode(response.tokens[:-1] if response.finish == "stop" else response.tokens)
+        text = tokenizer.decode_continuation(response.tokens[:-1] if response.finish == "stop" else response.tokens)
         row = rows[number // rollouts.group_size]
         found.append(Response(prompt, response.tokens, text, response.finish, row))
     return found

@@ -169,4 +169,7 @@ class RewardModelScore(Reward):
         """Scores of responses of which those to one prompt are neighbors, float32 [A] on the CPU."""
         assert self.decoder is not None
         row = pack_responses(group_by_prompt(sequences), keep_last_token=True, multiple=ROUND_TO)
-        return response_scores(self.decoder, row.to(self.decoder.output.weight.device)).cpu()
+        device = self.decoder.output.weight.device
+        # Called within a training step, whose autocast would compute in another precision than was asked for.
+        with torch.autocast(device.type, enabled=False):
+            return response_scores(self.decoder, row.to(device)).cpu()

@@ -74,6 +74,10 @@ class Numbers:
         """The numbers."""
         return " ".join(map(str, ids))
 
+    def decode_continuation(self, ids: Sequence[int]) -> str:
+        """The same."""
+        return self.decode(ids)
+
 
 class EvenShare(Reward):
     """Share of even token ids in a response."""

@@ -24,7 +24,7 @@ from callbacks.reports.comparison_report import COMPARISON, RESPONSES, write_com
 from commands.compare.response_cache import ComparedResponses, Made
 from common.errors import InputError
 from common.path_lists import PathList, path_list
-from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
+from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError, require_same_template
 from datamodules.conversations.example_store import split_of
 from datamodules.conversations.messages import Unusable
 from datamodules.conversations.row_formats import group_of, question
@@ -119,6 +119,8 @@ def compare_models(
     for judge in judges.values():
         open_weights(judge, tokenizer)
     template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
+    for path in reward_models(judges).values():
+        require_same_template(path, template)
     source = prompts if isinstance(prompts, Rows) else FileRows(path_list(prompts))
     asked, left_out = validation_prompts(source, template, validation_fraction, split_seed, limit, max_prompt_tokens)
     check_rows(judges, [row for _, row in asked])
@@ -261,7 +263,7 @@ def generate_responses(
             rows=numbers,
         )
         for (prompt, row), one in zip(piece, new, strict=True):
-            results.append(Response(prompt, one.tokens, tokenizer.decode(one.tokens), one.finish, row))
+            results.append(Response(prompt, one.tokens, tokenizer.decode_continuation(one.tokens), one.finish, row))
     return results
 
 

@@ -64,7 +64,7 @@ class ComparedResponses:
     def _read(self, kept: dict[str, Any]) -> Made:
         each = zip(self.prompts, kept["tokens"], kept["finish"], strict=True)
         responses = [
-            Response(prompt, tokens, self.tokenizer.decode(tokens), finish, row)
+            Response(prompt, tokens, self.tokenizer.decode_continuation(tokens), finish, row)
             for (prompt, row), tokens, finish in each
         ]
         exact, sampled = (torch.tensor(values, dtype=torch.float64) for values in kept["kl"])

@@ -35,7 +35,7 @@ def convert(
 
     import torch
 
-    from datamodules.conversations.chat_template import read_template
+    from datamodules.conversations.template_environment import read_template
     from datamodules.tokenization.files import TEMPLATE, find_tokenizer, load_tokenizer, own_template
     from datamodules.tokenization.tokenizer_json import write_hugging_face_tokenizer
     from models.decoder import Decoder

@@ -10,6 +10,8 @@ from jsonargparse import Namespace
 
 from common.contracts import WeightSourcesUser
 from common.errors import InputError
+from datamodules.conversations.chat_template import require_same_template
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from models.weights.source import WeightSource
 
@@ -64,5 +66,10 @@ def open_weights(model: Any, data: Any, stored: Sources) -> None:
     """Give a model, its rewards and its critic the weights that they begin from."""
     if stored is not None:
         model.stored = stored
+
+    def tokenizer_of(path: Path) -> Tokenizer:
+        require_same_template(path, data.template)
+        return load_tokenizer(find_tokenizer(path))
+
     if isinstance(model, WeightSourcesUser):
-        model.load_weight_sources(data.tokenizer, lambda path: load_tokenizer(find_tokenizer(path)))
+        model.load_weight_sources(data.tokenizer, tokenizer_of)

@@ -6,46 +6,28 @@ begins. So the string is cut at control tokens and at the edges of the responses
 alone: exactly what a model sees when it responds, at the price of now and then one token more.
 """
 
-import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.sandbox
 
 from common.constants import Messages
 from common.errors import InputError
 from datamodules.conversations.messages import TEMPLATE_KEYS, WEIGHT
+from datamodules.conversations.template_environment import (
+    BEGIN,
+    END,
+    HiddenText,
+    read_template,
+    template_environment,
+)
 from datamodules.tokenization.base import Tokenizer
-
-BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
-"""Marks around a response in a template's output, and what hides them and control tokens in messages' own text."""
+from datamodules.tokenization.files import find_tokenizer, own_template
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Keys of a turn whose text many templates write for the last turn only."""
-
-_HIDDEN = {"0": ESCAPE, "1": BEGIN, "2": END, "3": ""}
-TEMPLATES = Path(__file__).parent / "templates"
-
-
-class Generation(jinja2.ext.Extension):
-    """`{% generation %}...{% endgeneration %}` around what the model is to say, as in Hugging Face's templates."""
-
-    tags = {"generation"}  # noqa: RUF012 (Jinja's own name for it)
-
-    def parse(self, parser: Any) -> Any:
-        """A call to `_mark` around the block."""
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-    def _mark(self, caller: Any) -> str:
-        return f"{BEGIN}{caller()}{END}"
 
 
 class TemplateRefusalError(InputError):
@@ -85,16 +67,8 @@ class ChatTemplate:
     """
 
     def __init__(self, template: str, tokenizer: Tokenizer) -> None:
-        self.tokenizer, self.source = tokenizer, read_template(template)
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
-        )
-        environment.globals["raise_exception"] = _raise
+        self.tokenizer, self.source = tokenizer, read_template(template, bool(tokenizer.beginning))
         self._marked = re.search(r"{%-?\s*generation\s*-?%}", self.source) is not None
-        try:
-            self._template = environment.from_string(self.source)
-        except jinja2.TemplateSyntaxError as error:
-            raise InputError(f"chat template {template}, line {error.lineno}: {error.message}") from error
         self.control = tokenizer.control_ids()
         lacking = sorted({*re.findall(r"<\|\w+\|>", self.source)} - {*self.control})
         if lacking:
@@ -104,8 +78,19 @@ class ChatTemplate:
             )
         # The longest first: one control token may begin like another.
         names = sorted(self.control, key=len, reverse=True)
-        self._controls = re.compile("|".join(map(re.escape, names)))
+        self._hidden = HiddenText(re.compile("|".join(map(re.escape, names))))
+        self._late_ends = re.compile(f"({'|'.join(map(re.escape, names))})(\\s+){END}")
         self._edges = re.compile(f"({BEGIN}|{END}|{'|'.join(map(re.escape, names))})")
+        self._special = {
+            f"{key}_token": name
+            for key in ("bos", "eos", "pad")
+            for name, number in self.control.items()
+            if number == getattr(tokenizer, key)
+        }
+        try:
+            self._template = template_environment(self._hidden).from_string(self.source)
+        except jinja2.TemplateSyntaxError as error:
+            raise InputError(f"chat template {template}, line {error.lineno}: {error.message}") from error
 
     def encode(self, messages: Messages) -> Encoded:
         """A whole conversation: one beginning-of-text token, and after the last response one end-of-text token,
@@ -186,16 +171,19 @@ class ChatTemplate:
         return [*beginning, *ids[written:]], [*([False] * len(beginning)), *trained[written:]]
 
     def _render(self, messages: Messages, add_generation_prompt: bool = False) -> str:
-        hidden = [self._hide({key: value for key, value in message.items() if key != WEIGHT}) for message in messages]
+        shown = [{key: value for key, value in message.items() if key != WEIGHT} for message in messages]
         try:
-            return self._template.render(
-                messages=hidden,
+            text = self._template.render(
+                messages=self._hidden.hide(shown),
+                tools=None,
+                documents=None,
                 add_generation_prompt=add_generation_prompt,
-                bos_token=self._name(self.tokenizer.bos),
-                eos_token=self._name(self.tokenizer.eos),
+                **self._special,
             )
         except Exception as error:  # a template is a program: it may raise anything
             raise TemplateRefusalError(f"the chat template refuses a conversation: {error}") from error
+        # What a template marks may reach behind the line end; a response ends at its control token.
+        return self._late_ends.sub(rf"\1{END}\2", text) if self._marked else text
 
     def _rendered_by_response(self, messages: Messages) -> str:
         """The output with marks put around each response: what the response adds to the output before it."""
@@ -234,27 +222,12 @@ class ChatTemplate:
             raise TemplateRefusalError("the chat template cannot begin with the assistant")
         return after[: after.find(opens) + len(opens)]
 
-    def _hide(self, value: Any) -> Any:
-        """A value of a message with control tokens and marks hidden in every text of it."""
-        if isinstance(value, dict):
-            return {self._hide(key): self._hide(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._hide(item) for item in value]
-        return self._hide_text(value) if isinstance(value, str) else value
-
-    def _hide_text(self, text: str) -> str:
-        for digit in "012":
-            text = text.replace(_HIDDEN[digit], f"{ESCAPE}{digit}")
-        return self._controls.sub(lambda match: f"{match[0][0]}{ESCAPE}3{match[0][1:]}", text)
-
-    def _name(self, token: int | None) -> str:
-        return next((name for name, number in self.control.items() if number == token), "")
-
     def _encode(self, rendered: str, unlearned: Collection[int] = ()) -> tuple[list[int], list[bool], int]:
         """Ids, which are learned, and where the last response begins; `unlearned` are numbers of marked regions."""
         ids: list[int] = []
         trained: list[bool] = []
         inside, response, region = False, None, 0
+        controls = {*self.control.values()}
         for piece in self._edges.split(rendered):
             if piece == BEGIN:
                 inside, response, region = region not in unlearned, len(ids), region + 1
@@ -265,32 +238,42 @@ class ChatTemplate:
             if piece in self.control:
                 new = [self.control[piece]]
             else:
-                new = self.tokenizer.encode(re.sub(f"{ESCAPE}([0-3])", lambda match: _HIDDEN[match[1]], piece))
+                text = self._hidden.show(piece)
+                # A tokenizer that puts a space in front of a text puts none where one is cut.
+                new = (
+                    self.tokenizer.encode_continuation(text, behind_control=ids[-1] in controls)
+                    if ids
+                    else self.tokenizer.encode(text)
+                )
             ids += new
             trained += [inside] * len(new)
         return ids, trained, len(ids) if response is None else response
 
 
-def read_template(template_name: str) -> str:
-    """The Jinja source of a template given by name or path.
+def require_same_template(path: Path, template: ChatTemplate) -> None:
+    """Refuse a reward model or critic that reads conversations in other tokens than a template writes.
+
+    Args:
+        path: its run or file; one without a template may be of any.
+        template: in which it is to read responses.
 
     Raises:
-        InputError: when there is no such file, or it is no text.
+        InputError: for another one.
     """
-    is_known = "/" not in template_name and "." not in template_name
-    path = TEMPLATES / f"{template_name}.jinja" if is_known else Path(template_name)
-    if not path.is_file():
-        known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
-        raise InputError(f"chat_template={template_name}: neither one of {known} nor a file")
+    named = own_template(find_tokenizer(path))
+    if named is None or (source := read_template(named)) == template.source:
+        return
     try:
-        text = path.read_text(encoding="utf-8")
-        template = json.loads(text)["chat_template"] if path.suffix == ".json" else text
-        if isinstance(template, list):  # several, by name
-            template = next(one["template"] for one in template if one["name"] == "default")
-    except (UnicodeDecodeError, KeyError, ValueError, StopIteration) as error:
-        raise InputError(f"chat_template={template_name}: holds no template in UTF-8 ({error!r})") from error
-    return str(template)
+        alike = _writes(ChatTemplate(named, template.tokenizer)) == _writes(template)
+    except InputError:
+        alike = False
+    if not alike:
+        raise InputError(
+            f"{path} was trained with another chat template ({source[:40]!r}...) than the one in use: take "
+            f"chat_template={named}, or train it with this one"
+        )
 
 
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
+def _writes(template: ChatTemplate) -> list[list[int]]:
+    talk = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]
+    return [template.encode(talk).ids, template.encode_prompt([*talk, talk[0]])]

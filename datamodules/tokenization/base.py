@@ -130,6 +130,19 @@ class Tokenizer(ABC):
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; control tokens vanish, bytes that are no UTF-8 become U+FFFD."""
 
+    def encode_continuation(self, text: str, behind_control: bool = False) -> list[int]:
+        """Token ids of a text that continues another one: without the space that some tokenizers put in front.
+
+        Args:
+            text: what is encoded.
+            behind_control: whether a control token stands before it, behind which some put a space too.
+        """
+        return self.encode(text)
+
+    def decode_continuation(self, ids: Iterable[int]) -> str:
+        """The text of token ids that continue others, with the space in front that some tokenizers take away."""
+        return self.decode(ids)
+
     @abstractmethod
     def control_ids(self) -> dict[str, int]:
         """Every control token's name and id: what text never turns into."""

@@ -18,6 +18,10 @@ from datamodules.tokenization.base import SPACE_MARK, Tokenizer
 JSON, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 
 
+_BEFORE = ("\u0001", "\n", ".", "a")
+"""Texts that stand before a continuation: one that merges with nothing is the first, one that is a token the last."""
+
+
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer of the `tokenizers` library.
 
@@ -44,6 +48,8 @@ class HuggingFaceTokenizer(Tokenizer):
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.bos, self.eos, self.pad = described["bos"], described["eos"], described["pad"]
+        self._puts_space = _puts_space(json.loads(self._json))
+        self._before = [text for text in _BEFORE if self.decode(self.encode(text)) == text]
         self._begins = self.bos in self._tokenizer.encode("", add_special_tokens=True).ids
 
     @classmethod
@@ -76,6 +82,18 @@ class HuggingFaceTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def encode_continuation(self, text: str, behind_control: bool = False) -> list[int]:
+        if text and self._puts_space != "never" and not (behind_control and self._puts_space == "always"):
+            for before in self._before:
+                ids, whole = self.encode(before), self.encode(before + text)
+                if whole[: len(ids)] == ids:
+                    return whole[len(ids) :]
+        return self.encode(text)
+
+    def decode_continuation(self, ids: Iterable[int]) -> str:
+        before = self._before[-1] if self._before and self._puts_space != "never" else ""
+        return self.decode([*self.encode(before), *ids])[len(before) :]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -129,8 +147,27 @@ def _id(token: Any, ids: dict[str, int]) -> int | None:
     return ids.get(token["content"] if isinstance(token, dict) else token) if token else None
 
 
+def _puts_space(described: Any) -> str:
+    """Where a tokenizer puts a space in front of a text: `never`, at the `first` character of all, or `always`, behind
+    control tokens too."""
+    normalizers, splitters = _parts(described.get("normalizer")), _parts(described.get("pre_tokenizer"))
+    schemes = [
+        part.get("prepend_scheme") or ("always" if part.get("add_prefix_space", True) else "never")
+        for part in splitters
+        if part.get("type") in ("Metaspace", "ByteLevel")
+    ]
+    if any(part.get("type") == "Prepend" for part in normalizers) or "always" in schemes:
+        return "always"
+    return "first" if "first" in schemes else "never"
+
+
+def _parts(part: Any) -> list[dict[str, Any]]:
+    """A description and all that are within it."""
+    if isinstance(part, dict):
+        return [part, *(inner for value in part.values() for inner in _parts(value))]
+    return [inner for value in part for inner in _parts(value)] if isinstance(part, list) else []
+
+
 def _types(part: Any) -> set[str]:
     """Types of all parts of a description."""
-    if isinstance(part, dict):
-        return {part.get("type", "")}.union(*map(_types, part.values()))
-    return set().union(*map(_types, part)) if isinstance(part, list) else set()
+    return {one.get("type", "") for one in _parts(part)}

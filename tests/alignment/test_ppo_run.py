@@ -150,3 +150,16 @@ def test_a_killed_run_continues_by_the_same_command(
     assert "solution" in refused(["fit", "--config", configure(align, tmp_path, monitored_reward=unanswered)], capsys)
     wrong = configure(align, tmp_path, critic_init_from=str(base_run))
     assert "begins as a reward model" in refused(["fit", "--config", wrong], capsys)
+
+
+@pytest.mark.end_to_end
+def test_a_reward_model_of_another_template_is_refused(
+    align: Align, tmp_path: Path, reward_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = {"class_path": "alignment.RewardModelScore", "init_args": {"init_from": str(reward_run)}}
+    for changes in ({"reward": score}, {"critic_init_from": str(reward_run)}):
+        config = configure(align, tmp_path, **changes)
+        described = yaml.safe_load(config.read_text())
+        described["data"]["init_args"]["chat_template"] = "transcript"
+        config.write_text(yaml.safe_dump(described))
+        assert "trained with another chat template" in refused(["fit", "--config", config], capsys)

@@ -21,7 +21,7 @@ from datamodules.prepare import Prepared, prepare, shards_fingerprint
 from datamodules.readers import ArxivSources, CodeFiles, Files, HuggingFaceFolder, Reader
 from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
 from datamodules.tokenization.base import TokenizerSettings
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 PAPER = r"\documentclass{article}\begin{document}\section{One}\input{part}\end{document}"
 SOURCES: dict[str, tuple[Callable[[Path], Reader], dict[str, str], str]] = {

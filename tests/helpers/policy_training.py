@@ -32,6 +32,10 @@ class Letters:
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(chr(ord("a") + token) for token in ids)
 
+    def decode_continuation(self, ids: Iterable[int]) -> str:
+        """The same."""
+        return self.decode(ids)
+
     def control_ids(self) -> dict[str, int]:
         return {"<|stop|>": 5}
 

@@ -7,11 +7,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from alignment import GroupRelativeAdvantage, PPOUpdates
+from alignment import GroupRelativeAdvantage, PPOUpdates, RewardModelScore, WeightedSum
 from alignment.reinforcement.kl import (
     FixedKL,
     KLPenalty,
 )
+from alignment.reinforcement.models import ScoreScale, critic_values
 from common.errors import InputError
 from models.lora import LoRA
 from models.packed_batch import response_states
@@ -88,3 +89,25 @@ def test_the_critic_begins_as_the_reward_model() -> None:
     stored.whole_config = lambda: CONFIG
     with pytest.raises(InputError, match="this has 16 and an output per token"):
         module.models.begin_critic_from(stored)
+
+
+def test_values_have_the_scale_of_the_reward_that_the_critic_begins_as(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In experience and in the loss; a critic of another tokenizer is refused, though it has as many token ids."""
+    weights = dict(CRITIC.named_parameters())
+    stored: Any = SimpleNamespace(whole_config=lambda: CRITIC.config, merged=weights.__getitem__)
+    monkeypatch.setattr("alignment.reinforcement.models.WeightSource", lambda path: stored)
+    monkeypatch.setattr("alignment.rewards.reward_model_score.WeightSource", lambda path: stored)
+    same, packed = SimpleNamespace(model=b"same", eos=2), made_up(2).pack(list(range(6)), CPU)
+    score = RewardModelScore("reward-run", shift=0.5, scale=4.0)
+    module = ppo(critic_init_from="reward-run", reward=WeightedSum([score]))
+    module.load_weight_sources(same, lambda path: same)
+    module.configure_model()
+    with torch.no_grad():
+        expected = (CRITIC.output(response_states(CRITIC, packed))[:, 0] - 0.5) / 4
+        torch.testing.assert_close(module.models.values(packed), expected)
+        torch.testing.assert_close(critic_values(CRITIC, packed, module.models.score_scale), expected)
+    other = ppo(critic_init_from="reward-run", reward=WeightedSum([RewardModelScore("another", shift=1.0)]))
+    other.load_weight_sources(same, lambda path: same)
+    assert other.models.score_scale == ScoreScale()
+    with pytest.raises(InputError, match="critic_init_from=reward-run: it has another tokenizer than the data's"):
+        ppo(critic_init_from="reward-run").load_weight_sources(same, lambda path: SimpleNamespace(model=b"other"))

@@ -124,6 +124,25 @@ def test_shift_and_scale_make_a_reference_set_standard() -> None:
     assert not whole.requires_grad
 
 
+def test_autocast_changes_no_score_of_a_precision_that_was_asked_for() -> None:
+    """Rewards are computed within a training step, and equal scores there are no information."""
+    responses = [response([5, 6], [7 + number % 40, 8 + number // 40]) for number in range(80)]
+    whole = reward()(responses)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(reward()(responses), whole)
+    assert len(set(whole.tolist())) == 80
+
+
+def test_the_head_of_scores_and_values_is_computed_in_float32() -> None:
+    hidden = torch.randn(500, 32, generator=torch.Generator().manual_seed(0))
+    output = WEIGHTS.decoder.output
+    halves = hidden.bfloat16()
+    expected = [given.float() @ output.weight[0] for given in (halves, hidden)]
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        for given, scores in zip((halves, hidden), expected, strict=True):
+            torch.testing.assert_close(output.scores(given), scores)
+
+
 def test_what_cannot_be_scored_is_refused() -> None:
     for wrong in ({"scale": 0}, {"shift": float("nan")}, {"batch_tokens": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):

@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from datamodules.conversations.chat_template import (
-    BEGIN,
-    END,
-    ESCAPE,
-    ChatTemplate,
-    Encoded,
-    TemplateRefusalError,
-    read_template,
-)
+from datamodules.conversations.chat_template import ChatTemplate, Encoded, TemplateRefusalError
+from datamodules.conversations.template_environment import BEGIN, END, ESCAPE, read_template
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import own_template
 from datamodules.tokenization.sentencepiece import train_tokenizer
