@@ -44,7 +44,10 @@ class SparseFeedForward(nn.Module):
         weights_NK, chosen_NK = probabilities_NE.topk(self.experts.experts_per_token, dim=-1)
         if self.experts.normalize:
             weights_NK = weights_NK / weights_NK.sum(-1, keepdim=True)
-        self.auxiliary_loss = self._auxiliary(logits_NE, probabilities_NE, chosen_NK, len(x_BTC))
+        auxiliary = self._auxiliary(logits_NE, probabilities_NE, chosen_NK, len(x_BTC))
+        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+            # Not where a backward pass computes the block again: its graph would hold all activations until the next.
+            self.auxiliary_loss = auxiliary
         return self._compute(x_NC, weights_NK.to(x_NC.dtype), chosen_NK).view_as(x_BTC)
 
     def _compute(self, x_NC: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
