@@ -136,7 +136,7 @@ class ConversationDataModule(ResumableDataModule):
     def evaluation_sample(self, items: int, limit: int | None) -> list[StepBatch]:
         """Batches over items of the validation split once, at most `limit` of them.
 
-        Which ones is decided by a hash of their places, as rows that stand together are alike: of one file, of one
+        Which ones is decided by a hash of their places, as neighboring rows are alike: of one file, of one
         length. Those of a lower limit are among those of a higher one.
 
         Args:

@@ -148,13 +148,13 @@ class PreferenceData(ConversationDataModule):
     def convert(self, row: Row) -> Example:
         """The pair's prompt and responses, shortened where they are too long."""
         pair = preference(row)
-        sides = [self.template.encode([*pair.prompt, answer]) for answer in pair.sides()]
+        sides = [self.template.encode([*pair.prompt, response]) for response in pair.sides()]
         segments, cut = shorten(sides[0], sides[1], self.max_tokens)
         if not segments[0]:
             raise Unusable("empty_prompt")
         if segments[1] == segments[2]:
             raise Unusable("responses_truncated_to_equal" if cut else "equal_responses")
-        trained = [[False] * len(segments[0]), *([True] * len(answer) for answer in segments[1:])]
+        trained = [[False] * len(segments[0]), *([True] * len(response) for response in segments[1:])]
         return Example(segments, trained, group_of(row, pair.prompt), pair.margin, cut, pair.probability)
 
     def setup(self, stage: str) -> None:

@@ -43,7 +43,7 @@ RULES = {
     "KL": r"(?<!kl )(?<![a-z])divergences?(?![a-z])",
     "curation": r"(?<![a-z])cleaning(?![a-z])",
     "per": rf"(?<![a-z])({COUNTED})[ _]an?[ _]({UNITS})(?![a-z])",
-    "plain verb": r"(?<![a-z])(stands?|dealt|mended|(is|are|was|what is|unless) told)(?![a-z])",
+    "plain verb": r"(?<![a-z])(stands?(?!-in)|dealt|mended|(is|are|was|what is|unless) told)(?![a-z])",
     "no one, none": r"(?<![a-z])nobody(?![a-z])",
     "who, the one that": r"(?<![a-z])whoever(?![a-z])",
     "again, new": r"(?<![a-z])anew(?![a-z])",
@@ -51,9 +51,8 @@ RULES = {
 }
 """What to write, and what is not to be written in its place; small and capital letters alike."""
 RIGHT_ANSWERS = (
-    "alignment/rewards/rouge.py",
-    "alignment/rewards/sandbox.py",
-    "alignment/rewards/verifiable.py",
+    "SECURITY.md",
+    "alignment/rewards/",
     "benchmarks/README.md",
     "benchmarks/alignment/reinforcement.py",
     "commands/models/evaluate.py",

@@ -13,7 +13,7 @@ import regex
 MAX_NUMBER_LENGTH = 64
 """Characters of a number; what is longer is none, so that no response costs more than reading it."""
 FINAL = "####"
-"""What the final answer stands behind in GSM8K."""
+"""Mark before the final answer in GSM8K."""
 
 _SIGNS = str.maketrans(
     {

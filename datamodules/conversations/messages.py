@@ -113,7 +113,7 @@ def unlearned(messages: Messages) -> Messages:
 
 
 def is_empty(message: dict[str, Any]) -> bool:
-    """Whether an answer has nothing in it, neither text nor a call."""
+    """Whether a response has nothing in it, neither text nor a call."""
     return not (message["content"] or "").strip() and not any(key in message for key in CALLS)
 
 
@@ -165,7 +165,7 @@ def prompt_of(value: Any) -> Messages:
     if not is_transcript(value):
         return [{"role": "user", "content": value}]
     messages = transcript(value)
-    # `Assistant:` at the end of a prompt is where the answer begins.
+    # `Assistant:` at the end of a prompt is where the response begins.
     return messages[:-1] if messages[-1] == {"role": "assistant", "content": ""} else messages
 
 

@@ -30,7 +30,7 @@ from datamodules.conversations.messages import (
 MAX_FLOAT32 = 3e38
 """Margins are stored as float32."""
 UNREAD = ("audio", "functions", "image", "images", "tools", "video", "videos")
-"""Keys of a row that no template here writes, though an answer may rest on them."""
+"""Keys of a row that no template here writes, though a response may rest on them."""
 UNREAD_BESIDE_PROMPT = ("history", "input", "system_prompt")
 """Keys of a row that belong to its `prompt` where that is text."""
 
@@ -44,7 +44,7 @@ class Preference:
         chosen, rejected: the responses.
         margin: by how much chosen is better; 0 where the data does not say.
         probability: that chosen is the better one, 1 where the data does not doubt it.
-        further: keys of either answer beside its text, which the template writes.
+        further: keys of either response beside its text, which the template writes.
     """
 
     prompt: Messages
@@ -55,7 +55,7 @@ class Preference:
     further: tuple[dict[str, Any], dict[str, Any]] = field(default_factory=lambda: ({}, {}))
 
     def sides(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Both answers as messages."""
+        """Both responses as messages."""
         chosen, rejected = (
             {"role": "assistant", "content": text} | keys
             for text, keys in zip((self.chosen, self.rejected), self.further, strict=True)
@@ -84,10 +84,10 @@ def instruction(row: dict[str, Any]) -> Messages:
         messages = [*unlearned(prompt), *response]
     else:
         raise _missing_keys(row, "`messages`, or `prompt` and `response`")
-    answers = [message for message in messages if message["role"] == "assistant"]
-    learned = [message for message in answers if WEIGHT not in message]
-    if not answers or any(map(is_empty, learned)):
-        raise Unusable("empty_response" if answers else "no_response")
+    responses = [message for message in messages if message["role"] == "assistant"]
+    learned = [message for message in responses if WEIGHT not in message]
+    if not responses or any(map(is_empty, learned)):
+        raise Unusable("empty_response" if responses else "no_response")
     if not learned:
         raise Unusable("nothing_to_learn")
     return messages
@@ -122,7 +122,8 @@ def preference(row: dict[str, Any]) -> Preference:
     if chosen == rejected:
         raise Unusable("equal_responses")
     first, second = (
-        {key: value for key, value in answer.items() if key not in ("role", "content")} for answer in (chosen, rejected)
+        {key: value for key, value in response.items() if key not in ("role", "content")}
+        for response in (chosen, rejected)
     )
     texts = (chosen["content"] or "", rejected["content"] or "")
     return Preference(prompt, *texts, _margin(row), _probability(row), (first, second))
@@ -130,7 +131,7 @@ def preference(row: dict[str, Any]) -> Preference:
 
 def question(row: dict[str, Any]) -> Messages:
     """The prompt of a row: its `prompt` (text, transcript or messages), the conversation in `messages` or in `chosen`
-    (messages, or a transcript as HH-RLHF has them) up to its last answer. Ends with a message that is not the
+    (messages, or a transcript as HH-RLHF has them) up to its last response. Ends with a message that is not the
     assistant's.
 
     Raises:
@@ -157,8 +158,8 @@ def question(row: dict[str, Any]) -> Messages:
 def opening(messages: Messages) -> str:
     """Text before the first response to a user: the group of conversations that begin alike."""
     asked = next((number for number, message in enumerate(messages) if message["role"] == "user"), 0)
-    answers = (n for n, message in enumerate(messages) if n >= asked and message["role"] == "assistant")
-    said = messages[: next(answers, len(messages))] or messages
+    responses = (n for n, message in enumerate(messages) if n >= asked and message["role"] == "assistant")
+    said = messages[: next(responses, len(messages))] or messages
     return json.dumps([{"role": one["role"], "content": one["content"]} for one in said], ensure_ascii=False)
 
 
@@ -172,7 +173,7 @@ def group_of(row: dict[str, Any], messages: Messages) -> str:
 
 
 def _with_system(row: dict[str, Any], messages: Messages) -> Messages:
-    """A conversation with the row's `system` in front, unless it is there; answers alone stay as they are."""
+    """A conversation with the row's `system` in front, unless it is there; responses alone stay as they are."""
     if not is_said(row.get("system")) or messages[0]["role"] == "assistant":
         return messages
     if not isinstance(row["system"], str):
@@ -191,7 +192,7 @@ def _conversation(row: dict[str, Any], value: Any) -> Messages:
 
 
 def _split(row: dict[str, Any], side: str) -> tuple[Messages, dict[str, Any]]:
-    """Prompt and answer of a whole conversation."""
+    """Prompt and response of a whole conversation."""
     messages = _conversation(row, row[side])
     if len(messages) < 2:
         raise Unusable("no_response")
@@ -199,14 +200,14 @@ def _split(row: dict[str, Any], side: str) -> tuple[Messages, dict[str, Any]]:
 
 
 def _ends(messages: Messages) -> tuple[Messages, dict[str, Any]]:
-    """Prompt and answer of a conversation that ends with the answer."""
+    """Prompt and response of a conversation that ends with the response."""
     if messages[-1]["role"] != "assistant":
         raise Unusable("no_response")
     return context_of(messages[:-1]), messages[-1]
 
 
 def _after(row: dict[str, Any], prompt: Messages, value: Any) -> Messages:
-    """Messages after a prompt that is given apart: an answer, or a conversation that repeats the prompt or goes on."""
+    """Messages after a prompt that is given apart: a response, or a conversation that repeats the prompt or goes on."""
     if isinstance(value, str) and not is_transcript(value):
         return [{"role": "assistant", "content": value}]
     messages = _conversation(row, value)

@@ -91,7 +91,7 @@ def _table_row(batch: pyarrow.RecordBatch, number: int) -> Row | Document:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a table as the JSON that it stands for.
+    """A value of a table as the JSON that it is.
 
     A null is an absent key: a table gives every row, and every part of it, the keys of all. Bytes are text, as many
     writers leave the mark of text out; a decimal is a number, a date ISO 8601.

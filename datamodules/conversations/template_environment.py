@@ -19,7 +19,7 @@ import jinja2.sandbox
 from common.errors import InputError
 
 BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
-"""Marks around an answer in a template's output, and what hides them and control tokens in messages' own text."""
+"""Marks around a response in a template's output, and what hides them and control tokens in messages' own text."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 _BEGINNING = "{{- bos_token -}}\n"

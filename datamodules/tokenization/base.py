@@ -135,7 +135,7 @@ class Tokenizer(ABC):
 
         Args:
             text: what is encoded.
-            behind_control: whether a control token stands before it, behind which some put a space too.
+            behind_control: whether a control token is before it, behind which some put a space too.
         """
         return self.encode(text)
 

@@ -19,7 +19,7 @@ JSON, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 
 
 _BEFORE = ("\u0001", "\n", ".", "a")
-"""Texts that stand before a continuation: one that merges with nothing is the first, one that is a token the last."""
+"""Texts that are before a continuation: one that merges with nothing is the first, one that is a token the last."""
 
 
 class HuggingFaceTokenizer(Tokenizer):

@@ -1,6 +1,6 @@
 """Keys of a Hugging Face `config.json`: read, without effect, or refused; and the defaults of absent keys by family.
 
-A key that nobody knows is refused by its name rather than ignored, because a model that is read without it computes
+A key that is not known is refused by its name rather than ignored, because a model that is read without it computes
 something else and no error says so. The price is a line here for each new key that changes nothing.
 """
 

@@ -154,7 +154,7 @@ def test_a_killed_run_continues_by_the_same_command(
 
 @pytest.mark.end_to_end
 def test_a_reward_model_of_another_template_is_refused(
-    align: Align, tmp_path: Path, reward_run: Path, capsys: pytest.CaptureFixture[str]
+    align: Configure, tmp_path: Path, reward_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     score = {"class_path": "alignment.RewardModelScore", "init_args": {"init_from": str(reward_run)}}
     for changes in ({"reward": score}, {"critic_init_from": str(reward_run)}):

@@ -79,7 +79,7 @@ def test_a_file_that_is_gone_and_a_folder_that_cannot_be_written_stop_nothing(tm
     assert found == {str(tmp_path / "a.txt"): checksum(tmp_path / "a.txt"), str(tmp_path / "gone"): UNREADABLE}
 
 
-def test_a_cache_of_many_old_lines_is_written_anew(
+def test_a_cache_of_many_old_lines_is_written_again(
     tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH", 2)

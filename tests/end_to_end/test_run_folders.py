@@ -131,7 +131,7 @@ def test_an_interrupted_conversion_leaves_no_model_of_two(
 def test_a_run_that_ended_with_a_validation_and_is_trained_for_longer_logs_what_one_start_does(
     configure: Configure, tmp_path: Path
 ) -> None:
-    """But for the mixture, which is told for the planned length."""
+    """But for the mixture, which is reported for the planned length."""
     constant = ["--model.init_args.schedule.init_args.final_fraction=1.0"]
     config = ["fit", "--config", str(configure(trainer__max_steps=12)), *constant]
     main([*config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])

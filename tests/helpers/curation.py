@@ -1,4 +1,4 @@
-"""Texts to clean, rules applied to texts as the pipeline applies them, and what a whole cleaning wrote."""
+"""Texts to clean, rules applied to texts as the pipeline applies them, and what a whole curation wrote."""
 
 import gzip
 import json

@@ -111,5 +111,5 @@ def restrict_to_itself() -> None:
         OSError: where there is no Landlock.
     """
     version = interface_version()
-    # A set of rules has to forbid something: executing files, which nobody here does.
+    # A set of rules has to forbid something: executing files, which nothing here does.
     restrict(ruleset(version, EXECUTE, scopes=known(SCOPES, version)))

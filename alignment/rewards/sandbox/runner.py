@@ -1,6 +1,6 @@
 """Sandbox of generated programs, seen from the trainer, which starts fork servers and hands them programs.
 
-Files in memory carry what goes in and out, not pipes: the kernel bounds their size, nobody waits for a reader, and a
+Files in memory carry what goes in and out, not pipes: the kernel bounds their size, no one waits for a reader, and a
 program cannot take what is meant for another. A server does one program at a time; as many run at once as threads ask.
 """
 
@@ -197,7 +197,7 @@ class Sandbox:
                 server.close()
                 if not may_retry:
                     raise SandboxError(f"a sandbox ended while it ran a program ({error})") from error
-                # It begins anew, with nothing of the first time.
+                # It begins again, with nothing of the first time.
                 for file in (files[0], files[1], *files[4:5]):
                     file.seek(0)
                 for file in (*files[2:4], *files[5:]):

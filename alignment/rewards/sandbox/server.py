@@ -1,6 +1,6 @@
 """Fork server of the sandbox: a confined process that starts one process for each program, and one for its tests.
 
-A new interpreter for each program takes ten times as long as a copy of one that has begun, and confining files anew
+A new interpreter for each program takes ten times as long as a copy of one that has begun, and confining files again
 for each takes as long again; so both are done once, by a process that never sees a program or a test. It gets
 descriptors of files and hands them to the copies, which read them when they have given up the rest: nothing of a run is
 in the memory that the next one is copied from.
@@ -177,7 +177,7 @@ class Server:
         events.register(child.ended, select.POLLIN)
         events.register(self.control, select.POLLIN)
         ready = {descriptor for descriptor, _ in events.poll(max(0.0, deadline - time.monotonic()) * 1000)}
-        if self.control.fileno() in ready:  # nobody sends a request before the last is answered: the trainer is gone
+        if self.control.fileno() in ready:  # no one sends a request before the last is answered: the trainer is gone
             raise SystemExit
         return child.ended in ready
 
@@ -220,7 +220,7 @@ class Server:
 
 
 def take_descriptors(descriptors: Sequence[int]) -> None:
-    """Make descriptors 0, 1, 2 and so on, close every other one, and open Python's streams anew, as it begins."""
+    """Make descriptors 0, 1, 2 and so on, close every other one, and open Python's streams again, as it begins."""
     above = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, ABOVE_ALL) for descriptor in descriptors]
     for number, descriptor in enumerate(above):
         os.dup2(descriptor, number)

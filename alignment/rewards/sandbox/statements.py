@@ -1,6 +1,6 @@
 """Statement tests, run in a process of their own beside the generated program's.
 
-A name of the program is an object here that has it called over there. What comes back is built anew from plain values,
+A name of the program is an object here that has it called over there. What comes back is built again from plain values,
 so that no comparison asks the program: it cannot change what the tests call, equal everything, read what they expect,
 or say that they have passed. The price is that an object of one of the program's classes can do here only what is
 written below, and that tests cannot hand over objects of classes of their own.

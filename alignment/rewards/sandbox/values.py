@@ -1,7 +1,7 @@
 """Plain values as JSON: what a generated program and the tests of it tell each other.
 
 A program must not reach into the process of its tests, so no object crosses with its class: numbers, text and
-containers are written out and built anew from Python's own types, everything else stays where it is and is named by a
+containers are written out and built again from Python's own types, everything else stays where it is and is named by a
 number. Pickle would carry more, and run whatever its sender wants.
 
 What can be changed (lists, dictionaries, sets) is numbered in the order in which it is met, so that one that is there

@@ -1,4 +1,4 @@
-"""Pairs of docstrings: real ones, nobody's own as the wrong one, and nothing of validation known from training."""
+"""Pairs of docstrings: real ones, no one's own as the wrong one, and nothing of validation known from training."""
 
 from collections import Counter
 from typing import Any
@@ -21,7 +21,7 @@ def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if "chosen" in row]
 
 
-def test_pairs_are_real_and_nobody_gets_their_own(rows: list[dict[str, Any]]) -> None:
+def test_pairs_are_real_and_no_one_gets_their_own(rows: list[dict[str, Any]]) -> None:
     assert len(rows) > 400
     assert len(pairs(rows)) > 0.9 * len(rows)
     assert all(row["chosen"] != row["rejected"] for row in pairs(rows))
@@ -42,25 +42,25 @@ def test_nothing_of_validation_is_known_from_training(rows: list[dict[str, Any]]
     """Neither right nor wrong docstrings, for any fraction and any seed of the split."""
     for fraction in FRACTIONS:
         train = [row for row in pairs(rows) if split_of(row["group"], fraction, seed) == "train"]
-        held_out = [row for row in pairs(rows) if split_of(row["group"], fraction, seed) == "validation"]
+        validated = [row for row in pairs(rows) if split_of(row["group"], fraction, seed) == "validation"]
         seen = {row[side] for row in train for side in ("chosen", "rejected")}
-        leaked = sum(row[side] in seen for row in held_out for side in ("chosen", "rejected"))
+        leaked = sum(row[side] in seen for row in validated for side in ("chosen", "rejected"))
         assert leaked == 0, (fraction, leaked)
-        assert not {row["prompt"] for row in train} & {row["prompt"] for row in held_out}
+        assert not {row["prompt"] for row in train} & {row["prompt"] for row in validated}
 
 
 def test_a_memorizer_of_the_training_labels_is_at_chance(rows: list[dict[str, Any]]) -> None:
     """It prefers the docstring chosen more often than rejected in training, and guesses where it knows none."""
     for fraction in FRACTIONS:
         train = [row for row in pairs(rows) if split_of(row["group"], fraction, 0) == "train"]
-        held_out = [row for row in pairs(rows) if split_of(row["group"], fraction, 0) == "validation"]
+        validated = [row for row in pairs(rows) if split_of(row["group"], fraction, 0) == "validation"]
         liked = Counter(row["chosen"] for row in train)
         liked.subtract(row["rejected"] for row in train)
         liked.update({row["chosen"]: 1 for row in train[: len(train) // 2]})  # an epoch that is not over
-        margins = [liked[row["chosen"]] - liked[row["rejected"]] for row in held_out]
+        margins = [liked[row["chosen"]] - liked[row["rejected"]] for row in validated]
         hits = sum(1 if margin > 0 else 0.5 if margin == 0 else 0 for margin in margins)
-        if held_out:
-            assert hits / len(held_out) == pytest.approx(0.5, abs=0.05)
+        if validated:
+            assert hits / len(validated) == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_share_of_validation_is_the_fraction() -> None:

@@ -9,29 +9,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-MARK = "hidden-"
-"""What a hidden output begins with: the attacks know how tests of the data set look, as a policy would."""
-MAY_TRACE = os.geteuid() == 0 and not Path("/proc/sys/kernel/yama").exists()
-
-
-class Target(NamedTuple):
-    """What an attack can aim at: hidden text in memory, files, pipes, the environment."""
-
-    hidden: str
-    names: dict[str, object]
-    folder: Path
-    pipe: int
-    signals: list[int]
-
-    def aimed(self, program: str) -> str:
-        """A program with what it aims at."""
-        for name, value in (self.names | {"hidden": self.hidden}).items():
-            program = program.replace(f"{{{name}!r}}", repr(value)).replace(f"{{{name}}}", str(value))
-        return program
+from tests.alignment.rewards.sandbox.attack_target import MARK, Target
 
 
 @pytest.fixture
@@ -86,7 +67,7 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
 
 
 def tell(server: socket.socket, hidden: str) -> None:
-    """Send the hidden text to whoever connects."""
+    """Send the hidden text to the one that connects."""
     while True:
         try:
             connection, _ = server.accept()

@@ -10,7 +10,7 @@ import pytest
 from alignment import CodeTests, Limits
 from alignment.rewards.base import Response
 from alignment.rewards.code_tests import run_python
-from tests.alignment.rewards.sandbox.conftest import MARK, MAY_TRACE, Target
+from tests.alignment.rewards.sandbox.attack_target import MARK, MAY_TRACE, Target
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=20)
 FIND = """

@@ -7,7 +7,7 @@ import pytest
 
 from alignment import CodeTests, Limits
 from alignment.rewards.base import Response
-from tests.alignment.rewards.sandbox.conftest import Target
+from tests.alignment.rewards.sandbox.attack_target import Target
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=20)
 DAMAGES = {
