@@ -91,7 +91,7 @@ def test_of_a_prompt_and_a_response_only_the_response_is_learned(template: ChatT
     assert texts(learned(encoded, tokenizer)) == ["No."]
     whole = template.encode([ASK, SAY, MORE, OTHER])
     assert encoded.ids == whole.ids  # the same conversation, less of it learned
-    assert encoded.last_answer == whole.last_answer
+    assert encoded.last_response == whole.last_response
 
 
 def test_a_turn_of_no_weight_is_written_and_not_learned(template: ChatTemplate, tokenizer: Tokenizer) -> None:
