@@ -202,6 +202,12 @@ def ast_fingerprint(path: Path) -> str:
     return _source(path).fingerprint
 
 
+def forget_sources() -> None:
+    """Have source files read again: they may have been edited since this process began."""
+    _source.cache_clear()
+    imported_files.cache_clear()
+
+
 class _Source(NamedTuple):
     """Dotted names that a source file imports, each of which may be a module, and the fingerprint of its tree."""
 
