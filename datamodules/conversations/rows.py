@@ -184,7 +184,7 @@ class DocstringRows(Rows):
         members: dict[str, list[str]] = {}
         for docstring, row in own.items():
             members.setdefault(row["group"], []).append(docstring)
-        places = {}
+        places: dict[str, int] = {}
         for name, group in members.items():
             Random(f"{self.seed}/{name}").shuffle(group)
             places |= {docstring: place for place, docstring in enumerate(group)}
