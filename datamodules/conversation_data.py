@@ -20,7 +20,7 @@ from datamodules.conversations.rows import Row, Rows
 from datamodules.mixing.samplers import EpochOrder, StepBatch
 from datamodules.resumable import DATA_STATE, ResumableDataModule
 from datamodules.tokenization.base import Tokenizer
-from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template, restore, unused_code
 
 BATCHING = ("datamodules.mixing", "datamodules.resumable", "datamodules.conversations.packing")
 """Modules that decide batches and no example on disk."""
@@ -116,7 +116,7 @@ class ConversationDataModule(ResumableDataModule):
                 self.settings(),
                 self.validation_fraction,
                 self.split_seed,
-                class_fingerprint(type(self), type(self.rows), without=BATCHING),
+                class_fingerprint(type(self), type(self.rows), without=(*BATCHING, *unused_code(self.tokenizer))),
             )
 
             def make(into: Path) -> None:

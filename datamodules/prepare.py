@@ -16,7 +16,7 @@ from common.artifacts import artifact_files, build_artifact, verified, write_che
 from common.console import announce
 from common.content_checksums import checksum_cache
 from common.errors import InputError
-from common.fingerprint import code_fingerprint, fingerprint
+from common.fingerprint import class_fingerprint, code_fingerprint, fingerprint
 from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.passes.write import DOCUMENTS
@@ -25,12 +25,11 @@ from datamodules.curation.reports.summary import format_table
 from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
 from datamodules.shards.write import DocumentFile, write_shards
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
-from datamodules.tokenization.files import find_tokenizer, load_tokenizer
+from datamodules.tokenization.files import find_tokenizer, load_tokenizer, unused_code
 from datamodules.tokenization.sentencepiece import train_tokenizer
 from datamodules.tokenization.training_sample import sample_texts
 
 TRAINING_CODE = ("datamodules.tokenization.sentencepiece", "datamodules.tokenization.training_sample")
-HUGGING_FACE = "datamodules.tokenization.hugging_face"
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def tokenizer_fingerprint(documents_key: str | None, tokenizer: TokenizerSetting
     """Fingerprint of the tokenizer; arguments as for `prepare`."""
     if isinstance(tokenizer, Tokenizer):
         model = xxhash.xxh3_64_hexdigest(tokenizer.model)
-        return fingerprint(documents_key, model, code_fingerprint(type(tokenizer).__module__))
+        return fingerprint(documents_key, model, class_fingerprint(type(tokenizer)))
     return fingerprint(documents_key, tokenizer.to_dict(), code_fingerprint(*TRAINING_CODE))
 
 
@@ -128,12 +127,12 @@ def shards_fingerprint(
     tokenizer_key: str, tokenizer: TokenizerSettings | Tokenizer, token_files: Sequence[TokenFile]
 ) -> str:
     """Fingerprint of the shards; other arguments as for `prepare`."""
-    # A SentencePiece model does not depend on the other library, which may not be installed.
-    unused = () if type(tokenizer).__module__ == HUGGING_FACE else (HUGGING_FACE,)
     described = [
         [part.source, part.file.identity, part.column, part.validation_fraction, part.seed] for part in token_files
     ]
-    return fingerprint(tokenizer_key, described, code_fingerprint("datamodules.shards.write", without=unused))
+    return fingerprint(
+        tokenizer_key, described, code_fingerprint("datamodules.shards.write", without=unused_code(tokenizer))
+    )
 
 
 def _token_files(

@@ -8,7 +8,6 @@ setting of one cannot reach the next; the price is some seconds of imports per s
 import ctypes
 import fcntl
 import functools
-import json
 import os
 import shlex
 import signal
@@ -16,8 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -27,13 +25,13 @@ from jsonargparse import ActionConfigFile
 
 from callbacks.reports.recipe_report import StageSummary, write_recipe_report
 from commands.functions import FunctionParser
-from commands.recipe.plan import PlannedStage, RecipeStage, Record, Resolve, plan_recipe
+from commands.recipe.plan import PlannedStage, RecipeStage, Record, Resolve, plan_again, plan_recipe
+from commands.recipe.records import read_records, write_records
 from commands.registry import example_of
-from common.errors import InputError
-from common.files import write_text_atomically
+from common.content_checksums import checksum_cache
 
 PROGRAM = [sys.executable, str(Path(__file__).parents[2] / "main.py")]
-RECORDS, LOGS, LOCK = "recipe.json", "logs", ".lock"
+LOGS, LOCK = "logs", ".lock"
 POLL_SECONDS = 0.5
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
@@ -83,12 +81,14 @@ def run_recipe(
     """
     root = Path(folder)
     if dry_run:
-        for step in plan_recipe(stages, read_records(root), resolve, only, first, follow_sources):
+        with checksum_cache(root) if root.is_dir() else nullcontext():
+            steps = plan_recipe(stages, read_records(root), resolve, only, first, follow_sources)
+        for step in steps:
             print(f"{step.action:<9}{step.stage.name:<18}{step.reason}")
             print(f"{'':<9}{'':<18}{command_line(step.stage)}")
         return
     (root / LOGS).mkdir(parents=True, exist_ok=True)
-    with locked_folder(root) as lock:
+    with locked_folder(root) as lock, checksum_cache(root):
         records = read_records(root)
         steps = plan_recipe(stages, records, resolve, only, first, follow_sources)
         for step in steps:
@@ -97,7 +97,10 @@ def run_recipe(
                 records[step.stage.name].state = "stale"
         write_records(root, records)
         began = time.monotonic()
-        for number, step in enumerate(steps, start=1):
+        for number, planned in enumerate(steps, start=1):
+            record = records.get(planned.stage.name)
+            step = plan_again(planned, steps[: number - 1], record, resolve, follow_sources)
+            steps[number - 1] = step
             try:
                 run_step(root, step, records, f"[{number}/{len(steps)}] {step.stage.name:<16}", lock)
             finally:
@@ -228,28 +231,7 @@ def _end_with_parent() -> None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-# Records and messages
-
-
-def read_records(root: Path) -> dict[str, Record]:
-    """Records by stage.
-
-    Raises:
-        InputError: when the file is damaged.
-    """
-    path = root / RECORDS
-    if not path.exists():
-        return {}
-    try:
-        return {name: Record.of(stored) for name, stored in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error!r}): move it and the stages' folders away") from error
-
-
-def write_records(root: Path, records: dict[str, Record]) -> None:
-    """Replace the records in one step."""
-    stored = {name: asdict(record) for name, record in records.items()}
-    write_text_atomically(root / RECORDS, json.dumps(stored, indent=1))
+# Messages
 
 
 def summary(root: Path, step: PlannedStage, records: dict[str, Record]) -> StageSummary:

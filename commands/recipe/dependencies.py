@@ -1,28 +1,45 @@
 """Dependencies of a recipe's stage: configuration, input files, source code and earlier stages, with a fingerprint.
 
-Loggers and this project's callbacks are left out, because they only observe, and so are comments and docstrings of the
-source: a better sentence must not cost a week of training. Installed libraries do not count; that is the price of a
-look that takes no second.
+Loggers and callbacks that only watch are left out, and so are comments and docstrings of the source: a better sentence
+must not cost a week of training. Files count by their content and weights by theirs, whatever lies beside them.
+Installed libraries do not count: an upgrade must not cost it either.
 """
 
 import importlib
 import os
 import re
+import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.content_checksums import content_checksums
 from common.files import checksum
 from common.fingerprint import ast_fingerprint, fingerprint, import_closure, module_file, source_name
 from common.path_lists import expand_pattern
+from common.run_folder import CHECKPOINTS, latest_checkpoint
 
-OBSERVER_KEYS = re.compile(r"(config|resume|trainer\.(logger|log_every_n_steps|enable_\w+))\b.*")
-"""Keys of loggers and of other observers, which change no result."""
+OBSERVER_KEYS = re.compile(
+    r"(config|resume|trainer\.(logger|log_every_n_steps|enable_\w+)|data\.init_args\.(workers|engine|verify))\b.*"
+)
+"""Keys of loggers and of other observers, and of how data is read, which change no result."""
+WATCHING = frozenset(
+    {
+        "Checkpoints",
+        "Goodput",
+        "MetricsTable",
+        "Predictions",
+        "Report",
+        "RolloutSamples",
+        "Samples",
+        "StepProgress",
+        "Throughput",
+    }
+)
+"""This project's callbacks that watch and write; every other one may change what is learned."""
 WRITTEN = {"default_root_dir", "folder", "downloads", "save_dir", "output"}
 """Keys of what a stage writes: not read for the fingerprint."""
-SMALL = 2**26
-"""Bytes up to which a file counts by content; a larger one counts by size and time of change."""
 
 Flat = dict[str, Any]
 """A configuration by dotted names: `trainer.max_steps`, `data.init_args.rows.init_args.paths.0`."""
@@ -55,7 +72,7 @@ class Dependencies:
 
 
 def flatten(value: Any, name: str = "") -> Flat:
-    """Configuration by dotted names; this project's callbacks are left out."""
+    """Configuration by dotted names; callbacks that only watch are left out."""
     if isinstance(value, dict):
         pairs = [(str(key), item) for key, item in value.items()]
     elif isinstance(value, list):
@@ -71,8 +88,9 @@ def flatten(value: Any, name: str = "") -> Flat:
 
 
 def is_observer(callback: Any) -> bool:
-    """Whether a callback is this project's: none of these changes what is learned."""
-    return isinstance(callback, dict) and str(callback.get("class_path", "")).startswith("callbacks.")
+    """Whether a callback is one of this project's that only watch."""
+    package, _, name = str(callback.get("class_path", "") if isinstance(callback, dict) else "").rpartition(".")
+    return package.partition(".")[0] == "callbacks" and name in WATCHING
 
 
 def files_of(flat: Flat, outputs: Iterable[Path]) -> dict[str, str]:
@@ -86,19 +104,33 @@ def files_of(flat: Flat, outputs: Iterable[Path]) -> dict[str, str]:
         for named in expand_pattern(value) if last == "paths" else [value]:
             path = Path(named).expanduser()
             if path.exists() and not any(is_below(named, output) for output in outputs):
-                found[named] = identity(path)
+                found[named] = identity(path, last.endswith("init_from"))
     return found
 
 
-def identity(path: Path) -> str:
-    """Fingerprint of a file, or of all files of a folder."""
-    if path.is_dir():
-        below = [file for file in sorted(path.rglob("*")) if file.is_file()]
-        return fingerprint(
-            [[str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns] for file in below]
-        )
-    stat = path.stat()
-    return checksum(path) if stat.st_size <= SMALL else fingerprint(stat.st_size, stat.st_mtime_ns)
+def identity(path: Path, is_model: bool = False) -> str:
+    """Fingerprint of the content of a file, or of all files of a folder; of a model that of its weights alone.
+
+    Args:
+        path: of a file or folder.
+        is_model: whether weights are read from there; a run's folder always counts as a model.
+    """
+    if is_model or (path / CHECKPOINTS).is_dir():
+        # Imported where it is used: it brings PyTorch.
+        from models.weights.source import weights_identity
+
+        newest = latest_checkpoint(path) if (path / CHECKPOINTS).is_dir() else path
+        tokenizers = sorted(path.glob("tokenizer*")) if path.is_dir() else []
+        try:
+            if newest is not None:
+                return fingerprint(weights_identity(newest), [[file.name, checksum(file)] for file in tokenizers])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # no model, which is said where it is read
+    if not path.is_dir():
+        return content_checksums([str(path)])[str(path)]
+    below = [str(file) for file in sorted(path.rglob("*")) if file.is_file()]
+    checksums = content_checksums(below)
+    return fingerprint([[os.path.relpath(file, path), checksums[file]] for file in below])
 
 
 def is_below(value: str, folder: Path) -> bool:

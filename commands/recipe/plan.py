@@ -7,12 +7,13 @@ dependencies changed starts again in an empty folder, beside its old result, bec
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from commands.recipe.dependencies import OBSERVER_KEYS, Dependencies, Flat, files_of, flatten, is_below, sources_of
 from common.errors import InputError
+from common.fingerprint import forget_sources
 from common.path_lists import PathList, path_list
 from common.run_folder import checkpoint_step, latest_checkpoint
 
@@ -128,48 +129,92 @@ def plan_recipe(
     steps: dict[str, PlannedStage] = {}
     outputs: dict[str, Path] = {}
     for stage in stages:
-        try:
-            configuration, modules = resolve(stage.arguments)
-        except InputError as error:
-            raise InputError(f"stage {stage.name}: {error}") from error
-        flat = {key: value for key, value in flatten(configuration).items() if not OBSERVER_KEYS.fullmatch(key)}
-        output, last_step = output_of(stage, flat)
-        if stage.command == "prepare":
-            # It reads one part of a configuration that says much more.
-            flat = {key: value for key, value in flat.items() if key.startswith("data.")}
-        if output is not None and (twin := next((name for name, path in outputs.items() if path == output), None)):
-            raise InputError(f"stages {twin} and {stage.name} both write {output}: give one of them another folder")
-        check_references(stage, flat, outputs, steps)
-        if output is not None:
-            outputs[stage.name] = output
         record = records.get(stage.name)
-        dependencies = Dependencies(
-            flat,
-            files_of(flat, outputs.values()),
-            sources_of(flat, modules) if follow_sources or record is None else record.dependencies.sources,
-            {name: steps[name].dependencies.fingerprint for name in stage.needs},
-        )
+        step = describe_stage(stage, record, resolve, outputs, steps, follow_sources)
+        if step.output is not None:
+            outputs[stage.name] = step.output
         if stage.name not in chosen:
             # Later stages build on what is there, whatever it was made of.
-            dependencies = record.dependencies if record is not None else dependencies
-            step = PlannedStage(stage, "keep", "not requested", dependencies, output, last_step)
-            steps[stage.name] = step
+            dependencies = record.dependencies if record is not None else step.dependencies
+            steps[stage.name] = replace(step, action="keep", reason="not requested", dependencies=dependencies)
             continue
         for name in stage.needs:
             done = name in records and records[name].state == "complete" and steps[name].is_whole
             if steps[name].action == "keep" and not done:
                 raise InputError(f"stage {stage.name} needs {name}, which is not complete: run that first")
-        steps[stage.name] = choose_action(
-            PlannedStage(stage, "run", "", dependencies, output, last_step), record, steps
-        )
+        steps[stage.name] = choose_action(step, record, steps)
     return list(steps.values())
+
+
+def describe_stage(
+    stage: RecipeStage,
+    record: Record | None,
+    resolve: Resolve,
+    outputs: dict[str, Path],
+    steps: dict[str, PlannedStage],
+    follow_sources: bool,
+) -> PlannedStage:
+    """A stage with its dependencies as they are now, before its action is chosen.
+
+    Args:
+        stage: of the recipe.
+        record: of its earlier start.
+        resolve, follow_sources: see `plan_recipe`.
+        outputs, steps: of the stages before it, by name.
+    """
+    try:
+        configuration, modules = resolve(stage.arguments)
+    except InputError as error:
+        raise InputError(f"stage {stage.name}: {error}") from error
+    flat = {key: value for key, value in flatten(configuration).items() if not OBSERVER_KEYS.fullmatch(key)}
+    output, last_step = output_of(stage, flat)
+    if stage.command == "prepare":
+        # It reads one part of a configuration that says much more.
+        flat = {key: value for key, value in flat.items() if key.startswith("data.")}
+    if output is not None and (twin := next((name for name, path in outputs.items() if path == output), None)):
+        raise InputError(f"stages {twin} and {stage.name} both write {output}: give one of them another folder")
+    check_references(stage, flat, outputs, steps)
+    dependencies = Dependencies(
+        flat,
+        files_of(flat, [*outputs.values(), *([] if output is None else [output])]),
+        sources_of(flat, modules) if follow_sources or record is None else record.dependencies.sources,
+        {name: steps[name].dependencies.fingerprint for name in stage.needs},
+    )
+    return PlannedStage(stage, "run", "", dependencies, output, last_step)
+
+
+def plan_again(
+    step: PlannedStage, before: list[PlannedStage], record: Record | None, resolve: Resolve, follow_sources: bool
+) -> PlannedStage:
+    """A planned stage as it is just before it starts: files and source may be others than when the recipe began.
+
+    Args:
+        step: as it was planned.
+        before: stages before it, as they were run.
+        record: of its earlier start.
+        resolve, follow_sources: see `plan_recipe`.
+
+    Raises:
+        InputError: where it cannot be any more, or would write elsewhere.
+    """
+    if step.action in ("skip", "keep"):
+        return step
+    forget_sources()
+    outputs = {other.stage.name: other.output for other in before if other.output is not None}
+    steps = {other.stage.name: other for other in before}
+    now = describe_stage(step.stage, record, resolve, outputs, steps, follow_sources)
+    if now.output != step.output:
+        raise InputError(
+            f"stage {step.stage.name}: writes {now.output} now and {step.output} when the recipe began: start it again"
+        )
+    return choose_action(now, record, steps) if step.action == "continue" else replace(now, reason=step.reason)
 
 
 def choose_action(step: PlannedStage, record: Record | None, steps: dict[str, PlannedStage]) -> PlannedStage:
     """The stage with its action and reason."""
 
     def to(action: Literal["skip", "run", "continue"], reason: str) -> PlannedStage:
-        return PlannedStage(step.stage, action, reason, step.dependencies, step.output, step.last_step)
+        return replace(step, action=action, reason=reason)
 
     own = record is not None and output_of(step.stage, record.dependencies.configuration)[0] == step.output
     if not own and step.output is not None and step.output.is_dir() and any(step.output.iterdir()):

@@ -32,6 +32,7 @@ class InputFile:
         size: in bytes, as stored.
         content: checksum, or the version of a file in a store; None until `with_contents` has read the file.
         beside: paths of further files that decide its documents, as the license of source code.
+        group: what its documents are grouped by, where more decides that than its name.
     """
 
     location: str
@@ -39,12 +40,13 @@ class InputFile:
     size: int
     content: str | None = None
     beside: tuple[str, ...] = ()
+    group: str = ""
 
     @property
     def identity(self) -> list[Any]:
-        """Name, size and content, for fingerprints: where the file is and when it was changed do not count."""
+        """Name, size, content and group, for fingerprints; where the file is and when it was changed do not count."""
         (read,) = with_contents([self])
-        return [provenance_name(read.name), read.size, read.content]
+        return [provenance_name(read.name), read.size, read.content, read.group]
 
     @classmethod
     def at(cls, path: Path, name: str) -> "InputFile | None":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.path_lists import PathList
-from datamodules.readers.base import InputFile
+from datamodules.readers.base import InputFile, provenance_name
 from datamodules.readers.document import Document, text_or_reason
 from datamodules.readers.formats.bounded_streams import open_bounded, read_whole
 from datamodules.readers.formats.downloads import is_url, local_copy, remote_files
@@ -77,9 +77,10 @@ class CodeFiles(PathReader):
         return language is not None and (self.languages is None or language in self.languages)
 
     def candidates(self) -> Iterator[InputFile]:
-        """Files of the languages; the license is part of a file's content."""
+        """Files of the languages, with what decides their license and their repository."""
         # What an earlier start in this process saw may have changed.
         _licenses.cache_clear()
+        _repository_name.cache_clear()
         license_of_folder.cache_clear()
         for path, root, label in self.roots():
             if is_url(path):
@@ -90,7 +91,9 @@ class CodeFiles(PathReader):
             empty = True
             for file in self._local(path, root, label):
                 empty = False
-                yield replace(file, beside=_licenses(Path(file.location).parent, root))
+                folder = Path(file.location).parent
+                group = _repository_name(folder, root if root.is_dir() else folder)
+                yield replace(file, beside=_licenses(folder, root), group=group)
             if empty:
                 wanted = ", ".join(self.languages) if self.languages else "any known language"
                 raise InputError(f"path {path} holds no file of {wanted}: name another folder or more languages")
@@ -142,6 +145,12 @@ def _repository(path: Path, root: Path) -> Path:
     # A root that is a repository itself, or whose files have no folder of their own.
     is_one = (root / ".git").exists() or any(is_license_file(entry.name) for entry in root.iterdir())
     return root if is_one or len(below) < 2 else root / below[0]
+
+
+@lru_cache(maxsize=4096)
+def _repository_name(folder: Path, root: Path) -> str:
+    """Repository of the files of a folder, by its path below the root."""
+    return provenance_name(_repository(folder / "file", root).relative_to(root))
 
 
 @lru_cache(maxsize=4096)

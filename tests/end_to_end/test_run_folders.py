@@ -1,6 +1,7 @@
 """What is found in a run's folder, and what a run leaves there, as users copy, stop and damage it."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,22 @@ def test_a_run_that_ended_with_a_validation_and_is_trained_for_longer_logs_what_
         [row for row in learned(tmp_path / name) if not row[1].startswith("mixture/")] for name in ("run", "whole")
     )
     assert both == whole
+
+
+def test_a_run_that_was_copied_with_its_corpus_continues_where_it_is_now(
+    configure: Configure, corpus_folder: Path, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(corpus_folder / "corpus", old / "corpus")
+    text = configure(trainer__max_steps=4, trainer__default_root_dir=str(old / "run")).read_text(encoding="utf-8")
+    config = tmp_path / "config.yaml"
+    config.write_text(text.replace(str(corpus_folder), str(old)), encoding="utf-8")
+    main(["fit", "--config", str(config)])
+    # As `cp -r` leaves it: every time of change is another.
+    shutil.copytree(old, new, copy_function=shutil.copyfile)
+    shutil.rmtree(old)
+    config.write_text(config.read_text(encoding="utf-8").replace(str(old), str(new)), encoding="utf-8")
+    main(["fit", "--config", str(config), "--trainer.max_steps=8"])
+    assert {path.stem for path in checkpoints(new / "run")} == {"step=4", "step=8"}
+    assert {row[0] for row in read_metrics(new / "run")} == set(range(1, 9))
+    assert len(list((new / "data").glob("shards-*"))) == 1

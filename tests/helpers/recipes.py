@@ -11,8 +11,9 @@ import yaml
 from hypothesis import strategies as st
 
 from commands.recipe import command as recipe
-from commands.recipe.command import read_records, run_recipe
+from commands.recipe.command import run_recipe
 from commands.recipe.plan import RecipeStage, plan_recipe
+from commands.recipe.records import read_records
 
 TRAINING = """
 import signal, sys, time
@@ -23,7 +24,7 @@ asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
 folder = Path(given["trainer.default_root_dir"]) / "checkpoints"
 folder.mkdir(parents=True, exist_ok=True)
-done = max((int(path.stem[5:]) for path in folder.iterdir()), default=0)
+done = max((int(path.stem[5:]) for path in folder.glob("step=*.ckpt")), default=0)
 for step in range(done + 1, int(given["trainer.max_steps"]) + 1):
     if given.get("fail") == str(step):
         sys.exit("error: no space left")
@@ -31,7 +32,8 @@ for step in range(done + 1, int(given["trainer.max_steps"]) + 1):
         time.sleep(0.002)
     if asked:
         break
-    (folder / f"step={step}.ckpt").mkdir()
+    (folder / "partial").write_text("weights")
+    (folder / "partial").rename(folder / f"step={step}.ckpt")
     print("step", step, given.get("rate"), flush=True)
 """
 

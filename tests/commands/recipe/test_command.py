@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from commands.recipe import command as recipe
-from commands.recipe.command import read_records
+from commands.recipe.records import read_records
 from commands.resolve import resolve_config
 from main import main
 from tests.helpers.command_line import refused

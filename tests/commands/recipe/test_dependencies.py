@@ -2,13 +2,17 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commands.recipe.dependencies import Dependencies, files_of, flatten, sources_of
+import callbacks
+from commands.recipe.dependencies import OBSERVER_KEYS, WATCHING, Dependencies, files_of, flatten, sources_of
 from common.fingerprint import ast_fingerprint, import_closure
 from tests.helpers.corpus import ROOT
 from tests.helpers.recipes import values
@@ -70,6 +74,7 @@ def test_files_that_a_configuration_names_count_by_their_content(tmp_path: Path)
     before = files_of(flat, [output])
     assert {*before} == {str(rows), str(folder)}
     os.utime(rows, (0, 0))
+    os.utime(folder / "a.txt", (0, 0))
     assert files_of(flat, [output]) == before
     (folder / "b.txt").write_text("b")
     rows.write_text("{ }")
@@ -97,3 +102,44 @@ def test_rows_named_by_a_pattern_count_each(tmp_path: Path) -> None:
     assert set(found) == {str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")}
     (tmp_path / "a.jsonl").write_text('{"a": 1}')
     assert files_of(flat, []) != found
+
+
+def test_a_callback_counts_unless_it_only_watches() -> None:
+    def of(*named: dict[str, Any]) -> dict[str, Any]:
+        return flatten({"trainer": {"max_steps": 5, "callbacks": list(named)}})
+
+    changing = {"FiniteLoss", "RepeatFirstBatch", "SpikeGuard"}
+    assert {*WATCHING} | changing == {*callbacks.__all__}
+    assert not WATCHING & changing
+    plain = of()
+    for name in WATCHING:
+        assert of({"class_path": f"callbacks.{name}", "init_args": {"every_n_steps": 7}}) == plain
+    for name in changing:
+        for path in (f"callbacks.{name}", f"callbacks.module.{name}", "mine.Checkpoints"):
+            first, second = ({"class_path": path, "init_args": {"patience": patience}} for patience in (1, 3))
+            assert len({json.dumps(flat) for flat in (plain, of(first), of(second))}) == 3
+    assert "callbacks/spike_guard.py" in sources_of(of({"class_path": "callbacks.SpikeGuard"}), [])
+
+
+@pytest.mark.parametrize("key", ["data.init_args.workers", "data.init_args.engine", "trainer.logger.0.class_path"])
+def test_keys_that_decide_no_result_are_left_out(key: str) -> None:
+    assert OBSERVER_KEYS.fullmatch(key)
+    assert not OBSERVER_KEYS.fullmatch("model.init_args.engine.class_path")
+
+
+def test_weights_of_another_run_count_by_their_content(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    torch.save({"weight": torch.zeros(3)}, run / "checkpoints/step=1.ckpt")
+    (run / "tokenizer.model").write_text("tokens")
+    flat = {"model.init_args.init_from": str(run), "model.init_args.reward.path": str(run)}
+    before = files_of(flat, [])
+    assert set(before) == {str(run)}
+    # What `report` and a logger leave, and a copy.
+    (run / "report.html").write_text("page")
+    os.utime(run / "checkpoints/step=1.ckpt", (1, 1))
+    assert files_of(flat, []) == before
+    copied = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert files_of({"model.init_args.init_from": str(copied)}, []) == {str(copied): before[str(run)]}
+    torch.save({"weight": torch.ones(3)}, run / "checkpoints/step=1.ckpt")
+    assert files_of(flat, []) != before

@@ -9,8 +9,10 @@ import pytest
 import yaml
 from hypothesis import given, settings
 
-from commands.recipe.command import read_records, run_recipe
+from commands.recipe import command as recipe_command
+from commands.recipe.command import run_recipe
 from commands.recipe.plan import RecipeStage, as_argument, plan_recipe
+from commands.recipe.records import read_records
 from common.errors import InputError
 from common.fingerprint import ast_fingerprint
 from main import main
@@ -109,6 +111,38 @@ def test_edited_source_is_followed_where_that_is_wanted(
         "sft": "run: models/decoder.py changed; pretrain is made again",
     }
     assert {action[:4] for action in actions(follow_sources=False).values()} == {"skip"}
+
+
+def test_a_stage_is_recorded_with_what_it_started_with(
+    program: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited, source, original = tmp_path / "b.yaml", tmp_path / "edited_source.py", recipe_command.run_process
+    edited.write_text("1")
+    source.write_text("x = 1\n")
+
+    def from_file(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
+        configuration, _ = resolve(arguments)
+        is_second = "sft" in str(configuration["trainer"]["default_root_dir"])
+        return configuration | ({"rate": int(edited.read_text())} if is_second else {}), [source] * is_second
+
+    def edit_meanwhile(command: list[str], *further: Any) -> int:
+        if str(tmp_path / "pretrain") in " ".join(command) and "init_from" not in " ".join(command):
+            edited.write_text("2")
+            source.write_text("x = 2\n")
+        return original(command, *further)
+
+    monkeypatch.setattr(recipe_command, "run_process", edit_meanwhile)
+    stages = chain(tmp_path)[:2]
+
+    def actions() -> list[str]:
+        steps = plan_recipe(stages, read_records(tmp_path / "recipe"), from_file)
+        return [f"{step.action}: {step.reason}" for step in steps]
+
+    run_recipe(str(tmp_path / "recipe"), stages, from_file)
+    assert read_records(tmp_path / "recipe")["sft"].dependencies.configuration["rate"] == 2
+    assert [action[:5] for action in actions()] == ["skip:", "skip:"]
+    edited.write_text("1")
+    assert actions()[1] == "run: rate 2 -> 1"
 
 
 @settings(max_examples=40, deadline=None)
