@@ -59,7 +59,7 @@ class PolicyOptimization(LanguageModel):
             adapter; null, none.
         reference_precision: precision of the copy's weights; null takes the actor's.
         reference_on_cpu: keep the copy in main memory and compute it there, see `ActorCriticModels`.
-        critic_init_from: reward model that the critic begins as, with the scale of the reward that is computed by it; null
+        critic_init_from: reward model that the critic begins as, with the scale of the reward by it; null
             begins with the actor's trunk and values of 0.
         critic_optimizer: optimizer of the critic; null takes the actor's.
         value_clip: largest change of a value in a batch, 0.2 as in Stiennon et al.'s code; null for any.
