@@ -27,11 +27,12 @@ from commands.compare.judges import open_weights, reward_models, shared_tokenize
 from commands.compare.response_cache import ComparedResponses, Made
 from common.errors import InputError
 from common.path_lists import PathList, path_list
-from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError, require_same_template
+from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import split_of
 from datamodules.conversations.messages import Unusable
 from datamodules.conversations.row_formats import group_of, question
 from datamodules.conversations.rows import FileRows, Row, Rows
+from datamodules.conversations.template_check import require_same_template
 from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, own_template
 from models.decoder import Decoder
