@@ -249,8 +249,8 @@ def secret_of(variable: str) -> str:
 
 def status_of(error: Any) -> int | None:
     """The HTTP status that the error of a body names as its code; None where it names none."""
-    code = error.get("code") if isinstance(error, dict) else None
-    return int(code) if re.fullmatch(r"[45]\d\d", str(code)) else None
+    code = str(error.get("code")) if isinstance(error, dict) else ""
+    return int(code) if re.fullmatch(r"[45]\d\d", code) else None
 
 
 def seconds_to_wait(retry_after: str | None) -> float:

@@ -139,8 +139,13 @@ def compare_models(
         "temperature": temperature,
         "seed": seed,
     }
-    computed = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
-    computed["stop"] = sorted(stop)
+    computed: dict[str, Any] = {
+        "slots": slots,
+        "batch_tokens": batch_tokens,
+        "precision": precision,
+        "device": device.type,
+        "stop": sorted(stop),
+    }
     base: Decoder | None = None
     responses: dict[str, list[Response]] = {}
     kl: dict[str, tuple[Tensor, Tensor]] = {}
