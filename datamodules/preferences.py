@@ -17,7 +17,7 @@ from common.packed_rows import branched_document, join_documents, response_ends
 from datamodules.conversation_data import ConversationDataModule
 from datamodules.conversations.chat_template import Encoded
 from datamodules.conversations.example_store import Example, Examples
-from datamodules.conversations.messages import Unusable
+from datamodules.conversations.messages import Unusable, unlearned
 from datamodules.conversations.packing import stack
 from datamodules.conversations.row_formats import group_of, preference
 from datamodules.conversations.rows import Row, Rows
@@ -148,7 +148,7 @@ class PreferenceData(ConversationDataModule):
     def convert(self, row: Row) -> Example:
         """The pair's prompt and responses, shortened where they are too long."""
         pair = preference(row)
-        sides = [self.template.encode([*pair.prompt, response]) for response in pair.sides()]
+        sides = [self.template.encode([*unlearned(pair.prompt), response]) for response in pair.sides()]
         segments, cut = shorten(sides[0], sides[1], self.max_tokens)
         if not segments[0]:
             raise Unusable("empty_prompt")

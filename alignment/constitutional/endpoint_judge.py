@@ -23,7 +23,7 @@ from alignment.constitutional.choice_parsing import (
     count_votes,
     letter_log_probabilities,
 )
-from alignment.constitutional.http_client import Client, RefusedError, problem_of_url
+from alignment.constitutional.http_client import Client, RefusedError, require_address, secret_of
 from alignment.constitutional.judge import (
     ChoiceLogProbs,
     Judge,
@@ -99,10 +99,7 @@ class EndpointJudge(Judge):
         sizes = {"max_new_tokens": max_new_tokens, "concurrency": concurrency, "top_logprobs": top_logprobs}
         require_sizes(sizes, stop)
         require_prices(prompt_price, response_price)
-        if not re.match(r"https?://[^/]", base_url):
-            raise InputError(f"base_url={base_url}: must begin with http:// or https:// and name a server")
-        if (problem := problem_of_url(base_url)) is not None:
-            raise InputError(f"base_url={base_url!r}: is no address ({problem}), correct it")
+        require_address("base_url", base_url)
         for name, value in (("votes", votes), ("retries", retries), ("temperature", temperature)):
             if value < 0:
                 raise InputError(f"{name}={value}: must not be negative")
@@ -115,8 +112,8 @@ class EndpointJudge(Judge):
                 f"max_wait_seconds={max_wait_seconds}, requests_per_minute={requests_per_minute}, "
                 f"top_p={top_p}: must be numbers above 0, top_p at most 1"
             )
-        if api_key_variable is not None and not os.environ.get(api_key_variable):
-            raise InputError(f"api_key_variable={api_key_variable}: this environment variable is not set, export it")
+        if api_key_variable is not None:
+            secret_of(api_key_variable)
         self.base_url, self.model, self.api, self.key_variable = base_url.rstrip("/"), model, api, api_key_variable
         self.settings: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
         if stop:
@@ -135,8 +132,7 @@ class EndpointJudge(Judge):
 
     def prepare(self, open_model: OpenModel, journal: Path) -> None:
         """Open the connection and what an earlier process asked and did not record."""
-        key = os.environ[self.key_variable] if self.key_variable else None
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers = {"Authorization": f"Bearer {secret_of(self.key_variable)}"} if self.key_variable else {}
         self._client = Client(self.base_url, headers, **self.connection)
         self._journal = Journal(journal)
 
@@ -218,7 +214,7 @@ class EndpointJudge(Judge):
             return known
         path = "/chat/completions" if self.api == "chat" else "/completions"
         try:
-            payload = self._client.post(path, body)
+            payload = self._client.post(path, body, REFUSALS)
         except RefusedError as refusal:
             if refused := REFUSALS.search(refusal.body):
                 raise _RefusedRequestError(refused[0].replace(" ", "_")) from refusal

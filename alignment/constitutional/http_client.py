@@ -6,7 +6,9 @@ every thread waits for. Threads and not coroutines: the responses are needed all
 flight is cheap beside a model's seconds.
 """
 
+import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -104,6 +106,7 @@ class Client:
     ) -> None:
         import httpx  # a quarter of a second that other commands need not spend
 
+        self._unsendable = httpx.LocalProtocolError
         self._errors = (httpx.TransportError, httpx.DecodingError)
         self._client = httpx.Client(
             base_url=url, headers=headers, timeout=timeout_seconds, limits=httpx.Limits(max_connections=concurrency)
@@ -137,8 +140,16 @@ class Client:
                 raise error
         return [future.result() for future in futures]
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any], refused: re.Pattern[str] | None = None) -> dict[str, Any]:
         """JSON object of the response to a request.
+
+        A body that holds `error` in place of `choices` is a failure whatever its status, as gateways send them: of the
+        status that it names as its code, else one that may pass.
+
+        Args:
+            path: behind the client's URL.
+            body: of the request.
+            refused: matches the body of an error that no repetition changes.
 
         Raises:
             RefusedError: for a status that no repetition changes.
@@ -154,6 +165,11 @@ class Client:
                 self.attempts += 1
             try:
                 response = self._client.post(path, json=body)
+            except self._unsendable:
+                # Its text holds the headers, and so the key.
+                raise InputError(
+                    f"endpoint {self.url}: a request cannot be sent, it breaks HTTP: correct the address and the key"
+                ) from None
             except self._errors as error:
                 problem = f"{type(error).__name__}: {error}"
                 continue
@@ -168,9 +184,15 @@ class Client:
             except ValueError as error:
                 problem = f"no JSON in the response ({error})"
                 continue
-            if isinstance(payload, dict):
+            if not isinstance(payload, dict):
+                problem = "the response is no JSON object"
+            elif payload.get("error") and not payload.get("choices"):
+                status = status_of(payload["error"])
+                if (status is not None and status not in TRANSIENT) or (refused and refused.search(response.text)):
+                    raise RefusedError(status or response.status_code, response.text)
+                problem = f"status {response.status_code}: {' '.join(response.text.split())[:200]}"
+            else:
                 return payload
-            problem = "the response is no JSON object"
         raise InputError(
             f"endpoint {self.url} failed {self.retries + 1} times ({problem}): what is recorded so far is kept, start "
             "again to go on"
@@ -186,15 +208,49 @@ class Client:
         self._pacing.pause(seconds)
 
 
-def problem_of_url(url: str) -> str | None:
-    """Why a URL cannot be one; None where it can."""
+def require_address(name: str, url: str) -> None:
+    """Refuse a URL that cannot be one, or that holds a secret: it is recorded and printed.
+
+    Args:
+        name: of the setting.
+        url: its value.
+
+    Raises:
+        InputError: for one.
+    """
     import httpx  # see `Client`
 
+    if "@" in re.sub(r"^[a-z]+:/+", "", url, flags=re.IGNORECASE).partition("/")[0]:
+        raise InputError(f"{name} holds a user or password, which would be recorded: name a key by api_key_variable")
+    if not re.match(r"https?://[^/]", url):
+        raise InputError(f"{name}={url}: must begin with http:// or https:// and name a server")
     try:
         httpx.URL(url)
     except httpx.InvalidURL as error:
-        return str(error)
-    return None
+        raise InputError(f"{name}={url!r}: is no address ({error}), correct it") from error
+
+
+def secret_of(variable: str) -> str:
+    """A key from an environment variable, without white space around it, which files of keys end with.
+
+    Raises:
+        InputError: when it is not set, or holds what no header can; the key itself is never printed.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise InputError(f"api_key_variable={variable}: this environment variable is not set, export it")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise InputError(
+            f"api_key_variable={variable}: the key holds white space, control characters or letters beyond ASCII, "
+            "which no header can carry: export it again"
+        )
+    return key
+
+
+def status_of(error: Any) -> int | None:
+    """The HTTP status that the error of a body names as its code; None where it names none."""
+    code = str(error.get("code")) if isinstance(error, dict) else ""
+    return int(code) if re.fullmatch(r"[45]\d\d", code) else None
 
 
 def seconds_to_wait(retry_after: str | None) -> float:

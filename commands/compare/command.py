@@ -8,6 +8,7 @@ reward beside it shows how far that goes.
 import functools
 import json
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,20 +18,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alignment.comparison.side_by_side import SideBySide, kl_estimates
+from alignment.constitutional.judge import stop_tokens
 from alignment.rewards.base import Response, Reward
 from alignment.rewards.reward_model_score import RewardModelScore
 from alignment.rewards.scoring import check_rows, scores_of
 from callbacks.reports.comparison_report import COMPARISON, RESPONSES, write_comparison_report
+from commands.compare.judges import open_weights, reward_models, shared_tokenizer
 from commands.compare.response_cache import ComparedResponses, Made
 from common.errors import InputError
 from common.path_lists import PathList, path_list
-from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError, require_same_template
+from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import split_of
 from datamodules.conversations.messages import Unusable
 from datamodules.conversations.row_formats import group_of, question
 from datamodules.conversations.rows import FileRows, Row, Rows
+from datamodules.conversations.template_check import require_same_template
 from datamodules.tokenization.base import Tokenizer
-from datamodules.tokenization.files import find_tokenizer, load_tokenizer, own_template
+from datamodules.tokenization.files import find_tokenizer, own_template
 from models.decoder import Decoder
 from models.device import default_device
 from models.inference.generation import generate
@@ -125,7 +129,7 @@ def compare_models(
     asked, left_out = validation_prompts(source, template, validation_fraction, split_seed, limit, max_prompt_tokens)
     check_rows(judges, [row for _, row in asked])
     device, dtype = default_device(), getattr(torch, precision)
-    sampling = Sampling(temperature=temperature, seed=seed)
+    sampling, stop = Sampling(temperature=temperature, seed=seed), stop_tokens(tokenizer, template)
 
     asked_often = [prompt for prompt in asked for _ in range(samples)]
     kept = ComparedResponses(Path(output) / KEPT, asked_often, tokenizer)
@@ -135,7 +139,13 @@ def compare_models(
         "temperature": temperature,
         "seed": seed,
     }
-    computed = {"slots": slots, "batch_tokens": batch_tokens, "precision": precision, "device": device.type}
+    computed: dict[str, Any] = {
+        "slots": slots,
+        "batch_tokens": batch_tokens,
+        "precision": precision,
+        "device": device.type,
+        "stop": sorted(stop),
+    }
     base: Decoder | None = None
     responses: dict[str, list[Response]] = {}
     kl: dict[str, tuple[Tensor, Tensor]] = {}
@@ -144,7 +154,7 @@ def compare_models(
         nonlocal base
         base = base or load_decoder(stored[first], device, dtype)
         decoder = base if name == first else load_decoder(stored[name], device, dtype)
-        given = generate_responses(decoder, tokenizer, asked_often, max_new_tokens, sampling, slots, name)
+        given = generate_responses(decoder, tokenizer, asked_often, max_new_tokens, sampling, stop, slots, name)
         return given, kl_estimates(decoder, base, given, temperature, batch_tokens)
 
     for name in models:
@@ -177,28 +187,6 @@ def validate(models: dict[str, str], validation_fraction: float, temperature: fl
     for name, value in sizes.items():
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: must be at least 1")
-
-
-def reward_models(judges: dict[str, Reward]) -> dict[str, Path]:
-    """Where the reward models within judges are stored."""
-    members = [(kind, member) for kind, judge in judges.items() for member in judge.members()]
-    return {kind: Path(member.init_from) for kind, member in members if isinstance(member, RewardModelScore)}
-
-
-def open_weights(judge: Reward, tokenizer: Tokenizer) -> None:
-    """Give the reward models within a judge their weights."""
-    for member in judge.members():
-        if isinstance(member, RewardModelScore):
-            member.load_from(WeightSource(Path(member.init_from)), tokenizer.eos)
-
-
-def shared_tokenizer(paths: dict[str, Path]) -> Tokenizer:
-    """The tokenizer that all have: probabilities of tokens cannot be compared over two."""
-    found = {name: load_tokenizer(find_tokenizer(path)) for name, path in paths.items()}
-    (first, tokenizer), *others = found.items()
-    if differing := [name for name, other in others if other.model != tokenizer.model]:
-        raise InputError(f"{differing[0]} has another tokenizer than {first}: compare models of one tokenizer")
-    return tokenizer
 
 
 # Prompts and responses
@@ -244,6 +232,7 @@ def generate_responses(
     prompts: list[Prompt],
     max_new_tokens: int,
     sampling: Sampling,
+    stop: Collection[int],
     slots: int,
     name: str,
 ) -> list[Response]:
@@ -258,7 +247,7 @@ def generate_responses(
             ids,
             max_new_tokens=max_new_tokens,
             sampling=sampling,
-            stop=[tokenizer.eos],
+            stop=stop,
             slots=slots,
             rows=numbers,
         )

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from common.contracts import WeightSourcesUser
 from common.errors import InputError
-from datamodules.conversations.chat_template import require_same_template
+from datamodules.conversations.template_check import require_same_template
 from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from models.weights.source import WeightSource

@@ -7,9 +7,9 @@ alone: exactly what a model sees when it responds, at the price of now and then 
 """
 
 import re
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import jinja2
 
@@ -20,11 +20,11 @@ from datamodules.conversations.template_environment import (
     BEGIN,
     END,
     HiddenText,
+    is_known,
     read_template,
     template_environment,
 )
 from datamodules.tokenization.base import Tokenizer
-from datamodules.tokenization.files import find_tokenizer, own_template
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Keys of a turn whose text many templates write for the last turn only."""
@@ -63,7 +63,8 @@ class ChatTemplate:
         tokenizer: its control tokens are what the template's own text may turn into.
 
     Raises:
-        InputError: for a file that is absent or no Jinja, or a control token that the tokenizer lacks.
+        InputError: for a file that is absent or no Jinja, or a control token of the first three that the tokenizer
+            lacks.
     """
 
     def __init__(self, template: str, tokenizer: Tokenizer) -> None:
@@ -71,10 +72,16 @@ class ChatTemplate:
         self._marked = re.search(r"{%-?\s*generation\s*-?%}", self.source) is not None
         self.control = tokenizer.control_ids()
         lacking = sorted({*re.findall(r"<\|\w+\|>", self.source)} - {*self.control})
-        if lacking:
+        if lacking and is_known(template):
             raise InputError(
                 f"chat template {template} writes {', '.join(lacking)}, no control token of the tokenizer: add it to "
                 "tokenizer.control_tokens and train again, or take another template"
+            )
+        if lacking:  # Zephyr's and Tulu's roles are meant to be text
+            warnings.warn(
+                f"chat template {template} writes {', '.join(lacking)} as text, for they are no control tokens of the "
+                "tokenizer: messages can say the same",
+                stacklevel=2,
             )
         # The longest first: one control token may begin like another.
         names = sorted(self.control, key=len, reverse=True)
@@ -103,10 +110,11 @@ class ChatTemplate:
             TemplateRefusalError: when the template cannot take the messages, or leaves out what they say.
         """
         self._require_written(messages, learned=True)
-        ids, trained, response = self._encode(
-            self._render(messages) if self._marked else self._rendered_by_response(messages),
-            self._unlearned_regions(messages),
-        )
+        if self._marked:
+            text, unlearned = self._render(messages), self._unlearned_regions(messages)
+        else:
+            text, unlearned = self._rendered_by_response(messages)
+        ids, trained, response = self._encode(text, unlearned)
         if True in trained:
             last = len(trained) - trained[::-1].index(True)
             ids, trained = ids[:last], trained[:last]
@@ -157,8 +165,8 @@ class ChatTemplate:
         """Numbers of the marked regions of the output that belong to turns with `weight: 0`."""
         responses = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
         unlearned = [place for place, number in enumerate(responses) if messages[number].get(WEIGHT) == 0]
-        if not self._marked or not unlearned:
-            return {*unlearned}
+        if not unlearned:
+            return set()
         # A template may mark a turn in several parts: they are counted as turns are added.
         ends = [self._render(messages[: number + 1]).count(BEGIN) for number in responses]
         return {region for place in unlearned for region in range(ends[place - 1] if place else 0, ends[place])}
@@ -185,23 +193,36 @@ class ChatTemplate:
         # What a template marks may reach behind the line end; a response ends at its control token.
         return self._late_ends.sub(rf"\1{END}\2", text) if self._marked else text
 
-    def _rendered_by_response(self, messages: Messages) -> str:
-        """The output with marks put around each response: what the response adds to the output before it."""
-        text = ""
+    def _rendered_by_response(self, messages: Messages) -> tuple[str, set[int]]:
+        """The output with marks put around each response: what the response adds to the output before it.
+
+        Templates that write reasoning into the last turn alone write earlier turns in two ways. That matters where one
+        of them is learned: others are left unmarked then.
+
+        Returns:
+            The output, and the numbers of marked regions that are not learned.
+        """
+        text, weights = "", list[bool]()
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
+            is_learned = message.get(WEIGHT) != 0
             after = self._render(messages[: number + 1])
             before = self._rendered_before(messages[:number], after)
             plain = text.replace(BEGIN, "").replace(END, "")
+            if not before.startswith(plain) and not any(weights):
+                text, plain, weights = "", "", []
             if not after.startswith(before) or not before.startswith(plain):
+                if not is_learned:
+                    continue
                 raise TemplateRefusalError(
                     "the chat template writes earlier turns differently when a response follows: put "
                     "{% generation %} and {% endgeneration %} around what the assistant says"
                 )
             response = after[len(before) :]
             text += before[len(plain) :] + BEGIN + response.rstrip() + END + response[len(response.rstrip()) :]
-        return text
+            weights.append(is_learned)
+        return text, {region for region, is_learned in enumerate(weights) if not is_learned}
 
     def _rendered_before(self, messages: Messages, after: str) -> str:
         """The output up to where a response to some messages begins.
@@ -248,32 +269,3 @@ class ChatTemplate:
             ids += new
             trained += [inside] * len(new)
         return ids, trained, len(ids) if response is None else response
-
-
-def require_same_template(path: Path, template: ChatTemplate) -> None:
-    """Refuse a reward model or critic that reads conversations in other tokens than a template writes.
-
-    Args:
-        path: its run or file; one without a template may be of any.
-        template: in which it is to read responses.
-
-    Raises:
-        InputError: for another one.
-    """
-    named = own_template(find_tokenizer(path))
-    if named is None or (source := read_template(named)) == template.source:
-        return
-    try:
-        alike = _writes(ChatTemplate(named, template.tokenizer)) == _writes(template)
-    except InputError:
-        alike = False
-    if not alike:
-        raise InputError(
-            f"{path} was trained with another chat template ({source[:40]!r}...) than the one in use: take "
-            f"chat_template={named}, or train it with this one"
-        )
-
-
-def _writes(template: ChatTemplate) -> list[list[int]]:
-    talk = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]
-    return [template.encode(talk).ids, template.encode_prompt([*talk, talk[0]])]

@@ -102,6 +102,11 @@ def template_environment(hidden: HiddenText) -> jinja2.Environment:
     return environment
 
 
+def is_known(template_name: str) -> bool:
+    """Whether a template is named, as those of this project, and no path."""
+    return "/" not in template_name and "." not in template_name
+
+
 def read_template(template_name: str, has_beginning: bool = True) -> str:
     """The Jinja source of a template given by name or path.
 
@@ -113,8 +118,7 @@ def read_template(template_name: str, has_beginning: bool = True) -> str:
     Raises:
         InputError: when there is no such file, or it is no text.
     """
-    is_known = "/" not in template_name and "." not in template_name
-    path = TEMPLATES / f"{template_name}.jinja" if is_known else Path(template_name)
+    path = TEMPLATES / f"{template_name}.jinja" if is_known(template_name) else Path(template_name)
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
         raise InputError(f"chat_template={template_name}: neither one of {known} nor a file")
@@ -125,7 +129,7 @@ def read_template(template_name: str, has_beginning: bool = True) -> str:
             template = next(one["template"] for one in template if one["name"] == "default")
     except (UnicodeDecodeError, KeyError, ValueError, StopIteration) as error:
         raise InputError(f"chat_template={template_name}: holds no template in UTF-8 ({error!r})") from error
-    return str(template) if has_beginning or not is_known else str(template).replace(_BEGINNING, "")
+    return str(template) if has_beginning or not is_known(template_name) else str(template).replace(_BEGINNING, "")
 
 
 def _raise(message: str) -> None:

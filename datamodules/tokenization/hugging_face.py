@@ -112,10 +112,9 @@ class HuggingFaceTokenizer(Tokenizer):
         for token, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
             if number in control:
                 continue
-            if number in added:
-                sizes[number] = len(token.encode())
-            elif is_byte_level:
-                sizes[number] = len(token)  # a character for each byte
+            if is_byte_level:
+                # A token that was learned has a character for each byte, one that was added is its text.
+                sizes[number] = len(token.encode()) if number in added else len(token)
             elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
                 sizes[number] = 1
             else:

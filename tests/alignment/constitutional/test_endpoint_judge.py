@@ -87,7 +87,7 @@ def test_it_gives_up_in_one_line(tmp_path: Path) -> None:
 def test_what_is_wrong_for_good_is_not_tried_again(tmp_path: Path) -> None:
     for failure, message in (
         (Failure(401, '{"error": "no key"}'), r"refuses a request \(status 401: .*no key"),
-        (Failure(200, '{"error": "no model"}'), "responds without `choices`"),
+        (Failure(200, '{"answer": "no model"}'), "responds without `choices`"),
     ):
         with serving(echo, failure) as server:
             with pytest.raises(InputError, match=message):

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from main import main
 from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.initialization import build_decoder
-from models.weights.single_file import write_safetensors
-from models.weights.source import WeightSource
 
 CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
@@ -160,43 +158,6 @@ class Vowels(Reward):
 
     def __call__(self, responses: Any) -> torch.Tensor:
         return torch.tensor([float(sum(letter in "aeiou" for letter in one.text)) for one in responses])
-
-
-@pytest.fixture(scope="module")
-def models(base_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The base run; its weights moved a little, and a reward model of its shape."""
-    folder = tmp_path_factory.mktemp("models")
-    stored = WeightSource(base_run)
-    config = stored.whole_config()
-    generator = torch.Generator().manual_seed(0)
-    for name in ("moved", "reward", "wider"):
-        (folder / f"{name}.tokenizer").mkdir()
-        (folder / f"{name}.tokenizer/tokenizer.model").write_bytes((base_run / "tokenizer.model").read_bytes())
-    tensors = {}
-    for name, parameter in build_decoder(config).named_parameters():
-        value = stored.merged(name)
-        tensors[f"decoder.{name}"] = value + 0.05 * torch.randn(parameter.shape, generator=generator)
-    write_safetensors(tensors, asdict(config), folder / "moved.safetensors")
-    scalar = replace(config, scalar_output=True, tied_embeddings=False)
-    tensors = {f"decoder.{name}": p.detach() for name, p in build_decoder(scalar).named_parameters()}
-    write_safetensors(tensors, asdict(scalar), folder / "reward.safetensors")
-    wider = replace(config, vocabulary_size=config.vocabulary_size + 8)
-    tensors = {f"decoder.{name}": p.detach() for name, p in build_decoder(wider).named_parameters()}
-    write_safetensors(tensors, asdict(wider), folder / "wider.safetensors")
-    return {
-        "base": str(base_run),
-        "wider": str(folder / "wider.safetensors"),
-        "moved": str(folder / "moved.safetensors"),
-        "reward": str(folder / "reward.safetensors"),
-    }
-
-
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows: list[Any] = [{"prompt": f"Ba {number} kiro", "response": "x"} for number in range(12)]
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("\n".join(map(json.dumps, [*rows, rows[0], {"nothing": 1}, {"prompt": "Ba " * 2000}])))
-    return path
 
 
 def compared(models: dict[str, str], prompts: Path, output: Path, *further: str) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import transformers
 
-from datamodules.conversations.chat_template import ChatTemplate
+from datamodules import FileRows, PreferenceData, PromptData
+from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
+from datamodules.conversations.messages import unlearned
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
 from datamodules.tokenization.sentencepiece import SentencePieceTokenizer, train_tokenizer
@@ -180,3 +182,71 @@ def test_a_continuation_keeps_its_first_spaces(kind: str, tokenizer: SentencePie
         ids = made.encode_continuation(text)
         assert made.decode_continuation(ids) == text.replace("▁", " ")
         assert made.decode_continuation([made.eos, *ids]) == text.replace("▁", " ")
+
+
+def test_spaces_that_are_an_added_token_have_a_byte_each(tokenizer: SentencePieceTokenizer, tmp_path: Path) -> None:
+    """Gemma 3's tokenizer adds runs of spaces."""
+    described = tokenizer_json(tokenizer)
+    number = described["model"]["vocab"]["▁▁▁▁"] = len(described["model"]["vocab"])
+    described["added_tokens"].append(described["added_tokens"][0] | {"id": number, "content": "▁▁▁▁", "special": False})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    made = load_tokenizer(tmp_path / "tokenizer.json")
+    assert made.decode([number]) == "    "
+    assert made.token_bytes()[number] == 4
+
+
+THINKING_AT_LAST = """\
+{%- for m in messages %}
+    {{- '<|im_start|>' + m.role + '\\n' }}
+    {%- if m.role == 'assistant' and loop.last %}{{ '<think>' + (m.reasoning_content or '') + '</think>' }}{% endif %}
+    {{- m.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
+"""
+"""In the manner of Qwen3's own: thinking, be it empty, is written into the last turn alone, and nothing is marked."""
+
+
+def test_of_a_template_that_thinks_in_the_last_turn_pairs_are_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    made = template(THINKING_AT_LAST, tokenizer, tmp_path)
+    sides = [made.encode([*unlearned(TALK[:-1]), answer]) for answer in (OTHER, SAY | {"reasoning_content": "Hm"})]
+    (prompt, chosen), (same, rejected) = (side.prompt_and_answer() for side in sides)
+    assert prompt == same == made.encode_prompt(TALK[:-1])
+    assert [tokenizer.decode(side) for side in (chosen, rejected)] == [
+        "<think></think>No.",
+        "<think>Hm</think>Because.",
+    ]
+    assert sides[0].trained == [False] * len(prompt) + [True] * len(chosen)
+    # Where an earlier turn is to be learned too, its two spellings are two things.
+    with pytest.raises(TemplateRefusalError, match="writes earlier turns differently"):
+        made.encode(TALK)
+
+
+def test_pairs_and_prompts_of_such_a_template_are_the_same_rows(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text(THINKING_AT_LAST)
+    tokenizer.write(tmp_path)
+    prompts = [[ASK | {"content": f"Why {number}?"}, SAY, MORE] for number in range(20)]
+    rows = [{"prompt": prompt, "chosen": "No.", "rejected": "Yes"} for prompt in prompts]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for kind in (PreferenceData, PromptData):
+        data: Any = kind(
+            str(tmp_path / kind.__name__), FileRows(str(tmp_path / "rows.jsonl")), tokenizer=str(tmp_path),
+            chat_template=str(tmp_path / "own.jinja"), validation_fraction=0.3,
+        )  # fmt: skip
+        data.setup("fit")
+        assert sum(data.summary()["kept"].values()) == 20
+
+
+ROLES_AS_TEXT = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + eos_token + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.peer
+def test_roles_that_are_text_are_a_warning(tokenizer: Tokenizer, peer: Any, tmp_path: Path) -> None:
+    """As in Zephyr and Tulu."""
+    with pytest.warns(UserWarning, match=r"writes <\|assistant\|> as text, for they are no control tokens"):
+        made = template(ROLES_AS_TEXT, tokenizer, tmp_path)
+    assert made.encode_prompt(TALK[:-1]) == [tokenizer.bos, *served(peer, ROLES_AS_TEXT, TALK[:-1])]
+    assert tokenizer.decode(made.encode(TALK).prompt_and_answer()[1]) == "No."
