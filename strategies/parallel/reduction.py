@@ -27,7 +27,7 @@ def reduce_over_ranks(tensor: Tensor, group: Any, reduce_op: ReduceOp.RedOpType 
         operation = ReduceOp.SUM if reduce_op is None else reduce_op
     else:
         operation = ReduceOp.SUM if divides else getattr(ReduceOp, {"mean": "AVG"}.get(name, name.upper()))
-    torch.distributed.all_reduce(tensor, op=operation, group=group)  # type: ignore[arg-type]
+    torch.distributed.all_reduce(tensor, op=operation, group=group)
     if not divides:
         return tensor
     ranks = torch.distributed.get_world_size(group)
