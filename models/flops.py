@@ -33,11 +33,27 @@ def training_flops(config: DecoderConfig, tokens: int, attended_pairs: int) -> i
             has n (n + 1) / 2.
 
     Returns:
-        6 FLOPs per token and matmul parameter, 12 per pair and attention channel (2 products forward, 4 backward).
+        6 FLOPs per token and trained matmul parameter, 4 per frozen one (LoRA), which has no gradient of its own, and
+        12 per pair and attention channel (2 products forward, 4 backward).
     """
     assert config.head_width is not None
     attention = 12 * config.layers * config.heads * config.head_width * attended_pairs
-    return 6 * matmul_parameters(config) * tokens + attention
+    multiplied = matmul_parameters(config)
+    if config.lora is None:
+        return 6 * multiplied * tokens + attention
+    trained = adapter_parameters(config)
+    if config.scalar_output:  # a head of its own, which is learned
+        trained += sum(tensor.multiplied_per_token for tensor in head_tensors(config))
+        multiplied -= trained - adapter_parameters(config)
+    return (4 * multiplied + 6 * trained) * tokens + attention
+
+
+def adapter_parameters(config: DecoderConfig) -> int:
+    """Parameters of the LoRA adapters: rank times inputs and outputs of each adapted matrix; 0 without adapters."""
+    if (lora := config.lora) is None:
+        return 0
+    adapted = [t for t in block_tensors(config) if t.is_product and t.module.rpartition(".")[2] in lora.targets]
+    return config.layers * sum(lora.rank * (tensor.outputs + tensor.inputs) for tensor in adapted)
 
 
 def palm_flops_per_token(config: DecoderConfig, sequence_length: int) -> float:

@@ -16,6 +16,7 @@ from models.device import is_dtensor
 from models.losses.chunked_losses import (
     CHUNK,
     linear_cross_entropy,
+    linear_cross_entropy_and_z_loss,
     token_kl,
     token_log_probabilities,
     token_log_probabilities_and_entropies,
@@ -64,6 +65,12 @@ class OutputHead(nn.Linear):
             Float32 [] (float64 for float64 input); 0 without a valid label.
         """
         return linear_cross_entropy(hidden_NC, self.weight, labels_N, z_loss, chunk, count)
+
+    def cross_entropy_and_z_loss(
+        self, hidden_NC: Tensor, labels_N: Tensor, z_loss: float, count: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of `cross_entropy`, and the part of the z-loss in it, without gradient."""
+        return linear_cross_entropy_and_z_loss(hidden_NC, self.weight, labels_N, z_loss, count=count)
 
     def log_probabilities(self, hidden_NC: Tensor, labels_N: Tensor, chunk: int = CHUNK) -> Tensor:
         """log softmax(logits)[label] of every token in nats, with its gradient.

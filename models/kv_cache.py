@@ -107,11 +107,25 @@ class KVCache:
         keys = self.keys[layer, : self.count, :, :, : self.longest]
         values = self.values[layer, : self.count, :, : self.longest]
         q_SKGD = q_SHD.unflatten(1, (keys.shape[1], -1)).to(keys.dtype)
-        scores_SKGL = q_SKGD * q_SHD.shape[-1] ** -0.5 @ keys + bias_SL[:, None, None]
-        return (scores_SKGL.softmax(-1) @ values).flatten(1, 2).to(q_SHD.dtype)
+        scale = q_SHD.shape[-1] ** -0.5
+        if keys.dtype in (torch.float32, torch.float64):
+            scores_SKGL = q_SKGD * scale @ keys
+        else:
+            scores_SKGL = _wide_product(q_SKGD, keys) * scale
+        weights_SKGL = (scores_SKGL + bias_SL[:, None, None]).softmax(-1).to(values.dtype)
+        return (weights_SKGL @ values).flatten(1, 2).to(q_SHD.dtype)
 
     def bias(self, window: int | None) -> Tensor:
         """Additive mask of the next tokens: 0 where visible, else -inf, [S, longest] in the cache's dtype."""
         distance = self._positions[:, None] - torch.arange(self.longest, device=self.device)
         allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
         return torch.zeros(allowed.shape, dtype=self.keys.dtype, device=self.device).masked_fill_(~allowed, -torch.inf)
+
+
+def _wide_product(q_SKGD: Tensor, keys_SKDL: Tensor) -> Tensor:
+    """Scores of half-precision queries and keys in float32: rounded, they would shift every probability by percents."""
+    if keys_SKDL.device.type == "cuda":
+        product: Tensor = torch.bmm(q_SKGD.flatten(0, 1), keys_SKDL.flatten(0, 1), out_dtype=torch.float32)
+        return product.unflatten(0, q_SKGD.shape[:2])
+    with torch.autocast(keys_SKDL.device.type, enabled=False):  # which would round the factors again
+        return q_SKGD.float() @ keys_SKDL.float()

@@ -77,6 +77,7 @@ class LanguageModel(lightning.LightningModule):
         self.stored: WeightLookup | None = None
         self.decoder: Decoder | None = None
         self.step_loss = torch.zeros(())
+        self.step_parts: dict[str, Tensor] = {}
         self.bits_per_byte = nn.ModuleDict()
 
     def configure_model(self) -> None:
@@ -124,9 +125,28 @@ class LanguageModel(lightning.LightningModule):
         if batch.get("few_labels"):
             # Most positions have no label, and their logits would be most of the work.
             hidden, labels = hidden[labels != IGNORE], labels[labels != IGNORE]
-        loss = self.decoder.output.cross_entropy(hidden, labels, self.z_loss, batch["label_count"])
+        loss, z_part = self.decoder.output.cross_entropy_and_z_loss(hidden, labels, self.z_loss, batch["label_count"])
+        if self.z_loss:
+            self.add_part("z_loss", z_part)
+        return self.with_auxiliary_loss(loss)
+
+    def with_auxiliary_loss(self, loss: Tensor) -> Tensor:
+        """A loss plus that of the experts, which is logged apart."""
+        assert self.decoder is not None
         auxiliary = auxiliary_loss(self.decoder)
-        return loss if auxiliary is None else loss + auxiliary
+        if auxiliary is None:
+            return loss
+        self.add_part("experts_loss", auxiliary)
+        return loss + auxiliary
+
+    def add_part(self, name: str, value: Tensor) -> None:
+        """Add a micro-batch's share to a part of the step's loss that `train/loss` leaves out."""
+        share = value.detach() / self.trainer.accumulate_grad_batches
+        self.step_parts[name] = self.step_parts[name] + share if name in self.step_parts else share
+
+    def part_names(self) -> list[str]:
+        """Names of those parts, the same on every rank."""
+        return ["z_loss"] * (self.z_loss > 0) + ["experts_loss"] * (self.config.experts is not None)
 
     @torch.no_grad()
     def token_losses(self, hidden: Tensor, batch: Batch) -> Tensor:
@@ -200,8 +220,21 @@ class LanguageModel(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Mean over accumulated batches and ranks; ranks that share a batch share its loss.
-        self.log("train/loss", self.step_loss, sync_dist=True)
-        self.step_loss = torch.zeros((), device=self.device)
+        names = self.part_names()
+        if not names:
+            self.log("train/loss", self.step_loss, sync_dist=True)
+        else:
+            # Of a pipeline's ranks only those with its last stage know the parts.
+            mine = [self.step_parts.get(name, torch.zeros_like(self.step_loss)) for name in names]
+            known = torch.full_like(self.step_loss, float(bool(self.step_parts)))
+            total, known, *parts = self.trainer.strategy.reduce(
+                torch.stack([x.to(self.step_loss) for x in (self.step_loss, known, *mine)])
+            ).unbind()
+            parts = [part / known.where(known > 0, 1) for part in parts]
+            self.log("train/loss", total - torch.stack(parts).sum())
+            for name, part in zip(names, parts, strict=True):
+                self.log(f"train/{name}", part)
+        self.step_loss, self.step_parts = torch.zeros((), device=self.device), {}
         # A number would be copied to the device in each step, and the host would wait for the copy.
         self.log(
             "train/learning_rate", torch.tensor(optimizer.param_groups[0]["lr"], dtype=torch.float32, device="cpu")

@@ -17,7 +17,7 @@ from alignment.preferences.losses import Pairs, PreferenceLoss, expected_loss
 from alignment.preferences.precomputed_reference import load_precomputed, precompute
 from common.constants import IGNORE
 from common.errors import InputError
-from models.decoder import Decoder, auxiliary_loss
+from models.decoder import Decoder
 from models.initialization import materialize
 from models.language_model import Batch, LanguageModel
 from models.lora import lora_disabled
@@ -171,9 +171,7 @@ class PreferencePolicy(LanguageModel):
         """The mean over the batch's pairs; every batch holds equally many."""
         reference = self.reference_log_probabilities(batch)
         pairs = self.pairs(batch, self(batch, self.response_log_probabilities), reference)
-        loss = expected_loss(self.preference_loss, pairs).mean()
-        auxiliary = auxiliary_loss(cast(Decoder, self.decoder))
-        loss = loss if auxiliary is None else loss + auxiliary
+        loss = self.with_auxiliary_loss(expected_loss(self.preference_loss, pairs).mean())
         self.step_loss = self.step_loss + loss.detach() / self.trainer.accumulate_grad_batches
         for name, values in self.describe(pairs).items():
             self.step_means.add(name, values, 1 / self.trainer.accumulate_grad_batches)

@@ -16,7 +16,7 @@ from alignment.preferences.checks import refuse_z_loss, require_pairs
 from alignment.preferences.losses import bradley_terry
 from alignment.preferences.pair_evaluation import PairEvaluation, describe
 from common.errors import InputError
-from models.decoder import Decoder, DecoderConfig, auxiliary_loss
+from models.decoder import Decoder, DecoderConfig
 from models.language_model import Batch, LanguageModel
 
 
@@ -79,9 +79,7 @@ class RewardModel(PairEvaluation, LanguageModel):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean over the batch's pairs; every batch holds equally many."""
         chosen, rejected = self.pair_scores(batch)
-        loss = self.pair_losses(chosen, rejected, batch).mean()
-        auxiliary = auxiliary_loss(cast(Decoder, self.decoder))
-        loss = loss if auxiliary is None else loss + auxiliary
+        loss = self.with_auxiliary_loss(self.pair_losses(chosen, rejected, batch).mean())
         share = 1 / self.trainer.accumulate_grad_batches
         self.step_loss = self.step_loss + loss.detach() * share
         for name, values in describe(chosen.detach(), rejected.detach()).items():

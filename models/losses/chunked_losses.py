@@ -84,8 +84,10 @@ def _rows_at_once(logits: Tensor) -> int:
     return max(1, 2**19 // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
 
 
-def _logits_to_gradient(logits_NV: Tensor, labels_N: Tensor, vocabulary: VocabularySlice, z_loss: float) -> Tensor:
-    """Losses [N] in the wide dtype; the logits are replaced by their gradient,
+def _logits_to_gradient(
+    logits_NV: Tensor, labels_N: Tensor, vocabulary: VocabularySlice, z_loss: float
+) -> tuple[Tensor, Tensor]:
+    """Losses [N] in the wide dtype and their parts z logsumexp^2; the logits are replaced by their gradient,
     softmax * (1 + 2 z logsumexp) - one_hot.
     """
     rows_N, inside_N = vocabulary.own(labels_N, logits_NV.shape[1])
@@ -101,7 +103,8 @@ def _logits_to_gradient(logits_NV: Tensor, labels_N: Tensor, vocabulary: Vocabul
         gradient_NV *= 1 + 2 * z_loss * logsumexp_N[:, None]
     gradient_NV.scatter_add_(-1, rows_N1, -inside_N[:, None].to(gradient_NV.dtype))
     logits_NV.copy_(gradient_NV)
-    return logsumexp_N - target_N + z_loss * logsumexp_N.square()
+    z_N = z_loss * logsumexp_N.square()
+    return logsumexp_N - target_N + z_N, z_N
 
 
 def _scaled(values_NC: Tensor, factor: Tensor, chunk: int) -> Tensor:
@@ -125,48 +128,56 @@ class _LinearCrossEntropy(torch.autograd.Function):
         z_loss: float,
         chunk: int,
         vocabulary: VocabularySlice,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         # A custom Function does not see autocast by itself.
         dtype = compute_dtype(hidden_NC)
         hidden_NC, weight = hidden_NC.to(dtype), weight_VC.to(dtype)
         wide = _wide_dtype(dtype)
         weight_of_token_N = (labels_N != IGNORE) / _nonzero(count).to(wide)
-        loss = torch.zeros((), dtype=wide, device=hidden_NC.device)
+        loss, z_part = (torch.zeros((), dtype=wide, device=hidden_NC.device) for _ in range(2))
         grad_hidden = torch.empty_like(hidden_NC)
         # A frozen matrix (LoRA) needs neither this third of the products nor [V, C] numbers.
         grad_weight = torch.zeros_like(weight_VC, dtype=wide) if ctx.needs_input_grad[1] else None
         parts = (x.split(chunk) for x in (hidden_NC, labels_N, weight_of_token_N, grad_hidden))
         for hidden, labels, weight_of_token, grad_out in zip(*parts, strict=True):
             gradient = hidden @ weight.T
-            losses = [
-                _logits_to_gradient(logits, some, vocabulary, z_loss)
-                for logits, some in zip(*(x.split(_rows_at_once(gradient)) for x in (gradient, labels)), strict=True)
-            ]
+            losses, z_parts = zip(
+                *(
+                    _logits_to_gradient(logits, some, vocabulary, z_loss)
+                    for logits, some in zip(
+                        *(x.split(_rows_at_once(gradient)) for x in (gradient, labels)), strict=True
+                    )
+                ),
+                strict=True,
+            )
             loss += (torch.cat(losses) * weight_of_token).sum()
+            if z_loss:
+                z_part += (torch.cat(z_parts) * weight_of_token).sum()
             # A token's weight multiplies its hidden state: a row of C numbers instead of one of V.
             torch.mm(gradient, weight, out=grad_out).mul_(weight_of_token[:, None])
             if grad_weight is not None:
                 grad_weight += gradient.T @ (hidden * weight_of_token[:, None]).to(dtype)
         ctx.chunk = chunk
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight_VC.dtype))
-        return loss
+        ctx.mark_non_differentiable(z_part)
+        return loss, z_part
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        (grad_loss,) = grad_outputs
+        grad_loss, _ = grad_outputs
         scaled = None if grad_weight is None else grad_weight * grad_loss
         return _scaled(grad_hidden, grad_loss, ctx.chunk), scaled, None, None, None, None, None
 
 
-def linear_cross_entropy(
+def linear_cross_entropy_and_z_loss(
     hidden_NC: Tensor,
     weight_VC: Tensor,
     labels_N: Tensor,
     z_loss: float = 0.0,
     chunk: int = CHUNK,
     count: Tensor | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Sum over valid labels of -log softmax(hidden weight^T)[label] + z_loss * logsumexp^2, divided by `count`.
 
     Args:
@@ -180,14 +191,33 @@ def linear_cross_entropy(
             the count of all of them, so that their losses add up to the step's.
 
     Returns:
-        Scalar in float32 (float64 for float64 input); 0 when no label is valid.
+        Two scalars in float32 (float64 for float64 input), 0 when no label is valid: the loss, and the part of the
+        z-loss in it, which has no gradient.
     """
     count = (labels_N != IGNORE).sum() if count is None else count
     if torch.is_grad_enabled() and (hidden_NC.requires_grad or weight_VC.requires_grad):
         rows, vocabulary = _vocabulary_slice(weight_VC)
-        loss: Tensor = _LinearCrossEntropy.apply(hidden_NC, rows, labels_N, count, z_loss, chunk, vocabulary)
-        return loss
-    return _token_losses(hidden_NC, weight_VC, labels_N, z_loss, chunk).sum() / _nonzero(count)
+        both: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(
+            hidden_NC, rows, labels_N, count, z_loss, chunk, vocabulary
+        )
+        return both
+    loss = _token_losses(hidden_NC, weight_VC, labels_N, z_loss, chunk).sum() / _nonzero(count)
+    if not z_loss:
+        return loss, torch.zeros_like(loss)
+    plain = _token_losses(hidden_NC, weight_VC, labels_N, 0.0, chunk).sum() / _nonzero(count)
+    return loss, (loss - plain).detach()
+
+
+def linear_cross_entropy(
+    hidden_NC: Tensor,
+    weight_VC: Tensor,
+    labels_N: Tensor,
+    z_loss: float = 0.0,
+    chunk: int = CHUNK,
+    count: Tensor | None = None,
+) -> Tensor:
+    """The loss alone, see `linear_cross_entropy_and_z_loss`."""
+    return linear_cross_entropy_and_z_loss(hidden_NC, weight_VC, labels_N, z_loss, chunk, count)[0]
 
 
 class _TokenLogProbabilities(torch.autograd.Function):

@@ -10,6 +10,7 @@ from torch import Tensor
 from common.constants import IGNORE
 from models.losses.chunked_losses import (
     linear_cross_entropy,
+    linear_cross_entropy_and_z_loss,
     token_kl,
     token_log_probabilities,
     token_log_probabilities_and_entropies,
@@ -209,3 +210,14 @@ def test_the_gradient_of_bfloat16_states_is_scaled_exactly(batches: int) -> None
     (share,) = torch.autograd.grad(linear_cross_entropy(hidden, weight, labels) / batches, hidden)
     ratio = (share.double() * whole.double()).sum() / whole.double().square().sum()
     assert ratio.item() * batches == pytest.approx(1, abs=3e-4)  # bfloat16(1 / 3) is off by 1.8e-3
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_part_of_the_z_loss_is_that_of_the_whole(learns: bool) -> None:
+    hidden, weight, labels = problem(9, 4, ignored=2)
+    hidden.requires_grad_(learns)
+    loss, part = linear_cross_entropy_and_z_loss(hidden, weight, labels, 0.3, chunk=4)
+    assert loss.requires_grad is learns
+    assert not part.requires_grad
+    torch.testing.assert_close(part, (loss - linear_cross_entropy(hidden, weight, labels)).detach())
+    assert linear_cross_entropy_and_z_loss(hidden, weight, labels, 0.0)[1] == 0
