@@ -1,21 +1,18 @@
-"""Seccomp sandbox of one program: a script that `alignment.rewards.code_tests` starts for every run.
+"""Seccomp filter: the system calls that a sandboxed program keeps, as a program for the kernel.
 
-It gives up, for good, everything but the system calls that computing takes: none that starts a process or a thread,
-opens a socket, signals anybody, or changes a file. A list of what is allowed needs no privileges and no container, and
-whatever a future kernel adds is forbidden; the price is that it holds for Linux on x86-64 and 64-bit ARM only. Nothing
-of this project is imported, so that a run begins in hundredths of a second.
+It gives up, for good, everything but the calls that computing takes: none that starts a process or a thread, opens a
+socket, signals anybody, or changes a file. A list of what is allowed needs no privileges and no container, and whatever
+a future kernel adds is forbidden; the price is that it holds for Linux on x86-64 and 64-bit ARM only. A filter sees
+numbers, not paths: which files may be opened for reading is decided by `landlock` and `namespaces`.
 """
 
 import ctypes
-import json
-import math
 import os
-import resource
-import signal
 import struct
-import sys
-from typing import Any
 
+from alignment.rewards.sandbox.kernel_calls import PR_SET_NO_NEW_PRIVS, prctl
+
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 NUMBERS: dict[str, tuple[int, dict[str, int]]] = {
     "x86_64": (
         0xC000003E,
@@ -86,55 +83,16 @@ def system_call_filter(machine: str) -> bytes:
     return b"".join([*program, instruction(RETURN, REFUSE)])
 
 
-def confine(cpu_seconds: float, megabytes: int, file_bytes: int) -> None:
-    """Give up what a program does not need to compute; there is no way back.
+def install_filter() -> None:
+    """Give up the other calls; there is no way back.
 
     Raises:
         OSError: when the kernel does not do it.
         KeyError: for a machine whose numbers are not known here.
     """
-    whole = math.ceil(cpu_seconds)
-    for what, most in (
-        (resource.RLIMIT_CPU, whole), (resource.RLIMIT_AS, megabytes * 2**20), (resource.RLIMIT_FSIZE, file_bytes),
-        (resource.RLIMIT_NOFILE, 32), (resource.RLIMIT_CORE, 0),
-    ):  # fmt: skip
-        resource.setrlimit(what, (most, most + (what == resource.RLIMIT_CPU)))
-    library = ctypes.CDLL(None, use_errno=True)
     program = system_call_filter(os.uname().machine)
     buffer = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the number of instructions and where they are.
     described = ctypes.create_string_buffer(struct.pack("HP", len(program) // 8, ctypes.addressof(buffer)))
-    # PR_SET_PDEATHSIG: a trainer that is killed leaves none of these behind. PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP.
-    for option, first, second in ((1, signal.SIGKILL, 0), (38, 1, 0), (22, 2, ctypes.addressof(described))):
-        arguments = [ctypes.c_ulong(value) for value in (first, second, 0, 0)]
-        if library.prctl(option, *arguments):
-            raise OSError(ctypes.get_errno(), f"prctl({option})")
-
-
-def run(source: str, tests: list[str], report: int, mark: str) -> None:
-    """Run a program and then each test in what it defined, and write the number of each test that raised nothing.
-
-    Without tests the program is the main one and runs alone.
-    """
-    names: dict[str, Any] = {"__name__": "solution" if tests else "__main__"}
-    exec(compile(source, "<answer>", "exec"), names)
-    for number, test in enumerate(tests):
-        try:
-            exec(compile(test, f"<test {number}>", "exec"), names)
-        except Exception:
-            continue
-        os.write(report, f"{mark} {number}\n".encode())
-
-
-def main() -> None:
-    """Read the job from one inherited file, give everything up, run it, report to another one."""
-    job_file, report = map(int, sys.argv[1:])
-    with os.fdopen(job_file, "rb") as file:
-        job = json.load(file)
-    sys.argv[:] = ["answer"]
-    confine(*job["limits"])
-    run(job["source"], job["tests"], report, job["mark"])
-
-
-if __name__ == "__main__":
-    main()
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(described))

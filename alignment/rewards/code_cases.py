@@ -1,0 +1,197 @@
+"""Code cases: what a row says its program is tested by, in the shapes that public data sets use.
+
+A text is read as JSON first, because a list or an object of JSON is also a statement of Python, one that raises
+nothing: taken for a test it would be passed by every program. For the same reason a statement has to test something,
+and what only prepares others is run but not counted.
+"""
+
+import ast
+import functools
+import json
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import InputError
+
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-5, 1e-8
+"""Of numbers with a decimal point: those of `numpy.allclose`, as in APPS' script (Hendrycks et al. 2021)."""
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_INTEGER = re.compile(r"[-+]?\d+")
+SHAPES = (
+    "statements of Python, objects with `input` and `output`, or an object with `inputs` and `outputs`, all text; or "
+    "JSON of these"
+)
+
+CALL = """
+import json
+try:
+    function_ = Solution().{name}
+except NameError:
+    function_ = {name}
+result_ = json.loads(json.dumps(function_(*json.loads({arguments}))))
+assert json.loads({expected}) in (result_, [result_])
+"""
+"""A test of one call: as JSON has it, where a tuple is a list; APPS puts some outputs into a list of one."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Cases of a row; either statements or examples.
+
+    Attributes:
+        statements: texts of statements that raise where the program is wrong.
+        counted: numbers of those that test something.
+        examples: what a program reads, and what it is to print.
+    """
+
+    statements: tuple[str, ...] = ()
+    counted: tuple[int, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+
+
+def cases_of(value: Any, key: str) -> Cases:
+    """The cases that a row's value means.
+
+    Args:
+        value: of the row.
+        key: where it was, for the message.
+
+    Raises:
+        InputError: for a value that means none, or that every program would pass.
+    """
+    tests = _parsed(value)
+    if isinstance(tests, str):
+        tests = [tests]
+    if isinstance(tests, list) and tests and all(isinstance(test, str) for test in tests):
+        return _statements(tests, key)
+    if isinstance(tests, Mapping) and tests.get("fn_name") is not None and (calls := _calls(tests)):
+        return Cases(calls, tuple(range(len(calls))))
+    pairs = _pairs(tests)
+    if not pairs:
+        raise InputError(f"{key}={value!r:.100}: tests are {SHAPES}")
+    return Cases(examples=tuple(pairs))
+
+
+def _parsed(value: Any) -> Any:
+    """A text that is JSON as what it says, also where it says a text that is."""
+    while isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            break
+    return value
+
+
+def _pairs(tests: Any) -> list[tuple[str, str]]:
+    """Inputs with their outputs; none where that is not what it is."""
+    try:
+        if isinstance(tests, Mapping):
+            given = list(zip(tests["inputs"], tests["outputs"], strict=True))
+        else:
+            given = [(test["input"], test["output"]) for test in tests]
+        return [(_lines(text), _lines(expected)) for text, expected in given]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _calls(tests: Mapping[str, Any]) -> tuple[str, ...]:
+    """Statements that call a function, or a method of `Solution`, with each input (APPS, LeetCode); none where that is
+    not what it is."""
+    name, inputs, outputs = (tests.get(key) for key in ("fn_name", "inputs", "outputs"))
+    if not isinstance(name, str) or not name.isidentifier() or not isinstance(inputs, list):
+        return ()
+    if not isinstance(outputs, list) or len(inputs) != len(outputs):
+        return ()
+    return tuple(
+        CALL.format(name=name, arguments=json.dumps(json.dumps(given)), expected=json.dumps(json.dumps(expected)))
+        for given, expected in zip(inputs, outputs, strict=True)
+    )
+
+
+def _lines(value: Any) -> str:
+    """A text, also one that is given as its lines (APPS).
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(value, list):
+        return "\n".join(value)
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _statements(tests: list[str], key: str) -> Cases:
+    counted = []
+    for number, test in enumerate(tests):
+        try:
+            if tests_something(test):
+                counted.append(number)
+        except (SyntaxError, ValueError, RecursionError) as error:
+            raise InputError(f"{key}: test {number} is no Python ({error}): {test!r:.100}") from None
+    if not counted:
+        raise InputError(
+            f"{key}={tests[0]!r:.100}: every program passes it, because it asserts, calls and raises nothing; tests "
+            f"are {SHAPES}. A function that tests, such as HumanEval's `check`, has to be called too"
+        )
+    return Cases(statements=tuple(tests), counted=tuple(counted))
+
+
+@functools.lru_cache(maxsize=4096)
+def tests_something(test: str) -> bool:
+    """Whether running a text asserts, calls or raises anything; what a function that it defines does is not run yet.
+
+    Raises:
+        SyntaxError, ValueError: for a text that is no Python.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as escapes that are none
+        nodes: list[ast.AST] = [ast.parse(test)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Assert | ast.Call | ast.Raise):
+            return True
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes += node.decorator_list
+        elif not isinstance(node, ast.Lambda):
+            nodes += ast.iter_child_nodes(node)
+    return False
+
+
+def is_printed(output: str, expected: str) -> bool:
+    """Whether a program printed what it was to print.
+
+    Spaces at the ends of lines and blank lines at the end do not count. A number with a decimal point is right within
+    the tolerances above, an integer only where it is the same; that is stricter than APPS' script, for which 1000000
+    and 1000001 are equal.
+    """
+    printed, wanted = _printed_lines(output), _printed_lines(expected)
+    return len(printed) == len(wanted) and all(map(_same_line, printed, wanted))
+
+
+def _printed_lines(text: str) -> list[str]:
+    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip().split("\n")
+
+
+def _same_line(printed: str, wanted: str) -> bool:
+    if printed == wanted:
+        return True
+    words, wanted_words = printed.split(" "), wanted.split(" ")
+    return len(words) == len(wanted_words) and all(map(_same_word, words, wanted_words))
+
+
+def _same_word(printed: str, wanted: str) -> bool:
+    if printed == wanted:
+        return True
+    if not _NUMBER.fullmatch(printed) or not _NUMBER.fullmatch(wanted) or len(printed) > 400:
+        return False
+    if _INTEGER.fullmatch(wanted):
+        # The same number, also with a decimal point: 3.0, but no rounding of large ones.
+        whole, _, decimals = printed.partition(".")
+        return bool(_INTEGER.fullmatch(whole)) and not decimals.strip("0") and whole.lstrip("+") == wanted.lstrip("+")
+    given, right = float(printed), float(wanted)
+    return math.isfinite(given) and abs(given - right) <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * abs(right)
