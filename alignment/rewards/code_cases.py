@@ -129,7 +129,7 @@ def _statements(tests: list[str], key: str) -> Cases:
     counted = []
     for number, test in enumerate(tests):
         try:
-            if tests_something(test):
+            if is_test(test):
                 counted.append(number)
         except (SyntaxError, ValueError, RecursionError) as error:
             raise InputError(f"{key}: test {number} is no Python ({error}): {test!r:.100}") from None
@@ -142,7 +142,7 @@ def _statements(tests: list[str], key: str) -> Cases:
 
 
 @functools.lru_cache(maxsize=4096)
-def tests_something(test: str) -> bool:
+def is_test(test: str) -> bool:
     """Whether running a text asserts, calls or raises anything; what a function that it defines does is not run yet.
 
     Raises:
@@ -155,9 +155,7 @@ def tests_something(test: str) -> bool:
         node = nodes.pop()
         if isinstance(node, ast.Assert | ast.Call | ast.Raise):
             return True
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            nodes += node.decorator_list
-        elif not isinstance(node, ast.Lambda):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             nodes += ast.iter_child_nodes(node)
     return False
 

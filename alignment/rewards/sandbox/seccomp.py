@@ -7,6 +7,7 @@ numbers, not paths: which files may be opened for reading is decided by `landloc
 """
 
 import ctypes
+import functools
 import os
 import struct
 
@@ -54,11 +55,12 @@ FORBIDDEN_BITS: dict[str, tuple[int, int]] = {
 """Of calls that are allowed in part: which argument, and its bits that must be 0."""
 
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000 | 1, 0x80000000
-"""What a filter responses: go on; fail with EPERM; end the process (linux/seccomp.h)."""
+"""What a filter answers: go on; fail with EPERM; end the process (linux/seccomp.h)."""
 LOAD, EQUALS, AND, SKIP, RETURN = 0x20, 0x15, 0x54, 0x05, 0x06
-"""Instructions of the filter: load a word, skip unless equal, mask, skip, response (linux/bpf_common.h)."""
+"""Instructions of the filter: load a word, skip unless equal, mask, skip, answer (linux/bpf_common.h)."""
 
 
+@functools.cache
 def system_call_filter(machine: str) -> bytes:
     """The kernel's program that lets the allowed calls through, 8 bytes an instruction.
 

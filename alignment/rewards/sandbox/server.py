@@ -212,11 +212,11 @@ class Server:
         )
         if "landlock" in self.layers:
             landlock.restrict_to_itself()
-        try:
+        if self.needs_filter:
             seccomp.install_filter()
-        except (OSError, KeyError):
-            if self.needs_filter:
-                raise
+            return
+        with contextlib.suppress(OSError, KeyError):
+            seccomp.install_filter()
 
 
 def take_descriptors(descriptors: Sequence[int]) -> None:

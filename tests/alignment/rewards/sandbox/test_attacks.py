@@ -325,7 +325,7 @@ raise OSError
     "memory": "x = [bytearray(2**24) for _ in range(10**6)]",
     "memory by files": "import os; os.memfd_create('a')",
     "memory by mapping": "import mmap; [mmap.mmap(-1, 2**28) for _ in range(100)]",
-    "io_uring": "import ctypes\nif ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(120)) < 0: raise OSError",
+    "io_uring": "import ctypes\nif ctypes.CDLL(None).syscall(425, 8, bytes(120)) < 0: raise OSError",
     "output": "while True: print('a' * 10**6)",
     "sparse output": "import os; os.lseek(1, 2**40, 0); os.write(1, b'a')",
     "larger output": "import os; os.ftruncate(1, 2**40)",
