@@ -13,7 +13,7 @@ from torch import Tensor
 from alignment.reinforcement.engines.base import Decoding, RolloutEngine
 from alignment.reinforcement.engines.decoder import DecoderEngine
 from alignment.reinforcement.rollouts import Rollouts, roll_out, unsharded_policy
-from alignment.rewards.base import Response, Reward
+from alignment.rewards.base import Response, Reward, check_rows
 from common.contracts import PromptSource
 from common.errors import InputError
 from models.decoder import Decoder
@@ -90,9 +90,7 @@ class RolloutWorker:
             raise InputError(f"stop={lacking}: no control token of the tokenizer, take some of {sorted(control)}")
         self.stop_tokens = {self.tokenizer.eos, *(control[name] for name in self.stop_names)}
         if trainer.is_global_zero and isinstance(data, PromptSource):
-            for row in data.every_row():
-                for reward in self.rewards:
-                    reward.check(row)
+            check_rows(self.rewards, data.every_row())
 
     def prepare(self, device: torch.device) -> None:
         """Load what the rewards need, once."""

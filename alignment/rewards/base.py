@@ -7,7 +7,7 @@ whatever it was drawn together with.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +70,20 @@ class Reward(ABC):
     @abstractmethod
     def __call__(self, responses: Sequence[Response]) -> Tensor:
         """Float32 [A] on the CPU, in the order of the responses."""
+
+
+def check_rows(rewards: Sequence[Reward], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse data whose rows a reward cannot score.
+
+    Raises:
+        InputError: for the first such row, with its number from 1 in the order of the data.
+    """
+    for number, row in enumerate(rows, 1):
+        try:
+            for reward in rewards:
+                reward.check(row)
+        except InputError as error:
+            raise InputError(f"row {number}: {error}; the row: {dict(row)!r:.200}") from None
 
 
 class WeightedSum(Reward):

@@ -1,4 +1,4 @@
-"""Code cases: what a row says its program is tested by, in the shapes that public data sets use.
+"""Code tests of a row: what its program is tested by, in the shapes that public data sets use.
 
 A text is read as JSON first, because a list or an object of JSON is also a statement of Python, one that raises
 nothing: taken for a test it would be passed by every program. For the same reason a statement has to test something,

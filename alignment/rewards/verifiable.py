@@ -245,8 +245,10 @@ def value_of(row: Mapping[str, Any], key: str) -> Any:
     """Value of a row under a key.
 
     Raises:
-        InputError: when it holds nothing there.
+        InputError: when it holds nothing there, or null.
     """
-    if row.get(key) is None:
+    if key in row and row[key] is None:
+        raise InputError(f"a row's {key!r} is null: give it a value, or leave the row out")
+    if key not in row:
         raise InputError(f"a row has no {key!r}, only {', '.join(map(str, row))}: name the key that a reward reads")
     return row[key]

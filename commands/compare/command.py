@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alignment.comparison.side_by_side import SideBySide, kl_estimates
-from alignment.rewards.base import Response, Reward
+from alignment.rewards.base import Response, Reward, check_rows
 from alignment.rewards.reward_model_score import RewardModelScore
 from callbacks.reports.comparison_report import COMPARISON, RESPONSES, write_comparison_report
 from commands.compare.response_cache import ComparedResponses, Made
@@ -119,9 +119,7 @@ def compare_models(
     template = ChatTemplate(chat_template or own_template(find_tokenizer(stored[first].path)) or "chatml", tokenizer)
     source = prompts if isinstance(prompts, Rows) else FileRows(path_list(prompts))
     asked, left_out = validation_prompts(source, template, validation_fraction, split_seed, limit, max_prompt_tokens)
-    for judge in judges.values():
-        for _, row in asked:
-            judge.check(row)
+    check_rows([*judges.values()], (row for _, row in asked))
     device, dtype = default_device(), getattr(torch, precision)
     sampling = Sampling(temperature=temperature, seed=seed)
 

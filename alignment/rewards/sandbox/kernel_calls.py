@@ -1,4 +1,4 @@
-"""Kernel calls of the sandbox that Python does not wrap, by ctypes: prctl, capset, raw numbers.
+"""System calls that Python does not wrap, by ctypes: prctl, capset, mount, raw numbers.
 
 A compiled extension would check the arguments, but would have to be built; these few calls have taken the same
 arguments since they exist.

@@ -1,4 +1,4 @@
-"""Landlock: the files that a sandbox's processes may read, and nothing else of the file system.
+"""Landlock: the files that a confined process may read, and nothing else of the file system.
 
 A process restricts itself and all that it starts, without privileges, on Linux since 5.13 where the kernel was built
 and started with Landlock. What newer versions of the interface can restrict as well (TCP ports, device commands,

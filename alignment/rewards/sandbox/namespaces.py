@@ -1,4 +1,4 @@
-"""Namespaces: a file system, process list and network of a sandbox's own, which hold next to nothing.
+"""Namespaces: a file system, process list and network for confined processes, which hold next to nothing.
 
 They need unprivileged user namespaces, which some distributions and most containers turn off. Where they work, paths
 outside do not exist, processes outside have no numbers, and all processes of the sandbox end with its first one. The

@@ -44,7 +44,7 @@ PROBES = {
     "files of the project": "open({project!r}).read()",
     "modules of the project": "import alignment.rewards.base",
     "files of the system": "open('/etc/passwd').read()",
-    "writing files": "open({written!r}, 'w')",
+    "writing files": "open({canary!r}, 'a')",
     "creating files": "open({new!r}, 'x')",
     "shared memory": "open('/dev/shm/probe', 'w')",
     "deleting files": "os.remove({canary!r})",
@@ -91,6 +91,29 @@ else:
 """
 
 
+def probe_programs(folder: str, trainer: int, limits: Limits) -> dict[str, str]:
+    """Class of attack to a program that prints "closed" where it is.
+
+    Args:
+        folder: that there may be files in, one of which it could read.
+        trainer: number of the process to aim at.
+        limits: that hold for it.
+    """
+    canary = Path(folder, "canary")
+    canary.write_text(secrets.token_hex())
+    names = {
+        "trainer": trainer,
+        "folder": folder,
+        "canary": str(canary),
+        "new": str(Path(folder, "new")),
+        "project": str(ROOT / "README.md"),
+        "unknown_type": errno.ENODEV,  # what a process that may mount gets, and nothing is mounted
+        "memory": 2 * limits.megabytes * 2**20,
+        "output": 2 * limits.output_kilobytes * 1024,
+    }
+    return {attack: PROGRAM.format(statement=probe.format(**names)) for attack, probe in PROBES.items()}
+
+
 def open_attacks(sandbox: Sandbox) -> list[str]:
     """Classes of attack that are not closed.
 
@@ -98,31 +121,14 @@ def open_attacks(sandbox: Sandbox) -> list[str]:
         SandboxError: where programs cannot be run at all.
     """
     limits = Limits(megabytes=64)
-    with tempfile.TemporaryDirectory(prefix="probe-") as folder:
-        canary = Path(folder, "canary")
-        canary.write_text(secrets.token_hex())
-        names = {
-            "trainer": os.getpid(),
-            "canary": str(canary),
-            "written": str(canary),
-            "new": str(Path(folder, "new")),
-            "folder": folder,
-            "project": str(ROOT / "README.md"),
-            "unknown_type": errno.ENODEV,  # what a process that may mount gets, and nothing is mounted
-            "memory": 2 * limits.megabytes * 2**20,
-            "output": 2 * limits.output_kilobytes * 1024,
-        }
-
-        def is_open(attack: str) -> bool:
-            program = PROGRAM.format(statement=PROBES[attack].format(**names))
-            return sandbox.run(program, limits=limits).output != "closed\n"
-
-        found = [attack for attack in PROBES if is_open(attack)]
-    if sandbox.run("print(input())", input_text="right", limits=limits).output != "right\n":
-        found.append("nothing: a right program does not run")
+    right = sandbox.run("print(input())", input_text="right", limits=limits)
+    if right.output != "right\n":
+        raise SandboxError((right.errors.strip().splitlines() or [f"a program ended with status {right.status}"])[-1])
     if sandbox.run("def f(x): return [x]", ["assert f(1) == [1]", "assert f(1) == 1"], limits=limits).passed != {0}:
-        found.append("nothing: tests do not run")
-    return found
+        raise SandboxError("tests of a right program did not pass")
+    with tempfile.TemporaryDirectory(prefix="probe-") as folder:
+        programs = probe_programs(folder, os.getpid(), limits)
+        return [attack for attack, text in programs.items() if sandbox.run(text, limits=limits).output != "closed\n"]
 
 
 _proven: dict[tuple[str, tuple[str, ...], int], Sandbox] = {}

@@ -1,4 +1,4 @@
-"""Program of a sandbox: runs as the main module, or stays to be called by its tests.
+"""Generated program: runs as the main module, or stays to be called by its tests.
 
 The module that a program's names are in is a real one, which `sys.modules` has under its name, because dataclasses,
 pickle, doctest and unittest look there. Nothing that a test expects is ever in this process.

@@ -1,4 +1,4 @@
-"""Runner of a sandbox: the trainer's side, which starts fork servers and hands them programs.
+"""Sandbox of generated programs, seen from the trainer, which starts fork servers and hands them programs.
 
 Files in memory carry what goes in and out, not pipes: the kernel bounds their size, nobody waits for a reader, and a
 program cannot take what is meant for another. A server does one program at a time; as many run at once as threads ask.

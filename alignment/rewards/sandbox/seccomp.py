@@ -1,4 +1,4 @@
-"""Seccomp filter: the system calls that a sandboxed program keeps, as a program for the kernel.
+"""Seccomp filter: the system calls that a generated program keeps, as a program for the kernel.
 
 It gives up, for good, everything but the calls that computing takes: none that starts a process or a thread, opens a
 socket, signals anybody, or changes a file. A list of what is allowed needs no privileges and no container, and whatever

@@ -249,6 +249,8 @@ def main() -> None:
         sys.path[:] = library
         with open("/proc/self/statm") as file:
             base_bytes = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        if settings["needs_filter"] and (machine := os.uname().machine) not in seccomp.NUMBERS:
+            raise NotImplementedError(f"no list of system calls for {machine}")
         confine_files(settings["layers"], folders)
     except Exception as error:
         control.send(json.dumps(f"{error}" or type(error).__name__).encode())

@@ -1,4 +1,4 @@
-"""Statement tests, run in a sandbox process of their own beside the program's.
+"""Statement tests, run in a process of their own beside the generated program's.
 
 A name of the program is an object here that has it called over there. What comes back is built anew from plain values,
 so that no comparison asks the program: it cannot change what the tests call, equal everything, read what they expect,
@@ -8,7 +8,6 @@ written below, and that tests cannot hand over objects of classes of their own.
 
 import builtins
 import importlib
-import itertools
 import os
 import symtable
 import sys

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment import Arithmetic, ExactMatch, OverlongPenalty, Pattern, PrefixMatch, WeightedSum
-from alignment.rewards.base import Response
+from alignment.rewards.base import Response, check_rows
 from alignment.rewards.verifiable import MAX_NUMBER_LENGTH, final_number, normalized
 from common.errors import InputError
 
@@ -60,7 +60,7 @@ def test_normalization_of_what_is_normalized_changes_nothing(text: str, how: Any
     ("row", "message"),
     [
         ({}, "a row has no 'answer', only prompt"),
-        ({"answer": None}, "has no"),
+        ({"answer": None}, "a row's 'answer' is null"),
         ({"answer": []}, "compares with text"),
         ({"answer": True}, "compares with text"),
         ({"answer": ["a", {}]}, "compares with text"),
@@ -175,3 +175,12 @@ def test_a_sum_weighs_its_parts() -> None:
     for max_tokens, cushion in ((4, 0), (4, 5)):
         with pytest.raises(InputError, match="cushion"):
             OverlongPenalty(max_tokens, cushion)
+
+
+def test_a_row_that_cannot_be_scored_is_named_by_its_number() -> None:
+    rows = [{"prompt": "1 + 1?", "answer": 2}, {"prompt": "?", "answer": 3}, {"prompt": "What?", "answer": None}]
+    check_rows([ExactMatch(), Arithmetic()], rows[:2])
+    with pytest.raises(InputError, match=r"row 3: a row's 'answer' is null: .*'What\?'"):
+        check_rows([ExactMatch(), Arithmetic()], rows)
+    with pytest.raises(InputError, match="row 1: a row has no 'tests', only prompt, answer"):
+        check_rows([ExactMatch("tests")], iter(rows))
