@@ -133,7 +133,8 @@ class Peer(ABC):
             decoder.fill(known, content)
         if outcome == "value":
             return result
-        raise self._exception(*result, may_be_silent=operation == "next")
+        kind, given = result
+        raise self._exception(kind, given, may_be_silent=operation == "next")
 
     def answer(self, operation: str, target: int | str, positional: JSON, keywords: JSON) -> JSON:
         """Do what the other end asked for: the outcome, the value, and the content of arguments that can change."""
@@ -154,9 +155,10 @@ class Peer(ABC):
 
     def _name(self, value: Any) -> JSON:
         if isinstance(value, type) and issubclass(value, BaseException):
-            if getattr(builtins, value.__name__, None) is value:
-                return ["exception", value.__name__]
-            return ["exception", [self.lend(value), value.__name__, [self._name(base) for base in value.__bases__]]]
+            name, bases = value.__name__, value.__bases__
+            if vars(builtins).get(name) is value:
+                return ["exception", name]
+            return ["exception", [self.lend(value), name, [self._name(base) for base in bases]]]
         return self.describe(value)
 
     def _object(self, message: JSON) -> Any:
@@ -166,7 +168,7 @@ class Peer(ABC):
     def _exception_class(self, content: JSON) -> type[BaseException]:
         """The exception of Python, or one of the same name and bases as the other end's."""
         if isinstance(content, str):
-            known = getattr(builtins, content)
+            known: type = getattr(builtins, content)
             if not issubclass(known, BaseException):
                 raise TypeError(content)
             return known

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from common.errors import InputError
 
@@ -125,7 +125,7 @@ class _Server:
         status: int | None = self._receive(limits["wall_seconds"] + GRACE_SECONDS)
         return status
 
-    def _receive(self, seconds: float) -> object:
+    def _receive(self, seconds: float) -> Any:
         self.control.settimeout(seconds)
         return json.loads(self.control.recv(65536))
 

@@ -226,9 +226,14 @@ def take_descriptors(descriptors: Sequence[int]) -> None:
         os.dup2(descriptor, number)
     os.closerange(len(above), 4 * ABOVE_ALL)
     shared: dict[str, Any] = {"encoding": "utf-8", "newline": "\n", "closefd": False}
-    sys.stdin = sys.__stdin__ = open(0, errors="surrogateescape", **shared)  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = open(1, "w", errors="surrogateescape", **shared)  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", **shared)  # noqa: SIM115
+    streams = {
+        "stdin": open(0, errors="surrogateescape", **shared),  # noqa: SIM115
+        "stdout": open(1, "w", errors="surrogateescape", **shared),  # noqa: SIM115
+        "stderr": open(2, "w", buffering=1, errors="backslashreplace", **shared),  # noqa: SIM115
+    }
+    for name, stream in streams.items():
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _text(descriptor: int) -> str:

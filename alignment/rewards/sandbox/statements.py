@@ -145,7 +145,7 @@ class SolutionModule(types.ModuleType):
                 raise AttributeError(f"{name!r} is no module of Python")
             return importlib.import_module(module)
 
-        self.__getattr__ = get
+        vars(self)["__getattr__"] = get
 
 
 def run_tests(tests: Sequence[str], modules: Collection[str], reading: int, writing: int, report: int) -> None:
@@ -164,7 +164,8 @@ def run_tests(tests: Sequence[str], modules: Collection[str], reading: int, writ
         return
     solution = SolutionModule(TestsPeer(channel), names, {*sys.stdlib_module_names, *modules})
     sys.modules[SOLUTION] = solution
-    namespace, taken = new_module("__main__").__dict__, {}
+    namespace = new_module("__main__").__dict__
+    taken: dict[str, Any] = {}
     for number, (test, asked) in enumerate(zip(tests, asked_names(tests), strict=True)):
         try:
             for name in asked & names.keys():

@@ -89,8 +89,9 @@ class Encoder:
             return ["range", [self.encode(each) for each in (value.start, value.stop, value.step)]]
         if kind is timedelta:
             return ["timedelta", [value.days, value.seconds, value.microseconds]]
-        if isinstance(value, tuple) and isinstance(getattr(value, "_fields", None), tuple):
-            return ["namedtuple", [kind.__name__, list(value._fields), [self.encode(each) for each in value]]]
+        fields = getattr(value, "_fields", None)
+        if isinstance(value, tuple) and isinstance(fields, tuple):
+            return ["namedtuple", [kind.__name__, list(fields), [self.encode(each) for each in value]]]
         # Numbers and text of a class of one's own, as of an IntEnum: the number and the text.
         for base, plain in PLAIN:
             if isinstance(value, base):
@@ -167,7 +168,7 @@ class Decoder:
             return timedelta(*content)
         if kind == "namedtuple":
             name, fields, items = content
-            return namedtuple(name, fields)(*[self.decode(each) for each in items])  # type: ignore[misc]
+            return namedtuple(name, fields)(*[self.decode(each) for each in items])
         if kind == "array":
             dtype, shape, text, is_scalar = content
             numpy = sys.modules["numpy"]

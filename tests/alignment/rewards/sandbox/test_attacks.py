@@ -1,102 +1,18 @@
-"""Programs that attack the trainer: each through the reward, each with something that it could get."""
+"""Programs that look for hidden tests: each through the reward, each with something that it could find."""
 
-import ctypes
-import mmap
 import os
 import re
-import secrets
-import signal
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from alignment import CodeTests, Limits
 from alignment.rewards.base import Response
 from alignment.rewards.code_tests import run_python
+from tests.alignment.rewards.sandbox.conftest import MARK, MAY_TRACE, Target
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=20)
-MARK = "hidden-"
-"""What a hidden output begins with: the attacks know how tests of the data set look, as a policy would."""
-
-
-class Target(NamedTuple):
-    """What an attack can aim at: hidden text in memory, files, pipes, the environment."""
-
-    hidden: str
-    names: dict[str, object]
-    folder: Path
-    pipe: int
-    signals: list[int]
-
-
-@pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
-    """This process with a hidden answer in all places where one was found, or might be."""
-    hidden = MARK + secrets.token_hex(12)
-    rows = tmp_path / "train-rows.jsonl"
-    rows.write_text(f'{{"prompt": "?", "tests": [{{"input": "7", "output": "{hidden}"}}]}}\n')
-    monkeypatch.setenv("SECRET_API_KEY", hidden)
-    shared = Path("/dev/shm", f"test-{os.getpid()}-{secrets.token_hex(4)}")
-    shared.write_text(hidden)
-    reading, writing = os.pipe()
-    os.write(writing, hidden.encode())
-    path = str(tmp_path / "socket")
-    signals: list[int] = []
-    former = signal.signal(signal.SIGUSR1, lambda number, _: signals.append(number))
-    in_memory = ctypes.create_string_buffer(hidden.encode())
-    abstract = f"\0test-{secrets.token_hex(4)}"
-    with (
-        rows.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        socket.socket(socket.AF_UNIX) as listening,
-        socket.socket(socket.AF_UNIX) as listening_abstractly,
-        socket.create_server(("127.0.0.1", 0)) as listening_tcp,
-    ):
-        servers = (listening, listening_abstractly, listening_tcp)
-        for server, address in ((listening, path), (listening_abstractly, abstract)):
-            server.bind(address)
-            server.listen()
-        for server in servers:
-            threading.Thread(target=tell, args=(server, hidden), daemon=True).start()
-        names = {
-            "trainer": os.getpid(),
-            "rows": str(rows),
-            "folder": str(tmp_path),
-            "shared": str(shared),
-            "socket": path,
-            "abstract": abstract,
-            "port": listening_tcp.getsockname()[1],
-            "pipe": reading,
-            "address": ctypes.addressof(in_memory),
-            "project": str(Path(__file__).parents[4]),
-        }
-        yield Target(hidden, names, tmp_path, reading, signals)
-        assert len(mapped)
-        for server in servers:
-            server.shutdown(socket.SHUT_RDWR)
-    signal.signal(signal.SIGUSR1, former)
-    shared.unlink()
-    os.close(reading)
-    os.close(writing)
-
-
-def tell(server: socket.socket, hidden: str) -> None:
-    """Send the hidden text to whoever connects."""
-    while True:
-        try:
-            connection, _ = server.accept()
-        except OSError:
-            return
-        with connection:
-            connection.sendall(hidden.encode())
-
-
 FIND = """
 import ctypes, os, re, socket, sys
 def find(text):
@@ -259,14 +175,6 @@ NEEDS_A_LEAK = {
     "its own memory",
 }
 """Attacks that find only what the sandbox itself leaves lying about."""
-MAY_TRACE = os.geteuid() == 0 and not Path("/proc/sys/kernel/yama").exists()
-
-
-def filled(program: str, target: Target) -> str:
-    """A program with what it aims at."""
-    for name, value in (target.names | {"hidden": target.hidden}).items():
-        program = program.replace(f"{{{name}!r}}", repr(value)).replace(f"{{{name}}}", str(value))
-    return program
 
 
 @pytest.mark.parametrize("name", sorted(READS.keys() - NEEDS_A_LEAK))
@@ -274,7 +182,7 @@ def test_the_attacks_work_where_nothing_is_confined(name: str, target: Target) -
     """Or the tests below would show nothing."""
     if not MAY_TRACE and re.search(r"/proc/\{|/proc\"|ppid|ptrace|process_vm|unshare|mount|chroot|438", READS[name]):
         pytest.skip("needs the right to trace this process, or a root's")
-    command = [sys.executable, "-c", FIND + filled(READS[name], target)]
+    command = [sys.executable, "-c", FIND + target.aimed(READS[name])]
     # Not in a session of its own, in a folder of its own, with our environment.
     result = subprocess.run(command, cwd=target.folder, capture_output=True, text=True, timeout=60)
     assert result.stdout.startswith(MARK), result.stderr
@@ -283,72 +191,10 @@ def test_the_attacks_work_where_nothing_is_confined(name: str, target: Target) -
 @pytest.mark.parametrize("name", READS)
 def test_a_program_finds_no_hidden_output(name: str, target: Target) -> None:
     """The reward is for a text that is in this process's memory, files, environment, pipes, and sockets."""
-    program = filled(READS[name], target)
+    program = target.aimed(READS[name])
     response = Response([1], [2], FIND + program, "stop", {"tests": [{"input": "7", "output": target.hidden}]})
     assert MARK not in run_python(FIND + program, input_text="7", limits=LIMITS).output
     assert CodeTests(limits=LIMITS, workers=1)([response]).tolist() == [0]
     # What was in the pipe is still there.
     os.set_blocking(target.pipe, False)
     assert os.read(target.pipe, 1000).decode() == target.hidden
-
-
-DAMAGES = {
-    "signal": "import os, signal; os.kill({trainer}, signal.SIGUSR1)",
-    "signal to the parent": "import os, signal; os.kill(os.getppid(), signal.SIGUSR1)",
-    "signal to the group": "import os, signal; os.killpg(os.getpgid({trainer}), signal.SIGUSR1)",
-    "signal by descriptor": "import os, signal; signal.pidfd_send_signal(os.pidfd_open({trainer}), signal.SIGUSR1)",
-    "signal by a file": "import fcntl; fcntl.fcntl(0, fcntl.F_SETOWN, {trainer}); fcntl.fcntl(0, fcntl.F_SETSIG, 10)",
-    "writing the data": "open({rows!r}, 'a').write('x')",
-    "writing memory": "open('/proc/{trainer}/mem', 'r+b')",
-    "writing a pipe": "open('/proc/{trainer}/fd/{pipe}', 'w')",
-    "writing anywhere": """
-import os, sys, tempfile
-for folder in ("/", "/tmp", "/var/tmp", "/dev/shm", "/root", {folder!r}, ".", os.path.dirname(os.__file__)):
-    try: open(os.path.join(folder, "new-file"), "x")
-    except OSError: continue
-    sys.exit(0)
-raise OSError
-""",
-    "deleting": "import os; os.remove({rows!r})",
-    "renaming": "import os; os.rename({rows!r}, {rows!r} + '2')",
-    "truncating": "import os; os.truncate({rows!r}, 0)",
-    "truncating while reading": "import os; os.open({rows!r}, os.O_RDONLY | os.O_TRUNC)",
-    "permissions": "import os; os.chmod({rows!r}, 0)",
-    "times": "import os; os.utime({rows!r}, (0, 0))",
-    "owners": "import os; os.chown({rows!r}, 1, 1)",
-    "attributes": "import os; os.setxattr({rows!r}, 'user.a', b'b')",
-    "locks": "import fcntl; fcntl.flock(0, fcntl.LOCK_EX)",
-    "priorities": "import os; os.setpriority(os.PRIO_PROCESS, {trainer}, 19)",
-    "limits of the trainer": "import resource; resource.prlimit({trainer}, resource.RLIMIT_CPU, (1, 1))",
-    "fork bomb": "import os\nwhile True: os.fork()",
-    "thread bomb": "import threading\nwhile True: threading.Thread(target=print).start()",
-    "memory": "x = [bytearray(2**24) for _ in range(10**6)]",
-    "memory by files": "import os; os.memfd_create('a')",
-    "memory by mapping": "import mmap; [mmap.mmap(-1, 2**28) for _ in range(100)]",
-    "io_uring": "import ctypes\nif ctypes.CDLL(None).syscall(425, 8, bytes(120)) < 0: raise OSError",
-    "output": "while True: print('a' * 10**6)",
-    "sparse output": "import os; os.lseek(1, 2**40, 0); os.write(1, b'a')",
-    "larger output": "import os; os.ftruncate(1, 2**40)",
-    "children that stay": "import os\nif os.fork() == 0:\n    os.setsid()\n    while True: pass",
-}
-"""Attack to a program that would harm the trainer, or end with status 0 where it was let do it."""
-
-
-@pytest.mark.parametrize("name", DAMAGES)
-def test_a_program_damages_nothing(name: str, target: Target) -> None:
-    program = filled(DAMAGES[name], target)
-    rows = target.folder / "train-rows.jsonl"
-    before = (rows.read_text(), rows.stat(), sorted(os.listdir(target.folder)), os.getpriority(os.PRIO_PROCESS, 0))
-    # It would be right if it came to its end.
-    row = {"tests": [{"input": "", "output": "done"}]}
-    response = Response([1], [2], f"{program}\nimport os; os.write(1, b'done'); os._exit(0)", "stop", row)
-    assert CodeTests(limits=LIMITS, workers=1)([response]).tolist() == [0]
-    after = (rows.read_text(), rows.stat(), sorted(os.listdir(target.folder)), os.getpriority(os.PRIO_PROCESS, 0))
-    assert before[0] == after[0]
-    assert [getattr(before[1], f"st_{part}") for part in ("mode", "uid", "size", "mtime_ns", "ino")] == [
-        getattr(after[1], f"st_{part}") for part in ("mode", "uid", "size", "mtime_ns", "ino")
-    ]
-    assert before[2:] == after[2:]
-    assert target.signals == []
-    assert not Path("/tmp/new-file").exists()
-    assert not Path("/dev/shm/new-file").exists()

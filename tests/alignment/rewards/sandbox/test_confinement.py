@@ -19,7 +19,7 @@ from alignment.rewards.sandbox.landlock import FILE_RIGHTS, known
 from alignment.rewards.sandbox.probes import LAYERS, PROBES, open_attacks, probe_programs, proven_sandbox
 from alignment.rewards.sandbox.runner import Sandbox, SandboxError
 from common.errors import InputError
-from tests.alignment.rewards.sandbox.test_attacks import MAY_TRACE
+from tests.alignment.rewards.sandbox.conftest import MAY_TRACE
 
 ROOT = Path(__file__).parents[4]
 ADDS = ["assert add(1, 2) == 3"]
