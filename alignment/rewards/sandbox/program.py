@@ -6,6 +6,7 @@ pickle, doctest and unittest look there. Nothing that a test expects is ever in 
 
 import atexit
 import builtins
+import copy
 import importlib
 import operator
 import os
@@ -41,6 +42,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "getattr": getattr,
     "setattr": setattr,
     "isinstance": lambda own, value: isinstance(value, own),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
     "enter": lambda own: own.__enter__(),
     "exit": lambda own, *arguments: own.__exit__(*arguments),
     **{name: getattr(builtins, name) for name in ("len", "str", "repr", "bool", "hash", "iter", "next", "reversed")},

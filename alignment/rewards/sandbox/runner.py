@@ -26,6 +26,8 @@ START_SECONDS, GRACE_SECONDS = 120.0, 60.0
 """How long a server may take to begin, and to answer after a program's time is up: more than on a busy machine."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A library with threads of its own cannot be copied."""
+KEPT = ("LD_LIBRARY_PATH",)
+"""Variables without which some interpreters do not start; the server forgets them all."""
 
 
 class SandboxError(RuntimeError):
@@ -103,7 +105,8 @@ class _Server:
                 stderr=errors,
                 pass_fds=[theirs.fileno()],
                 cwd="/",
-                env={"PYTHONHASHSEED": "0", **ONE_THREAD},
+                env={"PYTHONHASHSEED": "0", **ONE_THREAD}
+                | {name: os.environ[name] for name in KEPT if name in os.environ},
                 start_new_session=True,
             )
             theirs.close()
@@ -173,6 +176,16 @@ class Sandbox:
         Raises:
             SandboxError: where no server begins, or two end while they run it.
         """
+        try:
+            return self._run(source, tests, input_text, limits)
+        except (OSError, ValueError):  # a server ended, such as for want of memory
+            pass
+        try:
+            return self._run(source, tests, input_text, limits)
+        except (OSError, ValueError) as error:
+            raise SandboxError(f"two sandboxes ended while they ran a program ({error})") from error
+
+    def _run(self, source: str, tests: Sequence[str], input_text: str, limits: Limits) -> Outcome:
         output_bytes = limits.output_kilobytes * 1024
         bounds = {
             "cpu_seconds": limits.cpu_seconds,
@@ -180,37 +193,20 @@ class Sandbox:
             "bytes": limits.megabytes * 2**20,
             "output_bytes": output_bytes,
         }
+        server = self._take()
         with ExitStack() as stack:
             texts = [source, input_text, "", "", *([json.dumps(list(tests)), ""] if tests else [])]
             files = [stack.enter_context(_file(text)) for text in texts]
-            status = self._run(bounds, files)
-            output, errors = (_text(file, output_bytes) for file in files[2:4])
-            lines = {*_text(files[5], output_bytes).splitlines()} if tests else set()
-        return Outcome(status, frozenset(n for n in range(len(tests)) if str(n) in lines), output, errors)
-
-    def _run(self, bounds: dict[str, float], files: Sequence[IO[bytes]]) -> int | None:
-        for may_retry in (True, False):
-            server = self._take()
             try:
                 status = server.run(bounds, files)
-            except (OSError, ValueError) as error:
-                server.close()
-                if not may_retry:
-                    raise SandboxError(f"a sandbox ended while it ran a program ({error})") from error
-                # It begins again, with nothing of the first time.
-                for file in (files[0], files[1], *files[4:5]):
-                    file.seek(0)
-                for file in (*files[2:4], *files[5:]):
-                    file.seek(0)
-                    file.truncate()
             except BaseException:
                 server.close()
                 raise
-            else:
-                with self._lock:
-                    self._idle.append(server)
-                return status
-        raise AssertionError
+            with self._lock:
+                self._idle.append(server)
+            output, errors = (_text(file, output_bytes) for file in files[2:4])
+            lines = {*_text(files[5], output_bytes).splitlines()} if tests else set()
+        return Outcome(status, frozenset(n for n in range(len(tests)) if str(n) in lines), output, errors)
 
     def _take(self) -> _Server:
         with self._lock:

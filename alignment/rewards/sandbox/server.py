@@ -254,6 +254,8 @@ def main() -> None:
         sys.path[:] = library
         with open("/proc/self/statm") as file:
             base_bytes = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")  # where memory runs out, it is a program that ends, not the trainer
         if settings["needs_filter"] and (machine := os.uname().machine) not in seccomp.NUMBERS:
             raise NotImplementedError(f"no list of system calls for {machine}")
         confine_files(settings["layers"], folders)

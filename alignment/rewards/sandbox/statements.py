@@ -58,6 +58,12 @@ class ProgramObject:
     def __instancecheck__(self, value: Any) -> bool:
         return isinstance(value, ProgramObject) and self._peer.ask("isinstance", self._number, value) is True
 
+    def __copy__(self) -> Any:
+        return self._peer.ask("copy", self._number)
+
+    def __deepcopy__(self, _: object) -> Any:
+        return self._peer.ask("deepcopy", self._number)
+
     def __enter__(self) -> Any:
         return self._peer.ask("enter", self._number)
 

@@ -9,8 +9,8 @@ import pytest
 
 from alignment import CodeTests, Limits
 from alignment.rewards.base import Response
-from alignment.rewards.code_tests import run_python
-from tests.alignment.rewards.sandbox.attack_target import MARK, MAY_TRACE, Target
+from alignment.rewards.sandbox.probes import proven_sandbox
+from tests.alignment.rewards.sandbox.attack_target import MARK, MAY_TRACE, Target, works
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=20)
 FIND = """
@@ -190,10 +190,13 @@ def test_the_attacks_work_where_nothing_is_confined(name: str, target: Target) -
 
 @pytest.mark.parametrize("name", READS)
 def test_a_program_finds_no_hidden_output(name: str, target: Target) -> None:
-    """The reward is for a text that is in this process's memory, files, environment, pipes, and sockets."""
+    """The reward is for a text that is in this process's memory, files, environment, pipes, and sockets. Each layer of
+    confinement is enough."""
     program = target.aimed(READS[name])
     response = Response([1], [2], FIND + program, "stop", {"tests": [{"input": "7", "output": target.hidden}]})
-    assert MARK not in run_python(FIND + program, input_text="7", limits=LIMITS).output
+    for layer in filter(works, ("landlock", "namespaces")):
+        outcome = proven_sandbox(layer).run(FIND + program, input_text="7", limits=LIMITS)  # type: ignore[arg-type]
+        assert MARK not in outcome.output
     assert CodeTests(limits=LIMITS, workers=1)([response]).tolist() == [0]
     # What was in the pipe is still there.
     os.set_blocking(target.pipe, False)

@@ -178,6 +178,20 @@ for module in list(sys.modules.values()):
         if hasattr(module, name): setattr(module, name, lambda *a, **k: None)
 def add(*a): return 0
 """,
+    "the process of its tests": """
+import ctypes, os
+libc = ctypes.CDLL(None)
+def add(*a):
+    for process in range(max(1, os.getpid() - 3), os.getpid() + 4):
+        for name in ("mem", "maps", "environ", "fd/3", "fd/6"):
+            try: return int(open(f"/proc/{process}/{name}").read())
+            except (OSError, ValueError): pass
+        for signal in (0, 9, 19):
+            try: os.kill(process, signal)
+            except OSError: pass
+        libc.ptrace(16, process, 0, 0)
+    return 0
+""",
     "memory of the interpreter": """
 import ctypes
 # Makes the constant 0 equal 3 in this process, were the tests in it.

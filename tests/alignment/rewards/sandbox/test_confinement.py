@@ -19,7 +19,7 @@ from alignment.rewards.sandbox.landlock import FILE_RIGHTS, known
 from alignment.rewards.sandbox.probes import LAYERS, PROBES, open_attacks, probe_programs, proven_sandbox
 from alignment.rewards.sandbox.runner import Sandbox, SandboxError
 from common.errors import InputError
-from tests.alignment.rewards.sandbox.attack_target import MAY_TRACE
+from tests.alignment.rewards.sandbox.attack_target import MAY_TRACE, needs, works
 
 ROOT = Path(__file__).parents[4]
 ADDS = ["assert add(1, 2) == 3"]
@@ -72,9 +72,11 @@ def test_every_probe_is_open_where_nothing_is_confined(attack: str, tmp_path: Pa
 
 @pytest.mark.parametrize("confinement", ["auto", "landlock", "namespaces"])
 def test_each_confinement_closes_every_class_of_attack(confinement: str) -> None:
-    """Both layers are there on the machines that test this."""
+    there = [layers for layers in LAYERS[confinement] if all(map(works, layers))]
+    if not there:
+        pytest.skip(f"no {confinement} on this machine")
     sandbox = proven_sandbox(confinement)  # type: ignore[arg-type]
-    assert sandbox.layers == tuple(LAYERS[confinement][0])
+    assert sandbox.layers == tuple(there[0])
     assert sandbox.run("print(input())", input_text="1").output == "1\n"
 
 
@@ -88,6 +90,7 @@ def test_the_proof_finds_what_is_open() -> None:
 
 
 def test_namespaces_hide_that_a_file_exists() -> None:
+    needs("namespaces")
     program = "import os\nprint(os.path.exists('/etc/passwd'), os.listdir('/'), os.getppid())"
     output = proven_sandbox("namespaces").run(program).output
     assert output.startswith("False ")
@@ -108,6 +111,7 @@ def test_namespaces_hide_that_a_file_exists() -> None:
 def test_the_first_that_works_is_taken(
     missing: tuple[str, ...], confinement: str, layers: tuple[str, ...], lacking: pytest.MonkeyPatch
 ) -> None:
+    needs(*layers)
     lack(lacking, *missing)
     sandbox = proven_sandbox(confinement)  # type: ignore[arg-type]
     assert sandbox.layers == layers
@@ -153,7 +157,7 @@ def test_no_confinement_is_said_loudly(lacking: pytest.MonkeyPatch) -> None:
 def test_packages_are_there_by_name_only() -> None:
     source = "import numpy\nfrom numpy.polynomial import Polynomial\ndef f(x): return numpy.array(x, 'f4') * 2"
     tests = ["import numpy as np\nassert np.array_equal(f([1]), [2]) and f([1.5]).dtype == np.float32 and f(1) == 2"]
-    for confinement in ("landlock", "namespaces"):
+    for confinement in filter(works, ("landlock", "namespaces")):
         sandbox = proven_sandbox(confinement, ["numpy"])  # type: ignore[arg-type]
         assert sandbox.run(source, tests).passed == {0}
         assert "No module named 'torch'" in sandbox.run("import torch").errors
@@ -203,6 +207,7 @@ def descendants(process: int) -> list[int]:
 @pytest.mark.parametrize("layers", [["namespaces", "landlock"], ["landlock"]], ids=" ".join)
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_sandbox_ends_with_its_trainer(layers: list[str], busy: bool) -> None:
+    needs(*layers)
     program = f"""
 import os, threading, time
 from alignment.rewards.sandbox.runner import Sandbox, Limits
@@ -225,7 +230,7 @@ time.sleep(60)
 
 
 def test_a_server_that_died_is_replaced() -> None:
-    sandbox = Sandbox(["landlock"])
+    sandbox = Sandbox([])
     assert sandbox.run("print(1)").output == "1\n"
     os.kill(sandbox._idle[0].process.pid, signal.SIGKILL)
     assert sandbox.run("print(input())", input_text="2").output == "2\n"
@@ -234,7 +239,7 @@ def test_a_server_that_died_is_replaced() -> None:
 
 
 def test_a_copy_of_the_trainer_has_servers_of_its_own() -> None:
-    sandbox = Sandbox(["landlock"])
+    sandbox = Sandbox([])
     sandbox.run("")
     server = sandbox._idle[0].process.pid
     child = os.fork()
@@ -250,7 +255,7 @@ def test_a_copy_of_the_trainer_has_servers_of_its_own() -> None:
 
 def test_programs_leave_nothing_for_the_next() -> None:
     """Neither memory, nor modules, nor descriptors; not even the numbers that they draw."""
-    sandbox = Sandbox(["landlock"])
+    sandbox = Sandbox([])
     sandbox.run(
         "import sys, builtins, random\nbuiltins.left = sys.left = random.left = 1\nsys.path.append('x')\nlen = 3"
     )

@@ -110,6 +110,8 @@ def step():
         "with Stack() as t:\n    t.push(1)\nassert len(t) == 0",
         "assert favorite() == Color.RED and favorite() is Color.RED and one() == 1 and Color.RED.value == 1",
         "assert list(count(3)) == [0, 1, 2] and next(count(1)) == 0 and sum(count(4)) == 6 and adder(2)(3) == 5",
+        "import copy\nt.push([1])\nu, v = copy.copy(t), copy.deepcopy(t)\nassert list(u) == list(v) == [[1]]\n"
+        "assert u is not t",
         "assert state == 0\nstep()",
         "assert state == 1",
         "state = 5",
