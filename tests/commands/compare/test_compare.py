@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from alignment import RougeN
 from alignment.comparison.intervals import bootstrap, wilson, wins
 from alignment.comparison.side_by_side import kl_estimates, rows_of
-from alignment.rewards.base import Response, Reward
+from alignment.rewards.base import Response
 from commands.compare import command as compare
 from common.errors import InputError
 from main import main
 from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.initialization import build_decoder
+from tests.commands.compare.comparison import compared
 
 CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
@@ -151,33 +152,6 @@ def test_word_overlap_says_what_it_lacks() -> None:
 
 
 # The command
-
-
-class Vowels(Reward):
-    """A monitored reward that can be counted by hand."""
-
-    def __call__(self, responses: Any) -> torch.Tensor:
-        return torch.tensor([float(sum(letter in "aeiou" for letter in one.text)) for one in responses])
-
-
-def compared(models: dict[str, str], prompts: Path, output: Path, *further: str) -> dict[str, Any]:
-    main(
-        [
-            "compare",
-            f"--models.base={models['base']}",
-            f"--models.moved={models['moved']}",
-            f"--reward_model={models['reward']}",
-            "--monitored_reward.class_path=tests.commands.compare.test_compare.Vowels",
-            f"--prompts=[{prompts}]",
-            "--validation_fraction=1",
-            "--chat_template=plain",
-            "--max_new_tokens=8",
-            f"--output={output}",
-            *further,
-        ]
-    )
-    found: dict[str, Any] = json.loads((output / "comparison.json").read_text())
-    return found
 
 
 @pytest.mark.end_to_end

@@ -10,7 +10,7 @@ from commands.compare import command as compare
 from datamodules.conversations.template_environment import read_template
 from datamodules.tokenization.files import TEMPLATE, find_tokenizer, load_tokenizer
 from models.inference.generation import Generated
-from tests.commands.compare.test_compare import compared
+from tests.commands.compare.comparison import compared
 from tests.helpers.command_line import refused
 
 
