@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alignment.rewards.base import Reward
 from main import main
 
