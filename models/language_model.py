@@ -356,7 +356,7 @@ class LanguageModel(lightning.LightningModule):
             )
         trains = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         names = checkpoint.get("optimizer_names", self.optimizer_names())
-        if trains and names != self.optimizer_names():
+        if trains and any(name != mine for name, mine in zip(names, self.optimizer_names(), strict=False)):
             raise InputError(
                 f"the checkpoint holds the state of {', '.join(names)}, this run trains with "
                 f"{', '.join(self.optimizer_names())}: restore the optimizer, or begin another run from these weights "

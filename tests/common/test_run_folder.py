@@ -31,9 +31,11 @@ def test_latest_checkpoint_is_by_number_and_ignores_partial_files(tmp_path: Path
     assert latest_checkpoint(tmp_path) is None
     (tmp_path / CHECKPOINTS).mkdir()
     for name in ("step=9.ckpt", "step=10.ckpt", ".step=11.ckpt.partial", "step=12.txt", "last.ckpt"):
-        (tmp_path / CHECKPOINTS / name).touch()
+        (tmp_path / CHECKPOINTS / name).write_text("content")
+    (tmp_path / CHECKPOINTS / "step=13.ckpt").touch()
+    (tmp_path / CHECKPOINTS / "step=14.ckpt").mkdir()
     assert latest_checkpoint(tmp_path) == tmp_path / CHECKPOINTS / "step=10.ckpt"
-    assert [checkpoint_step(path) for path in checkpoints(tmp_path)] == [9, 10]
+    assert [checkpoint_step(path) for path in checkpoints(tmp_path)] == [9, 10, 13, 14]
 
 
 def test_a_checkpoint_is_named_by_its_step() -> None:

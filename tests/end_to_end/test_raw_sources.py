@@ -123,4 +123,4 @@ def test_the_overlay_takes_every_raw_source_to_shards(
     contaminated = next(row for row in dropped if row["reason"] == "contaminated")
     capsys.readouterr()
     main(["inspect", *configs, "--why", str(contaminated["id"])])
-    assert "data/raw/evaluation/questions.jsonl:1" in capsys.readouterr().out
+    assert "evaluation/questions.jsonl:1" in capsys.readouterr().out

@@ -186,6 +186,9 @@ def _redirected(files: list[Path], function: Callable[..., Any], *arguments: Any
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY), number)
     os.chdir(ROOT)
+    # What a terminal's process does, though the tests may run in the background, where these are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # A fork server's children would have fork servers of their own, which no user's process has.
     multiprocessing.set_start_method("fork", force=True)
     function(*arguments)

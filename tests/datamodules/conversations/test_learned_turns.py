@@ -114,7 +114,7 @@ def test_a_conversation_that_the_assistant_opens_is_learned(template: ChatTempla
         context = template.encode([*system, hello | {"weight": 0}, ASK, SAY])
         assert texts(learned(context, tokenizer)) == ["Because."]
         assert context.ids == encoded.ids
-        prompt, _ = encoded.prompt_and_answer()
+        prompt, _ = encoded.prompt_and_response()
         assert prompt == template.encode_prompt([*system, hello, ASK])
 
 

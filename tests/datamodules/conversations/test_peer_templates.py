@@ -171,7 +171,7 @@ def test_no_space_is_put_in_where_a_text_is_cut(
     assert own.encode_prompt(TALK[:-1]) == served(by_transformers, own.source, TALK[:-1])
     encoded, whole = own.encode(TALK), served(by_transformers, own.source, TALK, prompt=False)
     assert encoded.ids[:-1] == whole[: len(encoded.ids) - 1]  # behind ChatML's line end is nothing to learn
-    _, response = encoded.prompt_and_answer()
+    _, response = encoded.prompt_and_response()
     assert made.decode_continuation(response) == {"llama": " No. ", "transcript": " No."}.get(name, "No.")
 
 
@@ -210,7 +210,7 @@ THINKING_AT_LAST = """\
 def test_of_a_template_that_thinks_in_the_last_turn_pairs_are_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
     made = template(THINKING_AT_LAST, tokenizer, tmp_path)
     sides = [made.encode([*unlearned(TALK[:-1]), answer]) for answer in (OTHER, SAY | {"reasoning_content": "Hm"})]
-    (prompt, chosen), (same, rejected) = (side.prompt_and_answer() for side in sides)
+    (prompt, chosen), (same, rejected) = (side.prompt_and_response() for side in sides)
     assert prompt == same == made.encode_prompt(TALK[:-1])
     assert [tokenizer.decode(side) for side in (chosen, rejected)] == [
         "<think></think>No.",
@@ -249,4 +249,4 @@ def test_roles_that_are_text_are_a_warning(tokenizer: Tokenizer, peer: Any, tmp_
     with pytest.warns(UserWarning, match=r"writes <\|assistant\|> as text, for they are no control tokens"):
         made = template(ROLES_AS_TEXT, tokenizer, tmp_path)
     assert made.encode_prompt(TALK[:-1]) == [tokenizer.bos, *served(peer, ROLES_AS_TEXT, TALK[:-1])]
-    assert tokenizer.decode(made.encode(TALK).prompt_and_answer()[1]) == "No."
+    assert tokenizer.decode(made.encode(TALK).prompt_and_response()[1]) == "No."
