@@ -30,7 +30,7 @@ from models.optimizers.adamw import AdamW
 from strategies.parallel.tensor_parallel_plan import block_plan
 from strategies.planner.step_time import block_flops, block_traffic
 from tests.helpers.distributed import run_ranks
-from tests.strategies.planner.test_measured_memory import CPU, configuration
+from tests.helpers.planner import CPU, configuration
 
 REPEATS = 30
 RESULT = Path(__file__).with_suffix(".json")

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from tests.helpers.distributed import run_ranks
-from tests.helpers.layouts import train
-from tests.strategies.test_layouts import CONTINUED, LAYOUTS
+from tests.helpers.layouts import CONTINUED, LAYOUTS, train
 
 STEPS = 20
 RESULT = Path(__file__).with_suffix(".json")

@@ -18,7 +18,7 @@ import yaml
 
 from commands.plan.verify import compare_run
 from tests.helpers.distributed import run_ranks
-from tests.strategies.planner.test_measured_memory import CPU, LAYOUTS, PIPELINE, SPREAD, configuration, train
+from tests.helpers.planner import CPU, LAYOUTS, PIPELINE, SPREAD, configuration, train
 
 FURTHER: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
     "single, full": (1, SPREAD, {"activation_checkpointing": "full"}, {}),

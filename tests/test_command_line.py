@@ -1,6 +1,5 @@
 """The command line as a user meets it: processes of their own for what must survive a kill, in process for the rest."""
 
-import csv
 import json
 import re
 import shutil
@@ -18,31 +17,9 @@ from models.config import DecoderConfig
 from models.initialization import build_decoder
 from models.weights.single_file import write_safetensors
 from models.weights.source import WeightSource
-from tests.conftest import ROOT, Configure
+from tests.helpers.command_line import learned, refused
+from tests.helpers.corpus import ROOT, Configure
 from tests.helpers.distributed import Command
-
-Rows = list[tuple[str, str, str]]
-
-
-def learned(run: Path) -> Rows:
-    """Everything logged but times and speeds."""
-    with (run / "metrics.csv").open(encoding="utf-8") as file:
-        return [
-            (row["step"], row["name"], row["value"])
-            for row in csv.DictReader(file)
-            if not row["name"].startswith("throughput")
-        ]
-
-
-def refused(arguments: list[str | Path], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a mistake gets."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as raised:
-        main([str(argument) for argument in arguments])
-    assert raised.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.mark.end_to_end

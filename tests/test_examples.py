@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

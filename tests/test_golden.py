@@ -6,7 +6,7 @@ import pytest
 
 from common.run_folder import read_metrics
 from main import main
-from tests.conftest import Configure
+from tests.helpers.corpus import Configure
 
 GOLDEN = [6.251915, 6.22808, 6.220119, 6.176888, 6.116947, 6.011523, 5.896752, 5.873526, 5.804179, 5.774833]
 """Losses of the first 10 float32 steps of the tiny configuration; another CPU agrees to 1e-4."""

@@ -91,14 +91,18 @@ class Import(NamedTuple):
 
 @functools.cache
 def imports(source: str) -> tuple[Import, ...]:
-    """Imports of a source; each name of `from a import b` as `a.b`, which may be a module or what a module holds."""
+    """Imports of a source; each name of `from a import b` as `a.b`, which may be a module or what a module holds.
+
+    A relative import keeps its dots: `from . import b` is `.b`.
+    """
 
     def below(node: ast.AST, deferred: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import):
                 yield from (Import(alias.name, deferred) for alias in child.names)
-            elif isinstance(child, ast.ImportFrom) and child.module and not child.level:
-                yield from (Import(f"{child.module}.{alias.name}", deferred) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                origin = "." * child.level + (f"{child.module}." if child.module else "")
+                yield from (Import(f"{origin}{alias.name}", deferred) for alias in child.names)
             yield from below(child, deferred or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
 
     return tuple(below(ast.parse(source), False))
@@ -196,6 +200,31 @@ def test_no_package_imports_tests_or_benchmarks() -> None:
     assert not {pair for pair in found if pair[1].split(".")[0] in ("tests", "benchmarks")}
 
 
+def test_imports_are_absolute() -> None:
+    """The rules below read names from the root on; a relative import would pass them unseen."""
+    assert not {pair for pair in imports_of_files() if pair[1].startswith(".")}
+
+
+def test_no_test_module_and_no_conftest_is_imported() -> None:
+    """What several tests use lies in tests/helpers: importing a test runs its module, fixtures and all, once more."""
+    assert not {pair for pair in imports_of_files() if names_a_test(pair[1])}
+
+
+def imports_of_files() -> set[tuple[str, str]]:
+    """File and imported name, of every Python file of the repository."""
+    return {
+        (path.as_posix(), each.name)
+        for path in tracked_files()
+        for each in imports((ROOT / path).read_text(encoding="utf-8"))
+    }
+
+
+def names_a_test(name: str) -> bool:
+    """Whether a dotted name is a module of tests or of fixtures, or something within one."""
+    parts = name.split(".")
+    return parts[0] == "tests" and any(part == "conftest" or part.startswith("test_") for part in parts)
+
+
 @pytest.mark.parametrize("folder", INSTALLED)
 def test_the_ground_floor_and_reports_need_no_pytorch(folder: str) -> None:
     names = {
@@ -233,6 +262,10 @@ def test_violations_are_seen() -> None:
         Import("main.main", False),
         Import("callbacks.report", True),
     )
+    assert imports("from . import a\nfrom ..b import c") == (Import(".a", False), Import("..b.c", False))
+    assert names_a_test("tests.models.test_config.SHAPE")
+    assert names_a_test("tests.conftest.configure")
+    assert not names_a_test("tests.helpers.corpus.ROOT")
     assert module_of("main.main") == "main"
     assert module_of("torch") is None
     assert not may_import("models", "datamodules/readers")

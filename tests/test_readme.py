@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import tiny_configuration
 from tests.helpers.code_blocks import code_blocks, commands, run_command
+from tests.helpers.corpus import tiny_configuration
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -2,14 +2,13 @@
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-Align = Callable[..., Path]
+from tests.helpers.corpus import Configure
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +28,7 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def align(base_run: Path, pairs_file: Path, tmp_path: Path) -> Align:
+def align(base_run: Path, pairs_file: Path, tmp_path: Path) -> Configure:
     """Writes a configuration that begins from the base run, with changes given as dotted names."""
 
     def write(model: dict[str, Any], data: dict[str, Any] | None = None, **trainer: Any) -> Path:

@@ -12,8 +12,8 @@ from alignment import PolicyOptimization
 from common.run_folder import read_metrics
 from main import main
 from models.weights.source import WeightSource
-from tests.alignment.conftest import Align
-from tests.test_command_line import learned, refused
+from tests.helpers.command_line import learned, refused
+from tests.helpers.corpus import Configure
 
 TIMES = ("train/seconds", "train/responses_per_second")
 
@@ -49,7 +49,7 @@ def reward_run(base_run: Path, pairs_file: Path, tmp_path_factory: pytest.TempPa
     return folder / "run"
 
 
-def configure(align: Align, tmp_path: Path, **model: Any) -> Path:
+def configure(align: Configure, tmp_path: Path, **model: Any) -> Path:
     """A configuration of PPO."""
     settings = {
         "model_class": "alignment.PPO",
@@ -76,7 +76,7 @@ def configure(align: Align, tmp_path: Path, **model: Any) -> Path:
 
 
 @pytest.mark.end_to_end
-def test_a_reward_model_teaches_a_policy(align: Align, tmp_path: Path, reward_run: Path) -> None:
+def test_a_reward_model_teaches_a_policy(align: Configure, tmp_path: Path, reward_run: Path) -> None:
     """As reward and as critic; what is watched is the right answer. The run is a language model again."""
     model = {
         "reward": {"class_path": "alignment.RewardModelScore", "init_args": {"init_from": str(reward_run)}},
@@ -114,7 +114,11 @@ class KilledError(Exception):
 
 @pytest.mark.end_to_end
 def test_a_killed_run_continues_by_the_same_command(
-    align: Align, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], base_run: Path
+    align: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    base_run: Path,
 ) -> None:
     """Same losses, same KL divergences, same responses; with another critic it is another run."""
     config = str(configure(align, tmp_path))

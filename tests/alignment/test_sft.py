@@ -16,7 +16,7 @@ from models.decoder import DecoderConfig
 from models.initialization import build_decoder
 from models.lora import LoRA, LoRALinear, lora_disabled
 from models.weights.single_file import read_checkpoint
-from tests.alignment.conftest import Align
+from tests.helpers.corpus import Configure
 from tests.helpers.distributed import run_ranks
 
 
@@ -25,7 +25,7 @@ def losses(run: Path, name: str = "train/loss") -> list[float]:
 
 
 @pytest.mark.end_to_end
-def test_only_answers_are_learned_and_batches_weigh_by_their_labels(align: Align, tmp_path: Path) -> None:
+def test_only_answers_are_learned_and_batches_weigh_by_their_labels(align: Configure, tmp_path: Path) -> None:
     """One batch of four rows and four batches of one row, which hold unequally many labels, are the same step."""
     configs = [
         align({}, {"batch_size": 4}),
@@ -42,7 +42,7 @@ def test_only_answers_are_learned_and_batches_weigh_by_their_labels(align: Align
 
 @pytest.mark.end_to_end
 def test_a_fine_tuned_run_begins_the_next_stage(
-    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    align: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = str(align({}))
     main(["fit", "--config", config])
@@ -63,7 +63,7 @@ def test_a_fine_tuned_run_begins_the_next_stage(
 
 
 @pytest.mark.end_to_end
-def test_an_adapter_trains_alone_and_merges(align: Align, tmp_path: Path, base_run: Path) -> None:
+def test_an_adapter_trains_alone_and_merges(align: Configure, tmp_path: Path, base_run: Path) -> None:
     config = str(align({"lora": {"rank": 4}}))
     main(["fit", "--config", config])
     base = read_checkpoint(max(base_run.glob("checkpoints/*.ckpt"), key=lambda p: int(p.stem[5:])))["state_dict"]
@@ -156,7 +156,7 @@ def alone() -> dict[str, dict[str, list[float]]]:
     ],
 )  # fmt: skip
 def test_layouts_give_the_numbers_of_one_process(
-    align: Align, tmp_path: Path, module: str, layout: str, alone: dict[str, dict[str, list[float]]]
+    align: Configure, tmp_path: Path, module: str, layout: str, alone: dict[str, dict[str, list[float]]]
 ) -> None:
     changes, batch_size = LAYOUTS[layout]
     if module not in alone:
@@ -179,7 +179,7 @@ def test_layouts_give_the_numbers_of_one_process(
 @pytest.mark.end_to_end
 @pytest.mark.peer
 def test_fine_tuning_begins_from_a_hugging_face_folder_and_goes_back(
-    align: Align, tmp_path: Path, hugging_face_tokenizer: Path
+    align: Configure, tmp_path: Path, hugging_face_tokenizer: Path
 ) -> None:
     """With more rows in the embedding than the tokenizer has tokens, as Qwen's; adapters are merged on the way out."""
     torch.manual_seed(0)

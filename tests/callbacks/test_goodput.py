@@ -24,7 +24,7 @@ from common.goodput_ledger import (
 from common.run_folder import GOODPUT, read_metrics
 from main import main
 from models.language_model import LanguageModel
-from tests.conftest import Configure
+from tests.helpers.corpus import Configure
 from tests.helpers.distributed import Command, forked, run_ranks
 
 

@@ -8,8 +8,8 @@ import pytest
 from callbacks.checkpoints import Checkpoints
 from common.run_folder import read_metrics
 from main import main
-from tests.conftest import Configure
-from tests.test_command_line import learned, refused
+from tests.helpers.command_line import learned, refused
+from tests.helpers.corpus import Configure
 
 
 class KilledError(Exception):

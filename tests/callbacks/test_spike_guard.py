@@ -15,9 +15,9 @@ from common.run_folder import SPIKES, checkpoints, read_metrics, read_spikes
 from main import main
 from models.language_model import LanguageModel
 from models.weights.single_file import read_checkpoint
-from tests.conftest import Configure, tiny_configuration, write_corpus
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure, tiny_configuration, write_corpus
 from tests.helpers.distributed import run_ranks
-from tests.test_command_line import refused
 
 GUARD = {"class_path": "callbacks.SpikeGuard", "init_args": {"steps_before": 0, "steps_after": 0}}
 

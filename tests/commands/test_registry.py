@@ -13,7 +13,7 @@ from commands.registry import COMMANDS, Command, overview
 from commands.suggestions import option_names
 from commands.training.lightning_cli import CommandLine
 from common.path_lists import path_list
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 
 FUNCTIONS = [command for command in COMMANDS.values() if command.kind == "function"]
 

@@ -9,7 +9,7 @@ import yaml
 
 from commands.cli import main
 from commands.schema import configuration_schema
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 
 FOLDERS = ("configs", "pretrain", "align", "curation", "layouts", "debug")
 

@@ -5,8 +5,8 @@ import yaml
 
 from commands.cli import main
 from commands.mistakes import did_you_mean
-from tests.conftest import Configure
-from tests.test_command_line import refused
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure
 
 
 @pytest.mark.parametrize(

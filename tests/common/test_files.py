@@ -12,7 +12,7 @@ import xxhash
 
 from common.errors import InputError
 from common.files import append_synced, checksum, refuse_full_disk, write_atomically, write_text_atomically
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 
 KILLED = """
 import os, signal, sys

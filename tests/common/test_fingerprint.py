@@ -15,7 +15,7 @@ from datamodules.curation.pipeline import curation_fingerprint
 from datamodules.prepare import shards_fingerprint, tokenizer_fingerprint
 from datamodules.readers import Files
 from datamodules.tokenization.base import TokenizerSettings
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 
 Keys = Callable[..., SimpleNamespace]
 

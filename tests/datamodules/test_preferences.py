@@ -19,7 +19,7 @@ from datamodules.preferences import shorten
 from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
 from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 
 def encoded(prompt: int, answer: int, ending: int) -> Encoded:

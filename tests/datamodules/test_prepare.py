@@ -12,7 +12,7 @@ from datamodules.prepare import Prepared, prepare
 from datamodules.readers import Files
 from datamodules.shards.format import open_shards
 from datamodules.tokenization.base import TokenizerSettings
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 
 def prepare_in(folder: Path) -> Prepared:

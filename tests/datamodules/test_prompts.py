@@ -18,7 +18,7 @@ from datamodules.conversations.row_formats import Unusable, question
 from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
 from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
 

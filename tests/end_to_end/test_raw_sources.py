@@ -13,10 +13,8 @@ import pytest
 from commands.training.lightning_cli import build_cli
 from datamodules.shards.format import open_shards
 from main import main
-from tests.conftest import ROOT, Configure
-from tests.datamodules.readers.test_papers import ARTICLE, tar
-from tests.datamodules.readers.test_web import response
-from tests.datamodules.readers.test_wikipedia import dump, page
+from tests.helpers.corpus import ROOT, Configure
+from tests.helpers.reading import ARTICLE, dump, page, response, tar
 
 NOUNS = (
     "river mountain teacher letter market garden window winter journey captain village doctor kitchen forest island "

@@ -1,6 +1,7 @@
-"""A tiny model trained in any layout, and what it logged: the common ground of the distributed tests."""
+"""A tiny model trained in any layout, what it logged, and layouts that are looked at before a process starts."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -11,6 +12,28 @@ from datamodules import RandomTokens
 from datamodules.mixing.batch_size_warmup import BatchSizeWarmup
 from models import AdamW, Cosine, LanguageModel, Muon, SpikeSkip
 from models.decoder import DecoderConfig
+from strategies import PipelineParallelStrategy
+from tests.helpers.distributed import run_ranks
+
+SPREAD, PIPELINE = "TensorParallelStrategy", "PipelineParallelStrategy"
+LAYOUTS: dict[str, tuple[int, str, dict[str, Any]]] = {
+    "single": (1, SPREAD, {}),
+    "ddp2": (2, SPREAD, {"data_parallel_replicate_size": 2}),
+    "fsdp2": (2, SPREAD, {}),
+    "hsdp2x2": (4, SPREAD, {"data_parallel_replicate_size": 2}),
+    "tp2": (2, SPREAD, {"tensor_parallel_size": 2}),
+    "tp2xfsdp2": (4, SPREAD, {"tensor_parallel_size": 2}),
+    "gpipe": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "gpipe"}),
+    "1f1b": (2, PIPELINE, {"pipeline_parallel_size": 2}),
+    "interleaved_1f1b": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "interleaved_1f1b"}),
+    "interleaved_zero_bubble": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "interleaved_zero_bubble"}),
+    "zbv": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "zbv"}),
+    "pp2xtp2": (4, PIPELINE, {"pipeline_parallel_size": 2, "tensor_parallel_size": 2}),
+    "pp2xfsdp2": (4, PIPELINE, {"pipeline_parallel_size": 2}),
+    "zbvxfsdp2": (4, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "zbv"}),
+}
+SHAPE = {"vocabulary_size": 66, "width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48}
+CONTINUED = ["single", "tp2", "1f1b", "zbv", "pp2xfsdp2", "tp2xfsdp2"]
 
 
 class Record(lightning.Callback):
@@ -152,3 +175,43 @@ def stop_early(folder: str, world: int, strategy_name: str, layout: dict[str, An
         "best": float(best.best_model_score),
         "test": result["test/bits_per_byte/all"],
     }
+
+
+def fit(layout: str, folder: Path, options: dict[str, Any], shape: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    """What each rank saw; the global batch is 8 samples in every layout."""
+    world, strategy, arguments = LAYOUTS[layout]
+    data_parallel = world // (arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1))
+    arguments = arguments | more.pop("extra", {})
+    return run_ranks(
+        world,
+        train,
+        str(folder),
+        world,
+        strategy,
+        arguments,
+        options,
+        shape,
+        8 // data_parallel,
+        more.get("save"),
+        more.get("resume"),
+    )
+
+
+def preflight(
+    strategy: Any, processes: int, accumulate: int = 1, batch_size: int = 8, length: int = 32, **shape: Any
+) -> None:
+    """Have a strategy look at a layout, without a Trainer and without processes."""
+    strategy.num_nodes = 1
+    strategy.parallel_devices = [None] * processes
+    strategy.cluster_environment = None
+    strategy.preflight(
+        SimpleNamespace(
+            lightning_module=SimpleNamespace(config=DecoderConfig(**SHAPE, **shape)),
+            datamodule=SimpleNamespace(batch_sizes=lambda: [batch_size], sequence_length=length),
+            accumulate_grad_batches=accumulate,
+        )
+    )
+
+
+def pipeline(size: int = 2, **arguments: Any) -> PipelineParallelStrategy:
+    return PipelineParallelStrategy(size, **arguments)

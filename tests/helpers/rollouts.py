@@ -1,8 +1,9 @@
-"""Made-up rollouts, and decoders whose distributions are far from even."""
+"""Made-up rollouts and pairs, and decoders whose distributions are far from even."""
 
 import random
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,3 +70,20 @@ def experience_of(rollouts: Rollouts, seed: int = 0) -> ExperienceBatch:
 def drawn(count: int, seed: int, parts: int = 2) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(count, dtype=torch.float64, generator=generator) for _ in range(parts)]
+
+
+class MadeUp:
+    """Pairs of random tokens, in place of `Examples`."""
+
+    def __init__(self, count: int) -> None:
+        generator = np.random.default_rng(0)
+        self.pairs = [
+            [generator.integers(4, 48, size=size) for size in generator.integers(1, 12, size=3)] for _ in range(count)
+        ]
+        self.margins, self.probabilities = np.zeros(count, dtype=np.float32), np.ones(count, dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def segments(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(tokens, np.ones(len(tokens), dtype=bool)) for tokens in self.pairs[number]]

@@ -10,9 +10,9 @@ import pytest
 
 from common.run_folder import checkpoint_step, latest_checkpoint
 from main import main
-from tests.conftest import Configure
+from tests.helpers.command_line import Rows, learned
+from tests.helpers.corpus import Configure
 from tests.helpers.distributed import Command, run_ranks
-from tests.test_command_line import Rows, learned
 
 STEPS = 20
 PIPELINE = {

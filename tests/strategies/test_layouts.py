@@ -8,46 +8,7 @@ import pytest
 
 from models import SpikeSkip
 from tests.helpers.distributed import run_ranks
-from tests.helpers.layouts import stop_early, train
-
-SPREAD, PIPELINE = "TensorParallelStrategy", "PipelineParallelStrategy"
-LAYOUTS: dict[str, tuple[int, str, dict[str, Any]]] = {
-    "single": (1, SPREAD, {}),
-    "ddp2": (2, SPREAD, {"data_parallel_replicate_size": 2}),
-    "fsdp2": (2, SPREAD, {}),
-    "hsdp2x2": (4, SPREAD, {"data_parallel_replicate_size": 2}),
-    "tp2": (2, SPREAD, {"tensor_parallel_size": 2}),
-    "tp2xfsdp2": (4, SPREAD, {"tensor_parallel_size": 2}),
-    "gpipe": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "gpipe"}),
-    "1f1b": (2, PIPELINE, {"pipeline_parallel_size": 2}),
-    "interleaved_1f1b": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "interleaved_1f1b"}),
-    "interleaved_zero_bubble": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "interleaved_zero_bubble"}),
-    "zbv": (2, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "zbv"}),
-    "pp2xtp2": (4, PIPELINE, {"pipeline_parallel_size": 2, "tensor_parallel_size": 2}),
-    "pp2xfsdp2": (4, PIPELINE, {"pipeline_parallel_size": 2}),
-    "zbvxfsdp2": (4, PIPELINE, {"pipeline_parallel_size": 2, "schedule": "zbv"}),
-}
-
-
-def fit(layout: str, folder: Path, options: dict[str, Any], shape: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
-    """What each rank saw; the global batch is 8 samples in every layout."""
-    world, strategy, arguments = LAYOUTS[layout]
-    data_parallel = world // (arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1))
-    arguments = arguments | more.pop("extra", {})
-    return run_ranks(
-        world,
-        train,
-        str(folder),
-        world,
-        strategy,
-        arguments,
-        options,
-        shape,
-        8 // data_parallel,
-        more.get("save"),
-        more.get("resume"),
-    )
-
+from tests.helpers.layouts import CONTINUED, LAYOUTS, fit, stop_early
 
 _alone: dict[str, dict[str, Any]] = {}
 
@@ -164,9 +125,6 @@ def test_recomputed_activations_change_nothing(layout: str, mode: str, tmp_path:
 def test_compiled_blocks_change_nothing(layout: str, tmp_path: Path) -> None:
     ranks = fit(layout, tmp_path, {"max_steps": 3}, {"layers": 2}, extra={"compile_backend": "aot_eager"})
     assert_same(ranks, alone(tmp_path, {"max_steps": 3}, {"layers": 2}), 1e-5)
-
-
-CONTINUED = ["single", "tp2", "1f1b", "zbv", "pp2xfsdp2", "tp2xfsdp2"]
 
 
 @pytest.mark.distributed

@@ -1,36 +1,15 @@
 """Layouts that cannot work are refused before a process starts: the value, the rule and the fix in one line."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from common.errors import InputError
 from main import main
-from models.config import DecoderConfig, Experts
-from strategies import PipelineParallelStrategy, TensorParallelStrategy
-from tests.conftest import Configure
-
-SHAPE = {"vocabulary_size": 66, "width": 32, "layers": 4, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48}
-
-
-def preflight(
-    strategy: Any, processes: int, accumulate: int = 1, batch_size: int = 8, length: int = 32, **shape: Any
-) -> None:
-    strategy.num_nodes = 1
-    strategy.parallel_devices = [None] * processes
-    strategy.cluster_environment = None
-    strategy.preflight(
-        SimpleNamespace(
-            lightning_module=SimpleNamespace(config=DecoderConfig(**SHAPE, **shape)),
-            datamodule=SimpleNamespace(batch_sizes=lambda: [batch_size], sequence_length=length),
-            accumulate_grad_batches=accumulate,
-        )
-    )
-
-
-def pipeline(size: int = 2, **arguments: Any) -> PipelineParallelStrategy:
-    return PipelineParallelStrategy(size, **arguments)
+from models.config import Experts
+from strategies import TensorParallelStrategy
+from tests.helpers.corpus import Configure
+from tests.helpers.layouts import SHAPE, pipeline, preflight
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from alignment.constitutional.ai_feedback import ask_comparison, worked_comparis
 from alignment.constitutional.constitution import Constitution, Principle, read_constitution
 from alignment.constitutional.revisions import worked_critiques
 from common.errors import InputError
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 
 SHIPPED = ROOT / "configs/constitution/principles.yaml"
 PRINCIPLE = {"name": "care", "critique": "Critique it.", "revision": "Revise it.", "comparison": "Which cares?"}

@@ -21,12 +21,11 @@ from main import main
 from models.config import DecoderConfig
 from models.initialization import build_decoder
 from models.weights.single_file import write_safetensors
-from tests.alignment.conftest import Align
-from tests.conftest import ROOT, sentences
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import ROOT, Configure, sentences
 from tests.helpers.distributed import Command
 from tests.helpers.http_server import Failure, chat, serving, token
 from tests.helpers.scripted_judge import quality
-from tests.test_command_line import refused
 
 PRINCIPLES = [
     {"name": name, "critique": f"Critique {name}.", "revision": f"Revise {name}.", "comparison": f"Which is {name}?"}
@@ -164,7 +163,7 @@ def decoder_judge(model: Path, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.end_to_end
-def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Align, tmp_path: Path) -> None:
+def test_our_own_model_is_asked_and_its_rows_are_learned(model: Path, align: Configure, tmp_path: Path) -> None:
     """The whole way: records, the same after a cut, then fine-tuning and a reward model on what was made."""
     torch.set_num_threads(1)
     path = config(

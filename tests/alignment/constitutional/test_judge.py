@@ -18,7 +18,7 @@ from datamodules.tokenization.sentencepiece import train_tokenizer
 from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.initialization import build_decoder
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 SHAPE = {"width": 32, "layers": 2, "heads": 4, "key_value_heads": 2, "feed_forward_width": 48}
 TALKS: list[Messages] = [

@@ -20,27 +20,11 @@ from datamodules.preferences import PairBatches
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.initialization import build_decoder
-from tests.alignment.conftest import Align
-from tests.test_command_line import learned, refused
+from tests.helpers.command_line import learned, refused
+from tests.helpers.corpus import Configure
+from tests.helpers.rollouts import MadeUp
 
 CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
-
-
-class MadeUp:
-    """Pairs of random tokens, in place of `Examples`."""
-
-    def __init__(self, count: int) -> None:
-        generator = np.random.default_rng(0)
-        self.pairs = [
-            [generator.integers(4, 48, size=size) for size in generator.integers(1, 12, size=3)] for _ in range(count)
-        ]
-        self.margins, self.probabilities = np.zeros(count, dtype=np.float32), np.ones(count, dtype=np.float32)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def segments(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [(tokens, np.ones(len(tokens), dtype=bool)) for tokens in self.pairs[number]]
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +129,7 @@ def dpo(**more: Any) -> dict[str, Any]:
     [{}, {"reference": "online"}, {"reference": "adapter_off", "lora": {"rank": 4}}],
     ids=["precomputed", "online", "adapter_off"],
 )
-def test_a_fresh_policy_begins_at_log_two_and_learns(align: Align, tmp_path: Path, more: dict[str, Any]) -> None:
+def test_a_fresh_policy_begins_at_log_two_and_learns(align: Configure, tmp_path: Path, more: dict[str, Any]) -> None:
     main(["fit", "--config", str(align(dpo(**more), max_steps=12))])
     found = metrics(tmp_path / "run")
     assert found["train/loss"][0] == pytest.approx(math.log(2), abs=1e-6)
@@ -161,7 +145,7 @@ def test_a_fresh_policy_begins_at_log_two_and_learns(align: Align, tmp_path: Pat
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("reference", ["precomputed", "online"])
 def test_a_policy_that_begins_with_an_adapter_is_its_own_reference(
-    align: Align, tmp_path: Path, reference: str, capsys: pytest.CaptureFixture[str]
+    align: Configure, tmp_path: Path, reference: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The adapter that the first stage trained belongs to the reference; then evaluation takes what was stored."""
     first = align({"lora": {"rank": 4}}, default_root_dir=str(tmp_path / "first"))
@@ -177,7 +161,7 @@ def test_a_policy_that_begins_with_an_adapter_is_its_own_reference(
 
 @pytest.mark.end_to_end
 def test_evaluation_takes_the_reference_that_training_stored(
-    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    align: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = str(align(dpo()))
     main(["fit", "--config", config])
@@ -200,7 +184,7 @@ def test_evaluation_takes_the_reference_that_training_stored(
 
 @pytest.mark.end_to_end
 def test_a_run_goes_on_with_the_reference_it_began_with(
-    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    align: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuned = str(tmp_path / "tuned")
     main(["fit", "--config", str(align({}, default_root_dir=tuned, max_steps=2))])
@@ -224,7 +208,7 @@ def test_a_copy_of_the_weights_to_begin_from_is_the_same_reference(
 
 @pytest.mark.end_to_end
 def test_experts_are_balanced_and_nothing_is_ignored(
-    align: Align, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    align: Configure, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The experts' own loss is part of what is learned; a loss of next-token prediction has no place here."""
     shape = {
@@ -249,7 +233,7 @@ def test_experts_are_balanced_and_nothing_is_ignored(
 
 
 @pytest.mark.end_to_end
-def test_references_agree(align: Align, tmp_path: Path) -> None:
+def test_references_agree(align: Configure, tmp_path: Path) -> None:
     curves = []
     for reference in ("precomputed", "online"):
         config = align(dpo(reference=reference), default_root_dir=str(tmp_path / reference))
@@ -260,7 +244,7 @@ def test_references_agree(align: Align, tmp_path: Path) -> None:
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("name", ["IPO", "KTO", "ORPO"])
-def test_other_losses_train(align: Align, tmp_path: Path, name: str) -> None:
+def test_other_losses_train(align: Configure, tmp_path: Path, name: str) -> None:
     main(["fit", "--config", str(align(dpo(loss={"class_path": f"alignment.{name}"}), max_steps=3))])
     found = metrics(tmp_path / "run")
     assert len(found["train/loss"]) == 3
@@ -274,7 +258,7 @@ class KilledError(Exception):
 
 @pytest.mark.end_to_end
 def test_resuming_in_the_middle_of_an_epoch_changes_nothing(
-    align: Align, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    align: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = str(align(dpo(), max_steps=8))
     main(["fit", "--config", config, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
@@ -295,7 +279,7 @@ def test_resuming_in_the_middle_of_an_epoch_changes_nothing(
 
 @pytest.mark.end_to_end
 def test_what_is_stored_of_the_reference_is_checked(
-    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    align: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = str(align(dpo(), max_steps=2))
     main(["fit", "--config", config])
@@ -310,7 +294,7 @@ def test_what_is_stored_of_the_reference_is_checked(
     assert "differ by 1 nats" in refused(again, capsys)
 
 
-def test_mistakes_get_one_line(align: Align, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_mistakes_get_one_line(align: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     fit = ["fit", "--config"]
     assert "there is no adapter" in refused([*fit, align(dpo(reference="adapter_off"))], capsys)
     assert "loss.beta=-1" in refused(

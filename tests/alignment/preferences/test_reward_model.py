@@ -18,9 +18,9 @@ from datamodules.preferences import PairBatches
 from main import main
 from models import AdamW, Cosine, DecoderConfig
 from models.initialization import build_decoder
-from tests.alignment.conftest import Align
-from tests.alignment.preferences.test_preference_policy import MadeUp
-from tests.test_command_line import refused
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure
+from tests.helpers.rollouts import MadeUp
 
 CONFIG = DecoderConfig(vocabulary_size=48, width=32, layers=2, heads=4, key_value_heads=2, feed_forward_width=48)
 
@@ -61,7 +61,7 @@ def test_calibration_counts_a_soft_label_by_its_probability() -> None:
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("module", ["alignment.RewardModel", "alignment.PreferencePolicy"])
-def test_soft_labels_reach_the_loss(align: Align, tmp_path: Path, module: str) -> None:
+def test_soft_labels_reach_the_loss(align: Configure, tmp_path: Path, module: str) -> None:
     """Pairs of which nothing is known teach nothing: log 2 is the least that their loss can be."""
     rows = [
         {"prompt": f"{i}", "chosen": "ba " * (1 + i % 3), "rejected": "DE!", "preference_probability": 0.5}
@@ -79,7 +79,7 @@ def test_soft_labels_reach_the_loss(align: Align, tmp_path: Path, module: str) -
 
 
 def test_margins_are_subtracted_where_asked_for(
-    align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    align: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch = PairBatches(cast(Any, MadeUp(4)), pad=3)[StepBatch([0, 1], range(0))] | {
         "margins": torch.tensor([1.0, 0.5])
@@ -98,7 +98,7 @@ def test_margins_are_subtracted_where_asked_for(
 
 
 @pytest.mark.end_to_end
-def test_it_is_no_language_model(align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_no_language_model(align: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = align({"model_class": "alignment.RewardModel"}, max_steps=2)
     main(["fit", "--config", str(config)])
     run = str(tmp_path / "run")
@@ -112,7 +112,7 @@ def test_it_is_no_language_model(align: Align, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.end_to_end
-def test_it_learns_and_says_how_well(align: Align, tmp_path: Path) -> None:
+def test_it_learns_and_says_how_well(align: Configure, tmp_path: Path) -> None:
     config = str(align({"model_class": "alignment.RewardModel", "use_margin": True}, max_steps=18))
     main(["fit", "--config", config])
     found: dict[str, float] = {name: float(v) for _, _, name, v in read_metrics(tmp_path / "run")}
@@ -148,7 +148,7 @@ def test_metrics_and_predictions_equal_a_computation_by_hand() -> None:
 
 
 @pytest.mark.end_to_end
-def test_seeds_make_an_ensemble(align: Align, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_make_an_ensemble(align: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Members begin with one trunk and different outputs; together they are tested as one model."""
     runs = [str(tmp_path / f"member-{seed}") for seed in (0, 1)]
     for seed, run in enumerate(runs):
@@ -191,7 +191,7 @@ def test_an_ensemble_combines_the_scores_of_its_members(combine: Any) -> None:
 
 @pytest.mark.end_to_end
 def test_members_must_be_reward_models_of_one_shape(
-    align: Align, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    align: Configure, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["fit", "--config", str(align({"model_class": "alignment.RewardModel"}, max_steps=2))])
     member, together = (

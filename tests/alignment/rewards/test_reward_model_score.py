@@ -22,8 +22,8 @@ from models import AdamW, Cosine, DecoderConfig
 from models.decoder import Decoder
 from models.initialization import build_decoder
 from models.weights.source import WeightSource
-from tests.alignment.conftest import Align
-from tests.alignment.preferences.test_preference_policy import MadeUp
+from tests.helpers.corpus import Configure
+from tests.helpers.rollouts import MadeUp
 
 CONFIG = DecoderConfig(
     vocabulary_size=48,
@@ -148,7 +148,7 @@ def tokenizer_of(path: Path) -> Any:
 
 @pytest.mark.end_to_end
 def test_a_trained_run_scores_its_own_pairs_as_it_predicts_them(
-    align: Align, tmp_path: Path, pairs_file: Path, base_run: Path, hugging_face_tokenizer: Path
+    align: Configure, tmp_path: Path, pairs_file: Path, base_run: Path, hugging_face_tokenizer: Path
 ) -> None:
     """An adapter is merged, the template's ending is the one of training, and other tokenizers are refused."""
     settings = {"model_class": "alignment.RewardModel", "lora": {"rank": 2}}

@@ -7,8 +7,8 @@ import yaml
 
 from commands.cli import main
 from commands.resolve import resolve_config
-from tests.conftest import Configure
-from tests.test_command_line import refused
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure
 
 
 @pytest.mark.end_to_end

@@ -17,8 +17,8 @@ from common.errors import InputError
 from strategies.planner.hardware import read_hardware
 from strategies.planner.layout_search import refusal
 from strategies.planner.plan import make_plan
-from tests.conftest import ROOT
-from tests.helpers.plan_configurations import H100, SIZES, size_configuration, small
+from tests.helpers.corpus import ROOT
+from tests.helpers.planner import H100, SIZES, size_configuration, small
 
 
 def test_the_configuration_of_fit_with_overlays_and_values(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

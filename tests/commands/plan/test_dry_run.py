@@ -6,8 +6,7 @@ import pytest
 
 from commands.plan.dry_run import dry_run
 from common.errors import InputError
-from tests.helpers.plan_configurations import size_configuration, small
-from tests.strategies.planner.test_measured_memory import LAYOUTS
+from tests.helpers.planner import LAYOUTS, size_configuration, small
 
 
 @pytest.mark.usefixtures("no_process_group")

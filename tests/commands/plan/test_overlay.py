@@ -23,8 +23,8 @@ from strategies.parallel.mesh import MeshSizes
 from strategies.planner.hardware import read_hardware
 from strategies.planner.layout_search import candidates, refusal
 from strategies.planner.training_setup import TrainingSetup
-from tests.conftest import ROOT
-from tests.strategies.planner.test_measured_memory import LAYOUTS, configuration
+from tests.helpers.corpus import ROOT
+from tests.helpers.planner import LAYOUTS, configuration
 
 H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")
 CONFIG = DecoderConfig(32_000, width=512, layers=12, heads=8, key_value_heads=4, feed_forward_width=1024)

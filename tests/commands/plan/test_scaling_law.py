@@ -13,9 +13,8 @@ from commands.plan.scaling_law import read_point, scaling_law
 from commands.plan.setup import setup_of
 from common.errors import InputError
 from strategies.planner.hardware import read_hardware
-from tests.conftest import ROOT
-from tests.helpers.plan_configurations import small
-from tests.strategies.planner.test_scaling_laws import KNOWN, runs
+from tests.helpers.corpus import ROOT
+from tests.helpers.planner import KNOWN, runs, small
 
 
 def test_a_law_of_finished_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

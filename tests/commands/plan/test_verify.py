@@ -15,8 +15,8 @@ from commands.plan.verify import Comparison, compare_run, hardware_it_ran_on
 from common.errors import InputError
 from strategies.planner.hardware import read_hardware
 from strategies.planner.peak_memory import rank_memory
-from tests.conftest import ROOT
-from tests.helpers.plan_configurations import small
+from tests.helpers.corpus import ROOT
+from tests.helpers.planner import small
 
 
 def finished_run(folder: Path, facts: dict[str, Any]) -> Path:

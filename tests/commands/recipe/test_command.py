@@ -17,10 +17,10 @@ from commands.recipe import command as recipe
 from commands.recipe.command import read_records
 from commands.resolve import resolve_config
 from main import main
-from tests.conftest import Configure
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure
 from tests.helpers.distributed import forked
 from tests.helpers.recipes import chain, in_a_process, logged, plan, run, wait_for
-from tests.test_command_line import refused
 
 
 def test_what_is_complete_is_skipped_and_what_changed_is_made_again(

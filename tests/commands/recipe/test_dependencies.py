@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from commands.recipe.dependencies import Dependencies, files_of, flatten, sources_of
 from common.fingerprint import ast_fingerprint, import_closure
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 from tests.helpers.recipes import values
 
 

@@ -14,7 +14,7 @@ from commands.recipe.plan import RecipeStage, as_argument, plan_recipe
 from common.errors import InputError
 from common.fingerprint import ast_fingerprint
 from main import main
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 from tests.helpers.recipes import chain, plan, resolve, run, values
 
 

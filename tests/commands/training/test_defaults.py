@@ -11,7 +11,7 @@ from commands.cli import main
 from commands.resolve import resolve_config
 from commands.training.defaults import CALLBACKS, merge_defaults
 from commands.training.lightning_cli import build_cli
-from tests.conftest import ROOT, Configure
+from tests.helpers.corpus import ROOT, Configure
 
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")
 LAYOUTS = sorted((ROOT / "configs/layouts").glob("*.yaml"))

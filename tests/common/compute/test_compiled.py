@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 
 INNER = "from common.compute.compiled import compiled\n\n@compiled\ndef inner(x):\n    return x + {number}\n"
 OUTER = """

@@ -9,13 +9,13 @@ import pytest
 
 from common.compute.daft_engine import use_engine
 from common.errors import InputError
-from tests.conftest import ROOT
-from tests.datamodules.curation.test_resumed_curation import checksums, curate_into, write_texts
+from tests.helpers.corpus import ROOT
+from tests.helpers.curation import checksums, curate_into, write_texts
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.datamodules.curation.test_resumed_curation import curate_into
+from tests.helpers.curation import curate_into
 curate_into(Path(sys.argv[1]), Path(sys.argv[2]), engine="ray")
 """
 

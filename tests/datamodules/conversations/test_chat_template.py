@@ -20,7 +20,7 @@ from datamodules.conversations.chat_template import (
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import own_template
 from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 TALK = [
     {"role": "system", "content": "Be kind."},

@@ -23,7 +23,7 @@ from datamodules.curation.personal_data.mask import KINDS, MaskPersonalData, mas
 from datamodules.curation.pipeline import curate, list_inputs
 from datamodules.curation.reports.summary import format_table
 from datamodules.readers import Files, stable_hash
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 
 @pytest.mark.parametrize(

@@ -11,78 +11,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow.parquet
 import pytest
-import xxhash
 
 from common.errors import InputError
-from datamodules.curation.config import CurationConfig, TextSource
-from datamodules.curation.deduplication.minhash import NearDuplicates
-from datamodules.curation.deduplication.repeated_lines import RepeatedLines
-from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
-from datamodules.curation.filters.gopher import GopherQuality
-from datamodules.curation.filters.length import Length
 from datamodules.curation.passes.collect import RAW_SCHEMA, chunk_files, write_pieces
-from datamodules.prepare import document_files, prepare_documents, read_summary
-from datamodules.readers import Files, InputFile
-from tests.conftest import sentences
+from datamodules.prepare import document_files, read_summary
+from datamodules.readers import Files
+from tests.helpers.corpus import sentences
+from tests.helpers.curation import checksums, curate_into, write_texts
 from tests.helpers.distributed import forked
-
-NOTICE = "\nThis notice stands below every one of the stories that were collected here.\n"
-
-
-def write_texts(folder: Path) -> None:
-    """Two sources with duplicates inside and between them, in files of several documents and of one."""
-    (folder / "stories").mkdir(parents=True)
-    (folder / "notes").mkdir()
-    for part in range(6):
-        with gzip.open(folder / f"stories/{part}.jsonl.gz", "wt", encoding="utf-8") as file:
-            for i in range(12):
-                text = sentences(100 * part + i, 25) + NOTICE * (i % 3 == 0)
-                file.write(json.dumps({"text": text}) + "\n")
-    for i in range(24):
-        text = sentences(1000 + i if i % 3 else 100 * (i % 6), 25)
-        (folder / f"notes/{i}.txt").write_text(f"{text} Ask ann{i}@example.com." if i % 2 else text)
-    (folder / "notes/short.txt").write_text("tiny")
-
-
-def curate_into(
-    folder: Path,
-    texts: Path,
-    chunk_megabytes: float = 0.04,
-    reverse: bool = False,
-    engine: Literal["native", "ray"] = "native",
-) -> Path:
-    sources = {
-        name: TextSource(Reversed([str(texts / name)]) if reverse else Files([str(texts / name)]), [Length(100)])
-        for name in (("stories", "notes") if reverse else ("notes", "stories"))
-    }
-    curation = CurationConfig(
-        [GopherQuality(min_stop_words=0)],
-        repeated_lines=RepeatedLines(max_documents=3),
-        repeated_spans=RepeatedSpans(20),
-        chunk_megabytes=chunk_megabytes,
-        engine=engine,
-    )
-    return prepare_documents(folder, sources, NearDuplicates(), 0.1, 0, curation)
-
-
-class Reversed(Files):
-    """Lists its files the other way round."""
-
-    def files(self) -> list[InputFile]:
-        return super().files()[::-1]
-
-
-def checksums(stage: Path) -> dict[str, str]:
-    """Of every file but the one that says how long it took."""
-    return {
-        str(path.relative_to(stage)): xxhash.xxh3_64_hexdigest(path.read_bytes())
-        for path in sorted(stage.rglob("*"))
-        if path.is_file() and path.name != "timings.json"
-    }
 
 
 def rows(stage: Path, kind: str) -> list[dict[str, Any]]:

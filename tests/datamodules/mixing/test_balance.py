@@ -16,8 +16,8 @@ from common.run_folder import read_metrics
 from datamodules.mixing.balance import Balance
 from datamodules.mixing.mixture import BLOCK, Mixture, slots_of
 from main import main
-from tests.conftest import Configure
-from tests.test_command_line import learned, refused
+from tests.helpers.command_line import learned, refused
+from tests.helpers.corpus import Configure
 
 NAMES = ["books", "code", "web"]
 

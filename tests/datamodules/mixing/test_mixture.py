@@ -16,7 +16,7 @@ from datamodules.mixing.windows import PackedWindows, WindowedSource
 from datamodules.shards.format import ShardWriter, open_shards, write_manifest
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.datamodules.tokenization.test_sentencepiece import TEXTS
+from tests.helpers.corpus import TEXTS
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 r"""LaTeX and JATS: one text a paper, from the first section to the bibliography."""
 
 import gzip
-import io
-import tarfile
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from datamodules.readers import ArxivSources, JatsArticles
 from datamodules.readers.arxiv import arxiv_number
 from datamodules.readers.formats import latex
 from datamodules.readers.formats.latex import definitions, expand, paper, strip_comments
-from tests.helpers.reading import outcomes, read_all
+from tests.helpers.reading import ARTICLE, outcomes, read_all, tar
 
 MAIN = r"""\documentclass{article}
 \usepackage{own}
@@ -32,16 +30,6 @@ After.
 """
 INTRO = "\\section{Introduction}\nLet $x \\in \\R$ and $\\norm{x} < \\eps$, at 50\\% or so.\n%gone\n"
 METHOD = "\\section{Method}\nWe use \\own{}.\n"
-
-
-def tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            information = tarfile.TarInfo(name)
-            information.size = len(content)
-            archive.addfile(information, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 FILES = {
@@ -199,20 +187,6 @@ def test_a_paper_without_a_section_is_none() -> None:
 )
 def test_numbers(name: str, expected: tuple[str | None, str | None]) -> None:
     assert arxiv_number(name) == expected
-
-
-ARTICLE = """<?xml version="1.0"?>
-<!DOCTYPE article PUBLIC "-//NLM//DTD JATS (Z39.96) v1.2//EN" "JATS-archivearticle1.dtd">
-<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta>
-<article-id pub-id-type="doi">10.1/x</article-id>
-<title-group><article-title>On <italic>things</italic></article-title></title-group>
-<pub-date pub-type="ppub"><year>2020</year></pub-date>
-<pub-date pub-type="epub"><day>3</day><month>2</month><year>2020</year></pub-date>
-<permissions><license license-type="open" xlink:href="http://creativecommons.org/licenses/by/4.0/"><p>x</p></license>
-</permissions><abstract><p>Short &alpha;.</p></abstract></article-meta></front>
-<body><sec><title>Results</title><p>One <xref>1</xref>.</p><table-wrap><p>DEBRIS</p></table-wrap>
-<disp-formula><tex-math>x^2</tex-math></disp-formula></sec></body><back><ref-list><p>DEBRIS</p></ref-list></back></article>
-"""
 
 
 def test_jats(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import gzip
 import time
-import uuid
 from pathlib import Path
 
 import pyarrow
@@ -17,24 +16,10 @@ from datamodules.readers import common_crawl as crawl
 from datamodules.readers.document import Document
 from datamodules.readers.formats.html_depth import MAX_DEPTH, depth
 from datamodules.readers.html import creative_commons, decode_html, page_license
-from tests.helpers.reading import outcomes, read_all
+from tests.helpers.reading import outcomes, read_all, record, response
 
 SHARED = Path(__file__).parents[4] / "shared/data/crawl.warc.gz"
 BODY = "<p>" + "The main text of this page has a sentence or two, and goes on for a while. " * 3 + "</p>"
-
-
-def record(kind: str, url: str, payload: bytes, http: str = "") -> bytes:
-    block = http.encode() + payload
-    content = "application/http; msgtype=response" if http else "text/plain"
-    header = (
-        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2024-02-20T21:00:00Z\r\n"
-        f"WARC-Record-ID: <urn:uuid:{uuid.uuid4()}>\r\nContent-Type: {content}\r\nContent-Length: {len(block)}\r\n\r\n"
-    )
-    return header.encode() + block + b"\r\n\r\n"
-
-
-def response(url: str, payload: bytes, kind: str = "text/html", status: str = "200 OK") -> bytes:
-    return record("response", url, payload, f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n\r\n")
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no crawl.warc.gz beside the project")

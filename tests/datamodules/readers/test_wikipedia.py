@@ -12,14 +12,8 @@ from mwparserfromhell.parser import ParserError
 from datamodules.readers import WikipediaDump, wikipedia
 from datamodules.readers.formats.bounded_streams import RefusedError
 from datamodules.readers.formats.wikitext import MAX_BACKTRACKING, plain_text, unclosed
-from tests.helpers.reading import outcomes, read_all
+from tests.helpers.reading import dump, outcomes, page, read_all
 
-HEADER = (
-    '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="de"><siteinfo><sitename>W</sitename>'
-    "<base>https://de.wikipedia.org/wiki/Hauptseite</base><namespaces>"
-    '<namespace key="6" case="first-letter">Datei</namespace><namespace key="14">Kategorie</namespace>'
-    "</namespaces></siteinfo>"
-)
 SOURCE = """{{Infobox|a={{b|c}}}}
 '''Ein Baum''' ist eine [[Pflanze|grüne Pflanze]] ({{IPA|x}}) &amp; mehr.<ref name="a">Quelle</ref>
 
@@ -35,18 +29,6 @@ SOURCE = """{{Infobox|a={{b|c}}}}
 <references />
 [[Kategorie:Baum]]__NOTOC__"""
 TEXT = "Ein Baum ist eine grüne Pflanze & mehr.\n\nAufbau\n\nWurzel\n\nErstens\nZweitens"
-
-
-def page(title: str, text: str, ns: int = 0, extra: str = "", model: str = "wikitext") -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
-    return (
-        f"<page><title>{title}</title><ns>{ns}</ns><id>1</id>{extra}<revision><id>2</id><timestamp>2024-01-02T03:04:05Z"
-        f"</timestamp><model>{model}</model><text>{escaped}</text></revision></page>"
-    )
-
-
-def dump(*pages: str) -> bytes:
-    return (HEADER + "".join(pages) + "</mediawiki>").encode()
 
 
 def test_articles_are_read_and_nothing_else(tmp_path: Path) -> None:

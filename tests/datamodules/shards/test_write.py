@@ -30,8 +30,7 @@ from datamodules.tokenization.files import find_tokenizer, load_tokenizer
 from datamodules.tokenization.sentencepiece import train_tokenizer
 from datamodules.tokenization.training_sample import sample_texts
 from datamodules.tokenization.word_cache import EncodedWords, joined_bytes
-from tests.conftest import ROOT, sentences
-from tests.datamodules.tokenization.test_sentencepiece import TEXTS
+from tests.helpers.corpus import ROOT, TEXTS, sentences
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 LIKE_TEXT = st.lists(st.sampled_from([*TEXTS[7], "function", "  ", "\n\n", "\u2581", "\ue000", "é", "1"])).map("".join)

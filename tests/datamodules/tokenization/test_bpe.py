@@ -14,7 +14,7 @@ from common.errors import InputError
 from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.bpe import BytePairs
 from datamodules.tokenization.sentencepiece import SentencePieceTokenizer, train_tokenizer
-from tests.datamodules.tokenization.test_sentencepiece import TEXTS
+from tests.helpers.corpus import TEXTS
 
 BYTES = np.arange(1000, 1256, dtype=np.int32)
 

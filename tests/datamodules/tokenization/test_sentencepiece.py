@@ -16,10 +16,7 @@ from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, restore
 from datamodules.tokenization.sentencepiece import train_tokenizer
 from datamodules.tokenization.tokenizer_json import write_hugging_face_tokenizer
-
-TEXTS = [
-    f"def function_{i}(x):\n    return x + {i * 37}  # line {i}\n\n" + "some prose, too. " * (i % 5) for i in range(300)
-]
+from tests.helpers.corpus import TEXTS
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from models.weights.sharded_folder import (
 )
 from models.weights.single_file import read_checkpoint
 from strategies.parallel.saver import CheckpointSaver
-from tests.conftest import Configure
+from tests.helpers.corpus import Configure
 
 REST = {"pytorch-lightning_version": "2.6.0", "global_step": 3, "decoder_config": {}}
 

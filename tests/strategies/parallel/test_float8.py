@@ -15,7 +15,7 @@ from models.initialization import build_decoder
 from models.lora import LoRA
 from strategies.parallel.activation_checkpointing import checkpoint_activations
 from strategies.parallel.float8 import BACKWARD, FORWARD, product, scaled, use_float8_products
-from tests.strategies.test_layouts import fit
+from tests.helpers.layouts import fit
 
 
 @pytest.mark.parametrize(("dtype", "digits"), [(FORWARD, 3), (BACKWARD, 2)])

@@ -19,8 +19,8 @@ from strategies.planner.hardware import read_hardware
 from strategies.planner.layout_search import search
 from strategies.planner.plan import make_plan
 from strategies.planner.training_setup import TrainingSetup
-from tests.conftest import ROOT
-from tests.helpers.plan_configurations import size_configuration
+from tests.helpers.corpus import ROOT
+from tests.helpers.planner import size_configuration
 
 H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")
 CONFIG = DecoderConfig(32_000, width=512, layers=8, heads=8, key_value_heads=4, feed_forward_width=1024)

@@ -8,8 +8,8 @@ import yaml
 
 from commands.plan.command import plan
 from common.errors import InputError
-from tests.conftest import ROOT
-from tests.helpers.plan_configurations import small
+from tests.helpers.corpus import ROOT
+from tests.helpers.planner import small
 
 
 @pytest.mark.parametrize("changes", [

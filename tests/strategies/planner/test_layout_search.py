@@ -14,8 +14,8 @@ from strategies.planner.layout_search import MODES, candidates, refusal, search,
 from strategies.planner.peak_memory import worst_rank
 from strategies.planner.step_time import least_seconds, step_time
 from strategies.planner.training_setup import TrainingSetup
-from tests.conftest import ROOT
-from tests.strategies.test_preflight import pipeline, preflight
+from tests.helpers.corpus import ROOT
+from tests.helpers.layouts import pipeline, preflight
 
 H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")
 CONFIG = DecoderConfig(32_000, width=2048, layers=16, heads=16, key_value_heads=4, feed_forward_width=5632)

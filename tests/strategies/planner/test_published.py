@@ -19,7 +19,7 @@ from strategies.planner.scaling_laws import BESIROGLU, HOFFMANN
 from strategies.planner.schedule_simulation import Times, bubble, bubble_formula
 from strategies.planner.step_time import korthikanti_flops, narayanan_days
 from strategies.planner.training_setup import TrainingSetup
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 
 THEIRS, ELSEWHERE = 0.02, 0.1
 H100 = read_hardware(ROOT / "configs/hardware/h100.yaml")

@@ -3,26 +3,11 @@
 import math
 
 import pytest
-import torch
 
 from common.errors import InputError
 from strategies.planner.scaling_law_fit import Point, fit_scaling_law, isoflops, power_law, resampled_laws
 from strategies.planner.scaling_laws import BESIROGLU, HOFFMANN, ScalingLaw, over_training
-
-KNOWN = ScalingLaw("known", e=1.8, a=450.0, alpha=0.35, b=1800.0, beta=0.37)
-
-
-def runs(law: ScalingLaw, noise: float = 0.0) -> list[Point]:
-    """Five sizes around the optimum of each of four computes."""
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for flops in (1e18, 1e19, 1e20, 1e21):
-        best, _ = law.optimum(flops)
-        for factor in (0.25, 0.5, 1.0, 2.0, 4.0):
-            n, d = factor * best, flops / 6 / (factor * best)
-            error = math.exp(noise * float(torch.randn((), generator=generator)))
-            found.append(Point(n, d, law.loss(n, d) * error))
-    return found
+from tests.helpers.planner import KNOWN, runs
 
 
 def test_known_coefficients_are_recovered() -> None:

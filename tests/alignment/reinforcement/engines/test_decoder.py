@@ -9,7 +9,7 @@ import torch
 from alignment import DecoderEngine, VLLMEngine
 from alignment.reinforcement.engines.decoder import weights_cast_once
 from common.errors import InputError
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 
 
 def test_narrowed_weights_are_forgotten_after_decoding() -> None:

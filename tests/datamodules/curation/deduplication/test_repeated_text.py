@@ -17,7 +17,7 @@ from datamodules.curation.deduplication.external_sort import in_key_ranges, read
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
 from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.curation.deduplication.repeated_text import RepeatedText
-from tests.datamodules.curation.deduplication.test_word_hashes import naive_words
+from tests.helpers.curation import naive_words
 
 WORDS = st.lists(st.sampled_from(["a", "b", "B,", "c.", "\n", "é", "你", "--"]), max_size=16).map(" ".join)
 TEXTS = st.lists(WORDS, min_size=1, max_size=6)

@@ -8,29 +8,16 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow
 import pytest
-import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.curation.deduplication.word_hashes import TABLE_SIZE, UNSPACED, in_batches, window_hashes, word_hashes
+from datamodules.curation.deduplication.word_hashes import TABLE_SIZE, in_batches, window_hashes, word_hashes
 from datamodules.curation.words.utf8_buffers import utf8_buffers
+from tests.helpers.curation import naive_words
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], max_codepoint=TABLE_SIZE - 1), max_size=40) | st.text(
     "aAbB1 _-'.,\n\x00é\u0301你好ไทยИ\U0001f600\U00020000", max_size=40
 )
-WORD = regex.compile(rf"(?=[\p{{L}}\p{{N}}\p{{M}}]){UNSPACED}|(?:(?!{UNSPACED})[\p{{L}}\p{{N}}\p{{M}}])+")
-
-
-def naive_words(text: str) -> list[tuple[str, int, int]]:
-    """Word and its bytes, by a regular expression."""
-    return [
-        (
-            "".join(character.lower()[0] for character in match[0]),
-            len(text[: match.start()].encode()),
-            len(text[: match.end()].encode()),
-        )
-        for match in WORD.finditer(text)
-    ]
 
 
 def known_to_python(text: str) -> bool:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from common.errors import InputError
 from datamodules.curation.filters.c4 import NOTICES, C4Lines, C4Page
 from datamodules.curation.words.split import words_of
-from tests.conftest import sentences
-from tests.helpers.filters import any_text, first_reason, in_buffer
+from tests.helpers.corpus import sentences
+from tests.helpers.curation import any_text, first_reason, in_buffer
 
 ENDS = ".!?"
 

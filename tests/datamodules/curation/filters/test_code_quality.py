@@ -19,7 +19,7 @@ from datamodules.curation.filters.length import Length
 from datamodules.curation.passes.collect import RAW_SCHEMA, read_file
 from datamodules.readers import Files
 from datamodules.readers.formats.generated_code import why_not_written
-from tests.helpers.filters import any_text, first_reason, in_buffer, measured
+from tests.helpers.curation import any_text, first_reason, in_buffer, measured
 
 
 def naive(text: str) -> dict[str, float]:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from datamodules.curation.filters.decontaminate import Decontaminate, Hit, evaluation_ngrams
 from datamodules.curation.words.utf8_buffers import utf8_buffers
-from tests.datamodules.curation.deduplication.test_word_hashes import naive_words
+from tests.helpers.curation import naive_words
 
 QUESTION = "If a train leaves the station at nine, how far has it gone by twelve o'clock today?"
 PASSAGE = " ".join(f"w{i}" for i in range(40))

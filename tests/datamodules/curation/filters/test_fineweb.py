@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from datamodules.curation.filters.fineweb import MEASURES, FineWebQuality
 from datamodules.curation.words.characters import TERMINALS
 from datamodules.curation.words.split import words_of
-from tests.conftest import sentences
-from tests.helpers.filters import PLAIN, any_text, first_reason, in_buffer
+from tests.helpers.corpus import sentences
+from tests.helpers.curation import PLAIN, any_text, first_reason, in_buffer
 
 
 def naive(text: str) -> dict[str, float]:

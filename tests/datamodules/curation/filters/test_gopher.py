@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from datamodules.curation.filters.gopher import QUALITY, REPETITION, GopherQuality, GopherRepetition
 from datamodules.curation.words.characters import SYMBOLS, TERMINALS
 from datamodules.curation.words.split import words_of
-from tests.conftest import sentences
-from tests.helpers.filters import PLAIN, any_text, first_reason, in_buffer, measured
+from tests.helpers.corpus import sentences
+from tests.helpers.curation import PLAIN, any_text, first_reason, in_buffer, measured
 
 
 def naive_quality(text: str) -> dict[str, float]:

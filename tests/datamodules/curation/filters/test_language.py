@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from datamodules.curation.filters.language import LANGUAGES, Language, detect
-from tests.helpers.filters import filter_rows
+from tests.helpers.curation import filter_rows
 
 SENTENCES = {
     "en": "The committee will meet again next week to discuss the budget and the new school building.",

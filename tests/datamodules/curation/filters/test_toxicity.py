@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import InputError
 from datamodules.curation.filters.toxicity import WordList
-from tests.helpers.filters import filter_rows
+from tests.helpers.curation import filter_rows
 
 
 def test_word_lists_that_cannot_work_are_refused(tmp_path: Path) -> None:

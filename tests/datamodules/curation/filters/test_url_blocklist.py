@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from datamodules.curation.filters.toxicity import WordList
 from datamodules.curation.filters.url_blocklist import UrlBlocklist, candidates
-from tests.helpers.filters import filter_rows
+from tests.helpers.curation import filter_rows
 
 
 def test_addresses_are_held_against_lists(tmp_path: Path) -> None:

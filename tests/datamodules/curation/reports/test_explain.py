@@ -17,7 +17,7 @@ from datamodules.curation.reports.explain import explain, format_examples
 from datamodules.prepare import prepare_documents, read_summary
 from datamodules.readers import Files, InputFile
 from datamodules.readers.document import Document
-from tests.conftest import sentences
+from tests.helpers.corpus import sentences
 
 
 class Rows(Files):

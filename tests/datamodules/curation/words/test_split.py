@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from datamodules.curation.words.english import special_cases
 from datamodules.curation.words.split import HAS_LETTER, HAS_NO_SYMBOL, empty_words, split_words, words_of
 from datamodules.curation.words.tables import splitting_rules
-from tests.helpers.filters import FRAGMENTS, any_text
+from tests.helpers.curation import FRAGMENTS, any_text
 
 SENTENCES = [
     "Mr. O'Neil doesn't know; he'd've asked (e.g. Dr. Who, Ph.D.) at 10 a.m. or 10pm.",
