@@ -36,6 +36,7 @@ from strategies import TensorParallelStrategy
 OUTPUT = Path(__file__).with_suffix(".json")
 DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
 """Dense bf16 FLOP/s of the vendor's data sheets (SXM)."""
+PROGRAM = [sys.executable, "-m", "benchmarks.gpu"]
 SHAPES: dict[str, dict[str, Any]] = {
     "1.1b": {
         "vocabulary_size": 32000, "width": 2048, "layers": 22, "heads": 32, "key_value_heads": 4,
@@ -215,7 +216,7 @@ def main() -> None:
         for run in tqdm(arguments.runs, desc=shape):
             if run in GENERATION and shape == "8b-layers":
                 continue
-            command = [sys.executable, "-m", "benchmarks.gpu", "--run", run, "--shapes", shape]
+            command = [*PROGRAM, "--run", run, "--shapes", shape]
             try:
                 done = subprocess.run(
                     command, capture_output=True, text=True, env=dict(os.environ), timeout=arguments.limit

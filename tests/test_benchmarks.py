@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import gpu, isoflop
+from tests.helpers.distributed import warm_program
 
 
 @pytest.mark.end_to_end
@@ -19,6 +20,7 @@ def test_gpu_figures_at_toy_size(run: str) -> None:
 @pytest.mark.end_to_end
 def test_a_run_that_fails_is_recorded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["gpu", "--toy", "--runs", "generate-ours-graphs"])
+    monkeypatch.setattr(gpu, "PROGRAM", [*warm_program(), "-m", "benchmarks.gpu"])
     gpu.main()
     (record,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert "cuda_graphs=true on cpu" in record["failed"]

@@ -9,18 +9,20 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.warm_main import ADDRESS
+
 ROOT = Path(__file__).parents[2]
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.helpers.preload"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.helpers.preload"])
 _SERVER: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
-ADDRESS = "TESTS_FORK_SERVER"
-"""Variable with the address of the fork server that all workers of a test run share."""
+WARM_MAIN = ROOT / "tests/helpers/warm_main.py"
 
 
 def share_fork_server() -> None:
@@ -41,11 +43,19 @@ def share_fork_server() -> None:
     os.environ[ADDRESS] = _SERVER._forkserver_address
 
 
-if ADDRESS in os.environ and "PYTEST_XDIST_WORKER" in os.environ:
+if ADDRESS in os.environ:
     _SERVER._forkserver_address = os.environ[ADDRESS]
-    # Forked processes end with the one that holds the other end of this pipe, a worker.
+    # Forked processes end with the one that holds the other end of this pipe: a worker, or the stand-in for a command.
     _SERVER._forkserver_alive_fd = os.pipe()[1]
     _SERVER.ensure_running = lambda: None
+
+
+def warm_program() -> list[str]:
+    """What starts a command in place of `[sys.executable, "main.py"]`, in a fraction of the time: see `warm_main`."""
+    if ADDRESS not in os.environ:
+        _SERVER.ensure_running()
+        os.environ[ADDRESS] = _SERVER._forkserver_address
+    return [sys.executable, str(WARM_MAIN)]
 
 
 def _work(rank: int, world: int, port: int, sender: Connection, function: Callable[..., Any], arguments: Any) -> None:
@@ -79,9 +89,9 @@ def run_ranks(world: int, function: Callable[..., Any], *arguments: Any, timeout
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    pairs = [_CONTEXT.Pipe(duplex=False) for _ in range(world)]
+    pairs = [CONTEXT.Pipe(duplex=False) for _ in range(world)]
     processes = [
-        _CONTEXT.Process(target=_work, args=(rank, world, port, pairs[rank][1], function, arguments))
+        CONTEXT.Process(target=_work, args=(rank, world, port, pairs[rank][1], function, arguments))
         for rank in range(world)
     ]
     for process in processes:
@@ -116,16 +126,18 @@ class Command:
     Args:
         folder: where its output is kept.
         arguments: of the command line.
+        fresh_ranks: whether further ranks are new interpreters, as a user's are, or warm processes too.
     """
 
-    def __init__(self, folder: Path, *arguments: str | Path) -> None:
-        self._begin(folder, _command, [str(argument) for argument in arguments])
+    def __init__(self, folder: Path, *arguments: str | Path, fresh_ranks: bool = False) -> None:
+        program = ROOT / "main.py" if fresh_ranks else Path(warm_program()[1])
+        self._begin(folder, _command, [str(program), *map(str, arguments)], os.environ.get(ADDRESS))
 
     def _begin(self, folder: Path, function: Callable[..., Any], *arguments: Any) -> None:
         self._files = [folder / f"output-{len(list(folder.glob('output-*')))}-{name}" for name in ("out", "err")]
         for file in self._files:
             file.touch()
-        self._process = _CONTEXT.Process(target=_redirected, args=(self._files, function, *arguments))
+        self._process = CONTEXT.Process(target=_redirected, args=(self._files, function, *arguments))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -162,6 +174,14 @@ def forked(folder: Path, function: Callable[..., Any], *arguments: Any) -> Comma
     return process
 
 
+def wait_for(path: Path) -> None:
+    """Return when a file or folder is there."""
+    deadline = time.monotonic() + 100
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} does not come"
+        time.sleep(0.005)
+
+
 def _redirected(files: list[Path], function: Callable[..., Any], *arguments: Any) -> None:
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY), number)
@@ -171,8 +191,10 @@ def _redirected(files: list[Path], function: Callable[..., Any], *arguments: Any
     function(*arguments)
 
 
-def _command(arguments: list[str]) -> None:
-    sys.argv = [str(ROOT / "main.py"), *arguments]
+def _command(words: list[str], address: str | None) -> None:
     from main import main
 
+    sys.argv = words
+    if address is not None:
+        os.environ[ADDRESS] = address
     main()

@@ -1,6 +1,8 @@
 """Imports of the fork server of `tests.helpers.distributed`, once for all processes that it forks.
 
-Packages export their classes lazily, so each exported class is named here; a forked process then imports nothing.
+Packages export their classes lazily, so each exported class is named here; a forked process then imports nothing. What
+a process does once and keeps in memory is done here too: reading the options of every class of a configuration, the
+source code behind fingerprints, the fonts of charts.
 """
 
 import importlib
@@ -8,7 +10,11 @@ import warnings
 
 import torch
 
+from callbacks.reports.charts import draw
 from commands.registry import COMMANDS
+from commands.resolve import resolve_config
+from common.fingerprint import code_fingerprint
+from tests.helpers.corpus import ROOT
 
 for package in ("models", "datamodules", "strategies", "alignment", "callbacks"):
     exports = importlib.import_module(package)
@@ -34,7 +40,15 @@ with warnings.catch_warnings():
         "torch.distributed.fsdp",
         "torch.distributed.pipelining",
         "torch.distributed.tensor.parallel",
+        # What tests import that run a function of theirs in such a process.
+        "hypothesis",
+        "pytest",
+        "tests.helpers.policy_training",
+        "tests.helpers.layouts",
     ):
         importlib.import_module(module)
+    resolve_config(["fit", "--config", str(ROOT / "configs/quickstart.yaml")])
+    code_fingerprint("datamodules.curation.pipeline", "datamodules.prepare")
+    draw({"": ([0, 1], [0.0, 1.0])}, smooth=False)
 
 torch.set_num_threads(1)

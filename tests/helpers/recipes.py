@@ -4,7 +4,6 @@ A stage is a program that trains like `fit` does: a checkpoint per step; SIGTERM
 """
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +75,6 @@ def logged(folder: Path, name: str) -> list[str]:
 def in_a_process(folder: Path, program: list[str], stages: list[RecipeStage]) -> None:
     recipe.PROGRAM = program
     run(folder, stages)
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 100
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} does not come"
-        time.sleep(0.005)
 
 
 values = st.recursive(

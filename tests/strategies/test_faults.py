@@ -39,11 +39,11 @@ def child_of(process: Command) -> int:
     return matching[0]
 
 
-def start_and_wait(run: Path, *command: Any) -> Command:
+def start_and_wait(run: Path, *command: Any, fresh_ranks: bool = False) -> Command:
     """Start a run and return when it has written a further checkpoint, two intervals on."""
     before = latest_checkpoint(run)
     wanted = 4 + (checkpoint_step(before) if before else 0)
-    process = Command(run.parent, "fit", *command)
+    process = Command(run.parent, "fit", *command, fresh_ranks=fresh_ranks)
     deadline = time.monotonic() + 100
     while process.poll() is None and time.monotonic() < deadline:
         newest = latest_checkpoint(run)
@@ -85,7 +85,7 @@ def test_signals_to_one_rank(two_processes: Path, tmp_path: Path) -> None:
     assert asked.returncode == 0, errors
     assert output.count("stopped by SIGTERM after step") == 1
 
-    orphaned = start_and_wait(run, *command)
+    orphaned = start_and_wait(run, *command, fresh_ranks=True)
     child = child_of(orphaned)
     orphaned.kill()
     orphaned.communicate(timeout=30)

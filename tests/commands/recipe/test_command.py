@@ -19,8 +19,8 @@ from commands.resolve import resolve_config
 from main import main
 from tests.helpers.command_line import refused
 from tests.helpers.corpus import Configure
-from tests.helpers.distributed import forked
-from tests.helpers.recipes import chain, in_a_process, logged, plan, run, wait_for
+from tests.helpers.distributed import forked, wait_for, warm_program
+from tests.helpers.recipes import chain, in_a_process, logged, plan, run
 
 
 def test_what_is_complete_is_skipped_and_what_changed_is_made_again(
@@ -128,7 +128,10 @@ def test_mistakes_get_one_line(configure: Configure, tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.end_to_end
-def test_the_real_command_is_run_once(configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_real_command_is_run_once(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "PROGRAM", warm_program())
     main(["prepare", "--config", str(configure())])
     stages = [
         {

@@ -2,9 +2,6 @@
 
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from models.weights.sharded_folder import (
 from models.weights.single_file import read_checkpoint
 from strategies.parallel.saver import CheckpointSaver
 from tests.helpers.corpus import Configure
+from tests.helpers.distributed import forked, wait_for, warm_program
 
 REST = {"pytorch-lightning_version": "2.6.0", "global_step": 3, "decoder_config": {}}
 
@@ -113,21 +111,19 @@ def test_code_is_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "harmed").exists()
 
 
+def save_for_ever(folder: Path) -> None:
+    """A folder after another, each of some megabytes."""
+    for step in range(10_000):
+        CheckpointSaver().save(folder / f"step={step}.ckpt", {"model.weight": torch.ones(3_000_000)}, REST)
+
+
 @pytest.mark.distributed
 def test_a_kill_while_saving_leaves_only_whole_folders(tmp_path: Path) -> None:
-    script = (
-        "import sys, torch; from pathlib import Path; from strategies.parallel.saver import CheckpointSaver\n"
-        f"rest, tensors = {REST!r}, {{'model.weight': torch.ones(3_000_000)}}; print('ready', flush=True)\n"
-        "for step in range(10_000):\n"
-        "    CheckpointSaver().save(Path(sys.argv[1]) / f'step={step}.ckpt', tensors, rest)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(1.5)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    process = forked(tmp_path, save_for_ever, tmp_path)
+    wait_for(tmp_path / "step=0.ckpt")
+    time.sleep(0.5)
+    process.kill()
+    process.communicate()
     whole = list(tmp_path.glob("step=*.ckpt"))
     assert whole
     for path in whole:
@@ -149,9 +145,10 @@ def test_convert_merges_into_one_file(configure: Configure, tmp_path: Path) -> N
 
 @pytest.mark.end_to_end
 def test_parity_names_the_first_parameter_that_differs(
-    configure: Configure, capsys: pytest.CaptureFixture[str]
+    configure: Configure, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no tolerance at all, rounding is a difference."""
+    monkeypatch.setattr("commands.training.parity.PROGRAM", warm_program())
     strategy = {"class_path": "strategies.TensorParallelStrategy", "init_args": {"tensor_parallel_size": 2}}
     config = str(configure(trainer__strategy=strategy, trainer__devices=2))
     with pytest.raises(SystemExit) as raised:

@@ -1,9 +1,6 @@
 """Checkpoints are whole or absent, and damage is noticed."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import torch
 
 from common.errors import InputError
 from models.weights.single_file import AtomicCheckpointIO
+from tests.helpers.distributed import forked, wait_for
 
 PARTS = {"pytorch-lightning_version": "2.6.0", "global_step": 3, "decoder_config": {}}
 
@@ -56,20 +54,20 @@ def test_damage_is_refused(tmp_path: Path, damage: str) -> None:
         AtomicCheckpointIO().load_checkpoint(path)
 
 
+def save_for_ever(folder: Path) -> None:
+    """A file after another, each of some megabytes."""
+    content = PARTS | {"weight": torch.ones(3_000_000)}
+    for step in range(10_000):
+        AtomicCheckpointIO().save_checkpoint(content, f"{folder}/step={step}.ckpt")
+
+
 @pytest.mark.distributed
 def test_a_kill_while_saving_leaves_only_whole_files(tmp_path: Path) -> None:
-    script = (
-        "import sys, torch; from models.weights.single_file import AtomicCheckpointIO\n"
-        f"content = {PARTS!r} | {{'weight': torch.ones(3_000_000)}}; print('ready', flush=True)\n"
-        "for step in range(10_000): AtomicCheckpointIO().save_checkpoint(content, f'{sys.argv[1]}/step={step}.ckpt')"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.6)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    process = forked(tmp_path, save_for_ever, tmp_path)
+    wait_for(tmp_path / "step=0.ckpt")
+    time.sleep(0.5)
+    process.kill()
+    process.communicate()
     whole = list(tmp_path.glob("step=*.ckpt"))
     assert whole
     for path in whole:
