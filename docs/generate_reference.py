@@ -5,9 +5,9 @@ and costs that the site is built where the project is installed.
 """
 
 import ast
-import json
+import contextlib
+import io
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 PACKAGES = ("models", "datamodules", "alignment", "strategies", "callbacks")
 """Packages whose `__all__` YAML may name."""
 API = (
@@ -30,17 +31,6 @@ API = (
     "alignment.rewards.base",
 )
 """Modules that are called or extended from Python."""
-HELP = """
-import contextlib, io, json, sys
-from main import main
-pages = {}
-for name in sys.argv[1:]:
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        main([name, "--help"])
-    pages[name] = shown.getvalue()
-print(json.dumps(pages))
-"""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -59,12 +49,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def commands() -> str:
     """The page of all commands: the list, then the options of each."""
-    overview = run("main.py", "--help")
+    overview = shown("--help")
     names = re.findall(r"^ {2,4}([a-z][a-z_]*) {2,}\S", overview, flags=re.MULTILINE)
-    pages: dict[str, str] = json.loads(run("-c", HELP, *names).splitlines()[-1])
     parts = ["# Commands", "`python main.py COMMAND` and, once installed, `llm COMMAND`.", fenced(overview)]
     for name in names:
-        parts += [f"## {name}", fenced(pages[name])]
+        parts += [f"## {name}", fenced(shown(name, "--help"))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -110,12 +99,16 @@ def first_lines() -> dict[str, str]:
     return found
 
 
-def run(*arguments: str) -> str:
-    """Output of this interpreter in the project's root."""
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments[:3])} ended with status {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout
+def shown(*arguments: str) -> str:
+    """What a command prints."""
+    from main import main
+
+    printed, program = io.StringIO(), sys.argv[0]
+    sys.argv[0] = "llm"  # the name in the line of usage
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        main(list(arguments))
+    sys.argv[0] = program
+    return printed.getvalue()
 
 
 def fenced(text: str) -> str:

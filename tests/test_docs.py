@@ -11,6 +11,7 @@ import pytest
 
 from common import run_folder
 from tests.helpers.code_blocks import RUN, code_blocks, run_blocks
+from tests.helpers.distributed import warm_program
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("common", "models", "datamodules", "strategies", "alignment", "callbacks", "commands")
@@ -37,7 +38,7 @@ def modules() -> list[Path]:
 
 @pytest.mark.end_to_end
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [*warm_program(), "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     page = (tmp_path / "site/reference/commands/index.html").read_text(encoding="utf-8")
