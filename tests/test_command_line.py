@@ -144,6 +144,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_instantiates(path: Path, tmp_path: Path, base_run: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -264,6 +265,7 @@ def test_bfloat16_learns_what_float32_learns(configure: Configure, tmp_path: Pat
     assert rounded == pytest.approx(exact, rel=0.01)
 
 
+@pytest.mark.end_to_end
 def test_the_precision_for_machines_without_bf16_units(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

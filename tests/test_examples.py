@@ -29,6 +29,7 @@ def test_every_example_is_tested() -> None:
     assert {path.stem for path in EXAMPLES} == tested
 
 
+@pytest.mark.end_to_end
 def test_a_decoder_learns_a_sentence_in_40_lines(capsys: pytest.CaptureFixture[str]) -> None:
     example = load("train_a_decoder_in_40_lines")
     _, losses = example.train(steps=100)
@@ -57,6 +58,7 @@ def test_the_new_filter_drops_what_shouts() -> None:
     assert load("add_a_filter").decide(["A calm sentence.", "BUY NOW!!!"]) == [False, True]
 
 
+@pytest.mark.end_to_end
 def test_text_is_generated_from_a_run(base_run: Path) -> None:
     written = load("generate").write(str(base_run), "Ba", max_new_tokens=5)
     assert written.startswith("Ba")

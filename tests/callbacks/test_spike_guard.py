@@ -127,6 +127,7 @@ def test_a_kill_after_going_back_leaves_the_same_out(
     assert losses(tmp_path / "run") == losses(tmp_path / "other")
 
 
+@pytest.mark.end_to_end
 def test_a_second_spike_in_one_place_escalates_then_stops(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +252,7 @@ def test_what_spike_skip_leaves_out_is_named_and_not_gone_back_for(
     assert losses(tmp_path / "run").keys() == set(range(1, 13))
 
 
+@pytest.mark.end_to_end
 def test_a_guard_without_checkpoints_or_numbers_is_refused(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:

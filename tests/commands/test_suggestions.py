@@ -9,6 +9,7 @@ from tests.helpers.command_line import refused
 from tests.helpers.corpus import Configure
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("change", "answer"),
     [
@@ -30,6 +31,7 @@ def test_a_mistyped_option(configure: Configure, capsys: pytest.CaptureFixture[s
     assert answer in refused(["fit", "--config", configure(), change], capsys)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("overlay", "answer"),
     [

@@ -225,6 +225,7 @@ class Saved(lightning.pytorch.callbacks.Callback):
             trainer.save_checkpoint(self.path)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_goes_on_with_the_first_prompt_not_learned_from(
     tokenizer_file: Path, tmp_path: Path, workers: int

@@ -51,6 +51,7 @@ def train(data: ResumableDataModule, folder: Path, steps: int, checkpoint: Path 
     return trainer, module.seen
 
 
+@pytest.mark.end_to_end
 def test_a_checkpoint_of_a_class_with_another_name_resumes(tmp_path: Path) -> None:
     path = tmp_path / "step=2.ckpt"
     trainer, first = train(RandomTokens(batch_size=4), tmp_path, 2)
@@ -63,6 +64,7 @@ def test_a_checkpoint_of_a_class_with_another_name_resumes(tmp_path: Path) -> No
     assert first + second == [list(range(4 * step, 4 * step + 4)) for step in range(5)]
 
 
+@pytest.mark.end_to_end
 def test_a_checkpoint_without_a_position_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "step=2.ckpt"
     trainer, _ = train(RandomTokens(batch_size=4), tmp_path, 2)

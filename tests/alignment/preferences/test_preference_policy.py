@@ -294,6 +294,7 @@ def test_what_is_stored_of_the_reference_is_checked(
     assert "differ by 1 nats" in refused(again, capsys)
 
 
+@pytest.mark.end_to_end
 def test_mistakes_get_one_line(align: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     fit = ["fit", "--config"]
     assert "there is no adapter" in refused([*fit, align(dpo(reference="adapter_off"))], capsys)

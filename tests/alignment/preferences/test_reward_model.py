@@ -78,6 +78,7 @@ def test_soft_labels_reach_the_loss(align: Configure, tmp_path: Path, module: st
     assert min(losses) >= math.log(2) - 1e-6
 
 
+@pytest.mark.end_to_end
 def test_margins_are_subtracted_where_asked_for(
     align: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

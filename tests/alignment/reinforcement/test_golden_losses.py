@@ -73,6 +73,7 @@ GOLDEN: dict[str, dict[str, list[float]]] = {
 }
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("algorithm", list(SETTINGS))
 def test_losses_norms_and_divergences_are_those_of_before(algorithm: str, tmp_path: Path) -> None:
     logged = train(str(tmp_path), settings=SETTINGS[algorithm](), options={"val_check_interval": 2})
@@ -81,6 +82,7 @@ def test_losses_norms_and_divergences_are_those_of_before(algorithm: str, tmp_pa
         assert [row[name] for row in rows] == pytest.approx(expected, rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.end_to_end
 def test_a_checkpoints_parameters_keep_their_names(tmp_path: Path) -> None:
     """Those of the decoder below `decoder`, `critic` and `reference_decoder`; means are no state."""
     module = ppo()

@@ -38,6 +38,7 @@ def test_signs_of_cheating() -> None:
     assert ringing == {"alarms/length_correlation": 1, "alarms/repetition": 0, "alarms/unfinished": 1}
 
 
+@pytest.mark.end_to_end
 def test_length_that_is_rewarded_rings(tmp_path: Path) -> None:
     record = train(str(tmp_path), settings={"reward": Length()}, options={"max_steps": 1})
     assert record.steps[0]["alarms/length_correlation"] == 1

@@ -19,6 +19,7 @@ from tests.helpers.policy_training import CONFIG, assert_same_steps, ppo, train
 from tests.helpers.rollouts import CPU, CRITIC, made_up
 
 
+@pytest.mark.end_to_end
 def test_a_fresh_policy_is_where_its_reference_is(tmp_path: Path) -> None:
     """Temperature on both sides of every ratio: the first step's KL divergences and drift are nothing but rounding."""
     for settings in (
@@ -39,11 +40,13 @@ def test_a_fresh_policy_is_where_its_reference_is(tmp_path: Path) -> None:
         assert second["train/drift/kl"] == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.end_to_end
 def test_a_reference_in_fewer_bits_is_nearly_the_same(tmp_path: Path) -> None:
     record = train(str(tmp_path), settings={"reference_precision": "bfloat16"}, options={"max_steps": 1})
     assert 0 < abs(record.steps[0]["train/kl_per_token/k1"]) < 0.02
 
 
+@pytest.mark.end_to_end
 def test_a_reference_on_the_cpu_says_the_same_and_is_left_where_it_is(tmp_path: Path) -> None:
     """It is neither moved, sharded nor saved; another one is refused where a run goes on."""
     options = {"max_steps": 2, "val_check_interval": 2}

@@ -22,6 +22,7 @@ from tests.helpers.policy_training import (
 )
 
 
+@pytest.mark.end_to_end
 def test_a_step_of_the_trainer_is_a_batch_of_rollouts(tmp_path: Path) -> None:
     """However many updates it makes: samples, schedule and counters follow the batches."""
     record = train(str(tmp_path), settings={"optimization": PPOUpdates(3, 2, 1000)})
@@ -34,6 +35,7 @@ def test_a_step_of_the_trainer_is_a_batch_of_rollouts(tmp_path: Path) -> None:
     assert record.validations[0]["validation/kl"] > 0
 
 
+@pytest.mark.end_to_end
 def test_bfloat16_drifts_and_is_weighed(tmp_path: Path) -> None:
     settings = {"policy_loss": ClippedPolicyLoss(importance_cap=2.0)}
     record = train(str(tmp_path), settings=settings, options={"precision": "bf16-mixed", "max_steps": 2})
@@ -43,6 +45,7 @@ def test_bfloat16_drifts_and_is_weighed(tmp_path: Path) -> None:
         assert all(map(math.isfinite, step.values()))
 
 
+@pytest.mark.end_to_end
 def test_a_policy_that_has_gone_far_enough_is_left_alone(tmp_path: Path) -> None:
     """The first update of a batch is always made; here nothing further is."""
     record = train(str(tmp_path), settings={"optimization": PPOUpdates(4, 2, 1000, target_kl=1e-9)})
@@ -51,6 +54,7 @@ def test_a_policy_that_has_gone_far_enough_is_left_alone(tmp_path: Path) -> None
     assert [step["train/updates"] for step in record.steps] == [8] * 4
 
 
+@pytest.mark.end_to_end
 def test_a_batch_that_teaches_nothing_moves_nothing(tmp_path: Path) -> None:
     """Momentum and decay would; the batch still counts as a step, and the schedule goes on."""
     changes = {
@@ -75,6 +79,7 @@ def test_a_batch_that_teaches_nothing_moves_nothing(tmp_path: Path) -> None:
             torch.testing.assert_close(parameter, fresh[name], rtol=0, atol=0)
 
 
+@pytest.mark.end_to_end
 def test_updates_with_a_spiking_gradient_are_left_out(tmp_path: Path) -> None:
     """Of the actor, whatever update of a batch it is; a batch still counts as one step."""
     record = train(
@@ -86,6 +91,7 @@ def test_updates_with_a_spiking_gradient_are_left_out(tmp_path: Path) -> None:
     assert len(record.steps) == 4
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     "settings",
     [

@@ -61,6 +61,7 @@ def test_two_ranks_are_one_process(settings: str, layout: str, tmp_path: Path, a
     assert len({len(response) for responses in expected.drawn[0].values() for response in responses}) > 1
 
 
+@pytest.mark.end_to_end
 def test_a_killed_run_goes_on_with_the_same_rollouts_and_losses(tmp_path: Path) -> None:
     more = {"optimization": PPOUpdates(2, 2, 60)}
     whole = train(str(tmp_path), settings=SETTINGS["ppo"]() | more, save=str(tmp_path / "half.ckpt"))

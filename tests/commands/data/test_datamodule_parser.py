@@ -34,6 +34,7 @@ def test_data_alone_is_enough_and_the_rest_is_not_read(
     assert list((tmp_path / "megatron").glob("*.bin"))
 
 
+@pytest.mark.end_to_end
 def test_a_mistake_in_data_gets_one_line(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     config = configure()
     line = refused(["prepare", "--config", config, "--data.init_args.sequence_lenght=3"], capsys)

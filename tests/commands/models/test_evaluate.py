@@ -82,6 +82,7 @@ def test_questions_are_answered_by_the_likeliest_choice(
     assert evaluated(capsys, *arguments, "--limit=4")[str(path)]["questions"] == 4
 
 
+@pytest.mark.end_to_end
 def test_likelihoods_equal_naive_ones(base_run: Path, tokenizer: Tokenizer, decoder: Decoder) -> None:
     from datamodules.conversations.multiple_choice import question_batches
     from models.inference.likelihood import log_likelihoods

@@ -117,6 +117,7 @@ def test_two_starts_at_once_do_not_meet(program: list[str], tmp_path: Path) -> N
     assert len(logged(tmp_path, "pretrain")) == 9
 
 
+@pytest.mark.end_to_end
 def test_mistakes_get_one_line(configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stages = [{"name": "pretrain", "config": [str(configure())], "overrides": {"trainer.max_stepz": 3}}]
     path = tmp_path / "recipe.yaml"

@@ -53,6 +53,7 @@ def test_two_of_a_class_that_is_no_default_are_kept() -> None:
     assert names(merge_defaults(ends)) == ["callbacks.Samples"] * 2 + ["callbacks.Checkpoints", "callbacks.Report"]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("overlay", [*LAYOUTS, *DEBUG], ids=lambda path: path.stem)
 def test_every_overlay_instantiates_over_the_quickstart(overlay: Path, tmp_path: Path) -> None:
     first = overlay.read_text(encoding="utf-8").splitlines()[0]

@@ -130,6 +130,7 @@ main(["validate", "--config", "configs/quickstart.yaml"])
     assert run(script, GOMP_SPINCOUNT="5", OMP_NUM_THREADS="1") == "5 1\n"
 
 
+@pytest.mark.end_to_end
 def test_a_process_that_a_command_starts_has_the_settings() -> None:
     script = f"""
 import json, multiprocessing, os, subprocess, sys

@@ -159,6 +159,7 @@ class Scored(Filter):
         return {}
 
 
+@pytest.mark.end_to_end
 def test_a_source_that_is_not_scored_goes_before_its_copies(tmp_path: Path) -> None:
     for source in ("a_web", "b_encyclopedia"):
         (tmp_path / source).mkdir()
@@ -181,6 +182,7 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
         run_pipeline(tmp_path / "texts", tmp_path / "out")
 
 
+@pytest.mark.end_to_end
 def test_excerpts_of_dropped_documents_are_masked(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     address, number = "jane.doe@secret-example.com", "+1-415-555-2671"

@@ -72,6 +72,7 @@ def files_in(folder: Path) -> int:
     return sum("." in name[1:] and name[0] != "." for walk in walks for *_, names in walk for name in names)
 
 
+@pytest.mark.end_to_end
 def test_an_interrupted_run_does_not_judge_again(
     texts: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_an_interrupted_run_does_not_judge_again(
     assert finished
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("chunk_megabytes", [0.015, 64])
 def test_chunks_and_listing_order_change_nothing(
     texts: Path, whole: Path, tmp_path: Path, chunk_megabytes: float
@@ -117,6 +119,7 @@ def test_chunks_and_listing_order_change_nothing(
         assert len(document_files(stage)) != len(document_files(whole))
 
 
+@pytest.mark.end_to_end
 def test_a_changed_input_is_never_mixed_with_old_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(tmp_path / "texts")
     from datamodules.curation import pipeline
@@ -154,6 +157,7 @@ def test_a_large_file_is_read_in_pieces_of_bounded_size(tmp_path: Path) -> None:
     assert [path.stat().st_mtime_ns for path in paths][:3] == stamps[:3]
 
 
+@pytest.mark.end_to_end
 def test_a_full_disk_is_one_line_and_costs_nothing_done(
     texts: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +195,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.end_to_end
 def test_a_disk_that_is_too_small_is_refused(texts: Path, small_disk: Path) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match="no space is left on the disk"):

@@ -181,6 +181,7 @@ tokenize.write_shards(files, into, tokenizer)
 """
 
 
+@pytest.mark.end_to_end
 def test_a_kill_costs_only_the_files_in_hand(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
