@@ -21,8 +21,9 @@ from tests.helpers.distributed import share_fork_server
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start what the workers share, in the process that starts them."""
-    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+    """Start what the workers share, in the process that starts them, where tests are run that need it."""
+    needed = "not distributed" not in config.option.markexpr
+    if needed and getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         share_fork_server()
 
 

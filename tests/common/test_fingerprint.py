@@ -20,20 +20,31 @@ from tests.helpers.corpus import ROOT
 Keys = Callable[..., SimpleNamespace]
 
 
+def copy_project(folder: Path) -> Path:
+    """What the keys are computed from."""
+    for package in ("common", "datamodules"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unedited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this project; its files are read once for all tests."""
+    return copy_project(tmp_path_factory.mktemp("unedited"))
+
+
 @pytest.fixture
-def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keys:
-    """Keys of the three stages, after an edit of one source file of a copy of this project."""
+def keys(unedited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keys:
+    """Keys of the three stages of a copy of this project, where asked for after an edit of one source file."""
 
     def compute(file: str | None = None, old: str = "", new: str = "") -> SimpleNamespace:
-        copy = tmp_path / f"copy-{len(list(tmp_path.iterdir()))}"
-        for package in ("common", "datamodules"):
-            shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+        copy = unedited if file is None else copy_project(tmp_path / "edited")
         if file is not None:
             source = (copy / file).read_text(encoding="utf-8")
             assert source.count(old) >= 1
             (copy / file).write_text(source.replace(old, new, 1), encoding="utf-8")
         monkeypatch.setattr(fingerprint, "ROOT", copy)
-        sources = {"web": TextSource(Files([str(tmp_path)]), [GopherQuality()])}
+        sources = {"web": TextSource(Files([str(unedited)]), [GopherQuality()])}
         documents = curation_fingerprint(sources, {"web": []}, None, 0.1, 0, CurationConfig())
         settings = TokenizerSettings()
         tokenizer = tokenizer_fingerprint("documents", settings)

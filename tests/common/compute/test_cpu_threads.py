@@ -220,6 +220,7 @@ print(*found)
 """
 
 
+@pytest.mark.end_to_end
 @gnu_openmp_on_linux
 def test_a_sleeping_team_ends_the_spin_of_all_threads_and_its_end_brings_it_back() -> None:
     """In seconds that the other threads compute for each product with a long pause behind it."""
@@ -241,6 +242,7 @@ print(watch is not None, cpu_threads.watch_spin(2) is watch, cpu_threads.watch_s
 """
 
 
+@pytest.mark.end_to_end
 @gnu_openmp_on_linux
 def test_a_process_has_one_watch_and_none_for_one_thread() -> None:
     found = run(WATCHED)
@@ -249,11 +251,13 @@ def test_a_process_has_one_watch_and_none_for_one_thread() -> None:
     assert found == "True True True\n"
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("variables", [{"OMP_WAIT_POLICY": "PASSIVE"}, {"GOMP_SPINCOUNT": "300000"}])
 def test_a_users_policy_is_not_watched(variables: dict[str, str]) -> None:
     assert run(WATCHED, **variables) == "False True True\n"
 
 
+@pytest.mark.end_to_end
 @gnu_openmp_on_linux
 def test_the_time_that_threads_wait_grows_beside_busy_processes() -> None:
     cores = sorted(os.sched_getaffinity(0))
