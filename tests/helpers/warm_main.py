@@ -6,6 +6,7 @@ were this process: further ranks are started by this script too, and the parent 
 `-m MODULE` first, a module is run in place of `main.py`; without a fork server, everything happens right here.
 """
 
+import contextlib
 import os
 import runpy
 import signal
@@ -102,7 +103,8 @@ def main() -> None:
         return
     status = have_it_run(sys.argv[1:])
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no other disposition
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 
