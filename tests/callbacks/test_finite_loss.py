@@ -8,8 +8,8 @@ import torch
 from common.run_folder import checkpoints
 from main import main
 from models.language_model import LanguageModel
-from tests.conftest import Configure
-from tests.test_command_line import refused
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 
 from common.run_folder import latest_checkpoint
 from main import main
-from tests.conftest import Configure
+from tests.helpers.command_line import learned
+from tests.helpers.corpus import Configure
 from tests.helpers.distributed import Command
-from tests.test_command_line import learned
 
 
 def wait_for_checkpoint(process: Command, run: Path) -> None:

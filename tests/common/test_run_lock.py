@@ -11,7 +11,7 @@ import pytest
 from commands.training.run_folder_callback import wandb_run_id
 from common.errors import InputError
 from common.run_lock import run_lock
-from tests.conftest import ROOT
+from tests.helpers.corpus import ROOT
 
 HOLD = """
 import os, sys

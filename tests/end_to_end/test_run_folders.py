@@ -8,8 +8,8 @@ import yaml
 
 from common.run_folder import abandoned_checkpoints, checkpoints, read_metrics
 from main import main
-from tests.conftest import Configure
-from tests.test_command_line import learned, refused
+from tests.helpers.command_line import learned, refused
+from tests.helpers.corpus import Configure
 
 pytestmark = pytest.mark.end_to_end
 

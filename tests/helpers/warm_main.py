@@ -7,6 +7,7 @@ were this process: further ranks are started by this script too, and the parent 
 """
 
 import contextlib
+import multiprocessing
 import os
 import runpy
 import signal
@@ -57,6 +58,8 @@ def run_for(client: int, arguments: list[str], environment: dict[str, str], stre
     os.environ.update(environment)
     if environment.get("PYTHONUNBUFFERED"):
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    # A fork server's children would have fork servers of their own, which no user's process has.
+    multiprocessing.set_start_method("fork", force=True)
     os.getppid = lambda: parent_of(client)
     run(arguments)
 

@@ -196,7 +196,7 @@ def test_a_run_goes_on_with_the_reference_it_began_with(
 
 @pytest.mark.end_to_end
 def test_a_copy_of_the_weights_to_begin_from_is_the_same_reference(
-    align: Align, base_run: Path, tmp_path: Path
+    align: Configure, base_run: Path, tmp_path: Path
 ) -> None:
     main(["fit", "--config", str(align(dpo(), max_steps=2))])
     copied = tmp_path / "elsewhere"

@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.conftest import Configure
-from tests.test_command_line import refused
+from tests.helpers.command_line import refused
+from tests.helpers.corpus import Configure
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
