@@ -6,6 +6,8 @@ were this process: further ranks are started by this script too, and the parent 
 `-m MODULE` first, a module is run in place of `main.py`; without a fork server, everything happens right here.
 """
 
+import contextlib
+import multiprocessing
 import os
 import runpy
 import signal
@@ -56,6 +58,8 @@ def run_for(client: int, arguments: list[str], environment: dict[str, str], stre
     os.environ.update(environment)
     if environment.get("PYTHONUNBUFFERED"):
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    # A fork server's children would have fork servers of their own, which no user's process has.
+    multiprocessing.set_start_method("fork", force=True)
     os.getppid = lambda: parent_of(client)
     run(arguments)
 
@@ -102,7 +106,8 @@ def main() -> None:
         return
     status = have_it_run(sys.argv[1:])
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no other disposition
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 

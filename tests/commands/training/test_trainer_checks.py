@@ -6,6 +6,7 @@ from tests.helpers.command_line import refused
 from tests.helpers.corpus import Configure
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
