@@ -14,7 +14,7 @@ help:
 	@echo "make quickstart  install into .venv, then collect, clean, tokenize, train and report (5 to 13 minutes on 2 cores)"
 	@echo "make recipe      the same set-up, then from raw text to aligned models and their comparison (under 25 minutes on 2 cores)"
 	@echo "make test        the same set-up, then every test"
-	@echo "make test-fast   the tests of single functions, for an edit's feedback (3 to 5 minutes on 2 cores)"
+	@echo "make test-fast   the tests of single functions, for an edit's feedback (about 3 minutes on 2 cores)"
 	@echo "make lint        ruff and mypy"
 	@echo "make docs        the documentation as a site, in site/"
 	@echo "make clean       remove .venv and caches; data/ and runs/ stay"
