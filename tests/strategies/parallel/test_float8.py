@@ -50,6 +50,7 @@ def test_products_and_gradients_are_near_exact_ones(rows: int) -> None:
     assert whole.shape == (rows, 32)
 
 
+@pytest.mark.distributed
 def test_a_model_learns_as_in_bfloat16(tmp_path: Path) -> None:
     options = {"precision": "bf16-mixed"}
     shape = {"width": 32, "feed_forward_width": 48, "head_width": 8}

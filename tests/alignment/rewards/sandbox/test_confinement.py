@@ -167,6 +167,7 @@ def test_packages_are_there_by_name_only() -> None:
         proven_sandbox("auto", ["no_such_package"])
 
 
+@pytest.mark.end_to_end
 def test_the_trainer_is_closed_to_other_processes() -> None:
     """In a process of its own, because there is no way back."""
     program = """
@@ -204,6 +205,7 @@ def descendants(process: int) -> list[int]:
     return children + [number for child in children for number in descendants(child)]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("layers", [["namespaces", "landlock"], ["landlock"]], ids=" ".join)
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_sandbox_ends_with_its_trainer(layers: list[str], busy: bool) -> None:
