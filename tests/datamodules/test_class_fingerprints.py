@@ -16,9 +16,6 @@ from datamodules import FileRows, SFTData
 from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.pipeline import curation_fingerprint
 from datamodules.readers import Files
-from datamodules.tokenization.base import TokenizerSettings
-from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.helpers.corpus import sentences
 
 SHOUTING = """
 from datamodules import FileRows
@@ -92,14 +89,6 @@ def test_a_class_without_a_file_counts_by_its_code() -> None:
     )
     for fingerprint_of in (class_fingerprint, users_class_fingerprint):
         assert fingerprint_of(one) == fingerprint_of(same) != fingerprint_of(other)
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    settings = TokenizerSettings(vocabulary_size=400)
-    path.write_bytes(train_tokenizer([sentences(i, 40) for i in range(20)], settings).model)
-    return path
 
 
 def test_rows_of_another_class_or_setting_are_other_data(

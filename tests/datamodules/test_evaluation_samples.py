@@ -9,19 +9,8 @@ import numpy as np
 import pytest
 
 from datamodules import FileRows, PreferenceData, PromptData, SFTData
-from datamodules.tokenization.base import TokenizerSettings
-from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.helpers.corpus import sentences
 
 COUNT, LIMIT = 400, 25
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    settings = TokenizerSettings(vocabulary_size=400)
-    path.write_bytes(train_tokenizer([sentences(i, 40) for i in range(20)], settings).model)
-    return path
 
 
 def row(number: int) -> dict[str, Any]:

@@ -16,10 +16,7 @@ from datamodules import FileRows, PreferenceData, SFTData
 from datamodules.conversations.chat_template import Encoded
 from datamodules.mixing.samplers import DistributedBatchSampler, EpochOrder, StepBatchSampler
 from datamodules.preferences import shorten
-from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
-from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.helpers.corpus import sentences
 
 
 def encoded(prompt: int, response: int, ending: int) -> Encoded:
@@ -44,14 +41,6 @@ def test_the_prompt_gives_way_first(prompt: int, first: int, second: int, most: 
         assert len(kept) + max(len(a), len(b)) == most
         assert (len(a), len(b)) == (first, second) or len(kept) == min(prompt, most // 4)
     assert cut == ("prompt",) * (len(kept) < prompt) + ("response",) * ((len(a), len(b)) != (first, second))
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    settings = TokenizerSettings(vocabulary_size=400)
-    path.write_bytes(train_tokenizer([sentences(i, 40) for i in range(20)], settings).model)
-    return path
 
 
 def data(kind: Any, tokenizer: Path, rows: list[Any], folder: Path, **settings: Any) -> Any:

@@ -16,20 +16,9 @@ from datamodules import FileRows, PreferenceData, PromptData
 from datamodules.conversations.example_store import Example, Examples, split_of, write_examples
 from datamodules.conversations.messages import Unusable
 from datamodules.conversations.row_formats import question
-from datamodules.tokenization.base import TokenizerSettings
 from datamodules.tokenization.files import load_tokenizer
-from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.helpers.corpus import sentences
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    settings = TokenizerSettings(vocabulary_size=400)
-    path.write_bytes(train_tokenizer([sentences(i, 40) for i in range(20)], settings).model)
-    return path
 
 
 def data(tokenizer: Path, rows: list[Any], folder: Path, kind: Any = PromptData, **further: Any) -> Any:

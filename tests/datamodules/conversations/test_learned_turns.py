@@ -9,10 +9,8 @@ import pytest
 from datamodules import FileRows, PreferenceData, PromptData, SFTData
 from datamodules.conversations.chat_template import ChatTemplate, Encoded, TemplateRefusalError
 from datamodules.conversations.row_formats import instruction
-from datamodules.tokenization.base import Tokenizer, TokenizerSettings
+from datamodules.tokenization.base import Tokenizer
 from datamodules.tokenization.files import load_tokenizer
-from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.helpers.corpus import sentences
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
 MORE, OTHER = {"role": "user", "content": "So?"}, {"role": "assistant", "content": "No."}
@@ -41,14 +39,6 @@ THINKING = """\
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
 """
 """In the manner of Qwen3's: only the last turn's reasoning is written."""
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    settings = TokenizerSettings(vocabulary_size=400)
-    path.write_bytes(train_tokenizer([sentences(i, 40) for i in range(20)], settings).model)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,7 @@ from commands.models.evaluate import score_file
 from common.errors import InputError
 from datamodules import FileRows, PreferenceData, PromptData, SFTData
 from datamodules.conversations.chat_template import ChatTemplate
-from datamodules.tokenization.base import Tokenizer, TokenizerSettings
-from datamodules.tokenization.sentencepiece import train_tokenizer
-from tests.helpers.corpus import sentences
+from datamodules.tokenization.base import Tokenizer
 
 COUNT = 40
 Write = Callable[[Path, list[dict[str, Any]]], Any]
@@ -96,14 +94,6 @@ READS = {
     PreferenceData: ("pairs", "pairs of conversations"),
     PromptData: ("prompts", "pairs", "conversations"),
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    settings = TokenizerSettings(vocabulary_size=400)
-    path.write_bytes(train_tokenizer([sentences(i, 40) for i in range(20)], settings).model)
-    return path
 
 
 @pytest.fixture(scope="module")
