@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from alignment.preferences.checks import require_adapter
 from alignment.reinforcement.rollouts import PackedRollouts
 from alignment.rewards.base import Reward
-from alignment.rewards.reward_model_score import RewardModelScore
+from alignment.rewards.reward_model_score import RewardModelScore, open_reward_model
 from common.errors import InputError
 from models.decoder import Decoder, DecoderConfig
 from models.initialization import WeightLookup, materialize
@@ -125,13 +125,7 @@ class ActorCriticModels:
         if self.critic_init_from is None:
             return
         path = Path(self.critic_init_from)
-        source = WeightSource(path)
-        if tokenizer_of(path).model != tokenizer.model:
-            raise InputError(
-                f"critic_init_from={path}: it has another tokenizer than the data's, take a reward model of the same "
-                "base"
-            )
-        self.begin_critic_from(source)
+        self.begin_critic_from(open_reward_model("critic_init_from", path, tokenizer, tokenizer_of))
         for reward in rewards:
             if isinstance(reward, RewardModelScore) and Path(reward.init_from).resolve() == path.resolve():
                 self.score_scale = ScoreScale(reward.shift, reward.scale)

@@ -24,6 +24,26 @@ ROUND_TO = 64
 """Rows are padded to a multiple of this many tokens, so that there are few shapes to compile kernels for."""
 
 
+def open_reward_model(option: str, path: Path, tokenizer: Any, tokenizer_of: Callable[[Path], Any]) -> WeightSource:
+    """Weights of a reward model that reads what the policy writes.
+
+    Args:
+        option: that names it.
+        path: its run, checkpoint or converted file.
+        tokenizer: tokenizer of the data.
+        tokenizer_of: see `common.contracts.WeightSourcesUser`.
+
+    Raises:
+        InputError: for another tokenizer or chat template than the data's.
+    """
+    source = WeightSource(path)
+    if tokenizer_of(path).model != tokenizer.model:
+        raise InputError(
+            f"{option}={path}: it has another tokenizer than the data's, take a reward model of the same base"
+        )
+    return source
+
+
 class RewardModelScore(Reward):
     """(score - shift) / scale by a trained `RewardModel`.
 
@@ -65,13 +85,7 @@ class RewardModelScore(Reward):
 
     def open_weights(self, tokenizer: Any, tokenizer_of: Callable[[Path], Any]) -> None:
         """Open the weights of `init_from`, see `Reward.open_weights`."""
-        path = Path(self.init_from)
-        source = WeightSource(path)
-        if tokenizer_of(path).model != tokenizer.model:
-            raise InputError(
-                f"reward.init_from={path}: it has another tokenizer than the data's, train a reward model from the "
-                "same base"
-            )
+        source = open_reward_model("reward.init_from", Path(self.init_from), tokenizer, tokenizer_of)
         self.load_from(source, tokenizer.eos)
 
     def load_from(self, stored: Any, end: int) -> None:
