@@ -46,13 +46,11 @@ class FiniteLoss(lightning.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self._active or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        found = {name: value for name, value in trainer.callback_metrics.items() if _is_loss(name)}
+        found = [value.detach() for name, value in trainer.callback_metrics.items() if _is_loss(name)]
         if not found:
             return
         history = pl_module.norm_history if isinstance(pl_module, SpikeSkippingModule) else None
-        first: Tensor = next(iter(found.values()))
-        # Zero where all are numbers, NaN where one is not.
-        total = torch.stack([0 * value.detach().to(first.device).double() for value in found.values()]).sum()
+        total = zero_if_finite(found)
         left_out = total.new_zeros(()) if history is None else history.skipped
         reading = AsyncScalars(trainer.global_step, total, left_out)
         self._pending.append(reading)
@@ -96,6 +94,21 @@ class FiniteLoss(lightning.Callback):
                 raise InputError(
                     f"{name}={float(value)} is no number: the weights are lost, take an earlier checkpoint"
                 )
+
+
+def zero_if_finite(values: list[Tensor]) -> Tensor:
+    """Scalar that is 0 where all scalars are numbers and NaN where one is not.
+
+    Args:
+        values: at least one, on the host or a device. Those on the host are read there: a copy to the device would make
+            every step wait.
+    """
+    on_device = [value for value in values if value.device.type != "cpu"]
+    on_host = [value for value in values if value.device.type == "cpu"]
+    flag = 0.0 if all(math.isfinite(value) for value in on_host) else math.nan
+    if not on_device:
+        return torch.tensor(flag)
+    return torch.stack([0.0 * value.float() for value in on_device]).sum() + flag
 
 
 def _is_loss(name: str) -> bool:

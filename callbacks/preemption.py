@@ -12,8 +12,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""A scheduler's end, Ctrl-C, a closed terminal, and the warnings that SLURM can be told to send."""
+from common.constants import STOP_SIGNALS
 
 
 class StopRequest:
@@ -28,7 +27,7 @@ class StopRequest:
 
     def install(self, trainer: Any) -> None:
         """Take the signals over from Lightning, but not what the user ignores, as with nohup; on all ranks together."""
-        for number in STOPPING:
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._receive)
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None

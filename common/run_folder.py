@@ -112,7 +112,8 @@ def abandoned_checkpoints(run: Path) -> list[Path]:
 def read_metrics(run: Path) -> list[MetricRow]:
     """Rows of `metrics.csv`, in the order in which they were logged; lines torn by a kill or a crash are left out."""
     rows = list(csv.reader(_whole_lines(run / METRICS)))[1:]
-    return [(int(row[0]), *row[1:]) for row in rows if len(row) == len(METRICS_COLUMNS) and row[0].isdigit()]  # type: ignore[misc]
+    whole = (row for row in rows if len(row) == len(METRICS_COLUMNS) and row[0].isdigit())
+    return [(int(step), when, name, value) for step, when, name, value in whole]
 
 
 def read_samples(run: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ import os
 import signal
 from types import FrameType
 
+from common.constants import STOP_SIGNALS
+
 GRACE_SECONDS = 300
 """After a signal; a checkpoint takes less, and a trainer that is gone ends its workers itself."""
 
@@ -26,5 +28,5 @@ def continue_after_signals(worker: int) -> None:
         signal.alarm(GRACE_SECONDS)
 
     signal.signal(signal.SIGALRM, end)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in STOP_SIGNALS:
         signal.signal(number, wait)

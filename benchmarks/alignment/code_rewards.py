@@ -1,4 +1,4 @@
-"""Programs a second that a code reward runs: three statements, and one input with its output.
+"""Programs per second that a code reward runs: three statements, and one input with its output.
 
     python -m benchmarks.alignment.code_rewards
 

@@ -1,15 +1,24 @@
 """A loss that is no number ends the run before anything is saved, unless that is switched off."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from callbacks.finite_loss import zero_if_finite
 from common.run_folder import checkpoints
 from main import main
 from models.language_model import LanguageModel
 from tests.helpers.command_line import refused
 from tests.helpers.corpus import Configure
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_no_number_is_enough(value: float) -> None:
+    fine = [torch.tensor(3.0), torch.tensor(-1e38), torch.tensor(0, dtype=torch.int64)]
+    assert zero_if_finite(fine) == 0
+    assert zero_if_finite([*fine, torch.tensor(value)]).isnan()
 
 
 @pytest.fixture

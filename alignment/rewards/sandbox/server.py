@@ -257,7 +257,7 @@ def main() -> None:
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # where memory runs out, it is a program that ends, not the trainer
         if settings["needs_filter"] and (machine := os.uname().machine) not in seccomp.NUMBERS:
-            raise NotImplementedError(f"no list of system calls for {machine}")
+            raise OSError(f"no list of system calls for {machine}")
         confine_files(settings["layers"], folders)
     except Exception as error:
         control.send(json.dumps(f"{error}" or type(error).__name__).encode())
