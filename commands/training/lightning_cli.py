@@ -25,7 +25,7 @@ from commands.training.begin_from import Sources, begin_from, open_weights, voca
 from commands.training.defaults import WANDB, merge_defaults, parser_defaults
 from commands.training.run_folder_callback import RunFolderCallback, wandb_run_id
 from commands.training.trainer import Trainer
-from commands.training.trainer_checks import check_trainer
+from commands.training.trainer_checks import check_epochs, check_trainer
 from common.errors import InputError
 from models.device import has_bf16_matrix_units
 
@@ -161,6 +161,8 @@ class CommandLine(LightningCLI):
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
+        if self.subcommand in ("fit", None):
+            check_epochs((self.config[self.subcommand] if self.subcommand else self.config).trainer, self.datamodule)
         open_weights(self.model, self.datamodule, self.stored)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> lightning.Trainer:

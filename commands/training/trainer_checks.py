@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from common.errors import InputError
+from datamodules.resumable import ResumableDataModule
 
 
 def check_trainer(trainer: Any, trains: bool) -> None:
@@ -36,3 +37,27 @@ def check_trainer(trainer: Any, trains: bool) -> None:
         )
     if trains and trainer.get("limit_train_batches") == 0:
         raise InputError("trainer.limit_train_batches=0 trains nothing: leave it out, or take `llm validate`")
+
+
+def check_epochs(trainer: Any, data: Any) -> None:
+    """Refuse epochs for data whose order of samples never ends.
+
+    Lightning would cut it into epochs by batches, and a run continued at such a cut trains one step of the next epoch
+    and stops.
+
+    Args:
+        trainer: namespace of `trainer` in a configuration of `fit`.
+        data: the data module; only a `ResumableDataModule` is endless.
+
+    Raises:
+        InputError: for a limit in epochs, and for a number of batches of an epoch.
+    """
+    if not isinstance(data, ResumableDataModule) or trainer.get("fast_dev_run"):
+        return
+    found = {name: trainer.get(name) for name in ("max_epochs", "min_epochs", "limit_train_batches")}
+    for name, value in found.items():
+        if value not in ((None, 1.0) if name == "limit_train_batches" else (None, -1)):
+            raise InputError(
+                f"trainer.{name}={value}: the order of samples never ends, there are no epochs to count; set "
+                "trainer.max_steps"
+            )

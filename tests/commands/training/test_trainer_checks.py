@@ -22,6 +22,10 @@ from tests.helpers.corpus import Configure
         ("precision=8", "trainer.precision=8: must be 64 or 32 or 16 or "),
         ("devices=0", "error: trainer"),
         ("max_steps=0", "max_steps=0"),
+        ("max_epochs=2", "trainer.max_epochs=2: the order of samples never ends"),
+        ("min_epochs=1", "set trainer.max_steps"),
+        ("limit_train_batches=5", "set trainer.max_steps"),
+        ("limit_train_batches=0.5", "set trainer.max_steps"),
         ("limit_val_batches=-1", "error: trainer"),
     ],
 )
