@@ -3,7 +3,7 @@
 data        prepare, inspect, export, classifier
 training    fit, validate, test, predict, report, recipe
 alignment   constitution, compare
-models      generate, evaluate, convert
+models      generate, chat, evaluate, convert
 planning    plan, parity, scaling_law, schema
 
 `--help` shows a line about each of them, `COMMAND --help` an example and the options. This file is a door and nothing

@@ -147,6 +147,14 @@ _ALL = (
         "commands.models.generate:generate",
     ),
     Command(
+        "chat",
+        "models",
+        "Talk with a model in the terminal.",
+        "--input smollm2-135m-instruct",
+        "function",
+        "commands.models.chat:chat",
+    ),
+    Command(
         "evaluate",
         "models",
         "Score a model on text and multiple-choice questions.",
@@ -157,7 +165,7 @@ _ALL = (
     Command(
         "convert",
         "models",
-        "Convert a model to one file or to a Hugging Face folder.",
+        "Convert a model to one file, GGUF or a Hugging Face folder.",
         "--input runs/quickstart --output exported",
         "function",
         "commands.models.convert:convert",

@@ -53,20 +53,6 @@ MetricRow = tuple[int, str, str, str]
 _CHECKPOINT_NAME = re.compile(r"step=(\d+)\.ckpt")
 
 
-def require_stored_model(path: Path, option: str) -> None:
-    """Refuse a run, checkpoint or folder of weights that is not there; needs no PyTorch, so that it comes first.
-
-    Args:
-        path: as it was given.
-        option: it was given as.
-
-    Raises:
-        InputError: when it does not exist.
-    """
-    if not path.exists():
-        raise InputError(f"{option}={path} does not exist: train that run first, or name another")
-
-
 def checkpoint_name(step: int) -> str:
     """File name of the checkpoint after `step` optimizer steps."""
     return f"step={step}.ckpt"

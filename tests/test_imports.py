@@ -17,6 +17,7 @@ READING = {"common", "datamodules/readers", "datamodules/readers/formats"}
 CURATION = "datamodules/curation"
 ALLOWED: dict[str, set[str]] = {
     "common/compute": {"common"},
+    "common/stored_models": {"common"},
     "common": {"common/compute"},
     "models/attention_kernels": {"common"},
     "models/optimizers": {"common"},

@@ -6,7 +6,7 @@ stream of random numbers: what is asked beside it, before it or again after a ki
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 
 from common.constants import Messages
 from common.errors import InputError
+from common.stop_tokens import response_tokens, stop_tokens
 from models.decoder import Decoder
 from models.inference.generation import generate
 from models.inference.likelihood import log_likelihoods
@@ -237,19 +238,6 @@ class DecoderJudge(Judge):
         if self.max_prompt_tokens is not None and len(ids) > self.max_prompt_tokens:
             return "prompt_too_long"
         return ids or "empty_prompt"
-
-
-def stop_tokens(tokenizer: Any, template: Any) -> set[int]:
-    """End of text, and whatever control token the template puts behind a response."""
-    control = set(tokenizer.control_ids().values())
-    return {tokenizer.eos} | (control & set(response_tokens(template, "!", ())))
-
-
-def response_tokens(template: Any, text: str, stop: Collection[int]) -> list[int]:
-    """Token ids of a response as the template writes it, the same whatever it says, up to a stop token."""
-    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]
-    _, response = template.encode(talk).prompt_and_response()
-    return list(takewhile(lambda token: token not in stop, response))
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:

@@ -18,7 +18,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alignment.comparison.side_by_side import SideBySide, kl_estimates
-from alignment.constitutional.judge import stop_tokens
 from alignment.rewards.base import Response, Reward
 from alignment.rewards.reward_model_score import RewardModelScore
 from alignment.rewards.scoring import check_rows, scores_of
@@ -27,6 +26,7 @@ from commands.compare.judges import open_weights, reward_models, shared_tokenize
 from commands.compare.response_cache import ComparedResponses, Made
 from common.errors import InputError
 from common.path_lists import PathList, path_list
+from common.stop_tokens import stop_tokens
 from datamodules.conversations.chat_template import ChatTemplate, TemplateRefusalError
 from datamodules.conversations.example_store import split_of
 from datamodules.conversations.messages import Unusable

@@ -17,7 +17,7 @@ import yaml
 
 from common.errors import InputError
 from common.path_lists import PathList, expand_pattern, path_list
-from common.run_folder import require_stored_model
+from common.stored_models.names import require_stored_model
 
 if TYPE_CHECKING:
     from datamodules.conversations.rows import Row
@@ -49,7 +49,7 @@ def evaluate(
         raise InputError("evaluate: name files with --questions or --text")
     if window < 2 or batch_tokens < 1 or (limit is not None and limit < 1):
         raise InputError(f"window={window}, batch_tokens={batch_tokens}, limit={limit}: need at least 2, 1 and 1")
-    require_stored_model(Path(input), "--input")
+    require_stored_model(input, "--input")
     for option, paths in (("--questions", questions), ("--text", text)):
         for path in path_list(paths):
             if "://" not in path and not all(map(os.path.exists, expand_pattern(path))):

@@ -1,14 +1,13 @@
 """`generate`: text of a trained model. It needs no configuration: a model brings its shape and its tokenizer."""
 
-from pathlib import Path
-
 from common.errors import InputError
-from common.run_folder import require_stored_model
+from common.stored_models.names import require_stored_model
 
 
 def generate(
     input: str,
     prompt: str = "",
+    chat: bool = False,
     max_new_tokens: int = 128,
     samples: int = 1,
     temperature: float = 0.8,
@@ -19,11 +18,13 @@ def generate(
     seed: int = 0,
     cuda_graphs: bool = False,
 ) -> None:
-    """Write text that continues a prompt.
+    """Write text that continues a prompt, up to where the model's chat template ends a turn.
 
     Args:
-        input: a run's folder, a checkpoint, a file that `convert` wrote, or a Hugging Face folder.
+        input: a run's folder, a checkpoint, a file that `convert` wrote, a Hugging Face folder, a GGUF file, or a name:
+            smollm2-135m-instruct, or owner/name of the hub.
         prompt: text to continue.
+        chat: the prompt is a message, which the model responds to in its chat template; the response alone is written.
         max_new_tokens: most tokens to add.
         samples: responses to print.
         temperature: of the sampling; 0 takes the most likely token.
@@ -38,27 +39,26 @@ def generate(
         raise InputError(f"samples={samples}: must be at least 1")
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
         raise InputError("prompt holds bytes that are no UTF-8: correct it")
-    require_stored_model(Path(input), "--input")
+    require_stored_model(input, "--input")
 
-    from datamodules.tokenization.files import find_tokenizer, load_tokenizer
+    from commands.models.chat_model import ChatModel
     from models.inference.generation import generate as generate_responses
     from models.inference.sampling import Sampling
-    from models.weights.load import load_decoder
-    from models.weights.source import WeightSource
 
-    stored = WeightSource(Path(input), "--input")
-    if stored.config.get("scalar_output"):
-        raise InputError(f"input={input}: this is a reward model, which scores text and writes none")
-    tokenizer = load_tokenizer(find_tokenizer(stored.path))
-    decoder = load_decoder(stored)
-    prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.before_text]
+    sampling = Sampling(repetition_penalty, temperature, top_k, top_p, min_p, seed)
+    model = ChatModel(input)
+    if chat:
+        prompt_ids = model.require_template(input).encode_prompt([{"role": "user", "content": prompt}])
+    else:
+        prompt_ids = model.prompt_ids(prompt)
     responses = generate_responses(
-        decoder,
+        model.decoder,
         [prompt_ids] * samples,
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(repetition_penalty, temperature, top_k, top_p, min_p, seed),
-        stop=[tokenizer.eos],
+        sampling=sampling,
+        stop=model.stop,
         cuda_graphs=cuda_graphs,
     )
     for number, response in enumerate(responses, start=1):
-        print(f"--- {number} ---\n" * (samples > 1) + tokenizer.decode([*prompt_ids, *response.tokens]))
+        text = model.text_of(response) if chat else model.tokenizer.decode([*prompt_ids, *response.tokens])
+        print(f"--- {number} ---\n" * (samples > 1) + text)

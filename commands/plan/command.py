@@ -12,7 +12,6 @@ from typing import Any
 from commands.argument_parser import CommandArguments
 from commands.plan.budget import compute_optimal
 from common.errors import InputError
-from common.run_folder import require_stored_model
 
 Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
 
@@ -68,7 +67,8 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
             raise InputError(
                 f"plan --verify {given.verify}: the run's own configuration is read, leave out {' '.join(rest)}"
             )
-        require_stored_model(Path(given.verify), "--verify")
+        if not Path(given.verify).exists():
+            raise InputError(f"--verify={given.verify} does not exist: train that run first, or name another")
         from commands.plan.verify import compare_with_run
 
         compare_with_run(Path(given.verify), given)

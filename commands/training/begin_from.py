@@ -36,10 +36,13 @@ def begin_from(config: Any, trains: bool) -> Sources:
         if not model.init_from:
             raise InputError("model.init_args.init_from: [] is empty, name at least one run")
         stored = [WeightSource(Path(path)) for path in model.init_from]
+        # A name of the hub is saved with its commit: the run reads the same weights ever after.
+        model.init_from = [one.name for one in stored]
         model.decoder = Namespace(**stored[0].config)
     elif model.get("decoder") is None or trains or Path(model.init_from).exists():
         # What only evaluates may need them too, such as a reference whose log-probabilities are known by them.
         stored = WeightSource(Path(model.init_from))
+        model.init_from = stored.name
     if model.get("decoder") is None and isinstance(stored, WeightSource):
         model.decoder = Namespace(**stored.config)
     if "tokenizer" in data and data.tokenizer is None:

@@ -17,6 +17,7 @@ import jinja2.nodes
 import jinja2.sandbox
 
 from common.errors import InputError
+from common.stored_models.gguf_metadata import gguf_metadata, is_gguf
 
 BEGIN, END, ESCAPE = "\ue010", "\ue011", "\ue012"
 """Marks around a response in a template's output, and what hides them and control tokens in messages' own text."""
@@ -123,6 +124,8 @@ def read_template(template_name: str, has_beginning: bool = True) -> str:
         known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
         raise InputError(f"chat_template={template_name}: neither one of {known} nor a file")
     try:
+        if is_gguf(path):
+            return str(gguf_metadata(path)["tokenizer.chat_template"])
         text = path.read_text(encoding="utf-8")
         template = json.loads(text)["chat_template"] if path.suffix == ".json" else text
         if isinstance(template, list):  # several, by name

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from common.errors import InputError
+from common.stored_models.gguf_metadata import gguf_metadata, is_gguf
+from common.stored_models.names import is_model_name, model_path
 from datamodules.tokenization.base import TOKENIZER, Tokenizer, TokenizerSettings
 from datamodules.tokenization.hugging_face import JSON, SETTINGS, HuggingFaceTokenizer
 from datamodules.tokenization.sentencepiece import SentencePieceTokenizer
@@ -18,7 +20,12 @@ def restore(model: bytes) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer from its file."""
+    """A tokenizer from its file, or from the metadata of a GGUF file."""
+    if is_gguf(path):
+        # Imported where it is used: few models are such a file.
+        from datamodules.tokenization.gguf_tokenizer import tokenizer_of_gguf
+
+        return tokenizer_of_gguf(path)
     return HuggingFaceTokenizer.load(path) if path.suffix == ".json" else SentencePieceTokenizer(path.read_bytes())
 
 
@@ -29,14 +36,16 @@ def unused_code(tokenizer: Tokenizer | TokenizerSettings) -> tuple[str, ...]:
 
 
 def find_tokenizer(path: Path) -> Path:
-    """The tokenizer's file that belongs to a path: itself, or the one in or beside a run, checkpoint or export.
+    """The tokenizer's file that belongs to a path or name: itself, or the one in or beside a run, checkpoint or export.
 
     Llama 2 and Mistral bring a SentencePiece model that is not this project's beside their `tokenizer.json`.
 
     Raises:
         InputError: when there is none.
     """
-    files = [path] if path.suffix == ".model" or path.name.endswith(JSON) else []
+    if is_model_name(path):
+        path = model_path(path, "tokenizer")
+    files = [path] if path.suffix in (".model", ".gguf") or path.name.endswith(JSON) else []
     if not files:
         folders = (
             path.with_suffix(".tokenizer"),
@@ -63,7 +72,10 @@ def _is_own(file: Path) -> bool:
 
 
 def own_template(tokenizer: Path) -> str | None:
-    """The file that holds a tokenizer's own chat template: one beside it, or its settings; None where there is none."""
+    """The file that holds a tokenizer's own chat template: one beside it, its settings, or the GGUF file that holds
+    both; None where there is none."""
+    if is_gguf(tokenizer):
+        return str(tokenizer) if gguf_metadata(tokenizer).get("tokenizer.chat_template") else None
     beside, settings = tokenizer.with_name(TEMPLATE), tokenizer.with_name(SETTINGS)
     if beside.is_file():
         return str(beside)

@@ -71,6 +71,11 @@ class HuggingFaceTokenizer(Tokenizer):
             raise InputError(f"{settings} names no eos_token that {path.name} holds: add it")
         return cls(json.dumps({"tokenizer": text, "bos": bos, "eos": eos, "pad": eos if pad is None else pad}).encode())
 
+    def described(self) -> dict[str, Any]:
+        """Content of `tokenizer.json`."""
+        found: dict[str, Any] = json.loads(self._json)
+        return found
+
     @property
     def beginning(self) -> list[int]:
         """The beginning-of-text token where the tokenizer writes it; SmolLM's and GPT-2's only name one."""

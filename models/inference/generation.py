@@ -5,7 +5,7 @@ drawn. A row's result does not depend on its neighbors. The price is Python: it 
 GPU waits for it, unless steps are replayed as CUDA graphs (`models.inference.cuda_graphs`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +57,7 @@ def generate(
     slots: int = 32,
     rows: Sequence[int] | None = None,
     cuda_graphs: bool = False,
+    on_token: Callable[[int, int], None] | None = None,
 ) -> list[Generated]:
     """Responses to prompts.
 
@@ -70,6 +71,7 @@ def generate(
         rows: number of each prompt in the seed's stream; its index by default. Equal prompts with different numbers
             are different samples.
         cuda_graphs: replay recorded steps; pays off for many tokens on a GPU.
+        on_token: function of a prompt's index and a token id, called as soon as the token is drawn.
 
     Returns:
         One response per prompt, in their order.
@@ -84,7 +86,7 @@ def generate(
     results = [Generated([], [], "length") for _ in prompts]
     if not prompts or not max_new_tokens:
         return results
-    run = _Run(decoder, prompts, results, max_new_tokens, sampling, frozenset(stop), slots, rows, cuda_graphs)
+    run = _Run(decoder, prompts, results, max_new_tokens, sampling, frozenset(stop), slots, rows, cuda_graphs, on_token)
     while run.prompts_of or run.waiting:
         run.admit()
         run.step()
@@ -105,8 +107,9 @@ class _Run:
         slots: int,
         rows: Sequence[int] | None,
         cuda_graphs: bool,
+        on_token: Callable[[int, int], None] | None,
     ) -> None:
-        self.decoder, self.prompts, self.results = decoder, prompts, results
+        self.decoder, self.prompts, self.results, self.on_token = decoder, prompts, results, on_token
         self.max_new_tokens, self.sampling, self.stop = max_new_tokens, sampling, stop
         self.rows = list(range(len(prompts))) if rows is None else list(rows)
         # The longest first: those admitted together are alike, and the last ones to finish are short.
@@ -175,6 +178,8 @@ class _Run:
             token = self.last[slot]
             result.tokens.append(token)
             result.log_probabilities.append(value)
+            if self.on_token is not None:
+                self.on_token(self.prompts_of[slot], token)
             if token in self.stop or len(result.tokens) == self.max_new_tokens:
                 result.finish = "stop" if token in self.stop else "length"
                 finished.append(slot)

@@ -16,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 
 from common.content_checksums import content_checksums
 from common.errors import InputError
-from common.run_folder import CHECKPOINTS, latest_checkpoint, require_stored_model
+from common.run_folder import CHECKPOINTS, latest_checkpoint
+from common.stored_models.gguf_metadata import is_gguf
+from common.stored_models.names import model_path, pinned
 from models.config import DecoderConfig
 from models.lora import LoRA, merged
 from models.weights.hugging_face_folder import HuggingFaceFolder, is_hugging_face_folder, weight_files
@@ -40,8 +42,8 @@ class WeightSource:
     """Stored decoder of a run, a checkpoint, a converted file or a Hugging Face folder, read one tensor at a time.
 
     Args:
-        path: checkpoint of any layout, file that `convert` wrote, Hugging Face folder, or folder of a run, whose newest
-            checkpoint is used.
+        path: checkpoint of any layout, file that `convert` wrote, GGUF file, Hugging Face folder, or folder of a run,
+            whose newest checkpoint is used; or a name, see `common.stored_models.names`.
 
     Raises:
         InputError: when there is none or it is damaged.
@@ -49,13 +51,15 @@ class WeightSource:
     Attributes:
         config: the decoder's configuration as a dictionary.
         positions: maximum context in tokens, None where it is not stored.
+        name: what names these very weights ever after: the path as given, or a name with its commit.
     """
 
     PREFIX = "decoder."
 
     def __init__(self, path: Path, option: str = "init_from") -> None:
-        self.option = option
-        require_stored_model(path, option)
+        self.option, given = option, path
+        path = model_path(given, option)
+        self.name = pinned(given, path)
         if (path / CHECKPOINTS).is_dir():
             latest = latest_checkpoint(path)
             if latest is None:
@@ -69,6 +73,8 @@ class WeightSource:
             folder = HuggingFaceFolder(path)
             self.config, self._read = asdict(folder.config), lambda name: folder(name.removeprefix(self.PREFIX))
             self.positions = folder.positions
+        elif is_gguf(path):
+            self._open_gguf()
         elif path.is_dir():
             # Imported where it is used: distributed checkpoints bring DTensor and its symbolic shapes.
             from models.weights.sharded_folder import load_trainer_state, stored_tensors, verify_checkpoint
@@ -81,8 +87,8 @@ class WeightSource:
             self._open_safetensors()
         elif path.suffix != ".ckpt":
             raise InputError(
-                f"{option}={path} is no run, checkpoint (.ckpt), converted file (.safetensors) or Hugging Face folder: "
-                "name one"
+                f"{option}={path} is no run, checkpoint (.ckpt), converted file (.safetensors), GGUF file or Hugging "
+                "Face folder: name one"
             )
         else:
             # Imported where it is used: it brings Lightning.
@@ -99,6 +105,13 @@ class WeightSource:
         Sharded checkpoints and `.ckpt` files hold checksums; files of safetensors are read whole for it.
         """
         return weights_identity(self.path)
+
+    def _open_gguf(self) -> None:
+        from models.weights.gguf_file import GGUFFile
+
+        file = GGUFFile(self.path)
+        self.config, self._read = asdict(file.config), lambda name: file(name.removeprefix(self.PREFIX))
+        self.positions = file.positions
 
     def _open_safetensors(self) -> None:
         try:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from alignment import DecoderJudge
-from alignment.constitutional.judge import LoadedModel, Request, cut_at, response_tokens
+from alignment.constitutional.judge import LoadedModel, Request, cut_at
 from common.constants import Messages
 from common.errors import InputError
+from common.stop_tokens import response_tokens
 from datamodules.conversations.chat_template import ChatTemplate
 from datamodules.conversations.messages import transcript
 from datamodules.conversations.multiple_choice import question_batches
