@@ -77,7 +77,7 @@ def model_path(name: str | Path, option: str) -> Path:
         The path itself, the package's file, or the snapshot's folder, whose name is the commit.
 
     Raises:
-        InputError: for a path that does not exist, a package that is not installed, and what the hub answers.
+        InputError: for a path that does not exist, a package that is not installed, and for a refusal or failure of the hub.
     """
     require_stored_model(name, option)
     if Path(name).exists():
@@ -130,7 +130,7 @@ def _snapshot(name: str, option: str) -> Path:
             "and name its folder, or set HF_ENDPOINT"
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError) as error:
-        raise InputError(f"{option}={name}: the hub answered {_first_line(error)}") from error
+        raise InputError(f"{option}={name}: the hub refused or failed: {_first_line(error)}") from error
     return Path(found)
 
 
