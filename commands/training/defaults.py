@@ -25,6 +25,8 @@ from typing import Any
 LAST = ("callbacks.Checkpoints", "callbacks.Report")
 """Callbacks that come after all others, in this order."""
 CALLBACKS = ("callbacks.StepProgress", "callbacks.FiniteLoss", *LAST)
+SWITCHES = {"callbacks.StepProgress": "enable_progress_bar", "callbacks.Checkpoints": "enable_checkpointing"}
+"""Default callbacks that a switch of the Trainer leaves out, which Lightning would refuse beside it."""
 WANDB = "lightning.pytorch.loggers.WandbLogger"
 LOGGERS: list[dict[str, Any]] = [
     {"class_path": "callbacks.MetricsTable"},
@@ -73,6 +75,17 @@ def merge_defaults(callbacks: Any) -> Any:
         else:
             merged[place] = entry
     return sorted(merged, key=lambda entry: LAST.index(_class_path(entry)) + 1 if _class_path(entry) in LAST else 0)
+
+
+def is_switched_off(callback: Any, trainer: Any) -> bool:
+    """Whether a callback is what one of the Trainer's own switches turns off.
+
+    Args:
+        callback: entry with `class_path`.
+        trainer: arguments of the Trainer.
+    """
+    switch = SWITCHES.get(_class_path(callback))
+    return switch is not None and trainer.get(switch) is False
 
 
 def _class_path(entry: Any) -> str:

@@ -22,7 +22,7 @@ from commands.mistakes import fail, input_error_behind
 from commands.registry import example_of
 from commands.suggestions import explain
 from commands.training.begin_from import Sources, begin_from, open_weights, vocabulary_size
-from commands.training.defaults import WANDB, merge_defaults, parser_defaults
+from commands.training.defaults import WANDB, is_switched_off, merge_defaults, parser_defaults
 from commands.training.run_folder_callback import RunFolderCallback, wandb_run_id
 from commands.training.trainer import Trainer
 from commands.training.trainer_checks import check_epochs, check_trainer
@@ -62,6 +62,8 @@ def merged_lists(cfg: Namespace) -> Namespace:
         if trainer is not None:
             for name in ("callbacks", "logger"):
                 trainer[name] = merge_defaults(trainer.get(name))
+            if isinstance(trainer.callbacks, list):
+                trainer.callbacks = [one for one in trainer.callbacks if not is_switched_off(one, trainer)]
     return cfg
 
 

@@ -44,6 +44,20 @@ def test_a_run_without_lists_has_the_defaults(configure: Configure) -> None:
     assert resolved["trainer"]["check_val_every_n_epoch"] is None
 
 
+@pytest.mark.parametrize(
+    ("switch", "callback"),
+    [("enable_progress_bar", "callbacks.StepProgress"), ("enable_checkpointing", "callbacks.Checkpoints")],
+)
+def test_a_switch_of_the_trainer_leaves_out_a_default(configure: Configure, switch: str, callback: str) -> None:
+    config = configure()
+    loaded = yaml.safe_load(config.read_text(encoding="utf-8"))
+    del loaded["trainer"]["callbacks"]
+    config.write_text(yaml.safe_dump(loaded), encoding="utf-8")
+    built = build_cli(["--config", str(config), f"--trainer.{switch}=false"], run=False)
+    assert callback.split(".")[1] not in [type(one).__name__ for one in built.trainer.callbacks]
+    assert names(built.config["trainer"]["callbacks"]) == [name for name in CALLBACKS if name != callback]
+
+
 def test_a_list_with_plus_adds_and_takes_the_place_of_defaults() -> None:
     resolved, _ = resolve_config(["fit", "--config", QUICKSTART])
     callbacks = resolved["trainer"]["callbacks"]
