@@ -77,7 +77,7 @@ def model_path(name: str | Path, option: str) -> Path:
         The path itself, the package's file, or the snapshot's folder, whose name is the commit.
 
     Raises:
-        InputError: for a path that does not exist, a package that is not installed, and for a refusal or failure of the hub.
+        InputError: for a path that does not exist, a package that is not installed, or a failure of the hub.
     """
     require_stored_model(name, option)
     if Path(name).exists():
