@@ -12,7 +12,7 @@ import os
 import struct
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 from zlib import error as ZlibError
@@ -132,8 +132,8 @@ def bounded_lines(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
         yield None
 
 
-def tar_members(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes | None]]:
-    """Names and contents of the regular files of a tar archive, in order; None for one of more than `max_bytes` bytes.
+def tar_streams(stream: IO[bytes]) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Names, sizes and streams of the regular files of a tar archive, in order; what is not read is skipped.
 
     Links and devices are passed over: nothing is ever written, so that names need no check.
     """
@@ -142,7 +142,16 @@ def tar_members(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes 
             if member.isreg():
                 content = archive.extractfile(member)
                 assert content is not None
-                yield member.name, content.read() if member.size <= max_bytes else None
+                yield member.name, member.size, content
+
+
+def tar_members(
+    stream: IO[bytes], max_bytes: int, wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[tuple[str, bytes | None]]:
+    """Names and contents of the files of a tar archive that are wanted by their names; None above `max_bytes` bytes."""
+    for name, size, content in tar_streams(stream):
+        if wanted(name):
+            yield name, content.read() if size <= max_bytes else None
 
 
 def zip_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
