@@ -13,6 +13,7 @@ from mwparserfromhell.parser import ParserError
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, unless_surrogates
 from datamodules.readers.formats.bounded_streams import MALFORMED, RefusedError, open_bounded
+from datamodules.readers.formats.markup.wiki_words import is_redirect
 from datamodules.readers.formats.wikitext import plain_text
 from datamodules.readers.formats.xml import feed, new_parser
 from datamodules.readers.paths import PathReader
@@ -80,8 +81,8 @@ class _Pages:
 class WikipediaDump(PathReader):
     """Articles of MediaWiki XML dumps (pages-articles, .xml or .xml.bz2), one document each.
 
-    Other namespaces, redirects and pages in other models than wikitext are passed over. Keeps the address (from the
-    dump's siteinfo), the date of the revision and the license of Wikimedia's text.
+    Other pages are dropped as `other_namespace`, `redirect` or `other_content_model`, so that the report counts them.
+    Keeps the address (from the dump's siteinfo), the date of the revision and the license of Wikimedia's text.
     """
 
     SUFFIXES = (".xml",)
@@ -101,10 +102,7 @@ class WikipediaDump(PathReader):
         parser = new_parser(pages.start, pages.end, pages.characters)
         with open_bounded(path) as stream:
             for _ in feed(parser, stream):
-                for page in pages.taken():
-                    is_article = page.get("ns", "0") == "0" and "redirect" not in page
-                    if is_article and page.get("model", "wikitext") == "wikitext":
-                        yield self._article(page, pages)
+                yield from (self._article(page, pages) for page in pages.taken())
 
     @staticmethod
     def _article(page: dict[str, str], pages: _Pages) -> Document:
@@ -112,8 +110,8 @@ class WikipediaDump(PathReader):
         address = quote(title.replace(" ", "_"), safe="/:(),'!*;@$~")
         url = f"{pages.base}/{address}" if pages.base else None
         date = page.get("timestamp") or None
-        if "too_large" in page:
-            return Document(None, reason="too_large", url=url, date=date)
+        if reason := _not_an_article(page):
+            return Document(None, reason=reason, url=url, date=date)
         try:
             text = plain_text(page.get("text", ""), pages.dropped)
         except RefusedError as refused:
@@ -124,3 +122,13 @@ class WikipediaDump(PathReader):
             return Document(None, reason="no_text", url=url, date=date)
         document = unless_surrogates(f"{title}\n\n{text}")
         return Document(document.text, document.reason, url=url, license=LICENSE, date=date)
+
+
+def _not_an_article(page: dict[str, str]) -> str | None:
+    if page.get("ns", "0") != "0":
+        return "other_namespace"
+    if "redirect" in page or is_redirect(page.get("text", "")):
+        return "redirect"
+    if page.get("model", "wikitext") != "wikitext":
+        return "other_content_model"
+    return "too_large" if "too_large" in page else None

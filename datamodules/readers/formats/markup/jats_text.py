@@ -1,4 +1,4 @@
-r"""JATS to paragraphs: blocks apart, formulas as TeX or a line of text, scripts raised, citations in superscript left out.
+r"""JATS to paragraphs: blocks apart, formulas in TeX or one line, scripts as `^` and `_`, no citations in superscript.
 
 Elements that are not known here are text of the paragraph around them: glued words are seen sooner than lost ones.
 """

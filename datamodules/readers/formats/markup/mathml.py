@@ -13,8 +13,9 @@ MAX_FORMULA = 100_000
 """Characters of a formula at most: those of papers have a hundredth of it."""
 
 _ACCENTS = {
-    "¯": "bar", "‾": "bar", "_": "bar", "ˉ": "bar", "^": "hat", "ˆ": "hat", "̂": "hat", "~": "tilde", "˜": "tilde", "→": "vec", "⃗": "vec",
-    "˙": "dot", ".": "dot", "¨": "ddot", "⏞": "overbrace", "︷": "overbrace", "ˇ": "check", "˘": "breve",
+    "¯": "bar", "‾": "bar", "_": "bar", "ˉ": "bar", "^": "hat", "ˆ": "hat", "\u0302": "hat", "~": "tilde", "˜": "tilde",
+    "→": "vec", "\u20d7": "vec", "˙": "dot", ".": "dot", "¨": "ddot", "⏞": "overbrace", "︷": "overbrace",
+    "ˇ": "check", "˘": "breve",
 }  # fmt: skip
 _NO_TEXT = frozenset({"mphantom", "maligngroup", "malignmark", "none", "mprescripts", "annotation-xml"})
 _INVISIBLE = {ord(character): None for character in "\u2061\u2062\u2063\u2064\u200b"}
