@@ -151,6 +151,7 @@ def test_an_article_that_breaks_the_parser_is_dropped_alone(
         ("&#39;&#39;a&#39;&#39; &#91;&#91;b]]", "''a'' [[b]]"),
         ("{{unknown|a|b}}x {{{p|q}}} {{{r}}}", "x q"),
         ("a {{b", "a {{b"),
+        ("a\n:{| class=x\n| b\n{|\n| c\n|}\n|}\nd {| e", "a\n\nd {| e"),
         ("a }} b { c } d", "a }} b { c } d"),
     ],
 )

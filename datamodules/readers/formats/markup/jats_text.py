@@ -18,7 +18,7 @@ _LEFT_OUT = frozenset({
 _BLOCKS = frozenset({
     "sec", "title", "subtitle", "p", "disp-formula", "disp-formula-group", "list", "list-item", "disp-quote",
     "verse-group", "def-list", "def-item", "term", "def", "boxed-text", "statement", "speech", "speaker", "attrib",
-    "question", "question-wrap", "answer", "answer-set", "explanation", "option", "abstract", "chem-struct-wrap",
+    "abstract", "chem-struct-wrap",
     "array", "tr", "sig-block", "sig", "notes", "ack", "app", "glossary", "body",
 })  # fmt: skip
 _FORMULAS = frozenset({"inline-formula", "disp-formula", "alternatives"})

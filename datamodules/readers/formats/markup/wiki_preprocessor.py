@@ -66,7 +66,7 @@ class Preprocessor:
     def __init__(self, markup: str) -> None:
         self._aside: list[str] = []
         self.unclosed = 0
-        self.text = self._scanned(MARKS.sub("", markup))
+        self.text = _without_tables(self._scanned(MARKS.sub("", markup)))
 
     def set_aside(self, text: str, block: bool = False) -> str:
         """What stands for text in which nothing is markup; a block is a paragraph with its white space."""
@@ -175,3 +175,24 @@ class Preprocessor:
             self.unclosed += braces.count // 2
             parts += [_LITERAL["{"] * braces.count, "|".join([*braces.arguments, "".join(braces.parts)])]
         return "".join(parts)
+
+
+def _without_tables(text: str) -> str:
+    """A text without tables, which begin and end with a line; from one that nothing closes on, it is left as it is."""
+    if "{|" not in text:
+        return text
+    kept: list[str] = []
+    depth = begun = 0
+    lines = text.split("\n")
+    for index, line in enumerate(lines):
+        start = line.lstrip(" \t:*#")
+        if start.startswith("{|"):
+            begun = begun if depth else index
+            depth += 1
+        elif depth and start.startswith("|}"):
+            depth -= 1
+            if not depth:
+                kept.append(GONE + start[2:])
+        elif not depth:
+            kept.append(line)
+    return "\n".join(kept + lines[begun:] if depth else kept)
