@@ -4,7 +4,6 @@ Sources keep formulas, which text taken from PDFs garbles; papers that only exis
 """
 
 import gzip
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,23 +12,24 @@ from typing import IO, cast
 
 from common.errors import InputError
 from datamodules.readers.base import InputFile
-from datamodules.readers.document import Document, text_or_reason, unless_surrogates
+from datamodules.readers.document import Document, unless_surrogates
 from datamodules.readers.formats.bounded_streams import (
     DAMAGE,
     RefusedError,
+    is_tar,
     limited,
     open_bounded,
     read_whole,
-    tar_members,
+    rejoined,
+    tar_streams,
 )
 from datamodules.readers.formats.downloads import is_url, local_copy, place, remote_files
-from datamodules.readers.formats.latex import flatten, main_file, paper
+from datamodules.readers.formats.latex import Paper, main_file, paper
+from datamodules.readers.formats.markup.latex_encodings import declared_encoding, decode_latex
 from datamodules.readers.paths import PathReader
 
 _SOURCES = (".tex", ".ltx", ".sty")
 _PAPER = re.compile(r"\\document(?:class|style)\b")
-_ENCODING = re.compile(rb"\\usepackage\s*\[(latin1|latin9|ansinew|cp125[0-2]|koi8-r|cp1251)\]\s*\{inputenc\}")
-_ENCODINGS = {"latin9": "iso-8859-15", "ansinew": "cp1252"}
 _NEW_NUMBER = re.compile(r"(?<![\d.])(\d{2})(0[1-9]|1[0-2])\.\d{4,5}(?:v\d{1,2})?(?!\d)")
 _OLD_NUMBER = re.compile(r"([a-z][a-z-]{1,15})/?((\d{2})(0[1-9]|1[0-2])\d{3})(?!\d)")
 
@@ -38,9 +38,11 @@ class ArxivSources(PathReader):
     r"""Papers in LaTeX, one document each, with address and month from the arXiv number in their name.
 
     Read are arXiv's bulk archives (`arXiv_src_2301_001.tar`, of .gz files), archives of one paper (.tar.gz, .gz) and
-    folders, where each .tex file with \documentclass is a paper together with what it includes. Dropped with a reason:
-    `no_latex` (PDF only, or nothing with a section), `invalid_utf8` where a source is neither UTF-8 nor names another
-    encoding. arXiv's licenses are in its metadata, not in the sources: `license` is None.
+    folders, where each .tex file with \documentclass is a paper together with what it includes. Figures and whatever
+    else is no source count for no limit. Dropped with a reason: `no_latex` (PDF only, or nothing with a section),
+    `no_document_class` for a .tex file of a folder that is neither a paper nor part of one, `invalid_utf8` where a
+    source is neither UTF-8 nor in the encoding that it or its main file names; such a part is dropped alone.
+    arXiv's licenses are in its metadata, not in the sources: `license` is None.
     """
 
     SUFFIXES = (".tar", ".tgz", ".tex", ".gz")
@@ -58,6 +60,8 @@ class ArxivSources(PathReader):
                 for found in remote_files(path, copies):
                     if found.url.lower().endswith(_SOURCES):  # what it includes must be beside it
                         local_copy(found.url, copies)
+        parts: list[tuple[Path, InputFile]] = []
+        included: set[str] = set()
         for file in super().candidates():
             if self.format_of(file.name) != ".tex" or (is_url(file.location) and copies is None):
                 yield file
@@ -65,107 +69,159 @@ class ArxivSources(PathReader):
             location = Path(file.location)
             if is_url(file.location) and copies is not None:
                 location = place(file.location, copies)
-            files = _Folder(location.parent, self.max_bytes)
+            files = _Folder(location, self.max_bytes)
             source = files.load(location.name)
-            if source is None:
-                yield file  # unreadable: said when it is read
-            elif _PAPER.search(source):
-                flatten(location.name, files.load, self.max_bytes)
-                yield replace(file, beside=tuple(path for path in files.loaded if path != str(location.resolve())))
+            if source is None or not _PAPER.search(source):
+                parts.append((location.resolve(), file))
+                continue
+            Paper(location.name, files.load, self.max_bytes).flat()
+            beside = tuple(path for path in files.loaded if path != str(location.resolve()))
+            included.update(beside)
+            yield replace(file, beside=beside)
+        # What no paper includes is no part of one: the reason is said when it is read.
+        yield from (file for location, file in parts if str(location) not in included)
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
-        """One document a paper."""
+        """One document a paper, and one with a reason for each part of it that cannot be decoded."""
         kind = self.format_of(file.name)
         if kind == ".tex":
-            with open_bounded(path) as stream:
-                decoded = decode_latex(read_whole(stream, self.max_bytes))
-            load = _Folder(Path(path).parent, self.max_bytes).load
-            if decoded.text is None:
-                yield decoded
-            else:
-                yield _document(paper(Path(path).name, load, self.max_bytes), file.name)
-        elif kind == ".tar":
-            with open_bounded(path) as stream:
-                yield from self._bulk(stream, file.name)
+            yield from self._of_folder(Path(path), file.name)
+            return
+        with open_bounded(path) as stream:
+            yield from self._bulk(stream, file.name) if kind == ".tar" else self._one(stream, file.name)
+
+    def _of_folder(self, path: Path, name: str) -> Iterator[Document]:
+        with open_bounded(str(path)) as stream:
+            source = decode_latex(read_whole(stream, self.max_bytes))
+        if source is None:
+            yield Document(None, reason="invalid_utf8")
+        elif not _PAPER.search(source):
+            yield Document(None, reason="no_document_class")
         else:
-            with open_bounded(path) as stream:
-                yield self._one(stream, file.name)
+            files = _Folder(path, self.max_bytes)
+            yield _document(paper(path.name, files.load, self.max_bytes), name)
+            yield from (Document(None, reason="invalid_utf8") for _ in files.undecodable)
 
     def _bulk(self, stream: IO[bytes], name: str) -> Iterator[Document]:
         """Papers of a bulk archive; an archive of a single paper that was not compressed is read as well."""
-        sources: dict[str, bytes] = {}
-        for member, raw in tar_members(stream, self.max_bytes):
-            if member.lower().endswith(_SOURCES) and raw is not None:
-                sources[member] = raw
-            elif member.lower().endswith(".gz"):
-                yield Document(None, reason="too_large") if raw is None else self._member(raw, member)
+        sources = _Sources(self.max_bytes)
+        for member, size, content in tar_streams(stream):
+            if member.lower().endswith(".gz"):
+                yield from self._member(content, size, member)
             elif member.lower().endswith(".pdf"):
                 yield _document(None, member)
-        if sources:
-            yield self._paper_of(sources, name)
+            else:
+                sources.add(member, size, content)
+        if sources.found:
+            yield from self._paper_of(sources.found, name)
 
-    def _member(self, raw: bytes, name: str) -> Document:
+    def _member(self, content: IO[bytes], size: int, name: str) -> Iterator[Document]:
         try:
-            stream = limited(cast(IO[bytes], gzip.GzipFile(fileobj=io.BytesIO(raw))), len(raw))
-            return self._one(stream, name)
+            yield from self._one(limited(cast(IO[bytes], gzip.GzipFile(fileobj=content)), size), name)
         except RefusedError as refused:
-            return replace(_document(None, name), reason=str(refused))
+            yield replace(_document(None, name), reason=str(refused))
         except InputError:
             raise
         except DAMAGE:
-            return replace(_document(None, name), reason="damaged_file")
+            yield replace(_document(None, name), reason="damaged_file")
 
-    def _one(self, stream: IO[bytes], name: str) -> Document:
-        """A paper that is one file or an archive of files."""
-        whole = read_whole(stream, self.max_bytes)
-        # A tar archive says so at byte 257; a single file is .tex, PostScript or PDF.
-        if whole[257:262] != b"ustar":
-            return self._paper_of({"main.tex": whole}, name)
-        members = tar_members(cast(IO[bytes], io.BytesIO(whole)), self.max_bytes)
-        return self._paper_of(
-            {member: raw for member, raw in members if raw is not None and member.lower().endswith(_SOURCES)}, name
-        )
+    def _one(self, stream: IO[bytes], name: str) -> Iterator[Document]:
+        """A paper that is one file or an archive of files; figures are passed over without being kept."""
+        head = stream.read(512)
+        while len(head) < 512 and (more := stream.read(512 - len(head))):
+            head += more
+        sources = _Sources(self.max_bytes)
+        if is_tar(head):
+            for member, size, content in tar_streams(rejoined(head, stream)):
+                sources.add(member, size, content)
+        elif not head.startswith((b"%PDF", b"%!PS")):  # a single file is .tex, PostScript or PDF
+            sources.found["main.tex"] = read_whole(rejoined(head, stream), self.max_bytes)
+        yield from self._paper_of(sources.found, name)
 
-    def _paper_of(self, sources: dict[str, bytes], name: str) -> Document:
-        files: dict[str, str] = {}
-        for member, raw in sources.items():
-            decoded = decode_latex(raw)
-            if decoded.text is None:
-                return replace(_document(None, name), reason=decoded.reason)
-            files[member.removeprefix("./")] = decoded.text
-        main = main_file(files)
-        return _document(None if main is None else paper(main, files.get, self.max_bytes), name)
+    def _paper_of(self, sources: dict[str, bytes], name: str) -> Iterator[Document]:
+        # Marks of the main file are ASCII in every encoding.
+        main = main_file({member: raw.decode("latin-1") for member, raw in sources.items()})
+        if main is None:
+            yield _document(None, name)
+            return
+        files = _Archive(sources, declared_encoding(sources[main]))
+        if files.load(main) is None:
+            yield replace(_document(None, name), reason="invalid_utf8")
+            return
+        yield _document(paper(main, files.load, self.max_bytes), name)
+        yield from (replace(_document(None, name), reason="invalid_utf8") for _ in files.undecodable)
+
+
+class _Sources:
+    """Sources among the files of an archive, within a limit of bytes.
+
+    Raises:
+        RefusedError: `too_large` when sources alone are above the limit.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.left = max_bytes
+        self.found: dict[str, bytes] = {}
+
+    def add(self, name: str, size: int, content: IO[bytes]) -> None:
+        if name.lower().endswith(_SOURCES):
+            self.left -= size
+            if self.left < 0:
+                raise RefusedError("too_large")
+            self.found[name.removeprefix("./")] = content.read()
+
+
+class _Archive:
+    """Loads sources of an archive, in their own encoding or that of the main file; remembers those in none."""
+
+    def __init__(self, sources: dict[str, bytes], encoding: str | None) -> None:
+        self.sources, self.encoding = sources, encoding
+        self.undecodable: set[str] = set()
+
+    def load(self, name: str) -> str | None:
+        raw = self.sources.get(name)
+        if raw is None:
+            return None
+        text = decode_latex(raw, self.encoding)
+        if text is None and name.endswith(".sty"):  # its macros are ASCII
+            return raw.decode("utf-8", "replace")
+        if text is None:
+            self.undecodable.add(name)
+        return text
 
 
 class _Folder:
-    """Loads sources from a folder on this machine, and remembers which."""
+    """Loads sources from the folder of a main file on this machine, and remembers which; see `_Archive`."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self.folder, self.max_bytes = folder.resolve(), max_bytes
+    def __init__(self, main: Path, max_bytes: int) -> None:
+        self.folder, self.max_bytes = main.parent.resolve(), max_bytes
         self.loaded: list[str] = []
+        self.undecodable: set[str] = set()
+        self.encoding: str | None = None
+        if (raw := self._raw(main.name)) is not None:
+            self.encoding = declared_encoding(raw)
+        self.loaded.clear()
 
-    def load(self, name: str) -> str | None:
+    def _raw(self, name: str) -> bytes | None:
         try:
             path = (self.folder / name).resolve()
             if not path.is_relative_to(self.folder) or not path.is_file():
                 return None
-            self.loaded.append(str(path))
+            if str(path) not in self.loaded:
+                self.loaded.append(str(path))
             with path.open("rb") as stream:
-                return decode_latex(read_whole(cast(IO[bytes], stream), self.max_bytes)).text
+                return read_whole(cast(IO[bytes], stream), self.max_bytes)
         except (OSError, ValueError, RuntimeError, RefusedError):  # a name that no file can have, links in a circle
             return None
 
-
-def decode_latex(raw: bytes) -> Document:
-    """A source in UTF-8, or in the encoding that it gives the package inputenc."""
-    document = text_or_reason(raw)
-    if document.text is None and (declared := _ENCODING.search(raw)):
-        name = declared[1].decode()
-        try:
-            return Document(raw.decode(_ENCODINGS.get(name, name)))
-        except UnicodeDecodeError:
-            return document
-    return document
+    def load(self, name: str) -> str | None:
+        raw = self._raw(name)
+        if raw is None:
+            return None
+        archive = _Archive({name: raw}, self.encoding)
+        text = archive.load(name)
+        self.undecodable |= archive.undecodable
+        return text
 
 
 def _document(text: str | None, name: str) -> Document:

@@ -154,6 +154,36 @@ def tar_members(
             yield name, content.read() if size <= max_bytes else None
 
 
+def is_tar(head: bytes) -> bool:
+    """True if the first 512 bytes of a file are the head of a tar archive of any age, by its checksum."""
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+class _Rejoined(io.RawIOBase):
+    """Bytes that were read from a stream, and the rest of it."""
+
+    def __init__(self, head: bytes, stream: IO[bytes]) -> None:
+        self.head, self.stream = head, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.head[: len(buffer)] or self.stream.read(len(buffer))
+        self.head = self.head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def rejoined(head: bytes, stream: IO[bytes]) -> IO[bytes]:
+    """A stream of which some was read to see what it is, from its beginning."""
+    return cast(IO[bytes], io.BufferedReader(_Rejoined(head, stream), BLOCK))
+
+
 def zip_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     """Content of a file in a zip archive; the sizes that the archive claims are not believed.
 

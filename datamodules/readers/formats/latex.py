@@ -1,9 +1,9 @@
 r"""LaTeX to text: one file without comments, the author's own macros and the preamble.
 
 The rules are RedPajama's (Together 2023, data_prep/arxiv): what comes before the first section and after the
-bibliography is removed, formulas stay as they are written. Beyond it, files are put together as \input says rather than
-one after another, and macros with arguments are expanded too. TeX is a programming language and this is no TeX: what is
-defined in ways not known here stays as it is.
+bibliography is removed, formulas stay as they are written; of a book with a bibliography in each chapter all chapters
+are kept. Beyond it, files are put together as \input says rather than one after another, and macros with arguments are
+expanded too. TeX is a programming language and this is no TeX: what is defined in ways not known here stays as it is.
 """
 
 import posixpath
@@ -13,11 +13,15 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from datamodules.readers.formats.markup.latex_source import LatexSources
+
 Load = Callable[[str], str | None]
 """Source of a file by its name within a paper's folder."""
 
 MAX_INPUTS = 500
 """Files put into each other; one that includes itself ends here."""
+MAX_COMMANDS = 10_000
+"""Commands that include files, looked at in all."""
 MAX_PASSES = 4
 """Times macros are expanded: macros within macros, as deep as people write them."""
 MAX_GROWTH = 4
@@ -32,49 +36,28 @@ _SECTION = re.compile(
 _BIBLIOGRAPHY = re.compile(
     r"\\appendix\b|\\begin\{(?:references|REFERENCES|thebibliography)\}|\\bibliography\{|\\printbibliography\b"
 )
-_INPUT = re.compile(r"\\(?:input|include|subfile)\s*\{([^{}\n]{1,300})\}|\\input\s+([\w./-]{1,300})")
+_CHAPTER = re.compile(r"\\appendix\b|\\chapter\b\*?\s*+(?:\[[^\]]{0,1000}+\])?+\s*+\{")
+_INPUT = re.compile(
+    r"\\(?:input|include|subfile)\s*\{([^{}\n]{1,300})\}|\\input\s+([\w./-]{1,300})|"
+    r"\\(?:sub)?(?:import|includefrom|inputfrom)\*?\s*\{([^{}\n]{0,300})\}\s*\{([^{}\n]{1,300})\}"
+)
+_BEGIN_DOCUMENT, _END_DOCUMENT = "\\begin{document}", "\\end{document}"
 _PACKAGES = re.compile(r"\\usepackage\s*+(?:\[[^\]]{0,500}+\])?+\s*+\{([^{}]{1,500}+)\}")
-_VERBATIM = re.compile(r"\\begin\{(verbatim|Verbatim|lstlisting|minted)\*?\}")
 _DEFINITION = re.compile(
     r"\\(?:(?P<new>(?:re|provide)?newcommand|providecommand|DeclareMathOperator)\*?\s*+\{?+\s*+\\(?P<name>[A-Za-z]++)\s*+"
     r"\}?+\s*+(?:\[(?P<count>\d)\])?+\s*+(?P<default>\[)?+|"
     r"def\s*+\\(?P<plain>[A-Za-z]++)\s*+(?P<parameters>(?:#\d)*+)\s*+)(?=\{)"
 )
+_STRUCTURE = frozenset({
+    "part", "chapter", "section", "subsection", "subsubsection", "paragraph", "subparagraph", "begin", "end", "item",
+    "input", "include", "bibliography", "printbibliography", "appendix", "label", "ref", "cite", "caption", "footnote",
+    "title", "author", "maketitle", "documentclass",
+})  # fmt: skip
+"""Commands by which a text is read: what an author makes of their looks is none of it."""
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _PARAMETER = re.compile(r"#(\d)")
 _BLANKS = re.compile(r"(?<![ \t])[ \t]*+\n(?:[ \t]*+\n)++")
-_COMMENT = re.compile(r"(?<!\\)(?:\\\\)*+%")
 _BRACE = re.compile(r"\\.|[{}]", re.S)
-
-
-def strip_comments(source: str) -> str:
-    r"""A source without comments: from each % that no backslash makes a character to the end of its line.
-
-    A line that was only a comment goes with its end, as TeX reads it; verbatim text is left alone.
-    """
-    kept: list[str] = []
-    inside: str | None = None
-    for line in source.replace("\r\n", "\n").split("\n"):
-        if inside is not None:
-            kept.append(line)
-            if inside in line:
-                inside = None
-            continue
-        start = _comment_start(line)
-        if start == 0 or (start > 0 and not line[:start].strip()):
-            continue
-        line = line if start < 0 else line[:start].rstrip()
-        kept.append(line)
-        if begun := list(_VERBATIM.finditer(line)):
-            end = f"\\end{{{begun[-1][1]}"
-            inside = None if end in line[begun[-1].end() :] else end
-    return "\n".join(kept)
-
-
-def _comment_start(line: str) -> int:
-    """Position of the first % behind an even number of backslashes, or -1."""
-    found = _COMMENT.search(line)
-    return found.end() - 1 if found else -1
 
 
 def main_file(files: Mapping[str, str]) -> str | None:
@@ -86,40 +69,69 @@ def main_file(files: Mapping[str, str]) -> str | None:
     return None
 
 
-def flatten(main: str, load: Load, max_characters: int) -> str:
-    r"""The main file with what \input, \include and \subfile name in its place, or nothing where it is not there.
+class Paper:
+    r"""A paper's sources put together: what \input, \include, \import and \subfile name in its place.
 
     Args:
-        main: name of the file, within the paper's folder.
+        main: name of the main file, within the paper's folder.
         load: gives the source of a name within the paper's folder, or None.
-        limit: characters at most; what would exceed it is left out.
+        max_characters: characters of all files that are read; what would exceed it is left out.
     """
-    parts: list[str] = []
-    size = inputs = 0
-    stack: list[tuple[str, int]] = [(strip_comments(load(main) or ""), 0)]
-    while stack and size <= max_characters:
-        source, position = stack.pop()
-        match = _INPUT.search(source, position)
-        part = source[position : match.start() if match else len(source)]
-        parts.append(part)
-        size += len(part)
-        if match:
-            stack.append((source, match.end()))
-            inputs += 1
-            name = (match[1] or match[2]).strip().strip('"')
-            if inputs <= MAX_INPUTS and (found := _load_first(load, main, f"{name}.tex", name)) is not None:
-                stack.append((strip_comments(found), 0))
-    return "".join(parts)[:max_characters]
+
+    def __init__(self, main: str, load: Load, max_characters: int) -> None:
+        self.main, self.load, self.left = main, load, max_characters
+        self.max_characters = max_characters
+        source = load(main) or ""
+        self.sources = LatexSources(source)
+        self._prepared: dict[str, str | None] = {main: self.sources.prepared(source[:max_characters])}
+
+    def flat(self) -> str:
+        """All in one, up to the end of the document, with verbatim text set aside."""
+        parts: list[str] = []
+        entered: list[str] = []
+        size = inputs = 0
+        whole = (self._prepared[self.main] or "").partition(_END_DOCUMENT)[0]
+        stack: list[tuple[str, int, str]] = [(whole, 0, self.main)]
+        while stack and size <= self.max_characters:
+            source, position, file = stack.pop()
+            match = _INPUT.search(source, position) if inputs < MAX_COMMANDS else None
+            part = source[position : match.start() if match else len(source)]
+            parts.append(part)
+            size += len(part)
+            if match:
+                stack.append((source, match.end(), file))
+                inputs += 1
+                name = posixpath.join(match[3] or "", match[1] or match[2] or match[4]).strip().strip('"')
+                found = self.first(posixpath.dirname(file), f"{name}.tex", name) if len(entered) < MAX_INPUTS else None
+                if found is not None and all(found[0] != open_file for _, _, open_file in stack):
+                    entered.append(found[0])
+                    stack.append((_body(found[1]), 0, found[0]))
+        return "".join(parts)[: self.max_characters]
+
+    def first(self, folder: str, *names: str) -> tuple[str, str] | None:
+        """Name and source of the first file there is, as TeX looks: from the main file's folder, then from beside.
+
+        No path leads out of the paper's folder.
+        """
+        for name in names:
+            for base in dict.fromkeys((posixpath.dirname(self.main), "", folder)):
+                path = posixpath.normpath(posixpath.join(base, name))
+                if path.startswith(("/", "..")):
+                    continue
+                if path not in self._prepared:
+                    source = self.load(path)
+                    if source is not None and len(source) > self.left:
+                        source = None
+                    self.left -= len(source or "")
+                    self._prepared[path] = None if source is None else self.sources.prepared(source)
+                if (prepared := self._prepared[path]) is not None:
+                    return path, prepared
+        return None
 
 
-def _load_first(load: Load, main: str, *names: str) -> str | None:
-    # As TeX looks: from the folder of the main file. No path leads out of the paper's.
-    for name in names:
-        for base in dict.fromkeys((posixpath.dirname(main), "")):
-            path = posixpath.normpath(posixpath.join(base, name))
-            if not path.startswith(("/", "..")) and (source := load(path)) is not None:
-                return source
-    return None
+def _body(source: str) -> str:
+    """What an included file gives: of one that is a document by itself (subfiles, standalone) its body."""
+    return source.partition(_BEGIN_DOCUMENT)[2].partition(_END_DOCUMENT)[0] if _BEGIN_DOCUMENT in source else source
 
 
 class _Groups:
@@ -166,7 +178,10 @@ def definitions(source: str) -> tuple[dict[str, tuple[int, str]], str]:
             name, count = match["name"], int(match["count"] or 0)
             if match["new"] == "DeclareMathOperator":
                 body = f"\\operatorname{{{body}}}"
-        if not _uses(body, name):  # a redefinition in terms of itself has no end
+        if name in _STRUCTURE:  # how a heading looks
+            kept.append(source[position : match.start()])
+            position = end
+        elif not _uses(body, name):  # a redefinition in terms of itself has no end
             macros[name] = (count, body)
             kept.append(source[position : match.start()])
             position = end
@@ -219,6 +234,12 @@ def _expand_once(source: str, macros: Mapping[str, tuple[int, str]], max_charact
             end = close
         if len(arguments) < count:
             continue
+        uses = _PARAMETER.findall(body) if count else []
+        if (
+            size + len(body) + sum(len(arguments[int(use) - 1]) for use in uses if 0 < int(use) <= count)
+            > max_characters
+        ):
+            return source, False
         value = _substituted(body, arguments)
         # \R followed by a letter was parted by a space that TeX swallows; the body may end in a command.
         follows = source[end : end + 1]
@@ -246,20 +267,36 @@ def paper(main: str, load: Load, max_characters: int) -> str | None:
 
     Args:
         main: name of its main file.
-        load: see `flatten`.
-        limit: characters at most while files are put together.
+        load: gives the source of a name within the paper's folder, or None.
+        max_characters: characters of all files that are read.
     """
-    whole = flatten(main, load, max_characters)
+    sources = Paper(main, load, max_characters)
+    whole = sources.flat()
     macros: dict[str, tuple[int, str]] = {}
-    for name in [name for names in _PACKAGES.findall(whole) for name in names.split(",")][:MAX_INPUTS]:
+    names = (name.strip() for names in _PACKAGES.findall(whole) for name in names.split(","))
+    for name in list(dict.fromkeys(names))[:MAX_INPUTS]:
         # Styles of the author's own; those that everybody has are not in the folder.
-        macros |= definitions(strip_comments(_load_first(load, main, f"{name.strip()}.sty") or ""))[0]
+        if (style := sources.first("", f"{name}.sty")) is not None:
+            macros |= definitions(style[1])[0]
     defined, source = definitions(whole)
+    preamble, begin, body = source.partition(_BEGIN_DOCUMENT)
+    source = body if begin else preamble
     start = _SECTION.search(source)
     if start is None:
         return None
-    source = source[start.start() :]
-    end = _BIBLIOGRAPHY.search(source)
-    source = source[: end.start()] if end else source
+    source = _without_bibliographies(source[start.start() :])
     source = expand(source, macros | defined)
-    return _BLANKS.sub("\n\n", source.replace("\\end{document}", "")).strip()
+    return sources.sources.restored(_BLANKS.sub("\n\n", source).strip())
+
+
+def _without_bibliographies(source: str) -> str:
+    """A text up to its bibliography or appendix; one that a further chapter follows is that of a chapter."""
+    parts: list[str] = []
+    position = 0
+    while end := _BIBLIOGRAPHY.search(source, position):
+        parts.append(source[position : end.start()])
+        chapter = None if end[0].startswith("\\appendix") else _CHAPTER.search(source, end.end())
+        if chapter is None or chapter[0].startswith("\\appendix"):
+            return "".join(parts)
+        position = chapter.start()
+    return "".join([*parts, source[position:]])

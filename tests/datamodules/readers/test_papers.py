@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from datamodules.readers import ArxivSources, JatsArticles
 from datamodules.readers.arxiv import arxiv_number
 from datamodules.readers.formats import latex
-from datamodules.readers.formats.latex import definitions, expand, paper, strip_comments
+from datamodules.readers.formats.latex import definitions, expand, paper
+from datamodules.readers.formats.markup.latex_source import strip_comments
 from tests.helpers.reading import ARTICLE, outcomes, read_all, tar
 
 MAIN = r"""\documentclass{article}
