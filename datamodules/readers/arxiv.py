@@ -29,7 +29,7 @@ from datamodules.readers.formats.markup.latex_encodings import declared_encoding
 from datamodules.readers.paths import PathReader
 
 _SOURCES = (".tex", ".ltx", ".sty")
-_PAPER = re.compile(r"\\document(?:class|style)\b")
+_PAPER = re.compile(r"\\document(?:class|style)\b|\\begin\s*\{document\}")
 _NEW_NUMBER = re.compile(r"(?<![\d.])(\d{2})(0[1-9]|1[0-2])\.\d{4,5}(?:v\d{1,2})?(?!\d)")
 _OLD_NUMBER = re.compile(r"([a-z][a-z-]{1,15})/?((\d{2})(0[1-9]|1[0-2])\d{3})(?!\d)")
 
@@ -60,6 +60,7 @@ class ArxivSources(PathReader):
                 for found in remote_files(path, copies):
                     if found.url.lower().endswith(_SOURCES):  # what it includes must be beside it
                         local_copy(found.url, copies)
+        papers: list[tuple[Path, InputFile]] = []
         parts: list[tuple[Path, InputFile]] = []
         included: set[str] = set()
         for file in super().candidates():
@@ -71,15 +72,17 @@ class ArxivSources(PathReader):
                 location = place(file.location, copies)
             files = _Folder(location, self.max_bytes)
             source = files.load(location.name)
+            location = location.resolve()
             if source is None or not _PAPER.search(source):
-                parts.append((location.resolve(), file))
+                parts.append((location, file))
                 continue
             Paper(location.name, files.load, self.max_bytes).flat()
-            beside = tuple(path for path in files.loaded if path != str(location.resolve()))
+            beside = tuple(path for path in files.loaded if path != str(location))
+            papers.append((location, replace(file, beside=beside)))
             included.update(beside)
-            yield replace(file, beside=beside)
-        # What no paper includes is no part of one: the reason is said when it is read.
-        yield from (file for location, file in parts if str(location) not in included)
+        # Chapters that are documents by themselves, and preambles, are parts of the paper that includes them. What no
+        # paper includes is no part of one: the reason is said when it is read.
+        yield from (file for location, file in (*papers, *parts) if str(location) not in included)
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """One document a paper, and one with a reason for each part of it that cannot be decoded."""

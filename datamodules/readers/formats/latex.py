@@ -61,8 +61,12 @@ _BRACE = re.compile(r"\\.|[{}]", re.S)
 
 
 def main_file(files: Mapping[str, str]) -> str | None:
-    r"""Name of the file that is compiled: the one with \documentclass and \begin{document} nearest the top."""
-    for marks in (("\\documentclass", "\\begin{document}"), ("\\documentstyle",), ("\\documentclass",), ("\\section",)):
+    r"""Name of the file that is compiled: the one with \documentclass and \begin{document} nearest the top.
+
+    Of several it is the longest; where the class is named in a preamble, \begin{document} says it.
+    """
+    both = ("\\documentclass", "\\begin{document}")
+    for marks in (both, ("\\documentstyle",), ("\\begin{document}",), ("\\documentclass",), ("\\section",)):
         found = [name for name, source in files.items() if all(mark in source for mark in marks)]
         if found:
             return min(found, key=lambda name: (name.count("/"), -len(files[name]), name))
@@ -91,6 +95,7 @@ class Paper:
         entered: list[str] = []
         size = inputs = 0
         whole = (self._prepared[self.main] or "").partition(_END_DOCUMENT)[0]
+        begins = _BEGIN_DOCUMENT in whole  # else one of its parts does
         stack: list[tuple[str, int, str]] = [(whole, 0, self.main)]
         while stack and size <= self.max_characters:
             source, position, file = stack.pop()
@@ -105,7 +110,7 @@ class Paper:
                 found = self.first(posixpath.dirname(file), f"{name}.tex", name) if len(entered) < MAX_INPUTS else None
                 if found is not None and all(found[0] != open_file for _, _, open_file in stack):
                     entered.append(found[0])
-                    stack.append((_body(found[1]), 0, found[0]))
+                    stack.append((_body(found[1]) if begins else found[1].partition(_END_DOCUMENT)[0], 0, found[0]))
         return "".join(parts)[: self.max_characters]
 
     def first(self, folder: str, *names: str) -> tuple[str, str] | None:

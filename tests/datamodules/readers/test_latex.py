@@ -165,6 +165,19 @@ def test_a_bibliography_in_each_chapter_ends_no_book() -> None:
     assert text(f"{HEAD}{chapters}\\appendix\\chapter{{C}}") == "\\chapter{A}A\n\\chapter{B}B"
 
 
+def test_classes_named_in_preambles_and_chapters_with_a_class(tmp_path: Path) -> None:
+    files = {
+        "main.tex": b"\\input{preamble}\\begin{document}\\section{A}\\x \\subfile{b}\\end{document}",
+        "preamble.tex": f"{HEAD}\\newcommand{{\\x}}{{y}}".encode(),
+        "b.tex": b"\\documentclass[main]{subfiles}\\begin{document}\\section{B}c\\end{document}",
+    }
+    expected = ["\\section{A}y \\section{B}c"]
+    assert of_folder(tmp_path, files) == expected
+    assert of_archive(tmp_path, {name: files[name] for name in ("main.tex", "preamble.tex")}) == ["\\section{A}y"]
+    wrapped = {"a4.tex": f"{HEAD}\\input{{body}}".encode(), "body.tex": b"\\def\\x{y}" + files["main.tex"][16:]}
+    assert of_folder(tmp_path / "f", wrapped) == ["\\section{A}y"]
+
+
 def test_parts_of_nothing_are_said(tmp_path: Path) -> None:
     files = {"main.tex": f"{HEAD}\\section{{A}}\\input{{b}}".encode(), "b.tex": b"b", "old.tex": b"\\section{Old}"}
     assert sorted(of_folder(tmp_path, files)) == ["<no_document_class>", "\\section{A}b"]

@@ -16,7 +16,7 @@ _LITERAL = {"{": "\x05", "}": "\x06", "=": "\x07"}
 """Characters that are no markup any more."""
 _RESTORED = str.maketrans({mark: character for character, mark in _LITERAL.items()})
 MARKS = re.compile("[\x00-\x08]")
-"""Characters that text cannot have, used for what stands in its place."""
+"""Characters that text cannot have, used as marks of other things."""
 MAX_TEMPLATE_DEPTH = 40
 """Templates within each other, as MediaWiki allows; what is deeper shows nothing."""
 
@@ -69,7 +69,7 @@ class Preprocessor:
         self.text = _without_tables(self._scanned(MARKS.sub("", markup)))
 
     def set_aside(self, text: str, block: bool = False) -> str:
-        """What stands for text in which nothing is markup; a block is a paragraph with its white space."""
+        """A mark for text in which nothing is markup; a block is a paragraph with its white space."""
         self._aside.append(text)
         place = f"{_BLOCK if block else _OPEN}{len(self._aside) - 1}{_CLOSE}"
         return f"\n\n{place}\n\n" if block else place

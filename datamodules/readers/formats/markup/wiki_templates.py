@@ -27,13 +27,13 @@ _FIRST = frozenset({
     "citation étrangère", "quote", "quotation", "blockquote", "block quote", "cquote", "bq", "poemquote",
     "poem quote", "zitat", "cita", "citat", "citazione", "цитата", "начало цитаты", "citaat", "plainlist",
     "plain list", "resize", "nombre", "число", "abréviation discrète", "abréviation", "abrev", "petit",
-    "petite capitale", "pc", "romain", "lien", "overset", "center", "centre", "block indent", "indent", "dfn", "ins",
+    "petite capitale", "pc", "romain", "lien", "overset", "center", "block indent", "indent", "dfn", "ins",
     "mark", "angbr", "angle bracket", "trad", "nw", "keypress", "button", "menu", "no wrap", "unlinked", "wikt",
     "нобр", "nobreaks", "abk", "nowiki", "жирный", "подсказка",
 })  # fmt: skip
 """Templates that show their first argument, or that called text, quote, texte, content or lien."""
 _SECOND = frozenset({
-    "lang", "langx", "langue", "lang2", "idioma", "lingua", "color", "colored text", "colour", "font color",
+    "lang", "langx", "langue", "lang2", "idioma", "lingua", "color", "colored text", "font color",
     "fgcolor", "background color", "bg", "fontcolor", "font", "texte coloré", "wikt-lang", "anchor text", "taal",
     "язык", "legend inline", "color box text", "rtl-lang", "script lang",
 })  # fmt: skip
