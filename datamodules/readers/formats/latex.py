@@ -286,11 +286,13 @@ def paper(main: str, load: Load, max_characters: int) -> str | None:
     defined, source = definitions(whole)
     preamble, begin, body = source.partition(_BEGIN_DOCUMENT)
     source = body if begin else preamble
-    start = _SECTION.search(source)
+    macros |= defined
+    if (start := _SECTION.search(source)) is None:  # headings may be macros
+        source = expand(source, macros)
+        start = _SECTION.search(source)
     if start is None:
         return None
-    source = _without_bibliographies(source[start.start() :])
-    source = expand(source, macros | defined)
+    source = expand(_without_bibliographies(source[start.start() :]), macros)
     return sources.sources.restored(_BLANKS.sub("\n\n", source).strip())
 
 

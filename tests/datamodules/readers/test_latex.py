@@ -147,6 +147,11 @@ def test_the_text_ends_with_the_document() -> None:
     assert text(source, c="part\\endinput no") == "\\section{A}b part"
 
 
+def test_headings_may_be_macros() -> None:
+    source = f"{HEAD}\\newcommand{{\\head}}[1]{{\\section*{{#1}}}}\\begin{{document}}x \\head{{A}} b\\head{{C}}"
+    assert text(source) == "\\section*{A} b\\section*{C}"
+
+
 def test_parts_in_folders() -> None:
     files = {
         "main.tex": f"{HEAD}\\section{{A}}\\import{{x/}}{{a}} \\input{{x/y/c}}",
