@@ -6,6 +6,7 @@ them can have gaps.
 """
 
 import gc
+import html
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -166,7 +167,7 @@ class _Renderer:
         if colon and (name in self.dropped or name in LANGUAGES):
             parts.append(GONE)
         elif node.text is None:
-            parts.append(str(node.title).strip().removeprefix(":"))
+            parts.append(html.unescape(str(node.title).strip().removeprefix(":")))
         else:
             self._render(node.text, parts)
 

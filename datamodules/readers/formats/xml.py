@@ -150,6 +150,9 @@ def _encoding_of(head: bytes) -> str:
     """Codec of a document by its byte-order mark or its declaration; UTF-8 where there is neither."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
+    for start, codec in ((b"\0<\0", "utf-16-be"), (b"<\0", "utf-16-le")):  # without a mark (XML 1.0, appendix F)
+        if head.startswith(start):
+            return codec
     name = declared_encoding(head) or "utf-8"
     try:
         known = codecs.lookup(_MULTIBYTE.get(name, name)).name

@@ -144,6 +144,7 @@ def test_an_article_that_breaks_the_parser_is_dropped_alone(
         ("A ({{x}}; {{y}}) b, c{{x}}, d {{x}}. e {{x}} f", "A b, c, d. e f"),
         ("A (Greek: {{x}}; Latin: y) b<ref>c</ref>.", "A (Greek; Latin: y) b."),
         ("f() and ( ) and [ ]", "f() and ( ) and [ ]"),
+        ("[[OS&nbsp;X]] [[a&amp;b]]", "OS X a&b"),
         ("[[de:Turm]]a [[:de:Turm]] [[simple:x]][[Datei:y]]", "a de:Turm"),
         ("CO<sub>2</sub>, 10<sup>-6</sup>, the 1<sup>st</sup>", "CO_2, 10^{-6}, the 1st"),
         ("__notoc__a__KEIN_INHALTSVERZEICHNIS__\n__ALGO_NUEVO__\nb", "a\n\nb"),
@@ -222,7 +223,9 @@ def test_dumps_in_other_encodings(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_bytes(f'<?xml version="1.0" encoding="iso-8859-1"?>{text}'.encode("latin-1"))
     (tmp_path / "b.xml").write_bytes(text.encode("utf-16"))
     (tmp_path / "c.xml").write_bytes(b"\xef\xbb\xbf\n" + text.encode())
-    assert outcomes(WikipediaDump([str(tmp_path)])) == ["Ä\n\nÖl."] * 3
+    (tmp_path / "d.xml").write_bytes(text.encode("utf-16-be"))
+    (tmp_path / "e.xml").write_bytes(text.encode("utf-16-le"))
+    assert outcomes(WikipediaDump([str(tmp_path)])) == ["Ä\n\nÖl."] * 5
 
 
 @pytest.mark.parametrize(
