@@ -49,6 +49,12 @@ _BRACKETS = re.compile(" ?[(（\\[]([^()（）\\[\\]\n]*+)[)）\\]]")
 _PUNCTUATION = " ,;:/、，；·\u00a0"
 _GONE = re.compile(f" ?(?:{GONE} ?)+([,.;:!?)）、。，]?)")
 _GONE_LINES = re.compile(f"^(?:{GONE}[ \t]?)+$", re.M)
+_LEFT_TAGS = re.compile(
+    r"</?(?:div|span|center|font|small|big|b|i|u|s|em|strong|tr|td|th|ref|sup|sub|blockquote|li|ul|ol|dl|dt|dd|br|hr|"
+    r"table|references|gallery|noinclude|includeonly|onlyinclude|nowiki|poem|cite|abbr|code)(?:\s[^<>\n]{0,300})?/?>",
+    re.I,
+)
+"""Tags that nothing closes or opens: MediaWiki shows none of them."""
 _HEADING = "\x00"
 """Marks a heading, with its level, until it is known whether any text follows."""
 
@@ -103,6 +109,7 @@ def plain_text(markup: str, dropped_namespaces: Collection[str]) -> str:
     with _collector_off():
         code = mwparserfromhell.parse(page.text, skip_style_tags=True)
         text = _Renderer(page, frozenset(dropped_namespaces)).text(code)
+    text = _LEFT_TAGS.sub("", text) if "<" in text else text
     text = "\n".join(map(_without_quotes, text.split("\n"))) if "''" in text else text
     return _tidied(without_switches(text), page)
 
@@ -159,7 +166,7 @@ class _Renderer:
         if MARKS.match(character):
             return ""
         # Apostrophes and brackets written so are no markup.
-        return self.page.set_aside(character) if character in "'[](){}_" else character
+        return self.page.set_aside(character) if character in "'[](){}_<>" else character
 
     def _link(self, node: Any, parts: list[str]) -> None:
         prefix, colon, _ = str(node.title).partition(":")

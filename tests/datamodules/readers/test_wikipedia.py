@@ -78,6 +78,11 @@ def test_markup_that_nothing_closes_costs_seconds_at_most(piece: str) -> None:
     assert time.perf_counter() - start < 10
 
 
+def test_cells_and_paragraphs_need_no_end() -> None:
+    rows = "<table>" + "<tr><td>[[a]]<td>b\n" * 5_000 + "</table>" + "<p>c\n" * 5_000
+    assert plain_text(rows, ()) == "\n\n".join(["c"] * 5_000)
+
+
 def test_closed_markup_counts_for_nothing() -> None:
     assert unclosed(SOURCE) == 0
     assert unclosed("}}" * 9 + "{{" * 5) == 5
@@ -145,6 +150,12 @@ def test_an_article_that_breaks_the_parser_is_dropped_alone(
         ("A (Greek: {{x}}; Latin: y) b<ref>c</ref>.", "A (Greek; Latin: y) b."),
         ("f() and ( ) and [ ]", "f() and ( ) and [ ]"),
         ("[[OS&nbsp;X]] [[a&amp;b]]", "OS X a&b"),
+        ("a<table><tr><td>b<tr><td>c<table>d</table></table>e</table>", "ae"),
+        ("a<p>b<P class=x>c</p><pre>p</pre><poem>d\ne</poem>", "a\n\nb\n\nc\n\np\n\nd\ne"),
+        (
+            "a <table> b</div> <span class=x>c <BR>d, 1 <b and &lt;div&gt; <nowiki></div></nowiki>",
+            "a b c\nd, 1 <b and <div> </div>",
+        ),
         ("[[de:Turm]]a [[:de:Turm]] [[simple:x]][[Datei:y]]", "a de:Turm"),
         ("CO<sub>2</sub>, 10<sup>-6</sup>, the 1<sup>st</sup>", "CO_2, 10^{-6}, the 1st"),
         ("__notoc__a__KEIN_INHALTSVERZEICHNIS__\n__ALGO_NUEVO__\nb", "a\n\nb"),

@@ -33,6 +33,7 @@ _TOKEN = re.compile(
 _ENDS = {name: re.compile(rf"</{name}\s*>", re.I) for name in _VERBATIM | _DROPPED}
 _PLACE = re.compile(f"{_OPEN}([0-9]{{1,9}}){_CLOSE}")
 _BLOCK_PLACE = re.compile(f"{_BLOCK}([0-9]{{1,9}}){_CLOSE}")
+_TABLE_TAG = re.compile(r"<(?:(/)?table\b|/?p\b(?!\s*=))[^<>]{0,1000}>", re.I)
 _NOWIKI = re.compile(r"</?nowiki\s*/?>", re.I)
 
 
@@ -66,7 +67,7 @@ class Preprocessor:
     def __init__(self, markup: str) -> None:
         self._aside: list[str] = []
         self.unclosed = 0
-        self.text = _without_tables(self._scanned(MARKS.sub("", markup)))
+        self.text = _without_tables(_without_html_tables(self._scanned(MARKS.sub("", markup))))
 
     def set_aside(self, text: str, block: bool = False) -> str:
         """A mark for text in which nothing is markup; a block is a paragraph with its white space."""
@@ -196,3 +197,30 @@ def _without_tables(text: str) -> str:
         elif not depth:
             kept.append(line)
     return "\n".join(kept + lines[begun:] if depth else kept)
+
+
+def _without_html_tables(text: str) -> str:
+    """A text without `<table>`s, whose cells need no end, which its parser takes for markup that nothing closes.
+
+    Paragraphs, which need none either, become blank lines. From a table that nothing closes on, all is left as it is.
+    """
+    if not _TABLE_TAG.search(text):
+        return text
+    parts: list[str] = []
+    depth = position = begun = 0
+    for match in _TABLE_TAG.finditer(text):
+        is_paragraph = match[0][:2].lower() == "<p" or match[0][:3].lower() == "</p"
+        if not depth:
+            parts.append(text[position : match.start()])
+            position = match.end()
+            if is_paragraph:
+                parts.append("\n\n")
+            if is_paragraph or match[1]:  # the end of no table
+                continue
+            begun = match.start()
+        if not is_paragraph:
+            depth += -1 if match[1] else 1
+            position = match.end()
+            if not depth:
+                parts.append(GONE)
+    return "".join([*parts, text[begun if depth else position :]])
