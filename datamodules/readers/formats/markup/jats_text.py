@@ -1,4 +1,4 @@
-r"""JATS to paragraphs: blocks apart, formulas in TeX or one line, scripts as `^` and `_`, no citations in superscript.
+r"""Paragraphs of a JATS document: blocks apart, formulas in TeX or one line, no citations in superscript.
 
 Elements that are not known here are text of the paragraph around them: glued words are seen sooner than lost ones.
 """
@@ -80,7 +80,7 @@ class _Writer:
             self.blocks.append(text)
         self.open = []
 
-    def write(self, node: Element, without_math: bool = False) -> None:
+    def write(self, node: Element, without_math: bool | None = None) -> None:
         """Append an element, but not what follows it. Recursive: XML is parsed to a limited depth."""
         name = node.tag
         if name in _LEFT_OUT or (without_math and name == "math") or _is_raised_citation(node):
@@ -112,8 +112,8 @@ class _Writer:
             elif name == "verse-line":
                 self.open.append(_LINE)
 
-    def _write_content(self, node: Element, without_math: bool) -> None:
-        if node.tag in _FORMULAS and not without_math:
+    def _write_content(self, node: Element, without_math: bool | None) -> None:
+        if node.tag in _FORMULAS and without_math is None:  # searched once for all formulas within
             without_math = node.find(".//tex-math") is not None
         self.open.append(node.text or "")
         children = list(node)
@@ -135,7 +135,7 @@ class _Writer:
         text = "".join(citation.itertext())
         return (before.isalpha() or before in '.,;:)”’"') and bool(before) and bool(_NUMBERS.fullmatch(text))
 
-    def _write_script(self, node: Element, without_math: bool) -> None:
+    def _write_script(self, node: Element, without_math: bool | None) -> None:
         before, self.open = self.open, []
         self._write_content(node, without_math)
         content = "".join(self.open)

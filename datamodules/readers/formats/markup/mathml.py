@@ -1,4 +1,4 @@
-r"""MathML as text: a formula in one line, in the notation of TeX.
+r"""MathML as text of a document: a formula in one line, in the notation of TeX.
 
 Fractions, roots, scripts and tables become TeX; symbols stay the characters that they are, since names for all of them
 would be a table of two thousand lines. TeX that the publisher left as an annotation is taken as it is.

@@ -1,4 +1,4 @@
-"""Superscripts and subscripts as plain text: 10^6, H_2O, x_{ij}, in the notation of TeX.
+"""Superscripts and subscripts in text of a document: 10^6, H_2O, x_{ij}, in the notation of TeX.
 
 Unicode has raised digits, but not of all letters, and tokenizers know them less well than `^`; flattened text
 would make 106 of a million. Ordinals and abbreviations (1st, XIXe, Mme) are words, and stay together.
