@@ -11,6 +11,7 @@ import datamodules.readers.formats.downloads
 from common.errors import InputError
 from datamodules.readers import CodeFiles, Files
 from datamodules.readers.formats.downloads import place, remote_files
+from tests.helpers.license_texts import MIT
 from tests.helpers.reading import outcomes
 
 
@@ -84,7 +85,7 @@ def test_a_store_that_fails_is_asked_again(tmp_path: Path, store: str, monkeypat
 
 def test_a_tree_of_code_is_copied_with_its_licenses(tmp_path: Path) -> None:
     system, folder = fsspec.filesystem("memory"), f"/{uuid.uuid4()}"
-    system.pipe(f"{folder}/r/LICENSE", b"Apache License, Version 2.0")
+    system.pipe(f"{folder}/r/LICENSE", MIT.encode())
     system.pipe(f"{folder}/r/src/a.py", b"x = 1\n")
     assert outcomes(CodeFiles([f"memory:/{folder}"], downloads=str(tmp_path))) == ["x = 1\n"]
 
