@@ -6,7 +6,8 @@ fifty characters each instead of fifty thousand; what such a hash refuses cannot
 
 import re
 
-SPELLINGS = {"licence": "license", "licences": "licenses", "acknowledgement": "acknowledgment"}
+SPELLINGS = (("licenc", "licens"), ("dgement", "dgment"))
+"""British and American."""
 _DROPPED = re.compile(r"\w|\d\d|[ivx]{2,5}|https?|www")
 """List numbers in all their forms, single letters (also of "party's"), and what differs between addresses."""
 _WORD = re.compile(r"[^\W_]+(?:\.\d+)*")
@@ -22,7 +23,9 @@ def license_words(text: str) -> list[tuple[str, int, int]]:
     for match in _WORD.finditer(text):
         word = match[0].lower()
         if not _DROPPED.fullmatch(word):
-            found.append((SPELLINGS.get(word, word), *match.span()))
+            for british, american in SPELLINGS:
+                word = word.replace(british, american)
+            found.append((word, *match.span()))
     return found
 
 
@@ -44,9 +47,11 @@ _MIT_DISCLAIMER = (
     "or otherwise arising from out of or in connection with the software or the use or other dealings in the "
     "software"
 )
-_BSD_GRANT = "redistribution and use (?:of this software )?in source and binary forms with or without modification are permitted "
+_BSD_GRANT = (
+    "redistribution and use (?:of this software )?in source and binary forms with or without modification are permitted"
+)
 _BSD_TERMS = (
-    "provided that the following conditions are met redistributions? of source code must retain the above "
+    " provided that the following conditions are met redistributions? of source code must retain the above "
     "copyright notice this list of conditions and the following disclaimer redistributions? in binary form must "
     "reproduce the above copyright notice this list of conditions and the following disclaimer in the "
     "documentation and or other materials provided with the distribution "
@@ -98,7 +103,7 @@ SHORT_TEXTS: tuple[tuple[str, str], ...] = (
     ("BSD-4-Clause", f"{_BSD_GRANT}{_BSD_TERMS}{_BSD_ADVERTISING}{_BSD_NAMES}{_BSD_DISCLAIMER}"),
     (
         "BSD-3-Clause-Clear",
-        f"{_BSD_GRANT}subject to the limitations in the disclaimer below {_BSD_TERMS}{_BSD_NAMES}no express or "
+        f"{_BSD_GRANT} subject to the limitations in the disclaimer below{_BSD_TERMS}{_BSD_NAMES}no express or "
         f"implied licenses to any party patent rights are granted by this license {_BSD_DISCLAIMER}",
     ),
     (

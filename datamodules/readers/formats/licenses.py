@@ -1,7 +1,7 @@
 """License detection: SPDX identifiers in headers, and license texts compared word by word with their templates.
 
-A text counts as a license only if every word of it is the license's, a title or a notice of copyright: whoever adds a
-condition to the MIT license has written another license. What is not known counts as no permission, so that some files
+A text counts as a license only if every word of it is the license's, a title or a notice of copyright: the MIT license with a
+condition more is another license. What is not known counts as no permission, so that some files
 that allow everything in words of their own are lost.
 """
 
@@ -97,7 +97,7 @@ def license_of_text(text: str) -> str | None:
 
 
 def _has_conditions(holders: Sequence[str | None]) -> bool:
-    """True if what stands where a license has names is more than names."""
+    """True if a license's text has more than names at the places of names."""
     return any(_CONDITIONS.intersection((holder or "").split()) for holder in holders)
 
 

@@ -7,8 +7,7 @@ import pytest
 from common.errors import InputError
 from datamodules.readers import CodeFiles
 from datamodules.readers.formats.generated_code import why_not_written
-from tests.helpers.license_texts import MIT
-from tests.helpers.reading import read_all
+from tests.helpers.reading import MIT, read_all
 
 GPL = "GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007\n"
 

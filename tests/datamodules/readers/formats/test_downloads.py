@@ -11,8 +11,7 @@ import datamodules.readers.formats.downloads
 from common.errors import InputError
 from datamodules.readers import CodeFiles, Files
 from datamodules.readers.formats.downloads import place, remote_files
-from tests.helpers.license_texts import MIT
-from tests.helpers.reading import outcomes
+from tests.helpers.reading import MIT, outcomes
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from datamodules.readers.formats.licenses import (
     license_of_folder,
     license_of_text,
 )
-from tests.helpers.license_texts import (
+from tests.helpers.reading import (
     APACHE_NOTICE,
     BSD_2,
     BSD_2_TERMS,
@@ -33,8 +33,8 @@ NOTICE = "Copyright (c) 2020 Ada Example\n\n"
 COMMONS_CLAUSE = """"Commons Clause" License Condition v1.0
 
 The Software is provided to you by the Licensor under the License, as defined below, subject to the following condition.
-Without limiting other conditions in the License, the grant of rights under the License will not include, and the License
-does not grant to you, the right to Sell the Software.
+Without limiting other conditions in the License, the grant of rights under the License will not include, and the
+License does not grant to you, the right to Sell the Software.
 
 """
 
