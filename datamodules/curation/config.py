@@ -28,7 +28,7 @@ class TextSource:
         weight: share of training samples from this source, on any positive scale.
 
     Raises:
-        InputError: for a weight that is not positive.
+        InputError: for a weight that is not positive, or steps for other languages than are chosen.
     """
 
     reader: Reader
@@ -38,6 +38,7 @@ class TextSource:
     def __post_init__(self) -> None:
         if not self.weight > 0:
             raise InputError(f"weight={self.weight}: must be above 0, or leave the source out")
+        check_languages(self.steps)
 
 
 @dataclass
@@ -86,6 +87,22 @@ class CurationConfig:
         """Settings for the fingerprint: all but the engine, which changes no document."""
         parts = (self.url_duplicates, *self.repetitions.values(), self.personal_data)
         return [step_settings(self.steps), [part and step_settings([part]) for part in parts], self.chunk_megabytes]
+
+
+def check_languages(steps: Iterable[Any]) -> None:
+    """Refuse steps that would drop all text of a language that an earlier one chooses.
+
+    Raises:
+        InputError: for such a step, with what to set.
+    """
+    languages: list[str] = []
+    for step in steps:
+        if not isinstance(step, SummarizedStep):
+            continue
+        languages = step.admits() or languages
+        for language in languages:
+            if reason := step.refuses(language):
+                raise InputError(f"languages={languages}: {type(step).__name__} drops {language}, it {reason}")
 
 
 def step_settings(steps: Iterable[Any]) -> list[Any]:

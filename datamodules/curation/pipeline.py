@@ -23,7 +23,7 @@ from common.artifacts import write_checksums
 from common.compute.daft_engine import use_engine, workers
 from common.errors import InputError
 from common.fingerprint import class_fingerprint, code_fingerprint, fingerprint
-from datamodules.curation.config import CurationConfig, TextSource, step_settings
+from datamodules.curation.config import CurationConfig, TextSource, check_languages, step_settings
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.passes.collect import Chunk, chunk_files, collect
 from datamodules.curation.passes.deduplicate import deduplicate_and_split
@@ -113,11 +113,14 @@ def curate(
         The summary, as written to `curation.json`, with the seconds of `timings.json`.
 
     Raises:
-        InputError: when no document is left, two steps share a measurement or Ray is not installed.
+        InputError: when no document is left, two steps share a measurement, a step drops a chosen language or Ray is
+            not installed.
     """
     curation = curation or CurationConfig()
     clock, work = Stopwatch(), folder / WORK
     steps = {name: [*sources[name].steps, *curation.steps] for name in sorted(sources)}
+    for own in steps.values():
+        check_languages(own)
     described = {name: describe_steps(name, own) for name, own in steps.items()}
     use_engine(curation.engine)
     for path in (work / "raw", work / "filtered", folder / DOCUMENTS, folder / DROPPED):

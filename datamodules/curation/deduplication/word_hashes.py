@@ -16,8 +16,9 @@ import regex
 
 from common.compute.compiled import compiled
 from common.compute.hashing import FNV_START, hash_step
+from datamodules.curation.words.characters import UNSPACED_SCRIPTS
 
-UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+UNSPACED = UNSPACED_SCRIPTS
 """A character of a script written without spaces between words: each counts as a word, or a text would be one."""
 SEPARATOR, IN_WORD, ALONE = 0, 1, 2
 TABLE_SIZE = 0x32400

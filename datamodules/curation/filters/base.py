@@ -48,6 +48,18 @@ class SummarizedStep:
     summary: str = ""
     LOCATIONS: ClassVar[tuple[str, ...]] = ()
 
+    def admits(self) -> list[str]:
+        """Languages that the step chooses, ISO 639 codes; none where it does not look at languages."""
+        return []
+
+    def refuses(self, language: str) -> str | None:
+        """Why the step would drop all text of a language, with what to set instead; None where it would not.
+
+        Args:
+            language: ISO 639 code, as `Language` has them.
+        """
+        return None
+
     def settings(self) -> dict[str, Any]:
         """Settings for the fingerprint: all that the step was given but where files are."""
         return {name: value for name, value in vars(self).items() if name not in self.LOCATIONS}

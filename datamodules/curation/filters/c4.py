@@ -8,7 +8,9 @@ whose spans are of words and so depend on no splitter of sentences.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import daft
 import numpy as np
@@ -19,10 +21,12 @@ from daft.functions import lower, regexp, when
 from common.compute.compiled import compiled
 from common.errors import InputError
 from datamodules.curation.filters.base import Filter, Threshold, Transform
+from datamodules.curation.filters.gopher import unspaced_reason
 from datamodules.curation.filters.measurements import active, longest, measurements
-from datamodules.curation.words.characters import LINE_END, SPACE, bits_at, previous
+from datamodules.curation.words.characters import LINE_END, SPACE, UNSPACED, bits_at, decode, previous
+from datamodules.curation.words.languages import END_MARKS, WITHOUT_END_MARKS
 from datamodules.curation.words.split import ENDS_SENTENCE, IS_PUNCTUATION, WordSpans, empty_words, split_words
-from datamodules.curation.words.tables import SplitterTables, splitting_rules
+from datamodules.curation.words.tables import SplitterTables, WordKind, splitting_rules
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
 NOTICES = (
@@ -93,13 +97,15 @@ def _strip(text: np.ndarray, start: int, stop: int, table: np.ndarray) -> tuple[
 
 
 @compiled
-def _count_chunks(text: np.ndarray, start: int, stop: int, table: np.ndarray) -> tuple[int, int]:
-    """What is between white space: how many, and the characters of the longest."""
+def _count_chunks(text: np.ndarray, start: int, stop: int, table: np.ndarray, alone: int) -> tuple[int, int]:
+    """What is between white space: how many, and the characters of the longest; a character of `alone` is one."""
     count, most, length, place = 0, 0, 0, start
     while place < stop:
         bits, size = bits_at(text, place, table)
         if bits & SPACE:
             length = 0
+        elif bits & alone:
+            count, length = count + 1, 0
         else:
             count += length == 0
             length += 1
@@ -118,6 +124,7 @@ def _keep_lines(
     citations: tuple[np.ndarray, np.ndarray],
     min_words: int,
     max_word_length: int,
+    alone: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     kept, places = np.empty(len(content) + len(offsets), dtype=np.uint8), np.zeros(len(offsets), dtype=np.int64)
     size = 0
@@ -134,7 +141,7 @@ def _keep_lines(
             if place < stop:
                 place += bits_at(content, place, table)[1]
             if first == last or (
-                max_word_length >= 0 and _count_chunks(content, first, last, table)[1] > max_word_length
+                max_word_length >= 0 and _count_chunks(content, first, last, table, alone)[1] > max_word_length
             ):
                 continue
             # The line without citations is written behind what is kept, and forgotten if the line is not.
@@ -151,8 +158,9 @@ def _keep_lines(
             if end == line:
                 continue
             is_ended = len(end_marks) == 0
+            last_code, _ = decode(kept, previous(kept, end))
             for mark in end_marks:
-                is_ended |= kept[end - 1] == mark
+                is_ended |= last_code == mark
             dots = (
                 len(end_marks) > 0
                 and end - line >= 3
@@ -160,7 +168,7 @@ def _keep_lines(
                 and kept[end - 2] == 46
                 and kept[end - 3] == 46
             )
-            if not is_ended or dots or _count_chunks(kept, line, end, table)[0] < min_words:
+            if not is_ended or dots or _count_chunks(kept, line, end, table, alone)[0] < min_words:
                 continue
             if _contains(kept, line, end, notices[0], notices[1]):
                 continue
@@ -207,31 +215,46 @@ def _measure_pages(
     return values
 
 
-def _joined(patterns: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(patterns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Patterns one behind the other, uint8, and their ends, int64."""
     raw = [pattern.encode() for pattern in patterns]
-    return np.frombuffer(b"".join(raw), dtype=np.uint8), np.cumsum([len(pattern) for pattern in raw])
+    return np.frombuffer(b"".join(raw), dtype=np.uint8), np.cumsum([len(pattern) for pattern in raw], dtype=np.int64)
 
 
 class C4Lines(Transform):
     """Line rules of Raffel et al. 2020: keeps lines that end like a sentence, and takes citations out of them.
 
     A line is kept if it ends in a terminal mark and not in "...", has enough words, no word that is too long, and
-    none of `NOTICES`. White space around lines and "[1]", "[edit]", "[citation needed]" go.
+    no notice. White space around lines and "[1]", "[edit]", "[citation needed]" go.
 
     Args:
         min_words: between white space, in a line: 5 in the paper and its code, 3 in datatrove.
         max_word_length: characters; -1 for no limit. 1,000 in the code of the paper, which has no such rule.
-        end_marks: ASCII characters; datatrove adds the apostrophe. With none, lines may end as they like, as in FineWeb
-            (Penedo et al. 2024, section 3.5: terminal marks alone took away 30 % of all tokens).
+        end_marks: characters; datatrove adds the apostrophe. With none, lines may end as they like, as in FineWeb
+            (Penedo et al. 2024, section 3.5: terminal marks alone took away 30 % of all tokens). Of languages with
+            other marks: `languages.END_MARKS`.
+        words: "whitespace" parts words at white space; "characters" also takes each character of a script without
+            spaces for a word.
+        notices: lines with one of these are boilerplate; letters of ASCII in any case, others as written.
+
+    Raises:
+        InputError: for an empty notice, which is in every line.
     """
 
     summary = "C4's line rules (Raffel et al. 2020, section 2.2)"
 
-    def __init__(self, min_words: int = 5, max_word_length: int = 1000, end_marks: str = '.?!"') -> None:
-        if not end_marks.isascii():
-            raise InputError(f"end_marks={end_marks!r}: must be ASCII characters, as the paper's are")
+    def __init__(
+        self,
+        min_words: int = 5,
+        max_word_length: int = 1000,
+        end_marks: str = '.?!"',
+        words: Literal["whitespace", "characters"] = "whitespace",
+        notices: Sequence[str] = NOTICES,
+    ) -> None:
         self.min_words, self.max_word_length, self.end_marks = min_words, max_word_length, end_marks
+        self.words, self.notices = words, list(notices)
+        if not all(self.notices):
+            raise InputError(f"notices={self.notices}: an empty one is in every line, leave it out")
 
     def transform(self, text: Expression) -> Expression:
         """The lines that are kept, possibly none; a line feed at the end stays."""
@@ -248,9 +271,24 @@ class C4Lines(Transform):
 
     def keep(self, content: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Texts in one buffer, uint8 and int64, without the lines that go."""
-        marks = np.frombuffer(self.end_marks.encode(), dtype=np.uint8)
-        table, notices, citations = splitting_rules("whitespace").characters, _joined(NOTICES), _joined(CITATIONS)
-        return _keep_lines(content, offsets, table, marks, notices, citations, self.min_words, self.max_word_length)
+        marks = np.array([ord(mark) for mark in self.end_marks], dtype=np.int64)
+        table = splitting_rules("whitespace").characters
+        notices, citations = _joined([notice.lower() for notice in self.notices]), _joined(CITATIONS)
+        alone = UNSPACED if self.words == "characters" else 0
+        return _keep_lines(
+            content, offsets, table, marks, notices, citations, self.min_words, self.max_word_length, alone
+        )
+
+    def refuses(self, language: str) -> str | None:
+        """Whether its words and marks are those of a language."""
+        if self.min_words > 1 and (reason := unspaced_reason(language, self.words)):
+            return reason
+        if self.end_marks and language in WITHOUT_END_MARKS:
+            return 'keeps lines with a mark at their end, which it has not: set end_marks: ""'
+        marks = END_MARKS.get(language, self.end_marks)
+        if self.end_marks and not set(self.end_marks) & (set(marks) - set("?!")):
+            return f"keeps lines that end in one of {self.end_marks}, set end_marks: '{marks}' or none"
+        return None
 
 
 class C4Page(Filter):
@@ -266,6 +304,7 @@ class C4Page(Filter):
         bad_words: words or phrases of which no page may contain one, or the path of a file of them, one per line; null
             for none. The paper takes the English list of github.com/LDNOOBW, which is not shipped here. Compared in
             lower case, between characters that are neither letters, digits nor '_'.
+        words: how words are split, between which sentences are looked for; as in `GopherQuality`.
 
     Raises:
         InputError: for a file of words that cannot be read or is empty.
@@ -279,7 +318,9 @@ class C4Page(Filter):
         placeholder: str = "lorem ipsum",
         max_curly_brackets: int | None = 0,
         bad_words: list[str] | str | None = None,
+        words: WordKind = "english",
     ) -> None:
+        self.words = words
         self.min_sentences, self.placeholder = min_sentences, placeholder
         self.max_curly_brackets = max_curly_brackets
         # The words themselves, so that another list in the same file is another setting.
@@ -297,7 +338,15 @@ class C4Page(Filter):
         """`PAGE_MEASURES` of texts in one buffer, float64 [texts, 3]."""
         placeholder = np.frombuffer(self.placeholder.lower().encode(), dtype=np.uint8)
         words = empty_words(longest(offsets))
-        return _measure_pages(content, offsets, words, splitting_rules("english"), placeholder)
+        return _measure_pages(content, offsets, words, splitting_rules(self.words), placeholder)
+
+    def refuses(self, language: str) -> str | None:
+        """Whether its sentences are those of a language."""
+        if self.min_sentences is None:
+            return None
+        if language in WITHOUT_END_MARKS:
+            return "counts sentences by the marks at their ends, which it has not: set min_sentences: null"
+        return unspaced_reason(language, self.words)
 
     def thresholds(self) -> dict[str, Threshold]:
         """`c4_...`."""

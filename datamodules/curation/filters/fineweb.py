@@ -6,12 +6,13 @@ from daft import Expression
 from common.compute.compiled import compiled
 from common.compute.hashing import FNV_PRIME, FNV_START, nonzero_mix
 from datamodules.curation.filters.base import Filter, Threshold
-from datamodules.curation.filters.gopher import WordKind
+from datamodules.curation.filters.gopher import unspaced_reason
 from datamodules.curation.filters.measurements import active, longest, measurements
-from datamodules.curation.words.characters import SPACE, TERMINAL, bits_at
+from datamodules.curation.words.characters import SPACE, TERMINAL, bits_at, decode
+from datamodules.curation.words.languages import WITHOUT_END_MARKS
 from datamodules.curation.words.repetition import add_to_set, slots_for
 from datamodules.curation.words.split import WordSpans, empty_words, split_words
-from datamodules.curation.words.tables import SplitterTables, splitting_rules
+from datamodules.curation.words.tables import SplitterTables, WordKind, splitting_rules
 
 MEASURES = ("terminal_lines", "short_lines", "characters_in_repeated_lines", "line_feeds_per_word")
 
@@ -24,6 +25,7 @@ def _measure_lines(
     rules: SplitterTables,
     short_line: int,
     count_words: bool,
+    end_marks: np.ndarray,
 ) -> np.ndarray:
     values = np.zeros((len(offsets) - 1, 4), dtype=np.float64)
     for row in range(len(offsets) - 1):
@@ -35,19 +37,25 @@ def _measure_lines(
         table = np.zeros(slots_for(feeds + 1), dtype=np.uint64)
         lines, terminal, short, repeated, place = 0, 0, 0, 0, 0
         while place < size:
-            key, length, is_blank, last = FNV_START, 0, True, 0
+            key, length, is_blank, last, last_code = FNV_START, 0, True, 0, 0
             while place < size and text[place] != 10:
                 last, width = bits_at(text, place, rules.characters)
                 for offset in range(width):
                     key = (key ^ np.uint64(text[place + offset])) * FNV_PRIME
                 is_blank &= last & SPACE > 0
+                if len(end_marks):
+                    last_code, _ = decode(text, place)
                 length += 1
                 place += width
             place += 1
             if is_blank:
                 continue
             lines += 1
-            terminal += last & TERMINAL > 0
+            if len(end_marks) == 0:
+                terminal += last & TERMINAL > 0
+            else:
+                for mark in end_marks:
+                    terminal += mark == last_code
             short += length <= short_line
             if not add_to_set(table, nonzero_mix(key)):
                 repeated += length
@@ -66,12 +74,13 @@ class FineWebQuality(Filter):
     0.12, more than 0.67 and more than 0.01, and is followed here.
 
     Args:
-        min_terminal_lines: share of lines that end in a terminal mark of any script.
+        min_terminal_lines: share of lines that end in a terminal mark.
         max_short_lines: share of lines of at most `short_line` characters.
         max_repeated_characters: share of characters in lines that equal an earlier one; the paper's is 0.1.
         max_line_feeds_per_word: 0.3 in the code; not in the paper.
         short_line: characters.
         words: as in `GopherQuality`.
+        end_marks: characters that are terminal marks; null for those of all scripts, as in the code.
 
     Every maximum and minimum may be null, which turns its rule off.
     """
@@ -86,11 +95,13 @@ class FineWebQuality(Filter):
         max_line_feeds_per_word: float | None = 0.3,
         short_line: int = 30,
         words: WordKind = "english",
+        end_marks: str | None = None,
     ) -> None:
         self.min_terminal_lines, self.max_short_lines = min_terminal_lines, max_short_lines
         self.max_repeated_characters = max_repeated_characters
         self.max_line_feeds_per_word = max_line_feeds_per_word
         self.short_line, self.words = short_line, words
+        self.end_marks = end_marks
 
     def measures(self, text: Expression) -> dict[str, Expression]:
         """Shares of terminal lines, of short lines and of characters in repeated lines; line feeds to words."""
@@ -100,7 +111,17 @@ class FineWebQuality(Filter):
         """`MEASURES` of texts in one buffer, float64 [texts, 4]."""
         count_words = self.max_line_feeds_per_word is not None
         words = empty_words(longest(offsets) if count_words else 0)
-        return _measure_lines(content, offsets, words, splitting_rules(self.words), self.short_line, count_words)
+        marks = np.array([ord(mark) for mark in dict.fromkeys(self.end_marks or "")], dtype=np.int64)
+        rules = splitting_rules(self.words)
+        return _measure_lines(content, offsets, words, rules, self.short_line, count_words, marks)
+
+    def refuses(self, language: str) -> str | None:
+        """Whether its words and marks are those of a language."""
+        if self.max_line_feeds_per_word is not None and (reason := unspaced_reason(language, self.words)):
+            return reason
+        if self.min_terminal_lines and self.end_marks is None and language in WITHOUT_END_MARKS:
+            return "looks for marks at the ends of sentences, which it has not: set min_terminal_lines: null"
+        return None
 
     def thresholds(self) -> dict[str, Threshold]:
         """`fineweb_...`."""

@@ -4,15 +4,17 @@ The paper leaves open what a word, a line and a repeated character are; where it
 with (datatrove 0.10) is followed, since the thresholds were tried with it. Every limit may be null, which turns it off.
 """
 
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 from daft import Expression
 
 from common.compute.compiled import compiled
+from common.errors import InputError
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.measurements import active, longest, measurements
 from datamodules.curation.words.characters import LINE_END, SPACE, bits_at, decode
+from datamodules.curation.words.languages import STOP_WORDS, UNSPACED_LANGUAGES
 from datamodules.curation.words.repetition import (
     duplicate_n_grams,
     duplicate_parts,
@@ -21,9 +23,8 @@ from datamodules.curation.words.repetition import (
     top_n_gram,
 )
 from datamodules.curation.words.split import HAS_LETTER, HAS_NO_SYMBOL, WordSpans, empty_words, split_words
-from datamodules.curation.words.tables import SplitterTables, hash_bytes, splitting_rules
+from datamodules.curation.words.tables import SplitterTables, WordKind, contains, hash_bytes, splitting_rules
 
-WordKind = Literal["english", "whitespace"]
 QUALITY = (
     "words", "mean_word_length", "hashes_per_word", "ellipses_per_word", "bullet_lines", "ellipsis_lines",
     "alphabetic_words", "stop_words",
@@ -81,6 +82,8 @@ def _measure_quality(
     words: WordSpans,
     rules: SplitterTables,
     stop_words: np.ndarray,
+    max_stop_characters: int,
+    written: tuple[np.ndarray, np.ndarray],
     bullets: np.ndarray,
 ) -> np.ndarray:
     values = np.zeros((len(offsets) - 1, 8), dtype=np.float64)
@@ -95,7 +98,7 @@ def _measure_quality(
             if kind & HAS_NO_SYMBOL:
                 proper += 1
                 characters += words.characters[index]
-                if words.characters[index] <= 4:
+                if words.characters[index] <= max_stop_characters:
                     for which in range(len(stop_words)):
                         found[which] |= words.hashes[index] == stop_words[which]
         hashes, ellipses, lines, bullet_lines, ellipsis_lines = _measure_lines(text, rules.characters, bullets)
@@ -104,6 +107,11 @@ def _measure_quality(
         values[row, 2], values[row, 3] = hashes / max(count, 1), ellipses / max(count, 1)
         values[row, 4], values[row, 5] = bullet_lines / max(lines, 1), ellipsis_lines / max(lines, 1)
         values[row, 6] = alphabetic / max(count, 1)
+        begin = 0
+        for which in range(len(written[1])):
+            end = written[1][which]
+            found[which] |= contains(text, written[0][begin:end])
+            begin = end
         values[row, 7] = found.sum()
     return values
 
@@ -163,15 +171,22 @@ class GopherQuality(Filter):
         max_bullet_lines: share of lines that start with a bullet.
         max_ellipsis_lines: share of lines that end in an ellipsis.
         min_alphabetic_words: share of words with a letter.
-        min_stop_words: how many of `STOP_WORDS` occur.
+        min_stop_words: how many of the stop words occur.
         bullets: characters that are bullets, datatrove's; "•‣◦▪*-" takes more.
-        words: "english" splits punctuation and contractions off; "whitespace" does not, for technical text in which
-            every bracket would count as a word without a letter.
+        words: "english" splits punctuation and contractions off, and serves other languages that part words by spaces;
+            "whitespace" does not, for technical text in which every bracket would count as a word without a letter;
+            "characters" takes each character of a script without spaces for a word, so that `min_mean_word_length` has
+            to be null, and looks for stop words anywhere in the text.
+        stop_words: code of a language in `languages.STOP_WORDS`, several of them, or the words themselves; the paper's
+            are those of "en".
+
+    Raises:
+        InputError: for no stop words, or a mean length of words that are single characters.
     """
 
     summary = "Gopher's quality rules (Rae et al. 2021, appendix A1.1)"
 
-    STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+    STOP_WORDS = STOP_WORDS["en"]
 
     def __init__(
         self,
@@ -186,7 +201,24 @@ class GopherQuality(Filter):
         min_stop_words: int | None = 2,
         bullets: str = "•-",
         words: WordKind = "english",
+        stop_words: str | Sequence[str] = "en",
     ) -> None:
+        given = [stop_words] if isinstance(stop_words, str) else list(stop_words)
+        if words == "characters" and min_mean_word_length is not None:
+            raise InputError(
+                f"min_mean_word_length={min_mean_word_length} with words=characters: each is one character long, "
+                "set min_mean_word_length: null"
+            )
+        if not given or not all(word.strip() for word in given):
+            raise InputError(f"stop_words={stop_words!r}: name a language or words, or set min_stop_words: null")
+        self.languages = [word for word in given if word in STOP_WORDS]
+        if isinstance(stop_words, str) and not self.languages:
+            raise InputError(f"stop_words={stop_words!r}: give words, or a language of {' '.join(STOP_WORDS)}")
+        # All codes, or all words: "de" is a stop word of French and the code of German.
+        self.languages = self.languages if len(self.languages) == len(given) else []
+        self.stop_words = list(
+            dict.fromkeys(word for code in self.languages for word in STOP_WORDS[code]) if self.languages else given
+        )
         self.min_words, self.max_words = min_words, max_words
         self.min_mean_word_length = min_mean_word_length
         self.max_mean_word_length = max_mean_word_length
@@ -201,10 +233,26 @@ class GopherQuality(Filter):
 
     def measure(self, content: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """`QUALITY` of texts in one buffer, float64 [texts, 8]."""
-        stop_words = np.array([_hash_text(word) for word in self.STOP_WORDS], dtype=np.uint64)
+        stop_words = np.array([_hash_text(word) for word in self.stop_words], dtype=np.uint64)
+        max_characters = max(map(len, self.stop_words))
+        # A word of several characters is none where each is a word.
+        raw = [word.encode() for word in self.stop_words if self.words == "characters"]
+        written = np.frombuffer(b"".join(raw), dtype=np.uint8), np.cumsum([len(word) for word in raw], dtype=np.int64)
         bullets = np.array([ord(bullet) for bullet in self.bullets], dtype=np.int64)
+        words = empty_words(longest(offsets))
         rules = splitting_rules(self.words)
-        return _measure_quality(content, offsets, empty_words(longest(offsets)), rules, stop_words, bullets)
+        return _measure_quality(content, offsets, words, rules, stop_words, max_characters, written, bullets)
+
+    def refuses(self, language: str) -> str | None:
+        """Whether its words are those of a language."""
+        if reason := unspaced_reason(language, self.words):
+            return reason
+        if not self.min_stop_words or not self.languages or language in self.languages:
+            return None
+        known = (
+            f"stop_words: [{', '.join([*self.languages, language])}]" if language in STOP_WORDS else "its stop_words"
+        )
+        return f"has stop words of {', '.join(self.languages)} alone, set {known} or min_stop_words: null"
 
     def thresholds(self) -> dict[str, Threshold]:
         """One reason a threshold, `gopher_...`."""
@@ -222,6 +270,13 @@ class GopherQuality(Filter):
                 "gopher_few_stop_words": ("stop_words", "<", self.min_stop_words),
             }
         )
+
+
+def unspaced_reason(language: str, words: WordKind) -> str | None:
+    """Why words are not split in a language, or None; see `SummarizedStep.refuses`."""
+    if language in UNSPACED_LANGUAGES and words != "characters":
+        return f"takes a line without spaces for one word with words={words}, set words: characters"
+    return None
 
 
 def _hash_text(text: str) -> int:
@@ -274,6 +329,10 @@ class GopherRepetition(Filter):
     def measure(self, content: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """`REPETITION` of texts in one buffer, float64 [texts, 13]."""
         return _measure_repetition(content, offsets, empty_words(longest(offsets)), splitting_rules(self.words))
+
+    def refuses(self, language: str) -> str | None:
+        """Whether its words are those of a language."""
+        return unspaced_reason(language, self.words)
 
     def thresholds(self) -> dict[str, Threshold]:
         """One reason a threshold, `gopher_...`."""

@@ -73,6 +73,10 @@ class Language(Filter):
         if characters < 1:
             raise InputError(f"characters={characters}: must be at least 1")
 
+    def admits(self) -> list[str]:
+        """The languages wanted."""
+        return list(self.languages)
+
     def measures(self, text: Expression) -> dict[str, Expression]:
         """The likeliest language, its probability, and that of the likeliest wanted one; null for no text."""
         wanted = list(self.languages)

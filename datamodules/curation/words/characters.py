@@ -8,6 +8,7 @@ import unicodedata
 from typing import Any
 
 import numpy as np
+import regex
 
 from common.compute.compiled import compiled
 
@@ -17,6 +18,10 @@ PREFIX, CURRENCY, QUOTE, ICON, HYPHEN, BEFORE_STOP = 64, 128, 256, 512, 1024, 20
 """Split off in front; off numbers; quotation marks; pictures; hyphens and dashes; a full stop behind is split off."""
 SYMBOL, TERMINAL, PUNCTUATION, ALPHANUMERIC, LINE_END = 4096, 8192, 16384, 32768, 65536
 """datatrove's punctuation; ends a sentence; Unicode category P; `str.isalnum`; `str.splitlines` parts here."""
+UNSPACED, COMBINING = 131072, 262144
+"""A letter or digit of a script written without spaces between words; a mark on the character before it."""
+UNSPACED_SCRIPTS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+"""A character of such a script, as an expression of `regex`."""
 
 TABLE_SIZE = 0x32400
 """No letter, punctuation or symbol has a higher code point; what is above counts as none of these."""
@@ -41,6 +46,7 @@ def character_table() -> np.ndarray:
     """Bits of every code point below `TABLE_SIZE`, uint32."""
     characters = list(map(chr, range(TABLE_SIZE)))
     table = np.zeros(TABLE_SIZE, dtype=np.uint32)
+    unspaced_script = regex.compile(UNSPACED_SCRIPTS)
 
     def mark(bit: int, members: np.ndarray) -> None:
         table[members] |= np.uint32(bit)
@@ -52,6 +58,9 @@ def character_table() -> np.ndarray:
     mark(UPPER, alphabetic & (categories != "Ll"))
     mark(ALPHANUMERIC, np.array([character.isalnum() for character in characters]))
     mark(SPACE, np.array([character.isspace() for character in characters]))
+    unspaced = np.array([unspaced_script.match(character) is not None for character in characters])
+    mark(UNSPACED, unspaced & (np.char.startswith(categories, "L") | np.char.startswith(categories, "N")))
+    mark(COMBINING, np.char.startswith(categories, "M"))
     mark(PUNCTUATION, np.char.startswith(categories, "P"))
     # spaCy's list of pictures is Unicode's category So, without the newest emoji.
     mark(ICON | AFFIX, categories == "So")

@@ -1,4 +1,4 @@
-"""Word splitting in a compiled loop: at white space, and at English punctuation.
+"""Word splitting in a compiled loop: at white space, at English punctuation, and between characters of some scripts.
 
 The published thresholds of Gopher and FineWeb were applied to words of a linguistic tokenizer, which takes a
 millisecond a kilobyte. This is that tokenizer's algorithm (spaCy's, for English) over bytes, three orders of magnitude
@@ -11,7 +11,8 @@ is split at infixes (ellipses, hyphens and slashes between letters, "end.Begin")
 - private network addresses are addresses like all others; an address with several '@' is tried with two of them;
 - a unit behind a number is one of `UNITS`; spaCy has Cyrillic and Arabic ones too.
 
-Every step looks at a bounded number of characters beside its own, so that any text takes linear time.
+Every step looks at a bounded number of characters beside its own, so that any text takes linear time. A script without
+spaces has no words here but its characters, with the marks on them: a dictionary would be exact for one language.
 """
 
 from typing import Any, NamedTuple
@@ -24,11 +25,13 @@ from datamodules.curation.words.addresses import is_url
 from datamodules.curation.words.affixes import infix_size, prefix_size, suffix_size
 from datamodules.curation.words.characters import (
     ALPHABETIC,
+    COMBINING,
     DIGIT,
     PUNCTUATION,
     SPACE,
     SYMBOL,
     TERMINAL,
+    UNSPACED,
     bits_at,
     previous,
 )
@@ -228,11 +231,12 @@ def split_words(text: np.ndarray, words: WordSpans, rules: SplitterTables) -> in
         rules: how to split.
     """
     count, place, size = 0, 0, len(text)
+    bounds = SPACE | UNSPACED if rules.unspaced else SPACE
     while place < size:
         start, plain, key, characters, symbols_only = place, True, FNV_START, 0, True
         while place < size:
             bits, width = bits_at(text, place, rules.characters)
-            if bits & SPACE:
+            if bits & bounds:
                 break
             for offset in range(width):
                 key = (key ^ np.uint64(text[place + offset])) * FNV_PRIME
@@ -260,7 +264,17 @@ def split_words(text: np.ndarray, words: WordSpans, rules: SplitterTables) -> in
                 for index in range(first, count):
                     describe(text, words, index, rules)
         if place < size:
-            place += bits_at(text, place, rules.characters)[1]
+            bits, width = bits_at(text, place, rules.characters)
+            start = place
+            place += width
+            if not bits & SPACE:
+                while place < size:
+                    bits, width = bits_at(text, place, rules.characters)
+                    if not bits & COMBINING:
+                        break
+                    place += width
+                count = add_word(words, count, start, place)
+                describe(text, words, count - 1, rules)
     return count
 
 

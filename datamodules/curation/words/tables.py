@@ -4,7 +4,7 @@ Flat arrays and an open hash table, because compiled loops know no dictionary th
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,9 @@ UNITS = (
     "mbar mb MB kb KB gb GB tb TB T G M K %"
 )
 SLOTS = 1 << 13
+WordKind = Literal["english", "whitespace", "characters"]
+"""How words are split: with punctuation and English contractions apart; at white space; as English, and each character
+of a script without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) by itself."""
 
 
 class SplitterTables(NamedTuple):
@@ -30,6 +33,7 @@ class SplitterTables(NamedTuple):
         longest: bytes of the longest special string that begins with a byte, uint8 [256].
         units: hashes of units of measurement, uint64.
         english: whether punctuation is split off at all; else white space alone parts words.
+        unspaced: whether each character of a script without spaces is a word.
     """
 
     characters: np.ndarray
@@ -38,11 +42,12 @@ class SplitterTables(NamedTuple):
     longest: np.ndarray
     units: np.ndarray
     english: bool
+    unspaced: bool
 
 
 @functools.cache
 def splitting_rules(words: str) -> SplitterTables:
-    """Rules for `words`, "english" or "whitespace"."""
+    """Rules for a `WordKind`."""
     keys, cuts = np.zeros(SLOTS, dtype=np.uint64), np.zeros((SLOTS, 3), dtype=np.uint8)
     longest = np.zeros(256, dtype=np.uint8)
     for case, parts in special_cases().items():
@@ -56,7 +61,7 @@ def splitting_rules(words: str) -> SplitterTables:
         places = np.cumsum([len(part.encode()) for part in parts])[:-1]
         cuts[slot, : len(places)] = places
     units = np.array([_hash_of(unit.encode()) for unit in UNITS.split()], dtype=np.uint64)
-    return SplitterTables(character_table(), keys, cuts, longest, units, words == "english")
+    return SplitterTables(character_table(), keys, cuts, longest, units, words != "whitespace", words == "characters")
 
 
 def _hash_of(raw: bytes) -> np.uint64:
@@ -90,3 +95,16 @@ def is_special(text: np.ndarray, start: int, stop: int, rules: SplitterTables) -
     if start >= stop or stop - start > rules.longest[text[start]]:
         return False
     return find_special(rules, hash_bytes(text, start, stop)) >= 0
+
+
+@compiled
+def contains(text: np.ndarray, pattern: np.ndarray) -> bool:
+    """True if bytes occur in others."""
+    for place in range(len(text) - len(pattern) + 1):
+        if text[place] == pattern[0]:
+            length = 1
+            while length < len(pattern) and text[place + length] == pattern[length]:
+                length += 1
+            if length == len(pattern):
+                return True
+    return False

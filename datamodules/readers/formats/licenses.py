@@ -1,8 +1,8 @@
 """License detection: SPDX identifiers in headers, and license texts compared word by word with their templates.
 
-A text counts as a license only if every word of it is the license's, a title or a notice of copyright: the MIT license with a
-condition more is another license. What is not known counts as no permission, so that some files
-that allow everything in words of their own are lost.
+A text counts as a license only if every word of it is the license's, a title or a notice of copyright: the MIT license
+with a condition more is another license. What is not known counts as no permission, so that some files that allow
+everything in words of their own are lost.
 """
 
 import re
