@@ -4,6 +4,7 @@ A model that has read the test measures nothing. Overlaps of words are exact, qu
 translations of a test pass, and so would a test's labels without its text.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import Any
 import daft
 import numpy as np
 import pyarrow
+import regex
 from daft import DataType, Expression, Series
 
 from common.compute.compiled import compiled
@@ -22,11 +24,15 @@ from common.path_lists import PathList, path_list
 from datamodules.curation.deduplication.word_hashes import in_batches, window_hashes, word_hashes
 from datamodules.curation.filters.base import Filter, Threshold
 from datamodules.curation.filters.benchmark_texts import evaluation_files, evaluation_texts
+from datamodules.curation.words.characters import UNSPACED_SCRIPTS
 from datamodules.curation.words.utf8_buffers import utf8_buffers
 
 NamedFile = tuple[str, str, str]
 """A file's path, its name in reports, and its checksum."""
 FIELDS = {"contaminated_ngrams": DataType.int64(), "contaminated_by": DataType.string()}
+UNSPACED = regex.compile(UNSPACED_SCRIPTS)
+CHARACTERS_PER_WORD = 2
+"""Of scripts without spaces, in which `word_hashes` takes each character for a word: two are about what a word is."""
 LISTED = 5
 """Rows of evaluation sets that are named for a document."""
 
@@ -51,8 +57,9 @@ class Hit:
 class Decontaminate(Filter):
     """Drops documents that share 13 words in a row with an evaluation set (Brown et al. 2020, appendix C: GPT-3).
 
-    Words are those of `word_hashes`, so that letter case, punctuation and layout count on neither side. Evaluation
-    texts too short for a run are looked for as a whole if they have at least `min_words` words, and not at all below:
+    Words are those of `word_hashes`, so that letter case, punctuation and layout count on neither side. In scripts
+    without spaces two characters are a word: 26 in a row, and no whole text below 16. Evaluation texts are brought into
+    NFC, in which documents are after `Normalize`. Evaluation texts too short for a run are looked for as a whole if they have at least `min_words` words, and not at all below:
     a question of five words occurs by chance. Brown et al. cut out 200 characters on either side and drop what falls
     into more than 10 pieces; here the document goes, as a copied test is rarely alone. They also pass over n-grams
     that occur in more than 10 training documents: a rule sees one document, so this is left out. What comes closest
@@ -127,7 +134,7 @@ class Decontaminate(Filter):
 
         Of rows that share an n-gram only the first is named.
         """
-        return evaluation_ngrams(*self._wanted()).hits(text.encode())
+        return evaluation_ngrams(*self._wanted()).hits(unicodedata.normalize("NFC", text).encode())
 
     def _wanted(self) -> tuple[tuple[NamedFile, ...], int, int, tuple[str, ...] | None, int | None]:
         files = tuple((path, name, digest) for path, name, digest in self.files)
@@ -243,21 +250,46 @@ def evaluation_ngrams(
         if not path.is_file() or checksum(path) != digest:
             raise InputError(f"evaluation set {path} changed while it was in use: start again")
         for number, text in evaluation_texts(path, None if keys is None else list(keys)):
-            data = np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8)
-            found, _, _, _ = word_hashes(data, np.array([0, len(data)], dtype=np.int64))
-            size = min(words, len(found))
-            if size < min_words:
+            raw = unicodedata.normalize("NFC", text).encode("utf-8", "replace")
+            ngrams = _ngrams(raw, words, min_words)
+            if not ngrams:
                 continue
             if not rows or rows[-1] != (name, number):
                 rows.append((name, number))
-            windows = np.unique(window_hashes(found, size))
-            hashes.setdefault(size, []).append(windows)
-            owners.setdefault(size, []).append(np.full(len(windows), len(rows) - 1, dtype=np.int64))
+            for size, windows in ngrams.items():
+                hashes.setdefault(size, []).append(windows)
+                owners.setdefault(size, []).append(np.full(len(windows), len(rows) - 1, dtype=np.int64))
     tables = [
         _table(size, np.concatenate(hashes[size]), np.concatenate(owners[size]), common_rows)
         for size in sorted(hashes, reverse=True)
     ]
     return EvaluationNgrams(tables, rows)
+
+
+def _ngrams(raw: bytes, words: int, min_words: int) -> dict[int, np.ndarray]:
+    """Length in words of `word_hashes` -> hashes of the n-grams of an evaluation text that count, each once.
+
+    N-grams of which most are characters of scripts without spaces are twice as long.
+    """
+    data = np.frombuffer(raw, dtype=np.uint8)
+    found, starts, ends, _ = word_hashes(data, np.array([0, len(data)], dtype=np.int64))
+    share = np.ones(len(found))
+    if UNSPACED.search(raw.decode()):
+        bounds = zip(starts.tolist(), ends.tolist(), strict=True)
+        alone = [UNSPACED.match(raw[start:end].decode()) is not None for start, end in bounds]
+        share[alone] /= CHARACTERS_PER_WORD
+    sums = np.append(0.0, np.cumsum(share))
+    half = (1 + 1 / CHARACTERS_PER_WORD) / 2
+    ngrams = {}
+    for size in (words, CHARACTERS_PER_WORD * words):
+        weights = (sums[size:] - sums[:-size]) / size if size <= len(found) else np.empty(0)
+        chosen = weights > half if size == words else weights <= half
+        if chosen.any():
+            ngrams[size] = np.unique(window_hashes(found, size)[chosen])
+    if not ngrams and sums[-1] >= min_words:
+        # Too short for one: as a whole.
+        ngrams[len(found)] = window_hashes(found, len(found))
+    return ngrams
 
 
 def _table(size: int, hashes: np.ndarray, owners: np.ndarray, common_rows: int | None) -> NgramTable:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import time
+import unicodedata
 from pathlib import Path
 
 import daft
@@ -51,6 +52,39 @@ def test_copies_are_dropped_and_named(tmp_path: Path) -> None:
     assert df.to_pydict()["drops"] == [False, True]
 
 
+def test_two_characters_of_a_script_without_spaces_are_a_word(tmp_path: Path) -> None:
+    name, question = "中华人民共和国成立", "二〇〇五年十月，哪一位科学家因为发现石墨烯的性质而第一次得到了大学的奖章呢"
+    short, shorter = "第二次世界大战于一九四五年九月结束", "第二次世界大战结束于九月"
+    rows = [{"options": [name, shorter], "question": question, "short": short}]
+    rule = Decontaminate([str(write_rows(tmp_path / "set.jsonl", rows))])
+    found = counted(
+        rule, [f"他说{name}以后，{shorter}。", f"见{question}。", question[:20], f"书里{short}了。", question[2:29]]
+    )
+    assert found[0] == 0 and found[1] > 0 and found[2] == 0 and found[3] == 1 and found[4] == 1
+    mixed = Decontaminate([str(write_rows(tmp_path / "mixed.jsonl", [f"{question} {PASSAGE} {question}"]))])
+    assert counted(mixed, [PASSAGE, question, question[:14], " ".join(PASSAGE.split()[:12])])[2:] == [0, 0]
+    assert min(counted(mixed, [PASSAGE, question])) > 0
+
+
+def test_decomposed_evaluation_sets_are_found(tmp_path: Path) -> None:
+    text = "Cộng hòa xã hội chủ nghĩa Việt Nam là một quốc gia nằm ở Đông Nam Á trên bán đảo"
+    rule = Decontaminate([str(write_rows(tmp_path / "set.jsonl", [unicodedata.normalize("NFD", text)]))])
+    assert counted(rule, [unicodedata.normalize("NFC", text)])[0] > 0
+    assert rule.hits(unicodedata.normalize("NFD", text))
+
+
+def naive_ngrams(words: list[str], size: int, shortest: int) -> list[tuple[str, ...]]:
+    """N-grams of `size` words, or of twice as many characters of Chinese; a shorter text is one."""
+    worth = [0.5 if word == "你" else 1.0 for word in words]
+    found = []
+    for length in (size, 2 * size):
+        for i in range(len(words) - length + 1):
+            is_spaced = sum(worth[i : i + length]) > 0.75 * length
+            if is_spaced == (length == size):
+                found.append(tuple(words[i : i + length]))
+    return found or [tuple(words)] * (sum(worth) >= shortest)
+
+
 TOKENS = st.lists(st.sampled_from(["a", "B", "c,", "d\n", "你"]), max_size=14).map(" ".join)
 
 
@@ -63,16 +97,15 @@ def test_counts_and_hits_equal_a_naive_search(
     grams: dict[tuple[str, ...], int] = {}
     for number, row in enumerate(rows, start=1):
         words = [word for word, _, _ in naive_words(row)]
-        length = min(size, len(words))
-        for i in range(len(words) - length + 1) if length >= shortest else []:
-            grams.setdefault(tuple(words[i : i + length]), number)
+        for gram in naive_ngrams(words, size, shortest):
+            grams.setdefault(gram, number)
     path = write_rows(tmp_path_factory.mktemp("set") / "set.jsonl", list(rows))
     rule = Decontaminate([str(path)], words=size, min_words=shortest)
     table = evaluation_ngrams(*rule._wanted())
     expected = []
     for text in texts:
         words = [word for word, _, _ in naive_words(text)]
-        windows = [tuple(words[i : i + n]) for n in range(shortest, size + 1) for i in range(len(words) - n + 1)]
+        windows = [tuple(words[i : i + n]) for n in range(1, 2 * size + 1) for i in range(len(words) - n + 1)]
         found = [grams[window] for window in windows if window in grams]
         expected.append(len(found))
         assert {hit.row: hit.ngrams for hit in table.hits(text.encode())} == {
