@@ -26,15 +26,21 @@ def _nfc(texts: Series) -> list[str | None]:
 class Normalize(Transform):
     """Unicode NFC, line feeds for all line ends, no control characters, no blanks at line ends, one final line feed.
 
-    Indentation and blank lines inside stay: in code they carry meaning.
+    Line ends are those of Unicode (standard annex 14): form feed, vertical tab, next line (U+0085), line and paragraph
+    separator too; the separators of ASCII (U+001C to U+001F) likewise part words. Control characters of Latin-1
+    (U+0080 to U+009F) stay where they follow one of its letters: so UTF-8 looks that was read as Latin-1, which
+    `RepairUnicode` puts right. Indentation and blank lines inside stay: in code they carry meaning.
     """
 
     summary = "Unicode NFC, line feeds for line ends, no control characters"
 
     def transform(self, text: Expression) -> Expression:
         """The normalized text."""
-        text = regexp_replace(_nfc(text), r"\r\n?", "\n")
-        text = regexp_replace(text, r"[\x00-\x08\x0b-\x1f\x7f\u{feff}]", "")
+        text = regexp_replace(text, r"\r\n?|[\x0b\x0c\x1c-\x1f\u{2028}\u{2029}]", "\n")
+        text = regexp_replace(text, r"(^|[^\u{80}-\u{f4}])\u{85}+", "$1\n")
+        text = regexp_replace(text, r"(^|[^\u{80}-\u{f4}])[\u{80}-\u{9f}]+", "$1")
+        # Before NFC, since a control character may part a letter from its accent.
+        text = _nfc(regexp_replace(text, r"[\x00-\x08\x0e-\x1f\x7f\u{feff}]", ""))
         text = regexp_replace(text, r"[ \t]+\n", "\n")
         return regexp_replace(text, r"\s*\z", "\n")
 

@@ -33,16 +33,39 @@ def test_repairs_are_counted_and_sound_text_stays() -> None:
     ]
 
 
+def normal(value: str) -> str:
+    """A text after normalization."""
+    (row,) = daft.from_pydict({"text": [value]}).select(Normalize().transform(col("text")).alias("text")).to_pylist()
+    result: str = row["text"]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("page one\x0cpage two", "page one\npage two\n"),
+        ("a\x0bb\x85c\u2028d\u2029e\x1cf\x1fg", "a\nb\nc\nd\ne\nf\ng\n"),
+        ("\x85a\x85\x85b", "\na\nb\n"),
+        ("so\x93 and\x9f\x80 so", "so and so\n"),
+        ("e\x00\u0301", "\u00e9\n"),
+        ("\ufeffx\x7f\x1b", "x\n"),
+        ("don\u00e2\x80\x99t", "don\u00e2\x80\x99t\n"),
+        ("tab\tand\n\nblank  \n", "tab\tand\n\nblank\n"),
+    ],
+)
+def test_every_line_end_parts_words_and_controls_go(text: str, expected: str) -> None:
+    assert normal(text) == expected
+    assert normal(expected) == expected
+
+
+def test_wrong_decoding_survives_normalization_until_it_is_repaired() -> None:
+    damaged = "I don’t know – déjà vu… “really”?".encode().decode("latin-1")
+    assert repair_unicode(normal(damaged))[0] == "I don’t know – déjà vu… “really”?\n"
+
+
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_normalization_is_canonical_and_idempotent(text: str) -> None:
-    def normal(value: str) -> str:
-        (row,) = (
-            daft.from_pydict({"text": [value]}).select(Normalize().transform(col("text")).alias("text")).to_pylist()
-        )
-        result: str = row["text"]
-        return result
-
     once = normal(text)
     assert normal(once) == once
     assert once == unicodedata.normalize("NFC", once)
