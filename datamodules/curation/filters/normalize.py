@@ -4,6 +4,7 @@ What may carry meaning stays: typographic quotes, ligatures and HTML entities ar
 documents about text they are the matter itself. Only an encoding that was plainly read as another is put right.
 """
 
+import re
 import unicodedata
 from typing import Any
 
@@ -16,11 +17,24 @@ from ftfy.badness import is_bad
 from datamodules.curation.filters.base import Transform
 
 
+_LATIN_1_CONTROLS = re.compile(rb"\xc2[\x80-\x9f]")
+"""Their UTF-8: bytes are searched many times as fast as characters."""
+_NEXT_LINE = re.compile("(?<![\x80-\xf4])\x85+")
+_CONTROLS = re.compile("(?<![\x80-\xf4])[\x80-\x9f]+")
+
+
+def _canonical(text: str) -> str:
+    """NFC, with control characters of Latin-1 taken out."""
+    if text.isascii():
+        return text
+    if _LATIN_1_CONTROLS.search(text.encode("utf-8", "replace")):
+        text = _CONTROLS.sub("", _NEXT_LINE.sub("\n", text))
+    return unicodedata.normalize("NFC", text)
+
+
 @daft.func.batch(return_dtype=DataType.string())
-def _nfc(texts: Series) -> list[str | None]:
-    return [
-        text if text is None or text.isascii() else unicodedata.normalize("NFC", text) for text in texts.to_pylist()
-    ]
+def _canonical_texts(texts: Series) -> list[str | None]:
+    return [None if text is None else _canonical(text) for text in texts.to_pylist()]
 
 
 class Normalize(Transform):
@@ -37,10 +51,8 @@ class Normalize(Transform):
     def transform(self, text: Expression) -> Expression:
         """The normalized text."""
         text = regexp_replace(text, r"\r\n?|[\x0b\x0c\x1c-\x1f\u{2028}\u{2029}]", "\n")
-        text = regexp_replace(text, r"(^|[^\u{80}-\u{f4}])\u{85}+", "$1\n")
-        text = regexp_replace(text, r"(^|[^\u{80}-\u{f4}])[\u{80}-\u{9f}]+", "$1")
         # Before NFC, since a control character may part a letter from its accent.
-        text = _nfc(regexp_replace(text, r"[\x00-\x08\x0e-\x1f\x7f\u{feff}]", ""))
+        text = _canonical_texts(regexp_replace(text, r"[\x00-\x08\x0e-\x1f\x7f\u{feff}]", ""))
         text = regexp_replace(text, r"[ \t]+\n", "\n")
         return regexp_replace(text, r"\s*\z", "\n")
 
