@@ -59,11 +59,11 @@ class Decontaminate(Filter):
 
     Words are those of `word_hashes`, so that letter case, punctuation and layout count on neither side. In scripts
     without spaces two characters are a word: 26 in a row, and no whole text below 16. Evaluation texts are brought into
-    NFC, in which documents are after `Normalize`. Evaluation texts too short for a run are looked for as a whole if they have at least `min_words` words, and not at all below:
-    a question of five words occurs by chance. Brown et al. cut out 200 characters on either side and drop what falls
-    into more than 10 pieces; here the document goes, as a copied test is rarely alone. They also pass over n-grams
-    that occur in more than 10 training documents: a rule sees one document, so this is left out. What comes closest
-    is `common_rows`.
+    NFC, in which documents are after `Normalize`. Those too short for a run are looked for as a whole if they have at
+    least `min_words` words, and not at all below: a question of five words occurs by chance. Brown et al. cut out 200
+    characters on either side and drop what falls into more than 10 pieces; here the document goes, as a copied test is
+    rarely alone. They also pass over n-grams that occur in more than 10 training documents: a rule sees one document,
+    so this is left out. What comes closest is `common_rows`.
 
     Args:
         paths: files of evaluation sets, or folders of them: JSONL, JSON, Parquet and text, .gz, .zst or .bz2 or plain.

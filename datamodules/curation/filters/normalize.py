@@ -16,7 +16,6 @@ from ftfy.badness import is_bad
 
 from datamodules.curation.filters.base import Transform
 
-
 _LATIN_1_CONTROLS = re.compile(rb"\xc2[\x80-\x9f]")
 """Their UTF-8: bytes are searched many times as fast as characters."""
 _NEXT_LINE = re.compile("(?<![\x80-\xf4])\x85+")

@@ -8,6 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+SPACED_LETTERS = r"\u00c0-\u024f\u0370-\u052f\u0900-\u097f"
+"""Latin's other letters, Greek, Cyrillic and Devanagari with its marks, for a class of characters."""
+_ARABIC = r"\u0620-\u064a\u066e-\u06d3"
+_LETTER = re.compile(rf"[A-Za-z{SPACED_LETTERS}{_ARABIC}]")
 Span = tuple[int, int]
 """Where a match begins and ends, in characters."""
 
@@ -69,13 +73,16 @@ class Announced:
         """
         # A placeholder left by another match says nothing about the number that follows it, nor does a function that is
         # called with it: sin(123456782).
-        number = re.compile(rf"(?![A-Za-z(]|_NUMBER>|_CARD>)[^\d\n<]{{0,24}}(?<![\w.])({self.number})")
+        # As few characters as can be, so that a bracket belongs to the number: tel (11) 91234-5678.
+        number = re.compile(
+            rf"(?![A-Za-z{SPACED_LETTERS}{_ARABIC}(]|_NUMBER>|_CARD>)[^\d\n<]{{0,24}}?(?<![\w.])({self.number})"
+        )
         found = set()
         for word in self.words:
             place = lowered.find(word)
             while place >= 0:
                 before, end = lowered[place - 1 : place], place + len(word)
-                within = (before.isascii() and before.isalpha()) or lowered.endswith("<credit_", 0, place)
+                within = _LETTER.match(before) is not None or lowered.endswith("<credit_", 0, place)
                 if not within and (match := number.match(text, end)) and self.accepts(match[1]):
                     found.add(match.span(1))
                 place = lowered.find(word, end)

@@ -40,7 +40,8 @@ EXPIRY = re.compile(r"(?:0[1-9]|1[0-2])\d\d")
 """Month and year, as they are noted behind a card."""
 CARD_WORDS = (
     "card", "credit", "visa", "mastercard", "amex", "american express", "diners", "discover", "pan", "cc",
-    "kreditkarte", "tarjeta", "carte", "cartão", "carta",
+    "kreditkarte", "tarjeta", "carte", "cartão", "carta", "карта", "карты", "карту", "карте", "卡号", "卡號", "信用卡",
+    "银行卡", "カード", "카드", "بطاقة", "कार्ड", "บัตร",
 )  # fmt: skip
 ISSUERS = re.compile(
     r"4\d{15}"  # Visa
@@ -50,6 +51,7 @@ ISSUERS = re.compile(
     r"|(?:6011|64[4-9]\d|65\d\d)\d{12}"  # Discover
     r"|35(?:2[89]|[3-8]\d)\d{12}"  # JCB
     r"|62\d{14}"  # UnionPay
+    r"|220[0-4]\d{12}"  # Mir
 )
 """Ranges and lengths of ISO/IEC 7812; Maestro's and the few numbers of 13 and 19 digits would take in too much else."""
 
