@@ -51,7 +51,7 @@ TOP_DOMAINS = frozenset({
 })  # fmt: skip
 """Domains of more than two letters in which people have addresses; a method's name behind a matrix product is none."""
 SERVICE_NAMES = frozenset({"git", "hg", "svn"})
-"""Users of a server that stand for no person: git@github.com:owner/name."""
+"""Users of a server who are no person: git@github.com:owner/name."""
 IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
 NO_ADDRESS = re.compile(
     r"(?:(?<![A-Za-z])(?:versions?|ver|v|rev|revision|release|releases|build|firmware|update|section|sections|sect|sec|figure|"

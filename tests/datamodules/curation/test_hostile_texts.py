@@ -1,5 +1,6 @@
 """Every filter, transform and kind of personal data on odd and hostile texts: no failure, no NaN, linear time."""
 
+import itertools
 import math
 import time
 from pathlib import Path
@@ -25,12 +26,14 @@ from datamodules.curation.filters.url_blocklist import UrlBlocklist
 from datamodules.curation.personal_data.mask import KINDS, MaskPersonalData, mask
 
 ODD = [
-    "", " ", "\n", "word", ".", "\x00", "a\x00b", "😀", "👩‍👩‍👧‍👦" * 3, "\u202eright to left\u202c", "שלום עולם", "مرحبا",
+    "", " ", "\n", "word", ".", "\x00", "a\x00b", "😀", "👩‍👩‍👧‍👦" * 3, "\u202eright to left\u202c",
+    "שלום עולם", "مرحبا",
     "\u0301", "e\u0301" * 5, "\ufeff", "\ufffd", "\u2028", "\x85", "\U0010ffff", "𒀀", "İ", "ß", "ﬁ", "{", "...", "…",
     "@", "a@", "1.1.1.1.1.1", "http://", "[", "[1]", "[edit", "中", "中。", "ที่", "\u0e31", "\t" * 50, "-" * 50, "#",
 ]  # fmt: skip
 URLS = [
-    "", " ", "://", "http://", "http://[", "http://a@b@c:99999/?#", "//", "x" * 3000, "http://" + "a." * 500, "http://例え.jp/é",
+    "", " ", "://", "http://", "http://[", "http://a@b@c:99999/?#", "//", "x" * 3000, "http://" + "a." * 500,
+    "http://例え.jp/é",
     "http://" + "é" * 80 + ".org", "http://a/\x00", "http://%zz", "mailto:a@b.org", "\u202e",
 ]  # fmt: skip
 
@@ -45,7 +48,8 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> list[CurationStep]:
         Normalize(), RepairUnicode(), Length(), Language(), GopherQuality(), GopherQuality(words="whitespace"),
         GopherQuality(words="characters", min_mean_word_length=None, stop_words="zh"), GopherRepetition(),
         GopherRepetition(words="characters"), C4Lines(), C4Lines(words="characters", end_marks="。！？"), C4Page(),
-        C4Page(words="characters", bad_words=["x"]), FineWebQuality(), FineWebQuality(words="characters", end_marks="。"),
+        C4Page(words="characters", bad_words=["x"]), FineWebQuality(),
+        FineWebQuality(words="characters", end_marks="。"),
         CodeQuality(), WordList([str(folder / "words")]), WordList([str(folder / "words")], whole_words=False),
         Decontaminate([str(folder / "set.txt")]), UrlBlocklist([str(folder / "domains")], ["porn"], ["xxx"], ["sex"]),
         MaskPersonalData(),
@@ -106,7 +110,7 @@ def test_masks_replace_spans_of_the_text_and_nothing_else(parts: list[str]) -> N
     for name, kind in KINDS.items():
         spans = list(kind.find(text))
         assert all(0 <= start < end <= len(text) for start, end in spans), name
-        assert all(before[1] <= behind[0] for before, behind in zip(spans, spans[1:], strict=False)), name
+        assert all(before[1] <= behind[0] for before, behind in itertools.pairwise(spans)), name
         new, counts = mask(text, [name])
         assert (counts[name] == 0) == (new == text)
 
