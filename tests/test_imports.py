@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODELING = {"common", "models"}
 EVERYTHING = {"common", "models", "datamodules", "strategies", "alignment", "callbacks", "commands"}
-READING = {"common", "datamodules/readers", "datamodules/readers/formats", "datamodules/readers/formats/markup"}
+FORMATS = "datamodules/readers/formats"
+READING = {"common", "datamodules/readers", FORMATS, f"{FORMATS}/markup", f"{FORMATS}/web"}
 CURATION = "datamodules/curation"
 ALLOWED: dict[str, set[str]] = {
     "common/compute": {"common"},
@@ -25,8 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"common", "models/attention_kernels", "models/losses", "models/optimizers"},
     "models/inference": {"common", "models"},
     "models/weights": {"common", "models"},
-    "datamodules/readers/formats": {"common", "datamodules/readers/formats/markup"},
-    "datamodules/readers/formats/markup": {"common", "datamodules/readers/formats"},
+    FORMATS: {"common", f"{FORMATS}/markup"},
+    f"{FORMATS}/markup": {"common", FORMATS},
+    f"{FORMATS}/web": {"common", FORMATS},
     "datamodules/readers": READING,
     f"{CURATION}/words": {"common"},
     f"{CURATION}/deduplication": {"common", f"{CURATION}/words"},

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from datamodules.readers.code import CodeFiles
     from datamodules.readers.common_crawl import CommonCrawl
     from datamodules.readers.files import Files, is_blank, parse_json
-    from datamodules.readers.html import HtmlFiles, html_to_text, looks_like_html
+    from datamodules.readers.formats.web.html_text import html_to_text
+    from datamodules.readers.html import HtmlFiles, looks_like_html
     from datamodules.readers.hugging_face import HuggingFaceFolder
     from datamodules.readers.installed import (
         Definition,

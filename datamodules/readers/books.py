@@ -12,14 +12,16 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from urllib.parse import unquote
+from urllib.parse import unquote, urldefrag
 from xml.etree.ElementTree import Element
 
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.formats.bounded_streams import RefusedError, open_bounded, read_whole, zip_member
+from datamodules.readers.formats.web.html_text import html_to_text
+from datamodules.readers.formats.web.xhtml import xhtml_as_html
 from datamodules.readers.formats.xml import parse_xml
-from datamodules.readers.html import creative_commons, decode_html, html_to_text
+from datamodules.readers.html import creative_commons, decode_html
 from datamodules.readers.paths import PathReader
 
 HEADER_LINES = 600
@@ -40,6 +42,10 @@ _FIELD = re.compile(
 _NUMBER = re.compile(r"\[(?:e-?book|e-?text) #(\d{1,7})\]", re.I)
 _NO_CHARSETS = ("punycode", "idna", "unicode_escape", "raw_unicode_escape")
 """Codecs of Python that no book is written in; the first takes time with the square of the size."""
+_TEXT_TYPES = ("text/x-oeb1-document", "application/x-dtbook+xml", "image/svg+xml")
+"""Types of chapters beside HTML: of EPUB's predecessor, of talking books, and pictures, of which some are pages."""
+_VAGUE_TYPES = ("", "text/xml", "application/xml", "text/plain")
+"""Types of chapters whose name decides."""
 _DATE_FORMS = ("%B %d, %Y", "%d %B %Y", "%d %b %Y", "%B, %Y", "%b %d, %Y")
 
 
@@ -125,7 +131,7 @@ class Books(PathReader):
         """The book of a file."""
         if self.format_of(file.name) == ".epub":
             with zipfile.ZipFile(path) as archive:
-                yield epub(archive, self.max_bytes)
+                yield from epub(archive, self.max_bytes)
             return
         with open_bounded(path) as stream:
             raw = read_whole(stream, self.max_bytes)
@@ -139,35 +145,64 @@ class Books(PathReader):
         yield document if document.text is None else gutenberg_document(document.text)
 
 
-def epub(archive: zipfile.ZipFile, max_bytes: int) -> Document:
-    """The text of an EPUB in the order of its spine; files that are missing are passed over.
+def epub(archive: zipfile.ZipFile, max_bytes: int) -> Iterator[Document]:
+    """The text of an EPUB in the order of its spine, then a reason for each chapter that is not in it.
+
+    Reasons of chapters are `missing_chapter`, `chapter_of_other_type` (a picture without a text in its place) and those
+    of `decode_html` and `refuse_slow`. A book in which no chapter can be read has these alone, or `no_text`.
 
     Args:
         archive: the EPUB.
-        limit: bytes of all chapters together at most, before their markup is taken off.
+        max_bytes: bytes of all chapters together at most, before their markup is taken off.
     """
     try:
         package_path = _package(archive, max_bytes)
         package = parse_xml(zip_member(archive, package_path, max_bytes))
-        chapters: list[str] = []
-        left = max_bytes
-        for name in _spine(package, package_path):
-            try:
-                raw = zip_member(archive, name, left)
-            except KeyError:
-                continue
-            left -= len(raw)
-            decoded = decode_html(raw)
-            if decoded.text is None:
-                return decoded
-            chapters.append(html_to_text(decoded.text).strip())
     except KeyError:
-        return Document(None, reason="no_epub")
+        yield Document(None, reason="no_epub")
+        return
+    except RefusedError as refused:
+        yield Document(None, reason=str(refused))
+        return
+    chapters: list[str] = []
+    lost: list[str] = []
+    left = max_bytes
+    for name in _spine(package, package_path):
+        if name is None:
+            lost.append("chapter_of_other_type")
+            continue
+        try:
+            raw = zip_member(archive, name, left)
+        except KeyError:
+            lost.append("missing_chapter")
+            continue
+        except RefusedError as refused:
+            # The rest of a book that is too large is not read; an encrypted chapter is one of many.
+            yield Document(None, reason=str(refused))
+            return
+        left -= len(raw)
+        text = _chapter(raw)
+        if text.text is None:
+            lost.append(text.reason or "no_text")
+        else:
+            chapters.append(text.text.strip())
+    whole = "\n\n".join(chapter for chapter in chapters if chapter)
+    if whole or not lost:
+        yield _with_metadata(whole, package) if whole else Document(None, reason="no_text")
+    yield from (Document(None, reason=reason) for reason in lost)
+
+
+def _chapter(raw: bytes) -> Document:
+    decoded = decode_html(raw)
+    if decoded.text is None:
+        return decoded
+    try:
+        return Document(html_to_text(xhtml_as_html(decoded.text)))
     except RefusedError as refused:
         return Document(None, reason=str(refused))
-    text = "\n\n".join(chapter for chapter in chapters if chapter)
-    if not text:
-        return Document(None, reason="no_text")
+
+
+def _with_metadata(text: str, package: Element) -> Document:
     document = gutenberg_document(text)
     about = {name: package.findtext(f"metadata/{name}", "").strip() for name in ("title", "date", "rights", "source")}
     address = about["source"]
@@ -186,15 +221,27 @@ def _package(archive: zipfile.ZipFile, max_bytes: int) -> str:
     return "" if rootfile is None else rootfile.get("full-path", "")
 
 
-def _spine(package: Element, package_path: str) -> Iterator[str]:
-    """Names in the archive of the chapters, each once."""
+def _spine(package: Element, package_path: str) -> Iterator[str | None]:
+    """Names in the archive of the chapters, each once; None for one that is no text and has none to fall back on."""
     manifest = {item.get("id"): item for item in package.iterfind("manifest/item")}
     folder, seen = posixpath.dirname(package_path), set()
     for reference in package.iterfind("spine/itemref"):
         item = manifest.get(reference.get("idref"))
-        if item is None or "html" not in item.get("media-type", ""):
+        passed: set[str | None] = set()
+        while item is not None and not _is_text(item) and item.get("id") not in passed:
+            passed.add(item.get("id"))
+            item = manifest.get(item.get("fallback"))
+        if item is None or not _is_text(item):
+            yield None
             continue
-        name = posixpath.normpath(posixpath.join(folder, unquote(item.get("href", ""))))
+        name = posixpath.normpath(posixpath.join(folder, unquote(urldefrag(item.get("href", "")).url)))
         if name not in seen:
             seen.add(name)
             yield name
+
+
+def _is_text(item: Element) -> bool:
+    """True if an item of the manifest is of a type of text, or of none and named as HTML is."""
+    kind = item.get("media-type", "").partition(";")[0].strip().lower()
+    named = urldefrag(item.get("href", "")).url.lower().endswith((".xhtml", ".html", ".htm"))
+    return kind in _TEXT_TYPES or "html" in kind or (named and kind in _VAGUE_TYPES)

@@ -4,7 +4,6 @@ WET files hold text that is extracted already and are a sixth of the size, yet k
 (Penedo et al. 2024, section 3.2) trained better on text extracted from WARC.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,19 @@ from datamodules.readers.formats.bounded_streams import (
     RefusedError,
     read_whole,
 )
-from datamodules.readers.formats.warc import whole_records
+from datamodules.readers.formats.web.http_response import (
+    HttpResponse,
+    decoded_payload,
+    looks_like_other_file,
+    looks_like_page,
+    parse_response,
+)
+from datamodules.readers.formats.web.warc import whole_records
 from datamodules.readers.html import Extractor, check_extractor, page
 from datamodules.readers.paths import PathReader
 
-_HTML_TYPES = ("text/html", "application/xhtml+xml")
-_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]{1,40})", re.I)
+_XHTML = "application/xhtml+xml"
+_HTML_TYPES = ("text/html", _XHTML)
 
 
 class CommonCrawl(PathReader):
@@ -57,12 +63,17 @@ class CommonCrawl(PathReader):
         self.extractor: Extractor = extractor
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
-        """One document a page or text; other records are passed over."""
-        from fastwarc.warc import WarcRecordType
+        """One document a page or text, and a reason for each response that is none.
+
+        Reasons are `http_status`, `not_html`, `unknown_type` (no Content-Type, and nothing that begins as HTML does),
+        `revisit` (the page is in another file), `truncated_page` (the crawler stopped before its end), `damaged_page`,
+        `too_large` and those of `page`. Requests, metadata and the like are no documents.
+        """
+        from fastwarc.warc import WarcRecordType as Kind
 
         size = Path(path).stat().st_size
         expansion = max(FREE_EXPANSION, MAX_EXPANSION * size)
-        wanted = WarcRecordType.response | WarcRecordType.conversion
+        wanted = Kind.response | Kind.resource | Kind.revisit | Kind.conversion
         for record in whole_records(path, expansion):
             if record.content_length > expansion:
                 # Passing over it would take hours: the rest of the file is given up.
@@ -70,38 +81,53 @@ class CommonCrawl(PathReader):
             if not record.record_type & wanted:
                 continue
             url, date = record.headers.get("WARC-Target-URI"), record.headers.get("WARC-Date")
-            document = self._document(record, WarcRecordType.conversion)
+            document = self._document(record, Kind)
             if document is not None:
                 yield replace(document, url=_printable(url), date=_printable(date))
 
-    def _document(self, record: Any, conversion: Any) -> Document | None:
-        """The document of a record, or None for one that is no page."""
+    def _document(self, record: Any, kind: Any) -> Document | None:
+        """The document of a record, or None for one that is no page of the web."""
         claimed: int = record.content_length
-        is_text = record.record_type == conversion
-        if not is_text and not record.is_http:
-            return None
+        headers = record.headers
+        if record.record_type == kind.revisit:
+            return Document(None, reason="revisit")
+        if record.record_type == kind.response and "http" not in (headers.get("Content-Type") or "http").lower():
+            return None  # such as of name servers
         if claimed > self.max_bytes:
             return Document(None, reason="too_large")
+        if headers.get("WARC-Truncated") or headers.get("WARC-Segment-Number"):
+            return Document(None, reason="truncated_page")
+        # In memory, so that the next record can be read whatever this one does to a parser.
         record.freeze()
         # FastWARC reads a record that is cut short as one that ends there.
         if record.content_length < claimed:
             raise EOFError(f"{record.content_length} bytes of {claimed} are there")
         try:
-            if is_text:
-                return text_or_reason(read_whole(record.reader, self.max_bytes))
-            record.parse_http(auto_decode="all")
-            headers = record.http_headers
-            kind = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-            if headers.status_code != 200 or kind not in _HTML_TYPES:
-                return None
-            declared = _CHARSET.search(headers.get("Content-Type") or "")
-            raw = read_whole(record.reader, self.max_bytes)
-            return page(raw, self.extractor, declared[1] if declared else None)
+            block = read_whole(record.reader, self.max_bytes)
+            if record.record_type == kind.conversion:
+                return text_or_reason(block)
+            if record.record_type == kind.resource:
+                # A file without a head, as `wget` stores what comes by FTP: the record has the type.
+                types = [headers.get("Content-Type") or ""]
+                return self._page(HttpResponse(200, {"content-type": types}, block))
+            return self._page(parse_response(block))
         except RefusedError as refused:
             return Document(None, reason=str(refused))
         except MALFORMED:
-            # The record is in memory, so that the next can be read whatever this one did to a parser.
             return Document(None, reason="damaged_page")
+
+    def _page(self, response: HttpResponse) -> Document:
+        if response.status != 200:
+            return Document(None, reason="http_status")
+        media_type = response.media_type
+        if media_type is not None and media_type not in _HTML_TYPES:
+            return Document(None, reason="not_html")
+        payload = decoded_payload(response, self.max_bytes)
+        if looks_like_other_file(payload):
+            return Document(None, reason="not_html")
+        if media_type is None and not looks_like_page(payload):
+            return Document(None, reason="unknown_type")
+        return page(payload, self.extractor, response.charset, is_xhtml=media_type == _XHTML)
 
 
 def _printable(header: str | None) -> str | None:

@@ -13,13 +13,19 @@ from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.formats.bounded_streams import RefusedError, open_bounded, read_whole
-from datamodules.readers.formats.html_depth import MAX_DEPTH, depth
+from datamodules.readers.formats.web.character_encodings import (
+    byte_order_mark,
+    codec_of,
+    decoded,
+    label_within,
+    mostly_utf8,
+)
+from datamodules.readers.formats.web.html_bounds import refuse_slow
+from datamodules.readers.formats.web.html_text import main_content, text_without_navigation
+from datamodules.readers.formats.web.xhtml import begins_as_xml, xhtml_as_html
 from datamodules.readers.paths import PathReader
 
 Extractor = Literal["resiliparse", "trafilatura"]
-
-UNDECODABLE_SHARE = 0.01
-"""Share of replacement characters above which bytes were no text in the encoding found."""
 
 _CREATIVE_COMMONS = re.compile(
     r"creativecommons\.org/(?:licenses|publicdomain)/(by(?:-(?:nc|nd|sa))*|zero|mark)/(\d\.\d)", re.I
@@ -33,37 +39,19 @@ def looks_like_html(text: str) -> bool:
     return text.count("</") * 200 > len(text)
 
 
-def html_to_text(html: str) -> str:
-    """Text of an HTML fragment by Resiliparse's extractor; scripts, styles and markup go, lists and paragraphs stay.
-
-    Raises:
-        RefusedError: `too_deep` beyond `MAX_DEPTH`.
-    """
-    from resiliparse.extract.html2text import extract_plain_text
-
-    if depth(html) > MAX_DEPTH:
-        raise RefusedError("too_deep")
-    text: str = extract_plain_text(html, preserve_formatting=True, alt_texts=False)
-    return text
-
-
 def main_text(html: str, extractor: Extractor) -> str:
     """The main text of a page, without navigation, advertisements and forms; empty where there is none.
 
     Raises:
-        RefusedError: `too_deep` beyond `MAX_DEPTH`.
+        RefusedError: as `refuse_slow` says.
     """
-    if depth(html) > MAX_DEPTH:
-        raise RefusedError("too_deep")
-    if extractor == "trafilatura":
-        import trafilatura
+    if extractor == "resiliparse":
+        return main_content(html)
+    import trafilatura
 
-        # The settings of FineWeb (Penedo et al. 2024, datatrove's Trafilatura).
-        return trafilatura.extract(html, favor_precision=True, include_comments=False, include_images=False) or ""
-    from resiliparse.extract.html2text import extract_plain_text
-
-    text: str = extract_plain_text(html, preserve_formatting=True, main_content=True, alt_texts=False)
-    return text
+    refuse_slow(html)
+    # The settings of FineWeb (Penedo et al. 2024, datatrove's Trafilatura).
+    return trafilatura.extract(html, favor_precision=True, include_comments=False, include_images=False) or ""
 
 
 def check_extractor(extractor: str) -> None:
@@ -86,6 +74,8 @@ def check_extractor(extractor: str) -> None:
 def decode_html(raw: bytes, declared: str | None = None) -> Document:
     """Characters of a page: UTF-8 if they are that, else the declared, the page's own or the likeliest encoding.
 
+    A label is kept while few bytes have no character in it: each of those becomes U+FFFD.
+
     Args:
         raw: the page.
         declared: charset in the HTTP header.
@@ -93,23 +83,30 @@ def decode_html(raw: bytes, declared: str | None = None) -> Document:
     Returns:
         The page as a document, or the reason `undecodable`.
     """
-    from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
-
+    mark = byte_order_mark(raw)
+    if mark is not None:
+        text = decoded(raw, mark)
+        return Document(None, reason="undecodable") if text is None else unless_surrogates(text)
     # ISO-2022 (escapes) and UTF-16 (zeros) can be UTF-8 as well, anything else that is UTF-8 is meant so.
-    if b"\x1b" not in raw and b"\0" not in raw:
+    is_plain = b"\x1b" not in raw and b"\0" not in raw
+    if is_plain:
         document = text_or_reason(raw)
         if document.text is not None:
             return document
-    encoding = map_encoding_to_html5(declared, fallback_utf8=False) if declared else None
-    if encoding is not None:
-        try:
-            return unless_surrogates(raw.decode(encoding).removeprefix("\ufeff"))
-        except (UnicodeError, LookupError):
-            encoding = None
-    text: str = bytes_to_str(raw, detect_encoding(raw, from_html_meta=True) or "utf-8", errors="replace")
-    if text.count("\ufffd") > UNDECODABLE_SHARE * len(text):
-        return Document(None, reason="undecodable")
-    return unless_surrogates(text)
+    codecs = [codec_of(label) for label in (declared, label_within(raw)) if label]
+    if is_plain:
+        text = mostly_utf8(raw, "utf-8" in codecs)
+        if text is not None:
+            return unless_surrogates(text)
+    for codec in codecs:
+        if codec is not None and not (is_plain and codec == "utf-8"):
+            text = decoded(raw, codec)
+            if text is not None:
+                return unless_surrogates(text)
+    from resiliparse.parse.encoding import detect_encoding
+
+    text = decoded(raw, detect_encoding(raw) or "utf-8")
+    return Document(None, reason="undecodable") if text is None else unless_surrogates(text)
 
 
 def creative_commons(text: str) -> str | None:
@@ -127,13 +124,28 @@ def page_license(html: str) -> str | None:
     return next((license for license in links if license), None)
 
 
-def page(raw: bytes, extractor: Extractor, declared: str | None = None, url: str | None = None) -> Document:
-    """A page as a document: its main text, or a reason; with the address and the license it names."""
+def page(
+    raw: bytes,
+    extractor: Extractor | None,
+    declared: str | None = None,
+    url: str | None = None,
+    is_xhtml: bool = False,
+) -> Document:
+    """A page as a document: its main text, or a reason; with the address and the license it names.
+
+    Args:
+        raw: the page.
+        extractor: of the main text; None for all text but navigation.
+        declared: charset in the HTTP header.
+        url: where it was published.
+        is_xhtml: whether it was published as XHTML; a page with an XML declaration is read as such in any case.
+    """
     decoded = decode_html(raw, declared)
     if decoded.text is None:
         return Document(None, reason=decoded.reason, url=url)
+    html = xhtml_as_html(decoded.text) if is_xhtml or begins_as_xml(decoded.text) else decoded.text
     try:
-        text = main_text(decoded.text, extractor)
+        text = text_without_navigation(html) if extractor is None else main_text(html, extractor)
     except RefusedError as refused:
         return Document(None, reason=str(refused), url=url)
     if not text.strip():
@@ -146,7 +158,9 @@ class HtmlFiles(PathReader):
 
     Args:
         paths: see `PathReader`.
-        extractor: `resiliparse`, or `trafilatura` (optional dependency `web`).
+        extractor: null for all text of a page but navigation and forms, which suits manuals; `resiliparse` or
+            `trafilatura` (optional dependency `web`) for the main text alone, as of pages of the web, by rules that
+            also drop short lists.
         max_megabytes: see `Reader`.
         downloads: see `PathReader`.
         max_document_megabytes: see `PathReader`.
@@ -155,21 +169,23 @@ class HtmlFiles(PathReader):
         InputError: for an extractor that is not there.
     """
 
-    SUFFIXES = (".html", ".htm", ".xhtml")
+    SUFFIXES = (".html", ".htm", ".xhtml", ".xht")
 
     def __init__(
         self,
         paths: PathList,
-        extractor: Extractor = "resiliparse",
+        extractor: Extractor | None = None,
         max_megabytes: float | None = None,
         downloads: str | None = "data/downloads",
         max_document_megabytes: float = 64,
     ) -> None:
         super().__init__(paths, max_megabytes, downloads, max_document_megabytes)
-        check_extractor(extractor)
-        self.extractor: Extractor = extractor
+        if extractor is not None:
+            check_extractor(extractor)
+        self.extractor: Extractor | None = extractor
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
-        """The main text of the page."""
+        """The text of the page."""
+        is_xhtml = (self.format_of(file.name) or "").startswith(".xht")
         with open_bounded(path) as stream:
-            yield page(read_whole(stream, self.max_bytes), self.extractor)
+            yield page(read_whole(stream, self.max_bytes), self.extractor, is_xhtml=is_xhtml)

@@ -17,7 +17,8 @@ from common.errors import InputError
 from datamodules.readers.base import InputFile, Reader, provenance_name
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.formats.bounded_streams import RefusedError
-from datamodules.readers.html import html_to_text, looks_like_html
+from datamodules.readers.formats.web.html_text import html_to_text
+from datamodules.readers.html import looks_like_html
 
 
 class InstalledFiles(Reader):

@@ -63,10 +63,8 @@ def test_dates(written: str, expected: str | None) -> None:
     assert iso_date(written) == expected
 
 
-def epub(chapters: dict[str, bytes], package: str | None = None) -> bytes:
-    items = "".join(
-        f'<item id="i{n}" href="{name}" media-type="application/xhtml+xml"/>' for n, name in enumerate(chapters)
-    )
+def epub(chapters: dict[str, bytes], package: str | None = None, media_type: str = "application/xhtml+xml") -> bytes:
+    items = "".join(f'<item id="i{n}" href="{name}" media-type="{media_type}"/>' for n, name in enumerate(chapters))
     spine = "".join(f'<itemref idref="i{n}"/>' for n in reversed(range(len(chapters))))
     package = package or (
         '<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc="http://purl.org/dc/elements/1.1/">'
@@ -83,7 +81,7 @@ def epub(chapters: dict[str, bytes], package: str | None = None) -> bytes:
         archive.writestr("META-INF/container.xml", container)
         archive.writestr("OEBPS/content.opf", package)
         for name, content in chapters.items():
-            archive.writestr(f"OEBPS/{name}", content)
+            archive.writestr(f"OEBPS/{name.partition('#')[0]}", content)
     return buffer.getvalue()
 
 
@@ -106,9 +104,72 @@ def test_hostile_epubs_have_reasons(tmp_path: Path) -> None:
         "d": (epub({"x.xhtml": b"<p>x"})[:-30], "<damaged_file>"),
         "e": (b"", "<damaged_file>"),
         "f": (epub({"x.xhtml": b"<div>" * 100_000}), "<too_deep>"),
-        "g": (epub({"../../../etc/passwd": b"<p>only a name within the archive</p>"}), "<no_text>"),
+        "g": (epub({"../../../etc/passwd": b"<p>only a name within the archive</p>"}), "<missing_chapter>"),
+        "h": (epub({}), "<no_text>"),
     }
     for name, (content, _) in cases.items():
         (tmp_path / f"{name}.epub").write_bytes(content)
     reader = Books([str(tmp_path)], max_document_megabytes=10)
     assert outcomes(reader) == [expected for _, expected in cases.values()]
+
+
+def test_empty_elements_of_xhtml_do_not_swallow_a_book(tmp_path: Path) -> None:
+    chapters = {
+        "three.xhtml#start": b"<html><head><script src='a.js'/><style/></head><body><p>Third.</p></body></html>",
+        "two.xhtml": b"<html><head><title/></head><body><a id='page1'/><p>Second <i/>part.</p></body></html>",
+        "one.xhtml": b"<?xml version='1.0'?><html><body><p>First.</p><pre><![CDATA[a < b]]></pre></body></html>",
+    }
+    (tmp_path / "a.epub").write_bytes(epub(chapters))
+    (text,) = outcomes(Books([str(tmp_path)]))
+    assert " ".join(text.split()) == "First. a < b Second part. Third."
+
+
+@pytest.mark.parametrize("media_type", ["text/x-oeb1-document", "text/html", "application/xhtml+xml; charset=utf-8"])
+def test_chapters_of_older_and_inexact_types_are_read(tmp_path: Path, media_type: str) -> None:
+    (tmp_path / "a.epub").write_bytes(epub({"a.html": b"<p>Text.</p>"}, media_type=media_type))
+    assert outcomes(Books([str(tmp_path)])) == ["Text."]
+
+
+def test_pages_drawn_in_svg_are_read(tmp_path: Path) -> None:
+    drawn = (
+        b"<svg xmlns='http://www.w3.org/2000/svg'><text x='1'>Drawn text.</text><path d='M0'/><text>More.</text></svg>"
+    )
+    page = b"<html><body><svg:svg xmlns:svg='http://www.w3.org/2000/svg'><svg:text>Inline.</svg:text></svg:svg></body></html>"
+    (tmp_path / "a.epub").write_bytes(epub({"a.svg": drawn}, media_type="image/svg+xml"))
+    (tmp_path / "b.epub").write_bytes(epub({"b.xhtml": page}))
+    texts = outcomes(Books([str(tmp_path)]))
+    assert [text.split() for text in texts] == [["Drawn", "text.", "More."], ["Inline."]]
+
+
+def test_chapters_that_are_passed_over_are_counted(tmp_path: Path) -> None:
+    chapters = {"deep.xhtml": b"<div>" * 1000 + b"x", "good.xhtml": b"<p>Text.</p>"}
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf"><manifest>'
+        '<item id="g" href="good.xhtml" media-type="application/xhtml+xml"/>'
+        '<item id="m" href="missing.xhtml" media-type="application/xhtml+xml"/>'
+        '<item id="d" href="deep.xhtml" media-type="application/xhtml+xml"/>'
+        '<item id="p" href="p.jpg" media-type="image/jpeg"/>'
+        '<item id="q" href="q.jpg" media-type="image/jpeg" fallback="g"/>'
+        "</manifest><spine>"
+        + "".join(f'<itemref idref="{name}"/>' for name in ("p", "m", "d", "q", "unknown"))
+        + "</spine></package>"
+    )
+    (tmp_path / "a.epub").write_bytes(epub(chapters, package))
+    other = "<chapter_of_other_type>"
+    assert outcomes(Books([str(tmp_path)])) == ["Text.", other, "<missing_chapter>", "<too_deep>", other]
+
+
+def test_text_in_figures_and_objects_stays_and_readings_of_ruby_go(tmp_path: Path) -> None:
+    chapter = (
+        "<html><body><p>山<ruby>路<rp>(</rp><rt>みち</rt><rp>)</rp></ruby>を<ruby>登<rt>のぼ</rt></ruby>る</p>"
+        "<figure><img src='a.png' alt='A picture'/><pre>if a:\n    b()</pre><table><tr><td>Cell</td></tr></table>"
+        "<figcaption>Caption</figcaption></figure><object data='x'><p>In an object.</p></object></body></html>"
+    )
+    (tmp_path / "a.epub").write_bytes(epub({"a.xhtml": chapter.encode()}))
+    (text,) = outcomes(Books([str(tmp_path)]))
+    assert text.startswith("山路を登る")
+    assert "if a:\n    b()" in text
+    assert "Cell" in text
+    assert "Caption" in text
+    assert "In an object." in text
+    assert "picture" not in text

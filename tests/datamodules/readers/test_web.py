@@ -1,5 +1,6 @@
 """WARC, WET and HTML: what is a page, in which encoding, from where."""
 
+import contextlib
 import gzip
 import time
 from pathlib import Path
@@ -14,7 +15,10 @@ from common.errors import InputError
 from datamodules.readers import CommonCrawl, HtmlFiles
 from datamodules.readers import common_crawl as crawl
 from datamodules.readers.document import Document
-from datamodules.readers.formats.html_depth import MAX_DEPTH, depth
+from datamodules.readers.formats.bounded_streams import RefusedError
+from datamodules.readers.formats.web.html_bounds import refuse_slow
+from datamodules.readers.formats.web.html_depth import MAX_DEPTH, depth
+from datamodules.readers.formats.web.xhtml import xhtml_as_html
 from datamodules.readers.html import creative_commons, decode_html, page_license
 from tests.helpers.reading import outcomes, read_all, record, response
 
@@ -46,9 +50,10 @@ def test_only_pages_that_were_there_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
     (tmp_path / "b.warc").write_bytes(records[1])
     documents = read_all(CommonCrawl([str(tmp_path)]))
-    assert [document.url for document in documents] == ["http://a/", "http://d/", "http://e/", "http://a/"]
-    assert "Grüße aus Köln" in (documents[1].text or "")
-    assert [document.license for document in documents] == [None, None, "CC-BY-SA-4.0", None]
+    assert [document.url for document in documents] == [f"http://{name}/" for name in "abcdea"]
+    assert [document.reason for document in documents] == [None, "http_status", "not_html", None, None, None]
+    assert "Grüße aus Köln" in (documents[3].text or "")
+    assert [document.license for document in documents] == [None] * 4 + ["CC-BY-SA-4.0", None]
     assert {document.date for document in documents} == {"2024-02-20T21:00:00Z"}
 
 
@@ -119,7 +124,7 @@ def test_a_whole_crawl_is_not_damaged(tmp_path: Path, name: str, content: bytes)
 
 
 def test_a_page_that_breaks_the_extractor_is_dropped_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(raw: bytes, *_: object) -> Document:
+    def breaks(raw: bytes, *_: object, **__: object) -> Document:
         if b"hostile" in raw:
             raise IndexError
         return Document(raw.decode())
@@ -148,11 +153,12 @@ def test_trees_of_html(tmp_path: Path) -> None:
     (tmp_path / "a/one.html").write_text(f"<html><nav><a href=x>Menu</a></nav><main>{BODY}</main></html>")
     (tmp_path / "a/two.HTM").write_bytes(b"<meta charset='windows-1251'><p>" + "Привет, мир! ".encode("cp1251") * 20)
     (tmp_path / "b.html").write_text("<script>nothing</script>")
-    texts = outcomes(HtmlFiles([str(tmp_path)]))
-    assert texts[0].startswith("The main text")
-    assert "Menu" not in texts[0]
-    assert "Привет" in texts[1]
-    assert texts[2] == "<no_main_text>"
+    for extractor in (None, "resiliparse"):
+        texts = outcomes(HtmlFiles([str(tmp_path)], extractor=extractor))  # type: ignore[arg-type]
+        assert texts[0].startswith("The main text")
+        assert "Menu" not in texts[0]
+        assert "Привет" in texts[1]
+        assert texts[2] == "<no_main_text>"
 
 
 def test_trafilatura_finds_the_main_text_too(tmp_path: Path) -> None:
@@ -243,12 +249,17 @@ def test_what_nests_in_a_parser_counts(parts: list[str]) -> None:
         "<div a='" * 40_000, "<a =" * 80_000, "<a" + " x" * 150_000, "<a " + "=" * 300_000, "<![CDATA[" * 30_000,
         "<script>" * 40_000, "<!--" * 80_000, "</" * 150_000,
         "<div><table>" + "<span>" * 240 + "</div><b></b>" * 20_000,
+        "<div><table>" + "<span>" * 4000 + "</div><b></b>" * 100_000,
+        "<!DOCTYPE a[" * 30_000, "<?" * 80_000, "<p " + "a='>' " * 50_000, "<title/>" * 50_000,
+        "".join(f"<p><font id={i}>" for i in range(20_000)),
     ],
     ids=lambda page: page[:12],
 )  # fmt: skip
 def test_long_runs_of_anything_take_no_time(page: str) -> None:
     start = time.process_time()
-    depth("<" * 300 + page)
+    with contextlib.suppress(RefusedError):
+        refuse_slow("<" * 300 + page)
+    xhtml_as_html(page)
     page_license(page)
     assert time.process_time() - start < 2
 

@@ -1,24 +1,36 @@
-"""HTML nesting depth, from the tags alone in linear time.
+"""HTML nesting depth and what else makes parsers slow, from the tags alone in linear time.
 
-Building the tree would give the exact depth, but takes time quadratic in it, for which such pages have to be refused.
-So tags are separated from text as the HTML standard has it (section 13.2.5), and which end tag closes what follows its
-stack of open elements (section 13.2.6) as far as depth is concerned: where in doubt, an element is taken to stay open.
-Not followed is HTML within SVG or MathML within HTML beyond the first level.
+Building the tree would give the exact depth, but takes time quadratic in it, for which such pages have to be refused;
+`html_bounds` builds it where the depth found here is above the limit and the page small enough. So tags are separated
+from text as the HTML standard has it (section 13.2.5), and which end tag closes what follows its stack of open elements
+(section 13.2.6) as far as depth is concerned: where in doubt, an element is taken to stay open. Not followed is HTML
+within SVG or MathML within HTML beyond the first level.
 """
 
 import re
 from collections import Counter
 
+from datamodules.readers.formats.bounded_streams import RefusedError
+
 MAX_DEPTH = 256
 """Elements within each other; the limit of libxml2, too. Extraction takes time with the square of the depth."""
+MAX_PAIRS = 10**8
+"""Pairs of options of one selection, or of attributes of one tag, on a page: 10,000 of either in one place, 0.3 s.
+Lexbor compares each with all before it, so that 80,000 take half a minute."""
+MAX_STEPS = 2 * 10**7
+"""Open elements looked at while end tags are followed, half a second at most."""
+_LONG_TAG = 1000
+"""Characters of a tag from which its attributes are counted: some 300 in fewer take no time."""
+_SMALL = 10_000
+"""Characters of a page that cannot hold so many attributes or options that it would take long."""
 
-_ATTRIBUTES = (
+ATTRIBUTES = (
     r"(?:[\t\n\f\r /]++|[^\t\n\f\r />][^\t\n\f\r />=]*+"
     r"(?:[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:\"[^\"]*+\"?+|'[^']*+'?+|[^\t\n\f\r >\"'][^\t\n\f\r >]*+)?+)?+)*+"
 )
 _TAG = re.compile(
     r"<(?:!--(?:-?>|.*?(?:--!?>|\Z))|(?P<data>!\[CDATA\[)|[!?][^>]*+>?|/[^a-z>][^>]*+>?|"
-    rf"(?P<slash>/?)(?P<name>[a-z][^\t\n\f\r />]*+){_ATTRIBUTES}(?:>|\Z))",
+    rf"(?P<slash>/?)(?P<name>[a-z][^\t\n\f\r />]*+){ATTRIBUTES}(?:>|\Z))",
     re.I | re.S | re.A,
 )
 _ATTRIBUTE = re.compile(
@@ -79,8 +91,10 @@ class _Open:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.count: Counter[str] = Counter()
+        # Those that are always asked for have a number: a Counter takes long to say none.
+        self.count: Counter[str] = Counter(dict.fromkeys(("li", "select", "ruby"), 0))
         self.foreign: int | None = None  # where the SVG or MathML begins in which everything since then is
+        self.steps = 0  # open elements looked at
 
     def start(self, name: str, ends_itself: bool) -> None:
         """Open an element."""
@@ -113,6 +127,7 @@ class _Open:
         if not any(self.count[name] for name in names):
             return
         for place in reversed(range(len(self.names))):
+            self.steps += 1
             if self.names[place] in names:
                 self._cut(place)
                 return
@@ -135,6 +150,7 @@ class _Open:
             return
         place = len(self.names) - 1 - self.names[::-1].index(name)
         inside = self.names[place + 1 :]
+        self.steps += len(inside)
         if self.foreign is not None:
             if place >= self.foreign:
                 self._cut(place)
@@ -160,6 +176,7 @@ class _Open:
     def _cut(self, place: int) -> None:
         """Close all from a place on; formatting elements within it will be opened again."""
         in_foreign = self.foreign is not None and place >= self.foreign
+        self.steps += len(self.names) - place
         kept = [] if in_foreign else [name for name in self.names[place + 1 :] if name in _FORMATTING]
         self.count.subtract(self.names[place:])
         self.count.update(kept)
@@ -168,17 +185,26 @@ class _Open:
             self.foreign = None
 
 
-def depth(html: str) -> int:
-    """Elements within each other at most; counting stops above `MAX_DEPTH`.
+def depth(html: str, max_depth: int = MAX_DEPTH, formatting: set[str] | None = None) -> int:
+    """Elements within each other at most; counting stops above `max_depth`.
 
     Elements that end by themselves where the next begins, such as <p> and <li>, are not counted; of a page with too few
     tags to be too deep none are.
+
+    Args:
+        html: the page.
+        max_depth: where to stop.
+        formatting: takes the start tags of formatting elements, each once.
+
+    Raises:
+        RefusedError: `too_many_options` and `too_many_attributes` beyond `MAX_PAIRS`, `too_deep` beyond `MAX_STEPS`.
     """
-    if html.count("<") - html.count("</") <= MAX_DEPTH:
+    is_shallow = html.count("<") - html.count("</") <= MAX_DEPTH
+    if is_shallow and len(html) < _SMALL:
         return 0
     opened = _Open()
     names, count, search = opened.names, opened.count, _TAG.search
-    deepest = position = 0
+    deepest = position = options = option_pairs = attribute_pairs = root_attributes = 0
     while match := search(html, position):
         position = match.end()
         data, slash, name = match.groups()
@@ -190,13 +216,28 @@ def depth(html: str) -> int:
                 position = len(html) if found < 0 else found + len(mark)
             continue
         name = name.lower()
+        if position - match.start() > _LONG_TAG:
+            attribute_pairs += sum(1 for _ in _ATTRIBUTE.finditer(match[0])) ** 2
+            if attribute_pairs > MAX_PAIRS:
+                raise RefusedError("too_many_attributes")
         if opened.foreign is None:
             if name in _NEVER_NESTED:
-                if name == "input" and count["select"]:
+                if name == "option":
+                    if not slash and count["select"]:
+                        options += 1
+                        option_pairs += 2 * options
+                        if option_pairs > MAX_PAIRS:
+                            raise RefusedError("too_many_options")
+                elif name == "input" and count["select"]:
                     opened.end("select")
+                elif name in ("html", "body"):
+                    # The attributes of all of them become those of one.
+                    root_attributes += sum(1 for _ in _ATTRIBUTE.finditer(match[0]))
+                    if root_attributes**2 > MAX_PAIRS:
+                        raise RefusedError("too_many_attributes")
                 elif name == "frameset" and len(_FRAMESET.findall(html)) > MAX_DEPTH:
                     # Among frames all else is passed over, so that anything may come between them.
-                    return MAX_DEPTH + 1
+                    return max_depth + 1
                 continue
             # What follows spares most tags the calls below.
             if slash and names and names[-1] == name:
@@ -207,11 +248,17 @@ def depth(html: str) -> int:
             name = "h1"
         if slash:
             opened.end(name)
+            if opened.steps > MAX_STEPS:
+                raise RefusedError("too_deep")
             continue
+        if formatting is not None and name in _FORMATTING:
+            formatting.add(match[0])
         if opened.foreign is None:
             if name in _TEXT:
                 position = _behind_text(html, position, name)
                 continue
+            if name == "select":
+                options = 0
         elif name == "font" and not _attributes(match[0]).keys().isdisjoint(("color", "face", "size")):
             opened.end("br")  # ends SVG and MathML, too
         elif (
@@ -223,11 +270,11 @@ def depth(html: str) -> int:
             opened.start(name, html.endswith("/>", match.start(), match.end()))
         else:
             opened.start("annotation", html.endswith("/>", match.start(), match.end()))
-        if len(names) - count["li"] > deepest:
+        if len(names) > deepest and len(names) - count["li"] > deepest:
             deepest = len(names) - count["li"]
-            if deepest > MAX_DEPTH:
+            if deepest > max_depth:
                 break
-    return deepest
+    return 0 if is_shallow else deepest
 
 
 def _attributes(tag: str) -> dict[str, str]:
