@@ -67,7 +67,7 @@ class CommonCrawl(PathReader):
 
         Reasons are `http_status`, `not_html`, `unknown_type` (no Content-Type, and nothing that begins as HTML does),
         `revisit` (the page is in another file), `truncated_page` (the crawler stopped before its end), `damaged_page`,
-        `too_large` and those of `page`. Requests, metadata and the like are no documents.
+        `damaged_record`, `too_large` and those of `page`. Requests, metadata and the like are no documents.
         """
         from fastwarc.warc import WarcRecordType as Kind
 
@@ -75,6 +75,9 @@ class CommonCrawl(PathReader):
         expansion = max(FREE_EXPANSION, MAX_EXPANSION * size)
         wanted = Kind.response | Kind.resource | Kind.revisit | Kind.conversion
         for record in whole_records(path, expansion):
+            if record is None:
+                yield Document(None, reason="damaged_record")
+                continue
             if record.content_length > expansion:
                 # Passing over it would take hours: the rest of the file is given up.
                 raise RefusedError("compression_bomb")

@@ -284,3 +284,25 @@ def test_licenses_of_pages() -> None:
     assert page_license('<link rel="license" href="http://creativecommons.org/publicdomain/zero/1.0/">') == "CC0-1.0"
     assert page_license('<a href="http://creativecommons.org/licenses/by/4.0/">about licenses</a>') is None
     assert creative_commons("https://creativecommons.org/licenses/by-nc-nd/3.0/de/") == "CC-BY-NC-ND-3.0"
+
+
+def test_manuals_keep_their_lists_tables_and_code(tmp_path: Path) -> None:
+    page = (
+        "<html><body><div role='navigation'>Next</div><h1>Bugs<a class='headerlink'>¶</a></h1><p>Known ones:</p>"
+        "<ul><li>The first of them.</li><li>The second.</li></ul><figure><pre>for x in y:\n    z(x)</pre></figure>"
+        "<figure><table><tr><td>Cell</td></tr></table></figure></body></html>"
+    )
+    (tmp_path / "a.html").write_text(page)
+    (text,) = outcomes(HtmlFiles([str(tmp_path)]))
+    assert all(part in text for part in ("The first of them.", "The second.", "for x in y:\n    z(x)", "Cell"))
+    assert "Next" not in text
+    assert "¶" not in text
+    (text,) = outcomes(HtmlFiles([str(tmp_path)], extractor="resiliparse"))
+    assert "for x in y:\n    z(x)" in text
+    assert "Cell" in text
+
+
+@pytest.mark.parametrize("name", ["a.xhtml", "a.xht"])
+def test_files_of_xhtml_are_read_as_xhtml(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(f"<html><head><title/><script src='a.js'/></head><body>{BODY}</body></html>")
+    assert outcomes(HtmlFiles([str(tmp_path)]))[0].startswith("The main text")

@@ -1,7 +1,8 @@
 """WARC records by FastWARC, with a check that the file ends after the last of them.
 
 FastWARC takes a file that is cut within the head of a record for one that ends there: an interrupted download would
-pass as complete.
+pass as complete. It stops at a head that it cannot parse; where records are compressed one by one, as in all crawls,
+reading goes on with the next.
 """
 
 import zlib
@@ -22,7 +23,7 @@ _PADDING = b"\0\r\n"
 
 
 def whole_records(path: str, expansion: int) -> Iterator[Any]:
-    """All records of a file, of any type, their HTTP heads not parsed.
+    """All records of a file, of any type, their HTTP heads not parsed; None for one whose own head is damaged.
 
     Zeros behind the last record are padding, as of tapes and of files that were allocated in advance.
 
@@ -40,20 +41,50 @@ def whole_records(path: str, expansion: int) -> Iterator[Any]:
         return
     last: Any = None
     position = length = 0
-    try:
-        for last in ArchiveIterator(path, parse_http=False, fsspec_args=False):
-            if last.headers.get("Content-Length") is None:
-                raise EOFError(f"the head of the record at {last.stream_pos} has no length")
-            position, length = last.stream_pos, last.content_length
-            yield last
-    except OSError:
-        # Padding is no record; anything else that is none is damage.
-        if last is None or not _is_padded(path, position, length, expansion):
-            raise
-        return
+    begin: int | None = 0  # where reading begins, or begins again
+    while begin is not None:
+        is_first = True  # whether no record was read since then
+        with open(path, "rb") as file:
+            file.seek(begin)
+            try:
+                for record in ArchiveIterator(file if begin else path, parse_http=False, fsspec_args=False):
+                    if record.headers.get("Content-Length") is None:
+                        raise OSError(f"the head of the record at {record.stream_pos} has no length")
+                    last, is_first = record, False
+                    position, length = record.stream_pos, record.content_length
+                    yield record
+                begin = None
+            except OSError:
+                # Padding is no record; anything else that is none is damage.
+                if last is not None and _is_padded(path, position, length, expansion):
+                    return
+                # What follows the last record is tried by itself, then what follows that.
+                begin = _next_member(path, begin if is_first else position, expansion)
+                if begin is None:
+                    raise
+                if is_first:
+                    yield None
     if last is None:
         raise EOFError(f"{path} holds no WARC record")
     _check_end(path, position, length, expansion)
+
+
+def _next_member(path: str, position: int, expansion: int) -> int | None:
+    """Where a file goes on behind a member of gzip, or None where it does not, or is not compressed by records."""
+    if not path.lower().endswith(".gz"):
+        return None
+    with open(path, "rb") as file:
+        file.seek(position)
+        if not _is_member(file):
+            return None
+        _pass_member(file, expansion)
+        return file.tell() if _is_member(file) else None
+
+
+def _is_member(file: IO[bytes]) -> bool:
+    mark = file.read(len(_GZIP))
+    file.seek(-len(mark), 1)
+    return mark == _GZIP
 
 
 def _check_end(path: str, position: int, length: int, expansion: int) -> None:

@@ -19,7 +19,7 @@ _MARKUP = re.compile(
     rf"<(?P<slash>/?)(?P<name>[a-z_][\w.:-]*+)(?P<rest>{ATTRIBUTES})(?:>|\Z)",
     re.S | re.I,
 )
-_PREFIX = re.compile(r"\bxmlns:([\w.-]{1,40})\s{0,9}=\s{0,9}[\"']http://www\.(?:w3|idpf)\.org/")
+_PREFIX = re.compile(r"xmlns:([\w.-]{1,40})\s{0,9}=\s{0,9}[\"']http://www\.(?:w3|idpf)\.org/")
 
 
 def begins_as_xml(text: str) -> bool:

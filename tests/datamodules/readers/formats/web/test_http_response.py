@@ -175,3 +175,27 @@ def test_xhtml_of_a_crawl_is_read_as_xhtml(tmp_path: Path) -> None:
     page = PAGE.replace(b"<body>", b"<head><title/><script src='a.js'/></head><body>")
     assert read(tmp_path, head(kind="application/xhtml+xml"), page) == ["page"]
     assert read(tmp_path, head(), b"<?xml version='1.0'?>" + page) == ["page"]
+
+
+LONG = response("http://long/" + "x" * 100_000, PAGE)
+NO_LENGTH = SOUND.replace(b"Content-Length: ", b"Content-Length: x", 1)
+
+
+@pytest.mark.parametrize(
+    ("records", "reasons"),
+    [
+        ([SOUND, LONG, SOUND], [None, "damaged_record", None]),
+        ([LONG, SOUND], ["damaged_record", None]),
+        ([SOUND, b"no record", SOUND, b"no record", b"nor this", SOUND, SOUND],
+         [None, "damaged_record", None, "damaged_record", "damaged_record", None, None]),
+        ([SOUND, NO_LENGTH, SOUND], [None, "damaged_page", None]),
+        ([SOUND, SOUND.replace(b"\r\n", b"\n", 7), SOUND], [None, "damaged_record", None]),
+        ([SOUND, b"no record"], [None, "damaged_file"]),
+        ([b"no record"], ["damaged_file"]),
+    ],
+)  # fmt: skip
+def test_a_record_whose_own_head_is_damaged_costs_itself(
+    tmp_path: Path, records: list[bytes], reasons: list[str | None]
+) -> None:
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
+    assert [document.reason for document in read_all(CommonCrawl([str(tmp_path)]))] == reasons
