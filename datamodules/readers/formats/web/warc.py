@@ -41,8 +41,9 @@ def whole_records(path: str, expansion: int) -> Iterator[Any]:
         return
     last: Any = None
     position = length = 0
-    begin: int | None = 0  # where reading begins, or begins again
-    while begin is not None:
+    next_begin: int | None = 0  # where reading begins, or begins again
+    while next_begin is not None:
+        begin, next_begin = next_begin, None
         is_first = True  # whether no record was read since then
         with open(path, "rb") as file:
             file.seek(begin)
@@ -53,14 +54,13 @@ def whole_records(path: str, expansion: int) -> Iterator[Any]:
                     last, is_first = record, False
                     position, length = record.stream_pos, record.content_length
                     yield record
-                begin = None
             except OSError:
                 # Padding is no record; anything else that is none is damage.
                 if last is not None and _is_padded(path, position, length, expansion):
                     return
                 # What follows the last record is tried by itself, then what follows that.
-                begin = _next_member(path, begin if is_first else position, expansion)
-                if begin is None:
+                next_begin = _next_member(path, begin if is_first else position, expansion)
+                if next_begin is None:
                     raise
                 if is_first:
                     yield None

@@ -13,7 +13,7 @@ from tests.helpers.reading import outcomes, read_all, record, response
 
 TEXT = "The main text of this page has a sentence or two, and goes on for a while."
 PAGE = ("<html><body>" + f"<p>{TEXT}</p>" * 4 + "</body></html>").encode()
-SOUND = response("http://sound/", b"<html><body>" + b"<p>This page stands behind it, whole and sound.</p>" * 4)
+SOUND = response("http://sound/", b"<html><body>" + b"<p>This page follows it, whole and sound.</p>" * 4)
 
 
 def chunked(payload: bytes, extension: str = "", end: bytes = b"0\r\n\r\n") -> bytes:
