@@ -1,7 +1,7 @@
 """Text of HTML by Resiliparse: all of a body, or its main content.
 
-Resiliparse's `main_content` drops more than menus: lists less than four levels below the body, and what is alone in some
-kinds of elements. That suits crawls, where most lists are menus; manuals and books lose text by it.
+Resiliparse's `main_content` drops more than menus: lists less than four levels below the body, and what is alone in
+some kinds of elements. That suits crawls, where most lists are menus; manuals and books lose text by it.
 """
 
 import re
