@@ -16,6 +16,7 @@ from commands.mistakes import MIN_LIKENESS, did_you_mean, fail, input_error_behi
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
 from common.compute.cpu_threads import thread_settings, watch_spin
 from common.errors import InputError
+from common.open_files import raise_open_file_limit
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 """What the system says of a disk, folder or name that takes no file."""
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
     given = sys.argv[1:] if arguments is None else arguments
     os.environ.update(thread_settings(os.environ))  # OpenMP reads them once, when PyTorch is loaded
+    raise_open_file_limit()  # memory maps hold one each; processes that are started inherit it
     if not given or given[0] in ("-h", "--help", "help"):
         print(overview())
         sys.exit(0)

@@ -10,7 +10,7 @@ ids), `manifest.json`, and `checksums.json` with the manifest's own.
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ import pyarrow.compute
 from common.artifacts import verified, write_checksums
 from common.errors import InputError
 from common.files import checksum, write_atomically
+from common.open_files import files_left
 from datamodules.tokenization.base import Tokenizer
 
 MANIFEST = "manifest.json"
@@ -155,11 +156,34 @@ def write_manifest(folder: Path, records: list[ShardRecord], tokenizer: Tokenize
     write_checksums(folder, MANIFEST)
 
 
-@functools.lru_cache(maxsize=8192)
-def _mapped(shard: "Shard", file: int) -> np.ndarray:
-    """A file as a memory map. A process may hold 65,530 of them on Linux: the least used are let go before."""
+WHOLE_BYTES, WHOLE_ARRAYS = 2**18, 1024
+"""Arrays beside the tokens that are read whole up to this size, and how many are kept: at most 256 MB."""
+MAX_MAPS = 8192
+
+
+@functools.cache
+def _maps() -> Callable[["Shard", int], np.ndarray]:
+    """Cache of memory maps, as large as the process's open files allow; the least used are let go."""
+
+    @functools.lru_cache(maxsize=min(MAX_MAPS, files_left()))
+    def mapped(shard: "Shard", file: int) -> np.ndarray:
+        path = shard.paths[file]
+        return np.load(path, mmap_mode="r") if path.suffix == ".npy" else np.memmap(path, dtype=shard.dtype, mode="r")
+
+    return mapped
+
+
+@functools.lru_cache(maxsize=WHOLE_ARRAYS)
+def _whole(shard: "Shard", file: int) -> np.ndarray | None:
+    """A small array read whole, which holds no descriptor; None for a large one."""
     path = shard.paths[file]
-    return np.load(path, mmap_mode="r") if path.suffix == ".npy" else np.memmap(path, dtype=shard.dtype, mode="r")
+    return np.load(path) if path.stat().st_size <= WHOLE_BYTES else None
+
+
+def _array(shard: "Shard", file: int) -> np.ndarray:
+    """A small array from memory, a large one mapped."""
+    whole = _whole(shard, file)
+    return _maps()(shard, file) if whole is None else whole
 
 
 class Shard:
@@ -178,17 +202,17 @@ class Shard:
     @property
     def tokens(self) -> np.ndarray:
         """Memory map, uint16 or uint32 [tokens]."""
-        return _mapped(self, 0)
+        return _maps()(self, 0)
 
     @property
     def offsets(self) -> np.ndarray:
         """int64 [documents + 1]."""
-        return _mapped(self, 1)
+        return _array(self, 1)
 
     @property
     def ids(self) -> np.ndarray:
         """uint64 [documents]."""
-        return _mapped(self, 2)
+        return _array(self, 2)
 
 
 def open_shards(folder: Path, verify: bool = True) -> Iterator[Shard]:

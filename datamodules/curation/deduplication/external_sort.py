@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from common.files import sync
+from common.open_files import files_left
 
 RECORDS_IN_MEMORY = 4 * 2**20
 """Records of all pieces looked at together, at 16 to 24 bytes, plus as much again several times while they are sorted:
 less than 512 MB."""
 SAMPLES = 4096
+MAX_PIECES = 256
+"""Pieces mapped at once, each of which holds an open file; more are merged in rounds of as many."""
 HEADER_BYTES = 128
 
 
@@ -72,6 +75,9 @@ def read_piece(path: Path) -> np.ndarray:
 def in_key_ranges(paths: Sequence[Path], records: int = RECORDS_IN_MEMORY, whole: int = 0) -> Iterator[np.ndarray]:
     """The records of sorted pieces, in ranges of their keys from low to high.
 
+    Of more than `MAX_PIECES` pieces, or than the process may open, some are merged into larger ones before, which are
+    removed at the end: a second copy on disk.
+
     Args:
         paths: pieces of the same columns.
         records: about how many are held at a time; records of one key are never parted, however many they are.
@@ -80,6 +86,35 @@ def in_key_ranges(paths: Sequence[Path], records: int = RECORDS_IN_MEMORY, whole
     Yields:
         uint64 [columns, records found], grouped by piece and not sorted.
     """
+    most = max(2, min(MAX_PIECES, files_left()))
+    merged: list[Path] = []
+    try:
+        while len(paths) > most:
+            paths = _merge_round(paths, records, most, len(merged))
+            merged += paths
+        yield from _ranges(paths, records, whole)
+    finally:
+        for path in merged:
+            path.unlink(missing_ok=True)
+
+
+def _merge_round(paths: Sequence[Path], records: int, most: int, number: int) -> list[Path]:
+    """Fewer pieces of the same records, each merged from `most`; those that a round before made are removed."""
+    fewer = []
+    for start in range(0, len(paths), most):
+        some = paths[start : start + most]
+        path = some[0].with_name(f".merged-{number + len(fewer)}.npy")
+        columns = read_piece(some[0]).shape[0]
+        write_piece(path, columns, (part[:, np.argsort(part[0], kind="stable")] for part in _ranges(some, records)))
+        fewer.append(path)
+        if number:
+            for read in some:
+                read.unlink()
+    return fewer
+
+
+def _ranges(paths: Sequence[Path], records: int, whole: int = 0) -> Iterator[np.ndarray]:
+    """The ranges of pieces that can be mapped at once, see `in_key_ranges`."""
     pieces = [piece for piece in map(read_piece, paths) if piece.shape[1]]
     total = sum(piece.shape[1] for piece in pieces)
     if not total:

@@ -139,7 +139,8 @@ def deduplicate_and_split(
 
 def _read(filtered: Sequence[Path], row: int) -> np.ndarray:
     """A row of the pieces' keys over all documents, uint64 [documents]."""
-    return np.concatenate([np.load(keys_of(path), mmap_mode="r")[row] for path in filtered])
+    # Copied: a row that is only seen keeps its file open.
+    return np.concatenate([np.array(np.load(keys_of(path), mmap_mode="r")[row]) for path in filtered])
 
 
 def _scores(filtered: Sequence[Path], bounds: np.ndarray) -> np.ndarray:
