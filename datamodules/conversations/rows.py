@@ -22,7 +22,9 @@ from common.errors import InputError
 from common.path_lists import PathList, expand_pattern
 from datamodules.readers.base import Reader, stable_hash, with_contents
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
-from datamodules.readers.files import TOO_LARGE, Files
+from datamodules.readers.files import Files
+from datamodules.readers.formats.arrow_values import python_value
+from datamodules.readers.formats.json_stream import TOO_LARGE
 from datamodules.readers.installed import PythonSources, definitions, parse_python
 
 Row = dict[str, Any]
@@ -82,10 +84,12 @@ class _RowFiles(Files):
 def _table_row(batch: pyarrow.RecordBatch, number: int) -> Row | Document:
     """A row of a table as JSON has it, or the reason why it cannot be."""
     try:
-        row: Row = _plain({name: batch.column(place)[number].as_py() for place, name in enumerate(batch.schema.names)})
+        row: Row = _plain(
+            {name: python_value(batch.column(place)[number]) for place, name in enumerate(batch.schema.names)}
+        )
     except UnicodeDecodeError:
         return Document(None, reason="invalid_utf8")
-    except (ValueError, OverflowError):  # a date before year 1 or after 9999, a time of nanoseconds
+    except (ValueError, OverflowError):  # a date before year 1 or after 9999
         return Document(None, reason="invalid_value")
     return row
 

@@ -51,6 +51,8 @@ class CodeFiles(PathReader):
         InputError: for a language that is not known.
     """
 
+    READS_HIDDEN = True  # programs and settings in folders like .github are the repository's own
+
     def __init__(
         self,
         paths: PathList,

@@ -6,7 +6,6 @@ Invalid bytes and rows are dropped with a reason, never guessed at: who wrote th
 import codecs
 import io
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -18,27 +17,16 @@ import pyarrow.parquet
 from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
+from datamodules.readers.formats.arrow_values import is_text, plain_text, storage_type, stored, text_bytes, text_of
 from datamodules.readers.formats.bounded_streams import bounded_lines, open_bounded, read_whole
+from datamodules.readers.formats.json_stream import TOO_LARGE, array_elements, parse_json, skip_blanks
 from datamodules.readers.formats.parquet import ROWS_IN_BATCH, parquet_batches
 from datamodules.readers.paths import PathReader
-
-TOO_LARGE = Document(None, reason="too_large")
 
 
 def is_blank(line: bytes) -> bool:
     """True if a line holds nothing but white space, after a byte-order mark if there is one."""
     return not line.removeprefix(codecs.BOM_UTF8).strip()
-
-
-def parse_json(raw: bytes | None) -> Any:
-    """The JSON value in bytes, or a `Document` with the reason why there is none; None means too many bytes."""
-    document = TOO_LARGE if raw is None else text_or_reason(raw)
-    if document.text is None:
-        return document
-    try:
-        return json.loads(document.text)
-    except (ValueError, RecursionError):
-        return Document(None, reason="invalid_json")
 
 
 class Files(PathReader):
@@ -52,8 +40,8 @@ class Files(PathReader):
         url_key: key or column of the address, taken where it is there.
         license_key: of the license.
         date_key: of the date.
-        max_document_megabytes: see `PathReader`; of a JSON file that is one value, or of a row of JSON lines, all
-            keys count.
+        max_document_megabytes: see `PathReader`; of a JSON file that is one object, or of a row of JSON lines or of
+            an array, all keys count.
         path_key: of the document's own path, by which `CodeQuality` knows HTML from Python: max_stars_repo_path in The
             Stack and StarCoder's data. Null: rows have none.
     """
@@ -98,6 +86,10 @@ class Files(PathReader):
 
     def _read_json(self, stream: IO[bytes]) -> Iterator[Document]:
         """JSON lines under the name .json, as C4 has them, or else one value: an object or an array of objects."""
+        if skip_blanks(stream) == b"[":
+            yield from map(self._row, map(parse_json, array_elements(stream, self.max_bytes)))
+            yield from self._read_lines(bounded_lines(stream, self.max_bytes))
+            return
         lines = bounded_lines(stream, self.max_bytes)
         first = next((line for line in lines if line is None or not is_blank(line)), b"")
         if first is None or isinstance(parse_json(first), dict):
@@ -105,9 +97,7 @@ class Files(PathReader):
             return
         whole = first + read_whole(stream, self.max_bytes)
         value = parse_json(whole)
-        if isinstance(value, list):
-            yield from map(self._row, value)
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             yield self._row(value)
         else:
             yield from self._read_lines(bounded_lines(cast(IO[bytes], io.BytesIO(whole)), self.max_bytes))
@@ -124,10 +114,10 @@ class Files(PathReader):
     def _with_provenance(self, document: Document, row: dict[str, Any]) -> Document:
         return replace(
             document,
-            url=_told(row.get(self.url_key)),
-            license=_told(row.get(self.license_key)),
-            date=_told(row.get(self.date_key)),
-            file=_told(row.get(self.path_key)) if self.path_key else None,
+            url=plain_text(row.get(self.url_key)),
+            license=plain_text(row.get(self.license_key)),
+            date=plain_text(row.get(self.date_key)),
+            file=plain_text(row.get(self.path_key)) if self.path_key else None,
         )
 
     def _read_table(self, schema: pyarrow.Schema, batches: Any, max_bytes: int) -> Iterator[Document]:
@@ -138,13 +128,13 @@ class Files(PathReader):
             batches: called with the names of columns, gives record batches of a bounded number of bytes.
             limit: bytes of a text at most.
         """
-        if self.text_key not in schema.names:
+        if self.text_key not in schema.names or not is_text(storage_type(schema.field(self.text_key).type)):
             yield Document(None, reason="missing_text_key")
             return
         keys = (self.url_key, self.license_key, self.date_key, self.path_key)
         about = [key for key in keys if key is not None and key in schema.names]
         for batch in batches(list(dict.fromkeys([self.text_key, *about]))):
-            texts = _texts(batch.column(batch.schema.names.index(self.text_key)))
+            texts = text_bytes(stored(batch.column(batch.schema.names.index(self.text_key))))
             metadata = [batch.column(batch.schema.names.index(key)) for key in about]
             for number, raw in enumerate(texts):
                 if raw is None:
@@ -152,34 +142,11 @@ class Files(PathReader):
                 elif raw.size > max_bytes:
                     yield TOO_LARGE
                 else:
-                    row = {key: column[number].as_py() for key, column in zip(about, metadata, strict=True)}
+                    row = {key: text_of(column[number]) for key, column in zip(about, metadata, strict=True)}
                     yield self._with_provenance(text_or_reason(raw.to_pybytes()), row)
-
-
-def _texts(column: Any) -> Iterator[Any]:
-    """The bytes of each text of a column, or None; a column with a dictionary is not unpacked."""
-    values = column.dictionary if pyarrow.types.is_dictionary(column.type) else column
-    if not (pyarrow.types.is_string(values.type) or pyarrow.types.is_large_string(values.type)):
-        values = values.cast(pyarrow.large_string())
-    # Seen as bytes, not cast: a dictionary may be larger than a batch, and comes with each.
-    values = values.view(pyarrow.binary() if pyarrow.types.is_string(values.type) else pyarrow.large_binary())
-    places = column.indices.to_pylist() if pyarrow.types.is_dictionary(column.type) else range(len(values))
-    for place in places:
-        value = None if place is None else values[place]
-        yield value.as_buffer() if value is not None and value.is_valid else None
 
 
 def sliced(batch: pyarrow.RecordBatch) -> Iterator[pyarrow.RecordBatch]:
     """A batch in pieces of `ROWS_IN_BATCH` rows, without a copy."""
     for start in range(0, batch.num_rows, ROWS_IN_BATCH):
         yield batch.slice(start, ROWS_IN_BATCH)
-
-
-def _told(value: Any) -> str | None:
-    """Metadata value of a row as text: lists are joined, dates are ISO 8601."""
-    if value is None or isinstance(value, dict):
-        return None
-    if isinstance(value, list):
-        value = ", ".join(str(part) for part in value)
-    text = value.isoformat() if hasattr(value, "isoformat") else str(value)
-    return text.encode("utf-8", "backslashreplace").decode()[:2000] or None

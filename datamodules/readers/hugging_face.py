@@ -28,7 +28,7 @@ _ALIASES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-_SPLIT_NAMES = {name for names in _ALIASES.values() for name in names}
+_SPLIT_OF = {name: split for split, names in _ALIASES.items() for name in names}
 _ABOUT = ("README.md", "dataset_info.json", "state.json")
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.{0,100000}?)\n---\s*$", re.S | re.M)
 
@@ -37,7 +37,8 @@ class HuggingFaceFolder(Files):
     """One split of a data set folder: written by `save_to_disk`, or a clone with .parquet, .jsonl or .json files.
 
     The split of a file is a word in its path, as the hub has it (`data/train-00000-of-00002.parquet`,
-    `test/part.jsonl`); where no file names any split, all are `train`. A row without a license of its own has that of
+    `test/part.jsonl`): of a folder that is called like a split, else in the file's name, else in a folder's; where no
+    file names any split, all are `train`. A row without a license of its own has that of
     the data set: `license` in dataset_info.json or in the front matter of README.md.
 
     Args:
@@ -103,18 +104,26 @@ class HuggingFaceFolder(Files):
                     local_copy(found.url, Path(self.downloads))
         self._refuse_indices(root)
         files = list(super().candidates())
-        words = {file.name: _words(file.name[len(str(label)) :]) for file in files}
-        if any(found & _SPLIT_NAMES for found in words.values()):
-            wanted = set(_ALIASES.get(self.split, (self.split,)))
-            files = [file for file in files if words[file.name] & wanted]
+        places = {file.name: file.name[len(str(label)) :].strip("/") for file in files}
+        splits = {name: _splits(place) for name, place in places.items()}
+        if self.split not in _ALIASES:
+            files = [file for file in files if self.split in _words(places[file.name])]
+        elif any(splits.values()):
+            files = [file for file in files if self.split in splits[file.name]]
         elif self.split != "train":
             files = []
+        for file in files:
+            if self.split in _ALIASES and len(splits[file.name]) > 1:
+                raise InputError(
+                    f"{places[file.name]} of {path} names the splits {' and '.join(sorted(splits[file.name]))}: rename "
+                    "it, or read it by datamodules.Files"
+                )
         if not files:
             raise InputError(f"split={self.split!r}: no file of {path} names it: give one that is there")
         for file in files:
             # Facts about a data set are facts about its rows: a change makes them again.
-            places = dict.fromkeys([root, root / Path(file.name).relative_to(label).parent])
-            about = [place / name for place in places for name in _ABOUT]
+            folders = dict.fromkeys([root, root / Path(file.name).relative_to(label).parent])
+            about = [folder / name for folder in folders for name in _ABOUT]
             yield replace(file, beside=tuple(str(path) for path in about if path.is_file()))
 
     @staticmethod
@@ -169,6 +178,18 @@ def dataset_license(root: str, folder: str) -> str | None:
         return None
     license = about.get("license") if isinstance(about, dict) else None
     return ", ".join(map(str, license)) if isinstance(license, list) else license and str(license)
+
+
+def _splits(path: str) -> set[str]:
+    """Splits that a path names: more than one only where a single name does."""
+    *folders, name = path.split("/")
+    for folder in folders:
+        if folder.lower() in _SPLIT_OF:
+            return {_SPLIT_OF[folder.lower()]}
+    for part in (name, *reversed(folders)):
+        if found := {_SPLIT_OF[word] for word in _words(part) if word in _SPLIT_OF}:
+            return found
+    return set()
 
 
 def _words(path: str) -> set[str]:

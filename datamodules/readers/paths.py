@@ -8,7 +8,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from common.errors import InputError
 from common.path_lists import PathList, path_list
@@ -24,7 +24,7 @@ class PathReader(Reader):
     Args:
         paths: files or folders; folders are searched for the suffixes that the reader reads. URLs may be given in any
             protocol of fsspec (https://, s3://, gs://, hf://), and where it can list they may name folders or hold
-            `*`. Links out of a folder are not followed.
+            `*`. Links out of a folder are not followed, and hidden files below it are not read.
         max_megabytes: see `Reader`.
         downloads: folder of what URLs name, listed and copied once; null lists at each start and keeps no copy.
         max_document_megabytes: a document of more bytes is dropped as `too_large`, before it is in memory.
@@ -34,6 +34,8 @@ class PathReader(Reader):
     """
 
     SUFFIXES: tuple[str, ...] = ()
+    READS_HIDDEN: ClassVar[bool] = False
+    """Whether hidden files below a folder are read, and those in hidden folders; one that is named always is."""
     NOT_SETTINGS = (*Reader.NOT_SETTINGS, "paths", "downloads")
 
     def __init__(
@@ -103,16 +105,16 @@ class PathReader(Reader):
             if not found:
                 suffixes = f" ending in {', '.join(self.SUFFIXES)} (with or without {', '.join(COMPRESSIONS)})"
                 raise InputError(
-                    f"path {path} holds no file{suffixes if self.SUFFIXES else ' to read'}: "
-                    "name another folder or convert the files"
+                    f"path {path} holds no file{suffixes if self.SUFFIXES else ' to read'} that is not hidden or a link "
+                    "out of it: name another folder or convert the files"
                 )
 
     def _local(self, path: str, root: Path, label: Path) -> Iterator[InputFile]:
         if not root.exists():
             raise InputError(f"path {path} does not exist: correct it in the configuration")
-        for found in walk(root, self.enters):
+        for found in walk(root, self._searches):
             below = found.relative_to(root)
-            if self.wants(below if below.parts else Path(root.name)):
+            if self._reads(below, root):
                 file = InputFile.at(found, provenance_name(label / below))
                 if file is not None:  # gone since it was listed
                     yield file
@@ -121,10 +123,17 @@ class PathReader(Reader):
         for found in remote_files(path, None if self.downloads is None else Path(self.downloads)):
             copy = Path(os.path.abspath(place(found.url, Path(self.downloads or "data/downloads"))))
             below = copy.relative_to(root)
-            if all(self.enters(part) for part in below.parts[:-1]) and self.wants(
-                below if below.parts else Path(root.name)
-            ):
+            if all(self._searches(part) for part in below.parts[:-1]) and self._reads(below, root):
                 yield InputFile(found.url, provenance_name(label / below), found.size, str(found.changed))
+
+    def _searches(self, folder: str) -> bool:
+        return (self.READS_HIDDEN or is_visible(folder)) and self.enters(folder)
+
+    def _reads(self, below: Path, root: Path) -> bool:
+        """Whether a file is read, by its path below a root; without parts it is the root itself."""
+        if not below.parts:
+            return self.wants(Path(root.name))
+        return (self.READS_HIDDEN or is_visible(below.name)) and self.wants(below)
 
     def read(self, file: InputFile) -> Iterator[Document]:
         """The documents of a file, and last of all a reason where the rest of it cannot be read.
@@ -152,7 +161,13 @@ class PathReader(Reader):
                 yield Document(None, reason="damaged_file")
 
 
-def walk(root: Path, enters: Callable[[str], bool]) -> Iterator[Path]:
+def is_visible(name: str) -> bool:
+    """False for the name of a hidden file or folder: copies that editors and notebooks keep (`.ipynb_checkpoints`), and
+    what macOS writes beside files (`._a.txt`, `__MACOSX`)."""
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def walk(root: Path, enters: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
     """Files below a folder in the order of their names, or the file itself; no link leads out of the folder.
 
     Raises:

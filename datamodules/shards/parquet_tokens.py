@@ -18,6 +18,7 @@ from common.errors import InputError
 from common.path_lists import PathList, path_list
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name, stable_hash
 from datamodules.readers.document import Document
+from datamodules.readers.paths import is_visible, walk
 from datamodules.shards.format import ShardRecord, ShardWriter
 from datamodules.tokenization.base import Tokenizer
 
@@ -47,7 +48,12 @@ class ParquetTokens(Reader):
         for root, tail in zip(roots, distinct_tails(roots), strict=True):
             if not root.exists():
                 raise InputError(f"{root} does not exist: correct `paths` of ParquetTokens")
-            found = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
+            found = [path for path in walk(root, is_visible) if path == root or _is_parquet(path.name)]
+            if not found:
+                raise InputError(
+                    f"{root} holds no file ending in .parquet that is not hidden or a link out of it: correct `paths` "
+                    "of ParquetTokens"
+                )
             for path in found:
                 if file := InputFile.at(path, provenance_name(tail / path.relative_to(root))):
                     yield file
@@ -139,6 +145,10 @@ class TokenFile:
             rows = range(row, row + len(lists))
             yield np.array([stable_hash(f"{self.source}\0{name}\0{i}") for i in rows], dtype=np.uint64), tokens, lengths
             row += len(lists)
+
+
+def _is_parquet(name: str) -> bool:
+    return name.endswith(".parquet") and is_visible(name)
 
 
 def _column_type(schema: Any, column: str) -> Any:

@@ -15,6 +15,8 @@ import pyarrow.parquet
 
 from common.errors import InputError
 from datamodules.readers.base import distinct_tails, provenance_name
+from datamodules.readers.formats.arrow_values import python_value
+from datamodules.readers.paths import walk
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
 COMPRESSIONS = (".gz", ".zst", ".bz2")
@@ -33,7 +35,7 @@ def evaluation_files(paths: list[str]) -> list[tuple[Path, str]]:
     for root, label in zip(roots, distinct_tails(roots), strict=True):
         if not root.exists():
             raise InputError(f"path {root} does not exist: correct it in the configuration")
-        files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
+        files = sorted(path for path in walk(root) if path.is_file())
         readable = [path for path in files if _suffix(path) in SUFFIXES]
         if not readable:
             raise InputError(f"path {root} holds no file ending in {', '.join(SUFFIXES)}: name or convert the files")
@@ -70,7 +72,10 @@ def _rows(path: Path) -> Iterator[Any]:
     if suffix == ".parquet":
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(1024):
-                yield from batch.to_pylist()
+                for number in range(batch.num_rows):
+                    # A text of invalid UTF-8 or a date beyond Python must not lose the texts beside it.
+                    columns = zip(batch.schema.names, batch.columns, strict=True)
+                    yield {name: python_value(column[number], lenient=True) for name, column in columns}
         return
     with pyarrow.input_stream(str(path), compression="detect") as stream:
         content = stream.read().decode("utf-8-sig")
@@ -86,6 +91,8 @@ def _rows(path: Path) -> Iterator[Any]:
 
 def _strings(value: Any, keys: list[str] | None, wanted: bool) -> Iterator[str]:
     """Strings within a value; below a wanted key everything is wanted."""
+    if isinstance(value, bytes):  # many writers of Parquet leave the mark of text out
+        value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         if wanted:
             yield value

@@ -13,6 +13,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 from zlib import error as ZlibError
@@ -25,6 +26,10 @@ MAX_EXPANSION = 200
 FREE_EXPANSION = 64 * 2**20
 """Bytes that any file may expand to, whatever the ratio."""
 BLOCK = 2**20
+STEP = 2**14
+"""Bytes decompressed at a time: what is lost of a damaged file before the damage."""
+MAX_ZSTD_WINDOW = 2**27
+"""What Arrow's decompressor takes; `zstd --long=28` and more write larger ones."""
 
 MALFORMED = (
     ValueError, LookupError, ArithmeticError, AssertionError, RecursionError, NotImplementedError, struct.error,
@@ -53,7 +58,8 @@ class _Limited(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self.stream.read(len(buffer))
+        # Not `read`, which on damage loses what it has decompressed up to there.
+        data = getattr(self.stream, "read1", self.stream.read)(min(len(buffer), STEP))
         self.left -= len(data)
         if self.left < 0:
             raise RefusedError("compression_bomb")
@@ -63,6 +69,46 @@ class _Limited(io.RawIOBase):
     def close(self) -> None:
         self.stream.close()
         super().close()
+
+
+class _Zstandard:
+    """A .zst file by Arrow's stream, which on damage loses what it has decompressed within a read."""
+
+    def __init__(self, location: str) -> None:
+        self.location, self.given, self.damage = location, 0, cast(Exception | None, None)
+        self.stream = self._open()
+
+    def _open(self) -> Any:
+        return pyarrow.CompressedInputStream(pyarrow.OSFile(self.location), "zstd")
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; what comes before damage is given first, the error at the next read."""
+        if self.damage is not None:
+            raise self.damage
+        try:
+            data: bytes = self.stream.read(size)
+        except OSError as error:
+            self.damage = error
+            data = self._before_damage()
+            if not data:
+                raise
+        self.given += len(data)
+        return data
+
+    def _before_damage(self) -> bytes:
+        """The bytes that the failed read lost: from the beginning again, and one at a time where it failed."""
+        self.stream.close()
+        self.stream = self._open()
+        found, left = bytearray(), self.given
+        with suppress(OSError):  # the same damage, which is kept
+            while left and (passed := self.stream.read(min(left, BLOCK))):
+                left -= len(passed)
+            while byte := self.stream.read(1):
+                found += byte
+        return bytes(found)
+
+    def close(self) -> None:
+        self.stream.close()
 
 
 def uncompressed_name(name: str) -> str:
@@ -77,7 +123,8 @@ def open_bounded(location: str) -> IO[bytes]:
     """A file, decompressed by its suffix (.gz, .zst, .bz2, .xz).
 
     Raises:
-        RefusedError: while reading, `compression_bomb` beyond `MAX_EXPANSION` times what is stored.
+        RefusedError: `zstd_window_too_large` for a .zst whose window is above `MAX_ZSTD_WINDOW`; while reading,
+            `compression_bomb` beyond `MAX_EXPANSION` times what is stored.
     """
     suffix = Path(location).suffix.lower()
     if suffix in (".gz", ".tgz"):
@@ -87,11 +134,28 @@ def open_bounded(location: str) -> IO[bytes]:
     elif suffix == ".xz":
         stream = cast(IO[bytes], lzma.open(location, "rb"))  # noqa: SIM115
     elif suffix == ".zst":
+        refuse_large_window(location)
         # Arrow's stream notices a frame cut short, which zstandard's reads as the end.
-        stream = cast(IO[bytes], pyarrow.CompressedInputStream(pyarrow.OSFile(location), "zstd"))
+        stream = cast(IO[bytes], _Zstandard(location))
     else:
         return open(location, "rb")
     return limited(stream, os.path.getsize(location))
+
+
+def refuse_large_window(location: str) -> None:
+    """Refuse a .zst that needs more memory than Arrow gives it, by the head of its first frame (RFC 8878, 3.1.1.1).
+
+    Raises:
+        RefusedError: `zstd_window_too_large`.
+    """
+    with open(location, "rb") as file:
+        head = file.read(6)
+    single_segment = len(head) == 6 and head[4] & 0x20
+    if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < 6 or single_segment:
+        return
+    base = 2 ** (10 + (head[5] >> 3))
+    if base + base // 8 * (head[5] & 7) > MAX_ZSTD_WINDOW:
+        raise RefusedError("zstd_window_too_large")
 
 
 def limited(stream: IO[bytes], stored: int) -> IO[bytes]:

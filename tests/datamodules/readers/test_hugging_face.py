@@ -62,3 +62,17 @@ def test_a_cut_stream_keeps_what_was_read(tmp_path: Path) -> None:
     found = outcomes(HuggingFaceFolder(str(tmp_path)))
     assert found[0] == "0" * 200
     assert found[-1] == "<damaged_file>"
+
+
+def test_the_split_is_that_of_the_folder_and_not_of_a_word_below_it(tmp_path: Path) -> None:
+    names = ["test/training_text.jsonl", "train/test_harness.jsonl", "en-eval-v1/train-00000.jsonl", "Valid/a.jsonl"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"text": name}) + "\n")
+    assert outcomes(HuggingFaceFolder(str(tmp_path))) == ["en-eval-v1/train-00000.jsonl", "train/test_harness.jsonl"]
+    assert outcomes(HuggingFaceFolder(str(tmp_path), split="test")) == ["test/training_text.jsonl"]
+    assert outcomes(HuggingFaceFolder(str(tmp_path), split="validation")) == ["Valid/a.jsonl"]
+    assert outcomes(HuggingFaceFolder(str(tmp_path), split="harness")) == ["train/test_harness.jsonl"]
+    (tmp_path / "train_test.jsonl").write_text('{"text": "both"}\n')
+    with pytest.raises(InputError, match="train_test.jsonl .* names the splits test and train: rename"):
+        HuggingFaceFolder(str(tmp_path)).files()

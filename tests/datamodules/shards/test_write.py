@@ -332,3 +332,15 @@ def test_records_name_no_place(tmp_path: Path, tokenizer_folder: Path) -> None:
         write_shards(as_files(paths), tmp_path / name / "shards", tokenizer_folder)
     assert digests(tmp_path / "a/shards") == digests(tmp_path / "b/shards")
     assert json.loads((tmp_path / "a/shards/manifest.json").read_text())["vocabulary_size"] == 380
+
+
+def test_tokens_are_read_from_the_folder_that_is_named_alone(tmp_path: Path) -> None:
+    for name in ("in/a.parquet", "in/._a.parquet", "in/.cache/b.parquet", "out/c.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.table({"input_ids": [[1]]}), tmp_path / name)
+    (tmp_path / "in/link.parquet").symlink_to(tmp_path / "out/c.parquet")
+    (tmp_path / "in/loop").symlink_to(tmp_path)
+    assert [file.name for file in ParquetTokens(str(tmp_path / "in")).files()] == ["in/a.parquet"]
+    (tmp_path / "in/a.parquet").unlink()
+    with pytest.raises(InputError, match=r"holds no file ending in \.parquet that is not hidden"):
+        ParquetTokens(str(tmp_path / "in")).files()
