@@ -23,9 +23,10 @@ from datamodules.readers.formats.bounded_streams import (
     rejoined,
     tar_streams,
 )
-from datamodules.readers.formats.downloads import is_url, local_copy, place, remote_files
+from datamodules.readers.formats.downloads import local_copy, remote_files
 from datamodules.readers.formats.latex import Paper, main_file, paper
 from datamodules.readers.formats.markup.latex_encodings import declared_encoding, decode_latex
+from datamodules.readers.formats.remote_names import is_url, place
 from datamodules.readers.paths import PathReader
 
 _SOURCES = (".tex", ".ltx", ".sty")
@@ -59,7 +60,7 @@ class ArxivSources(PathReader):
             if is_url(path) and copies is not None:
                 for found in remote_files(path, copies):
                     if found.url.lower().endswith(_SOURCES):  # what it includes must be beside it
-                        local_copy(found.url, copies)
+                        local_copy(found.url, copies, found.size, str(found.changed))
         papers: list[tuple[Path, InputFile]] = []
         parts: list[tuple[Path, InputFile]] = []
         included: set[str] = set()

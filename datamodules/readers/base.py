@@ -20,6 +20,7 @@ from common.content_checksums import content_checksums
 from common.errors import InputError
 from common.fingerprint import fingerprint
 from datamodules.readers.document import Document
+from datamodules.readers.formats.remote_names import shown
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Reader(ABC):
         for file in self.candidates():
             # The name is what a document is known by: of two files with one name the first would vanish.
             if (other := found.setdefault(file.name, file)).location != file.location:
-                both = f"{file.location!r} and {other.location!r}"
+                both = f"{shown(file.location)!r} and {shown(other.location)!r}"
                 raise InputError(f"{both} are both called {file.name!r} in provenance: rename one or leave it out")
         cap = float("inf") if self.max_megabytes is None else self.max_megabytes * 1e6
         chosen: list[InputFile] = []

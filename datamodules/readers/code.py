@@ -14,7 +14,7 @@ from common.path_lists import PathList
 from datamodules.readers.base import InputFile, provenance_name
 from datamodules.readers.document import Document, text_or_reason
 from datamodules.readers.formats.bounded_streams import open_bounded, read_whole
-from datamodules.readers.formats.downloads import is_url, local_copy, remote_files
+from datamodules.readers.formats.downloads import local_copy, remote_files
 from datamodules.readers.formats.generated_code import VENDORED_FOLDERS, why_not_written
 from datamodules.readers.formats.licenses import (
     PERMISSIVE_LICENSES,
@@ -25,6 +25,7 @@ from datamodules.readers.formats.licenses import (
     nearest_license_files,
 )
 from datamodules.readers.formats.programming_languages import LANGUAGES, language_of
+from datamodules.readers.formats.remote_names import is_url
 from datamodules.readers.paths import PathReader
 
 _OWN_FOLDERS = frozenset({".git", ".hg", ".svn"})
@@ -89,7 +90,7 @@ class CodeFiles(PathReader):
                 for found in remote_files(path, Path(str(self.downloads))):
                     name = found.url.rpartition("/")[2]
                     if self.wants(Path(name)) or is_license_file(name):
-                        local_copy(found.url, Path(str(self.downloads)))
+                        local_copy(found.url, Path(str(self.downloads)), found.size, str(found.changed))
             empty = True
             for file in self._local(path, root, label):
                 empty = False

@@ -21,7 +21,8 @@ from datamodules.readers.document import Document
 from datamodules.readers.files import Files, sliced
 from datamodules.readers.formats.arrow import check_expansion
 from datamodules.readers.formats.bounded_streams import uncompressed_name
-from datamodules.readers.formats.downloads import is_url, local_copy, remote_files
+from datamodules.readers.formats.downloads import local_copy, remote_files
+from datamodules.readers.formats.remote_names import is_url, shown
 
 _ALIASES = {
     "train": ("train", "training"),
@@ -101,7 +102,7 @@ class HuggingFaceFolder(Files):
             # License and state are read beside the copies.
             for found in remote_files(path, Path(self.downloads)):
                 if found.url.endswith(tuple(f"/{name}" for name in _ABOUT)):
-                    local_copy(found.url, Path(self.downloads))
+                    local_copy(found.url, Path(self.downloads), found.size, str(found.changed))
         self._refuse_indices(root)
         files = list(super().candidates())
         places = {file.name: file.name[len(str(label)) :].strip("/") for file in files}
@@ -114,12 +115,13 @@ class HuggingFaceFolder(Files):
             files = []
         for file in files:
             if self.split in _ALIASES and len(splits[file.name]) > 1:
+                named = " and ".join(sorted(splits[file.name]))
                 raise InputError(
-                    f"{places[file.name]} of {path} names the splits {' and '.join(sorted(splits[file.name]))}: rename "
-                    "it, or read it by datamodules.Files"
+                    f"{places[file.name]} of {shown(path)} names the splits {named}: rename it, or read it by "
+                    "datamodules.Files"
                 )
         if not files:
-            raise InputError(f"split={self.split!r}: no file of {path} names it: give one that is there")
+            raise InputError(f"split={self.split!r}: no file of {shown(path)} names it: give one that is there")
         for file in files:
             # Facts about a data set are facts about its rows: a change makes them again.
             folders = dict.fromkeys([root, root / Path(file.name).relative_to(label).parent])

@@ -15,7 +15,8 @@ from common.path_lists import PathList, path_list
 from datamodules.readers.base import InputFile, Reader, distinct_tails, provenance_name
 from datamodules.readers.document import Document
 from datamodules.readers.formats.bounded_streams import COMPRESSIONS, DAMAGE, RefusedError, uncompressed_name
-from datamodules.readers.formats.downloads import copy_of, is_url, place, remote_files
+from datamodules.readers.formats.downloads import copy_of, remote_files
+from datamodules.readers.formats.remote_names import is_url, place, shown
 
 
 class PathReader(Reader):
@@ -105,8 +106,8 @@ class PathReader(Reader):
             if not found:
                 suffixes = f" ending in {', '.join(self.SUFFIXES)} (with or without {', '.join(COMPRESSIONS)})"
                 raise InputError(
-                    f"path {path} holds no file{suffixes if self.SUFFIXES else ' to read'} that is not hidden or a link "
-                    "out of it: name another folder or convert the files"
+                    f"path {shown(path)} holds no file{suffixes if self.SUFFIXES else ' to read'} that is not hidden "
+                    "or a link out of it: name another folder or convert the files"
                 )
 
     def _local(self, path: str, root: Path, label: Path) -> Iterator[InputFile]:
@@ -143,7 +144,8 @@ class PathReader(Reader):
         Raises:
             InputError: when a copy from a store cannot be had: a network that fails is no property of the document.
         """
-        with copy_of(file.location, None if self.downloads is None else Path(self.downloads)) as path:
+        downloads = None if self.downloads is None else Path(self.downloads)
+        with copy_of(file.location, downloads, file.size, file.content or "") as path:
             try:
                 with open(path, "rb"):
                     pass

@@ -15,7 +15,7 @@ def python_value(scalar: Any, lenient: bool = False) -> Any:
 
     Args:
         scalar: `pyarrow.Scalar`.
-        lenient: whether text that is no UTF-8 has U+FFFD and a date that Python cannot hold is None, in place of errors.
+        lenient: whether text that is no UTF-8 has U+FFFD and a date that Python cannot hold is None; errors else.
 
     Raises:
         UnicodeDecodeError: for a text that is no UTF-8.

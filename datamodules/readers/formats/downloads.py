@@ -4,6 +4,7 @@ Reading over the network on every start would spare the disk; a local copy makes
 and gives every run the same bytes.
 """
 
+import errno
 import json
 import os
 import tempfile
@@ -18,15 +19,20 @@ from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]
 import xxhash
-from aiohttp import ClientError
+from aiohttp import ClientError, ClientResponseError
 from filelock import FileLock
 from fsspec.callbacks import TqdmCallback  # type: ignore[import-untyped]
 
+from common.console import announce
 from common.errors import InputError
-from common.files import checksum
+from common.files import checksum, is_full_disk, sync, write_text_atomically
+from datamodules.readers.formats.remote_names import is_url, place, shown, without_secrets
 
-ATTEMPTS = 3
-"""Times a copy is tried, a second and then two between them: stores say "slow down" now and then."""
+MINUTES = "LLM_DOWNLOAD_MINUTES"
+"""Environment variable: how long a copy that fails is tried again, 10 by default. Stores say "slow down" for minutes,
+and one file of many thousands must not end a run."""
+MAX_WAIT = 60.0
+"""Seconds between two attempts at most; it begins with one and doubles."""
 FAILURES = (OSError, ClientError, ValueError, ImportError, TimeoutError)
 
 
@@ -37,20 +43,6 @@ class RemoteFile:
     url: str
     size: int
     changed: int
-
-
-def is_url(path: str) -> bool:
-    """True if a path names a protocol, as https://, s3:// or hf:// do."""
-    return "://" in path
-
-
-def place(url: str, folder: Path) -> Path:
-    """Path of the copy of a URL in the folder of all downloads; of a pattern, the part before its first `*`."""
-    parts = urlsplit(url)
-    whole = f"{parts.hostname or parts.netloc}{parts.path}"
-    if "*" in whole:
-        whole = whole[: whole.index("*")].rpartition("/")[0]
-    return folder / Path(parts.scheme, *(part for part in whole.split("/") if part not in ("..", ".")))
 
 
 def remote_files(url: str, folder: Path | None) -> list[RemoteFile]:
@@ -67,20 +59,27 @@ def remote_files(url: str, folder: Path | None) -> list[RemoteFile]:
     if folder is None:
         return _listed(url, Path("data/downloads"))
     kept = folder / f".{xxhash.xxh3_64_hexdigest(url.encode())}.listing.json"
+    if kept.is_file():  # no lock: the folder may be read-only
+        return _kept(kept)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{kept}.lock"):
         if kept.is_file():
-            return [RemoteFile(**entry) for entry in json.loads(kept.read_text(encoding="utf-8"))["files"]]
+            return _kept(kept)
         target = place(url, folder)
-        if target.is_file():  # placed there by the user
+        if target.is_file() and _noted(target) is None:  # placed there by the user
             found = [RemoteFile(url, target.stat().st_size, int(checksum(target), 16) >> 1)]
         else:
             found = _listed(url, folder)
-        partial = kept.with_suffix(".partial")
         listing = {"url": shown(url), "files": [asdict(file) for file in found]}
-        partial.write_text(json.dumps(listing, indent=1), encoding="utf-8")
-        partial.rename(kept)
+        write_text_atomically(kept, json.dumps(listing, indent=1))
     return found
+
+
+def _kept(listing: Path) -> list[RemoteFile]:
+    try:
+        return [RemoteFile(**entry) for entry in json.loads(listing.read_text(encoding="utf-8"))["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"listing {listing} is damaged: delete it, it is made again") from error
 
 
 def _listed(url: str, folder: Path) -> list[RemoteFile]:
@@ -117,8 +116,14 @@ def _version(information: dict[str, Any]) -> int:
 
 
 @contextmanager
-def copy_of(location: str, folder: Path | None) -> Iterator[str]:
+def copy_of(location: str, folder: Path | None, size: int = 0, version: str = "") -> Iterator[str]:
     """Path of a file on this machine: itself, or its copy; without a folder the copy goes when it was read.
+
+    Args:
+        location: path or URL.
+        folder: of all downloads, or None.
+        size: see `local_copy`.
+        version: see `local_copy`.
 
     Raises:
         InputError: when the file cannot be had.
@@ -126,49 +131,109 @@ def copy_of(location: str, folder: Path | None) -> Iterator[str]:
     if not is_url(location):
         yield location
     elif folder is not None:
-        yield str(local_copy(location, folder))
+        yield str(local_copy(location, folder, size, version))
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            yield str(local_copy(location, Path(temporary)))
+            yield str(local_copy(location, Path(temporary), size, version))
 
 
-def local_copy(url: str, folder: Path) -> Path:
+def local_copy(url: str, folder: Path, size: int = 0, version: str = "") -> Path:
     """Path of a file on this machine, downloaded if it is not there; a killed download leaves nothing.
+
+    A copy of another size than the listing's, or of another version than when it was copied, is copied again. What the
+    user placed there has no version.
 
     Args:
         url: of one file, in any protocol that fsspec speaks with what is installed.
         folder: of all downloads.
+        size: bytes by the listing; 0 for unknown.
+        version: by the listing; empty or 0 for unknown.
 
     Raises:
-        InputError: when the file cannot be had; a URL with a password is not repeated.
+        InputError: when the file cannot be had, or is no longer the one that was listed; a URL's password and
+            signature are not repeated.
     """
     target = place(url, folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.is_file():
-            partial = target.with_name(f".{target.name}.partial")
-            for attempt in range(ATTEMPTS):
-                try:
-                    _download(url, partial)
-                    break
-                except FAILURES as error:
-                    partial.unlink(missing_ok=True)
-                    lasting = isinstance(error, FileNotFoundError | PermissionError | ImportError | ValueError)
-                    if lasting or attempt == ATTEMPTS - 1:
-                        raise _failure(url, folder, error) from error
-                    time.sleep(2**attempt)
-            partial.rename(target)
+    version = "" if version == "0" else version
+    if _is_current(target, size, version):  # no lock: the folder may be read-only
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not _is_current(target, size, version):
+                _copy(url, folder, target, size, version)
+    except OSError as error:
+        raise _failure(url, folder, error) from error
     return target
 
 
-def shown(url: str) -> str:
-    """A URL without its password."""
-    password = urlsplit(url).password
-    return url if password is None else url.replace(f":{password}@", ":***@")
+def _is_current(target: Path, size: int, version: str) -> bool:
+    if not target.is_file() or (size and target.stat().st_size != size):
+        return False
+    noted = _noted(target)
+    return noted is None or not version or noted == version
+
+
+def _noted(target: Path) -> str | None:
+    """Version of a copy when it was made; None for what the user placed there."""
+    note = _note(target)
+    return note.read_text(encoding="utf-8") if note.is_file() else None
+
+
+def _note(target: Path) -> Path:
+    return target.with_name(f".{target.name}.version")
+
+
+def _copy(url: str, folder: Path, target: Path, size: int, version: str) -> None:
+    """Download a file whole, again and again for as long as `MINUTES` says."""
+    partial = target.with_name(f".{target.name}.partial")
+    until, wait = time.monotonic() + 60 * _minutes(), 1.0
+    while True:
+        try:
+            _download(url, partial)
+            break
+        except FAILURES as error:
+            partial.unlink(missing_ok=True)
+            if _is_lasting(error) or time.monotonic() + wait > until:
+                raise _failure(url, folder, error) from error
+            announce(f"{shown(url)}: {without_secrets(str(error)) or type(error).__name__}, again in {wait:.0f} s")
+            time.sleep(wait)
+            wait = min(2 * wait, MAX_WAIT)
+    if size and partial.stat().st_size != size:
+        came = partial.stat().st_size
+        partial.unlink()
+        raise InputError(
+            f"{shown(url)} has {came} bytes, {size} when it was listed: it changed, delete the listings "
+            f"(.*.listing.json) in {folder}"
+        )
+    sync(partial)
+    # The note first: a copy without one would count as the user's own.
+    write_text_atomically(_note(target), version)
+    partial.replace(target)
+    sync(target.parent)
+
+
+def _minutes() -> float:
+    given = os.environ.get(MINUTES, "10")
+    try:
+        return float(given)
+    except ValueError as error:
+        raise InputError(f"{MINUTES}={given}: must be a number of minutes") from error
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Whether an attempt later fails alike: what is not there or not allowed, and a disk that takes no file."""
+    if isinstance(error, ClientResponseError):
+        return 400 <= error.status < 500 and error.status not in (408, 425, 429)
+    if isinstance(error, FileNotFoundError | PermissionError | ImportError | ValueError) or is_full_disk(error):
+        return True
+    return isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR)
 
 
 def _failure(url: str, folder: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    if is_full_disk(error):
+        return InputError(f"{folder}: no space is left on the disk for {shown(url)}: free some or name another folder")
+    reason = without_secrets(str(error)) or type(error).__name__
     return InputError(
         f"{shown(url)} cannot be downloaded ({reason}): correct the address, or place the file at {place(url, folder)}"
     )
