@@ -21,6 +21,8 @@ from common.errors import InputError
 from common.files import checksum, refuse_full_disk, sync
 
 CHECKSUMS = "checksums.json"
+PARTIAL = ".partial"
+"""End of the name of an artifact that is not finished; the lock of the process that makes it lies beside it."""
 
 
 def build_artifact(root: Path, name: str, key: str, produce: Callable[[Path], None], resumable: bool = False) -> Path:
@@ -38,19 +40,22 @@ def build_artifact(root: Path, name: str, key: str, produce: Callable[[Path], No
         InputError: when the disk is full.
     """
     final = root / f"{name}-{key}"
+    if final.exists():  # no lock: the folder may be read-only, and another artifact of it take hours
+        announce(f"{name}: reusing {final}")
+        return final
     root.mkdir(parents=True, exist_ok=True)
-    # Two runs may prepare the same data at once: the second waits, then finds it done.
-    with _announced_lock(root):
+    partial = root / f".{name}-{key}{PARTIAL}"
+    # Two runs may prepare the same data at once: the other waits, then finds it done.
+    with _announced_lock(partial):
         if final.exists():
             announce(f"{name}: reusing {final}")
             return final
-        partial = root / f".{name}-{key}.partial"
         # Left by a killed run: this process holds the lock, so no other is writing it.
-        for stale in root.glob(f".{name}-*.partial"):
-            if not resumable:
-                shutil.rmtree(stale)
-            elif stale != partial:
-                announce(f"{name}: {stale} is unfinished work with other settings, delete it if they do not come back")
+        if partial.exists() and not resumable:
+            shutil.rmtree(partial)
+        for other in root.glob(f".{name}-*{PARTIAL}"):
+            if other != partial and not _is_locked(other):
+                announce(f"{name}: {other} is unfinished work with other settings, `llm prepare --clean` deletes it")
         announce(f"{name}: {'continuing' if partial.exists() else 'making'} {final}")
         with refuse_full_disk(root):
             partial.mkdir(exist_ok=True)
@@ -62,14 +67,41 @@ def build_artifact(root: Path, name: str, key: str, produce: Callable[[Path], No
     return final
 
 
+def remove_unfinished(root: Path) -> list[Path]:
+    """Delete the unfinished artifacts of a folder that no process is making; returns which.
+
+    They are left by runs that were stopped, and kept for as long as those may be continued with the same settings.
+    """
+    removed = []
+    for partial in sorted(root.glob(f".*-*{PARTIAL}")):
+        lock = FileLock(_lock_of(partial))
+        with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+            shutil.rmtree(partial)
+            removed.append(partial)
+    return removed
+
+
+def _lock_of(partial: Path) -> Path:
+    return partial.with_suffix(".lock")
+
+
+def _is_locked(partial: Path) -> bool:
+    """Whether a process is making an artifact now."""
+    try:
+        with FileLock(_lock_of(partial)).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 @contextlib.contextmanager
-def _announced_lock(root: Path) -> Iterator[None]:
-    """The lock of all artifacts of a data set; who waits for it says so, because it may take hours."""
-    lock = FileLock(root / ".lock")
+def _announced_lock(partial: Path) -> Iterator[None]:
+    """The lock of one artifact; who waits for it says so, because it may take hours."""
+    lock = FileLock(_lock_of(partial))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        announce(f"waiting for another process that prepares data in {root}")
+        announce(f"waiting for another process that makes {partial}")
         lock.acquire()
     try:
         yield

@@ -11,6 +11,16 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 """Environment variables in which launchers write a process's rank."""
 
 
+LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
+"""The same, of a process's rank on its node."""
+
+
+def is_local_rank_zero() -> bool:
+    """True if this process is the first one of its run on this machine, or the only one."""
+    found = next((os.environ[name] for name in LOCAL_RANKS if name in os.environ), "0")
+    return found == "0"
+
+
 def is_rank_zero() -> bool:
     """True if this process is the first one of its run, or the only one."""
     found = next((os.environ[name] for name in RANKS if name in os.environ), "0")

@@ -5,6 +5,7 @@ return a change of the vocabulary does not repeat curation.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import xxhash
 
 from common.artifacts import artifact_files, build_artifact, verified, write_checksums
-from common.console import announce
+from common.console import announce, is_local_rank_zero
 from common.content_checksums import checksum_cache
 from common.errors import InputError
 from common.fingerprint import class_fingerprint, code_fingerprint, fingerprint
@@ -22,6 +23,8 @@ from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.passes.write import DOCUMENTS
 from datamodules.curation.pipeline import SUMMARY, TIMINGS, curate, curation_fingerprint, list_inputs
 from datamodules.curation.reports.summary import format_table
+from datamodules.prepared_record import read_record, settings_key, write_record
+from datamodules.readers.base import InputFile
 from datamodules.shards.parquet_tokens import ParquetTokens, TokenFile
 from datamodules.shards.write import DocumentFile, write_shards
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
@@ -34,7 +37,8 @@ TRAINING_CODE = ("datamodules.tokenization.sentencepiece", "datamodules.tokeniza
 
 @dataclass(frozen=True)
 class Prepared:
-    """Folders of the three artifacts; `documents` is None where every source is pre-tokenized."""
+    """Folders of the three artifacts; `documents` is None where every source is pre-tokenized, or where the folder was
+    deleted and only what was made of it is left."""
 
     documents: Path | None
     tokenizer: Path
@@ -76,16 +80,62 @@ def prepare(
         seed: seed of the validation split.
         curation: settings of curation for all sources; by default `CurationConfig()`.
 
+    Where the raw text cannot be listed any more, as it was deleted, what was prepared from it with the same settings is
+    used, which is said.
+
     Raises:
         InputError: for a missing path, an empty corpus, a vocabulary the corpus cannot fill, a full disk or a damaged
             artifact.
     """
-    curation = curation or CurationConfig()
+    curation, folder = curation or CurationConfig(), Path(os.path.abspath(folder))
+    key = settings_key(sources, near_duplicates, validation_fraction, tokenizer, seed, curation)
+    recorded = _recorded(folder, key)
+    if recorded is not None and not is_local_rank_zero():
+        return recorded  # the first process of this node has just made or found it
+    try:
+        with checksum_cache(folder):
+            inputs = list_inputs(sources)
+    except InputError as error:
+        if recorded is None:
+            raise
+        announce(f"raw text is not there ({error}): taking {recorded.shards}, prepared from it with these settings")
+        return recorded
+    found = _prepare(folder, sources, inputs, near_duplicates, validation_fraction, tokenizer, seed, curation)
+    names = [found.documents and found.documents.name, found.tokenizer.name, found.shards.name]
+    write_record(folder, key, dict(zip(ARTIFACTS, names, strict=True)))
+    return found
+
+
+ARTIFACTS = ("documents", "tokenizer", "shards")
+
+
+def _recorded(folder: Path, key: str) -> Prepared | None:
+    """What some settings gave, if its tokenizer and shards are still there."""
+    names = read_record(folder, key) or {}
+    documents, tokenizer, shards = (folder / str(names.get(name)) for name in ARTIFACTS)
+    if not (tokenizer.is_dir() and shards.is_dir()):
+        return None
+    return Prepared(documents if documents.is_dir() else None, tokenizer, shards)
+
+
+def _prepare(
+    folder: Path,
+    sources: Mapping[str, TextSource],
+    inputs: Mapping[str, list[InputFile]],
+    near_duplicates: NearDuplicates | None,
+    validation_fraction: float,
+    tokenizer: TokenizerSettings | Tokenizer,
+    seed: int,
+    curation: CurationConfig,
+) -> Prepared:
+    """See `prepare`; the files of each source are known."""
     tokens = {name: source for name, source in sources.items() if isinstance(source.reader, ParquetTokens)}
     text = {name: source for name, source in sources.items() if name not in tokens}
-    with checksum_cache(folder):
-        token_files = _token_files(tokens, validation_fraction, tokenizer, seed)
-    documents = prepare_documents(folder, text, near_duplicates, validation_fraction, seed, curation) if text else None
+    token_files = _token_files(tokens, inputs, validation_fraction, tokenizer, seed)
+    documents = None
+    if text:
+        of_text = {name: inputs[name] for name in text}
+        documents = _documents(folder, text, of_text, near_duplicates, validation_fraction, seed, curation)
     documents_key = documents.name.removeprefix(f"{DOCUMENTS}-") if documents else None
     tokenizer_key = tokenizer_fingerprint(documents_key, tokenizer)
     shards_key = shards_fingerprint(tokenizer_key, tokenizer, token_files)
@@ -136,21 +186,25 @@ def shards_fingerprint(
 
 
 def _token_files(
-    sources: Mapping[str, TextSource], validation_fraction: float, tokenizer: TokenizerSettings | Tokenizer, seed: int
+    sources: Mapping[str, TextSource],
+    inputs: Mapping[str, list[InputFile]],
+    validation_fraction: float,
+    tokenizer: TokenizerSettings | Tokenizer,
+    seed: int,
 ) -> list[TokenFile]:
     """Files of pre-tokenized sources."""
     files = []
-    for name, found in list_inputs(sources).items():
-        reader = sources[name].reader
+    for name, source in sources.items():
+        reader = source.reader
         assert isinstance(reader, ParquetTokens)
         if isinstance(tokenizer, TokenizerSettings):
             raise InputError(
                 f"sources.{name} holds token ids and the tokenizer is to be trained: set `tokenizer` to the folder of "
                 "the one they were made with"
             )
-        if sources[name].steps:
+        if source.steps:
             raise InputError(f"sources.{name} holds token ids, which no step can change: leave its `steps` out")
-        files += [TokenFile(name, file, reader.column, validation_fraction, seed) for file in found]
+        files += [TokenFile(name, file, reader.column, validation_fraction, seed) for file in inputs[name]]
     return files
 
 
@@ -163,13 +217,26 @@ def prepare_documents(
     curation: CurationConfig | None = None,
 ) -> Path:
     """Folder of the documents alone, made if it is not there; arguments as for `prepare`."""
-    curation = curation or CurationConfig()
+    curation, folder = curation or CurationConfig(), Path(os.path.abspath(folder))
     with checksum_cache(folder):
         inputs = list_inputs(sources)
-    key = curation_fingerprint(sources, inputs, near_duplicates, validation_fraction, seed, curation)
+    return _documents(folder, sources, inputs, near_duplicates, validation_fraction, seed, curation)
+
+
+def _documents(
+    folder: Path,
+    sources: Mapping[str, TextSource],
+    inputs: Mapping[str, list[InputFile]],
+    near_duplicates: NearDuplicates | None,
+    validation_fraction: float,
+    seed: int,
+    curation: CurationConfig,
+) -> Path:
+    """See `prepare_documents`; the files of each source are known."""
+    key = curation_fingerprint(sources, dict(inputs), near_duplicates, validation_fraction, seed, curation)
 
     def make_documents(into: Path) -> None:
-        summary = curate(sources, inputs, into, near_duplicates, validation_fraction, seed, curation)
+        summary = curate(sources, dict(inputs), into, near_duplicates, validation_fraction, seed, curation)
         announce(format_table(summary))
 
     return build_artifact(folder, DOCUMENTS, key, make_documents, resumable=True)

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from common.console import is_local_rank_zero
 from common.errors import InputError
+from common.files import checksum
 from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.repeated_lines import RepeatedLines
@@ -27,7 +29,7 @@ from datamodules.mixing.mixture import EvaluationOrder, Mixture
 from datamodules.mixing.windows import PackedWindows, WindowedSource
 from datamodules.prepare import Prepared, prepare, prepare_documents, read_summary
 from datamodules.resumable import DATA_STATE, ResumableDataModule
-from datamodules.shards.format import Shard, open_shards
+from datamodules.shards.format import MANIFEST, Shard, open_shards
 from datamodules.tokenization.base import Tokenizer, TokenizerSettings
 from datamodules.tokenization.files import find_tokenizer, load_tokenizer, restore
 
@@ -57,7 +59,7 @@ class PretrainingData(ResumableDataModule):
         validation_windows: windows of each source evaluated, evenly spaced; null for all.
         seed: seed of the validation split and of the sample order.
         workers: processes that read ahead; 0 reads in the training process.
-        verify: compare every shard with its checksum before training.
+        verify: compare every shard with its checksum before training, by one process of each node.
 
     Raises:
         InputError: for a size that cannot work.
@@ -114,10 +116,15 @@ class PretrainingData(ResumableDataModule):
         self.verify, self.balance = verify, balance or Balance(max_epochs=None)
         self.source_names = list(self.sources)
         self.prepared: Prepared | None = None
+        self.verified: Path | None = None
 
     def prepare_data(self) -> None:
-        """Run every stage that is not on disk (Lightning calls this on one process per node)."""
-        self.run_stages()
+        """Run every stage that is not on disk, and verify the shards (Lightning calls this on one process per node)."""
+        shards = self.run_stages().shards
+        if self.verify and self.verified != shards:
+            for _ in open_shards(shards, verify=True):
+                pass
+            self.verified = shards
 
     def run_stages(self) -> Prepared:
         """Folders of the prepared data, made if they are not there."""
@@ -156,11 +163,13 @@ class PretrainingData(ResumableDataModule):
         return self.run_stages().summary()
 
     def setup(self, stage: str) -> None:
-        """Open and verify the shards."""
+        """Open the shards, verified by the first process of this node."""
+        if is_local_rank_zero():
+            self.prepare_data()  # a caller without a trainer has not
         prepared = self.run_stages()
         self.tokenizer: Tokenizer = prepared.load_tokenizer()
         shards: dict[tuple[str, str], list[Shard]] = {}
-        for shard in open_shards(prepared.shards, self.verify):
+        for shard in open_shards(prepared.shards, verify=False):
             shards.setdefault((shard.record.split, shard.record.source), []).append(shard)
         token_bytes, pad = self.tokenizer.token_bytes(), self.tokenizer.pad
 
@@ -250,9 +259,12 @@ class PretrainingData(ResumableDataModule):
         ]
 
     def order(self) -> dict[str, Any]:
-        """Shards and window length; the mixture may change during a run, and its history is saved."""
+        """Shards and window length; the mixture may change during a run, and its history is saved.
+
+        Shards count by their manifest, which holds the checksums of all: the same ones may have another name.
+        """
         return {
-            "shards": self.run_stages().shards.name,
+            "shards": checksum(self.run_stages().shards / MANIFEST),
             "sequence_length": self.sequence_length,
             "seed": self.seed,
         }

@@ -49,7 +49,9 @@ class PathReader(Reader):
         super().__init__(max_megabytes)
         if not max_document_megabytes > 0:
             raise InputError(f"max_document_megabytes={max_document_megabytes}: must be above 0")
-        self.paths, self.downloads = path_list(paths), downloads
+        # Absolute at once: a worker on a cluster has another working directory.
+        self.paths = [path if is_url(path) else os.path.abspath(os.path.expanduser(path)) for path in path_list(paths)]
+        self.downloads = None if downloads is None else os.path.abspath(downloads)
         self.max_document_megabytes = max_document_megabytes
 
     def settings(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ There is no text to filter, deduplicate or mask: that is left to the maker of th
 one tokenizer only, which the configuration must name.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ class ParquetTokens(Reader):
 
     def __init__(self, paths: PathList, column: str = "input_ids", max_megabytes: float | None = None) -> None:
         super().__init__(max_megabytes)
-        self.paths, self.column = path_list(paths), column
+        # Absolute at once: a worker on a cluster has another working directory.
+        self.paths, self.column = [os.path.abspath(os.path.expanduser(path)) for path in path_list(paths)], column
 
     def candidates(self) -> Iterator[InputFile]:
         """Every Parquet file, named from the last parts of its path.

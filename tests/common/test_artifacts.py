@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from common.artifacts import artifact_files, build_artifact, verified, write_checksums
+from common.artifacts import artifact_files, build_artifact, remove_unfinished, verified, write_checksums
 from common.errors import InputError
 
 
@@ -46,28 +46,49 @@ def test_an_interrupted_artifact_begins_again_or_continues(tmp_path: Path, resum
 
 
 @pytest.mark.parametrize("resumable", [False, True])
-def test_unfinished_work_with_other_settings_stays_where_it_can_continue(
+def test_unfinished_work_with_other_settings_stays_until_it_is_deleted(
     tmp_path: Path, resumable: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / ".shards-old.partial").mkdir()
-    (tmp_path / ".tokenizer-old.partial").mkdir()
-    build_artifact(tmp_path, "shards", "new", lambda into: None, resumable=resumable)
-    kept = {".shards-old.partial"} if resumable else set()
-    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"shards-new", ".tokenizer-old.partial"} | kept
-    assert (".shards-old.partial is unfinished work with other settings" in capsys.readouterr().err) == resumable
+    for name in (".shards-old.partial", ".tokenizer-old.partial", ".shards-made.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "piece").write_text("work")
+    with FileLock(tmp_path / ".shards-made.lock"):  # by a process of now
+        build_artifact(tmp_path, "shards", "new", lambda into: None, resumable=resumable)
+        said = capsys.readouterr().err
+        assert ".shards-old.partial is unfinished work with other settings, `llm prepare --clean` deletes it" in said
+        assert ".shards-made" not in said
+        assert len(list(tmp_path.glob(".*.partial/piece"))) == 3
+        removed = remove_unfinished(tmp_path)
+    assert [path.name for path in removed] == [".shards-old.partial", ".tokenizer-old.partial"]
+    assert [path.name for path in tmp_path.glob(".*.partial")] == [".shards-made.partial"]
+    assert (tmp_path / "shards-new").is_dir()
 
 
-def test_who_waits_for_another_process_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lock = FileLock(tmp_path / ".lock")
+def test_who_waits_for_another_process_says_so_and_others_do_not_wait(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = FileLock(tmp_path / ".shards-abc.lock")
     lock.acquire()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(build_artifact, tmp_path, "shards", "abc", lambda into: None)
         said = ""
-        while "waiting for another process that prepares data" not in said and not waiting.done():
+        while "waiting for another process that makes" not in said and not waiting.done():
             said += capsys.readouterr().err
+        assert build_artifact(tmp_path, "shards", "other", lambda into: None).is_dir()
         lock.release()
         assert waiting.result() == tmp_path / "shards-abc"
-    assert f"waiting for another process that prepares data in {tmp_path}" in said
+    assert f"waiting for another process that makes {tmp_path / '.shards-abc.partial'}" in said
+
+
+def test_a_finished_artifact_needs_no_lock(tmp_path: Path) -> None:
+    made = build_artifact(tmp_path, "shards", "abc", lambda into: None)
+    before = sorted(tmp_path.iterdir())
+    for path in before:
+        if path.suffix == ".lock":
+            path.unlink()
+    with FileLock(tmp_path / ".lock"):
+        assert build_artifact(tmp_path, "shards", "abc", lambda into: None) == made
+    assert not list(tmp_path.glob(".*.lock"))
 
 
 def test_a_full_disk_leaves_no_artifact(tmp_path: Path) -> None:
