@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -232,9 +233,30 @@ def test_the_sample_does_not_depend_on_how_documents_are_cut_into_files(tmp_path
         }
         shares = {name: (weights or train).get(name, 0) for name in got}
         for name, share in shares.items():
-            assert 0 <= got[name] - size * share / sum(shares.values()) < longest or got[name] == 0 == share
+            assert abs(got[name] - size * share / sum(shares.values())) < longest or got[name] == 0 == share
     with pytest.raises(InputError, match=r"tokenizer\.weights names books, the sources of text are notes, web"):
         list(sample_texts(paths, {"books": 1.0}, size))
+
+
+def test_the_sample_is_spread_over_files_that_are_sorted_by_language(tmp_path: Path) -> None:
+    paths = []
+    for number, word in enumerate(["deutsch", "english", "polski", "magyar"]):
+        texts = [f"{word} {row} " * 50 for row in range(300)]
+        table = pyarrow.table(
+            {"id": list(range(300)), "source": ["web"] * 300, "split": ["train"] * 300,
+             "bytes": [len(text) for text in texts], "text": texts}
+        )  # fmt: skip
+        paths.append(tmp_path / f"{number}.parquet")
+        pyarrow.parquet.write_table(table, paths[-1], row_group_size=50)
+    whole = sum(len(text) for path in paths for text in pyarrow.parquet.read_table(path)["text"].to_pylist())
+    for size in (whole // 1000, whole // 20, whole // 2, whole, 2 * whole):
+        sample = list(sample_texts(paths, None, size))
+        assert sample == list(sample_texts(paths, None, size))
+        counts = Counter(text.split()[0] for text in sample)
+        assert abs(sum(map(len, sample)) - min(size, whole)) < 1000
+        if size >= whole // 20:
+            assert set(counts) == {"deutsch", "english", "polski", "magyar"}
+            assert max(counts.values()) - min(counts.values()) <= 2
 
 
 def write_tokens(path: Path, documents: list[list[int]]) -> None:
