@@ -21,6 +21,10 @@ JSON, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _BEFORE = ("\u0001", "\n", ".", "a")
 """Texts that are before a continuation: one that merges with nothing is the first, one that is a token the last."""
 
+_PROBE = "a  b \ufb01\u2460\u3000A\n\t\u00e9\U0001f642\n    x"
+"""What one normalizer or another rewrites or has no token for: spaces, compatible characters, capitals, emoji. It is in
+Unicode's form C, into which Qwen's brings text, and begins with no space, which Llama 2's drops there."""
+
 
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer of the `tokenizers` library.
@@ -57,19 +61,28 @@ class HuggingFaceTokenizer(Tokenizer):
         """From `tokenizer.json` and what lies beside it.
 
         Raises:
-            InputError: when a file is damaged or no end-of-text token is named.
+            InputError: when a file is damaged, no end-of-text token is named, or text does not come back from its
+                tokens, as with BERT's (lower case) and T5's (no token for many characters).
         """
         settings = path.with_name(SETTINGS)
         try:
             text = path.read_text(encoding="utf-8")
             named = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-            ids = {token["content"]: token["id"] for token in json.loads(text).get("added_tokens", [])}
-            bos, eos, pad = (_id(named.get(f"{name}_token"), ids) for name in ("bos", "eos", "pad"))
+            added = {token["content"]: token["id"] for token in json.loads(text).get("added_tokens", [])}
+            bos, eos, pad = (_id(named.get(f"{name}_token"), added) for name in ("bos", "eos", "pad"))
         except (UnicodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise InputError(f"{path} or {SETTINGS} beside it is damaged ({error})") from error
         if eos is None:
             raise InputError(f"{settings} names no eos_token that {path.name} holds: add it")
-        return cls(json.dumps({"tokenizer": text, "bos": bos, "eos": eos, "pad": eos if pad is None else pad}).encode())
+        ids = {"bos": bos, "eos": eos, "pad": eos if pad is None else pad}
+        found = cls(json.dumps({"tokenizer": text, **ids}).encode())
+        if (decoded := found.decode(found.encode(_PROBE))) != _PROBE:
+            raise InputError(
+                f"{path} loses text ({_PROBE!r} comes back as {decoded!r}): it changes case, spaces or characters, or "
+                "has no token for some, so that bits per byte would mean nothing; take a byte-level tokenizer or one "
+                "with byte fallback"
+            )
+        return found
 
     def described(self) -> dict[str, Any]:
         """Content of `tokenizer.json`."""

@@ -1,7 +1,7 @@
 """Training sample of the tokenizer: documents from all over each source, in the configured shares.
 
-Blocks of documents that follow each other are taken, evenly spaced: files that are sorted by language or subject are all
-represented, and only the parts of files that give something are read.
+Blocks of documents that follow each other are taken, evenly spaced: files that are sorted by language or subject are
+all represented, and only the parts of files that give something are read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,6 @@ import pyarrow.parquet
 from tqdm import tqdm
 
 from common.errors import InputError
-
 
 MAX_BLOCK_BYTES, BLOCKS = 2**20, 256
 """Bytes of documents that are taken together at most, and blocks that a source gives at least."""
