@@ -14,7 +14,7 @@ MIN_LEFT = 16
 
 
 def raise_open_file_limit() -> int:
-    """The soft limit of open files of this process, after raising it towards the hard one; never lowered."""
+    """The soft limit of open files of this process, after raising it toward the hard one; never lowered."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MAX_LIMIT

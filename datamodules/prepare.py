@@ -101,7 +101,8 @@ def prepare(
         announce(f"raw text is not there ({error}): taking {recorded.shards}, prepared from it with these settings")
         return recorded
     found = _prepare(folder, sources, inputs, near_duplicates, validation_fraction, tokenizer, seed, curation)
-    names = [found.documents and found.documents.name, found.tokenizer.name, found.shards.name]
+    documents = found.documents.name if found.documents else None
+    names = (documents, found.tokenizer.name, found.shards.name)
     write_record(folder, key, dict(zip(ARTIFACTS, names, strict=True)))
     return found
 

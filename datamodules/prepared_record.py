@@ -1,7 +1,7 @@
 """Record of prepared data: which artifacts some settings gave, kept beside them.
 
-Names of artifacts are made from the content of the raw text, which has to be there to be read. The record answers
-without it: for training after the raw text was deleted or left behind, and for all ranks of a node but the first, which
+Names of artifacts are made from the content of the raw text, which has to be there to be read. The record needs
+none of it: for training after the raw text was deleted or left behind, and for all ranks of a node but the first, which
 would list every file of it again. It holds names alone; what it names is checked like any other artifact.
 """
 

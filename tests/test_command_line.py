@@ -105,7 +105,7 @@ def test_every_command_works_on_a_trained_run(
     assert "already trained to step 4" in capsys.readouterr().out
     assert learned(tmp_path / "run") == logged
     changed = ["--data.init_args.validation_fraction", "0.2", "--data.init_args.folder", str(tmp_path / "other")]
-    assert "was trained on other data (shards shards-" in refused(["fit", "--config", config, *changed], capsys)
+    assert "was trained on other data (shards " in refused(["fit", "--config", config, *changed], capsys)
     line = refused(["fit", "--config", config, "--resume", "false"], capsys)
     assert "resume=false" in line
     line = refused(["fit", "--config", config, "--model.init_args.decoder.width", "64"], capsys)

@@ -24,8 +24,8 @@ from datamodules.readers.base import Reader, stable_hash, with_contents
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.files import Files
 from datamodules.readers.formats.arrow_values import python_value
-from datamodules.readers.formats.json_stream import TOO_LARGE
 from datamodules.readers.installed import PythonSources, definitions, parse_python
+from datamodules.readers.json_stream import TOO_LARGE
 
 Row = dict[str, Any]
 GROUPS = 256

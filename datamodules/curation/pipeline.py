@@ -29,6 +29,7 @@ from datamodules.curation.passes.collect import Chunk, chunk_files, collect
 from datamodules.curation.passes.deduplicate import deduplicate_and_split
 from datamodules.curation.passes.filter import describe_steps, write_filtered
 from datamodules.curation.passes.write import DOCUMENTS, DROPPED, FilteredPiece, find_repetitions, write_piece
+from datamodules.curation.reports.nothing_left import nothing_left
 from datamodules.curation.reports.step_throughput import step_rates
 from datamodules.curation.reports.stopwatch import Stopwatch
 from datamodules.curation.reports.summary import summarize
@@ -40,7 +41,9 @@ WORK = "work"
 """Folder of intermediate files, inside an unfinished artifact."""
 
 
-OBSERVERS = tuple(f"datamodules.curation.reports.{name}" for name in ("explain", "stopwatch", "step_throughput"))
+OBSERVERS = tuple(
+    f"datamodules.curation.reports.{name}" for name in ("explain", "nothing_left", "stopwatch", "step_throughput")
+)
 """Modules that only watch: an edit of one changes no document."""
 
 
@@ -171,8 +174,7 @@ def curate(
     with clock.measure("duplicates and split", total):
         result = deduplicate_and_split(filtered, owners, near_duplicates, validation_fraction, seed)
     if result is None:
-        reasons = {reason for path in filtered for reason in _reasons(path)}
-        raise InputError(f"no document is left after curation; dropped as: {', '.join(sorted(reasons)) or 'none read'}")
+        raise InputError(nothing_left(filtered, described))
 
     pieces = [
         FilteredPiece(n, source, path, result) for n, (source, path) in enumerate(zip(owners, filtered, strict=True))
@@ -206,8 +208,3 @@ def _progress(name: str, size: int) -> tqdm:
 def _text_bytes(path: Path) -> int:
     """Bytes of the texts of a piece as they were read."""
     return int(pyarrow.compute.sum(pyarrow.parquet.read_table(path, columns=["bytes"]).column(0)).as_py() or 0)
-
-
-def _reasons(path: Path) -> list[str]:
-    column = pyarrow.parquet.read_table(path, columns=["reason"]).column(0)
-    return [reason for reason in column.unique().to_pylist() if reason]

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from datamodules.readers.code import CodeFiles
     from datamodules.readers.common_crawl import CommonCrawl
     from datamodules.readers.files import Files, is_blank
-    from datamodules.readers.formats.json_stream import parse_json
     from datamodules.readers.formats.web.html_text import html_to_text
     from datamodules.readers.html import HtmlFiles, looks_like_html
     from datamodules.readers.hugging_face import HuggingFaceFolder
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
         parse_python,
     )
     from datamodules.readers.jats import JatsArticles
+    from datamodules.readers.json_stream import parse_json
     from datamodules.readers.paths import PathReader
     from datamodules.readers.wikipedia import WikipediaDump
 

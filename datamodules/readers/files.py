@@ -14,13 +14,15 @@ from typing import IO, Any, cast
 import pyarrow
 import pyarrow.parquet
 
+from common.errors import InputError
 from common.path_lists import PathList
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document, text_or_reason, unless_surrogates
 from datamodules.readers.formats.arrow_values import is_text, plain_text, storage_type, stored, text_bytes, text_of
 from datamodules.readers.formats.bounded_streams import bounded_lines, open_bounded, read_whole
-from datamodules.readers.formats.json_stream import TOO_LARGE, array_elements, parse_json, skip_blanks
 from datamodules.readers.formats.parquet import ROWS_IN_BATCH, parquet_batches
+from datamodules.readers.json_stream import TOO_LARGE, array_elements, parse_json, skip_blanks
+from datamodules.readers.long_texts import announce_cut, cut_at_paragraphs
 from datamodules.readers.paths import PathReader
 
 
@@ -44,6 +46,11 @@ class Files(PathReader):
             an array, all keys count.
         path_key: of the document's own path, by which `CodeQuality` knows HTML from Python: max_stars_repo_path in The
             Stack and StarCoder's data. Null: rows have none.
+        cut_characters: texts longer than this are cut at paragraphs, else at line ends or spaces, into documents of at
+            most as many, each of which may be in another split; the first one is named. Null cuts none.
+
+    Raises:
+        InputError: for a length to cut at below 1,000.
     """
 
     SUFFIXES: tuple[str, ...] = (".jsonl", ".json", ".parquet", ".txt", ".md", ".rst")
@@ -59,13 +66,25 @@ class Files(PathReader):
         date_key: str = "date",
         max_document_megabytes: float = 64,
         path_key: str | None = None,
+        cut_characters: int | None = None,
     ) -> None:
         super().__init__(paths, max_megabytes, downloads, max_document_megabytes)
-        self.path_key = path_key
+        if cut_characters is not None and cut_characters < 1000:
+            raise InputError(f"cut_characters={cut_characters}: must be at least 1,000, 100,000 is usual, or null")
+        self.path_key, self.cut_characters = path_key, cut_characters
         self.text_key, self.url_key, self.license_key, self.date_key = text_key, url_key, license_key, date_key
 
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """One document a JSON line or object, a Parquet row or a text file; what cannot be read has a reason."""
+        for document in self._whole_documents(path, file):
+            if self.cut_characters is None or len(document.text or "") <= self.cut_characters:
+                yield document
+                continue
+            announce_cut(file.name, self.cut_characters)
+            for part in cut_at_paragraphs(document.text or "", self.cut_characters):
+                yield replace(document, text=part)
+
+    def _whole_documents(self, path: str, file: InputFile) -> Iterator[Document]:
         kind = self.format_of(file.name)
         if kind == ".parquet":
             with pyarrow.parquet.ParquetFile(path) as table:

@@ -21,7 +21,7 @@ JSON, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _BEFORE = ("\u0001", "\n", ".", "a")
 """Texts that are before a continuation: one that merges with nothing is the first, one that is a token the last."""
 
-_PROBE = "a  b \ufb01\u2460\u3000A\n\t\u00e9\U0001f642\n    x"
+_PROBE = "a  b \ufb01\u2460\u3000A\n\t\u00e9\U0001f642\n    x\n"
 """What one normalizer or another rewrites or has no token for: spaces, compatible characters, capitals, emoji. It is in
 Unicode's form C, into which Qwen's brings text, and begins with no space, which Llama 2's drops there."""
 

@@ -100,17 +100,22 @@ def in_key_ranges(paths: Sequence[Path], records: int = RECORDS_IN_MEMORY, whole
 
 def _merge_round(paths: Sequence[Path], records: int, most: int, number: int) -> list[Path]:
     """Fewer pieces of the same records, each merged from `most`; those that a round before made are removed."""
-    fewer = []
+    fewer: list[Path] = []
     for start in range(0, len(paths), most):
         some = paths[start : start + most]
         path = some[0].with_name(f".merged-{number + len(fewer)}.npy")
         columns = read_piece(some[0]).shape[0]
-        write_piece(path, columns, (part[:, np.argsort(part[0], kind="stable")] for part in _ranges(some, records)))
+        write_piece(path, columns, (_sorted(part) for part in _ranges(some, records)))
         fewer.append(path)
         if number:
             for read in some:
                 read.unlink()
     return fewer
+
+
+def _sorted(part: np.ndarray) -> list[np.ndarray]:
+    """Columns of records, sorted by the first."""
+    return list(part[:, np.argsort(part[0], kind="stable")])
 
 
 def _ranges(paths: Sequence[Path], records: int, whole: int = 0) -> Iterator[np.ndarray]:
