@@ -87,7 +87,8 @@ class Files(PathReader):
     def _whole_documents(self, path: str, file: InputFile) -> Iterator[Document]:
         kind = self.format_of(file.name)
         if kind == ".parquet":
-            with pyarrow.parquet.ParquetFile(path) as table:
+            # Pages with a checksum are compared with it: a flipped bit may decode without an error.
+            with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as table:
                 yield from self._read_table(table.schema_arrow, partial(parquet_batches, path, table), self.max_bytes)
             return
         with open_bounded(path) as stream:

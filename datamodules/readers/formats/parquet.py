@@ -31,17 +31,29 @@ def parquet_batches(path: str, table: pyarrow.parquet.ParquetFile, columns: list
         columns: names of those that are read.
 
     Raises:
+        pyarrow.ArrowException, OSError: for damage, once the row groups that are whole have been read.
         RefusedError: `compression_bomb` for columns that say they expand to more than `MAX_EXPANSION` times what
             is stored: a single page of them could fill the memory.
     """
     most = max(1, min(ROWS_IN_BATCH, BYTES_OF_SHARED // max(1, _largest_dictionary(path, table, columns))))
-    rows = 1
-    for batch in table.iter_batches(batch_size=rows, columns=columns):
-        yield batch
-        row_bytes = max(1, batch.nbytes // max(1, batch.num_rows))
-        rows = max(1, min(2 * rows, most, BYTES_IN_BATCH // row_bytes))
-        # Arrow asks for it before each batch; Python has no other way to say it.
-        table.reader.set_batch_size(rows)
+    rows, damage = 1, None
+    for group in range(table.num_row_groups):
+        batches = table.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pyarrow.ArrowException, OSError) as error:
+                damage = error  # the other groups are whole
+                break
+            if batch is None:
+                break
+            yield batch
+            row_bytes = max(1, batch.nbytes // max(1, batch.num_rows))
+            rows = max(1, min(2 * rows, most, BYTES_IN_BATCH // row_bytes))
+            # Arrow asks for it before each batch; Python has no other way to say it.
+            table.reader.set_batch_size(rows)
+    if damage is not None:
+        raise damage
 
 
 def _largest_dictionary(path: str, table: pyarrow.parquet.ParquetFile, columns: list[str]) -> int:

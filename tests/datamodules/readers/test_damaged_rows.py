@@ -255,3 +255,20 @@ def test_hidden_files_and_copies_of_notebooks_are_not_read(tmp_path: Path) -> No
 def test_lines_of_windows(tmp_path: Path, mark: bytes) -> None:
     (tmp_path / "a.jsonl").write_bytes(mark + b'{"text": "a\\r\\nb"}\r\n\r\n{"text": "c"}\r\n')
     assert outcomes(Files(str(tmp_path))) == ["a\r\nb", "c"]
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_a_damaged_row_group_costs_itself(tmp_path: Path, codec: str) -> None:
+    texts = [f"{number} " + "x" * 50 for number in range(4000)]
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": texts}), path, row_group_size=1000, compression=codec, use_dictionary=False,
+        write_page_checksum=True,
+    )  # fmt: skip
+    chunk = pyarrow.parquet.read_metadata(path).row_group(1).column(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
+    path.write_bytes(content)
+    found = outcomes(Files(str(path)))
+    assert [*found[:1000], *found[-2001:]] == [*texts[:1000], *texts[2000:], "<damaged_file>"]
+    assert set(found) <= {*texts, "<damaged_file>"}
