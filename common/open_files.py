@@ -1,4 +1,4 @@
-"""Open-file limit of this process: raised to what the system allows, and what of it is left for caches.
+"""Open files of this process: their limit, raised to what the system allows, and what is left for caches.
 
 A memory map holds a descriptor as long as it lives, and the usual soft limit is 1,024. Half of what is left is given to
 caches; the other half is for sockets, pipes to worker processes and files that are open for a moment.

@@ -1,4 +1,4 @@
-"""Names of files in stores: where the copy of a URL lies, and how a URL is shown.
+"""Downloads: where the copy of a URL lies, and how a URL is shown.
 
 A copy lies at its URL's path, so that a person finds it. What a path cannot say, a query or a name too long for the
 file system, is a hash in it; signatures, which change while the file does not, are left out of that.
