@@ -16,8 +16,6 @@ from common.errors import InputError
 from common.files import checksum
 from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.deduplication.minhash import NearDuplicates
-from datamodules.curation.deduplication.repeated_lines import RepeatedLines
-from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.curation.deduplication.url import UrlDuplicates
 from datamodules.curation.filters.base import CurationStep
 from datamodules.curation.personal_data.mask import MaskPersonalData
@@ -48,8 +46,6 @@ class PretrainingData(ResumableDataModule):
         near_duplicates: near-duplicate removal over all sources; null for exact duplicates only.
         steps: filters and transforms applied to every source, after its own.
         url_duplicates: URL deduplication, which keeps the newest document of a URL; null keeps all.
-        repeated_lines: line-level deduplication within a source; null for none.
-        repeated_spans: exact substring deduplication over all sources; null for none.
         personal_data: personal data masking; null for none.
         engine: execution engine of curation, the cores of this machine (native) or a Ray cluster (ray); the result is
             the same.
@@ -76,8 +72,6 @@ class PretrainingData(ResumableDataModule):
         near_duplicates: NearDuplicates | None = NearDuplicates(),
         steps: list[CurationStep] | None = None,
         url_duplicates: UrlDuplicates | None = UrlDuplicates(),
-        repeated_lines: RepeatedLines | None = None,
-        repeated_spans: RepeatedSpans | None = None,
         personal_data: MaskPersonalData | None = MaskPersonalData(),
         engine: Literal["native", "ray"] = "native",
         chunk_megabytes: float = 64.0,
@@ -108,9 +102,7 @@ class PretrainingData(ResumableDataModule):
         else:
             self.tokenizer_source, self.vocabulary_size = tokenizer, tokenizer.vocabulary_size
         self.sequence_length = sequence_length
-        self.curation = CurationConfig(
-            steps or [], url_duplicates, repeated_lines, repeated_spans, personal_data, engine, chunk_megabytes
-        )
+        self.curation = CurationConfig(steps or [], url_duplicates, personal_data, engine, chunk_megabytes)
         self.near_duplicates, self.validation_fraction = near_duplicates, validation_fraction
         self.validation_windows, self.seed = validation_windows, seed
         self.verify, self.balance = verify, balance or Balance(max_epochs=None)

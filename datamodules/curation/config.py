@@ -26,6 +26,10 @@ class TextSource:
         reader: reader of its documents.
         steps: filters and transforms in order; normalization is always first and need not be named.
         weight: share of training samples from this source, on any positive scale.
+        repeated_lines: line-level deduplication within the source; null for none, which is right for source code: what
+            is left of a program without some of its lines is no program.
+        repeated_spans: exact substring deduplication within the source and against all others that have it with the
+            same settings; null for none, likewise.
 
     Raises:
         InputError: for a weight that is not positive, or steps for other languages than are chosen.
@@ -34,11 +38,19 @@ class TextSource:
     reader: Reader
     steps: list[CurationStep] = field(default_factory=list)
     weight: float = 1.0
+    repeated_lines: RepeatedLines | None = None
+    repeated_spans: RepeatedSpans | None = None
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
             raise InputError(f"weight={self.weight}: must be above 0, or leave the source out")
         check_languages(self.steps)
+
+    @property
+    def repetitions(self) -> dict[str, RepeatedText]:
+        """Steps that cut repeated text, by name."""
+        found = {"repeated_lines": self.repeated_lines, "repeated_spans": self.repeated_spans}
+        return {name: finder for name, finder in found.items() if finder is not None}
 
 
 @dataclass
@@ -48,8 +60,6 @@ class CurationConfig:
     Args:
         steps: filters and transforms applied to every source, after its own.
         url_duplicates: URL deduplication, which keeps the newest document of a URL; None keeps all.
-        repeated_lines: line-level deduplication within a source; None for none.
-        repeated_spans: exact substring deduplication over all sources; None for none.
         personal_data: personal data masking; None for none.
         engine: `native` uses the cores of this machine for all but reading, which is Python's own work and takes one;
             `ray` uses the cluster that `RAY_ADDRESS` names, or else all cores of this machine for reading too. The
@@ -62,8 +72,6 @@ class CurationConfig:
 
     steps: list[CurationStep] = field(default_factory=list)
     url_duplicates: UrlDuplicates | None = field(default_factory=UrlDuplicates)
-    repeated_lines: RepeatedLines | None = None
-    repeated_spans: RepeatedSpans | None = None
     personal_data: MaskPersonalData | None = field(default_factory=MaskPersonalData)
     engine: Literal["native", "ray"] = "native"
     chunk_megabytes: float = 64.0
@@ -73,19 +81,13 @@ class CurationConfig:
             raise InputError(f"chunk_megabytes={self.chunk_megabytes}: must be a number above 0, 64 is usual")
 
     @property
-    def repetitions(self) -> dict[str, RepeatedText]:
-        """Steps that cut repeated text, by name, in the order in which they are applied."""
-        found = {"repeated_lines": self.repeated_lines, "repeated_spans": self.repeated_spans}
-        return {name: finder for name, finder in found.items() if finder is not None}
-
-    @property
     def masked_kinds(self) -> list[str]:
         """Kinds of personal data that are masked."""
         return self.personal_data.kinds if self.personal_data else []
 
     def settings(self) -> list[Any]:
         """Settings for the fingerprint: all but the engine, which changes no document."""
-        parts = (self.url_duplicates, *self.repetitions.values(), self.personal_data)
+        parts = (self.url_duplicates, self.personal_data)
         return [step_settings(self.steps), [part and step_settings([part]) for part in parts], self.chunk_megabytes]
 
 

@@ -25,10 +25,19 @@ from common.errors import InputError
 from common.fingerprint import class_fingerprint, code_fingerprint, fingerprint
 from datamodules.curation.config import CurationConfig, TextSource, check_languages, step_settings
 from datamodules.curation.deduplication.minhash import NearDuplicates
+from datamodules.curation.filters.base import CurationStep
+from datamodules.curation.filters.length import Length
 from datamodules.curation.passes.collect import Chunk, chunk_files, collect
 from datamodules.curation.passes.deduplicate import deduplicate_and_split
 from datamodules.curation.passes.filter import describe_steps, write_filtered
-from datamodules.curation.passes.write import DOCUMENTS, DROPPED, FilteredPiece, find_repetitions, write_piece
+from datamodules.curation.passes.write import (
+    DOCUMENTS,
+    DROPPED,
+    MIN_CHARACTERS_LEFT,
+    FilteredPiece,
+    find_repetitions,
+    write_piece,
+)
 from datamodules.curation.reports.nothing_left import nothing_left
 from datamodules.curation.reports.step_throughput import step_rates
 from datamodules.curation.reports.stopwatch import Stopwatch
@@ -79,13 +88,15 @@ def curation_fingerprint(
         name: [
             source.reader.settings(),
             step_settings(source.steps),
+            {cut: step_settings([finder]) for cut, finder in source.repetitions.items()},
             sorted(file.identity for file in inputs[name]),
         ]
         for name, source in sources.items()
     }
     near = near_duplicates.settings() if near_duplicates else None
-    parts: list[Any] = [part for source in sources.values() for part in (source.reader, *source.steps)]
-    parts += [near_duplicates, curation.url_duplicates, *curation.repetitions.values(), curation.personal_data]
+    parts: list[Any] = [near_duplicates, curation.url_duplicates, curation.personal_data]
+    for source in sources.values():
+        parts += [source.reader, *source.steps, *source.repetitions.values()]
     classes = {type(part) for part in [*parts, *curation.steps] if part is not None}
     classes_in_order = sorted(classes, key=lambda cls: (cls.__module__, cls.__qualname__))
     code = [code_fingerprint(__name__, without=OBSERVERS), class_fingerprint(*classes_in_order, without=OBSERVERS)]
@@ -125,6 +136,8 @@ def curate(
     for own in steps.values():
         check_languages(own)
     described = {name: describe_steps(name, own) for name, own in steps.items()}
+    repetitions = {name: sources[name].repetitions for name in steps}
+    named = sorted({cut for own in repetitions.values() for cut in own})
     use_engine(curation.engine)
     for path in (work / "raw", work / "filtered", folder / DOCUMENTS, folder / DROPPED):
         path.mkdir(parents=True, exist_ok=True)
@@ -180,16 +193,16 @@ def curate(
         FilteredPiece(n, source, path, result) for n, (source, path) in enumerate(zip(owners, filtered, strict=True))
     ]
     with clock.measure("repetitions", total):
-        cuts = find_repetitions(pieces, curation.repetitions, work)
+        cuts = find_repetitions(pieces, repetitions, work)
 
     with _progress("writing", total) as progress:
         for piece in pieces:
             size = _text_bytes(piece.filtered)
             with clock.measure("mask and write", size):
-                write_piece(piece, folder, curation.personal_data, cuts)
+                write_piece(piece, folder, curation.personal_data, cuts, min_characters_left(steps[piece.source]))
             progress.update(size)
     with clock.measure("summary", total):
-        summary = summarize(described, pieces, folder, curation.masked_kinds, list(curation.repetitions))
+        summary = summarize(described, pieces, folder, curation.masked_kinds, named)
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     timings = clock.summary() | {"step_rates": rates}
     (folder / TIMINGS).write_text(json.dumps(timings, indent=1), encoding="utf-8")
@@ -199,6 +212,11 @@ def curate(
     written = sorted(path.relative_to(folder).as_posix() for path in folder.glob("d*/*.parquet"))
     write_checksums(folder, *written, SUMMARY)
     return summary | timings
+
+
+def min_characters_left(steps: Sequence[CurationStep]) -> int:
+    """Characters that must be left of a document that was cut: as many as its source asks of every document."""
+    return max([MIN_CHARACTERS_LEFT, *(step.min_characters for step in steps if isinstance(step, Length))])
 
 
 def _progress(name: str, size: int) -> tqdm:

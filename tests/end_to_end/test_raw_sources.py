@@ -1,5 +1,6 @@
 """The overlay of raw sources: crawl, repositories, books, papers, a dump and a data set, all the way to shards."""
 
+import ast
 import bz2
 import gzip
 import json
@@ -28,6 +29,10 @@ DROPPED = {
     "german.de": "other_language", "porn.example.com": "url_word",
 }  # fmt: skip
 PAGES = 20 + len(DROPPED)
+HEADER = "".join(f"from distribution.of.this.tool import {noun}\n" for noun in NOUNS.split()) + "\ntry:\n    import os\n"
+HEADER += "except ImportError:\n    from distribution.of.this.tool import os\n\n\n"
+FOOTER = "\n\nif __name__ == '__main__':\n    raise SystemExit('this is no program that is started')\n"
+"""What every file of the repository begins and ends with: cut, it would leave no program."""
 QUESTION = "How many apples does the gardener sell in a week when she picks twelve of them every day but Sunday?"
 
 
@@ -72,9 +77,9 @@ def write_raw(raw: Path) -> None:
     (raw / "repositories/tool/LICENSE").write_text((ROOT / "LICENSE").read_text(encoding="utf-8"), encoding="utf-8")
     for number in range(6):
         body = "\n".join(
-            f"    {noun}_{number} = {noun!r} + str({number})\n    print({noun}_{number})" for noun in NOUNS
+            f"    {noun}_{number} = {noun!r} + str({number})\n    print({noun}_{number})" for noun in NOUNS.split()
         )
-        (raw / f"repositories/tool/part{number}.py").write_text(f"def part{number}():\n{body}\n")
+        (raw / f"repositories/tool/part{number}.py").write_text(f"{HEADER}def part{number}():\n{body}\n{FOOTER}")
     (raw / "repositories/tool/small.min.js").write_text("var a=1;" * 400)
     for number in range(3):
         body = "\n\n".join(paragraphs(200 + number, 12))
@@ -120,6 +125,10 @@ def test_the_overlay_takes_every_raw_source_to_shards(
         "web": 0, "code": 6, "books": 3, "academic": 4, "journals": 4, "wikipedia": 8, "curated": 8
     }  # fmt: skip
     assert kept["web"] == PAGES - len(dropped) + 1 > 10
+    documents = pyarrow.parquet.read_table(next(folder.glob("documents-*")) / "documents").to_pylist()
+    programs = [row["text"] for row in documents if row["source"] == "code"]
+    assert len(programs) == 6
+    assert all(ast.parse(program) and program.startswith(HEADER.strip()) for program in programs)
     contaminated = next(row for row in dropped if row["reason"] == "contaminated")
     capsys.readouterr()
     main(["inspect", *configs, "--why", str(contaminated["id"])])

@@ -107,13 +107,16 @@ def curate_into(
     engine: Literal["native", "ray"] = "native",
 ) -> Path:
     sources = {
-        name: TextSource(Reversed([str(texts / name)]) if reverse else Files([str(texts / name)]), [Length(100)])
+        name: TextSource(
+            Reversed([str(texts / name)]) if reverse else Files([str(texts / name)]),
+            [Length(100)],
+            repeated_lines=RepeatedLines(max_documents=3),
+            repeated_spans=RepeatedSpans(20),
+        )
         for name in (("stories", "notes") if reverse else ("notes", "stories"))
     }
     curation = CurationConfig(
         [GopherQuality(min_stop_words=0)],
-        repeated_lines=RepeatedLines(max_documents=3),
-        repeated_spans=RepeatedSpans(20),
         chunk_megabytes=chunk_megabytes,
         engine=engine,
     )

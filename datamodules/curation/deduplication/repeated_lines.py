@@ -52,6 +52,8 @@ class RepeatedLines(RepeatedText):
         InputError: for a bound below 1.
     """
 
+    WITHIN_SOURCE = True
+
     def __init__(self, min_characters: int = 30, max_documents: int = 6) -> None:
         if min(min_characters, max_documents) < 1:
             raise InputError(

@@ -45,6 +45,8 @@ class RepeatedSpans(RepeatedText):
         InputError: when a window has no words.
     """
 
+    WITHIN_SOURCE = False
+
     def __init__(self, words: int = 50) -> None:
         if words < 1:
             raise InputError(f"repeated_spans words={words}: must be at least 1")

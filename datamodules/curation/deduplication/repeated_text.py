@@ -7,7 +7,7 @@ spilling one again does nothing, so a stopped run continues where it was.
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow
@@ -23,6 +23,9 @@ POSITION_BITS = 28
 
 class RepeatedText(ABC):
     """Cuts text that occurred before."""
+
+    WITHIN_SOURCE: ClassVar[bool]
+    """Whether each source is compared with itself alone, or with all that have the same settings."""
 
     @abstractmethod
     def spill(self, texts: Texts, ordinals: np.ndarray, folder: Path, name: str) -> None:

@@ -17,7 +17,7 @@ from daft import DataFrame, DataType, Expression, col, lit
 from daft.functions import left, length, length_bytes, regexp_replace, when
 
 from common.compute.daft_engine import spread
-from datamodules.curation.deduplication.repeated_lines import RepeatedLines
+from common.fingerprint import fingerprint
 from datamodules.curation.deduplication.repeated_text import RepeatedText
 from datamodules.curation.passes.deduplicate import NEAR, REASONS, DedupResult
 from datamodules.curation.passes.filter import EXCERPT_CHARACTERS, MASKING_MARGIN, write_table
@@ -26,7 +26,10 @@ from datamodules.curation.personal_data.mask import MaskPersonalData
 DOCUMENTS, DROPPED = "documents", "dropped"
 PROVENANCE = ("id", "source", "path", "group", "url", "license", "date")
 REPEATED = "repeated"
-"""Drop reason of documents of which nothing is left after the cuts."""
+"""Drop reason of documents of which too little is left after the cuts."""
+MIN_CHARACTERS_LEFT = 20
+"""Characters that must be left of a document that was cut, where no `Length` of its source asks for more; RefinedWeb's
+number (Penedo et al. 2023, removal of exact substrings)."""
 
 
 @dataclass
@@ -64,41 +67,43 @@ class FilteredPiece:
         return (self.result.reason[self.here] == 0) & table.column("reason").is_null().to_numpy()
 
 
-Cuts = Mapping[str, tuple[RepeatedText, Path]]
-"""Name -> step that cuts repeated text and the folder of what it found, in the order of application."""
-ALL = "all"
-"""Name of the folder of text compared over all sources."""
+Cuts = Mapping[str, Mapping[str, tuple[RepeatedText, Path]]]
+"""Source -> name -> step that cuts repeated text and the file of what it found, in the order of application."""
 
 
-def find_repetitions(pieces: Sequence[FilteredPiece], finders: Mapping[str, RepeatedText], folder: Path) -> Cuts:
+def find_repetitions(
+    pieces: Sequence[FilteredPiece], finders: Mapping[str, Mapping[str, RepeatedText]], folder: Path
+) -> Cuts:
     """Find repeated text among the documents that are left; each finder sees what the ones before it leave.
 
     Args:
         pieces: in order.
-        finders: name -> finder, in order.
+        finders: source -> name -> finder; in the order of their names, lines before spans.
         folder: folder of their files.
     """
-    found: dict[str, tuple[RepeatedText, Path]] = {}
-    for name, finder in finders.items():
+    found: dict[str, dict[str, tuple[RepeatedText, Path]]] = {source: {} for source in finders}
+    for name in sorted({name for own in finders.values() for name in own}):
+        compared: dict[str, tuple[RepeatedText, Path]] = {}
         for piece in pieces:
-            into = folder / name / _compared_within(finder, piece)
+            if (finder := finders[piece.source].get(name)) is None:
+                continue
+            into = folder / name / _compared_within(finder, piece.source)
             into.mkdir(parents=True, exist_ok=True)
+            compared[piece.source] = finder, into
             table = piece.read(["text", "reason"])
             kept = piece.kept(table)
             texts, _ = cut(piece, table.column("text").filter(kept), piece.ordinals[kept], found)
             finder.spill(texts, piece.ordinals[kept], into, f"{piece.number:05}")
-        for into in sorted(path for path in (folder / name).glob("*") if path.is_dir()):
-            finder.merge(into).replace(into.with_suffix(REPEATED_SUFFIX))
-        found[name] = finder, folder / name
+        for into, finder in {into: finder for finder, into in compared.values()}.items():
+            finder.merge(into).replace(into.with_suffix(".repeated"))
+        for source, (finder, into) in compared.items():
+            found[source][name] = finder, into.with_suffix(".repeated")
     return found
 
 
-REPEATED_SUFFIX = ".repeated"
-
-
-def _compared_within(finder: RepeatedText, piece: FilteredPiece) -> str:
-    """Lines count by source, spans over all."""
-    return piece.source if isinstance(finder, RepeatedLines) else ALL
+def _compared_within(finder: RepeatedText, source: str) -> str:
+    """Name of the folder of all that is compared with a source."""
+    return source if finder.WITHIN_SOURCE else fingerprint(type(finder).__name__, vars(finder))
 
 
 def cut(
@@ -106,13 +111,18 @@ def cut(
 ) -> tuple[pyarrow.Array, dict[str, np.ndarray]]:
     """Texts of a piece without repeated text, and the characters that each cut took from each text, int64."""
     lost = {}
-    for name, (finder, folder) in cuts.items():
-        repeated = (folder / _compared_within(finder, piece)).with_suffix(REPEATED_SUFFIX)
+    for name, (finder, repeated) in cuts[piece.source].items():
         texts, lost[name] = finder.cut(texts, ordinals, repeated)
     return texts, lost
 
 
-def write_piece(piece: FilteredPiece, folder: Path, masker: MaskPersonalData | None, cuts: Cuts) -> None:
+def write_piece(
+    piece: FilteredPiece,
+    folder: Path,
+    masker: MaskPersonalData | None,
+    cuts: Cuts,
+    min_characters_left: int = MIN_CHARACTERS_LEFT,
+) -> None:
     """Write `documents/NNNNN.parquet` and `dropped/NNNNN.parquet` of a piece, unless they are there.
 
     Args:
@@ -120,6 +130,7 @@ def write_piece(piece: FilteredPiece, folder: Path, masker: MaskPersonalData | N
         folder: folder of the artifact.
         masker: personal data masking, or None. Excerpts of dropped documents are always masked, since people see them.
         cuts: from `find_repetitions`.
+        min_characters_left: characters without which a document that was cut is dropped.
     """
     documents = folder / DOCUMENTS / f"{piece.number:05}.parquet"
     dropped = folder / DROPPED / f"{piece.number:05}.parquet"
@@ -129,14 +140,14 @@ def write_piece(piece: FilteredPiece, folder: Path, masker: MaskPersonalData | N
     measured = [name for name in table.column_names if name.startswith("measured_")]
     kept, reasons = piece.kept(table), _reasons(piece, table)
     texts, lost = cut(piece, table.column("text").filter(kept), piece.ordinals[kept], cuts)
-    if cuts:
-        emptied = ~pyarrow.compute.match_substring_regex(texts, r"\S").to_numpy(zero_copy_only=False)
-        left_over = np.flatnonzero(kept)[~emptied]
-        kept[np.flatnonzero(kept)[emptied]] = False
-        texts = texts.filter(~emptied)
-        lost = {name: taken[~emptied] for name, taken in lost.items()}
-    else:
-        left_over = np.flatnonzero(kept)
+    left_over = np.flatnonzero(kept)
+    if lost:
+        characters = pyarrow.compute.utf8_length(pyarrow.compute.utf8_trim_whitespace(texts))
+        short = characters.to_numpy(zero_copy_only=False) < min_characters_left
+        short &= np.sum([taken > 0 for taken in lost.values()], axis=0) > 0
+        kept[left_over[short]] = False
+        left_over, texts = left_over[~short], texts.filter(~short)
+        lost = {name: taken[~short] for name, taken in lost.items()}
     split = np.where(piece.result.validation[piece.here][left_over], "validation", "train")
     final = table.select([*PROVENANCE, *measured]).take(left_over)
     final = final.append_column("split", pyarrow.array(split, pyarrow.large_string()))

@@ -133,7 +133,7 @@ def _verdict(row: Row, stage: Path, summary: Mapping[str, Any]) -> list[str]:
     if row["duplicate_of"] is not None:
         return list(_duplicates(row, stage))
     if reason == REPEATED:
-        return [f"dropped as {reason}: nothing is left when what other documents hold as well is cut"]
+        return [f"dropped as {reason}: too little is left when what other documents hold as well is cut"]
     if row["dropped_by"] == READING:
         return [f"dropped while reading: {reason}"]
     step = summary["steps"][row["source"]][row["dropped_by"]]

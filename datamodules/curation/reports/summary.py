@@ -115,7 +115,8 @@ class _Source:
         for kind in self.masked:
             self.masked[kind] += int(_numbers(documents, f"masked_{kind}").sum())
         for kind in self.cut:
-            self.cut[kind] += int(_numbers(documents, f"cut_{kind}").sum())
+            if f"cut_{kind}" in documents.column_names:
+                self.cut[kind] += int(_numbers(documents, f"cut_{kind}").sum())
         for shares, column in ((self.licenses, "license"), (self.languages, "measured_language")):
             if column in documents.column_names:
                 for (value,), count in _grouped(documents, column):
