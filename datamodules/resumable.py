@@ -107,10 +107,15 @@ class ResumableDataModule(lightning.LightningDataModule):
         return self.consumed_samples if self.trainer is None else self.position_at(self.trainer.global_step)
 
     def samples_of_run(self) -> int | None:
-        """First sample number not consumed when trainer.max_steps is reached, None where it is not set."""
+        """Samples learned from when trainer.max_steps is reached, None where it is not set.
+
+        Skipped samples do not count: a run that went back over a spike is as long as one that never saw it, and what
+        follows from its length, as the caps of a mixture, stays the same.
+        """
         if self.trainer is None or self.trainer.max_steps < 1:
             return None
-        return self.position_at(self.trainer.max_steps)
+        end = self.position_at(self.trainer.max_steps)
+        return end - self.skipped.within(0, end)
 
     def position_at(self, step: int) -> int:
         """First sample number not consumed after `step` optimizer steps, in this start of the run or an earlier one.

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from common.artifacts import write_checksums
 from common.compute.daft_engine import use_engine, workers
+from common.console import announce
 from common.errors import InputError
 from common.fingerprint import class_fingerprint, code_fingerprint, fingerprint
 from datamodules.curation.config import CurationConfig, TextSource, check_languages, step_settings
@@ -185,7 +186,8 @@ def curate(
     owners = [chunk.source for chunk, paths in zip(chunks, by_chunk, strict=True) for _ in paths]
     total = sum(map(_text_bytes, filtered))
     with clock.measure("duplicates and split", total):
-        result = deduplicate_and_split(filtered, owners, near_duplicates, validation_fraction, seed)
+        crawls = {name for name, reader in readers.items() if reader.IS_CRAWL}
+        result = deduplicate_and_split(filtered, owners, near_duplicates, validation_fraction, seed, crawls)
     if result is None:
         raise InputError(nothing_left(filtered, described))
 
@@ -203,6 +205,8 @@ def curate(
             progress.update(size)
     with clock.measure("summary", total):
         summary = summarize(described, pieces, folder, curation.masked_kinds, named)
+    for warning in summary["warnings"]:
+        announce(f"warning: {warning}")
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     timings = clock.summary() | {"step_rates": rates}
     (folder / TIMINGS).write_text(json.dumps(timings, indent=1), encoding="utf-8")

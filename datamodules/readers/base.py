@@ -69,6 +69,8 @@ class Reader(ABC):
 
     NOT_SETTINGS: ClassVar[tuple[str, ...]] = ("max_megabytes",)
     """Attributes that say which files are read or where they are: the names and contents of these files count."""
+    IS_CRAWL: ClassVar[bool] = False
+    """Whether documents are fetches of pages, of which all with one URL are the same page."""
 
     def __init__(self, max_megabytes: float | None = None) -> None:
         self.max_megabytes = max_megabytes

@@ -49,6 +49,7 @@ class CommonCrawl(PathReader):
     """
 
     SUFFIXES = (".warc", ".wet")
+    IS_CRAWL = True
 
     def __init__(
         self,

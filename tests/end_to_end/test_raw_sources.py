@@ -29,7 +29,9 @@ DROPPED = {
     "german.de": "other_language", "porn.example.com": "url_word",
 }  # fmt: skip
 PAGES = 20 + len(DROPPED)
-HEADER = "".join(f"from distribution.of.this.tool import {noun}\n" for noun in NOUNS.split()) + "\ntry:\n    import os\n"
+HEADER = (
+    "".join(f"from distribution.of.this.tool import {noun}\n" for noun in NOUNS.split()) + "\ntry:\n    import os\n"
+)
 HEADER += "except ImportError:\n    from distribution.of.this.tool import os\n\n\n"
 FOOTER = "\n\nif __name__ == '__main__':\n    raise SystemExit('this is no program that is started')\n"
 """What every file of the repository begins and ends with: cut, it would leave no program."""

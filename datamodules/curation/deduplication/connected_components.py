@@ -2,12 +2,7 @@
 
 A distributed join would carry the keys around the cluster to find what one machine finds in a sort of 8 bytes per
 document: a billion documents are 8 GB per band, and bands are looked at one at a time.
-
-Peak memory for 1 million documents (benchmarks/data/near_duplicates.py): 36 MB for 14 bands and their components, one
-band's keys at a time included, and 16 bytes per pair found; 42 MB for `best_of_components`.
 """
-
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -41,32 +36,48 @@ def pairs_in_buckets(ids: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return np.stack((ids[order[firsts]], ids[order[others]]), axis=1)
 
 
-def connected_components(edges: np.ndarray | Iterable[np.ndarray], size: int) -> np.ndarray:
+def connected_components(edges: np.ndarray, size: int) -> np.ndarray:
     """The smallest member of each item's connected component, int64 [size].
 
     Args:
-        edges: integers [pairs, 2] over range(size), or an iterable of such arrays (a band each), of which only one is
-            held at a time.
+        edges: integers [pairs, 2] over range(size).
         size: number of items.
     """
     parents = np.arange(size, dtype=np.int64)
-    for part in [edges] if isinstance(edges, np.ndarray) else edges:
-        _join(parents, np.ascontiguousarray(part.reshape(-1, 2), dtype=np.int64))
+    join(parents, edges)
+    return labels_of(parents)
+
+
+def join(parents: np.ndarray, edges: np.ndarray) -> None:
+    """Join the components of each pair of items.
+
+    Args:
+        parents: forest of components, int64 [items], at first `arange`; changed in place.
+        edges: integers [pairs, 2].
+    """
+    _join(parents, np.ascontiguousarray(edges.reshape(-1, 2), dtype=np.int64))
+
+
+def labels_of(parents: np.ndarray) -> np.ndarray:
+    """The smallest member of each item's component, int64 [items]; the forest itself, flattened."""
     _flatten(parents)
     return parents
 
 
 @compiled
+def find_root(parents: np.ndarray, item: int) -> int:
+    """Smallest known member of an item's component, by path halving: parents never exceed their children."""
+    while parents[item] != item:
+        parents[item] = parents[parents[item]]
+        item = parents[item]
+    return item
+
+
+@compiled
 def _join(parents: np.ndarray, edges: np.ndarray) -> None:
-    """Union by the smaller root, with path halving: parents never exceed their children."""
+    """Union by the smaller root."""
     for edge in range(len(edges)):
-        left, right = edges[edge, 0], edges[edge, 1]
-        while parents[left] != left:
-            parents[left] = parents[parents[left]]
-            left = parents[left]
-        while parents[right] != right:
-            parents[right] = parents[parents[right]]
-            right = parents[right]
+        left, right = find_root(parents, edges[edge, 0]), find_root(parents, edges[edge, 1])
         if left < right:
             parents[right] = left
         else:
@@ -78,37 +89,3 @@ def _flatten(parents: np.ndarray) -> None:
     # A parent is smaller than its child: it was flattened before.
     for item in range(len(parents)):
         parents[item] = parents[parents[item]]
-
-
-def best_of_components(components: np.ndarray, score: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Items that their components keep: the best score, the larger among equals, then the earlier.
-
-    Args:
-        components: label of each item's component, integers [items].
-        score: the higher, the better; float [items]. One that is not a number is worse than any.
-        size: bytes or characters, integers [items].
-        order: rank of the items, the lowest is kept among equals; integers [items], no two alike.
-
-    Returns:
-        boolean [items]; exactly one of each component is true.
-    """
-    worst_first = np.where(np.isnan(score), -np.inf, score)
-    ranked = np.lexsort((order, -size.astype(np.int64), -worst_first, components))
-    first = np.ones(len(ranked), dtype=bool)
-    first[1:] = components[ranked][1:] != components[ranked][:-1]
-    kept = np.zeros(len(ranked), dtype=bool)
-    kept[ranked[first]] = True
-    return kept
-
-
-def kept_of(components: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Position of the item that each item's component keeps, int64 [items].
-
-    Args:
-        components: smallest member of each item's component, as `connected_components` gives it, int64 [items].
-        kept: as `best_of_components` gives it, boolean [items].
-    """
-    of_label = np.empty(len(components), dtype=np.int64)
-    positions = np.flatnonzero(kept)
-    of_label[components[positions]] = positions
-    return of_label[components]

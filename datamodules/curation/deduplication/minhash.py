@@ -2,8 +2,9 @@
 2024).
 
 Two documents are compared only if they agree on a whole band of their signatures, so the cost grows with the number
-of documents and not of pairs; what is lost are pairs below the threshold by chance. Whole connected components
-collapse to one document, as in FineWeb: a chain of edits counts as one text.
+of documents and not of pairs; what is lost are pairs that agree on none by chance. FineWeb drops all but one document
+of whatever bands connect, and so can empty a source of forms and manuals; here a document goes only if its whole
+signature resembles that of the one kept for it, and of a chain of edits every second text may stay.
 """
 
 from typing import Any
@@ -17,6 +18,9 @@ from common.errors import InputError
 from datamodules.curation.deduplication.connected_components import pairs_in_buckets
 from datamodules.curation.deduplication.word_hashes import UNSPACED
 
+RELATED = 0.5
+"""Estimated similarity from which on two documents stay in one split, and texts of one URL count as one page."""
+
 
 class NearDuplicates:
     """Finds groups of documents with many word n-grams in common.
@@ -27,16 +31,25 @@ class NearDuplicates:
         bands, rows: the signature is cut into `bands` bands of `rows` hashes; 14 x 8 finds pairs of Jaccard
             similarity s with probability 1 - (1 - s^8)^14, half of them at s = 0.68.
         seed: of the hash functions.
+        similarity: share of equal hashes with the document kept instead, from which on a document is dropped; 0.75 is
+            what FineWeb aims at.
+
+    Raises:
+        InputError: for numbers below 1, odd rows, or a similarity below 0.5, which the bands do not find.
     """
 
-    def __init__(self, words: int = 5, bands: int = 14, rows: int = 8, seed: int = 1) -> None:
+    def __init__(self, words: int = 5, bands: int = 14, rows: int = 8, seed: int = 1, similarity: float = 0.75) -> None:
         if min(words, bands, rows) < 1:
             raise InputError(f"near_duplicates words={words}, bands={bands}, rows={rows}: each must be at least 1")
         if rows % 2:
             raise InputError(
                 f"near_duplicates rows={rows} is odd: the split's looser banding halves it, give an even number"
             )
-        self.words, self.bands, self.rows, self.seed = words, bands, rows, seed
+        if not RELATED <= similarity <= 1:
+            raise InputError(
+                f"near_duplicates similarity={similarity}: must lie between {RELATED} and 1, 0.75 is usual"
+            )
+        self.words, self.bands, self.rows, self.seed, self.similarity = words, bands, rows, seed, similarity
 
     def signature(self, text: Expression) -> Expression:
         """MinHash signature, a list of `bands * rows` uint32."""

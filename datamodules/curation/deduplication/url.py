@@ -108,10 +108,27 @@ def _parameters(query: str) -> Iterator[str]:
             yield parameter
 
 
-class UrlDuplicates:
-    """Documents fetched from one URL more than once, as crawls of several months hold them.
+NAMELESS = frozenset(("about", "blob", "data", "file", "javascript", "mailto", "tel"))
+"""Schemes that name no published document."""
+OTHER_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):\S*[^\W_]\S*")
 
-    Of one URL the newest is kept, then the one of the best score (the pipeline decides).
+
+def is_address(url: str) -> bool:
+    """Whether a normalized URL names a document: not `N/A`, `#`, `https://` and what else fills an empty column."""
+    if url.startswith("https://"):
+        host = url.removeprefix("https://").partition("/")[0]
+        return "." in host.strip(".") or host.startswith("[")
+    found = OTHER_SCHEME.fullmatch(url)
+    return found is not None and found[1].lower() not in {"http", "https", *NAMELESS}
+
+
+class UrlDuplicates:
+    """Documents of one URL: what crawls of several months fetched again, and copies of a text in several sources.
+
+    Readers of crawls say so (`Reader.IS_CRAWL`): of a crawled page one fetch is kept. Any other two documents of a URL
+    are one only if their signatures resemble each other too: the posts of a thread, the functions of a repository and
+    the sections of a page share an address and no text. A source that is no crawl goes before a crawl, so that an
+    article is not lost for the page that announces it; then the newest is kept, then the one of the best score.
     """
 
     def key(self, url: Expression) -> Expression:
@@ -121,6 +138,11 @@ class UrlDuplicates:
 
 @daft.func.batch(return_dtype=DataType.uint64())
 def _url_key(urls: Series) -> Series:
-    keys = [xxhash.xxh3_64_intdigest(normalize_url(url).encode()) if url else NO_KEY for url in urls.to_pylist()]
     # As Arrow: a list would pass through floating point.
-    return Series.from_arrow(pyarrow.array(keys, pyarrow.uint64()))
+    return Series.from_arrow(pyarrow.array(map(key_of_url, urls.to_pylist()), pyarrow.uint64()))
+
+
+def key_of_url(url: str | None) -> int:
+    """Hash of the normal form of a URL; `NO_KEY` for none and for what is no address."""
+    normal = normalize_url(url) if url else ""
+    return xxhash.xxh3_64_intdigest(normal.encode()) if is_address(normal) else NO_KEY

@@ -1,11 +1,12 @@
 """Pass 2: exact, URL and near-duplicate removal, and the validation split.
 
-The driver reads columns of numbers only, one band of keys at a time: 60 bytes per document and 16 more for the current
-band, so that a billion documents fit into a large machine. In exchange nothing here runs on a cluster, and texts are
-never compared: equal hashes count as equal texts.
+The driver reads columns of numbers only, one band of keys at a time; signatures, of which there is half a kilobyte a
+document, are mapped from one file on disk and not held. In exchange nothing here runs on a cluster, and texts are never
+compared: equal hashes count as equal texts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,24 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from datamodules.curation.deduplication.connected_components import (
-    best_of_components,
-    connected_components,
-    kept_of,
-    pairs_in_buckets,
+from common.files import write_atomically
+from datamodules.curation.deduplication.connected_components import join, labels_of, pairs_in_buckets
+from datamodules.curation.deduplication.minhash import RELATED, NearDuplicates
+from datamodules.curation.deduplication.similar_documents import (
+    NO_SIGNATURES,
+    join_similar,
+    keep_best,
+    pairs_of_similar,
+    similarities,
 )
-from datamodules.curation.deduplication.minhash import NearDuplicates, estimated_similarity
-from datamodules.curation.passes.filter import KEYS, band_column, key_columns, keys_of, loose_column, signatures_of
+from datamodules.curation.passes.filter import band_column, key_columns, keys_of, loose_column, signatures_of
 from datamodules.curation.passes.validation_split import choose_validation
 
 SCORE = "measured_quality_score"
 """The measurement by which the best of several duplicates is chosen, where a source has it."""
 EXACT, URL, NEAR = "exact_duplicate", "url_duplicate", "near_duplicate"
+MAX_ROUNDS = 8
+"""Rounds of near-duplicates: what resembles a dropped document alone is compared with others in the next one."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class DedupResult:
         similarity: share of equal MinHash values with that document, float32 [documents]; not a number where the
             reason is not `near_duplicate`.
         validation: whether the document is in the validation split, boolean [documents].
+        related: whether it is kept and stays in one split with another that is kept, boolean [documents].
         bounds: position of the first document of each piece, and the end, int64 [pieces + 1].
     """
 
@@ -48,6 +55,7 @@ class DedupResult:
     duplicate_of: np.ndarray
     similarity: np.ndarray
     validation: np.ndarray
+    related: np.ndarray
     bounds: np.ndarray
 
 
@@ -60,12 +68,13 @@ def deduplicate_and_split(
     near: NearDuplicates | None,
     validation_fraction: float,
     seed: int,
+    crawls: Collection[str] = (),
 ) -> DedupResult | None:
     """Find duplicates among the documents that are left and choose the validation split.
 
-    Exact duplicates go first, then those of one URL, then near-duplicates of what is left. Of exact and near-duplicates
-    the best-scored is kept, then the larger, then the earlier; of one URL the newest by date. A document of a source
-    without scores counts as better than any with one.
+    Exact duplicates go first, then those of one URL, then near-duplicates of what is left. Kept is a document of a
+    source that is no crawl, then the best-scored, then the larger, then the earlier; of one URL the newest before the
+    best-scored. A document of a source without scores counts as better than any with one.
 
     Args:
         filtered: pieces that `filter.write_filtered` wrote, in the order of the corpus.
@@ -73,6 +82,7 @@ def deduplicate_and_split(
         near: settings of near-duplicates that the pieces were filtered with.
         validation_fraction: share of each source's bytes in the validation split.
         seed: seed of the split.
+        crawls: sources whose documents of one URL are one page, whatever their text.
 
     Returns:
         None when no document is left.
@@ -80,67 +90,112 @@ def deduplicate_and_split(
     if not filtered:
         return None
     rows = {name: row for row, name in enumerate(key_columns(near))}
-    facts = {name: _read(filtered, rows[name]) for name in KEYS}
     bounds = np.cumsum([0, *(np.load(keys_of(path), mmap_mode="r").shape[1] for path in filtered)])
     total = int(bounds[-1])
-    size, order = facts["size"].astype(np.int64), np.arange(total)
+    size = _read(filtered, rows["size"]).astype(np.int64)
     # Documents that a step dropped share no bucket.
-    alive = size > 0
-    if not alive.any():
+    if not size.any():
         return None
-    score = _scores(filtered, bounds)
-    reason, duplicate_of = np.zeros(total, dtype=np.int8), order.copy()
+    crawled = np.repeat([owner in crawls for owner in owners], np.diff(bounds))
+    reason, duplicate_of = np.zeros(total, dtype=np.int8), np.arange(total)
 
-    def drop(edges: Iterator[np.ndarray], rank: np.ndarray, number: int) -> None:
-        """Keep one document of each component of the edges."""
-        components = connected_components(edges, total)
-        kept = best_of_components(components, score, size, rank)
-        others = kept_of(components, kept)
-        lost = alive & (reason == 0) & (others != order)
-        reason[lost] = number
-        duplicate_of[lost] = others[lost]
+    def drop(pairs: np.ndarray, number: int) -> None:
+        """Drop the other document of each pair for the first."""
+        reason[pairs[:, 1]] = number
+        duplicate_of[pairs[:, 1]] = pairs[:, 0]
 
-    def bucket(keys: np.ndarray, among: np.ndarray) -> Iterator[np.ndarray]:
-        positions = np.flatnonzero(among)
-        yield pairs_in_buckets(positions, keys[positions])
-
-    drop(bucket(facts["text_key"], alive), order, REASONS.index(EXACT))
-    urls = next(bucket(facts["url_key"], alive & (reason == 0)))
-    if len(urls):
-        newest = _newest_first(filtered, bounds, np.unique(urls))
-        components = connected_components(urls, total)
-        # The date decides before the score does.
-        kept = best_of_components(components, newest, np.zeros_like(size), _ranks(score, size))
-        others = kept_of(components, kept)
-        lost = others != order
-        reason[lost] = REASONS.index(URL)
-        duplicate_of[lost] = others[lost]
-    similarity = np.full(total, np.nan, dtype=np.float32)
-    if near is not None:
-        survivors = alive & (reason == 0)
-        bands = (_read(filtered, rows[band_column(number)]) for number in range(near.bands))
-        drop((next(bucket(band, survivors)) for band in bands), order, REASONS.index(NEAR))
-        similarity = _similarity(filtered, bounds, np.flatnonzero(reason == REASONS.index(NEAR)), duplicate_of)
-
-    def related() -> Iterator[np.ndarray]:
-        """Pairs that stay in one split: of one group, duplicates, or similar in the looser banding."""
-        yield from bucket(facts["group_key"], alive)
-        lost = np.flatnonzero(reason > 0)
-        yield np.stack((lost, duplicate_of[lost]), axis=1)
+    order = _best_first(crawled, _scores(filtered, bounds), size)
+    ranked = order[size[order] > 0]
+    drop(pairs_in_buckets(ranked, _read(filtered, rows["text_key"])[ranked]), REASONS.index(EXACT))
+    with _signatures(filtered, near) as signatures:
+        ranked = _newest_first(ranked[reason[ranked] == 0], crawled, _read(filtered, rows["date_key"]))
+        urls = _read(filtered, rows["url_key"])[ranked]
+        drop(pairs_of_similar(ranked, urls, signatures, RELATED, crawled), REASONS.index(URL))
+        del urls, ranked
+        similarity = np.full(total, np.nan, dtype=np.float32)
+        if near is not None:
+            bands = [rows[band_column(number)] for number in range(near.bands)]
+            kept = order[(size[order] > 0) & (reason[order] == 0)]
+            drop(_near_duplicates(filtered, bands, kept, order, signatures, near.similarity), REASONS.index(NEAR))
+            lost = np.flatnonzero(reason == REASONS.index(NEAR))
+            similarity[lost] = similarities(signatures, np.stack((duplicate_of[lost], lost), axis=1))
+        del order
+        left = np.flatnonzero((size > 0) & (reason == 0))
+        components = np.arange(total)
+        join(components, pairs_in_buckets(left, _read(filtered, rows["group_key"])[left]))
         for number in range(2 * near.bands if near else 0):
-            yield from bucket(_read(filtered, rows[loose_column(number)]), alive)
-
+            keys = _read(filtered, rows[loose_column(number)])[left]
+            join_similar(components, left, keys, signatures, RELATED)
+            del keys
+    labels_of(components)
+    related = np.bincount(components[left], minlength=total)[components] > 1
+    related &= (size > 0) & (reason == 0)
     sources = np.repeat(np.unique(owners, return_inverse=True)[1], np.diff(bounds))
-    components = connected_components(related(), total)
     # Named by an id, so that more files elsewhere change little of the split.
-    validation = choose_validation(sources, size * (reason == 0), facts["id"][components], validation_fraction, seed)
-    return DedupResult(facts["id"], reason, duplicate_of, similarity, validation, bounds)
+    ids = _read(filtered, rows["id"])
+    validation = choose_validation(sources, size * (reason == 0), ids[components], validation_fraction, seed)
+    return DedupResult(ids, reason, duplicate_of, similarity, validation, related, bounds)
+
+
+def _near_duplicates(
+    filtered: Sequence[Path], bands: Sequence[int], ranked: np.ndarray, order: np.ndarray, signatures: np.ndarray,
+    threshold: float,
+) -> np.ndarray:  # fmt: skip
+    """Pairs of the kept and the dropped document, int64 [dropped, 2].
+
+    Args:
+        bands: rows of the bands' keys.
+        ranked: documents to compare, the best first.
+        order: all documents of the corpus, the best first.
+        signatures: of all documents.
+        threshold: similarity from which on a document is dropped.
+    """
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    dropped = np.empty((0, 2), dtype=np.int64)
+    # A document that another was dropped for is never dropped: in later rounds it goes before all others.
+    for _ in range(MAX_ROUNDS):
+        found = [pairs_of_similar(ranked, _read(filtered, band)[ranked], signatures, threshold) for band in bands]
+        pairs = np.concatenate(found)
+        pairs = pairs[~np.isin(pairs[:, 1], dropped[:, 0])]
+        more, still_open = keep_best(pairs, rank)
+        dropped = np.concatenate((dropped, more))
+        if not len(still_open):
+            break
+        pinned = np.unique(dropped[:, 0])
+        others = np.setdiff1d(still_open, pinned)
+        ranked = np.concatenate((pinned[np.argsort(rank[pinned])], others[np.argsort(rank[others])]))
+        rank[ranked] = np.arange(len(ranked)) - len(ranked)
+    return dropped
 
 
 def _read(filtered: Sequence[Path], row: int) -> np.ndarray:
     """A row of the pieces' keys over all documents, uint64 [documents]."""
     # Copied: a row that is only seen keeps its file open.
     return np.concatenate([np.array(np.load(keys_of(path), mmap_mode="r")[row]) for path in filtered])
+
+
+@contextmanager
+def _signatures(filtered: Sequence[Path], near: NearDuplicates | None) -> Iterator[np.ndarray]:
+    """Signatures of all documents, uint32 [documents, hashes], mapped from one file while they are compared.
+
+    Candidates lie in any two pieces: each piece is opened once to be copied, and not for every comparison.
+    """
+    if near is None:
+        yield NO_SIGNATURES
+        return
+    path = filtered[0].with_name("all.signatures.npy")
+    documents = sum(np.load(keys_of(piece), mmap_mode="r").shape[1] for piece in filtered)
+    shape = (documents, near.bands * near.rows)
+    with write_atomically(path) as partial, partial.open("wb") as file:
+        header = {"descr": "<u4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in filtered:
+            file.write(np.load(signatures_of(piece), mmap_mode="r").data)
+    try:
+        yield np.asarray(np.load(path, mmap_mode="r"))
+    finally:
+        path.unlink()
 
 
 def _scores(filtered: Sequence[Path], bounds: np.ndarray) -> np.ndarray:
@@ -154,39 +209,15 @@ def _scores(filtered: Sequence[Path], bounds: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _newest_first(filtered: Sequence[Path], bounds: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Rank of each document's date among those of the positions, float64, the newest highest; none is the oldest."""
-    dates = rows_at(filtered, bounds, positions, ["date"])["date"]
-    ranks = np.full(bounds[-1], -np.inf)
-    ranks[positions] = np.unique([date or "" for date in dates], return_inverse=True)[1]
-    return ranks
+def _best_first(crawled: np.ndarray, score: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Positions of all documents, the best first: no crawl, the best-scored, the largest, the earliest."""
+    score[np.isnan(score)] = -np.inf
+    return np.lexsort((-size, -score, crawled))
 
 
-def _ranks(score: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Position of each document when the best-scored and then the largest come first."""
-    order = np.lexsort((-size, -np.where(np.isnan(score), -np.inf, score)))
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order))
-    return ranks
-
-
-def _similarity(filtered: Sequence[Path], bounds: np.ndarray, lost: np.ndarray, duplicate_of: np.ndarray) -> np.ndarray:
-    """Share of equal hashes of the lost documents' signatures with those kept instead, float32 [documents]."""
-    similarity = np.full(bounds[-1], np.nan, dtype=np.float32)
-    # A few thousand signatures at a time: half a kilobyte each.
-    for start in range(0, len(lost), 2**16):
-        some = lost[start : start + 2**16]
-        wanted = np.unique(np.concatenate((some, duplicate_of[some])))
-        ends = np.searchsorted(wanted, bounds)
-        signatures = np.concatenate(
-            [
-                np.load(signatures_of(path), mmap_mode="r")[wanted[ends[number] : ends[number + 1]] - bounds[number]]
-                for number, path in enumerate(filtered)
-            ]
-        )
-        left, right = np.searchsorted(wanted, some), np.searchsorted(wanted, duplicate_of[some])
-        similarity[some] = estimated_similarity(signatures[left], signatures[right])
-    return similarity
+def _newest_first(ranked: np.ndarray, crawled: np.ndarray, dates: np.ndarray) -> np.ndarray:
+    """Documents in the order of preference between those of one URL: no crawl, the newest, then as ranked."""
+    return ranked[np.lexsort((~dates[ranked], crawled[ranked]))]
 
 
 def rows_at(

@@ -18,6 +18,8 @@ from daft.functions import coalesce, hash, left, length_bytes, regexp, when
 from common.compute.daft_engine import spread
 from common.errors import InputError
 from common.files import write_atomically
+from datamodules.curation.deduplication.connected_components import NO_KEY
+from datamodules.curation.deduplication.dates import NO_DATE, date_key
 from datamodules.curation.deduplication.exact import text_key
 from datamodules.curation.deduplication.minhash import NearDuplicates
 from datamodules.curation.deduplication.url import UrlDuplicates
@@ -27,7 +29,7 @@ from datamodules.curation.filters.normalize import Normalize
 EXCERPT_CHARACTERS = 200
 MASKING_MARGIN = 320
 """Characters kept behind an excerpt until it is masked, so that the cut halves no address: the longest e-mail."""
-KEYS = ("id", "size", "text_key", "group_key", "url_key")
+KEYS = ("id", "size", "text_key", "group_key", "url_key", "date_key")
 READING = -1
 """Number of the step that drops what could not be read."""
 
@@ -56,7 +58,7 @@ def apply_steps(
         source: name of its source.
         steps: steps of the source, without the normalization that always comes first.
         near: near-duplicate removal, or None for no signatures.
-        urls: duplicates by URL, or None for no keys of URLs.
+        urls: duplicates by URL, or None for no keys of URLs and dates.
 
     Returns:
         One row a document in the order of the piece: what it was read as, `source`, `excerpt` (unmasked, with a
@@ -98,7 +100,8 @@ def apply_steps(
         "dropped_by": col("dropped_by").cast(DataType.int32()),
         "text_key": text_key(col("text")),
         "group_key": hash(col("group")),
-        "url_key": urls.key(col("url")) if urls else lit(0).cast(DataType.uint64()),
+        "url_key": urls.key(col("url")) if urls else lit(NO_KEY).cast(DataType.uint64()),
+        "date_key": date_key(col("date")) if urls else lit(NO_DATE).cast(DataType.uint64()),
     }
     df = df.with_columns(kept)
     if near is not None:

@@ -1,11 +1,11 @@
-"""Duplicate clusters: the largest groups of duplicates of a corpus."""
+"""Duplicate clusters: sizes of all groups of duplicates of a corpus, and the members of the largest."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from datamodules.curation.passes.deduplicate import rows_at
+from datamodules.curation.passes.deduplicate import DedupResult, rows_at
 from datamodules.curation.passes.write import FilteredPiece
 
 CLUSTERS, MEMBERS = 20, 20
@@ -38,6 +38,14 @@ def largest_clusters(pieces: Sequence[FilteredPiece]) -> list[dict[str, Any]]:
         }
         for index in chosen
     ]
+
+
+def group_sizes(result: DedupResult) -> list[dict[str, int]]:
+    """How many groups of duplicates there are of each size: `size` (with the one kept) and `groups`, smallest first."""
+    dropped = np.flatnonzero(result.reason > 0)
+    members = np.unique(final_document(result.duplicate_of)[dropped], return_counts=True)[1] + 1
+    sizes, groups = np.unique(members, return_counts=True)
+    return [{"size": size, "groups": count} for size, count in zip(sizes.tolist(), groups.tolist(), strict=True)]
 
 
 def final_document(duplicate_of: np.ndarray) -> np.ndarray:

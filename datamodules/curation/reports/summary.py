@@ -4,6 +4,7 @@ Counts are read from the files that were written, piece by piece, and not gather
 run has the same summary.
 """
 
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ import pyarrow.parquet
 from datamodules.curation.passes.deduplicate import EXACT, NEAR, URL
 from datamodules.curation.passes.filter import READING
 from datamodules.curation.passes.write import DOCUMENTS, DROPPED, REPEATED, FilteredPiece
-from datamodules.curation.reports.duplicate_clusters import largest_clusters
+from datamodules.curation.reports.duplicate_clusters import group_sizes, largest_clusters
 from datamodules.curation.reports.histograms import Histograms
+from datamodules.curation.reports.large_losses import large_losses
 from datamodules.curation.reports.sampled_documents import Examples
 
 UNKNOWN = "unknown"
@@ -48,19 +50,23 @@ def summarize(
 
     Returns:
         `steps`, as given. `sources`: by name, and `total` likewise, `in`, `out`, `validation`
-        ({"documents": n, "bytes": n}), `dropped` (by reason), `masked` (matches by kind), `cut` (characters by kind of
+        ({"documents": n, "bytes": n}), `related` (of what is kept, and of validation, those that stay in one split with
+        another document), `dropped` (by reason), `masked` (matches by kind), `cut` (characters by kind of
         repetition), `licenses` and `languages` of what is kept, and `waterfall`: one entry per step in order with its
         `step`, `about`, `dropped` by reason, and the documents and bytes `left` after it. `measures`: by source and
         name a histogram with its limits (see `Histograms`). `examples` and `kept_examples`: see `Examples`.
-        `clusters`: the largest groups of duplicates.
+        `clusters`: the largest groups of duplicates, and `group_sizes` of all. `warnings`: see `large_losses`.
     """
     sources = {name: _Source(described, masked_kinds, cuts) for name, described in steps.items()}
     examples, histograms = Examples(), Histograms(steps)
     for piece in pieces:
         name = f"{piece.number:05}.parquet"
         documents, dropped = folder / DOCUMENTS / name, folder / DROPPED / name
-        filtered = piece.read([c for c in _columns(piece.filtered) if c.startswith(("size", "bytes"))])
-        sources[piece.source].add(filtered, _without_text(documents), _without_text(dropped))
+        filtered = piece.read([c for c in _columns(piece.filtered) if c.startswith(("id", "size", "bytes"))])
+        kept = _without_text(documents)
+        related = piece.result.related[piece.here][np.isin(_numbers(filtered, "id"), _numbers(kept, "id"))]
+        kept = kept.append_column("related", pyarrow.array(related))
+        sources[piece.source].add(filtered, kept, _without_text(dropped))
         histograms.widen(piece)
         examples.add(documents, dropped)
     for piece in pieces:
@@ -74,6 +80,8 @@ def summarize(
         "examples": examples.dropped(),
         "kept_examples": examples.kept(),
         "clusters": largest_clusters(pieces),
+        "group_sizes": group_sizes(pieces[0].result),
+        "warnings": large_losses(by_source),
     }
 
 
@@ -93,6 +101,7 @@ class _Source:
     def __init__(self, steps: list[dict[str, Any]], kinds: Sequence[str], cuts: Sequence[str]) -> None:
         self.steps = steps
         self.read, self.kept, self.validation = nothing(), nothing(), nothing()
+        self.related = {"out": nothing(), "validation": nothing()}
         self.dropped: dict[tuple[int, str], Tally] = defaultdict(nothing)
         self.masked, self.cut = Counter(dict.fromkeys(kinds, 0)), Counter(dict.fromkeys(cuts, 0))
         self.licenses: dict[str, Tally] = defaultdict(nothing)
@@ -104,9 +113,13 @@ class _Source:
         """Count a piece."""
         _tally(self.read, _numbers(filtered, "bytes"))
         _tally(self.kept, _numbers(documents, "bytes"))
-        for (split,), count in _grouped(documents, "split"):
+        for (split, related), count in _grouped(documents, "split", "related"):
+            if related:
+                _add(self.related["out"], count)
             if split == "validation":
                 _add(self.validation, count)
+                if related:
+                    _add(self.related["validation"], count)
         for (step, reason), count in _grouped(dropped, "dropped_by", "reason"):
             _add(self.dropped[len(self.steps) if step is None else step, reason], count)
         for column in filtered.column_names:
@@ -131,6 +144,7 @@ class _Source:
             "in": self.read,
             "out": self.kept,
             "validation": self.validation,
+            "related": self.related,
             "dropped": dict(sorted(reasons.items())),
             "masked": dict(self.masked),
             "cut": dict(self.cut),
@@ -200,6 +214,10 @@ def add_up(sources: list[dict[str, Any]]) -> dict[str, Any]:
             for name, count in source[key].items():
                 _add(shares[name], count)
         total[key] = dict(sorted(shares.items())) if key == "dropped" else _by_size(shares)
+    total["related"] = {key: nothing() for key in ("out", "validation")}
+    for source in sources:
+        for key, count in total["related"].items():
+            _add(count, source["related"][key])
     for key in ("masked", "cut"):
         total[key] = {kind: sum(source[key][kind] for source in sources) for kind in sources[0][key]}
     total["waterfall"] = _joined([source["waterfall"] for source in sources], total["in"])
@@ -231,6 +249,18 @@ def _joined(waterfalls: list[list[dict[str, Any]]], read: Tally) -> list[dict[st
 _AFTER = ("exact duplicates", "duplicates by URL", "near-duplicates", "repetitions", "written")
 
 
+def related_lines(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Table of what part of the validation split resembles other documents, beside that part of all that is kept.
+
+    A split that took none of these would measure what is like nothing else, and not the corpus.
+    """
+    lines = [f"{'in groups of related documents':<34}" + "".join(f"{name[:12]:>13}" for name, _ in rows)]
+    for label, key in (("of all that is kept", "out"), ("of validation", "validation")):
+        shares = (row["related"][key]["bytes"] / max(row[key]["bytes"], 1) for _, row in rows)
+        lines.append(f"{label:<34}" + "".join(f"{share:>13.1%}" for share in shares))
+    return lines
+
+
 def format_table(summary: dict[str, Any]) -> str:
     """The summary for the console: sources, then reasons, then masked data, at most 100 columns wide."""
     rows = [*summary["sources"].items(), ("total", summary["total"])]
@@ -243,6 +273,7 @@ def format_table(summary: dict[str, Any]) -> str:
             f"{name:<14}{row['in']['documents']:>14,}{row['in']['bytes'] / 1e6:>9.2f}{row['out']['documents']:>15,}"
             f"{row['out']['bytes'] / 1e6:>9.2f}{row['validation']['documents']:>12,}{share:>8.0%}"
         )
+    lines += ["", *related_lines(rows)]
     lines += ["", f"{'dropped because':<34}" + "".join(f"{name[:12]:>13}" for name, _ in rows)]
     for reason in summary["total"]["dropped"]:
         counts = (row["dropped"].get(reason, {"documents": 0})["documents"] for _, row in rows)
@@ -252,5 +283,6 @@ def format_table(summary: dict[str, Any]) -> str:
             lines += ["", f"{heading:<34}" + "".join(f"{name[:12]:>13}" for name, _ in rows)]
             for kind in summary["total"][key]:
                 lines.append(f"{kind:<34}" + "".join(f"{row[key][kind]:>13,}" for _, row in rows))
+    lines += [line for warning in summary["warnings"] for line in ("", *textwrap.wrap(f"warning: {warning}", 100))]
     size, seconds = summary["total"]["in"]["bytes"] / 1e6, summary["seconds"]
     return "\n".join([*lines, "", f"{size:.1f} MB in {seconds:.1f} s: {size / max(seconds, 1e-9):.1f} MB/s", ""])

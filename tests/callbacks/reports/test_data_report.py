@@ -14,6 +14,7 @@ def row(documents: int) -> dict[str, Any]:
     count = {"documents": documents, "bytes": 1000 * documents}
     return {
         "in": {"documents": 10, "bytes": 10_000}, "out": count, "validation": {"documents": 1, "bytes": 1000},
+        "related": {"out": {"documents": 2, "bytes": 2000}, "validation": {"documents": 1, "bytes": 250}},
         "dropped": {"too_short": {"documents": 10 - documents, "bytes": 1000 * (10 - documents)}},
         "masked": {"email": 3}, "cut": {"repeated_spans": 77}, "licenses": {"<MIT>": count}, "languages": {"en": count},
         "waterfall": [
@@ -42,6 +43,8 @@ SUMMARY = {
     "examples": {"too_short": [{"id": 7, "source": "code", "path": "<b>", "excerpt": "a\x00"}]},
     "kept_examples": [{"id": 8, "source": "code", "path": "kept.py", "excerpt": "import"}],
     "clusters": [{"size": 5, "id": 8, "path": "kept.py", "paths": ["<copy>"]}],
+    "group_sizes": [{"size": 5, "groups": 3}],
+    "warnings": ["source <code>: Length dropped 7 of 10 documents"],
     "stages": [{"stage": "judge code", "seconds": 1.0, "megabytes_per_second": 2.0}],
     "step_rates": {"code": [{"step": "Length", "seconds": 0.1, "bytes": 500_000, "megabytes_per_second": 5.0}]},
     "seconds": 2.0,
@@ -69,6 +72,9 @@ def test_the_page_and_its_numbers(tmp_path: Path) -> None:
         "a\\x00",
         "kept.py",
         "too_short: &lt; 300",
+        "source &lt;code&gt;: Length dropped 7 of 10 documents",
+        "<td>25.0 %</td>",
+        "<td>5</td><td>3</td><td>12</td>",
     ):
         assert text in page
     assert "<copy>" not in page

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from common.run_folder import read_metrics
+from datamodules import Files, PretrainingData, TextSource
 from datamodules.mixing.balance import Balance
 from datamodules.mixing.mixture import BLOCK, Mixture, slots_of
+from datamodules.resumable import ResumableDataModule
+from datamodules.tokenization.base import TokenizerSettings
 from main import main
 from tests.helpers.command_line import learned, refused
 from tests.helpers.corpus import Configure
@@ -154,6 +158,42 @@ def test_going_back_forgets_what_came_after() -> None:
     twice.change(900, slots[::-1].copy())
     twice.change(500, slots)
     assert [once.locate(i) for i in range(2000)] == [twice.locate(i) for i in range(2000)]
+
+
+def test_going_back_over_a_spike_changes_no_later_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With caps the mixture follows from the length of the run, which skipped samples are no part of."""
+    monkeypatch.setattr(PretrainingData, "order", lambda self: {})
+
+    def data() -> Any:
+        sources = {
+            name: TextSource(Files([str(tmp_path)]), weight=weight) for name, weight in (("books", 1), ("web", 3))
+        }
+        made: Any = PretrainingData(
+            str(tmp_path), sources, TokenizerSettings(512), balance=Balance(max_epochs={"books": 2})
+        )
+        made.trainer = SimpleNamespace(
+            accumulate_grad_batches=1, distributed_sampler_kwargs=None, global_step=0, max_steps=1500
+        )
+        made.sizes, made.train_windows = {"books": 700, "web": 90_000}, SimpleNamespace()
+        made.mix([])
+        return made
+
+    first = data()
+    assert first.samples_of_run() == 12_000
+    first.trainer.global_step = 500
+    state = ResumableDataModule.state_dict(first) | {"mixture": first.history}
+    again = data()
+    again.skipped.add(4_100, 4_164)
+    again.load_state_dict(state)
+    assert again.samples_of_run() == 12_000
+    assert again.history == first.history
+    assert [again.mixture.locate(i) for i in range(4_164, 12_064)] == [
+        first.mixture.locate(i) for i in range(4_164, 12_064)
+    ]
+    # A longer run is another mixture from where it goes on.
+    again.trainer.max_steps = 3000
+    again.load_state_dict(state)
+    assert [entry["first"] for entry in again.history] == [0, 4000]
 
 
 def read_mixture(run: Path) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from tests.helpers.corpus import sentences
 
 
 class Rows(Files):
-    """JSON lines with provenance."""
+    """JSON lines with provenance, as of a crawl."""
+
+    IS_CRAWL = True
 
     def read(self, file: InputFile) -> Any:
         for line in Path(file.location).read_text().splitlines():
