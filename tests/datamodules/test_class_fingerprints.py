@@ -1,8 +1,10 @@
 """Classes that YAML names and the user wrote: another class, or another line of it, is another folder."""
 
 import importlib
+import importlib.metadata
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from common.fingerprint import class_fingerprint, users_class_fingerprint
+import datamodules
+from common.fingerprint import NEUTRAL, class_fingerprint, users_class_fingerprint
 from datamodules import FileRows, SFTData
 from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.pipeline import curation_fingerprint
 from datamodules.readers import Files
+from tests.helpers.corpus import ROOT
 
 SHOUTING = """
 from datamodules import FileRows
@@ -171,3 +175,45 @@ def test_a_recipe_follows_the_users_own_classes(written: Written) -> None:
     found = sources_of({"data.init_args.rows.class_path": "my_rows.Shouting"}, [])
     assert {"my_rows.py", "my_words.py", "datamodules/conversations/rows.py"} <= {*found}
     assert sources_of({"x.class_path": "json.JSONDecoder"}, []) == {}
+
+
+def files_behind(module: str) -> Iterator[Path]:
+    """Source files of this project that a module imports, found by their text and not by what is under test."""
+    waiting, seen = [module], set[str]()
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / f"{name.replace('.', '/')}.py"
+        if name not in seen and path.is_file():
+            seen.add(name)
+            yield path
+            waiting += re.findall(
+                r"^\s*(?:from|import) ((?:datamodules|common)\.[\w.]+)", path.read_text(), re.MULTILINE
+            )
+
+
+@pytest.mark.parametrize("name", [name for name in datamodules.__all__ if not name.endswith(("Data", "Rows"))])
+def test_every_library_that_a_reader_or_a_step_imports_is_in_its_key(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls = getattr(datamodules, name)
+    if not cls.__module__.startswith(("datamodules.readers.", "datamodules.curation.")):
+        pytest.skip("neither reads nor changes text")
+    watching = {"common.fingerprint", "common.artifacts", "common.files", "common.compute.daft_engine"}
+    imports = {
+        found
+        for path in files_behind(cls.__module__)
+        if ".".join(path.relative_to(ROOT).with_suffix("").parts) not in watching
+        for found in re.findall(r"^\s*(?:from|import) ([A-Za-z]\w*)", path.read_text(), re.MULTILINE)
+    }
+    owners = importlib.metadata.packages_distributions()
+    libraries = {name for name in imports - NEUTRAL if name in owners and not (ROOT / name).exists()}
+    before, version = class_fingerprint(cls), importlib.metadata.version
+    for library in sorted(libraries):
+        (distribution, *_) = owners[library]
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                importlib.metadata,
+                "version",
+                lambda name, other=distribution: "0.0.0" if name == other else version(name),
+            )
+            assert class_fingerprint(cls) != before, f"{name} is made by {distribution}, its version is in no key"
