@@ -1,12 +1,14 @@
 """Curation beside datatrove 0.10 on the same documents: seconds on two cores, and every decision compared.
 
     pip install -e ".[bench]" && python -m benchmarks.data.curation --documents 2000 --repeats 3
+    python -m benchmarks.data.curation --html /usr/share/doc
 
-Documents are the Python files, docstrings and READMEs of the installed packages, one in twenty again with a few words
-changed. A run reads them from two files of JSON lines and decides; nothing is written but what the method itself writes
-(datatrove's signatures and pairs). Each run is a process of its own that first takes two documents, so that neither
-imports nor compiled loops nor spaCy's tables are timed; datatrove's workers are timed from the first one's first
-document to the last one's end. The two take turns.
+Documents are the Python files, docstrings and READMEs of the installed packages, or the main texts of the HTML manuals
+below the folders given: prose, of which the rules keep half and not almost nothing. One in twenty comes again with a
+few words changed. A run reads them from two files of JSON lines and decides; nothing is written but what the method
+itself writes (datatrove's signatures and pairs). Each run is a process of its own that first takes two documents, so
+that neither imports nor compiled loops nor spaCy's tables are timed; datatrove's workers are timed from the first one's
+first document to the last one's end. The two take turns.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,12 +39,26 @@ WORKERS = 2
 WARM_UP = ["Two documents to warm up with. One has {brackets}.", "The other one has none. That is all of it. Is it?"]
 
 
-def corpus(count: int) -> Path:
-    """A folder of `count` documents in two files of JSON lines, made once."""
-    folder = CACHE / f"documents-{count}"
+def corpus_folder(count: int, html: Sequence[str]) -> Path:
+    """Where the documents are, by their number and the folders of HTML they are from."""
+    kind = f"html-{xxhash.xxh3_64_hexdigest(chr(0).join(html).encode())[:8]}" if html else "documents"
+    return CACHE / f"{kind}-{count}"
+
+
+def corpus(count: int, html: Sequence[str] = ()) -> Path:
+    """A folder of `count` documents in two files of JSON lines, made once.
+
+    Args:
+        count: number of documents.
+        html: folders of HTML manuals; none for the sources of installed packages.
+
+    Raises:
+        SystemExit: when the folders hold fewer documents.
+    """
+    folder = corpus_folder(count, html)
     if folder.exists():
         return folder
-    from datamodules import Docstrings, PythonSources, Readmes
+    from datamodules import Docstrings, HtmlFiles, PythonSources, Readmes
 
     def texts(reader: Any) -> Iterator[str]:
         for file in reader.files():
@@ -50,7 +66,8 @@ def corpus(count: int) -> Path:
                 if document.text and document.text.strip():
                     yield document.text
 
-    readers = [texts(reader) for reader in (PythonSources(), Docstrings(), Readmes())]
+    chosen = [HtmlFiles(list(html))] if html else [PythonSources(), Docstrings(), Readmes()]
+    readers = [texts(reader) for reader in chosen]
     generator, found = random.Random(0), list[str]()
     while len(found) < count and readers:
         for reader in list(readers):
@@ -64,6 +81,8 @@ def corpus(count: int) -> Path:
             for _ in range(2):
                 parts[generator.randrange(len(parts))] = "changed"
             found.append("".join(parts))
+    if len(found) < count:
+        raise SystemExit(f"--documents {count}: only {len(found)} were found, name more folders or fewer documents")
     write_lines(folder, found[:count])
     return folder
 
@@ -121,7 +140,7 @@ def judge_ours(folder: Path, family: str) -> dict[str, Any]:
         kept = filtered.filter(pyarrow.compute.is_null(filtered.column("reason")))
         order = np.arange(len(kept))
         found = [pairs_in_buckets(order, kept.column(band).to_numpy()) for band in bands]
-        connected_components(found, len(kept))
+        connected_components(np.concatenate(found), len(kept))
         # Which member of a group stays is each side's own choice: compared is who is in a group.
         members = kept.column("id").take(pyarrow.array(np.unique(np.concatenate(found)))).to_pylist()
         verdicts |= dict.fromkeys(members, "near_duplicate")
@@ -279,9 +298,10 @@ def child(arguments: list[str]) -> dict[str, Any]:
     return record
 
 
-def compare(count: int, repeats: int, families: list[str]) -> dict[str, Any]:
-    """Both sides in turns, medians; decisions of the first repeat."""
-    folder, warm = corpus(count), CACHE / "warm"
+def compare(count: int, repeats: int, families: list[str], html: list[str]) -> dict[str, Any]:
+    """Both sides in turns, medians; decisions of the last repeat."""
+    folder, warm = corpus(count, html), CACHE / "warm"
+    same_corpus = ["--documents", str(count), *(["--html", *html] if html else [])]
     if not warm.exists():
         write_lines(warm, WARM_UP)
     size = sum(len(json.loads(line)["text"].encode()) for path in folder.glob("*.jsonl") for line in path.open())
@@ -291,7 +311,7 @@ def compare(count: int, repeats: int, families: list[str]) -> dict[str, Any]:
         verdicts: dict[str, dict[str, Any]] = {}
         for repeat in range(repeats):
             for side in ("ours", "datatrove") if repeat % 2 == 0 else ("datatrove", "ours"):
-                result = child(["--child", side, "--family", family, "--documents", str(count)])
+                result = child(["--child", side, "--family", family, *same_corpus])
                 runs[side].append(result["seconds"])
                 verdicts[side] = {key: why for key, why in result["verdicts"].items() if why}
                 print(f"{family} {side}: {result['seconds']:.2f} s, {len(verdicts[side])} dropped", flush=True)
@@ -305,12 +325,14 @@ def compare(count: int, repeats: int, families: list[str]) -> dict[str, Any]:
                     "documents_per_second": round(count / medians[side], 1),
                     "megabytes_per_second": round(size / 1e6 / medians[side], 3),
                     "dropped": len(verdicts[side]),
+                    "share_kept": round(1 - len(verdicts[side]) / count, 4),
                 }
                 for side, seconds in runs.items()
             },
             "times_as_fast": round(medians["datatrove"] / medians["ours"], 1),
             "share_agreeing": round(1 - (len(either) - len(both)) / count, 5),
         }
+    record |= child(["--child", "rules", *same_corpus])
     return record
 
 
@@ -332,11 +354,12 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
+    parser.add_argument("--html", nargs="+", default=[], help="folders of HTML manuals to take the documents from")
     parser.add_argument("--no-record", action="store_true")
     parser.add_argument("--child", choices=("ours", "datatrove", "rules"), help=argparse.SUPPRESS)
     parser.add_argument("--family", choices=FAMILIES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    folder = CACHE / f"documents-{arguments.documents}"
+    folder = corpus_folder(arguments.documents, arguments.html)
     if arguments.child == "rules":
         print(json.dumps(compare_rules(folder)))
         return
@@ -351,13 +374,14 @@ def main() -> None:
         return
     record = {
         "machine": machine("daft", "numba", "datatrove", "spacy"),
-        **compare(arguments.documents, arguments.repeats, arguments.families),
+        **compare(arguments.documents, arguments.repeats, arguments.families, arguments.html),
     }
-    record |= child(["--child", "rules", "--documents", str(arguments.documents)])
     print(json.dumps(record, indent=1, ensure_ascii=False))
     if not arguments.no_record:
         text = json.dumps(record, indent=1, ensure_ascii=False)
-        Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        here = Path(__file__)
+        here = here.with_name("curation_prose.json") if arguments.html else here.with_suffix(".json")
+        here.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import math
 import re
 import sys
 import tempfile
-import time
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +176,7 @@ def figures(corpus: Corpus, measured: Measured) -> dict[str, Any]:
 
 
 def memory(documents: int, pieces: int = 16, near: NearDuplicates | None = None) -> dict[str, Any]:
-    """Peak memory of deduplication and split for documents of which a tenth are near-copies, and its seconds.
+    """Peak memory of deduplication and split for documents of which a tenth are near-copies.
 
     Keys and signatures lie on disk, as the pass before leaves them; their mapped pages are the system's to drop and do
     not count.
@@ -189,9 +188,7 @@ def memory(documents: int, pieces: int = 16, near: NearDuplicates | None = None)
             write_keys(path, documents // pieces, near, seed=piece)
         deduplicate_and_split(paths[:1], ["web"], near, 0.02, 0)  # compiled before memory is watched
         tracemalloc.start()
-        start = time.perf_counter()
         result = deduplicate_and_split(paths, ["web"] * pieces, near, 0.02, 0)
-        seconds = time.perf_counter() - start
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert result is not None
@@ -199,7 +196,6 @@ def memory(documents: int, pieces: int = 16, near: NearDuplicates | None = None)
         "documents": documents,
         "kept": int((result.reason == 0).sum()),
         "related": int(result.related.sum()),
-        "seconds": round(seconds, 1),
         "peak_megabytes": round(peak / 1e6, 1),
     }
 

@@ -2,7 +2,8 @@
 
 Passes over chunks of bounded size: read (`passes.collect`), filter each document by itself (`passes.filter`), compare
 all of them as columns of numbers (`passes.deduplicate`), and write each text (`passes.write`). Chunks cost a copy of
-the text on disk between the passes; in return memory does not grow with the corpus, and a killed run continues.
+the text on disk between the passes; in return only those columns grow with the corpus in memory, and a killed run
+continues.
 """
 
 import json

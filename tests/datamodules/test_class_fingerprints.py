@@ -1,5 +1,6 @@
 """Classes that YAML names and the user wrote: another class, or another line of it, is another folder."""
 
+import functools
 import importlib
 import importlib.metadata
 import itertools
@@ -177,6 +178,10 @@ def test_a_recipe_follows_the_users_own_classes(written: Written) -> None:
     assert sources_of({"x.class_path": "json.JSONDecoder"}, []) == {}
 
 
+OURS = re.compile(r"^\s*(?:from|import) ((?:datamodules|common)\.[\w.]+)", re.MULTILINE)
+ANY = re.compile(r"^\s*(?:from|import) ([A-Za-z]\w*)", re.MULTILINE)
+
+
 def files_behind(module: str) -> Iterator[Path]:
     """Source files of this project that a module imports, found by their text and not by what is under test."""
     waiting, seen = [module], set[str]()
@@ -186,9 +191,7 @@ def files_behind(module: str) -> Iterator[Path]:
         if name not in seen and path.is_file():
             seen.add(name)
             yield path
-            waiting += re.findall(
-                r"^\s*(?:from|import) ((?:datamodules|common)\.[\w.]+)", path.read_text(), re.MULTILINE
-            )
+            waiting += OURS.findall(path.read_text())
 
 
 @pytest.mark.parametrize("name", [name for name in datamodules.__all__ if not name.endswith(("Data", "Rows"))])
@@ -203,17 +206,17 @@ def test_every_library_that_a_reader_or_a_step_imports_is_in_its_key(
         found
         for path in files_behind(cls.__module__)
         if ".".join(path.relative_to(ROOT).with_suffix("").parts) not in watching
-        for found in re.findall(r"^\s*(?:from|import) ([A-Za-z]\w*)", path.read_text(), re.MULTILINE)
+        for found in ANY.findall(path.read_text())
     }
     owners = importlib.metadata.packages_distributions()
-    libraries = {name for name in imports - NEUTRAL if name in owners and not (ROOT / name).exists()}
+    libraries = {found for found in imports - NEUTRAL if found in owners and not (ROOT / found).exists()}
     before, version = class_fingerprint(cls), importlib.metadata.version
+
+    def with_another(changed: str, of: str) -> str:
+        return "0.0.0" if of == changed else version(of)
+
     for library in sorted(libraries):
         (distribution, *_) = owners[library]
         with monkeypatch.context() as patch:
-            patch.setattr(
-                importlib.metadata,
-                "version",
-                lambda name, other=distribution: "0.0.0" if name == other else version(name),
-            )
+            patch.setattr(importlib.metadata, "version", functools.partial(with_another, distribution))
             assert class_fingerprint(cls) != before, f"{name} is made by {distribution}, its version is in no key"
