@@ -11,7 +11,7 @@ Disks and copies flip bits all the same, so an artifact holds checksums of its f
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -135,13 +135,31 @@ def verified(path: Path, artifact: Path | None = None) -> Path:
         InputError: when the file or its checksum is missing or they do not agree.
     """
     artifact = artifact or path.parent
-    name = path.relative_to(artifact).as_posix()
-    if (expected := _checksums(artifact).get(name)) is None:
-        raise InputError(f"{artifact / CHECKSUMS}: no checksum of {name} can be read: {_remedy(artifact)}")
-    found = checksum(path) if path.is_file() else None
-    if found != expected:
-        raise InputError(f"{path}: checksum {found}, {CHECKSUMS} says {expected}: {_remedy(artifact)}")
-    return path
+    (found,) = verified_files(artifact, [path.relative_to(artifact).as_posix()])
+    return found
+
+
+def verified_files(artifact: Path, names: Iterable[str]) -> list[Path]:
+    """Paths of files of a finished artifact as `verified` gives each; the checksums are read once for all of them.
+
+    Args:
+        artifact: folder of the artifact.
+        names: names of its files, with slashes.
+
+    Raises:
+        InputError: when a file or its checksum is missing or they do not agree.
+    """
+    checksums = _checksums(artifact)
+    paths = []
+    for name in names:
+        path = artifact / name
+        if (expected := checksums.get(name)) is None:
+            raise InputError(f"{artifact / CHECKSUMS}: no checksum of {name} can be read: {_remedy(artifact)}")
+        found = checksum(path) if path.is_file() else None
+        if found != expected:
+            raise InputError(f"{path}: checksum {found}, {CHECKSUMS} says {expected}: {_remedy(artifact)}")
+        paths.append(path)
+    return paths
 
 
 def _checksums(artifact: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import xxhash
 
-from common.artifacts import artifact_files, build_artifact, verified, write_checksums
+from common.artifacts import artifact_files, build_artifact, verified, verified_files, write_checksums
 from common.console import announce, is_local_rank_zero
 from common.content_checksums import checksum_cache
 from common.errors import InputError
@@ -257,4 +257,4 @@ def document_files(documents: Path) -> list[Path]:
         InputError: when one is damaged.
     """
     names = artifact_files(documents)
-    return [verified(documents / name, documents) for name in names if name.startswith(f"{DOCUMENTS}/")]
+    return verified_files(documents, (name for name in names if name.startswith(f"{DOCUMENTS}/")))

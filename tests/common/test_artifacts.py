@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from common.artifacts import artifact_files, build_artifact, remove_unfinished, verified, write_checksums
+from common import artifacts
+from common.artifacts import (
+    artifact_files,
+    build_artifact,
+    remove_unfinished,
+    verified,
+    verified_files,
+    write_checksums,
+)
 from common.errors import InputError
 
 
@@ -123,3 +131,20 @@ def test_checksums_that_do_not_name_the_content_are_refused(tmp_path: Path, cont
     (tmp_path / "checksums.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(InputError, match="delete .* and prepare again"):
         verified(tmp_path / "a")
+
+
+def test_checksums_are_read_once_for_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"documents/{number}" for number in range(50)]
+    (tmp_path / "documents").mkdir()
+    for name in names:
+        (tmp_path / name).write_text(name)
+    write_checksums(tmp_path, *names)
+    read, original = [], artifacts._checksums
+    monkeypatch.setattr(artifacts, "_checksums", lambda folder: (read.append(folder), original(folder))[1])
+    assert verified_files(tmp_path, names) == [tmp_path / name for name in names]
+    assert read == [tmp_path]
+    (tmp_path / names[7]).write_text("other")
+    with pytest.raises(InputError, match=r"documents/7: checksum .* checksums.json says"):
+        verified_files(tmp_path, names)
+    with pytest.raises(InputError, match="no checksum of documents/new can be read"):
+        verified_files(tmp_path, ["documents/new"])

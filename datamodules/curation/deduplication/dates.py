@@ -1,4 +1,4 @@
-"""Publication dates as seconds: strings in the forms that corpora write, parsed to integers that can be ordered.
+"""Document dates for deduplication: strings as corpora write them, parsed to seconds that can be ordered.
 
 Text does not sort by time: of `Mon, 04 Mar 2019` and `2024-03-01` the older is the greater string. What cannot be read
 is no date and counts as the oldest, rather than to be guessed; of a day and a month that may be exchanged the earlier
@@ -83,7 +83,7 @@ def date_key(date: Expression) -> Expression:
 @daft.func.batch(return_dtype=DataType.uint64())
 def _date_key(dates: Series) -> Series:
     encoded = dates.to_arrow().dictionary_encode()
-    # Pages of one crawl and rows of one dump share dates: each is parsed once a batch.
+    # Pages of one crawl and rows of one dump share dates: each is parsed once per batch.
     parsed = [parse_date(date) for date in encoded.dictionary.to_pylist()]
     known = [NO_DATE if seconds is None else FIRST_KEY + seconds for seconds in parsed]
     indices = encoded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
