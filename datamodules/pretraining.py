@@ -45,7 +45,8 @@ class PretrainingData(ResumableDataModule):
         batch_size_warmup: smaller batches at first; null for none.
         near_duplicates: near-duplicate removal over all sources; null for exact duplicates only.
         steps: filters and transforms applied to every source, after its own.
-        url_duplicates: URL deduplication, which keeps the newest document of a URL; null keeps all.
+        url_duplicates: URL deduplication, which keeps the newest fetch of a page, and one of several documents of a URL
+            that resemble each other, which takes near-duplicates' signatures; null keeps all.
         personal_data: personal data masking; null for none.
         engine: execution engine of curation, the cores of this machine (native) or a Ray cluster (ray); the result is
             the same.

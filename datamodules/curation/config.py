@@ -59,7 +59,8 @@ class CurationConfig:
 
     Args:
         steps: filters and transforms applied to every source, after its own.
-        url_duplicates: URL deduplication, which keeps the newest document of a URL; None keeps all.
+        url_duplicates: URL deduplication, which keeps the newest fetch of a page, and one of several documents of a URL
+            that resemble each other, which takes near-duplicates' signatures; None keeps all.
         personal_data: personal data masking; None for none.
         engine: `native` uses the cores of this machine for all but reading, which is Python's own work and takes one;
             `ray` uses the cluster that `RAY_ADDRESS` names, or else all cores of this machine for reading too. The
