@@ -203,8 +203,8 @@ def _token_files(
                 f"sources.{name} holds token ids and the tokenizer is to be trained: set `tokenizer` to the folder of "
                 "the one they were made with"
             )
-        if source.steps:
-            raise InputError(f"sources.{name} holds token ids, which no step can change: leave its `steps` out")
+        for setting in (*(["steps"] if source.steps else []), *source.repetitions):
+            raise InputError(f"sources.{name} holds token ids, which no step can change: leave its `{setting}` out")
         files += [TokenFile(name, file, reader.column, validation_fraction, seed) for file in inputs[name]]
     return files
 

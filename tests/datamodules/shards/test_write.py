@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from datamodules.curation.config import TextSource
+from datamodules.curation.deduplication.repeated_spans import RepeatedSpans
 from datamodules.prepare import prepare
 from datamodules.shards.format import ShardWriter, open_shards, write_manifest
 from datamodules.shards.megatron_export import export_megatron
@@ -284,7 +285,10 @@ def test_a_source_of_tokens_is_taken_as_it_is_beside_text(
     with pytest.raises(InputError, match=r"sources\.ready holds token ids and the tokenizer is to be trained"):
         prepare(tmp_path / "data", {"ready": source}, None, 0.2, TokenizerSettings(), 0)
     text = TextSource(ParquetTokens([str(tmp_path / "tokens")]), steps=[None])  # type: ignore[list-item]
-    with pytest.raises(InputError, match="no step can change"):
+    with pytest.raises(InputError, match="no step can change: leave its `steps` out"):
+        prepare(tmp_path / "data", {"ready": text}, None, 0.2, tokenizer, 0)
+    text = TextSource(ParquetTokens([str(tmp_path / "tokens")]), repeated_spans=RepeatedSpans())
+    with pytest.raises(InputError, match="no step can change: leave its `repeated_spans` out"):
         prepare(tmp_path / "data", {"ready": text}, None, 0.2, tokenizer, 0)
     write_tokens(tmp_path / "tokens/c.parquet", [[5, 6], [7, 8, 380]])
     with pytest.raises(
