@@ -15,8 +15,8 @@ from typing import NoReturn
 from commands.mistakes import MIN_LIKENESS, did_you_mean, fail, input_error_behind
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
 from common.compute.cpu_threads import thread_settings, watch_spin
+from common.compute.open_files import raise_open_file_limit
 from common.errors import InputError
-from common.open_files import raise_open_file_limit
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 """What the system says of a disk, folder or name that takes no file."""

@@ -44,7 +44,7 @@ OBSERVERS = (
     "common.errors",
     "common.files",
     "common.fingerprint",
-    "common.open_files",
+    "common.compute.open_files",
     "common.path_lists",
     "common.run_folder",
 )

@@ -35,10 +35,10 @@ def settings_key(
     Inputs and code do not count: of several preparations with the same settings the last one is recorded.
     """
     described = {
-        name: [_described(source.reader), [_described(step) for step in source.steps]]
+        name: [_described(part) for part in (source.reader, *source.steps, *source.repetitions.values())]
         for name, source in sorted(sources.items())
     }
-    parts = [*curation.steps, curation.url_duplicates, *curation.repetitions.values(), curation.personal_data]
+    parts = [*curation.steps, curation.url_duplicates, curation.personal_data]
     tokens = (
         tokenizer.to_dict() if isinstance(tokenizer, TokenizerSettings) else xxhash.xxh3_64_hexdigest(tokenizer.model)
     )

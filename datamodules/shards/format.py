@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow.compute
 
 from common.artifacts import verified, write_checksums
+from common.compute.open_files import files_left
 from common.errors import InputError
 from common.files import checksum, write_atomically
-from common.open_files import files_left
 from datamodules.tokenization.base import Tokenizer
 
 MANIFEST = "manifest.json"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.compute.open_files import files_left
 from common.files import sync
-from common.open_files import files_left
 
 RECORDS_IN_MEMORY = 4 * 2**20
 """Records of all pieces looked at together, at 16 to 24 bytes, plus as much again several times while they are sorted:

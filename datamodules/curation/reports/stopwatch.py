@@ -33,7 +33,7 @@ class Stopwatch:
                 "stage": name,
                 "seconds": round(seconds, 3),
                 "bytes": int(size),
-                "megabytes_per_second": round(size / 1e6 / max(seconds, 1e-9), 2),
+                "megabytes_per_second": float(f"{size / 1e6 / max(seconds, 1e-9):.3g}"),
             }
             for name, (seconds, size) in self._stages.items()
         ]

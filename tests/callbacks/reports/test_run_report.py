@@ -47,6 +47,7 @@ def test_curation_and_facts_are_shown(tmp_path: Path) -> None:
         "validation": {"documents": 20, "bytes": 80_000},
         "dropped": {"too_short": {"documents": 234, "bytes": 1_000_000}},
         "masked": {"email": 7},
+        "related": {name: {"documents": 10, "bytes": 40_000} for name in ("out", "validation")},
     }
     curation = {
         "sources": {"code": row},

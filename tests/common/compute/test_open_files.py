@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.open_files import files_left, raise_open_file_limit
+from common.compute.open_files import files_left, raise_open_file_limit
 from datamodules.curation.deduplication.external_sort import write_piece
 from tests.helpers.corpus import ROOT
 
@@ -66,7 +66,7 @@ def test_the_soft_limit_is_raised_and_caches_get_half_of_what_is_left() -> None:
     script = (
         "import resource; hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
-        "from common.open_files import raise_open_file_limit\n"
+        "from common.compute.open_files import raise_open_file_limit\n"
         "print(raise_open_file_limit() == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
