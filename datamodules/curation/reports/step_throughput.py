@@ -44,6 +44,10 @@ def step_rates(piece: Path, steps: Sequence[CurationStep]) -> list[dict[str, Any
         start = time.perf_counter()
         plan.collect()
         seconds = time.perf_counter() - start
-        rate = {"seconds": round(seconds, 4), "bytes": size, "megabytes_per_second": float(f"{size / 1e6 / seconds:.3g}")}
+        rate = {
+            "seconds": round(seconds, 4),
+            "bytes": size,
+            "megabytes_per_second": float(f"{size / 1e6 / seconds:.3g}"),
+        }
         rates.append({"step": type(step).__name__} | rate)
     return rates
