@@ -47,6 +47,8 @@ def checksum_cache(folder: Path) -> Iterator[None]:
 def content_checksums(paths: Iterable[str]) -> dict[str, str]:
     """Checksums of files by path; only those that the cache does not know are read."""
     states = {path: _state(path) for path in paths}
+    if not states:
+        return {}  # asked for each of many files that are known already: the cache is not read each time
     folder = _folder.get()
     if folder is None:
         return _read(states, None)

@@ -8,6 +8,9 @@ import pytest
 from common import content_checksums as module
 from common.content_checksums import CACHE, UNREADABLE, checksum_cache, content_checksums
 from common.files import checksum
+from datamodules.conversations.rows import listed
+from datamodules.readers.base import with_contents
+from datamodules.readers.files import Files
 
 
 @pytest.fixture
@@ -90,3 +93,23 @@ def test_a_cache_of_many_old_lines_is_written_again(
             content_checksums([str(path)])
     assert len(cache.read_bytes().splitlines()) < 8
     assert len(read) == 8
+
+
+def test_the_cache_is_read_once_for_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Identities of known files are asked for one by one: 30,000 files read a file of 30,000 lines each time."""
+    for number in range(20):
+        (tmp_path / f"{number}.txt").write_text(str(number))
+    reads: list[Path] = []
+    entries = module._entries
+
+    def counted(cache: Path) -> dict[str, tuple[module.State, str]]:
+        reads.append(cache)
+        return entries(cache)
+
+    monkeypatch.setattr(module, "_entries", counted)
+    with checksum_cache(tmp_path / "data"):
+        known = with_contents(Files([str(tmp_path)]).files())
+        before = len(reads)
+        assert len({str(file.identity) for file in known}) == 20
+        assert listed(Files([str(tmp_path)])) == [file.identity for file in known]
+    assert (before, len(reads)) == (2, 3)
