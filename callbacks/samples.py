@@ -11,6 +11,7 @@ from common.contracts import ModelParallelStrategy
 from common.errors import InputError
 from common.files import write_text_atomically
 from common.run_folder import SAMPLES, read_samples
+from common.stop_tokens import stop_tokens
 from models.inference.generation import generate
 from models.inference.sampling import Sampling
 
@@ -65,7 +66,11 @@ class Samples(lightning.Callback):
         prompt_ids = [*tokenizer.beginning, *tokenizer.encode(prompt)] or [tokenizer.before_text]
         sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed)
         (new,) = generate(
-            pl_module.decoder, [prompt_ids], max_new_tokens=self.max_new_tokens, sampling=sampling, stop=[tokenizer.eos]
+            pl_module.decoder,
+            [prompt_ids],
+            max_new_tokens=self.max_new_tokens,
+            sampling=sampling,
+            stop=stop_tokens(tokenizer, None),
         )
         whole: str = tokenizer.decode([*prompt_ids, *new.tokens])
         return whole[len(prompt) :]

@@ -10,16 +10,17 @@ from typing import Any
 
 
 def stop_tokens(tokenizer: Any, template: Any) -> set[int]:
-    """Token ids that end a response: end of text, and whatever control token the template puts behind one.
+    """Token ids that end a response: end of text, what `generation_config.json` lists beside it, and whatever control
+    token the template puts behind a response.
 
     Args:
         tokenizer: `datamodules.tokenization.base.Tokenizer` of the model.
         template: `datamodules.conversations.chat_template.ChatTemplate`, None for a model that continues text.
     """
     if template is None:
-        return {tokenizer.eos}
+        return {tokenizer.eos, *tokenizer.stops}
     control = set(tokenizer.control_ids().values())
-    return {tokenizer.eos} | (control & set(response_tokens(template, "!", ())))
+    return {tokenizer.eos, *tokenizer.stops} | (control & set(response_tokens(template, "!", ())))
 
 
 def response_tokens(template: Any, text: str, stop: Collection[int]) -> list[int]:

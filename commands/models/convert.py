@@ -86,7 +86,8 @@ def convert(
         # A padding token's embedding is never trained there: not one that is also trained as the end.
         special["pad_token_id"] = tokenizer.pad if tokenizer.pad != tokenizer.eos else None
         described = to_hugging_face(config, longest, str(chosen).removeprefix("torch."), special)
-        write_hugging_face_folder(target, config, described, sizes, stored.merged, chosen, int(shard_gigabytes * 1e9))
+        shard_bytes = int(shard_gigabytes * 1e9)
+        write_hugging_face_folder(target, config, described, sizes, stored.merged, chosen, shard_bytes, tokenizer.stops)
         write_hugging_face_tokenizer(tokenizer, template, target)
     stored_as = kind if target.suffix == ".gguf" else chosen
     print(f"converted: {target} ({sum(shape.numel() for _, shape in sizes) / 1e6:.1f} M parameters, {stored_as})")

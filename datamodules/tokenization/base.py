@@ -84,12 +84,14 @@ class Tokenizer(ABC):
     Attributes:
         model: the tokenizer as bytes, from which `files.restore` makes it again.
         bos, eos, pad: ids of the beginning-of-text, end-of-text and padding token; some models have no first one.
+        stops: further ids that end a response, as Llama 3.1 and Qwen list them.
     """
 
     model: bytes
     bos: int | None
     eos: int
     pad: int
+    stops: tuple[int, ...] = ()
 
     @property
     def beginning(self) -> list[int]:

@@ -64,6 +64,7 @@ def gguf_tokenizer_keys(tokenizer: Tokenizer, template: str | None, rows: int) -
         "add_bos_token": bool(tokenizer.beginning),
         "add_eos_token": False,
     }
+    keys |= dict(zip(("eot_token_id", "eom_token_id"), tokenizer.stops, strict=False))  # the format has no more
     if tokenizer.bos is not None:
         keys["bos_token_id"] = tokenizer.bos
     if is_sentencepiece:

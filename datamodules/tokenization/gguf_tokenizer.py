@@ -69,7 +69,10 @@ def tokenizer_of_gguf(path: Path) -> HuggingFaceTokenizer:
             "special_tokens": {tokens[bos]: {"id": tokens[bos], "ids": [bos], "tokens": [tokens[bos]]}},
         }
     text = json.dumps(described, ensure_ascii=False)
-    return HuggingFaceTokenizer(json.dumps({"tokenizer": text, "bos": bos, "eos": eos, "pad": pad}).encode())
+    tokenizer = HuggingFaceTokenizer(json.dumps({"tokenizer": text, "bos": bos, "eos": eos, "pad": pad}).encode())
+    ends = [given[key] for key in ("eot_token_id", "eom_token_id") if key in given]
+    tokenizer.stops = tuple(number for number in ends if number != eos and 0 <= number < len(tokens))
+    return tokenizer
 
 
 def _byte_level(given: dict[str, Any]) -> dict[str, Any]:

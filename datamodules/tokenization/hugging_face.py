@@ -15,7 +15,7 @@ import numpy as np
 from common.errors import InputError
 from datamodules.tokenization.base import SPACE_MARK, Tokenizer
 
-JSON, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+JSON, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 
 
 _BEFORE = ("\u0001", "\n", ".", "a")
@@ -58,7 +58,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, path: Path) -> "HuggingFaceTokenizer":
-        """From `tokenizer.json` and what lies beside it.
+        """From `tokenizer.json` and what lies beside it: settings, and the ends of text of `generation_config.json`.
 
         Raises:
             InputError: when a file is damaged, no end-of-text token is named, or text does not come back from its
@@ -82,6 +82,7 @@ class HuggingFaceTokenizer(Tokenizer):
                 "has no token for some, so that bits per byte would mean nothing; take a byte-level tokenizer or one "
                 "with byte fallback"
             )
+        found.stops = _stops(path.with_name(GENERATION), eos, len(found))
         return found
 
     def described(self) -> dict[str, Any]:
@@ -146,6 +147,11 @@ class HuggingFaceTokenizer(Tokenizer):
             name: str(self._tokenizer.id_to_token(number)) for name, number in ids.items() if number is not None
         }
         (folder / SETTINGS).write_text(json.dumps(settings_of(described), indent=2) + "\n", encoding="utf-8")
+        if self.stops:
+            # Of a model's folder it holds more than this, and is written with the model.
+            ends = {"eos_token_id": [self.eos, *self.stops]}
+            if not (folder / GENERATION).exists():
+                (folder / GENERATION).write_text(json.dumps(ends, indent=2) + "\n", encoding="utf-8")
 
 
 def settings_of(special: dict[str, str], template: str | None = None) -> dict[str, Any]:
@@ -157,6 +163,25 @@ def settings_of(special: dict[str, str], template: str | None = None) -> dict[st
         **special,
     }
     return settings if template is None else settings | {"chat_template": template}
+
+
+def _stops(path: Path, eos: int, size: int) -> tuple[int, ...]:
+    """Ends of text that a `generation_config.json` lists beside the tokenizer's own.
+
+    Raises:
+        InputError: for a file that is damaged, or ids that the tokenizer does not have.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (UnicodeError, json.JSONDecodeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}): download it again, or remove it") from error
+    found = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    for number in found:
+        if not isinstance(number, int) or not 0 <= number < size:
+            raise InputError(f"{path}: eos_token_id={listed}, the tokenizer has ids below {size}: not of this model")
+    return tuple(number for number in dict.fromkeys(found) if number != eos)
 
 
 def _id(token: Any, ids: dict[str, int]) -> int | None:

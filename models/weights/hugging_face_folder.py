@@ -147,6 +147,7 @@ def write_hugging_face_folder(
     read: Callable[[str], torch.Tensor],
     dtype: torch.dtype,
     shard_bytes: int = SHARD_BYTES,
+    stops: Iterable[int] = (),
 ) -> None:
     """Write a Hugging Face folder; files get their names when they are whole, `config.json` last.
 
@@ -158,6 +159,7 @@ def write_hugging_face_folder(
         read: function from such a name to its tensor.
         dtype: dtype of the tensors written.
         shard_bytes: bytes of a file at most, unless one tensor alone is larger.
+        stops: token ids that end a response beside `eos_token_id`, for `generation_config.json`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, INDEX):
@@ -196,9 +198,11 @@ def write_hugging_face_folder(
     for stale in [folder / SINGLE, *folder.glob("model-*-of-*.safetensors")]:
         if stale.name not in index.values():
             stale.unlink(missing_ok=True)
-    special = {
+    special: dict[str, Any] = {
         key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None
     }
+    if further := list(stops):
+        special["eos_token_id"] = [special["eos_token_id"], *further]
     _write_json(folder / GENERATION, special)
     _write_json(folder / CONFIG, config)
 

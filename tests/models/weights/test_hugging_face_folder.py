@@ -117,3 +117,14 @@ def test_codes_of_quantized_weights_are_refused(tmp_path: Path, decoder: Decoder
     replace(tmp_path, model__norm__weight=torch.ones(16, dtype=torch.int8))
     with pytest.raises(InputError, match=r"model.norm.weight is stored as torch.int8"):
         HuggingFaceFolder(tmp_path)("norm.weight")
+
+
+def test_further_ends_of_a_response_are_listed(tmp_path: Path, decoder: Decoder) -> None:
+    weights = decoder.state_dict()
+    sizes = [(name, tensor.shape) for name, tensor in weights.items()]
+    config = to_hugging_face(CONFIG, 16, "float32", {"eos_token_id": 2})
+    for stops, expected in (([], 2), ([5, 7], [2, 5, 7])):
+        read = weights.__getitem__
+        write_hugging_face_folder(tmp_path, CONFIG, config, sizes, read, torch.float32, stops=stops)
+        assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == expected
+        assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == 2
