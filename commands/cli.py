@@ -5,21 +5,17 @@ uses.
 """
 
 import difflib
-import errno
 import itertools
 import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from commands.mistakes import MIN_LIKENESS, did_you_mean, fail, input_error_behind
+from commands.mistakes import MIN_LIKENESS, did_you_mean, fail, input_error_behind, unusable_path
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
 from common.compute.cpu_threads import thread_settings, watch_spin
 from common.compute.open_files import raise_open_file_limit
 from common.errors import InputError
-
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
-"""What the system says of a disk, folder or name that takes no file."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,12 +35,13 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         require_config_files(given[1:])
         run(command, given[1:], whole_process=arguments is None)
-    except (FileExistsError, NotADirectoryError, UnicodeError) as error:
+    except UnicodeError as error:
         fail(str(error))
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        message = unusable_path(error)
+        if message is None:
             raise
-        fail(f"{error.filename or 'a file'}: {error.strerror}: make room or change its folder, then run this again")
+        fail(message)
     except ValueError as error:
         mistake = input_error_behind(error)
         if mistake is None:
@@ -53,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def require_config_files(arguments: list[str]) -> None:
-    """Refuse a `--config` that is no file, before what reads it is imported.
+    """Refuse a `--config` that is not a file, before what reads it is imported.
 
     Raises:
         InputError: with the closest files of the same folder, or of `configs`.
@@ -61,14 +58,17 @@ def require_config_files(arguments: list[str]) -> None:
     for argument, following in itertools.pairwise([*arguments, ""]):
         option, equals, value = argument.partition("=")
         if option in ("--config", "-c"):
-            path = Path(value if equals else following)
+            given = value if equals else following
+            if not given or given.startswith("--"):
+                raise InputError(f"{option}: give a YAML file, such as {option} configs/quickstart.yaml")
+            path = Path(given)
             if not path.is_file():
                 folder = path.parent if path.parent.is_dir() and path.parent != Path() else Path("configs")
                 files = {str(file.with_suffix("")): str(file) for file in folder.rglob("*.yaml")}
                 stem = str(path.with_suffix(""))
                 close = [files[one] for one in difflib.get_close_matches(stem, files, cutoff=MIN_LIKENESS)]
                 hint = f"did you mean {', '.join(close)}?" if close else "give a YAML file"
-                raise InputError(f"--config {path} is no file: {hint}")
+                raise InputError(f"--config {path} is not a file: {hint}")
 
 
 def run(command: Command, arguments: list[str], whole_process: bool) -> None:
@@ -79,6 +79,9 @@ def run(command: Command, arguments: list[str], whole_process: bool) -> None:
         arguments: those after its name.
         whole_process: whether all that this process does is part of the run, see `callbacks.goodput.begin_run`.
     """
+    is_dry_run = command.name == "fit" and not set(DRY_RUN).isdisjoint(arguments)
+    if is_dry_run:
+        arguments = [argument for argument in arguments if argument not in DRY_RUN]
     if not arguments and command.kind in ("trainer", "data"):
         raise InputError(f"{command.name}: give a configuration, as: llm {command.name} {command.example}")
     if command.kind == "arguments":
@@ -95,11 +98,11 @@ def run(command: Command, arguments: list[str], whole_process: bool) -> None:
 
         silence_third_party_logs()
         run_data_command(command, arguments)
-    elif command.name == "fit" and not set(DRY_RUN).isdisjoint(arguments):
+    elif is_dry_run:
         from commands.plan.dry_run import dry_run
         from commands.resolve import resolve_config
 
-        dry_run(["fit", *(argument for argument in arguments if argument not in DRY_RUN)], resolve_config)
+        dry_run(["fit", *arguments], resolve_config)
     else:
         run_trainer(command, arguments, whole_process)
 

@@ -5,7 +5,9 @@ once there is a mistake to explain.
 """
 
 import difflib
+import errno
 import sys
+import traceback
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -15,6 +17,9 @@ PACKAGES = ("models", "datamodules", "strategies", "alignment", "callbacks")
 """Their exported names are what YAML calls classes by."""
 MIN_LIKENESS = 0.6
 """Of two names, see `difflib.SequenceMatcher.ratio`; its own default."""
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system says of a disk, folder or name that takes no file."""
 
 
 def fail(message: str) -> NoReturn:
@@ -28,6 +33,22 @@ def input_error_behind(error: BaseException | None) -> InputError | None:
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def unusable_path(error: OSError) -> str | None:
+    """What is wrong with a path that was given and cannot be used as it is, and the fix; None for any other error.
+
+    A file that is not found may be a defect of the program, a folder that cannot be made is a path that was given.
+    """
+    path = error.filename2 or error.filename or "a file"  # of a rename, the name it was to have
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{path} is a file, and a folder is needed there: give another path"
+    if error.errno == errno.EISDIR:
+        return f"{path} is a folder, and a file is to be written: give the name of a file"
+    made_folder = any(frame.name in ("mkdir", "makedirs") for frame in traceback.extract_tb(error.__traceback__)[-1:])
+    if error.errno in UNWRITABLE or (error.errno is not None and made_folder):
+        return f"{path}: {error.strerror}: make room or change its folder, then run this again"
+    return None
 
 
 def did_you_mean(name: str, existing: Iterable[str]) -> str:

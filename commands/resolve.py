@@ -24,7 +24,7 @@ def resolve_config(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
     name, *rest = arguments
     command = COMMANDS.get(name)
     if command is None or command.kind == "arguments":
-        raise InputError(f"{name} is no command with a configuration")
+        raise InputError(f"{name} is not a command with a configuration: take fit, or another that reads --config")
     printed, mistake = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(mistake):
@@ -47,4 +47,10 @@ def resolve_config(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
             # Warnings of libraries may come before it.
             raise InputError(mistake.getvalue().strip().splitlines()[-1].removeprefix("error: ")) from end
     source = [Path(inspect.getfile(command.load()))] if command.kind == "function" else []
-    return yaml.safe_load(printed.getvalue()), source
+    resolved = yaml.safe_load(printed.getvalue())
+    if command.kind == "trainer":
+        # --print_config does not ask for them.
+        for part in ("model", "data"):
+            if resolved.get(part) is None:
+                raise InputError(f"{part}: required, give a configuration, as: llm {name} {command.example}")
+    return resolved, source

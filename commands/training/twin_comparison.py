@@ -92,8 +92,16 @@ def compare(
 
     Returns:
         Whether all losses and gradient norms agree.
+
+    Raises:
+        InputError: for a configuration of one process, and where a twin does not run.
     """
     twin = make_twin(configuration, steps, max_axis)
+    if twin.processes == 1:
+        raise InputError(
+            "trainer.strategy: the configuration trains in one process, and parity compares a layout with that: add "
+            "one, such as --config configs/layouts/tp2.yaml"
+        )
     rounded = "bf16" in str(twin.alone["trainer"]["precision"])
     allowed = (5e-2 if rounded else 1e-5) if tolerance is None else tolerance
     print(f"a twin of {twin.processes} processes and one process, {twin.alone['trainer']['precision']}:")
