@@ -4,14 +4,13 @@ Nothing heavy is imported before the command is known, so that help comes at onc
 uses.
 """
 
-import difflib
-import itertools
 import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from commands.mistakes import MIN_LIKENESS, did_you_mean, fail, input_error_behind, unusable_path
+from commands.config_files import require_config_files
+from commands.mistakes import did_you_mean, fail, input_error_behind, unusable_path
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
 from common.compute.cpu_threads import thread_settings, watch_spin
 from common.compute.open_files import raise_open_file_limit
@@ -29,6 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
     if given[0] == "--version":
         print(f"llm {version()}")
         sys.exit(0)
+    if os.getcwd() not in sys.path:
+        # A user's own classes are found from the installed program too, and behind those of this project.
+        sys.path.append(os.getcwd())
     command = COMMANDS.get(given[0])
     if command is None:
         no_such_command(given[0])
@@ -47,28 +49,6 @@ def main(arguments: list[str] | None = None) -> None:
         if mistake is None:
             raise
         fail(str(mistake))
-
-
-def require_config_files(arguments: list[str]) -> None:
-    """Refuse a `--config` that is not a file, before what reads it is imported.
-
-    Raises:
-        InputError: with the closest files of the same folder, or of `configs`.
-    """
-    for argument, following in itertools.pairwise([*arguments, ""]):
-        option, equals, value = argument.partition("=")
-        if option in ("--config", "-c"):
-            given = value if equals else following
-            if not given or given.startswith("--"):
-                raise InputError(f"{option}: give a YAML file, such as {option} configs/quickstart.yaml")
-            path = Path(given)
-            if not path.is_file():
-                folder = path.parent if path.parent.is_dir() and path.parent != Path() else Path("configs")
-                files = {str(file.with_suffix("")): str(file) for file in folder.rglob("*.yaml")}
-                stem = str(path.with_suffix(""))
-                close = [files[one] for one in difflib.get_close_matches(stem, files, cutoff=MIN_LIKENESS)]
-                hint = f"did you mean {', '.join(close)}?" if close else "give a YAML file"
-                raise InputError(f"--config {path} is not a file: {hint}")
 
 
 def run(command: Command, arguments: list[str], whole_process: bool) -> None:

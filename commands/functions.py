@@ -17,6 +17,9 @@ class FunctionParser(ArgumentParser):
 
     example = ""
 
+    def _load_config_parser_mode(self, content: str, *args: Any, **kwargs: Any) -> Any:
+        return super()._load_config_parser_mode(content if content.strip() else "{}", *args, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> Any:
         fail(explain(message, self))
 

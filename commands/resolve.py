@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from commands.config_files import require_config_files
 from commands.registry import COMMANDS
 from common.errors import InputError
 
@@ -25,6 +26,7 @@ def resolve_config(arguments: list[str]) -> tuple[dict[str, Any], list[Path]]:
     command = COMMANDS.get(name)
     if command is None or command.kind == "arguments":
         raise InputError(f"{name} is not a command with a configuration: take fit, or another that reads --config")
+    require_config_files(rest)
     printed, mistake = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(mistake):

@@ -16,6 +16,7 @@ CLASS = re.compile(
 )
 NO_PATH = re.compile(r"Expected a dot import path string: (?P<path>\S+)")
 WRONG_KIND = re.compile(r"Import path (?P<path>\S+) does not correspond to a subclass of (?P<base>\w+)")
+NO_MODULE = re.compile(r"No module named '(?P<name>[^']+)'")
 MISSING = re.compile(r"has no attribute|No module named")
 KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
 OPTION = re.compile(r"Option '(?P<name>[^']+)' is not accepted")
@@ -52,6 +53,11 @@ def explain(message: str, parser: Any) -> str:
     before = f"{key['key']}: " if key else ""
     if (found := CLASS.search(message)) and not MISSING.search(found["reason"]):
         return f"{before}class_path={found['path']}: {found['reason']}"
+    if found and (module := NO_MODULE.search(found["reason"])) and not did_you_mean(found["path"], class_names("")):
+        return (
+            f"{before}class_path={found['path']}: module {module['name']} is not found in this folder nor among the "
+            "installed packages, correct it or start from its folder"
+        )
     if found := found or NO_PATH.search(message):
         return f"{before}no class is called {found['path']}{alternatives(found['path'], class_names(found['path']))}"
     if found := WRONG_KIND.search(message):

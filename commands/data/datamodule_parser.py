@@ -10,8 +10,11 @@ import lightning
 import yaml
 from jsonargparse import Namespace
 
+from commands.config_files import config_files, read_config_file
 from commands.registry import Command, example_of
+from commands.resolve import resolve_config
 from commands.training.lightning_cli import Parser, add_config_file
+from common.errors import InputError
 
 UNUSED = ("model", "trainer", "fallback_precision", "seed_everything", "ckpt_path", "resume")
 """Keys of `fit` that these commands accept and do not use."""
@@ -22,6 +25,8 @@ class DataParser(Parser):
 
     init_from: str | None = None
     """Run that the model begins from, which gives the tokenizer where the data name none."""
+    of_fit: list[str]
+    """The arguments that `fit` reads too."""
 
     def _load_config_parser_mode(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
         loaded = yaml.safe_load(content)
@@ -35,15 +40,23 @@ class DataParser(Parser):
     def without_unused(self, arguments: list[str]) -> list[str]:
         """Arguments without the options of model and trainer."""
         kept: list[str] = []
+        self.of_fit = []
         left = iter(arguments)
         for argument in left:
             option, equals, value = argument.removeprefix("--").partition("=")
-            if argument.startswith("--") and option.split(".")[0].rstrip("+") in UNUSED:
+            first = option.split(".")[0].rstrip("+") if argument.startswith("--") else argument
+            if first in UNUSED and argument.startswith("--"):
                 value = value if equals else next(left, "")
+                self.of_fit.append(f"--{option}={value}")
                 if option == "model.init_args.init_from":
                     self.init_from = value
-            else:
-                kept.append(argument)
+                continue
+            kept.append(argument)
+            if first in ("-c", "config", "data"):
+                self.of_fit.append(argument)
+                if not equals and argument != "--data.help" and (following := next(left, None)) is not None:
+                    kept.append(following)
+                    self.of_fit.append(following)
         return kept
 
 
@@ -51,6 +64,7 @@ def data_parser(command: Command) -> DataParser:
     """The parser of a command that needs only data."""
     parser = DataParser(prog=f"llm {command.name}")
     parser.example = example_of(command.name)
+    parser.epilog = f"{', '.join(UNUSED)} of a configuration are accepted and not used: the same file serves fit."
     add_config_file(parser)
     parser.add_lightning_class_args(lightning.LightningDataModule, "data", subclass_mode=True)
     parser.add_function_arguments(command.load(), skip={"datamodule"})
@@ -70,6 +84,20 @@ def parse_data_command(command: Command, arguments: list[str]) -> tuple[DataPars
 def run_data_command(command: Command, arguments: list[str]) -> None:
     """Build the data module of a configuration and call the command with it."""
     parser, config = parse_data_command(command, arguments)
+    note_mistakes_of_fit(command, parser.of_fit)
     built = parser.instantiate_classes(config).as_dict()
     built.pop("config", None)
     command.load()(built.pop("data"), **built)
+
+
+def note_mistakes_of_fit(command: Command, arguments: list[str]) -> None:
+    """Print what `fit` would refuse in a configuration that also names a model, before hours go into its data.
+
+    It is a note and no refusal, because data may be prepared where the model's class is not installed.
+    """
+    named = any("model" in read_config_file(path) for path in config_files(arguments))
+    if named or any(argument.startswith("--model") for argument in arguments):
+        try:
+            resolve_config(["fit", *arguments])
+        except InputError as error:
+            print(f"note: fit would refuse this configuration: {error}; {command.name} reads `data` alone", flush=True)

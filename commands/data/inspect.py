@@ -17,4 +17,6 @@ def inspect(datamodule: PretrainingData, why: str | None = None, reason: str | N
     """
     if not isinstance(datamodule, PretrainingData):
         raise InputError(f"inspect: {type(datamodule).__name__} cleans no documents, give a pretraining configuration")
+    if samples < 1:
+        raise InputError(f"--samples {samples}: must be at least 1")
     print(datamodule.explain(why) if why is not None else datamodule.examples(reason, samples))

@@ -24,11 +24,13 @@ from typing import IO, NoReturn
 from jsonargparse import ActionConfigFile
 
 from callbacks.reports.recipe_report import StageSummary, write_recipe_report
+from commands.config_files import config_files, read_config_file
 from commands.functions import FunctionParser
 from commands.recipe.plan import PlannedStage, RecipeStage, Record, Resolve, plan_again, plan_recipe
 from commands.recipe.records import read_records, write_records
 from commands.registry import example_of
 from common.content_checksums import checksum_cache
+from common.errors import InputError
 
 PROGRAM = [sys.executable, str(Path(__file__).parents[2] / "main.py")]
 LOGS, LOCK = "logs", ".lock"
@@ -53,6 +55,9 @@ def recipe(arguments: list[str], resolve: Resolve) -> None:
     )
     parser.add_argument("--from", type=str | None, help="name of the first stage to run; earlier ones stay as they are")
     parser.add_argument("--dry_run", action="store_true", help="print what would run and why, and run nothing")
+    with_stages = [str(path) for path in config_files(arguments) if "stages" in read_config_file(path)]
+    if len(with_stages) > 1:
+        raise InputError(f"--config {' --config '.join(with_stages)}: each has stages of its own, run one after the other")
     given = parser.parse_args(arguments)
     stages = [RecipeStage(**stage.as_dict()) for stage in given.stages]
     run_recipe(given.folder, stages, resolve, given.follow_sources, given.only, given["from"], given.dry_run)

@@ -4,6 +4,7 @@ YAML chooses every class; here is what YAML alone cannot say: which values follo
 anything is built, and where a run is kept.
 """
 
+import importlib
 import logging
 import os
 import tempfile
@@ -27,6 +28,7 @@ from commands.training.run_folder_callback import RunFolderCallback, wandb_run_i
 from commands.training.trainer import Trainer
 from commands.training.trainer_checks import check_epochs, check_trainer
 from common.errors import InputError
+from common.run_folder import latest_checkpoint
 from models.device import has_bf16_matrix_units
 
 
@@ -38,6 +40,7 @@ class Parser(LightningArgumentParser):
     """Keys of configuration files that belong to other commands."""
 
     def _load_config_parser_mode(self, content: str, *args: Any, **kwargs: Any) -> Any:
+        content = content if yaml.safe_load(content) is not None else "{}"
         if self.ignored and isinstance(loaded := yaml.safe_load(content), dict) and self.ignored & loaded.keys():
             content = yaml.safe_dump({key: value for key, value in loaded.items() if key not in self.ignored})
         return super()._load_config_parser_mode(content, *args, **kwargs)
@@ -130,6 +133,7 @@ class CommandLine(LightningCLI):
         folder = Path(config.trainer.default_root_dir or "runs/default")
         if folder.exists() and not folder.is_dir():
             raise InputError(f"trainer.default_root_dir={folder}: it is a file, name a folder")
+        self._require_checkpoint(config, folder)
         if config.trainer.fast_dev_run:
             # Nothing of a trial may be what the next run continues from.
             folder = Path(tempfile.mkdtemp(prefix="fast-dev-run-"))
@@ -145,6 +149,15 @@ class CommandLine(LightningCLI):
         if self.subcommand == "predict" and not any("Predictions" in str(each) for each in config.trainer.callbacks):
             config.trainer.callbacks = [*config.trainer.callbacks, Namespace(class_path="callbacks.Predictions")]
         self._place_logs(config.trainer.logger, folder)
+
+    def _require_checkpoint(self, config: Namespace, folder: Path) -> None:
+        """Refuse a run without the checkpoint that is asked for, before its data are prepared."""
+        path = config.get("ckpt_path")
+        if path is not None and not Path(path).exists():
+            raise InputError(f"ckpt_path={path} does not exist: correct it, or leave it out for the newest")
+        needed = self.subcommand not in ("fit", None) and getattr(_class_of(config.model), "trains", True)
+        if path is None and needed and latest_checkpoint(folder) is None:
+            raise InputError(f"no checkpoint in {folder}/checkpoints: train first (fit), or give --ckpt_path")
 
     def _place_logs(self, loggers: Any, folder: Path) -> None:
         """Loggers write into the run's folder and continue its curves."""
@@ -187,6 +200,12 @@ class CommandLine(LightningCLI):
         if subcommand in ("validate", "test", "predict") and getattr(self.model, "trains", True):
             arguments["ckpt_path"] = cast(Trainer, self.trainer).require_checkpoint(arguments["ckpt_path"])
         return arguments
+
+
+def _class_of(configured: Any) -> Any:
+    """Class, or function that makes an object, of an entry with `class_path`."""
+    module, _, name = configured.class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def silence_third_party_logs() -> None:

@@ -2,11 +2,15 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from commands.cli import main
+from commands.config_files import read_config_file
 from commands.mistakes import unusable_path
+from commands.resolve import resolve_config
 from tests.helpers.command_line import refused
 from tests.helpers.corpus import ROOT, Configure
 
@@ -62,3 +66,98 @@ def test_an_error_that_no_path_of_the_user_causes_is_not_hidden(tmp_path: Path) 
         (tmp_path / "absent/folder").mkdir()
     assert "No such file or directory" in (unusable_path(unmade.value) or "")
     assert unusable_path(BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))) is None
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("trainer: {max_steps: 1}\nmodel: {}\ntrainer: {max_steps: 2}\n", "line 3: trainer is also given at line 1"),
+        ("trainer:\n  max_steps: 1\n  max_steps: 2\n", "line 3: trainer.max_steps is also given at line 2"),
+        ("a:\n  - b: 1\n    b: 2\n", "line 3: a.0.b is also given at line 2"),
+        ("- a\n", "holds a list, a configuration is a mapping"),
+        ("text", "holds a str, a configuration is a mapping"),
+        ("a: [1\nb: 2\n", "line 2 is not valid YAML"),
+        ("a: \x07", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(content, encoding="utf-8")
+    for command in ("fit", "constitution"):
+        line = refused([command, *QUICKSTART, "--config", path], capsys)
+        assert said in line
+        assert str(path) in line
+
+
+def test_every_shipped_file_gives_each_key_once_and_merge_keys_are_not_repeated(tmp_path: Path) -> None:
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        read_config_file(path)
+    merged = tmp_path / "merged.yaml"
+    merged.write_text("a: &a {b: 1}\nc:\n  <<: *a\n  b: 2\n", encoding="utf-8")
+    assert read_config_file(merged)["c"] == {"b": 2}
+
+
+@pytest.mark.end_to_end
+def test_an_empty_file_changes_nothing(configure: Configure, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("# nothing yet\n", encoding="utf-8")
+    config = str(configure())
+    for command in ("fit", "prepare"):
+        arguments = [command, "--config", config]
+        assert resolve_config([*arguments, "--config", str(empty)]) == resolve_config(arguments)
+
+
+@pytest.mark.end_to_end
+def test_what_fit_would_refuse_is_said_before_data_are_prepared(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("trainer: {max_stesp: 3}\n", encoding="utf-8")
+    main(["prepare", "--config", str(configure()), "--config", str(overlay)])
+    shown = capsys.readouterr().out
+    assert shown.startswith("note: fit would refuse this configuration: no key is called trainer.max_stesp")
+    assert "prepared: " in shown
+    main(["prepare", "--config", str(configure()), "--model.init_args.z_loss", "0.1", "--data.init_args.seed", "0"])
+    assert "note" not in capsys.readouterr().out
+
+
+@pytest.mark.end_to_end
+def test_mistakes_are_found_before_data_are_prepared(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(data__init_args__folder=str(tmp_path / "untouched"))
+    for command in ("fit", "validate", "test", "predict"):
+        line = refused([command, "--config", config, "--ckpt_path", tmp_path / "absent"], capsys)
+        assert "absent does not exist: correct it" in line
+    assert "no checkpoint in" in refused(["validate", "--config", config], capsys)
+    assert not (tmp_path / "untouched").exists()
+    assert "--samples -3: must be at least 1" in refused(["inspect", "--config", config, "--samples", "-3"], capsys)
+    assert not (tmp_path / "untouched").exists()
+
+
+@pytest.mark.end_to_end
+def test_two_recipes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [tmp_path / f"{name}.yaml" for name in "ab"]
+    for path in paths:
+        path.write_text(f"folder: {tmp_path}\nstages: [{{name: {path.stem}}}]\n", encoding="utf-8")
+    line = refused(["recipe", "--config", paths[0], "--config", paths[1], "--dry-run"], capsys)
+    assert f"--config {paths[0]} --config {paths[1]}: each has stages of its own" in line
+
+
+@pytest.mark.end_to_end
+def test_classes_of_the_working_directory_are_found_from_anywhere(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hinge_model.py").write_text("from models import LanguageModel\n\nclass Hinge(LanguageModel): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    config = str(configure())
+    with pytest.raises(SystemExit) as raised:
+        main(["fit", "--config", config, "--model.class_path=hinge_model.Hinge", "--print_config"])
+    assert not raised.value.code
+    assert "class_path: hinge_model.Hinge" in capsys.readouterr().out
+    line = refused(["fit", "--config", config, "--model.class_path=hinge_loss.Hinge"], capsys)
+    assert "class_path=hinge_loss.Hinge: module hinge_loss is not found" in line
