@@ -1,4 +1,4 @@
-"""Finite-loss check: ends a run at the first optimizer step whose loss or gradient norm is no number (NaN, infinity).
+"""Finite-loss check: ends a run at the first optimizer step whose loss or gradient norm is NaN or infinite.
 
 Weights that learned from it are lost, and nothing after it is worth its cost. Losses are read a step late, so that no
 step waits for the device; what is saved has been judged. `callbacks.SpikeGuard` goes back instead and takes its place.
@@ -23,7 +23,7 @@ EVALUATED = ("validation/bits_per_byte", "test/bits_per_byte", "validation/loss"
 
 
 class FiniteLoss(lightning.Callback):
-    """Stops training where a loss or gradient norm is no number, and evaluation that gives none.
+    """Stops training where a loss or gradient norm is NaN or infinite, and evaluation that gives none.
 
     A default of every run (`commands.training.defaults`); `enabled: false` trains on regardless.
 
@@ -81,7 +81,7 @@ class FiniteLoss(lightning.Callback):
             samples = data.samples_of_step(reading.step) if isinstance(data, ResumableData) else []
             named = f" (samples {samples[0]} to {samples[-1]})" if samples else ""
             raise InputError(
-                f"the loss or gradient norm of step {reading.step}{named} is no number, and the weights that learned "
+                f"the loss or gradient norm of step {reading.step}{named} is NaN or infinite, and the weights that learned "
                 "from it are lost: lower the learning rate or look at the samples; "
                 f"{newest or 'no checkpoint'} is what was saved before, and callbacks.SpikeGuard goes back by itself"
             )
@@ -92,7 +92,7 @@ class FiniteLoss(lightning.Callback):
         for name, value in trainer.callback_metrics.items():
             if name.startswith(EVALUATED) and not math.isfinite(float(value)):
                 raise InputError(
-                    f"{name}={float(value)} is no number: the weights are lost, take an earlier checkpoint"
+                    f"{name}={float(value)} is NaN or infinite: the weights are lost, take an earlier checkpoint"
                 )
 
 

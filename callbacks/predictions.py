@@ -1,4 +1,4 @@
-"""Prediction writer: what the module says of every validation sample, such as bits per byte, to find the worst ones.
+"""Prediction writer: per-sample predictions for the validation data, such as bits per byte, to find the worst ones.
 
 The module names the columns (`predict_step`), so that pretraining, reward models, preferences and rollouts are written
 by one callback.

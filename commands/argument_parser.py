@@ -70,7 +70,6 @@ class CommandArguments(argparse.ArgumentParser):
             option = argument.partition("=")[0]
             if option.startswith("--") and option[2:].split(".")[0].rstrip("+") not in OF_FIT:
                 meant = did_you_mean(option, [*own, *(f"--{name}" for name in OF_FIT)])
-                listed = ", ".join(name for name in own if name.startswith("--") and name != "--help")
-                raise InputError(
-                    f"{self.command}: no option is called {option}{meant or f'; there are {listed} and those of fit'}"
-                )
+                listed = [name for name in own if name.startswith("--") and name != "--help"]
+                known = f"there are {', '.join(listed)} and those of fit" if listed else "it takes those of fit"
+                raise InputError(f"{self.command}: no option is called {option}{meant or f'; {known}'}")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from commands.config_files import require_config_files
+from commands.config_files import require_config_files, require_run_files
 from commands.mistakes import did_you_mean, fail, input_error_behind, unusable_path
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
 from common.compute.cpu_threads import thread_settings, watch_spin
@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
         no_such_command(given[0])
     try:
         require_config_files(given[1:])
+        if command.kind in ("trainer", "data") or command.name in ("plan", "parity", "report"):
+            require_run_files(command.name, given[1:])
         run(command, given[1:], whole_process=arguments is None)
     except UnicodeError as error:
         fail(str(error))

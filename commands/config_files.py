@@ -56,6 +56,31 @@ def require_config_files(arguments: list[str]) -> None:
         read_config_file(path)
 
 
+KINDS = {
+    ("datasheet", "measured"): ("hardware", "llm plan --config RUN.yaml --hardware {path}"),
+    ("stages",): ("a recipe", "llm recipe --config {path}"),
+    ("constitution", "generator"): ("of the constitution command", "llm constitution --config {path}"),
+}
+"""Keys that tell a file of another command: what the file is, and the command that takes it."""
+
+
+def require_run_files(name: str, arguments: list[str]) -> None:
+    """Refuse files of other commands where a configuration of `fit` is read.
+
+    Args:
+        name: the command's.
+        arguments: of it.
+
+    Raises:
+        InputError: with the command that takes the file.
+    """
+    for path in config_files(arguments):
+        keys = read_config_file(path).keys()
+        for marks, (what, call) in KINDS.items():
+            if keys >= set(marks) and not keys & {"model", "data", "trainer"}:
+                raise InputError(f"{name} --config {path}: the file is {what}, take {call.format(path=path)}")
+
+
 def read_config_file(path: Path) -> dict[str, Any]:
     """Contents of a configuration file; an empty one is an empty mapping.
 
@@ -75,7 +100,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if loaded is not None and not isinstance(loaded, dict):
         raise InputError(f"{path} holds a {type(loaded).__name__}, a configuration is a mapping: begin with KEY: VALUE")
     for name, first, second in repeated_keys(node):
-        raise InputError(f"{path} line {second}: {name} is also given at line {first}, the first would be lost: join them")
+        raise InputError(
+            f"{path} line {second}: {name} is also given at line {first}, the first would be lost: join them"
+        )
     return loaded or {}
 
 

@@ -22,6 +22,7 @@ from alignment.constitutional.judge import Judge, LoadedModel
 from alignment.constitutional.llm_calls import AnnotationStage, PromptRecord, RecordedCalls
 from alignment.constitutional.record_log import Records, costs, json_lines, write_if_changed
 from alignment.constitutional.revisions import Revisions
+from commands.mistakes import require_at_least
 from common.errors import InputError
 from common.fingerprint import fingerprint, users_class_fingerprint
 from datamodules.conversations.chat_template import ChatTemplate
@@ -72,10 +73,7 @@ def constitution(
         batch_size: samples made and recorded together.
         seed: of principles and draws.
     """
-    if batch_size < 1 or (samples is not None and samples < 1) or (worked_examples is not None and worked_examples < 0):
-        raise InputError(
-            f"batch_size={batch_size}, samples={samples}, worked_examples={worked_examples}: need at least 1, 1 and 0"
-        )
+    require_at_least(batch_size=(batch_size, 1), samples=(samples, 1), worked_examples=(worked_examples, 0))
     if not 0 <= seed < 2**63:
         raise InputError(f"seed={seed}: must lie between 0 and 2^63")
     law = read_constitution(constitution).with_examples(worked_examples)

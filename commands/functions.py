@@ -7,6 +7,7 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
+from commands.locate import given
 from commands.mistakes import fail
 from commands.registry import Command, example_of
 from commands.suggestions import explain
@@ -19,6 +20,11 @@ class FunctionParser(ArgumentParser):
 
     def _load_config_parser_mode(self, content: str, *args: Any, **kwargs: Any) -> Any:
         return super()._load_config_parser_mode(content if content.strip() else "{}", *args, **kwargs)
+
+    def parse_args(self, args: Any = None, *further: Any, **kwargs: Any) -> Any:
+        """As jsonargparse; what was given is kept for messages."""
+        with given(args or ()):
+            return super().parse_args(args, *further, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         fail(explain(message, self))

@@ -51,6 +51,20 @@ def unusable_path(error: OSError) -> str | None:
     return None
 
 
+def require_at_least(**given: tuple[int | None, int]) -> None:
+    """Refuse the first number that is below the least that works.
+
+    Args:
+        given: value and least value by name; None is not a number and passes.
+
+    Raises:
+        InputError: with the name.
+    """
+    for name, (value, least) in given.items():
+        if value is not None and value < least:
+            raise InputError(f"{name}={value}: must be at least {least}")
+
+
 def did_you_mean(name: str, existing: Iterable[str]) -> str:
     """`: did you mean a, b?` with the closest existing names, or an empty string.
 

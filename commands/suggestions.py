@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from commands.locate import locate
 from commands.mistakes import PACKAGES, did_you_mean
+from commands.registry import COMMANDS
 
 CLASS = re.compile(
     r"Problem with given class_path '(?P<path>[^']+)':\s*(?P<reason>.*?)(?=\s+- |\s+Given value|$)", re.DOTALL
@@ -22,18 +24,31 @@ KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
 OPTION = re.compile(r"Option '(?P<name>[^']+)' is not accepted")
 GROUP = re.compile(r"(?P<kind>Group|Subcommand) '(?P<group>[^']+)' does not accept option '(?P<name>[^']+)'")
 UNRECOGNIZED = re.compile(r"unrecognized arguments: --(?P<name>[^\s=]+)")
+POSITIONAL = re.compile(r"unrecognized arguments: (?P<value>[^-\s]\S*)")
+PRINT_CONFIG = re.compile(r'Invalid option "(?P<value>[^"]*)" for --print_config')
+CLASS_HELP = re.compile(r"(?P<option>--\S+\.help): module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
+NOT_SUBCLASS = re.compile(r"Not a valid subclass of (?P<base>\w+)\. Got value: (?P<value>[^\n]*)")
 REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
-WRONG_TYPE = re.compile(r"Expected an? (?P<types><class '\w+'>)\.? Got value: (?P<value>.*)", re.DOTALL)
+WRONG_TYPE = re.compile(
+    r"Expected an? (?P<types>(?:<class|typing\.|list\[|dict\[|tuple\[|set\[)[^\n]*?)\.? Got value: (?P<value>.*)",
+    re.DOTALL,
+)
 WRONG_TYPES = re.compile(
     r"Union subtypes\s+Subtypes: \[(?P<types>.*?)\]\s+Errors:.*Given value: (?P<value>.*)", re.DOTALL
 )
-ACCEPTED = re.compile(r"Literal\[(?P<values>[^\]]*)\]|<class '(?P<type>\w+)'>")
+ACCEPTED = re.compile(
+    r"Literal\[(?P<values>[^\]]*)\]|<class '(?:[\w.]+\.)?(?P<type>\w+)'>"
+    r"|\b(?P<generic>[Ll]ist|[Dd]ict|tuple|set|Sequence)\["
+)
 TYPES = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
     "str": "text",
     "list": "a list",
+    "tuple": "a list",
+    "set": "a list",
+    "sequence": "a list",
     "dict": "a mapping",
     "NoneType": "null",
 }
@@ -50,18 +65,28 @@ def explain(message: str, parser: Any) -> str:
         parser: that found the mistake; its options are the names that exist.
     """
     key = KEY.search(message)
-    before = f"{key['key']}: " if key else ""
+    if found := CLASS_HELP.search(message):
+        path = f"{found['module']}.{found['name']}"
+        return f"{found['option']}: no class is called {path}{alternatives(path, class_names(path))}"
+    if found := PRINT_CONFIG.search(message):
+        return f"--print_config={found['value']}: it takes no value, leave that out"
+    if found := POSITIONAL.search(message):
+        value = found["value"]
+        is_file = value.endswith((".yaml", ".yml"))
+        return f"{value}: {f'give it as --config {value}' if is_file else 'options begin with --, --help lists them'}"
     if (found := CLASS.search(message)) and not MISSING.search(found["reason"]):
-        return f"{before}class_path={found['path']}: {found['reason']}"
+        return f"{place_of_class(found['path'], key)}class_path={found['path']}: {found['reason']}"
     if found and (module := NO_MODULE.search(found["reason"])) and not did_you_mean(found["path"], class_names("")):
         return (
-            f"{before}class_path={found['path']}: module {module['name']} is not found in this folder nor among the "
-            "installed packages, correct it or start from its folder"
+            f"{place_of_class(found['path'], key)}class_path={found['path']}: module {module['name']} is not found in "
+            "this folder nor among the installed packages, correct it or start from its folder"
         )
     if found := found or NO_PATH.search(message):
-        return f"{before}no class is called {found['path']}{alternatives(found['path'], class_names(found['path']))}"
+        path = found["path"]
+        return f"{place_of_class(path, key)}no class is called {path}{alternatives(path, class_names(path))}"
     if found := WRONG_KIND.search(message):
-        return f"{before}class_path={found['path']} is no {found['base']}, name one"
+        base = found["base"]
+        return f"{place_of_class(found['path'], key)}class_path={found['path']} is not a {base}, name one"
     if found := GROUP.search(message):
         names = option_names(parser)
         if found["kind"] == "Group":
@@ -74,17 +99,48 @@ def explain(message: str, parser: Any) -> str:
         options = [f"--{name}" for name in option_names(parser)]
         return f"no option is called --{found['name']}{alternatives('--' + found['name'].rstrip('+'), options)}"
     if found := REQUIRED.search(message):
-        return f"{', '.join(f'--{name.strip()}' for name in found['names'].split(','))}: required, give a value"
+        return required_message([name.strip() for name in found["names"].split(",")], option_names(parser))
+    if key and (found := NOT_SUBCLASS.search(message)):
+        return f"{value_given(key['key'], found['value'])}: must be a {found['base']}, give class_path and init_args"
     if key and (found := WRONG_TYPE.search(message) or WRONG_TYPES.search(message)):
-        return f"{key['key']}={found['value'].strip()}: must be {accepted(found['types'])}"
+        value, wanted = found["value"].strip(), accepted(found["types"])
+        single = f", as --{key['key']}.{value}" if "=" in value and wanted == TYPES["dict"] else ""
+        return f"{value_given(key['key'], value)}: must be {wanted}{single}"
     return message
+
+
+def place_of_class(path: str, key: re.Match[str] | None) -> str:
+    """Where a class is named: the dotted name of its key and the file, with a colon."""
+    name, where = locate("class_path", path)
+    if "." in name:
+        return f"{name.removesuffix('.class_path')}{where}: "
+    if where:
+        return f"class_path{where}: "
+    return f"{locate(key['key'])[0]}: " if key else ""
+
+
+def value_given(key: str, value: str) -> str:
+    """`KEY=VALUE in FILE`, with the dotted name of the key."""
+    name, where = locate(key, value)
+    return f"{name}={value}{where}"
+
+
+def required_message(names: list[str], options: Iterable[str]) -> str:
+    """What is missing: whole parts of a configuration, options of the command, or keys within a configuration."""
+    plain = [name.partition(".")[2] if name.split(".")[0] in COMMANDS else name for name in names]
+    if {"model", "data"} & set(plain):
+        return f"{', '.join(plain)}: required, give a configuration with --config FILE"
+    known = set(options)
+    listed = ", ".join(f"--{name}" if name in known else name for name in plain)
+    return f"{listed}: required, give {'a value' if len(plain) == 1 else 'values'}"
 
 
 def accepted(types: str) -> str:
     """Values that types take, in words, from jsonargparse's list of them."""
     words: list[str] = []
     for found in ACCEPTED.finditer(types):
-        words += found["values"].replace("'", "").split(", ") if found["values"] else [TYPES.get(found["type"], types)]
+        name = found["type"] or (found["generic"] or "").lower()
+        words += found["values"].replace("'", "").split(", ") if found["values"] else [TYPES.get(name, f"a {name}")]
     words = [word for word in words if word != TYPES["int"] or TYPES["float"] not in words]
     return " or ".join(dict.fromkeys(words)) or types
 
@@ -95,9 +151,14 @@ def key_message(name: str, names: Iterable[str], group: str = "") -> str:
     for depth, part in enumerate(parts):
         existing = {other[depth] for other in level if len(other) > depth}
         if part not in existing or depth == len(parts) - 1:
-            return f"no key is called {group}{'.'.join(parts[: depth + 1])}{alternatives(part, existing)}"
+            return f"no key is called {_located(group, parts[: depth + 1])}{alternatives(part, existing)}"
         level = [other for other in level if len(other) > depth and other[depth] == part]
-    return f"no key is called {group}{name}"
+    return f"no key is called {_located(group, parts)}"
+
+
+def _located(group: str, parts: list[str]) -> str:
+    """A key's dotted name and where it was given."""
+    return "".join(locate(f"{group}{'.'.join(parts)}"))
 
 
 def alternatives(name: str, names: Iterable[str]) -> str:

@@ -103,7 +103,7 @@ class LanguageModel(lightning.LightningModule):
             return None
         value = self.stored(name)
         if value is None and not name.endswith(("lora_a", "lora_b")):
-            raise InputError(f"init_from={self.init_from} lacks {name}: it is no whole model of this shape")
+            raise InputError(f"init_from={self.init_from} lacks {name}: it is not a whole model of this shape")
         return value
 
     def forward(self, batch: Batch, head_fn: HeadFunction) -> Tensor:
@@ -290,7 +290,7 @@ class LanguageModel(lightning.LightningModule):
         limit, batches = trainer.limit_train_batches, trainer.accumulate_grad_batches
         if isinstance(limit, int) and limit % batches:
             raise InputError(
-                f"trainer.limit_train_batches={limit} is no multiple of accumulate_grad_batches={batches}: an epoch "
+                f"trainer.limit_train_batches={limit} is not a multiple of accumulate_grad_batches={batches}: an epoch "
                 "would end within an optimizer step, choose a multiple"
             )
 

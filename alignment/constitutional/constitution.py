@@ -114,9 +114,9 @@ def read_constitution(path: str | Path) -> Constitution:
     except OSError as error:
         raise InputError(f"constitution={path} cannot be read ({error.strerror}): name a YAML file") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"constitution={path} is no UTF-8 ({error.reason}): save it as such") from error
+        raise InputError(f"constitution={path} is not valid UTF-8 ({error.reason}): re-save it as UTF-8") from error
     except yaml.YAMLError as error:
-        raise InputError(f"constitution={path} is no YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"constitution={path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise InputError(f"constitution={path}: must be a mapping with `principles`, see configs/constitution")
     known = [field.name for field in fields(Constitution)]
@@ -141,7 +141,7 @@ def read_constitution(path: str | Path) -> Constitution:
         if BETTER not in comparison.reasoning or WORSE not in comparison.reasoning:
             raise InputError(
                 f"constitution={path}: comparisons[{number}].reasoning must name the responses {BETTER} and {WORSE}, "
-                "letters would be wrong where they are shown the other way round"
+                "letters would be wrong in swapped order"
             )
     return Constitution(principles, critiques, comparisons)
 

@@ -222,7 +222,7 @@ class EndpointJudge(Judge):
                 f"endpoint {self.base_url} refuses a request ({refusal}): correct the configuration"
             ) from (refusal)
         if not isinstance(payload.get("choices"), list) or not payload["choices"]:
-            raise InputError(f"endpoint {self.base_url} responds without `choices`: it speaks another language")
+            raise InputError(f"endpoint {self.base_url} responds without `choices`: it is not OpenAI-compatible")
         self._journal.add(body, payload)
         return payload
 

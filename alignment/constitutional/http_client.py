@@ -227,7 +227,7 @@ def require_address(name: str, url: str) -> None:
     try:
         httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise InputError(f"{name}={url!r}: is no address ({error}), correct it") from error
+        raise InputError(f"{name}={url!r}: is not a valid URL ({error}), correct it") from error
 
 
 def secret_of(variable: str) -> str:

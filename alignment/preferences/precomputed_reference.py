@@ -79,7 +79,7 @@ def precompute(policy: Any) -> str:
         The key of the reference: equal for equal weights, configuration and precision.
 
     Raises:
-        InputError: when what is stored is not what these weights say, or the weights are no longer the initial ones.
+        InputError: when the stored values do not match these weights, or the weights are no longer the initial ones.
     """
     trainer = policy.trainer
     data, strategy = trainer.datamodule, trainer.strategy

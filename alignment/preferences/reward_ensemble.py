@@ -33,7 +33,7 @@ class RewardEnsemble(PairEvaluation):
         decoder: shape of the members, filled in from the first.
 
     Raises:
-        InputError: for a member that is no reward model; before testing, for shapes that differ.
+        InputError: for a member that is not a reward model; before testing, for shapes that differ.
     """
 
     trains = False
@@ -48,7 +48,7 @@ class RewardEnsemble(PairEvaluation):
         super().__init__()
         self.names = path_list(init_from)
         if decoder is None or not decoder.scalar_output:
-            raise InputError(f"init_from: {self.names[0]} is no reward model, train it with alignment.RewardModel")
+            raise InputError(f"init_from: {self.names[0]} is not a reward model, train it with alignment.RewardModel")
         if penalty < 0:
             raise InputError(f"penalty={penalty}: must not be negative")
         self.config, self.combine, self.penalty = decoder, combine, penalty

@@ -120,7 +120,7 @@ class ActorCriticModels:
             rewards: that are learned from; one by the same reward model has the scale of the critic's values.
 
         Raises:
-            InputError: for a critic that is no reward model or has another vocabulary, tokenizer or template.
+            InputError: for a critic that is not a reward model or has another vocabulary, tokenizer or template.
         """
         if self.critic_init_from is None:
             return

@@ -1,4 +1,4 @@
-"""Code tests of a row: what its program is tested by, in the shapes that public data sets use.
+"""Code tests of a row: the tests for its program, in the shapes that public data sets use.
 
 A text is read as JSON first, because a list or an object of JSON is also a statement of Python, one that raises
 nothing: taken for a test it would be passed by every program. For the same reason a statement has to test something,
@@ -77,7 +77,7 @@ def cases_of(value: Any, key: str) -> Cases:
 
 
 def _parsed(value: Any) -> Any:
-    """A text that is JSON as what it says, also where it says a text that is."""
+    """Decode JSON text, including doubly encoded text."""
     while isinstance(value, str):
         try:
             value = json.loads(value)

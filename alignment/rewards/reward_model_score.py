@@ -101,7 +101,7 @@ class RewardModelScore(Reward):
         config: DecoderConfig = stored.whole_config()
         if not config.scalar_output:
             raise InputError(
-                f"reward.init_from: {self.init_from} is no reward model, train it with alignment.RewardModel"
+                f"reward.init_from: {self.init_from} is not a reward model, train it with alignment.RewardModel"
             )
         if not 0 <= end < config.vocabulary_size:
             raise InputError(

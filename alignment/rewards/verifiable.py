@@ -48,7 +48,7 @@ class VerifiableReward(Reward):
 
 
 class ExactMatch(VerifiableReward):
-    """The response is what the row says, or one of what it says where that is a list.
+    """Exact match of the response with the row's answer, or with one of its answers where they are a list.
 
     Args:
         answer_key: where the row says it: text, a number, or a list of them.

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_calibration_error
 from tqdm import tqdm
 
+from commands.mistakes import require_at_least
 from common.artifacts import write_checksums
 from common.errors import InputError
 from common.path_lists import PathList, path_list
@@ -58,14 +59,14 @@ def train_classifier(
     """
     if not 0 < kept_share < 1:
         raise InputError(f"kept_share={kept_share}: must lie between 0 and 1")
-    if min(documents, words, iterations) < 1 or not 8 <= bucket_bits <= 24 or not l2 > 0:
-        raise InputError(
-            f"documents={documents}, words={words}, iterations={iterations}, bucket_bits={bucket_bits}, l2={l2}: need "
-            "at least 1, 1 and 1, 8 to 24, above 0"
-        )
+    require_at_least(documents=(documents, 1), words=(words, 1), iterations=(iterations, 1))
+    if not 8 <= bucket_bits <= 24:
+        raise InputError(f"bucket_bits={bucket_bits}: must lie between 8 and 24")
+    if not l2 > 0:
+        raise InputError(f"l2={l2}: must be above 0")
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"output={output}: is there already, name a new folder")
+        raise InputError(f"output={output}: already exists: choose a new folder")
     train: list[str] = []
     validation: list[str] = []
     labels: dict[str, list[float]] = {"train": [], "validation": []}

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from commands.mistakes import require_at_least
 from common.errors import InputError
 from common.stored_models.names import require_stored_model
 
@@ -30,8 +31,9 @@ def convert(
             says, 2048 where it does not.
         shard_gigabytes: of each file in a Hugging Face folder.
     """
-    if (positions is not None and positions < 1) or not shard_gigabytes > 0:
-        raise InputError(f"positions={positions}, shard_gigabytes={shard_gigabytes}: must be above 0")
+    require_at_least(positions=(positions, 1))
+    if not shard_gigabytes > 0:
+        raise InputError(f"shard_gigabytes={shard_gigabytes}: must be above 0")
     if dtype in ("float16", "q8_0") and not output.endswith(".gguf"):
         raise InputError(f"dtype={dtype}: of GGUF files alone, output={output} takes float32 or bfloat16")
     require_stored_model(input, "--input")
@@ -57,8 +59,8 @@ def convert(
     for name, shape in sizes:
         if (found := stored.merged(name).shape) != shape:
             raise InputError(
-                f"input={input} holds {name} with shape {tuple(found)}, its configuration says {tuple(shape)}: no "
-                "whole model"
+                f"input={input} holds {name} with shape {tuple(found)}, its configuration says {tuple(shape)}: it is "
+                "not a whole model"
             )
     kept = stored.merged("norm.weight").dtype
     chosen = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype, kept)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from commands.mistakes import require_at_least
 from common.errors import InputError
 from common.path_lists import PathList, expand_pattern, path_list
 from common.stored_models.names import require_stored_model
@@ -47,8 +48,7 @@ def evaluate(
     """
     if not questions and not text:
         raise InputError("evaluate: name files with --questions or --text")
-    if window < 2 or batch_tokens < 1 or (limit is not None and limit < 1):
-        raise InputError(f"window={window}, batch_tokens={batch_tokens}, limit={limit}: need at least 2, 1 and 1")
+    require_at_least(window=(window, 2), batch_tokens=(batch_tokens, 1), limit=(limit, 1))
     require_stored_model(input, "--input")
     for option, paths in (("--questions", questions), ("--text", text)):
         for path in path_list(paths):

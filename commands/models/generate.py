@@ -38,7 +38,7 @@ def generate(
     if samples < 1:
         raise InputError(f"samples={samples}: must be at least 1")
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
-        raise InputError("prompt holds bytes that are no UTF-8: correct it")
+        raise InputError("prompt is not valid UTF-8: correct it")
     require_stored_model(input, "--input")
 
     from commands.models.chat_model import ChatModel

@@ -5,6 +5,7 @@ kernels are) comes from configs/hardware and can be compared with a finished run
 """
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from commands.argument_parser import CommandArguments
 from commands.plan.budget import compute_optimal
 from common.errors import InputError
 
+NUMBERS = {"price": True, "mtbf_hours": False, "memory_limit": False, "budget": False}
+"""Options that are numbers, and whether they may be 0."""
 Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
 
 
@@ -55,6 +58,10 @@ def plan(arguments: list[str], resolve: Resolve) -> None:
         InputError: for what cannot be planned.
     """
     given, rest = parser().parse_with_fit(arguments)
+    for name, may_be_zero in NUMBERS.items():
+        value = getattr(given, name)
+        if value is not None and not (math.isfinite(value) and (value > 0 or (may_be_zero and value == 0))):
+            raise InputError(f"--{name} {value:g}: must be {'at least' if may_be_zero else 'above'} 0 and finite")
     if given.budget is not None:
         _refuse_beside(f"--budget {given.budget:g}", given, rest, ("budget", "json"))
         compute_optimal(given.budget, given.json)
@@ -87,4 +94,4 @@ def _refuse_beside(said: str, given: argparse.Namespace, rest: Sequence[str], us
     """Refuse arguments that would have no effect."""
     unused = [f"--{name}" for name, value in vars(given).items() if value not in (None, False) and name not in used]
     if unused or rest:
-        raise InputError(f"plan {said}: does not use {' '.join([*unused, *rest])}, leave that out")
+        raise InputError(f"plan {said}: {' '.join([*unused, *rest])} has no effect here, remove it")

@@ -115,7 +115,7 @@ def cost_lines(setup: TrainingSetup, hardware: Hardware, plan: Plan) -> list[str
         ("cost", f"{plan.cost:,.0f}", f"at {hardware.price:g} a GPU-hour (--price)"),
         ("failures", f"{failures.failures:,.1f}",
          f"one in {format_duration(failures.mtbf_hours * 3600)}, at {hardware.mtbf_hours:,.0f} h a GPU (--mtbf_hours)"),
-        ("checkpoint every", format_duration(failures.interval_seconds), f"{saved}, each {_saving(plan)}"),
+        ("checkpoint every", format_duration(failures.interval_seconds), f"{saved}, {_saving(plan)}"),
         ("Young/Daly's interval", format_duration(failures.advised_seconds), f"{advised}: {better}"),
     ])]  # fmt: skip
 
@@ -124,7 +124,8 @@ def _saving(plan: Plan) -> str:
     """Time that a checkpoint takes."""
     still = format_duration(plan.saving.still_at(plan.reliability.interval_seconds))
     whole = format_duration(plan.saving.writing_seconds)
-    return f"{still} still" if still == whole else f"{still} still (copy), {whole} in all"
+    copied = "" if still == whole else f" (copy), {whole} in all"
+    return f"training paused {still} per save{copied}"
 
 
 def advice_lines(active: float, tokens: float, flops: float, laws: Sequence[ScalingLaw]) -> list[str]:

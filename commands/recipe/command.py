@@ -57,7 +57,9 @@ def recipe(arguments: list[str], resolve: Resolve) -> None:
     parser.add_argument("--dry_run", action="store_true", help="print what would run and why, and run nothing")
     with_stages = [str(path) for path in config_files(arguments) if "stages" in read_config_file(path)]
     if len(with_stages) > 1:
-        raise InputError(f"--config {' --config '.join(with_stages)}: each has stages of its own, run one after the other")
+        raise InputError(
+            f"--config {' --config '.join(with_stages)}: each has stages of its own, run one after the other"
+        )
     given = parser.parse_args(arguments)
     stages = [RecipeStage(**stage.as_dict()) for stage in given.stages]
     run_recipe(given.folder, stages, resolve, given.follow_sources, given.only, given["from"], given.dry_run)

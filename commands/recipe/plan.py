@@ -246,7 +246,7 @@ def check_names(stages: list[RecipeStage], only: str | None, first: str | None) 
             raise InputError(f"stage {stage.name!r}: names are letters, digits, - and _, each name once")
         if unknown := [name for name in stage.needs if name not in names]:
             raise InputError(
-                f"stage {stage.name} needs {unknown[0]}: no stage before it is called so ({', '.join(names)})"
+                f"stage {stage.name} needs {unknown[0]}: no earlier stage has that name ({', '.join(names)})"
             )
         names.append(stage.name)
     if not names:

@@ -19,6 +19,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from commands.locate import given
 from commands.mistakes import fail, input_error_behind
 from commands.registry import example_of
 from commands.suggestions import explain
@@ -30,6 +31,9 @@ from commands.training.trainer_checks import check_epochs, check_trainer
 from common.errors import InputError
 from common.run_folder import latest_checkpoint
 from models.device import has_bf16_matrix_units
+
+LEFT_OUT = ("💡", "TPU available", "GPU available", "Seed set to", "Using bfloat16 Automatic")
+"""Parts of Lightning's lines that say what the configuration says, before a mistake in it may be found."""
 
 
 class Parser(LightningArgumentParser):
@@ -44,6 +48,11 @@ class Parser(LightningArgumentParser):
         if self.ignored and isinstance(loaded := yaml.safe_load(content), dict) and self.ignored & loaded.keys():
             content = yaml.safe_dump({key: value for key, value in loaded.items() if key not in self.ignored})
         return super()._load_config_parser_mode(content, *args, **kwargs)
+
+    def parse_args(self, args: Any = None, *further: Any, **kwargs: Any) -> Any:
+        """As jsonargparse; what was given is kept for messages."""
+        with given(args or ()):
+            return super().parse_args(args, *further, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         fail(explain(message, self))
@@ -213,9 +222,10 @@ def silence_third_party_logs() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     # The command line is also called from Python, by tests and by commands that start others.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not record.getMessage().startswith(("💡", "TPU available"))
-    )
+    for module in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{module}").addFilter(
+            lambda record: not any(part in record.getMessage() for part in LEFT_OUT)
+        )
 
 
 def build_cli(arguments: list[str] | None = None, run: bool = True) -> CommandLine:

@@ -3,6 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
+import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
+
+from commands.mistakes import did_you_mean
 from common.errors import InputError
 from datamodules.resumable import ResumableDataModule
 
@@ -17,6 +22,24 @@ def check_trainer(trainer: Any, trains: bool) -> None:
     Raises:
         InputError: for the first of them.
     """
+    strategies = {"auto", *StrategyRegistry.available_strategies()}
+    if isinstance(strategy := trainer.get("strategy"), str) and strategy not in strategies:
+        hint = did_you_mean(strategy, strategies) or ", take auto"
+        raise InputError(f"trainer.strategy={strategy}: no strategy is called so{hint}")
+    if str(devices := trainer.get("devices")) in ("0", "[]"):
+        raise InputError(f"trainer.devices={devices}: must be at least 1, or auto for all")
+    if (steps := trainer.get("max_steps")) is not None and steps < -1:
+        raise InputError(f"trainer.max_steps={steps}: must be at least 1, or -1 for no limit")
+    if isinstance(accelerator := trainer.get("accelerator"), str):
+        known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+        if accelerator not in known:
+            hint = did_you_mean(accelerator, known) or f", take one of {', '.join(known)}"
+            raise InputError(f"trainer.accelerator={accelerator}: no accelerator is called so{hint}")
+        # The class and not an instance, which needs the device's own libraries.
+        classes = [AcceleratorRegistry[accelerator]["accelerator"]] if accelerator in AcceleratorRegistry else []
+        there = torch.accelerator.is_available() if accelerator == "gpu" else all(one.is_available() for one in classes)
+        if not there:
+            raise InputError(f"trainer.accelerator={accelerator}: this machine has none, take auto or cpu")
     for name in ("accumulate_grad_batches", "log_every_n_steps"):
         value = trainer.get(name)
         if value is not None and value < 1:

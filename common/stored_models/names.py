@@ -120,13 +120,13 @@ def _snapshot(name: str, option: str) -> Path:
         raise InputError(f"{option}={name}: its owner has to grant access first, then set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"{option}={name} is no path here and no model of the hub: correct it, or set HF_TOKEN if it is private"
+            f"{option}={name} is not a path here, nor a model of the hub: correct it, or set HF_TOKEN if it is private"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(f"{option}={name}: {match['repository']} has no revision {match['revision']}") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise InputError(
-            f"{option}={name} is no path here, nor in the cache, and the hub cannot be reached: download it elsewhere "
+            f"{option}={name} is not a path here, nor in the cache, and the hub cannot be reached: download it elsewhere "
             "and name its folder, or set HF_ENDPOINT"
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError) as error:

@@ -55,7 +55,7 @@ class GGUFFile:
         try:
             self.config: DecoderConfig = from_gguf(metadata, {*self._tensors}, factors)
         except KeyError as error:
-            raise InputError(f"{path} lacks {architecture}.{error.args[0]}: it is no whole model") from error
+            raise InputError(f"{path} lacks {architecture}.{error.args[0]}: it is not a whole model") from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         self.positions: int | None = metadata.get(f"{architecture}.context_length")

@@ -162,7 +162,7 @@ def _number(architecture: str, given: dict[str, Any], key: str, default: int | N
 def _vocabulary(metadata: dict[str, Any], given: dict[str, Any]) -> int:
     size = given.get("vocab_size", len(metadata.get("tokenizer.ggml.tokens", ())))
     if not size:
-        raise InputError("the file says neither its vocab_size nor its tokens: it is no whole model")
+        raise InputError("the file says neither its vocab_size nor its tokens: it is not a whole model")
     return int(size)
 
 

@@ -79,6 +79,8 @@ class WeightSource:
             # Imported where it is used: distributed checkpoints bring DTensor and its symbolic shapes.
             from models.weights.sharded_folder import load_trainer_state, stored_tensors, verify_checkpoint
 
+            if not any((path / name).exists() for name in (".metadata", "trainer.pt")):
+                raise self._not_a_model()
             verify_checkpoint(path)
             self.config, names = load_trainer_state(path)["decoder_config"], stored_tensors(path)
             self._names = {name.removeprefix("model.") for name in names if name.startswith("model.")}
@@ -86,10 +88,7 @@ class WeightSource:
         elif path.suffix == ".safetensors":
             self._open_safetensors()
         elif path.suffix != ".ckpt":
-            raise InputError(
-                f"{option}={path} is no run, checkpoint (.ckpt), converted file (.safetensors), GGUF file or Hugging "
-                "Face folder: name one"
-            )
+            raise self._not_a_model()
         else:
             # Imported where it is used: it brings Lightning.
             from models.weights.single_file import AtomicCheckpointIO
@@ -142,13 +141,19 @@ class WeightSource:
         """
         weight = self(name)
         if weight is None:
-            raise InputError(f"{self.path} lacks {name}: it is no whole model")
+            raise InputError(f"{self.path} lacks {name}: it is not a whole model")
         adapter = self.config.get("lora")
         factors = [self(name.removesuffix("weight") + factor) for factor in ("lora_a", "lora_b")] if adapter else []
         if not factors or factors[0] is None or factors[1] is None:
             return weight
         lora = LoRA(**self.config["lora"])
         return merged(weight, factors[0], factors[1], lora.alpha / lora.rank)
+
+    def _not_a_model(self) -> InputError:
+        return InputError(
+            f"{self.option}={self.path} is not a run, checkpoint (.ckpt), converted file (.safetensors), GGUF file or "
+            "Hugging Face folder: name one"
+        )
 
     def whole_config(self) -> DecoderConfig:
         """Configuration with adapters merged."""

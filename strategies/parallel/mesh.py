@@ -75,13 +75,13 @@ def resolve_sizes(
     if dp_shard == "auto":
         if world % others:
             raise InputError(
-                f"{_product(requested)}: their product {others} does not divide the {world} processes "
+                f"{_product(requested)}: the product of all sizes, {others}, does not divide the {world} processes "
                 f"(trainer.devices x trainer.num_nodes), change one of them"
             )
         dp_shard = world // others
     if others * dp_shard != world:
         raise InputError(
-            f"{_product(requested)}: their product {others * dp_shard} is not the {world} processes "
+            f"{_product(requested)}: the product of all sizes, {others * dp_shard}, is not the {world} processes "
             "(trainer.devices x trainer.num_nodes), change one of them"
         )
     return MeshSizes(pp, dp_replicate, dp_shard, cp, tp)

@@ -202,8 +202,14 @@ def search(setup: TrainingSetup, hardware: Hardware, devices: int, limit: float 
         among = " and all windows of batch_size_warmup" if setup.warmup_batches else ""
         reason = max(refused, key=lambda r: refused[r]) if refused else f"no layout's share divides both{among}"
         windows = setup.step_tokens // setup.sequence_length
+        more = (
+            f"; data parallelism alone would need {devices} windows, give fewer devices or a larger batch_size"
+            if devices > windows
+            else ""
+        )
         raise InputError(
-            f"devices={devices} with {windows} windows per step: no layout is accepted, most often because: {reason}"
+            f"devices={devices} with {windows} windows per step: no layout is accepted{more}; most often because: "
+            f"{reason}"
         )
     # Slower in kernels alone than the last of those kept is slower in total: the schedule need not be replayed.
     bounds = sorted(((least_seconds(c.setup, hardware), i) for i, c in enumerate(fitting)))

@@ -1,4 +1,4 @@
-"""A loss that is no number ends the run before anything is saved, unless that is switched off."""
+"""A loss that is NaN or infinite ends the run before anything is saved, unless that is switched off."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_one_value_that_is_no_number_is_enough(value: float) -> None:
 
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seventh step's loss is no number, and so are the weights after it."""
+    """The seventh step's loss is NaN or infinite, and so are the weights after it."""
     loss = LanguageModel.loss
 
     def poison(self: LanguageModel, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -42,7 +42,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
     save = {"class_path": "callbacks.Checkpoints", "init_args": {"every_steps": 1}}
     config = configure(trainer__callbacks=[finite, save])
     line = refused(["fit", "--config", config], capsys)
-    assert "gradient norm of step 7 (samples 24 to 27) is no number" in line
+    assert "gradient norm of step 7 (samples 24 to 27) is NaN or infinite" in line
     assert "step=6.ckpt" in line
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step=5.ckpt", "step=6.ckpt"]
 
@@ -57,4 +57,4 @@ def test_a_run_told_to_go_on_does_and_its_evaluation_is_refused(
     main(["fit", "--config", str(config)])
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step=12.ckpt"]
     config = configure(trainer__callbacks=[{"class_path": "callbacks.FiniteLoss"}])
-    assert "=nan is no number: the weights are lost" in refused(["validate", "--config", config], capsys)
+    assert "=nan is NaN or infinite: the weights are lost" in refused(["validate", "--config", config], capsys)

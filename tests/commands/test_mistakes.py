@@ -13,9 +13,14 @@ from commands.mistakes import unusable_path
 from commands.resolve import resolve_config
 from tests.helpers.command_line import refused
 from tests.helpers.corpus import ROOT, Configure
+from tests.helpers.distributed import Command
 
 QUICKSTART = ["--config", str(ROOT / "configs/quickstart.yaml")]
 TP2 = ["--config", str(ROOT / "configs/layouts/tp2.yaml")]
+TP = "--trainer.strategy.init_args.tensor_parallel_size"
+HARDWARE, RECIPE = (str(ROOT / f"configs/{name}.yaml") for name in ("hardware/h100", "recipes/quickstart"))
+CLASSIFIER = ["classifier", "--positive", "a", "--negative", "b", "--output", "c"]
+CONSTITUTION = ["constitution", "--config", str(ROOT / "configs/constitution/quickstart.yaml")]
 
 
 @pytest.mark.end_to_end
@@ -34,6 +39,48 @@ TP2 = ["--config", str(ROOT / "configs/layouts/tp2.yaml")]
         (["plan", "--trainer.max_steps=3"], "model: required, give a configuration, as: llm fit --config"),
         (["plan", *QUICKSTART, "--data=null"], "data: required, give a configuration, as: llm fit --config"),
         (["parity", "--trainer.max_steps=3"], "model: required, give a configuration, as: llm fit --config"),
+        (["fit", "--trainer.max_steps=3"], "data, model: required, give a configuration with --config FILE"),
+        (["evaluate"], "--input: required, give a value"),
+        (["classifier", "--positive", "a"], "--negative, --output: required, give values"),
+        (["export", *QUICKSTART, "--output", "x", "--format", "parquet"], "format=parquet: must be megatron"),
+        (["convert", "--input", "a", "--output", "b", "--dtype", "x"], "dtype=x: must be keep or float32 or"),
+        (
+            ["compare", "--models", "a=runs/a", "--prompts", "x"],
+            "models=a=runs/a: must be a mapping, as --models.a=runs/a",
+        ),
+        (["report", "--nope"], "report: no option is called --nope; it takes those of fit"),
+        (["plan", *QUICKSTART, "--memory_limit", "-3"], "--memory_limit -3: must be above 0"),
+        (["plan", *QUICKSTART, "--price", "nan"], "--price nan: must be at least 0 and finite"),
+        (["plan", *QUICKSTART, "--mtbf_hours", "0"], "--mtbf_hours 0: must be above 0"),
+        (["plan", "--budget", "-1"], "--budget -1: must be above 0"),
+        (["plan", *QUICKSTART, "--search", "--devices", "64"], "data parallelism alone would need 64 windows"),
+        (["generate", "--input", str(ROOT / "docs")], "docs is not a run, checkpoint (.ckpt)"),
+        (["convert", "--input", str(ROOT / "docs"), "--output", "x"], "docs is not a run, checkpoint (.ckpt)"),
+        (["convert", "--input", "a", "--output", "x", "--positions", "0"], "error: positions=0: must be at least 1"),
+        (["convert", "--input", "a", "--output", "x", "--shard_gigabytes", "0"], "error: shard_gigabytes=0.0: must be"),
+        (["evaluate", "--input", "a", "--text", "b", "--window", "1"], "error: window=1: must be at least 2"),
+        (["evaluate", "--input", "a", "--text", "b", "--limit", "0"], "error: limit=0: must be at least 1"),
+        ([*CLASSIFIER, "--documents", "-1"], "error: documents=-1: must be at least 1"),
+        ([*CLASSIFIER, "--bucket_bits", "30"], "error: bucket_bits=30: must lie between 8 and 24"),
+        ([*CLASSIFIER, "--l2", "0"], "error: l2=0.0: must be above 0"),
+        ([*CONSTITUTION, "--batch_size", "0"], "error: batch_size=0: must be at least 1"),
+        ([*CONSTITUTION, "--worked_examples", "-1"], "error: worked_examples=-1: must be at least 0"),
+        (["fit", "--config", HARDWARE], "the file is hardware, take llm plan"),
+        (["plan", "--config", HARDWARE], "the file is hardware, take llm plan"),
+        (["fit", "--config", RECIPE], f"the file is a recipe, take llm recipe --config {RECIPE}"),
+        (["prepare", *CONSTITUTION[1:]], "take llm constitution --config"),
+        (
+            ["fit", *QUICKSTART, "--trainer.strategy", "ddpp"],
+            "trainer.strategy=ddpp: no strategy is called so: did you",
+        ),
+        (["fit", *QUICKSTART, "--trainer.devices", "0"], "trainer.devices=0: must be at least 1, or auto for all"),
+        (["fit", *QUICKSTART, "--trainer.max_steps", "-5"], "trainer.max_steps=-5: must be at least 1, or -1"),
+        (["fit", *QUICKSTART, "--trainer.accelerator", "cdua"], "no accelerator is called so: did you mean cuda"),
+        (["fit", *QUICKSTART, "--trainer.accelerator", "tpu"], "trainer.accelerator=tpu: this machine has none"),
+        (
+            ["fit", *QUICKSTART, *TP2, f"{TP}=3"],
+            f"{TP[2:].rpartition('.')[2]}=3: the product of all sizes, 3, does not",
+        ),
     ],
     ids=lambda value: " ".join(map(str, value)).replace(str(ROOT), "") if isinstance(value, list) else "",
 )
@@ -42,9 +89,21 @@ def test_options_that_cannot_work(capsys: pytest.CaptureFixture[str], arguments:
 
 
 @pytest.mark.end_to_end
-def test_paths_that_cannot_be_written(
-    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_the_only_line(configure: Configure, tmp_path: Path) -> None:
+    """Nothing that Lightning says of a run that does not come to be."""
+    config = configure(data__init_args__sources__notes__weight=-2)
+    process = Command(tmp_path, "fit", "--config", config)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert output == ""
+    assert [line for line in errors.splitlines() if "Warning" not in line and line[:1] != " "] == [
+        errors.splitlines()[-1]
+    ]
+    assert errors.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.end_to_end
+def test_paths_that_cannot_be_written(configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file"
     file.write_text("", encoding="utf-8")
     assert f"{tmp_path} is a folder, and a file is to be written" in refused(["schema", "--output", tmp_path], capsys)

@@ -1,4 +1,4 @@
-"""Peers: the two ends of the channel between a generated program and the tests of it.
+"""Peers: the two ends of the channel between a generated program and its tests.
 
 Each end asks the other to do something with an object that stays there, such as to call a function, and gets back a
 plain value, the number of another object, or an exception. What may be asked differs: a program does whatever it is

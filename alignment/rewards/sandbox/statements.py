@@ -148,7 +148,7 @@ class SolutionModule(types.ModuleType):
             if (module := names[name]) is None:
                 return peer.ask("global", name)
             if module.split(".")[0] not in modules:
-                raise AttributeError(f"{name!r} is no module of Python")
+                raise AttributeError(f"{name!r} is not a module of Python")
             return importlib.import_module(module)
 
         vars(self)["__getattr__"] = get

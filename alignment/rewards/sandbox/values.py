@@ -1,4 +1,4 @@
-"""Plain values as JSON: what a generated program and the tests of it tell each other.
+"""Plain values as JSON: the values exchanged between a generated program and its tests.
 
 A program must not reach into the process of its tests, so no object crosses with its class: numbers, text and
 containers are written out and built again from Python's own types, everything else stays where it is and is named by a

@@ -288,8 +288,8 @@ def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     for changes, named in (
         ({"base_url": "localhost:8000"}, "base_url=localhost:8000: must begin with"),
-        ({"base_url": "http://localhost:port/v1"}, "port/v1': is no address"),
-        ({"base_url": "http://local\x00host/v1"}, "is no address"),
+        ({"base_url": "http://localhost:port/v1"}, "port/v1': is not a valid URL"),
+        ({"base_url": "http://local\x00host/v1"}, "is not a valid URL"),
         ({"votes": 4, "temperature": 0.0}, "votes=4 at temperature=0"),
         ({"api_key_variable": "NO_SUCH_KEY"}, "NO_SUCH_KEY: this environment variable is not set"),
         ({"concurrency": 0}, "concurrency=0"), ({"votes": -1}, "votes=-1"),

@@ -201,7 +201,7 @@ def test_members_must_be_reward_models_of_one_shape(
     )
     for members, message in (
         ([], "name at least one run"),
-        ([str(base_run)], "is no reward model"),
+        ([str(base_run)], "is not a reward model"),
         ([member, str(base_run)], "differs from"),
     ):
         together["model"]["init_args"] = {"init_from": members}

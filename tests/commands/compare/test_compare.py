@@ -281,7 +281,7 @@ def test_prompts_are_those_that_training_validates_on(models: dict[str, str], tm
         (["--validation_fraction=0"], "validation_fraction=0.0"),
         (["--samples=0"], "samples=0: must be at least 1"),
         (["--models.moved=REWARD"], "is a reward model, which writes no text"),
-        (["--reward_model=BASE"], "is no reward model"),
+        (["--reward_model=BASE"], "is not a reward model"),
         (["--models.moved=nowhere"], "nowhere does not exist"),
         (["--max_prompt_tokens=1"], "prompts: none is for validation ({'longer_than_max_prompt_tokens': 14"),
         (["--prompts=[nowhere.jsonl]"], "path nowhere.jsonl does not exist"),

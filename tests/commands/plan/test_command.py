@@ -164,7 +164,7 @@ def test_search_writes_an_overlay_that_fit_takes(capsys: pytest.CaptureFixture[s
         (["--config", "X", "--output", "y"], {}, "add --search"),
         (["--config", "X", "--hardware", "abacus"], {}, "no such file, take one of a100_40gb"),
         (["--config", "X", "--devices", "0"], {}, "--devices 0: must be at least 1"),
-        (["--config", "X", "--price", "-3"], {}, "price=-3.0 must not be negative"),
+        (["--config", "X", "--price", "-3"], {}, "--price -3: must be at least 0"),
         (["--verify", "nowhere"], {}, "does not exist: train that run first"),
         (["--config", "X", "--prize", "3"], {}, "no option is called --prize: did you mean --price?"),
         (["--config", "X"], {"precision": "bf16-true"}, "plan knows bf16-mixed and 32-true"),

@@ -68,7 +68,7 @@ def test_what_cannot_be_is_refused(program: list[str], tmp_path: Path) -> None:
         (stages, "sft holds what this stage did not make"),
         ([*stages, stages[0]], "stage 'pretrain': names are"),
         ([RecipeStage("a b")], "stage 'a b': names are"),
-        ([RecipeStage("a", needs=["b"])], "stage a needs b: no stage before it"),
+        ([RecipeStage("a", needs=["b"])], "stage a needs b: no earlier stage has that name"),
         ([], "stages is empty"),
         ([stages[0], RecipeStage("twin", overrides=stages[0].overrides)], "stages pretrain and twin both write"),
         ([stages[0], RecipeStage("sft", overrides=stages[1].overrides)], "is made by stage pretrain, add it to needs"),

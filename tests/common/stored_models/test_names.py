@@ -169,14 +169,14 @@ def test_a_model_of_the_hub_is_downloaded_once_and_pinned(hub: tuple[dict[str, s
     assert opened("owner/tiny", offline).stdout.split() == [path, name]
     other = opened("owner/other", offline)
     assert other.returncode == 2
-    assert "init_from=owner/other is no path here, nor in the cache, and the hub cannot be reached" in other.stdout
+    assert "init_from=owner/other is not a path here, nor in the cache, and the hub cannot be reached" in other.stdout
 
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("owner/nothing", "init_from=owner/nothing is no path here and no model of the hub: correct it"),
+        ("owner/nothing", "init_from=owner/nothing is not a path here, nor a model of the hub: correct it"),
         ("owner/tiny@v9", "init_from=owner/tiny@v9: owner/tiny has no revision v9"),
     ],
 )

@@ -208,7 +208,7 @@ def test_weights_that_are_absent_are_not_drawn(tmp_path: Path) -> None:
         stored = WeightSource(tmp_path)
         model = LanguageModel(AdamW(), Cosine(), stored.whole_config(), init_from=str(tmp_path), lora=lora)
         model.stored = stored
-        with pytest.raises(InputError, match=r"lacks tok_embeddings.weight: it is no whole model"):
+        with pytest.raises(InputError, match=r"lacks tok_embeddings.weight: it is not a whole model"):
             model.configure_model()
 
 
