@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make quickstart  install into .venv, then collect, clean, tokenize, train and report (5 to 13 minutes on 2 cores)"
-	@echo "make recipe      the same set-up, then from raw text to aligned models and their comparison (under 25 minutes on 2 cores)"
+	@echo "make recipe      the same set-up, then from raw text to aligned models and their comparison (under 25 minutes on two idle cores)"
 	@echo "make test        the same set-up, then every test"
 	@echo "make test-fast   the tests of single functions, for an edit's feedback (about 3 minutes on 2 cores)"
 	@echo "make lint        ruff and mypy"

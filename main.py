@@ -6,8 +6,8 @@ alignment   constitution, compare
 models      generate, chat, evaluate, convert
 planning    plan, parity, scaling_law, schema
 
-`--help` shows a line about each of them, `COMMAND --help` an example and the options. This file is an entry point and nothing
-else: what the commands are is in `commands/registry.py`, what they do in models, datamodules, strategies and callbacks.
+`--help` shows a line about each of them, `COMMAND --help` an example and the options. This file is an entry point
+and nothing else: what the commands are is in `commands/registry.py`, what they do in the other packages.
 """
 
 from commands.cli import main

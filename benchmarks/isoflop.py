@@ -134,7 +134,7 @@ def main() -> None:
     folders = list(chosen)
     here, printed = Path(__file__), io.StringIO()
     with contextlib.redirect_stdout(printed):
-        scaling_law([str(folder) for folder in folders], str(here.with_suffix(".png")), METRIC, as_json=True)
+        scaling_law([str(folder) for folder in folders], str(here.with_suffix(".png")), METRIC, json=True)
     here.with_suffix(".json").write_text(printed.getvalue(), encoding="utf-8")
     print(printed.getvalue())
 

@@ -81,8 +81,8 @@ class FiniteLoss(lightning.Callback):
             samples = data.samples_of_step(reading.step) if isinstance(data, ResumableData) else []
             named = f" (samples {samples[0]} to {samples[-1]})" if samples else ""
             raise InputError(
-                f"the loss or gradient norm of step {reading.step}{named} is NaN or infinite, and the weights that learned "
-                "from it are lost: lower the learning rate or look at the samples; "
+                f"the loss or gradient norm of step {reading.step}{named} is NaN or infinite, and the weights that "
+                "learned from it are lost: lower the learning rate or look at the samples; "
                 f"{newest or 'no checkpoint'} is what was saved before, and callbacks.SpikeGuard goes back by itself"
             )
 

@@ -4,6 +4,7 @@ Nothing heavy is imported before the command is known, so that help comes at onc
 uses.
 """
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ from commands.registry import COMMANDS, DRY_RUN, Command, overview
 from common.compute.cpu_threads import thread_settings, watch_spin
 from common.compute.open_files import raise_open_file_limit
 from common.errors import InputError
+
+CLASSES = {"--data.help": "datamodules.PretrainingData", "--model.help": "models.LanguageModel"}
+"""Classes to name where the help of one is asked for."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -66,6 +70,9 @@ def run(command: Command, arguments: list[str], whole_process: bool) -> None:
         arguments = [argument for argument in arguments if argument not in DRY_RUN]
     if not arguments and command.kind in ("trainer", "data"):
         raise InputError(f"{command.name}: give a configuration, as: llm {command.name} {command.example}")
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        if argument in ("--data.help", "--model.help") and (not following or following.startswith("-")):
+            raise InputError(f"{argument}: name a class, such as {argument} {CLASSES[argument]}")
     if command.kind == "arguments":
         from commands.resolve import resolve_config
 
@@ -76,10 +83,11 @@ def run(command: Command, arguments: list[str], whole_process: bool) -> None:
         run_function(command, arguments)
     elif command.kind == "data":
         from commands.data.datamodule_parser import run_data_command
+        from commands.resolve import resolve_config
         from commands.training.lightning_cli import silence_third_party_logs
 
         silence_third_party_logs()
-        run_data_command(command, arguments)
+        run_data_command(command, arguments, resolve_config)
     elif is_dry_run:
         from commands.plan.dry_run import dry_run
         from commands.resolve import resolve_config

@@ -59,7 +59,7 @@ def constitution(
     and said. Killed and started again, a stage goes on where it was; other settings want another folder.
 
     Args:
-        folder: of the results.
+        folder: folder for the results.
         constitution: YAML file with principles and worked examples.
         prompts: rows with a `prompt`, `messages`, or `chosen`, of which the prompt is taken.
         generator: responds to the prompts.
@@ -67,11 +67,11 @@ def constitution(
         revisions: the stage whose rows the generator is to be fine-tuned on; null leaves it out.
         preferences: the stage whose rows a reward model or a policy learns from; null leaves it out.
         samples: rows of `prompts` to take; null takes all.
-        worked_examples: of each kind, shown before what is asked; null shows all.
+        worked_examples: number of examples of each kind, shown before what is asked; null shows all.
         helpful_instructions: rows with responses to mix with the revisions, so that helpfulness is not unlearned.
         helpful_pairs: rows of human preferences to mix with the model's.
         batch_size: samples made and recorded together.
-        seed: of principles and draws.
+        seed: seed of the choice of principles and of sampling.
     """
     require_at_least(batch_size=(batch_size, 1), samples=(samples, 1), worked_examples=(worked_examples, 0))
     if not 0 <= seed < 2**63:

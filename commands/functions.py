@@ -3,6 +3,9 @@
 The parser is jsonargparse's own and not Lightning's, whose import costs more than most of these commands.
 """
 
+import inspect
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser
@@ -44,9 +47,19 @@ def function_parser(command: Command) -> FunctionParser:
     return parser
 
 
+def switched_on(function: Callable[..., Any], arguments: list[str]) -> list[str]:
+    """Arguments in which a bare `--json` is `--json=true`, as with the commands that have flags."""
+    flags = {f"--{name}" for name, one in inspect.signature(function).parameters.items() if one.annotation is bool}
+    return [
+        f"{argument}=true" if argument in flags and (not following or following.startswith("-")) else argument
+        for argument, following in itertools.pairwise([*arguments, ""])
+    ]
+
+
 def run_function(command: Command, arguments: list[str]) -> None:
     """Parse the arguments and call the function."""
     parser = function_parser(command)
+    arguments = switched_on(command.load(), arguments)
     built = parser.instantiate_classes(parser.parse_args(arguments))
     values = {name: value for name, value in vars(built).items() if name != "config"}
     command.load()(**values)

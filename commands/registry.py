@@ -197,7 +197,7 @@ _ALL = (
     Command(
         "schema",
         "planning",
-        "Write the JSON schema of fit's configurations, for editors.",
+        "Write the JSON schema of a command's configurations, for editors.",
         "--output configs/schema.json",
         "function",
         "commands.schema:schema",
@@ -226,4 +226,9 @@ def overview() -> str:
 def example_of(name: str) -> str:
     """First paragraph of a command's help: its line and a call of it."""
     command = COMMANDS[name]
-    return f"{command.help} Example:\n\n  llm {name} {command.example}"
+    lines = f"{command.help} Example:\n\n  llm {name} {command.example}"
+    if name == "fit":
+        lines += (
+            f"\n\nChecked without its GPUs, every rank's part:\n\n  llm fit {command.example} --dry-run --hardware h100"
+        )
+    return lines

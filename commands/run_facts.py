@@ -24,7 +24,9 @@ def read_run_facts(folder: Path, said: str, needed: Sequence[str]) -> dict[str, 
         raise InputError(f"{said}: not a folder: give the folder of a finished run that used callbacks.Throughput")
     for name in (RUN_FACTS, CONFIG, METRICS):
         if not (folder / name).is_file():
-            raise InputError(f"{said}: no {name} in it: give the folder of a finished run that used callbacks.Throughput")
+            raise InputError(
+                f"{said}: no {name} in it: give the folder of a finished run that used callbacks.Throughput"
+            )
     try:
         facts = json.loads((folder / RUN_FACTS).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""JSON schema of the configurations that `fit` reads, from signatures and docstrings of the classes that YAML may name.
+"""JSON schema of configurations, from signatures and docstrings of the classes that YAML may name.
 
 Editors complete and check keys by it. It is as strict as the signatures are: a class of this project takes its own
 arguments only, a class of another library any; values that Python alone can check (a divisor, a path) are not checked.
@@ -16,6 +16,7 @@ from typing import Any, Literal
 from docstring_parser import parse
 
 from commands.mistakes import PACKAGES
+from commands.registry import COMMANDS
 from common.files import write_text_atomically
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -29,6 +30,10 @@ BASIC: dict[Any, dict[str, Any]] = {
     dict: {"type": "object"},
     list: {"type": "array"},
 }
+OWN = (*PACKAGES, "commands")
+"""Packages whose classes are described by their signatures."""
+NOT_IN_RECIPES = ("resolve", "only", "first", "dry_run")
+"""Arguments of a recipe that belong to one call of it."""
 OTHERS = {
     "type": "object",
     "properties": {"class_path": {"type": "string", "not": {"pattern": rf"^({'|'.join(PACKAGES)})\."}}},
@@ -37,16 +42,17 @@ OTHERS = {
 """A class of another library, whose arguments are its own matter."""
 
 
-def schema(output: str | None = None) -> None:
-    """Write the JSON schema of the configurations that `fit` reads, overlays included.
+def schema(output: str | None = None, command: Literal["fit", "recipe", "constitution", "compare"] = "fit") -> None:
+    """Write the JSON schema of the configurations that a command reads, overlays included.
 
-    Other commands that train, test or prepare read the same ones. The files of `constitution`, `recipe` and `compare`
-    have keys of their own, which those commands' `--help` lists; no schema describes them.
+    Other commands that train, test or prepare read those of `fit`.
 
     Args:
         output: file to write; by default the schema is printed.
+        command: the command whose configurations are described.
     """
-    text = json.dumps(configuration_schema(), indent=1) + "\n"
+    made = configuration_schema() if command == "fit" else function_schema(command)
+    text = json.dumps(made, indent=1) + "\n"
     if output is None:
         sys.stdout.write(text)
         return
@@ -73,6 +79,24 @@ def configuration_schema() -> dict[str, Any]:
         "data": builder.typed(lightning.LightningDataModule),
     }
     return {"$schema": DRAFT, "type": "object", "properties": run, "additionalProperties": False, "$defs": builder.defs}
+
+
+def function_schema(name: str) -> dict[str, Any]:
+    """The schema of the configurations of `recipe`, `constitution` or `compare`, by the signatures of their functions.
+
+    Args:
+        name: the command's.
+    """
+    builder = SchemaBuilder()
+    if name == "recipe":
+        from commands.recipe.command import run_recipe
+
+        described = builder.arguments(run_recipe)
+        for key in NOT_IN_RECIPES:
+            described["properties"].pop(key)
+    else:
+        described = builder.arguments(COMMANDS[name].load())
+    return {"$schema": DRAFT, **described, "$defs": builder.defs}
 
 
 class SchemaBuilder:
@@ -105,13 +129,13 @@ class SchemaBuilder:
 
     def instance(self, base: type) -> dict[str, Any]:
         """An object of a class or of a class derived from it: by `class_path`, or a dataclass by its fields."""
-        if base.__module__.split(".")[0] not in (*PACKAGES, "lightning"):
+        if base.__module__.split(".")[0] not in (*OWN, "lightning"):
             return {}
         name = f"{base.__module__}.{base.__qualname__}"
         if name not in self.defs:
             self.defs[name] = {}  # a class may contain itself
             options = [self.by_class_path(path) for path, one in self.exported.items() if _is_subclass(one, base)]
-            if base.__module__.split(".")[0] in PACKAGES:  # its class_path may be left out
+            if base.__module__.split(".")[0] in OWN:  # its class_path may be left out
                 options.append(self.arguments(base))
             # An overlay may change arguments of a class that another file names.
             overlay = {"type": "object", "properties": {"init_args": {"type": "object"}}, "additionalProperties": False}

@@ -109,7 +109,9 @@ class PolicyOptimization(LanguageModel):
             raise InputError(f"group_size={group_size}: must lie between 1 and {MAX_GROUP_SIZE}")
         if (advantage.needs_groups or drop_zero_variance_groups) and group_size < 2:
             compares = "drop_zero_variance_groups" if drop_zero_variance_groups else type(advantage).__name__
-            raise InputError(f"group_size={group_size}: {compares} compares responses to one prompt and needs at least 2 of them")
+            raise InputError(
+                f"group_size={group_size}: {compares} compares responses to one prompt and needs at least 2 of them"
+            )
         if kl is not None and reference is None:
             raise InputError("kl without a reference: take reference=online, or leave kl out")
         if not 0 <= missing_eos_penalty < math.inf or (value_clip is not None and not value_clip > 0):

@@ -82,17 +82,17 @@ def compare_models(
         chat_template: see the data of fine-tuning; null takes the reference's own.
         validation_fraction: share of rows taken, those that training with this `validation_fraction` validates on; 1
             for a file that nothing was trained on.
-        split_seed: of that choice.
+        split_seed: seed of the choice of validation rows.
         limit: prompts, chosen by a hash; null for all.
         samples: responses to each prompt. With several, also what the best of them by the reward model, or else by the
             monitored reward, are worth: rejection sampling, whose KL divergence is known.
         max_prompt_tokens: prompts of more tokens are left out, and counted.
-        max_new_tokens: of a response at most.
-        temperature: of sampling, and of the distributions whose KL divergence is measured.
-        seed: of sampling.
+        max_new_tokens: tokens of a response at most.
+        temperature: temperature of sampling, and of the distributions whose KL divergence is measured.
+        seed: seed of sampling.
         slots: responses generated together.
-        batch_tokens: scored at once.
-        precision: of the weights in memory.
+        batch_tokens: tokens scored at once.
+        precision: precision of the weights in memory.
     """
     validate(
         models,

@@ -46,15 +46,15 @@ def train_classifier(
 
     Args:
         positive: a file or folder of examples to find more of, or a list of them; or a reader, by class_path.
-        negative: likewise of ordinary text.
+        negative: a file, folder, list or reader of ordinary text.
         output: folder for the weights and their description.
         sample: text that the threshold is chosen on; null takes the validation examples of both kinds.
         kept_share: share of the sample scored above the threshold; DCLM keeps 0.1.
-        documents: of each kind at most, in the order of the reader.
+        documents: most documents of each kind, in the order of the reader.
         bucket_bits: features are hashed into 2 to this power.
-        words: looked at of each document, from the beginning.
+        words: number of words read of each document, from its beginning.
         l2: weight of the penalty on large weights.
-        iterations: of the optimizer at most.
+        iterations: most iterations of the optimizer.
         text_key: key of the text in JSON objects, column of the text in Parquet.
     """
     if not 0 < kept_share < 1:

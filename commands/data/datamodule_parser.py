@@ -4,6 +4,8 @@ The same file serves `fit` and these; no weights are opened and no trainer is ma
 looked at on a machine without an accelerator, and before there is a model.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -12,10 +14,10 @@ from jsonargparse import Namespace
 
 from commands.config_files import config_files, read_config_file
 from commands.registry import Command, example_of
-from commands.resolve import resolve_config
 from commands.training.lightning_cli import Parser, add_config_file
 from common.errors import InputError
 
+Resolve = Callable[[list[str]], tuple[dict[str, Any], list[Path]]]
 UNUSED = ("model", "trainer", "fallback_precision", "seed_everything", "ckpt_path", "resume")
 """Keys of `fit` that these commands accept and do not use."""
 
@@ -62,11 +64,14 @@ class DataParser(Parser):
 
 def data_parser(command: Command) -> DataParser:
     """The parser of a command that needs only data."""
-    parser = DataParser(prog=f"llm {command.name}")
+    parser = DataParser(prog=f"llm {command.name}", description=None)
     parser.example = example_of(command.name)
     parser.epilog = f"{', '.join(UNUSED)} of a configuration are accepted and not used: the same file serves fit."
     add_config_file(parser)
     parser.add_lightning_class_args(lightning.LightningDataModule, "data", subclass_mode=True)
+    for group in parser._action_groups:
+        if str(group.title).startswith("A DataModule"):
+            group.title = "Data module"
     parser.add_function_arguments(command.load(), skip={"datamodule"})
     return parser
 
@@ -81,16 +86,22 @@ def parse_data_command(command: Command, arguments: list[str]) -> tuple[DataPars
     return parser, config
 
 
-def run_data_command(command: Command, arguments: list[str]) -> None:
-    """Build the data module of a configuration and call the command with it."""
+def run_data_command(command: Command, arguments: list[str], resolve: Resolve) -> None:
+    """Build the data module of a configuration and call the command with it.
+
+    Args:
+        command: of the registry.
+        arguments: those after its name.
+        resolve: makes the whole configuration of `fit` from its arguments.
+    """
     parser, config = parse_data_command(command, arguments)
-    note_mistakes_of_fit(command, parser.of_fit)
+    note_mistakes_of_fit(command, parser.of_fit, resolve)
     built = parser.instantiate_classes(config).as_dict()
     built.pop("config", None)
     command.load()(built.pop("data"), **built)
 
 
-def note_mistakes_of_fit(command: Command, arguments: list[str]) -> None:
+def note_mistakes_of_fit(command: Command, arguments: list[str], resolve: Resolve) -> None:
     """Print what `fit` would refuse in a configuration that also names a model, before hours go into its data.
 
     It is a note and no refusal, because data may be prepared where the model's class is not installed.
@@ -98,6 +109,6 @@ def note_mistakes_of_fit(command: Command, arguments: list[str]) -> None:
     named = any("model" in read_config_file(path) for path in config_files(arguments))
     if named or any(argument.startswith("--model") for argument in arguments):
         try:
-            resolve_config(["fit", *arguments])
+            resolve(["fit", *arguments])
         except InputError as error:
             print(f"note: fit would refuse this configuration: {error}; {command.name} reads `data` alone", flush=True)

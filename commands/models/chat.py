@@ -43,12 +43,12 @@ def chat(
         system: system prompt; null leaves it to the template.
         chat_template: chatml, plain, transcript or a file, in place of the model's own.
         max_new_tokens: tokens of a response at most.
-        temperature: of the sampling; 0 takes the most likely token.
+        temperature: temperature of sampling; 0 takes the most likely token.
         top_k: number of most likely tokens to sample from; 0 is all.
         top_p: share of the probability to sample from.
         min_p: least probability of a token to sample, relative to the most likely one.
         repetition_penalty: above 1 makes tokens that occurred less likely.
-        seed: of the sampling.
+        seed: seed of sampling.
     """
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens={max_new_tokens}: must be at least 1")

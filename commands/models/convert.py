@@ -26,10 +26,11 @@ def convert(
             file, or a name such as smollm2-135m-instruct or owner/name of the hub.
         output: NAME.safetensors for one file of this project, with the tokenizer in files beside it; NAME.gguf for
             llama.cpp and its like; any other name is a folder that transformers, vLLM and their like open.
-        dtype: of the tensors written; float16 and q8_0 (8 bits, in blocks of 32) of the matrices of a GGUF file.
+        dtype: data type of the tensors written; float16 and q8_0 (8 bits, in blocks of 32) are for the matrices of a
+            GGUF file.
         positions: longest text the model is meant for, which Hugging Face wants to know; by default what the input
             says, 2048 where it does not.
-        shard_gigabytes: of each file in a Hugging Face folder.
+        shard_gigabytes: size of each file in a Hugging Face folder.
     """
     require_at_least(positions=(positions, 1))
     if not shard_gigabytes > 0:

@@ -27,12 +27,12 @@ def generate(
         chat: the prompt is a message, which the model responds to in its chat template; the response alone is written.
         max_new_tokens: most tokens to add.
         samples: responses to print.
-        temperature: of the sampling; 0 takes the most likely token.
+        temperature: temperature of sampling; 0 takes the most likely token.
         top_k: number of most likely tokens to sample from; 0 is all.
         top_p: share of the probability to sample from.
         min_p: least probability of a token to sample, relative to the most likely one.
         repetition_penalty: above 1 makes tokens that occurred less likely.
-        seed: of the sampling.
+        seed: seed of sampling.
         cuda_graphs: replay recorded steps, faster for many tokens on a GPU.
     """
     if samples < 1:

@@ -29,7 +29,7 @@ def parser() -> CommandArguments:
         help="name in configs/hardware or a file; by default cpu or h100, by accelerator, or what RUN ran on",
     )
     made.add_argument("--devices", type=int, help="number of GPUs in place of trainer.devices x trainer.num_nodes")
-    made.add_argument("--price", type=float, help="of a GPU-hour, in any currency")
+    made.add_argument("--price", type=float, help="price of a GPU-hour, in any currency")
     made.add_argument(
         "--mtbf_hours", type=float, help="mean hours between failures of one GPU with its share of the rest"
     )

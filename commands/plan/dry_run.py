@@ -37,6 +37,7 @@ def dry_run(arguments: list[str], resolve: Callable[[list[str]], tuple[dict[str,
     configuration, _ = resolve(rest)
     if name is None:
         name = "cpu" if configuration["trainer"].get("accelerator") == "cpu" else "h100"
+        print(f"hardware: {name} is assumed, --hardware names another")
     hardware = read_hardware(Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml")
     began = time.monotonic()
     setup = setup_of(configuration, hardware)

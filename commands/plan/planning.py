@@ -34,7 +34,10 @@ def plan_run(given: argparse.Namespace, configuration: dict[str, Any]) -> None:
     Raises:
         InputError: for what no formula covers.
     """
-    hardware = hardware_of(given, "cpu" if configuration["trainer"].get("accelerator") == "cpu" else "h100")
+    name = "cpu" if configuration["trainer"].get("accelerator") == "cpu" else "h100"
+    hardware = hardware_of(given, name)
+    if given.hardware is None and not given.json:
+        print(f"hardware: {name} is assumed, --hardware names another")
     if given.search:
         search_layout(given, configuration, hardware)
         return

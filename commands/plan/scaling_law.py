@@ -4,8 +4,8 @@ Loss, parameters and tokens come from the runs' own files (`run.json`, `metrics.
 is trained here. benchmarks/isoflop.py trains a family of small runs.
 """
 
-import json
 from dataclasses import asdict, replace
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def scaling_law(
     last: float = 0.05,
     tolerance: float = 0.1,
     resamples: int = 100,
-    as_json: bool = False,
+    json: bool = False,
 ) -> None:
     """Fit L(N, D) = E + A / N^alpha + B / D^beta to finished runs, and parabolas to those of equal compute.
 
@@ -49,7 +49,7 @@ def scaling_law(
         last: share of the run at its end over which a training loss is averaged.
         tolerance: relative difference up to which runs count as of equal compute.
         resamples: bootstrap resamples of the runs, for intervals of the exponents; 0 for none.
-        as_json: print JSON.
+        json: print JSON.
     """
     if not 0 < last <= 1:
         raise InputError(f"last={last}: must lie in (0, 1]")
@@ -72,8 +72,8 @@ def scaling_law(
     found["intervals"] = intervals(laws)
     if len(curves) >= 2:
         found["optimal_parameters"] = power_law([c.flops for c in curves], [c.parameters for c in curves])
-    if as_json:
-        print(json.dumps(found, indent=1))
+    if json:
+        print(dumps(found, indent=1))
         return
     least, most = (format_count(choose(point.flops for point in points)) for choose in (min, max))
     print(f"{len(points)} runs, {least} to {most}FLOP")

@@ -54,7 +54,9 @@ def recipe(arguments: list[str], resolve: Resolve) -> None:
         "--only", type=str | None, help="name of the only stage to run; the stages it needs stay as they are"
     )
     parser.add_argument("--from", type=str | None, help="name of the first stage to run; earlier ones stay as they are")
-    parser.add_argument("--dry_run", action="store_true", help="print what would run and why, and run nothing")
+    parser.add_argument(
+        "--dry-run", "--dry_run", action="store_true", help="print what would run and why, and run nothing"
+    )
     with_stages = [str(path) for path in config_files(arguments) if "stages" in read_config_file(path)]
     if len(with_stages) > 1:
         raise InputError(

@@ -7,6 +7,7 @@ anything is built, and where a run is kept.
 import importlib
 import logging
 import os
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -36,6 +37,9 @@ LEFT_OUT = ("💡", "TPU available", "GPU available", "Seed set to", "Using bflo
 """Parts of Lightning's lines that say what the configuration says, before a mistake in it may be found."""
 
 
+KNOWN_SUBCLASSES = re.compile(r",\s+known\s+subclasses:\s+[^)]*(?=\))")
+
+
 class Parser(LightningArgumentParser):
     """Parser that reports a mistake in one line, with exit status 2, and shows an example at the top of its help."""
 
@@ -63,7 +67,8 @@ class Parser(LightningArgumentParser):
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """First what the command does and an example, then the options."""
-        text = super().format_help(*args, **kwargs)
+        # The known subclasses are those that happen to be imported, a part of what may be named.
+        text = KNOWN_SUBCLASSES.sub("", super().format_help(*args, **kwargs)).replace("llm [options] ", "llm ")
         return f"{self.example}\n\n{text}" if self.example else text
 
 
@@ -107,7 +112,7 @@ class CommandLine(LightningCLI):
         )
 
     def init_parser(self, **kwargs: Any) -> Parser:
-        parser = Parser(**kwargs)
+        parser = Parser(**kwargs | {"prog": "llm", "description": None})
         parser.example = example_of(self.command)
         # The configuration that `fit` saved serves `validate`, `test` and `predict` as it is.
         parser.ignored = frozenset() if self.command == "fit" else frozenset({"resume"})

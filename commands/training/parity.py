@@ -27,7 +27,8 @@ def parity(arguments: list[str], resolve: Resolve) -> None:
     parser.add_argument(
         "--tolerance",
         type=float,
-        help="of losses and gradient norms, relative above 1; by default 1e-5 in float32, 5e-2 in bfloat16",
+        help="largest difference of losses and gradient norms, relative above 1; by default 1e-5 in float32, 5e-2 in "
+        "bfloat16",
     )
     parser.add_argument(
         "--max_axis", type=int, default=2, help="axes of the mesh are cut down to this many processes (default: 2)"

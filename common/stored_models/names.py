@@ -126,8 +126,8 @@ def _snapshot(name: str, option: str) -> Path:
         raise InputError(f"{option}={name}: {match['repository']} has no revision {match['revision']}") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise InputError(
-            f"{option}={name} is not a path here, nor in the cache, and the hub cannot be reached: download it elsewhere "
-            "and name its folder, or set HF_ENDPOINT"
+            f"{option}={name} is not a path here, nor in the cache, and the hub cannot be reached: download it "
+            "elsewhere and name its folder, or set HF_ENDPOINT"
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError) as error:
         raise InputError(f"{option}={name}: the hub refused or failed: {_first_line(error)}") from error

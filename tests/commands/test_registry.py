@@ -9,10 +9,12 @@ import pytest
 
 from commands.argument_parser import OF_FIT
 from commands.cli import main
+from commands.functions import switched_on
 from commands.registry import COMMANDS, Command, overview
 from commands.suggestions import option_names
 from commands.training.lightning_cli import CommandLine
 from common.path_lists import path_list
+from tests.helpers.command_line import refused
 from tests.helpers.corpus import ROOT
 
 FUNCTIONS = [command for command in COMMANDS.values() if command.kind == "function"]
@@ -118,3 +120,28 @@ def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main([])
     assert capsys.readouterr().out.strip() == overview()
+
+
+@pytest.mark.end_to_end
+def test_help_says_what_the_command_is_and_lists_no_part_of_the_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {}
+    for name in ("fit", "prepare", "inspect", "export"):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        shown[name] = " ".join(capsys.readouterr().out.split())
+        assert f"usage: llm {name} [-" in shown[name]
+        assert "known subclasses" not in shown[name]
+        assert "command line tool" not in shown[name]
+    assert "--dry-run --hardware h100" in shown["fit"]
+    assert "model, trainer, fallback_precision" in shown["prepare"]
+    assert "A DataModule standardizes" not in shown["prepare"]
+    for option in ("--data.help", "--model.help"):
+        assert f"{option}: name a class, such as" in refused(["fit", option], capsys)
+
+
+@pytest.mark.end_to_end
+def test_a_flag_needs_no_value() -> None:
+    function = COMMANDS["scaling_law"].load()
+    assert switched_on(function, ["--json", "--last", "0.1"]) == ["--json=true", "--last", "0.1"]
+    assert switched_on(function, ["--runs", "a", "--json"]) == ["--runs", "a", "--json=true"]
+    assert switched_on(function, ["--json", "false"]) == ["--json", "false"]

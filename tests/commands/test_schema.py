@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from commands.cli import main
-from commands.schema import configuration_schema
+from commands.schema import configuration_schema, function_schema
 from tests.helpers.corpus import ROOT
 
 FOLDERS = ("configs", "pretrain", "align", "curation", "layouts", "debug")
@@ -54,3 +54,27 @@ def test_keys_are_described_by_their_docstrings(tmp_path: Path, capsys: pytest.C
     assert described
     assert described[0]["type"] == "integer"
     assert described[0]["description"]
+
+
+@pytest.mark.parametrize(
+    ("command", "folder", "mistakes"),
+    [
+        ("recipe", "recipes", [{"stagez": []}, {"stages": [{"name": "a", "comand": "fit"}]}, {"dry_run": True}]),
+        (
+            "constitution",
+            "constitution",
+            [{"samplez": 3}, {"batch_size": "many"}, {"judge": {"class_path": "alignment.X"}}],
+        ),
+        ("compare", "absent", [{"modelz": {}}, {"precision": "half"}, {"samples": 1.5}]),
+    ],
+)
+def test_files_of_other_commands(command: str, folder: str, mistakes: list[dict[str, Any]]) -> None:
+    described = function_schema(command)
+    jsonschema.Draft202012Validator.check_schema(described)
+    validator = jsonschema.Draft202012Validator(described)
+    for path in (ROOT / "configs" / folder).glob("*.yaml"):
+        if path.stem != "principles":
+            found = [one.message for one in validator.iter_errors(yaml.safe_load(path.read_text(encoding="utf-8")))]
+            assert not found, f"{path.name}: {found}"
+    for mistake in mistakes:
+        assert list(validator.iter_errors(mistake)), mistake

@@ -114,7 +114,7 @@ def test_the_interval_that_is_priced_is_that_of_the_configuration(capsys: pytest
         days.append(found["days"])
         plan(["--config", "X"], lambda _: (loaded, []))
         out = capsys.readouterr().out
-        assert f"{steps} steps, each" in out
+        assert f"{steps} steps, training paused" in out
         assert "Young/Daly's interval" in out
     assert days[1] / days[0] == pytest.approx(1.13, abs=0.02)
 
@@ -157,10 +157,10 @@ def test_search_writes_an_overlay_that_fit_takes(capsys: pytest.CaptureFixture[s
     ("arguments", "changes", "message"),
     [
         ([], {}, "give --config FILE"),
-        (["--budget", "-1"], {}, "--budget -1.0: must be"),
+        (["--budget", "-1"], {}, "--budget -1: must be"),
         (["--budget", "inf"], {}, "--budget inf: must be"),
-        (["--budget", "1e21", "--search", "--price", "3"], {}, "does not use --price --search, leave that out"),
-        (["--verify", "X", "--output", "x"], {}, "does not use --output, leave that out"),
+        (["--budget", "1e21", "--search", "--price", "3"], {}, "--price --search has no effect here, remove it"),
+        (["--verify", "X", "--output", "x"], {}, "--output has no effect here, remove it"),
         (["--config", "X", "--output", "y"], {}, "add --search"),
         (["--config", "X", "--hardware", "abacus"], {}, "no such file, take one of a100_40gb"),
         (["--config", "X", "--devices", "0"], {}, "--devices 0: must be at least 1"),
