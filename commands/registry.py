@@ -76,7 +76,7 @@ _ALL = (
     Command(
         "fit",
         "training",
-        "Train a model: pretraining, SFT, reward models, DPO, PPO and GRPO.",
+        "Train a model: pretraining, fine-tuning (SFT), reward models, DPO, PPO, GRPO.",
         "--config configs/quickstart.yaml",
         "trainer",
         "fit",

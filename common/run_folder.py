@@ -1,4 +1,4 @@
-"""Run folder: the files of `runs/X`, their names, contents, writers and readers.
+"""Run folder: the files of a run (`runs/X`), their names, contents, writers and readers.
 
 A run is a folder of plain files, so that reports, comparisons and the next stage of training read it without the
 classes that wrote it, also after a kill. Names and readers live here, below every package; a writer stays with the

@@ -1,7 +1,7 @@
 """Decoder configuration: sizes and switches of the Llama, Qwen2, Qwen3, Mistral, Mixtral and SmolLM families.
 
-A family is a set of values here, not a file of its own. A switch costs a branch in a layer's constructor; a file per
-family would repeat the same defect in five places.
+A family is a set of values here, rotary scaling (RoPE scaling) for longer contexts among them, not a file of its own. A
+switch costs a branch in a layer's constructor; a file per family would repeat the same defect in five places.
 """
 
 from collections import Counter

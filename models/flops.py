@@ -1,4 +1,4 @@
-"""Parameter counts and FLOPs of a decoder, from its configuration.
+"""Parameter counts and FLOPs of a decoder, from its configuration; what MFU (model FLOPs utilization) is measured by.
 
 Counted from the configuration by formula, so that a plan needs no model in memory; a test holds the formulas
 against PyTorch's own counter. Attention is counted as it is computed, causal and within documents, not as the

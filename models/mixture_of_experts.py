@@ -1,7 +1,7 @@
 """Sparse mixture of experts (MoE), dropless, with top-k routing.
 
 Each token reaches all of its experts whatever their load, so that a token's output never depends on the others in its
-batch; the price is products of unequal size, one expert after the other. Load is balanced by a loss over each row of
+batch; the price is products of unequal size, one expert after the other. Load balancing is a loss over each row of
 tokens (DeepSeek-V2, Liu et al. 2024, section 2.2.3) rather than over a batch, which would make it depend on the
 micro-batch size.
 

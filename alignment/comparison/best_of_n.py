@@ -46,7 +46,7 @@ def best_of_n(scores_A: Tensor, n: int) -> Tensor:
         InputError: where the responses are no multiple of n.
     """
     if n < 1 or len(scores_A) % n:
-        raise InputError(f"n={n}: {len(scores_A)} responses are no multiple of it, draw n to each prompt")
+        raise InputError(f"n={n}: {len(scores_A)} responses are not a multiple of it, draw n to each prompt")
     by_prompt = scores_A.view(-1, n)
     is_best = (by_prompt == by_prompt.amax(1, keepdim=True)).int()
     return is_best.argmax(1) + torch.arange(len(by_prompt), device=scores_A.device) * n

@@ -1,4 +1,4 @@
-"""Precomputed reference log-probabilities of every preference pair.
+"""Precomputed log-probabilities of the reference model for every preference pair.
 
 Training then needs neither the reference's weights nor its forward pass, at the price of a pass over all pairs before
 it. The values are those of the initial weights in the precision and layout of the run, stored under a fingerprint of

@@ -64,7 +64,7 @@ class DataParser(Parser):
 
 def data_parser(command: Command) -> DataParser:
     """The parser of a command that needs only data."""
-    parser = DataParser(prog=f"llm {command.name}", description=None)
+    parser = DataParser(prog=f"llm {command.name}", description="")
     parser.example = example_of(command.name)
     parser.epilog = f"{', '.join(UNUSED)} of a configuration are accepted and not used: the same file serves fit."
     add_config_file(parser)

@@ -40,8 +40,8 @@ def parity(arguments: list[str], resolve: Resolve) -> None:
         raise InputError(f"--steps {given.steps}: must be at least 1")
     if given.max_axis < 2:
         raise InputError(f"--max_axis {given.max_axis}: must be at least 2, fewer leave one process and no layout")
-    if given.tolerance is not None and not given.tolerance > 0:
-        raise InputError(f"--tolerance {given.tolerance}: must be above 0")
+    if given.tolerance is not None and not given.tolerance >= 0:
+        raise InputError(f"--tolerance {given.tolerance:g}: must be at least 0")
     configuration, _ = resolve(["fit", *rest])
     from commands.training.twin_comparison import compare
     from models.weights.source import WeightSource

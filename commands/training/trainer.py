@@ -1,4 +1,4 @@
-"""Lightning's Trainer, continuing from the newest checkpoint by default.
+"""Lightning's Trainer; `fit` resumes from the newest checkpoint by default.
 
 A run that was killed is started again by the same command; the price is that a run from the initial weights in a
 folder that holds one has to be asked for with `resume: false`.

@@ -79,7 +79,7 @@ class ChatTemplate:
             )
         if lacking:  # Zephyr's and Tulu's roles are meant to be text
             warnings.warn(
-                f"chat template {template} writes {', '.join(lacking)} as text, for they are no control tokens of the "
+                f"chat template {template} writes {', '.join(lacking)} as text, for they are not control tokens of the "
                 "tokenizer: messages can say the same",
                 stacklevel=2,
             )

@@ -1,7 +1,7 @@
 """Chat messages of a row: roles, text, keys beside it that templates read, transcripts, and turns that are not learned.
 
-Every key of a turn is handed to the chat template, read here, counted, or a reason to drop the row. What a model would
-learn without a key is not what the row says, and a dropped row is seen in the counts.
+Every key of a turn is handed to the chat template, read here, counted, or a reason to drop the row. A model that is
+trained without a key would be trained on something else than the row says, while a dropped row is counted.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Sequence packing: which conversations share a row, and the labels of one.
+"""Sequence packing: which conversations share a row, and the labels of one (the loss mask).
 
 Conversations of different length in a rectangle waste half of it. Rows here hold as many whole ones as fit, each a
 document of its own that attends to nothing else and counts its positions from zero. How documents and branches lie in

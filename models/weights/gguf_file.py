@@ -76,7 +76,7 @@ class GGUFFile:
             return None
         tensor = torch.from_numpy(self._numbers(theirs))
         if not tensor.isfinite().all():
-            raise InputError(f"{self.path}: values of {theirs} are no finite numbers: download it again")
+            raise InputError(f"{self.path}: values of {theirs} are NaN or infinite: download it again")
         assert self.config.head_width is not None
         return halves(tensor, self.config.head_width) if is_interleaved(name, self.architecture) else tensor
 

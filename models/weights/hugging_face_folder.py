@@ -125,7 +125,7 @@ class HuggingFaceFolder:
         # One sum passes over the memory once and finds every value that is no number; it may overflow by itself.
         if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
             bad = int((~tensor.isfinite()).sum())
-            raise InputError(f"{self._file_of[name]}: {bad} values of {name} are no finite numbers: download it again")
+            raise InputError(f"{self._file_of[name]}: {bad} values of {name} are NaN or infinite: download it again")
         return tensor
 
 

@@ -1,4 +1,4 @@
-"""Activation checkpointing and compilation of single blocks.
+"""Activation checkpointing (gradient checkpointing) and compilation of single blocks.
 
 Both replace the block's `forward` in place. Wrapper modules would do the same and prefix every parameter's name, and
 names are what checkpoints and initial weights go by; what is hooked onto the block (FSDP) stays outside of both.

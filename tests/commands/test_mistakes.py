@@ -29,7 +29,7 @@ CONSTITUTION = ["constitution", "--config", str(ROOT / "configs/constitution/qui
     [
         (["parity", *QUICKSTART, *TP2, "--max_axis", "0"], "--max_axis 0: must be at least 2"),
         (["parity", *QUICKSTART, *TP2, "--max_axis", "-1"], "--max_axis -1: must be at least 2"),
-        (["parity", *QUICKSTART, *TP2, "--tolerance", "nan"], "--tolerance nan: must be above 0"),
+        (["parity", *QUICKSTART, *TP2, "--tolerance", "nan"], "--tolerance nan: must be at least 0"),
         (["parity", *QUICKSTART], "the configuration trains in one process"),
         (["fit", "--config"], "--config: give a YAML file"),
         (["fit", "--config="], "--config: give a YAML file"),

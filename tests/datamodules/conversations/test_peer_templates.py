@@ -246,7 +246,7 @@ ROLES_AS_TEXT = (
 @pytest.mark.peer
 def test_roles_that_are_text_are_a_warning(tokenizer: Tokenizer, peer: Any, tmp_path: Path) -> None:
     """As in Zephyr and Tulu."""
-    with pytest.warns(UserWarning, match=r"writes <\|assistant\|> as text, for they are no control tokens"):
+    with pytest.warns(UserWarning, match=r"writes <\|assistant\|> as text, for they are not control tokens"):
         made = template(ROLES_AS_TEXT, tokenizer, tmp_path)
     assert made.encode_prompt(TALK[:-1]) == [tokenizer.bos, *served(peer, ROLES_AS_TEXT, TALK[:-1])]
     assert tokenizer.decode(made.encode(TALK).prompt_and_response()[1]) == "No."

@@ -184,7 +184,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "model.gguf", randomized(DecoderConfig(**SHAPE)))
     broken = {"output_norm.weight": np.full(32, np.nan, np.float32)}
     file = GGUFFile(edited(tmp_path / "model.gguf", {}, broken))
-    with pytest.raises(InputError, match="values of output_norm.weight are no finite numbers"):
+    with pytest.raises(InputError, match="values of output_norm.weight are NaN or infinite"):
         file("norm.weight")
 
 
