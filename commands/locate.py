@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from commands.config_files import config_files, read_config_file
@@ -15,18 +16,23 @@ from common.errors import InputError
 
 GIVEN: ContextVar[tuple[str, ...]] = ContextVar("arguments that are being parsed", default=())
 """Arguments of the outermost parser that runs."""
+FOLDER: ContextVar[Path] = ContextVar("folder that the arguments' paths are relative to", default=Path())
+"""jsonargparse works in the folder of a file while it reads that."""
 MAX_PLACES = 3
 
 
 @contextmanager
 def given(arguments: Iterable[Any]) -> Iterator[None]:
     """Keep the arguments while they are parsed; parsers of single classes within leave them as they are."""
-    token = None if GIVEN.get() else GIVEN.set(tuple(map(str, arguments)))
+    if GIVEN.get():
+        yield
+        return
+    token, folder = GIVEN.set(tuple(map(str, arguments))), FOLDER.set(Path.cwd())
     try:
         yield
     finally:
-        if token is not None:
-            GIVEN.reset(token)
+        GIVEN.reset(token)
+        FOLDER.reset(folder)
 
 
 def locate(key: str, value: str | None = None) -> tuple[str, str]:
@@ -56,7 +62,7 @@ def _given() -> Iterator[tuple[str, Any, str]]:
     """Dotted name, value and file of every key; options of the command line have no file."""
     arguments = [*GIVEN.get(), ""]
     for path in config_files(arguments[:-1]):
-        yield from ((name, value, str(path)) for name, value in _walk(read_config_file(path)))
+        yield from ((name, value, str(path)) for name, value in _walk(read_config_file(FOLDER.get() / path)))
     for argument, following in itertools.pairwise(arguments):
         option, equals, value = argument.partition("=")
         if option.startswith("--"):

@@ -90,6 +90,20 @@ def test_a_mistyped_name_in_yaml(
 
 
 @pytest.mark.end_to_end
+def test_files_are_named_as_they_were_given(
+    configure: Configure, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative to the working directory, in whatever folder the parser works."""
+    config = configure()
+    monkeypatch.chdir(config.parent)
+    other = config.parent / "further/overlay.yaml"
+    other.parent.mkdir()
+    other.write_text("model: {init_args: {decoder: {widht: 3}}}\n", encoding="utf-8")
+    line = refused(["fit", "--config", config.name, "--config", "further/overlay.yaml"], capsys)
+    assert "no key is called model.init_args.decoder.widht in further/overlay.yaml: did you mean width?" in line
+
+
+@pytest.mark.end_to_end
 def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(["evalute"])

@@ -89,7 +89,7 @@ def test_values_that_are_no_numbers_are_refused_where_they_are(tmp_path: Path, d
     replace(tmp_path, model__layers__1__self_attn__k_proj__weight=weight)
     folder = HuggingFaceFolder(tmp_path)
     assert folder("layers.0.attention.wk.weight") is not None
-    with pytest.raises(InputError, match=r"1 values of model.layers.1.self_attn.k_proj.weight are no finite"):
+    with pytest.raises(InputError, match=r"1 values of model.layers.1.self_attn.k_proj.weight are NaN or infinite"):
         folder("layers.1.attention.wk.weight")
 
 
