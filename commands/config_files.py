@@ -6,6 +6,7 @@ empty one is an empty mapping.
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from commands.mistakes import MIN_LIKENESS
 from common.errors import InputError
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+OCTAL = re.compile(r"[-+]?0[0-7_]+")
 
 
 def config_files(arguments: list[str]) -> list[Path]:
@@ -43,7 +47,7 @@ def require_config_files(arguments: list[str]) -> None:
 
     Raises:
         InputError: for a file that is not there (with the closest ones of the same folder, or of `configs`), that is
-            not YAML, or that gives a key twice.
+            not YAML, gives a key twice, or a number with a leading zero.
     """
     for path in config_files(arguments):
         if not path.is_file():
@@ -103,7 +107,28 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} line {second}: {name} is also given at line {first}, the first would be lost: join them"
         )
+    for text, line in octal_numbers(node):
+        raise InputError(
+            f"{path} line {line}: {text} has a leading zero, which makes it a number of base 8 ({int(text, 8)}): write "
+            "it without, or as 0o..."
+        )
     return loaded or {}
+
+
+def octal_numbers(node: Any) -> Iterator[tuple[str, int]]:
+    """Text and line of each number that YAML 1.1 reads in base 8 for a leading zero.
+
+    Args:
+        node: root of composed YAML.
+    """
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from octal_numbers(value)
+    elif isinstance(node, yaml.MappingNode):
+        for _, value in node.value:
+            yield from octal_numbers(value)
+    elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and OCTAL.fullmatch(node.value):
+        yield node.value.replace("_", ""), node.start_mark.line + 1
 
 
 def repeated_keys(node: Any, before: str = "") -> Iterator[tuple[str, int, int]]:

@@ -134,6 +134,8 @@ def test_an_error_that_no_path_of_the_user_causes_is_not_hidden(tmp_path: Path) 
         ("trainer: {max_steps: 1}\nmodel: {}\ntrainer: {max_steps: 2}\n", "line 3: trainer is also given at line 1"),
         ("trainer:\n  max_steps: 1\n  max_steps: 2\n", "line 3: trainer.max_steps is also given at line 2"),
         ("a:\n  - b: 1\n    b: 2\n", "line 3: a.0.b is also given at line 2"),
+        ("trainer:\n  max_steps: 012\n", "line 2: 012 has a leading zero, which makes it a number of base 8 (10)"),
+        ("a: [1, {b: -07}]\n", "line 1: -07 has a leading zero"),
         ("- a\n", "holds a list, a configuration is a mapping"),
         ("text", "holds a str, a configuration is a mapping"),
         ("a: [1\nb: 2\n", "line 2 is not valid YAML"),
