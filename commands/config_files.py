@@ -107,9 +107,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} line {second}: {name} is also given at line {first}, the first would be lost: join them"
         )
-    for text, line in octal_numbers(node):
+    for text, place in octal_numbers(node):
         raise InputError(
-            f"{path} line {line}: {text} has a leading zero, which makes it a number of base 8 ({int(text, 8)}): write "
+            f"{path} line {place}: {text} has a leading zero, which makes it a number of base 8 ({int(text, 8)}): write "
             "it without, or as 0o..."
         )
     return loaded or {}
