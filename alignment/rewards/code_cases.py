@@ -11,7 +11,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ SHAPES = (
     "statements of Python, objects with `input` and `output`, or an object with `inputs` and `outputs`, all text; or "
     "JSON of these"
 )
+
+IMPORTS = "test_imports"
+"""Key of a row under which sanitized MBPP keeps what its tests import."""
 
 CALL = """
 import json
@@ -53,12 +56,13 @@ class Cases:
     examples: tuple[tuple[str, str], ...] = ()
 
 
-def cases_of(value: Any, key: str) -> Cases:
+def cases_of(value: Any, key: str, imports: Any = None) -> Cases:
     """The cases that a row's value means.
 
     Args:
         value: of the row.
         key: where it was, for the message.
+        imports: statements that are run before those of the value and not counted; one or a list, or JSON of these.
 
     Raises:
         InputError: for a value that means none, or that every program would pass.
@@ -67,12 +71,14 @@ def cases_of(value: Any, key: str) -> Cases:
     if isinstance(tests, str):
         tests = [tests]
     if isinstance(tests, list) and tests and all(isinstance(test, str) for test in tests):
-        return _statements(tests, key)
+        return _statements(setup_of(imports), tests, key)
     if isinstance(tests, Mapping) and tests.get("fn_name") is not None and (calls := _calls(tests)):
         return Cases(calls, tuple(range(len(calls))))
     pairs = _pairs(tests)
     if not pairs:
         raise InputError(f"{key}={value!r:.100}: tests are {SHAPES}")
+    if not any(expected.strip() for _, expected in pairs):
+        raise InputError(f"{key}={value!r:.100}: every program that prints nothing passes it: leave such rows out")
     return Cases(examples=tuple(pairs))
 
 
@@ -125,12 +131,27 @@ def _lines(value: Any) -> str:
     return value
 
 
-def _statements(tests: list[str], key: str) -> Cases:
+def setup_of(value: Any) -> list[str]:
+    """Statements of a row's `test_imports`.
+
+    Raises:
+        InputError: for what is no Python.
+    """
+    setup = [] if (parsed := _parsed(value)) is None else [parsed] if isinstance(parsed, str) else parsed
+    try:
+        for each in setup:
+            is_test(each)
+    except (SyntaxError, ValueError, RecursionError, TypeError) as error:
+        raise InputError(f"{IMPORTS}={value!r:.100}: must be statements of Python, one or a list ({error})") from None
+    return list(setup)
+
+
+def _statements(setup: list[str], tests: list[str], key: str) -> Cases:
     counted = []
     for number, test in enumerate(tests):
         try:
             if is_test(test):
-                counted.append(number)
+                counted.append(len(setup) + number)
         except (SyntaxError, ValueError, RecursionError) as error:
             raise InputError(f"{key}: test {number} is no Python ({error}): {test!r:.100}") from None
     if not counted:
@@ -138,7 +159,7 @@ def _statements(tests: list[str], key: str) -> Cases:
             f"{key}={tests[0]!r:.100}: every program passes it, because it asserts, calls and raises nothing; tests "
             f"are {SHAPES}. A function that tests, such as HumanEval's `check`, has to be called too"
         )
-    return Cases(statements=tuple(tests), counted=tuple(counted))
+    return Cases(statements=(*setup, *tests), counted=tuple(counted))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -158,6 +179,34 @@ def is_test(test: str) -> bool:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             nodes += ast.iter_child_nodes(node)
     return False
+
+
+def needs_a_program(test: str, asked: Collection[str]) -> bool:
+    """Whether a text surely fails without a program: what it begins with evaluates one of the names that it asks for.
+
+    Args:
+        test: Python.
+        asked: names that it takes from the program and Python does not have.
+    """
+    for line in ast.parse(test).body:
+        if isinstance(line, ast.Assert | ast.Expr | ast.Assign):
+            if any(isinstance(node, ast.Name) and node.id in asked for node in _evaluated(line)):
+                return True
+            if any(isinstance(node, ast.Call) for node in ast.walk(line)):
+                return False
+        elif not isinstance(line, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
+            return False
+    return False
+
+
+def _evaluated(line: ast.stmt) -> Iterator[ast.AST]:
+    """Nodes of a statement that are evaluated whatever the others are."""
+    nodes: list[ast.AST] = [line.test if isinstance(line, ast.Assert) else line]
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, ast.BoolOp | ast.IfExp | ast.Lambda | ast.comprehension | ast.GeneratorExp):
+            yield node
+            nodes += ast.iter_child_nodes(node)
 
 
 def is_printed(output: str, expected: str) -> bool:
@@ -192,4 +241,8 @@ def _same_word(printed: str, wanted: str) -> bool:
         whole, _, decimals = printed.partition(".")
         return bool(_INTEGER.fullmatch(whole)) and not decimals.strip("0") and whole.lstrip("+") == wanted.lstrip("+")
     given, right = float(printed), float(wanted)
-    return math.isfinite(given) and abs(given - right) <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * abs(right)
+    return (
+        math.isfinite(given)
+        and math.isfinite(right)
+        and abs(given - right) <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * abs(right)
+    )

@@ -12,6 +12,8 @@ What this does NOT protect against:
 - With `confinement: none`: nothing is hidden from programs.
 """
 
+import builtins
+import functools
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,10 +25,11 @@ from torch import Tensor
 
 from alignment.rewards.base import Response, Reward
 from alignment.rewards.code_blocks import code_of
-from alignment.rewards.code_cases import Cases, cases_of, is_printed
+from alignment.rewards.code_cases import IMPORTS, SHAPES, Cases, cases_of, is_printed, needs_a_program
 from alignment.rewards.sandbox.kernel_calls import hide_from_other_processes
 from alignment.rewards.sandbox.probes import Confinement, proven_sandbox
 from alignment.rewards.sandbox.runner import Limits, Outcome, Sandbox
+from alignment.rewards.sandbox.statements import asked_names
 from alignment.rewards.verifiable import value_of
 from common.errors import InputError
 
@@ -53,7 +56,7 @@ class CodeTests(Reward):
     `check`), a list of objects with `input` and `output`, what the program reads and what it is to print, or one object
     with lists `inputs` and `outputs` (APPS, TACO); or any of these as JSON. Numbers with a decimal point are right
     within a tolerance (`code_cases.is_printed`). Statements that only prepare others, such as imports, are run and not
-    counted.
+    counted, and neither are those that an empty program passes. A row's `test_imports` (sanitized MBPP) are run first.
 
     Args:
         tests_key: where a row holds its tests.
@@ -100,7 +103,9 @@ class CodeTests(Reward):
 
     def check(self, row: Mapping[str, Any]) -> None:
         """Refuse a row without tests, or with tests that every program passes."""
-        self._cases(row)
+        cases = self._cases(row)
+        if cases.statements:
+            self._counted(cases, self._sandbox())
         if self.continues_prompt and not isinstance(value_of(row, "prompt"), str):
             raise InputError("continues_prompt=true: a row's prompt is a list of messages, only text can be continued")
 
@@ -118,8 +123,9 @@ class CodeTests(Reward):
         )
         cases = self._cases(response.row)
         if cases.statements:
+            counted = self._counted(cases, sandbox)
             passed = sandbox.run(source, cases.statements, limits=self.limits).passed
-            return len(passed & {*cases.counted}) / len(cases.counted)
+            return len(passed & counted) / len(counted)
         right = 0
         for given, expected in cases.examples:
             outcome = sandbox.run(source, input_text=given, limits=self.limits)
@@ -133,4 +139,29 @@ class CodeTests(Reward):
             raise InputError(f"CodeTests: {error}") from None
 
     def _cases(self, row: Mapping[str, Any]) -> Cases:
-        return cases_of(value_of(row, self.tests_key), self.tests_key)
+        return cases_of(value_of(row, self.tests_key), self.tests_key, row.get(IMPORTS))
+
+    def _counted(self, cases: Cases, sandbox: Sandbox) -> frozenset[int]:
+        """Numbers of the tests that an empty program fails.
+
+        Raises:
+            InputError: where there are none.
+        """
+        counted = frozenset(cases.counted) - _passed_by_all(cases.statements, self.packages, sandbox, self.limits)
+        if not counted:
+            raise InputError(
+                f"{self.tests_key}={cases.statements[cases.counted[0]]!r:.100}: every program passes it, an empty one "
+                f"too; tests are {SHAPES}. A function that tests, such as `test_add`, has to be called"
+            )
+        return counted
+
+
+@functools.lru_cache(maxsize=65536)
+def _passed_by_all(
+    statements: tuple[str, ...], packages: tuple[str, ...], sandbox: Sandbox, limits: Limits
+) -> frozenset[int]:
+    """Numbers of the statements that an empty program passes; it is run where one of them is not sure to need one."""
+    asked = ({name for name in names if not hasattr(builtins, name)} for names in asked_names(statements, packages))
+    if all(map(needs_a_program, statements, asked)):
+        return frozenset()
+    return sandbox.run("", statements, limits=limits).passed

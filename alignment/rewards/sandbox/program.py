@@ -125,6 +125,15 @@ class ProgramPeer(Peer):
         return function
 
 
+def _origin(name: str, value: Any) -> JSON:
+    """What a name means in Python: see `statements.SolutionModule`."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if name in sys.stdlib_module_names and vars(sys.modules.get(name, sys)).get(name) is value:
+        return [name]
+    return None
+
+
 def serve(source: str, reading: int, writing: int) -> NoReturn:
     """Run a program, tell the tests which names it defined, and do what they ask until they are through."""
     module = new_module(SOLUTION)
@@ -132,12 +141,7 @@ def serve(source: str, reading: int, writing: int) -> NoReturn:
     peer = ProgramPeer(Channel(reading, writing), module)
     exec(compile(source, "<program>", "exec"), module.__dict__)
     try:
-        peer.channel.send(
-            {
-                name: value.__name__ if isinstance(value, types.ModuleType) else None
-                for name, value in module.__dict__.items()
-            }
-        )
+        peer.channel.send({name: _origin(name, value) for name, value in module.__dict__.items()})
         while True:
             sys.stdout.flush()
             peer.channel.send(peer.answer(*peer.channel.receive()[1:]))

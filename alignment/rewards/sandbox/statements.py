@@ -21,6 +21,8 @@ from alignment.rewards.sandbox.values import JSON
 
 UNARY = ("len", "str", "repr", "bool", "hash", "iter", "next", "reversed")
 COMPARISONS = BINARY[:6]
+ALIASES = {"np": "numpy", "pd": "pandas", "sp": "scipy", "nx": "networkx", "plt": "matplotlib.pyplot"}
+"""Names that everyone gives packages, also where a test forgot the import."""
 
 
 class ProgramObject:
@@ -132,34 +134,83 @@ def _is_standard(module: object) -> TypeGuard[str]:
 class SolutionModule(types.ModuleType):
     """The program as a module, so that tests can also import it: `from solution import add`.
 
+    `from solution import *` gives no name that the tests have already, and none of Python's own.
+
     Args:
         peer: the tests' end.
-        names: names that the program defined, with the name of the module of Python that each is, or null.
-        modules: modules that it may be.
+        names: names that the program defined, with what each is: the name of a module, one in a list where it is the
+            object of its own name in the module of that name (`datetime`, `copy`), or null.
+        packages: what may be imported beside Python's own modules.
+        namespace: of the tests.
     """
 
-    def __init__(self, peer: TestsPeer, names: Mapping[str, str | None], modules: Collection[str]) -> None:
+    def __init__(
+        self, peer: TestsPeer, names: Mapping[str, JSON], packages: Collection[str], namespace: dict[str, Any]
+    ) -> None:
         super().__init__(SOLUTION)
-        self.__all__ = [name for name in names if not name.startswith("_") and not hasattr(builtins, name)]
+        self._peer, self._names, self._namespace = peer, names, namespace
+        self._modules = {*sys.stdlib_module_names, *packages}
+        self._taken: dict[str, Any] = {}
+        vars(self)["__getattr__"] = self._get
 
-        def get(name: str) -> Any:
-            if name not in names:
-                raise AttributeError(f"the program has no {name!r}")
-            if (module := names[name]) is None:
-                return peer.ask("global", name)
-            if module.split(".")[0] not in modules:
-                raise AttributeError(f"{name!r} is not a module of Python")
+    def bind(self, asked: Collection[str], mentioned: Collection[str]) -> None:
+        """Give the tests names of the program.
+
+        Args:
+            asked: names that may be anything.
+            mentioned: names of Python's own modules and of packages, which are given where the program has imported
+                them, and are never an object of its own.
+        """
+        for name in self._names:
+            if not self._is_theirs(name) and (name in asked or (name in mentioned and self._is_real(name))):
+                self._namespace[name] = self._taken[name] = self._get(name)
+
+    def _is_theirs(self, name: str) -> bool:
+        """Whether a name is one that the tests gave a value."""
+        return name in self._namespace and self._namespace[name] is not self._taken.get(name, self._namespace)
+
+    def _is_real(self, name: str) -> bool:
+        """Whether a name of a module is that module, or the object of the same name in it."""
+        return self._names[name] in (ALIASES.get(name, name), [name])
+
+    def _get(self, name: str) -> Any:
+        if name == "__all__":
+            return [each for each in self._names if self._is_public(each)]
+        if name not in self._names:
+            raise AttributeError(f"the program has no {name!r}")
+        if (module := self._names[name]) is None:
+            return self._peer.ask("global", name)
+        if isinstance(module, list):
+            return getattr(self._imported(name), name)
+        return self._imported(module)
+
+    def _is_public(self, name: str) -> bool:
+        if name.startswith("_") or self._is_theirs(name) or hasattr(builtins, name):
+            return False
+        return self._is_real(name) or not is_reserved(name, self._modules)
+
+    def _imported(self, module: JSON) -> types.ModuleType:
+        """A module of Python or of a package; some do work when they are imported, or end the process."""
+        parts = module.split(".") if isinstance(module, str) else []
+        if not parts or parts[0] not in self._modules or "__main__" in parts:
+            raise AttributeError(f"{module!r} is not a module that tests may have of a program")
+        try:
             return importlib.import_module(module)
+        except BaseException as error:
+            raise AttributeError(f"{module!r} cannot be imported: {error!r}") from None
 
-        vars(self)["__getattr__"] = get
+
+def is_reserved(name: str, modules: Collection[str]) -> bool:
+    """Whether a name means something of Python's own: a built-in, a module, or what everyone calls a package."""
+    return hasattr(builtins, name) or name in modules or name in ALIASES
 
 
-def run_tests(tests: Sequence[str], modules: Collection[str], reading: int, writing: int, report: int) -> None:
+def run_tests(tests: Sequence[str], packages: Collection[str], reading: int, writing: int, report: int) -> None:
     """Run each test once the program has run, and report the number of each that raised nothing.
 
     Args:
         tests: statements, one or more a text, each in what the ones before it defined.
-        modules: names of the modules that the program's names may mean, beside Python's own.
+        packages: names of the packages that the program's names may mean, beside Python's own modules.
         reading, writing: descriptors of the channel to the program.
         report: descriptor for the numbers.
     """
@@ -168,16 +219,16 @@ def run_tests(tests: Sequence[str], modules: Collection[str], reading: int, writ
         names = channel.receive()
     except PeerEndedError:
         return
-    solution = SolutionModule(TestsPeer(channel), names, {*sys.stdlib_module_names, *modules})
-    sys.modules[SOLUTION] = solution
     namespace = new_module("__main__").__dict__
-    taken: dict[str, Any] = {}
-    for number, (test, asked) in enumerate(zip(tests, asked_names(tests), strict=True)):
+    solution = SolutionModule(TestsPeer(channel), names, packages, namespace)
+    sys.modules[SOLUTION] = solution
+    mentioned, asked = mentioned_names(tests), asked_names(tests, packages)
+    for number, test in enumerate(tests):
         try:
-            for name in asked & names.keys():
-                # What the tests assigned since is theirs.
-                if name not in namespace or namespace[name] is taken.get(name, namespace):
-                    namespace[name] = taken[name] = getattr(solution, name)
+            solution.bind(asked[number], mentioned[number])
+        except BaseException:
+            continue
+        try:
             exec(compile(test, f"<test {number}>", "exec"), namespace)
         except SystemExit as end:  # as unittest.main() does
             if exit_status(end.code):
@@ -187,21 +238,28 @@ def run_tests(tests: Sequence[str], modules: Collection[str], reading: int, writ
         os.write(report, f"{number}\n".encode())
 
 
-def asked_names(tests: Sequence[str]) -> list[set[str]]:
-    """Names that each test takes from the program: neither assigned by it or a test before, nor Python's own.
-
-    A program may have to define a function called `sum`, tested by `assert sum(1, 2) == 3`; it may just as well define
-    an `all` that passes every test. So Python's own names are the program's only where no test asks for any other name,
-    and then only those that every test has.
-    """
+def mentioned_names(tests: Sequence[str]) -> list[set[str]]:
+    """Names that each test refers to and neither it nor a test before assigns."""
     assigned: set[str] = set()
-    asked: list[set[str]] = []
+    mentioned: list[set[str]] = []
     for test in tests:
         symbols = list(_global_symbols(test))
         assigned |= {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}
-        asked.append({each.get_name() for each in symbols if each.is_referenced()} - assigned)
-    own = [{name for name in names if not hasattr(builtins, name)} for names in asked]
-    return own if any(own) or not asked else [set.intersection(*asked)] * len(asked)
+        mentioned.append({each.get_name() for each in symbols if each.is_referenced()} - assigned)
+    return mentioned
+
+
+def asked_names(tests: Sequence[str], packages: Collection[str] = ()) -> list[set[str]]:
+    """Names that each test takes from the program: neither assigned by it or a test before, nor Python's own.
+
+    A program may have to define a function called `sum` or `select`, tested by `assert sum(1, 2) == 3`; it may just as
+    well define an `all`, or a `math`, that passes every test. So names of built-ins and of modules are the program's
+    only where no test asks for any other name, and then only those that every test has.
+    """
+    modules = {*sys.stdlib_module_names, *packages}
+    mentioned = mentioned_names(tests)
+    own = [{name for name in names if not is_reserved(name, modules)} for names in mentioned]
+    return own if any(own) or not mentioned else [set.intersection(*mentioned)] * len(mentioned)
 
 
 def _global_symbols(test: str) -> Iterator[symtable.Symbol]:

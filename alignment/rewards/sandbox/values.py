@@ -22,10 +22,12 @@ EXACT_INTEGERS = 2**53
 """From here on integers are written in hexadecimal, which has no limit of digits."""
 MUTABLE: dict[type, str] = {
     list: "list", dict: "dict", set: "set", deque: "deque", bytearray: "bytearray",
-    Counter: "dict", OrderedDict: "dict", defaultdict: "dict",
+    Counter: "Counter", OrderedDict: "OrderedDict", defaultdict: "defaultdict",
 }  # fmt: skip
-"""Types whose values can change, and what they are sent as: a dictionary of any kind equals a plain one."""
-EMPTY: dict[str, type] = {"list": list, "dict": dict, "set": set, "deque": deque, "bytearray": bytearray}
+"""Types whose values can change, and what they are sent as."""
+EMPTY: dict[str, type] = {name: kind for kind, name in MUTABLE.items()}
+FACTORIES: dict[str, type] = {kind.__name__: kind for kind in (int, float, str, bool, list, dict, set, tuple)}
+"""Factories with which a `defaultdict` is sent; one with another comes without."""
 TEXT: dict[type, Callable[[Any], str]] = {
     Decimal: str, datetime: datetime.isoformat, date: date.isoformat, time: time.isoformat,
 }  # fmt: skip
@@ -63,6 +65,8 @@ class Encoder:
                 return ["same", self.numbers[id(value)]]
             self.numbers[id(value)] = len(self.mutable)
             self.mutable.append(value)
+            if kind is defaultdict and value.default_factory in FACTORIES.values():
+                return [f"defaultdict {value.default_factory.__name__}", self.content(value)]
             return [MUTABLE[kind], self.content(value)]
         if kind in (tuple, frozenset):
             return [kind.__name__, [self.encode(each) for each in value]]
@@ -127,8 +131,9 @@ class Decoder:
         kind, content = message
         if kind == "same":
             return self.mutable[content]
-        if kind in EMPTY:
-            value = EMPTY[kind]()
+        dictionary, _, factory = kind.partition(" ")
+        if kind in EMPTY or (dictionary == "defaultdict" and factory in FACTORIES):
+            value = defaultdict(FACTORIES[factory]) if factory else EMPTY[kind]()
             self.mutable.append(value)
             self.fill(value, content)
             return value

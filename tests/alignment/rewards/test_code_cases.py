@@ -130,6 +130,10 @@ def test_statements_that_prepare_others_are_no_test() -> None:
         ("yes", "YES", False),
         ("a  b", "a b", False),
         ("0" * 500 + ".5", "0.5", False),
+        ("5.0", "1" * 320 + ".5", False),
+        ("1" * 320 + ".5", "1" * 320 + ".5", True),
+        ("1e308", "1e309", False),
+        ("-1e999", "1e999", False),
     ],
 )
 def test_what_is_printed_is_compared_by_lines_and_numbers(output: str, expected: str, right: bool) -> None:

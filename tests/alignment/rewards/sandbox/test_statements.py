@@ -31,7 +31,7 @@ def test_values_of_every_kind_come_back() -> None:
     )
     program = f"{names}values = [{', '.join(values)}]\ndef same(x): return x\ndef get(n): return values[n]"
     tests = [
-        f"{names}assert get({number}) == {value}; assert type(get({number})) in (type({value}), dict)\n"
+        f"{names}assert get({number}) == {value}; assert type(get({number})) is type({value})\n"
         f"assert same({value}) == {value}"
         for number, value in enumerate(values)
     ]
