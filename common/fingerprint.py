@@ -223,7 +223,9 @@ def imported_files(path: Path, without: tuple[str, ...] = OBSERVERS) -> list[Pat
     source = _source(path)
     names = (name for name in source.imports if not any(f"{name}.".startswith(f"{top}.") for top in without))
     files = [file for name in names if (file := module_file(name)) is not None]
-    beside = (_file_below(path.parents[level - 1], name) for level, name in source.relative if level <= len(path.parents))
+    beside = (
+        _file_below(path.parents[level - 1], name) for level, name in source.relative if level <= len(path.parents)
+    )
     return files + [file for file in beside if file is not None]
 
 
