@@ -8,11 +8,13 @@ guessing.
 import itertools
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from common.constants import Messages
 from datamodules.conversations.messages import (
+    FLAGS,
     WEIGHT,
     Unusable,
     alike,
@@ -29,10 +31,14 @@ from datamodules.conversations.messages import (
 
 MAX_FLOAT32 = 3e38
 """Margins are stored as float32."""
-UNREAD = ("audio", "functions", "image", "images", "tools", "video", "videos")
+UNREAD = ("audio", "documents", "functions", "image", "images", "tools", "video", "videos")
 """Keys of a row that no template here writes, though a response may rest on them."""
-UNREAD_BESIDE_PROMPT = ("history", "input", "system_prompt")
-"""Keys of a row that belong to its `prompt` where that is text."""
+UNREAD_BESIDE_PROMPT = ("context", "history", "input", "instruction", "system_prompt")
+"""Keys of a row that belong to its `prompt` where that is text, unless their text is in it."""
+UNREAD_BESIDE_RESPONSE = ("function_call", "reasoning", "reasoning_content", "thinking", "tool_calls")
+"""Keys of a row that belong to its `response`."""
+YES, NO = frozenset({"true", "1", "1.0", "yes"}), frozenset({"false", "0", "0.0", "no"})
+"""What booleans and numbers of a row are where a table has made text of them."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,14 @@ def instruction(row: dict[str, Any]) -> Messages:
         Unusable: with the reason.
     """
     _refuse_unread(row)
-    if isinstance(row.get("label"), bool | int | float) and row["label"] == 0:
-        raise Unusable("label: false")
-    _refuse_unlearned(row)
+    _refuse_unlearned(row, "label", *FLAGS, WEIGHT)
     if row.get("messages") is not None:
         messages = _with_system(row, messages_of(row["messages"]))
+        _refuse_another_prompt(row, messages)
+        _refuse_another_response(row, messages)
     elif row.get("prompt") is not None and row.get("response") is not None:
         prompt = _with_system(row, prompt_of(row["prompt"]))
+        _refuse_said(row, UNREAD_BESIDE_RESPONSE)
         response = _after(row, prompt, row["response"])
         _refuse_answered(prompt if response[0]["role"] == "assistant" else [])
         messages = [*unlearned(prompt), *response]
@@ -105,7 +112,7 @@ def preference(row: dict[str, Any]) -> Preference:
     if row.get("chosen") is None or row.get("rejected") is None:
         raise _missing_keys(row, "`prompt`, `chosen` and `rejected`, or two conversations as `chosen` and `rejected`")
     _refuse_unread(row)
-    _refuse_unlearned(row)
+    _refuse_unlearned(row, *FLAGS, WEIGHT)
     if row.get("prompt") is not None:
         head = _with_system(row, prompt_of(row["prompt"]))
         sides = [_ends([*head, *_after(row, head, row[side])]) for side in ("chosen", "rejected")]
@@ -140,6 +147,8 @@ def question(row: dict[str, Any]) -> Messages:
     _refuse_unread(row)
     if row.get("prompt") is not None:
         messages = context_of(_with_system(row, prompt_of(row["prompt"])))
+        if row.get("messages") is not None:
+            _refuse_another_prompt(row, messages_of(row["messages"]))
     elif row.get("messages") is not None:
         messages = context_of(_with_system(row, messages_of(row["messages"])))
         messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
@@ -173,8 +182,8 @@ def group_of(row: dict[str, Any], messages: Messages) -> str:
 
 
 def _with_system(row: dict[str, Any], messages: Messages) -> Messages:
-    """A conversation with the row's `system` in front, unless it is there; responses alone stay as they are."""
-    if not is_said(row.get("system")) or messages[0]["role"] == "assistant":
+    """A conversation with the row's `system` in front, unless it is there."""
+    if not is_said(row.get("system")):
         return messages
     if not isinstance(row["system"], str):
         raise Unusable("unread_key: system")
@@ -186,17 +195,17 @@ def _with_system(row: dict[str, Any], messages: Messages) -> Messages:
     return messages
 
 
-def _conversation(row: dict[str, Any], value: Any) -> Messages:
-    """A whole conversation: messages, or a transcript."""
-    return _with_system(row, transcript(value) if isinstance(value, str) else messages_of(value))
+def _conversation(value: Any) -> Messages:
+    """A conversation: messages, or a transcript."""
+    return transcript(value) if isinstance(value, str) else messages_of(value)
 
 
 def _split(row: dict[str, Any], side: str) -> tuple[Messages, dict[str, Any]]:
     """Prompt and response of a whole conversation."""
-    messages = _conversation(row, row[side])
+    messages = _conversation(row[side])
     if len(messages) < 2:
         raise Unusable("no_response")
-    return _ends(messages)
+    return _ends(_with_system(row, messages))
 
 
 def _ends(messages: Messages) -> tuple[Messages, dict[str, Any]]:
@@ -210,9 +219,12 @@ def _after(row: dict[str, Any], prompt: Messages, value: Any) -> Messages:
     """Messages after a prompt that is given apart: a response, or a conversation that repeats the prompt or goes on."""
     if isinstance(value, str) and not is_transcript(value):
         return [{"role": "assistant", "content": value}]
-    messages = _conversation(row, value)
+    messages = _conversation(value)
     if messages[-1]["role"] != "assistant":
         raise Unusable("no_response")
+    if messages[0]["role"] != "assistant" or alike(messages[: len(prompt) - 1], prompt[1:]):
+        # It repeats the prompt, which has the row's system message.
+        messages = _with_system(row, messages)
     if len(messages) > len(prompt) and alike(messages[: len(prompt)], prompt):
         return messages[len(prompt) :]
     if messages[0]["role"] != "assistant":
@@ -222,24 +234,47 @@ def _after(row: dict[str, Any], prompt: Messages, value: Any) -> Messages:
 
 def _refuse_unread(row: dict[str, Any]) -> None:
     """Refuse a row with a key that changes what is meant and is not read."""
-    beside = UNREAD_BESIDE_PROMPT if isinstance(row.get("prompt"), str) else ()
-    for key in (*UNREAD, *beside):
+    prompt = row.get("prompt")
+    keys = (*UNREAD, *UNREAD_BESIDE_PROMPT) if isinstance(prompt, str) else UNREAD
+    prompt = prompt if isinstance(prompt, str) else ""
+    _refuse_said(row, (key for key in keys if not (isinstance(row.get(key), str) and row[key].strip() in prompt)))
+
+
+def _refuse_said(row: dict[str, Any], keys: Iterable[str]) -> None:
+    for key in keys:
         if is_said(row.get(key)):
             raise Unusable(f"unread_key: {key}")
 
 
-def _refuse_unlearned(row: dict[str, Any]) -> None:
-    """Refuse a row that says of itself that it is not to be learned, or half."""
-    for key in ("train", WEIGHT):
+def _refuse_unlearned(row: dict[str, Any], *keys: str) -> None:
+    """Refuse a row that says of itself, under one of the keys, that it is not to be learned, or half."""
+    for key in keys:
         value = row.get(key)
-        if isinstance(value, bool | int | float) and value == 0:
-            raise Unusable(f"{key}: {json.dumps(value)}")
-    if is_said(row.get(WEIGHT)) and not _is_one(row[WEIGHT]):
-        raise Unusable(f"unread_key: {WEIGHT}")
+        said = str(value).strip().lower() if isinstance(value, str | bool | int | float) else None
+        if said in NO:
+            raise Unusable(f"{key}: {'0' if key == WEIGHT else 'false'}")
+        if is_said(value) and said not in YES:
+            raise Unusable(f"unread_key: {key}")
 
 
-def _is_one(value: Any) -> bool:
-    return isinstance(value, bool | int | float) and value == 1
+def _refuse_another_prompt(row: dict[str, Any], messages: Messages) -> None:
+    """Refuse a row whose `prompt` is not what its `messages` begin with; the system message is said once."""
+    if not is_said(row.get("prompt")):
+        return
+    said, given = (
+        [message for message in each if message["role"] != "system"] for each in (prompt_of(row["prompt"]), messages)
+    )
+    if not alike(said, given[: len(said)]):
+        raise Unusable("messages_and_prompt_differ")
+
+
+def _refuse_another_response(row: dict[str, Any], messages: Messages) -> None:
+    """Refuse a row whose `response` is not what its `messages` end with."""
+    if not is_said(row.get("response")):
+        return
+    response = _after(row, messages[:-1], row["response"])
+    if not alike(response, messages[-len(response) :]):
+        raise Unusable("messages_and_response_differ")
 
 
 def _refuse_answered(prompt: Messages) -> None:
