@@ -18,6 +18,8 @@ from common.errors import InputError
 
 TORCH_WRITER = ("inline_container", "PytorchStreamWriter", "iostream error")
 """Words of the errors of `torch.save`; the system's reason is not among them."""
+RUST_ERROR = "(os error "
+"""Words of the system's errors in those of libraries in Rust, such as safetensors and tokenizers."""
 FULL_BYTES = 2**20
 """A disk with less free is full: what did not fit has been removed, or is a file of at least this size."""
 
@@ -120,12 +122,14 @@ def refuse_failed_save(path: Path) -> Iterator[None]:
         path: of the checkpoint, whose folder may be missing.
 
     Raises:
-        InputError: for an error of the system, or of PyTorch's writer, which hides the system's.
+        InputError: for an error of the system, also one that PyTorch's writer or safetensors' hides.
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITER):
+    except InputError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and not any(word in str(error) for word in (*TORCH_WRITER, RUST_ERROR)):
             raise
         place = next(parent for parent in path.absolute().parents if parent.is_dir())
         if is_full_disk(error) or shutil.disk_usage(place).free < FULL_BYTES:

@@ -47,6 +47,9 @@ REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 """Folder of `step=N.ckpt`, a file or a folder each. Writer: `callbacks.Checkpoints`."""
 
+CHECKPOINT_PARTS = (".metadata", "trainer.pt")
+"""Files of every checkpoint that is a folder, see `models.weights.sharded_folder`."""
+
 MetricRow = tuple[int, str, str, str]
 """Step, time, name and value of a line of `metrics.csv`; the last three as they are written."""
 
@@ -79,13 +82,17 @@ def checkpoints(run: Path) -> list[Path]:
 def latest_checkpoint(run: Path) -> Path | None:
     """Checkpoint of a run with the most steps, None where there is none; what is visibly none is passed over.
 
-    An empty file or folder is no checkpoint of this project, which names one when its last byte is on disk.
+    An empty file, or a folder with no file of a checkpoint, is none of this project, which names one when its last byte
+    is on disk.
     """
     return next((path for path in reversed(checkpoints(run)) if _has_content(path)), None)
 
 
 def _has_content(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+    """Whether there is anything of a checkpoint; what file managers and network disks leave in a folder is not."""
+    if path.is_dir():
+        return any((path / name).exists() for name in CHECKPOINT_PARTS)
+    return path.stat().st_size > 0
 
 
 def abandoned_checkpoints(run: Path) -> list[Path]:
@@ -96,52 +103,80 @@ def abandoned_checkpoints(run: Path) -> list[Path]:
 
 
 def read_metrics(run: Path) -> list[MetricRow]:
-    """Rows of `metrics.csv`, in the order in which they were logged; lines torn by a kill or a crash are left out."""
-    rows = list(csv.reader(_whole_lines(run / METRICS)))[1:]
-    whole = (row for row in rows if len(row) == len(METRICS_COLUMNS) and row[0].isdigit())
-    return [(int(step), when, name, value) for step, when, name, value in whole]
+    """Rows of `metrics.csv`, in the order in which they were logged; torn and damaged lines are left out."""
+    rows = (_metric_row(line) for line in _whole_lines(run / METRICS)[1:])
+    return [row for row in rows if row is not None]
+
+
+def _metric_row(line: bytes) -> MetricRow | None:
+    try:
+        text = line.decode()
+        step, when, name, value = next(csv.reader([text])) if '"' in text else text.split(",")
+        float(when), float(value)
+        return int(step), when, name, value
+    except (ValueError, StopIteration, csv.Error):
+        return None
 
 
 def read_samples(run: Path) -> list[dict[str, Any]]:
-    """Generated texts of a run, oldest first; none where nothing was generated."""
-    path = run / SAMPLES
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    """Generated texts of a run, oldest first; none where nothing was generated. Damaged lines are left out."""
+    return [row for row in _read_lines(run / SAMPLES) if "step" in row]
 
 
 def read_spikes(run: Path) -> list[dict[str, Any]]:
-    """Loss spikes of a run, oldest first; a last line torn by a kill is left out."""
-    path = run / SPIKES
-    return [json.loads(line) for line in _whole_lines(path)] if path.exists() else []
+    """Loss spikes of a run, oldest first; damaged lines are left out."""
+    return [row for row in _read_lines(run / SPIKES) if "step" in row]
 
 
 def read_goodput(run: Path) -> list[dict[str, Any]]:
     """Lines of the goodput ledger, oldest first; lines torn by a kill, anywhere in the file, are left out."""
-    path = run / GOODPUT
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    parsed = (_parse_object(line) for line in lines if line.startswith(b"{") and line.endswith(b"}"))
-    return [line for line in parsed if line is not None]
+    return _read_lines(run / GOODPUT)
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """One of the JSON objects of a run, such as `run.json`; empty where the file does not exist."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """One of the JSON objects of a run, such as `run.json`; empty where the file does not exist.
+
+    Raises:
+        InputError: when it is damaged.
+    """
+    if not path.exists():
+        return {}
+    if (found := _parse_object(path.read_bytes())) is None:
+        raise InputError(f"{path} is damaged, it holds no JSON object: delete it, a run that goes on writes it again")
+    return found
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """Configuration that a run was last started with."""
-    config: dict[str, Any] = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    """Configuration that a run was last started with.
+
+    Raises:
+        InputError: when it is damaged.
+    """
+    path = run / CONFIG
+    try:
+        config = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): start the run again") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is damaged, it holds no configuration: start the run again")
     return config
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Lines of a text file that end with a line break; the end of the others was lost in a kill."""
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a file of JSON lines, none where it does not exist; what is no whole object is left out."""
+    parsed = map(_parse_object, _whole_lines(path)) if path.exists() else ()
+    return [line for line in parsed if line is not None]
 
 
-def _parse_object(line: bytes) -> dict[str, Any] | None:
+def _whole_lines(path: Path) -> list[bytes]:
+    """Lines of a file that end with a line break; the end of the others was lost in a kill."""
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+def _parse_object(text: bytes) -> dict[str, Any] | None:
     try:
-        parsed: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):  # of bytes that are no UTF-8 too
         return None
-    return parsed
+    return parsed if isinstance(parsed, dict) else None

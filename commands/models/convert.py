@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from commands.mistakes import require_at_least
 from common.errors import InputError
+from common.files import refuse_failed_save
 from common.stored_models.names import require_stored_model
 
 
@@ -42,7 +43,7 @@ def convert(
     import torch
 
     from datamodules.conversations.template_environment import read_template
-    from datamodules.tokenization.files import TEMPLATE, find_tokenizer, load_tokenizer, own_template
+    from datamodules.tokenization.files import TEMPLATE, TOKENIZER, find_tokenizer, load_tokenizer, own_template
     from datamodules.tokenization.gguf_export import gguf_tokenizer_keys
     from datamodules.tokenization.tokenizer_json import write_hugging_face_tokenizer
     from models.decoder import Decoder
@@ -80,17 +81,20 @@ def convert(
         tensors = {f"decoder.{name}": stored.merged(name).to(chosen).contiguous() for name, _ in sizes}
         write_safetensors(tensors, asdict(config), target)
         beside = target.with_suffix(".tokenizer")
-        beside.mkdir(exist_ok=True)
-        tokenizer.write(beside)
-        if template is not None:
-            (beside / TEMPLATE).write_text(template, encoding="utf-8")
+        with refuse_failed_save(beside):
+            beside.mkdir(exist_ok=True)
+            tokenizer.write(beside)
+            if template is not None:
+                (beside / TEMPLATE).write_text(template, encoding="utf-8")
     else:
         special = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
         # A padding token's embedding is never trained there: not one that is also trained as the end.
         special["pad_token_id"] = tokenizer.pad if tokenizer.pad != tokenizer.eos else None
         described = to_hugging_face(config, longest, str(chosen).removeprefix("torch."), special)
-        shard_bytes = int(shard_gigabytes * 1e9)
-        write_hugging_face_folder(target, config, described, sizes, stored.merged, chosen, shard_bytes, tokenizer.stops)
-        write_hugging_face_tokenizer(tokenizer, template, target)
+        write_hugging_face_folder(
+            *(target, config, described, sizes, stored.merged, chosen, int(shard_gigabytes * 1e9), tokenizer.stops),
+            write_more=lambda folder: write_hugging_face_tokenizer(tokenizer, template, folder),
+            stale=(TOKENIZER, TEMPLATE),
+        )
     stored_as = kind if target.suffix == ".gguf" else chosen
     print(f"converted: {target} ({sum(shape.numel() for _, shape in sizes) / 1e6:.1f} M parameters, {stored_as})")

@@ -5,7 +5,8 @@ one file; the price is that the writer needs all sizes before it reads the first
 """
 
 import json
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from common.errors import InputError
-from common.files import refuse_failed_save, write_atomically, write_text_atomically
+from common.files import refuse_failed_save, sync
 from models.anatomy import block_tensors, embedding_tensors, head_tensors
 from models.config import DecoderConfig
 from models.weights.hugging_face_names import from_hugging_face, hugging_face_names
@@ -24,6 +25,8 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _HEAD, _BUFFERS = "lm_head.weight", "rotary_emb.inv_freq"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+PARTIAL = ".partial"
+"""Folder within that of a model, of files that are being written."""
 SHARD_BYTES = 5_000_000_000
 """Bytes of a file at most, transformers' default."""
 
@@ -148,8 +151,10 @@ def write_hugging_face_folder(
     dtype: torch.dtype,
     shard_bytes: int = SHARD_BYTES,
     stops: Iterable[int] = (),
+    write_more: Callable[[Path], None] = lambda folder: None,
+    stale: Collection[str] = (),
 ) -> None:
-    """Write a Hugging Face folder; files get their names when they are whole, `config.json` last.
+    """Write a Hugging Face folder; a model that is there stays whole until all of the new one is on the disk.
 
     Args:
         folder: folder to write; made if it is missing.
@@ -160,11 +165,53 @@ def write_hugging_face_folder(
         dtype: dtype of the tensors written.
         shard_bytes: bytes of a file at most, unless one tensor alone is larger.
         stops: token ids that end a response beside `eos_token_id`, for `generation_config.json`.
+        write_more: function that writes further files, such as a tokenizer's, into a folder.
+        stale: names of further files that are removed where `write_more` does not write them.
+
+    Raises:
+        InputError: when it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / PARTIAL
+    with refuse_failed_save(folder):
+        shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+        partial.mkdir(parents=True)
+    try:
+        _write_files(partial, shape, config, sizes, read, dtype, shard_bytes, stops)
+        with refuse_failed_save(folder):
+            write_more(partial)
+            _install(folder, partial, stale)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _install(folder: Path, partial: Path, stale: Collection[str]) -> None:
+    """Put files that are whole in the place of an earlier model's."""
+    names = {path.name for path in partial.iterdir()}
+    for path in partial.iterdir():
+        sync(path)
     for name in (CONFIG, INDEX):
-        # Without them the folder is no model: one that is interrupted must not hold two.
+        # Without them the folder is no model: one that is interrupted from here on must not hold two.
         (folder / name).unlink(missing_ok=True)
+    # Files of an earlier model would be read in place of these, or beside them.
+    for old in [folder / SINGLE, *folder.glob("model-*-of-*.safetensors"), *(folder / name for name in stale)]:
+        if old.name not in names:
+            old.unlink(missing_ok=True)
+    for name in sorted(names, key=CONFIG.__eq__):
+        (partial / name).replace(folder / name)
+    sync(folder)
+
+
+def _write_files(
+    folder: Path,
+    shape: DecoderConfig,
+    config: dict[str, Any],
+    sizes: Iterable[tuple[str, torch.Size]],
+    read: Callable[[str], torch.Tensor],
+    dtype: torch.dtype,
+    shard_bytes: int,
+    stops: Iterable[int],
+) -> None:
+    """Write all files of a model into an empty folder."""
     shards: list[list[str]] = []
     free = total = 0
     for name, whole_size in sizes:
@@ -176,7 +223,7 @@ def write_hugging_face_folder(
         free -= size
         total += size
     index: dict[str, str] = {}
-    with tqdm(total=total, desc=f"writing {folder}", unit="B", unit_scale=True) as progress:
+    with tqdm(total=total, desc=f"writing {folder.parent}", unit="B", unit_scale=True) as progress:
         for number, names in enumerate(shards):
             file = SINGLE if len(shards) == 1 else f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
             tensors: dict[str, torch.Tensor] = {}
@@ -185,19 +232,13 @@ def write_hugging_face_folder(
                 # safetensors would write the whole storage of a slice.
                 parts = [whole] if len(theirs) == 1 else [part.clone() for part in whole]
                 tensors |= {one: part.contiguous() for one, part in zip(theirs, parts, strict=True)}
-            with refuse_failed_save(folder / file), write_atomically(folder / file) as partial:
-                save_file(tensors, partial, metadata={"format": "pt"})
+            with refuse_failed_save(folder.parent / file):
+                save_file(tensors, folder / file, metadata={"format": "pt"})
             index |= dict.fromkeys(tensors, file)
             progress.update(sum(tensor.nbytes for tensor in tensors.values()))
     if len(shards) > 1:
         described = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
         _write_json(folder / INDEX, described)
-    else:
-        (folder / INDEX).unlink(missing_ok=True)
-    # Files of an earlier model would be read in place of these, or beside them.
-    for stale in [folder / SINGLE, *folder.glob("model-*-of-*.safetensors")]:
-        if stale.name not in index.values():
-            stale.unlink(missing_ok=True)
     special: dict[str, Any] = {
         key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None
     }
@@ -208,4 +249,5 @@ def write_hugging_face_folder(
 
 
 def _write_json(path: Path, value: Any) -> None:
-    write_text_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    with refuse_failed_save(path.parent.parent / path.name):
+        path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -42,6 +42,12 @@ class AtomicCheckpointIO(CheckpointIO):
             InputError: when the file is missing or its bytes do not match their checksums.
         """
         path = Path(path)
+        if path.is_dir():
+            raise InputError(
+                f"checkpoint {path} is a folder, written by strategies.TensorParallelStrategy or its kin: "
+                "continue with one of these, or give this one a trainer.default_root_dir of its own and "
+                "model.init_args.init_from"
+            )
         if not path.is_file():
             raise InputError(f"checkpoint {path} does not exist: check the path, or train first")
         try:

@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 import xxhash
+from safetensors import SafetensorError
 
 from common.errors import InputError
-from common.files import append_synced, checksum, refuse_full_disk, write_atomically, write_text_atomically
+from common.files import (
+    append_synced,
+    checksum,
+    refuse_failed_save,
+    refuse_full_disk,
+    write_atomically,
+    write_text_atomically,
+)
 from tests.helpers.corpus import ROOT
 
 KILLED = """
@@ -96,6 +104,27 @@ def test_a_full_disk_is_one_line(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(InputError, match="no space is left on the disk") as raised, refuse_full_disk(tmp_path):
         raise error
     assert "\n" not in str(raised.value)
+
+
+RUST = "Error while serializing: I/O error: {} (os error {})"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SafetensorError(RUST.format(os.strerror(errno.ENOSPC), errno.ENOSPC)), "no space is left on the disk"),
+        (Exception(f"{os.strerror(errno.EACCES)} (os error {errno.EACCES})"), os.strerror(errno.EACCES)),
+        (PermissionError(errno.EACCES, "denied"), "denied"),
+        (RuntimeError("PytorchStreamWriter failed writing file"), "PytorchStreamWriter"),
+    ],
+)
+def test_a_save_that_fails_is_one_line_whichever_library_writes(error: Exception, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written") as raised, refuse_failed_save(tmp_path / "a" / "b"):
+        raise error
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(RuntimeError, match="shape"), refuse_failed_save(tmp_path):
+        raise RuntimeError("shape")
 
 
 def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """A folder whose files do not belong together is refused rather than read as another model."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from common.errors import InputError
@@ -52,6 +55,38 @@ def test_a_whole_folder_is_read_bit_by_bit(tmp_path: Path, decoder: Decoder) -> 
             read = folder(name)
             assert read is not None
             assert torch.equal(read, tensor)
+
+
+@pytest.mark.parametrize("fails", ["weights", "reading", "tokenizer", "configuration"])
+@pytest.mark.parametrize("shard_bytes", [10**6, 4000])
+def test_an_older_model_stays_whole_where_the_new_one_cannot_be_written(
+    fails: str, shard_bytes: int, tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, decoder, shard_bytes)
+    (tmp_path / "tokenizer.model").write_bytes(b"old")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    def fail(*arguments: object, **named: object) -> None:
+        if fails == "reading":
+            raise InputError("the input: no space is left on the disk")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if fails == "tokenizer" else full
+
+    other = build_decoder(CONFIG).state_dict()
+    sizes = [(name, tensor.shape) for name, tensor in other.items()]
+    if fails == "weights":
+        monkeypatch.setattr("models.weights.hugging_face_folder.save_file", fail)
+    if fails == "configuration":
+        monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(InputError, match="no space is left on the disk"):
+        write_hugging_face_folder(
+            *(tmp_path, CONFIG, to_hugging_face(CONFIG, 16, "float32", {}), sizes),
+            fail if fails == "reading" else other.__getitem__,  # type: ignore[arg-type]
+            *(torch.float32, 10**6 if shard_bytes == 4000 else 4000),
+            write_more=fail if fails == "tokenizer" else lambda folder: None,
+            stale=("tokenizer.model",),
+        )
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_one_file_beside_an_index_of_others_is_refused(tmp_path: Path, decoder: Decoder) -> None:

@@ -72,3 +72,10 @@ def test_a_kill_while_saving_leaves_only_whole_files(tmp_path: Path) -> None:
     assert whole
     for path in whole:
         assert AtomicCheckpointIO().load_checkpoint(path)["weight"].sum() == 3_000_000
+
+
+def test_a_folder_of_another_strategy_is_named(tmp_path: Path) -> None:
+    """Lightning's `auto` once said of it that it does not exist."""
+    (tmp_path / "step=12.ckpt").mkdir()
+    with pytest.raises(InputError, match=r"step=12\.ckpt is a folder, written by strategies\.TensorParallelStrategy"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "step=12.ckpt")
