@@ -49,7 +49,7 @@ class HuggingFaceFolder:
         self.path = path
         try:
             described = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-            self.config: DecoderConfig = from_hugging_face(described)
+            self.config: DecoderConfig = self._described(described)
             self.positions: int | None = described.get("max_position_embeddings")
             self._file_of = self._files()
             self._refuse_unread()
@@ -57,6 +57,13 @@ class HuggingFaceFolder:
             raise InputError(f"{path} is no Hugging Face checkpoint in safetensors files ({error})") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path / CONFIG} lacks {error} or holds something else there") from error
+
+    def _described(self, described: Any) -> DecoderConfig:
+        try:
+            return from_hugging_face(described)
+        except InputError as error:
+            # A message about a key begins with the file's name alone.
+            raise InputError(f"{self.path}/{error}" if str(error).startswith(CONFIG) else str(error)) from None
 
     def _files(self) -> dict[str, Path]:
         """File of each tensor, from the files themselves; two models in one folder are refused."""

@@ -4,6 +4,8 @@ A key that is not known is refused by its name rather than ignored, because a mo
 something else and no error says so. The price is a line here for each new key that changes nothing.
 """
 
+import json
+import math
 from typing import Any
 
 from common.errors import InputError
@@ -92,6 +94,12 @@ _REQUIRED: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({}, None),
 }
 """Values of the decoder for what it has no switch for; an absent key has the first."""
+_NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_WHOLE = (*_NEEDED, "num_local_experts", "num_experts_per_tok", "moe_intermediate_size")
+_WHOLE_OR_NULL = ("num_key_value_heads", "head_dim", "sliding_window", "max_position_embeddings")
+_NUMBERS = ("rms_norm_eps", "initializer_range", "router_aux_loss_coef")
+_BOOLEANS = ("tie_word_embeddings", "norm_topk_prob")
+_OBJECTS, _LISTS = ("rope_parameters", "rope_scaling", "auto_map"), ("layer_types", "architectures")
 _ROTARY = {
     "default": set[str](),
     "linear": {"factor"},
@@ -119,8 +127,33 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
         whole["num_local_experts"] = config["num_experts"]
     if family not in WINDOWED:
         whole["sliding_window"] = None
+    _refuse_types(whole, family)
     _refuse_layer_types(whole)
     return whole
+
+
+def _refuse_types(whole: dict[str, Any], family: str) -> None:
+    """Refuse values of another type than their key's: text may be truth or a number elsewhere, here it is a mistake."""
+    for key in _NEEDED if family != "qwen3_moe" else (*_NEEDED[:-1], "moe_intermediate_size"):
+        if key not in whole:
+            raise InputError(f"config.json: no {key}, which every {family} has")
+    for key, value in whole.items():
+        if key in _WHOLE or (key in _WHOLE_OR_NULL and value is not None):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise _mistaken(key, value, "a whole number above 0")
+        elif key in _NUMBERS:
+            _refuse_no_number(key, value)
+        elif key in _BOOLEANS and not isinstance(value, bool):
+            raise _mistaken(key, value, "true or false")
+
+
+def _refuse_no_number(key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise _mistaken(key, value, "a number, not below 0")
+
+
+def _mistaken(key: str, value: Any, kind: str) -> InputError:
+    return InputError(f"config.json: {key}={json.dumps(value):.200}: must be {kind}")
 
 
 def rotary_parameters(config: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
@@ -141,19 +174,30 @@ def rotary_parameters(config: dict[str, Any], whole: dict[str, Any]) -> dict[str
     if any(isinstance(value, dict) for value in given.values()):
         raise _refused(config, place, "this decoder has the same rotary embedding in all layers")
     kind = given.get("rope_type", given.get("type", "default"))
-    if kind not in _ROTARY or given.get("type", kind) != kind:
+    if not isinstance(kind, str) or kind not in _ROTARY or given.get("type", kind) != kind:
         raise InputError(f"config.json: rope_type={kind}, this decoder supports {', '.join(_ROTARY)} ({place}={given})")
     if given.get("partial_rotary_factor", 1) != 1:
         raise _refused(given, "partial_rotary_factor", "this decoder rotates whole heads")
+    for key in sorted(_ROTARY[kind] - given.keys()):
+        raise InputError(f"config.json: {place} has no {key}, which rope_type={kind} needs")
+    for key in sorted(_ROTARY[kind] | {"rope_theta"} & given.keys()):
+        _refuse_no_number(key, given[key])
     unread = given.keys() - {"rope_type", "type", "rope_theta", "partial_rotary_factor"} - _ROTARY[kind]
     for key in sorted(unread):
         raise _refused(given, key, f"rope_type={kind} does not have it")
-    if config.get("rope_theta", given.get("rope_theta")) != given.get("rope_theta", config.get("rope_theta")):
+    if config.get("rope_theta") is None and "rope_theta" in given:
+        return given | {"rope_type": kind}
+    _refuse_no_number("rope_theta", whole["rope_theta"])
+    if whole["rope_theta"] != given.get("rope_theta", whole["rope_theta"]):
         raise _refused(config, "rope_theta", f"{place} has rope_theta={given['rope_theta']}")
     return {"rope_theta": whole["rope_theta"]} | given | {"rope_type": kind}
 
 
 def _refuse_unread(config: dict[str, Any], family: str) -> None:
+    for keys, type_, kind in ((_OBJECTS, dict, "an object"), (_LISTS, list, "a list")):
+        for key in keys:
+            if not isinstance(config.get(key) or type_(), type_):
+                raise _mistaken(key, config[key], kind)
     read = _READ | _WITHOUT_EFFECT
     if family in SPARSE:
         read |= _READ_OF_EXPERTS
@@ -185,7 +229,7 @@ def _refuse_unread(config: dict[str, Any], family: str) -> None:
 def _refuse_layer_types(whole: dict[str, Any]) -> None:
     """Refuse layers of several kinds: these families have one window for all layers or none."""
     kind = "full_attention" if whole["sliding_window"] is None else "sliding_attention"
-    if set(whole.get("layer_types") or [kind]) != {kind}:
+    if any(each != kind for each in whole.get("layer_types") or ()):
         raise _refused(
             whole,
             "layer_types",
