@@ -15,6 +15,7 @@ from commands.mistakes import did_you_mean, fail, input_error_behind, unusable_p
 from commands.registry import COMMANDS, DRY_RUN, Command, overview
 from common.compute.cpu_threads import thread_settings, watch_spin
 from common.compute.open_files import raise_open_file_limit
+from common.console import escape_unprintable
 from common.errors import InputError
 
 CLASSES = {"--data.help": "datamodules.PretrainingData", "--model.help": "models.LanguageModel"}
@@ -24,6 +25,7 @@ CLASSES = {"--data.help": "datamodules.PretrainingData", "--model.help": "models
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends it with one line and status 2."""
     given = sys.argv[1:] if arguments is None else arguments
+    escape_unprintable()
     os.environ.update(thread_settings(os.environ))  # OpenMP reads them once, when PyTorch is loaded
     raise_open_file_limit()  # memory maps hold one each; processes that are started inherit it
     if not given or given[0] in ("-h", "--help", "help"):

@@ -4,6 +4,7 @@ A logger would bring levels and handlers that are not needed here. Results of a 
 about its progress to standard error, from rank 0 only.
 """
 
+import io
 import os
 import sys
 
@@ -25,6 +26,13 @@ def is_rank_zero() -> bool:
     """True if this process is the first one of its run, or the only one."""
     found = next((os.environ[name] for name in RANKS if name in os.environ), "0")
     return found == "0"
+
+
+def escape_unprintable() -> None:
+    """Have characters that the terminal's encoding lacks, as under LC_ALL=C, written as escapes: not a failed run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def announce(message: str) -> None:

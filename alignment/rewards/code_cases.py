@@ -29,6 +29,9 @@ SHAPES = (
 IMPORTS = "test_imports"
 """Key of a row under which sanitized MBPP keeps what its tests import."""
 
+OUT_OF_REACH = frozenset({"asyncio", "capfd", "capsys", "monkeypatch", "patch", "redirect_stderr", "redirect_stdout"})
+"""What works only in the process of the program."""
+
 CALL = """
 import json
 try:
@@ -197,6 +200,14 @@ def needs_a_program(test: str, asked: Collection[str]) -> bool:
         elif not isinstance(line, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
             return False
     return False
+
+
+@functools.lru_cache(maxsize=4096)
+def out_of_reach(test: str) -> frozenset[str]:
+    """Names in a text that would have to change the program's process, or get an object of Python's from it."""
+    nodes = ast.walk(ast.parse(test))
+    names = (getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", None) for node in nodes)
+    return frozenset(name for name in names if name in OUT_OF_REACH)
 
 
 def _evaluated(line: ast.stmt) -> Iterator[ast.AST]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from alignment.rewards.base import Response, Reward
 from alignment.rewards.code_blocks import code_of
-from alignment.rewards.code_cases import IMPORTS, SHAPES, Cases, cases_of, is_printed, needs_a_program
+from alignment.rewards.code_cases import IMPORTS, SHAPES, Cases, cases_of, is_printed, needs_a_program, out_of_reach
 from alignment.rewards.sandbox.kernel_calls import hide_from_other_processes
 from alignment.rewards.sandbox.probes import Confinement, proven_sandbox
 from alignment.rewards.sandbox.runner import Limits, Outcome, Sandbox
@@ -106,6 +106,12 @@ class CodeTests(Reward):
         cases = self._cases(row)
         if cases.statements:
             self._counted(cases, self._sandbox())
+            if found := sorted({name for test in cases.statements for name in out_of_reach(test)}):
+                warnings.warn(
+                    f"CodeTests: tests use {', '.join(found)}: they run in another process than the program, which "
+                    "these do not reach, so that right programs may fail them: leave such rows out",
+                    stacklevel=2,
+                )
         if self.continues_prompt and not isinstance(value_of(row, "prompt"), str):
             raise InputError("continues_prompt=true: a row's prompt is a list of messages, only text can be continued")
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from alignment.rewards.sandbox.peer import Channel, Peer, PeerEndedError
-from alignment.rewards.sandbox.values import JSON
+from alignment.rewards.sandbox.values import JSON, Decoder
 
 SOLUTION = "solution"
 """Name of the module of a program that tests call."""
@@ -36,7 +36,10 @@ BINARY = (
     "mod",
     "and_",
     "or_",
+    "pow",
 )
+SIGNS, SCALING = ("neg", "pos", "invert"), ("mul", "truediv")
+"""Operations on an object of the program alone, and with a plain value."""
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": lambda own, *arguments, **named: own(*arguments, **named),
     "getattr": getattr,
@@ -46,6 +49,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "deepcopy": copy.deepcopy,
     "enter": lambda own: own.__enter__(),
     "exit": lambda own, *arguments: own.__exit__(*arguments),
+    **{f"r{name}": lambda own, other, by=getattr(operator, name): by(other, own) for name in SCALING},
+    **{name: getattr(operator, name) for name in SIGNS},
     **{name: getattr(builtins, name) for name in ("len", "str", "repr", "bool", "hash", "iter", "next", "reversed")},
     **{name: getattr(operator, name) for name in (*BINARY, "getitem", "setitem", "delitem", "contains")},
 }
@@ -114,6 +119,8 @@ class ProgramPeer(Peer):
         """An own object, a function of Python, or a function of the tests."""
         if kind == "yours":
             return self.lent[content]
+        if kind == "iterator":
+            return iter(Decoder(self._object).decode(content))
         if kind == "python":
             return getattr(importlib.import_module(content[0]), content[1])
 

@@ -8,6 +8,7 @@ written below, and that tests cannot hand over objects of classes of their own.
 
 import builtins
 import importlib
+import itertools
 import os
 import symtable
 import sys
@@ -16,10 +17,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from alignment.rewards.sandbox.peer import Channel, Peer, PeerEndedError
-from alignment.rewards.sandbox.program import BINARY, SOLUTION, exit_status, new_module
-from alignment.rewards.sandbox.values import JSON
+from alignment.rewards.sandbox.program import BINARY, SCALING, SIGNS, SOLUTION, exit_status, new_module
+from alignment.rewards.sandbox.values import JSON, Encoder
 
 UNARY = ("len", "str", "repr", "bool", "hash", "iter", "next", "reversed")
+MAX_ITEMS = 100_000
+"""Items of an iterator that tests hand over, which is read to its end first."""
 COMPARISONS = BINARY[:6]
 ALIASES = {"np": "numpy", "pd": "pandas", "sp": "scipy", "nx": "networkx", "plt": "matplotlib.pyplot"}
 """Names that everyone gives packages, also where a test forgot the import."""
@@ -73,6 +76,18 @@ class ProgramObject:
         self._peer.ask("exit", self._number, None, None, None)
 
 
+def _within(name: str) -> Callable[..., Any]:
+    """A negation, or a product or quotient with a plain value: an object of the program again, never a number."""
+
+    def method(self: ProgramObject, *other: Any) -> Any:
+        result = self._peer.ask(name, self._number, *other)
+        if not isinstance(result, ProgramObject) and not any(isinstance(each, ProgramObject) for each in other):
+            raise TypeError(f"{name} of an object of the program is none")
+        return result
+
+    return method
+
+
 def _unary(name: str) -> Callable[[ProgramObject], Any]:
     return lambda self: self._peer.ask(name, self._number)
 
@@ -91,6 +106,8 @@ for _name in UNARY:
     setattr(ProgramObject, f"__{_name}__", _unary(_name))
 for _name in BINARY:
     setattr(ProgramObject, f"__{_name.rstrip('_')}__", _binary(_name))
+for _name in (*SIGNS, *SCALING, *(f"r{name}" for name in SCALING)):
+    setattr(ProgramObject, f"__{_name}__", _within(_name))
 
 
 class TestsPeer(Peer):
@@ -115,6 +132,8 @@ class TestsPeer(Peer):
             return ["python", [module, name]]
         if isinstance(value, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
             return ["mine", self.lend(value)]
+        if isinstance(value, Iterator) and len(items := list(itertools.islice(value, MAX_ITEMS + 1))) <= MAX_ITEMS:
+            return ["iterator", Encoder(self.describe).encode(items)]
         raise TypeError(f"tests cannot hand a {type(value).__name__} to the program, which runs in another process")
 
     def understand(self, kind: str, content: JSON) -> Any:

@@ -34,8 +34,17 @@ TEXT: dict[type, Callable[[Any], str]] = {
 FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "Decimal": Decimal, "datetime": datetime.fromisoformat, "date": date.fromisoformat, "time": time.fromisoformat,
 }  # fmt: skip
-PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = ((int, int.__pos__), (float, float.__pos__), (str, str.__str__))
+PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (int, int.__pos__), (float, float.__pos__), (str, str.__str__),
+    (Fraction, lambda value: Fraction(value.numerator, value.denominator)),
+)  # fmt: skip
 """Types to take a value of a class derived from them for, and how."""
+VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+FROM_ITEMS: dict[str, Callable[[list[Any]], Any]] = {
+    "dict_keys": lambda items: dict.fromkeys(items).keys(),
+    "dict_values": lambda items: dict(enumerate(items)).values(),
+    "dict_items": lambda items: dict(items).items(),
+}
 ARRAY_KINDS = "biufcSU"
 """Kinds of NumPy's types whose bytes are plain."""
 
@@ -93,6 +102,8 @@ class Encoder:
             return ["range", [self.encode(each) for each in (value.start, value.stop, value.step)]]
         if kind is timedelta:
             return ["timedelta", [value.days, value.seconds, value.microseconds]]
+        if kind in VIEWS:
+            return [kind.__name__, [self.encode(each) for each in value]]
         fields = getattr(value, "_fields", None)
         if isinstance(value, tuple) and isinstance(fields, tuple):
             return ["namedtuple", [kind.__name__, list(fields), [self.encode(each) for each in value]]]
@@ -171,6 +182,8 @@ class Decoder:
             return range(*[self.decode(each) for each in content])
         if kind == "timedelta":
             return timedelta(*content)
+        if kind in FROM_ITEMS:
+            return FROM_ITEMS[kind]([self.decode(each) for each in content])
         if kind == "namedtuple":
             name, fields, items = content
             return namedtuple(name, fields)(*[self.decode(each) for each in items])
