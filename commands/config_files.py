@@ -109,8 +109,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
         )
     for text, place in octal_numbers(node):
         raise InputError(
-            f"{path} line {place}: {text} has a leading zero, which makes it a number of base 8 ({int(text, 8)}): write "
-            "it without, or as 0o..."
+            f"{path} line {place}: {text} has a leading zero, which makes it a number of base 8 ({int(text, 8)}): "
+            "write it without, or as 0o..."
         )
     return loaded or {}
 

@@ -47,8 +47,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_text_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Atomic write of UTF-8 text, line ends as they are; makes the folder if it is missing."""
-    write_bytes_atomically(path, (part.encode() for part in ([text] if isinstance(text, str) else text)))
+    """Atomic write of UTF-8 text, line ends as they are; makes the folder if it is missing.
+
+    Names of files that Python could not decode (any beyond ASCII with `LC_ALL=C`) are written as the bytes they are.
+    """
+    parts = [text] if isinstance(text, str) else text
+    write_bytes_atomically(path, (part.encode("utf-8", "surrogateescape") for part in parts))
 
 
 def write_bytes_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:

@@ -130,3 +130,10 @@ def test_a_save_that_fails_is_one_line_whichever_library_writes(error: Exception
 def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), refuse_full_disk(tmp_path):
         raise PermissionError(errno.EACCES, "denied")
+
+
+def test_names_that_were_not_decoded_are_written_as_their_bytes(tmp_path: Path) -> None:
+    """As `LC_ALL=C` without UTF-8 mode gives them: a report names the run's folder."""
+    name = "é".encode().decode("ascii", "surrogateescape")
+    write_text_atomically(tmp_path / "page.html", f"runs/{name} é")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "runs/é é"
