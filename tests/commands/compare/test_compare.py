@@ -284,7 +284,7 @@ def test_prompts_are_those_that_training_validates_on(models: dict[str, str], tm
         (["--reward_model=BASE"], "is not a reward model"),
         (["--models.moved=nowhere"], "nowhere does not exist"),
         (["--max_prompt_tokens=1"], "prompts: none is for validation ({'longer_than_max_prompt_tokens': 14"),
-        (["--prompts=[nowhere.jsonl]"], "path nowhere.jsonl does not exist"),
+        (["--prompts=[nowhere.jsonl]"], "nowhere.jsonl does not exist"),
         (["--models.moved=OTHER"], "moved has another tokenizer than base"),
         (["--models.moved=WIDER"], "moved has 520 token ids, base 512"),
         (["--monitored_reward=alignment.ExactMatch"], "answer"),

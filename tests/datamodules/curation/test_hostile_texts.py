@@ -127,13 +127,13 @@ def test_one_line_of_any_length_takes_linear_time(steps: list[CurationStep], uni
         return time.process_time() - began
 
     for step in steps:
-        small = min(seconds(step, 50_000) for _ in range(2))
-        assert seconds(step, 400_000) < 8 * 4 * max(small, 0.02), type(step).__name__
+        small = min(seconds(step, 20_000) for _ in range(2))
+        assert seconds(step, 160_000) < 8 * 4 * max(small, 0.02), type(step).__name__
 
 
-def test_a_line_of_ten_megabytes(steps: list[CurationStep], tmp_path: Path) -> None:
+def test_a_line_of_two_megabytes(steps: list[CurationStep], tmp_path: Path) -> None:
     for step in steps:
         began = time.process_time()
-        (row,) = apply(step, ["ann@x.org 中 " * 700_000])
+        (row,) = apply(step, ["ann@x.org 中 " * 140_000])
         assert row
-        assert time.process_time() - began < 60, type(step).__name__
+        assert time.process_time() - began < 12, type(step).__name__
