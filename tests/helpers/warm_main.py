@@ -54,6 +54,8 @@ def run_for(client: int, arguments: list[str], environment: dict[str, str], stre
     threading.Thread(target=die_with_client, daemon=True, name="client").start()
     for stream in streams:
         stream.restore()
+    # What lies below may be a pipe now, where the server has a file: the old objects would seek in it.
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     os.environ.clear()
     os.environ.update(environment)
     if environment.get("PYTHONUNBUFFERED"):

@@ -15,8 +15,8 @@ from tests.helpers.layouts import SHAPE, pipeline, preflight
 @pytest.mark.parametrize(
     ("strategy", "processes", "message"),
     [
-        (TensorParallelStrategy(tensor_parallel_size=2), 3, "product 2 does not divide the 3 processes"),
-        (TensorParallelStrategy(2, 2), 2, "product 4 is not the 2 processes"),
+        (TensorParallelStrategy(tensor_parallel_size=2), 3, "product of all sizes, 2, does not divide the 3 processes"),
+        (TensorParallelStrategy(2, 2), 2, "product of all sizes, 4, is not the 2 processes"),
         (TensorParallelStrategy(tensor_parallel_size=0), 2, "tensor_parallel_size=0: must be at least 1"),
         (TensorParallelStrategy(context_parallel_size=2), 2, "context_parallel_size=2: not supported"),
         (TensorParallelStrategy(tensor_parallel_size=3), 3, "does not divide heads=4: choose one of [1, 2]"),

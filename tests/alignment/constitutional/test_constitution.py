@@ -84,7 +84,7 @@ def test_principles_are_drawn_evenly_and_by_sample() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("principles: [", "is no YAML"),
+        ("principles: [", "is not valid YAML"),
         ("[]", "must be a mapping"),
         ({"principles": []}, "`principles` is missing or empty"),
         ({"rules": [PRINCIPLE]}, "unknown key 'rules', known are principles, critiques, comparisons"),
@@ -116,7 +116,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_constitution(tmp_path / "nowhere.yaml")
     (tmp_path / "latin.yaml").write_bytes("principles: [é]".encode("latin-1"))
-    with pytest.raises(InputError, match="is no UTF-8"):
+    with pytest.raises(InputError, match="is not valid UTF-8"):
         read_constitution(tmp_path / "latin.yaml")
 
 

@@ -147,7 +147,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
     for wrong in ({"scale": 0}, {"shift": float("nan")}, {"batch_tokens": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             RewardModelScore("run", **wrong)
-    with pytest.raises(InputError, match="no reward model"):
+    with pytest.raises(InputError, match="not a reward model"):
         RewardModelScore("run").load_from(Weights(DecoderConfig(48, 32, 1, 2, 2, 48)), END)
     with pytest.raises(InputError, match="end of text is 48"):
         RewardModelScore("run").load_from(WEIGHTS, 48)

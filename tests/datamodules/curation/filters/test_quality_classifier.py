@@ -179,7 +179,7 @@ def test_what_cannot_be_learned_from_is_refused(trained: Path, capsys: pytest.Ca
         assert not (trained / "refused").exists()
     with pytest.raises(SystemExit):
         main(["classifier", "--positive", f"[{positive}]", "--negative", f"[{negative}]", "--output", str(trained)])
-    assert "name a new folder" in capsys.readouterr().err
+    assert "choose a new folder" in capsys.readouterr().err
 
 
 @pytest.mark.end_to_end
