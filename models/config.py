@@ -18,24 +18,42 @@ class RotaryScaling:
 
     Args:
         kind: `linear` divides all frequencies (Chen et al. 2023); `llama3` divides those of wavelengths beyond the
-            trained context, keeps short ones and interpolates in between (Llama 3.1).
+            trained context, keeps short ones and interpolates in between (Llama 3.1); `yarn` does so by dimension, and
+            scales attention's scores (Peng et al. 2023).
         factor: new context length over the trained one.
         low_frequency_factor: frequencies of wavelengths above original_positions / this are divided by the whole
             factor (`llama3`).
         high_frequency_factor: frequencies of wavelengths below original_positions / this are kept (`llama3`).
-        original_positions: trained context in tokens (`llama3`).
+        original_positions: trained context in tokens (`llama3`, `yarn`).
+        beta_fast: frequencies that turn more often than this in the trained context are kept (`yarn`; the paper's 32).
+        beta_slow: frequencies that turn less often than this are divided by the whole factor (`yarn`; the paper's 1).
+        attention_factor: factor of queries and of keys (`yarn`); null takes 0.1 ln(factor) + 1, the paper's eq. 22.
+        truncate: whether the two bounds are rounded outward to whole dimensions (`yarn`; false in gpt-oss).
 
     Raises:
         InputError: for a factor that is not positive or bounds in the wrong order.
     """
 
-    kind: Literal["linear", "llama3"] = "llama3"
+    kind: Literal["linear", "llama3", "yarn"] = "llama3"
     factor: float = 8.0
     low_frequency_factor: float = 1.0
     high_frequency_factor: float = 4.0
     original_positions: int = 8192
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    truncate: bool = True
 
     def __post_init__(self) -> None:
+        if not 0 < self.beta_slow < self.beta_fast:
+            raise InputError(
+                f"rope_scaling: beta_slow={self.beta_slow} must lie between 0 and beta_fast={self.beta_fast}"
+            )
+        if self.attention_factor is not None and (self.kind != "yarn" or not self.attention_factor > 0):
+            raise InputError(
+                f"rope_scaling: attention_factor={self.attention_factor} with kind={self.kind}: must be above 0, and is "
+                "yarn's alone"
+            )
         if not self.factor > 0 or self.original_positions < 1:
             raise InputError(
                 f"rope_scaling: factor={self.factor}, original_positions={self.original_positions} must be above 0"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import DecoderConfig
+from models.config import DecoderConfig, RotaryScaling
 
 
 class RMSNorm(nn.Module):
@@ -65,11 +65,41 @@ def rotary_frequencies(config: DecoderConfig, device: torch.device | None = None
         return frequencies
     if scaling.kind == "linear":
         return frequencies / scaling.factor
+    if scaling.kind == "yarn":
+        keep = _yarn_kept(config, scaling, device)
+        return frequencies / scaling.factor * (1 - keep) + frequencies * keep
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
     turns = scaling.original_positions * frequencies / (2 * math.pi)
     # 1 keeps the frequency: its wavelength fits often into the trained context. 0 divides it.
     keep = ((turns - low) / (high - low)).clamp(0, 1)
     return (1 - keep) * frequencies / scaling.factor + keep * frequencies
+
+
+def _yarn_kept(config: DecoderConfig, scaling: RotaryScaling, device: torch.device | None) -> Tensor:
+    """Share of each frequency that YaRN keeps, float32 [D / 2] (Peng et al. 2023, eq. 18, by dimension)."""
+    assert config.head_width is not None
+    width = config.head_width
+
+    def dimension(turns: float) -> float:
+        """Index of the frequency that turns so often in the trained context."""
+        return width * math.log(scaling.original_positions / (turns * 2 * math.pi)) / (2 * math.log(config.rope_theta))
+
+    low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
+    span = high - low or 0.001  # as transformers; a step where both bounds fall on one dimension
+    return 1 - ((torch.arange(width // 2, dtype=torch.float32, device=device) - low) / span).clamp(0, 1)
+
+
+def rotary_gain(config: DecoderConfig) -> float:
+    """Factor of queries and keys that belongs to a rotary scaling: YaRN's attention factor, else 1."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind != "yarn":
+        return 1.0
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    return 0.1 * math.log(scaling.factor) + 1 if scaling.factor > 1 else 1.0
 
 
 def compute_dtype(parameter: Tensor) -> torch.dtype:
@@ -80,7 +110,7 @@ def compute_dtype(parameter: Tensor) -> torch.dtype:
 
 
 def rotary_angles(positions_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotary angles (Su et al. 2021, eq. 15), computed in float32.
+    """Cosine and sine of the rotary angles (Su et al. 2021, eq. 15) times `rotary_gain`, computed in float32.
 
     Args:
         positions_BT: integer position of each token within its document.
@@ -91,7 +121,10 @@ def rotary_angles(positions_BT: Tensor, config: DecoderConfig, dtype: torch.dtyp
         Two tensors [B, T, 1, D / 2], ready to broadcast over heads.
     """
     angles = positions_BT.float()[..., None, None] * rotary_frequencies(config, positions_BT.device)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    cosine, sine = angles.cos(), angles.sin()
+    if (gain := rotary_gain(config)) != 1:
+        cosine, sine = cosine * gain, sine * gain
+    return cosine.to(dtype), sine.to(dtype)
 
 
 def rotate(x_BTHD: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:

@@ -104,7 +104,13 @@ _ROTARY = {
     "default": set[str](),
     "linear": {"factor"},
     "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
-}
+    "yarn": {
+        "factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor", "mscale",
+        "mscale_all_dim", "truncate",
+    },
+}  # fmt: skip
+_ROTARY_OF_BATCH = ("dynamic", "longrope", "su")
+"""Scaling whose frequencies transformers chooses by the longest row of a batch."""
 
 
 def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
@@ -174,6 +180,11 @@ def rotary_parameters(config: dict[str, Any], whole: dict[str, Any]) -> dict[str
     if any(isinstance(value, dict) for value in given.values()):
         raise _refused(config, place, "this decoder has the same rotary embedding in all layers")
     kind = given.get("rope_type", given.get("type", "default"))
+    if kind in _ROTARY_OF_BATCH:
+        raise InputError(
+            f"config.json: rope_type={kind}, its frequencies depend on the longest row of a batch: a packed document, or "
+            f"a key in a cache, would mean something else beside a longer one; this decoder supports {', '.join(_ROTARY)}"
+        )
     if not isinstance(kind, str) or kind not in _ROTARY or given.get("type", kind) != kind:
         raise InputError(f"config.json: rope_type={kind}, this decoder supports {', '.join(_ROTARY)} ({place}={given})")
     if given.get("partial_rotary_factor", 1) != 1:

@@ -5,6 +5,7 @@ renamed and never permuted. A property that a family cannot express is refused r
 shapes that no family has.
 """
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -62,7 +63,7 @@ def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
         query_key_norm=family in ("qwen3", "qwen3_moe"),
         sliding_window=whole["sliding_window"],
         experts=_experts(whole) if family in SPARSE else None,
-        **_rotary(rotary_parameters(config, whole)),
+        **_rotary(rotary_parameters(config, whole), whole.get("max_position_embeddings")),
     )
 
 
@@ -78,7 +79,7 @@ def _experts(whole: dict[str, Any]) -> Experts:
     )
 
 
-def _rotary(given: dict[str, Any]) -> dict[str, Any]:
+def _rotary(given: dict[str, Any], positions: int | None) -> dict[str, Any]:
     scaling = None
     if given["rope_type"] == "linear":
         scaling = RotaryScaling("linear", float(given["factor"]))
@@ -90,7 +91,31 @@ def _rotary(given: dict[str, Any]) -> dict[str, Any]:
             float(given["high_freq_factor"]),
             int(given["original_max_position_embeddings"]),
         )
+    elif given["rope_type"] == "yarn":
+        scaling = _yarn(given, positions)
     return {"rope_theta": float(given["rope_theta"]), "rope_scaling": scaling}
+
+
+def _yarn(given: dict[str, Any], positions: int | None) -> RotaryScaling:
+    original = given.get("original_max_position_embeddings", positions)
+    if original is None:
+        raise InputError("config.json: rope_type=yarn needs original_max_position_embeddings, the trained context")
+    factor, attention = float(given["factor"]), given.get("attention_factor")
+    if attention is None and given.get("mscale") and given.get("mscale_all_dim"):
+        # DeepSeek's form of the same factor.
+        above, below = (
+            0.1 * given[key] * math.log(factor) + 1 if factor > 1 else 1.0 for key in ("mscale", "mscale_all_dim")
+        )
+        attention = above / below
+    return RotaryScaling(
+        "yarn",
+        factor,
+        original_positions=int(original),
+        beta_fast=float(given.get("beta_fast", 32.0)),
+        beta_slow=float(given.get("beta_slow", 1.0)),
+        attention_factor=None if attention is None else float(attention),
+        truncate=bool(given.get("truncate", True)),
+    )
 
 
 def to_hugging_face(
@@ -159,6 +184,15 @@ def to_hugging_face(
                 "high_freq_factor": scaling.high_frequency_factor,
                 "original_max_position_embeddings": scaling.original_positions,
             }
+        elif scaling.kind == "yarn":
+            written["rope_scaling"] |= {
+                "original_max_position_embeddings": scaling.original_positions,
+                "beta_fast": scaling.beta_fast,
+                "beta_slow": scaling.beta_slow,
+                "truncate": scaling.truncate,
+            }
+            if scaling.attention_factor is not None:
+                written["rope_scaling"]["attention_factor"] = scaling.attention_factor
     return written
 
 
