@@ -127,9 +127,10 @@ class Attention(nn.Module):
 
     Args:
         config: widths, heads, biases (Qwen2) and norms of queries and keys (Qwen3).
+        layer: index of the layer, which decides whether it has rotary positions (SmolLM3).
     """
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, layer: int = 0) -> None:
         super().__init__()
         assert config.head_width is not None
         self.head_width = config.head_width
@@ -143,12 +144,14 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm.of(config, config.head_width)
             self.k_norm = RMSNorm.of(config, config.head_width)
         self.has_norms = config.query_key_norm
+        self.has_rope = config.has_rope(layer)
 
     def forward(self, x_BTC: Tensor, pattern: AttentionPattern, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         q_BTHD, k_BTKD, v_BTKD = (w(x_BTC).unflatten(-1, (-1, self.head_width)) for w in (self.wq, self.wk, self.wv))
         if self.has_norms:
             q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
-        q_BTHD, k_BTKD = rotate(q_BTHD, pattern.angles), rotate(k_BTKD, pattern.angles)
+        if self.has_rope:
+            q_BTHD, k_BTKD = rotate(q_BTHD, pattern.angles), rotate(k_BTKD, pattern.angles)
         if cache is not None:
             cache.write(layer, k_BTKD.flatten(0, 1), v_BTKD.flatten(0, 1))
         if cache is not None and pattern.bias is not None:

@@ -114,6 +114,8 @@ class DecoderConfig:
         head_width: width of one head (`head_dim`); width / heads by default.
         rope_theta: base of the rotary wavelengths (RoPE, Su et al. 2021).
         rope_scaling: scaling of the wavelengths for longer contexts than were trained.
+        rope_pattern: whether the layers have rotary embeddings, repeated over the layers; null is all (SmolLM3 has none
+            in every fourth layer: [true, true, true, false]; NoPE, Kazemnejad et al. 2023).
         query_key_value_bias: biases of the query, key and value projections (Qwen2).
         query_key_norm: RMSNorm of each head's queries and keys before the rotary embedding (Qwen3).
         sliding_window: keys that a token sees, itself included (Mistral); null sees all.
@@ -139,6 +141,7 @@ class DecoderConfig:
     head_width: int | None = None
     rope_theta: float = 10_000.0
     rope_scaling: RotaryScaling | None = None
+    rope_pattern: list[bool] | None = None
     query_key_value_bias: bool = False
     query_key_norm: bool = False
     sliding_window: int | None = None
@@ -184,6 +187,8 @@ class DecoderConfig:
                 raise InputError(
                     f"window_pattern={self.window_pattern}: must hold windows of at least 1 token, or null for all"
                 )
+        if self.rope_pattern is not None and not self.rope_pattern:
+            raise InputError("rope_pattern=[]: must hold true or false of at least one layer, or null for all")
         self.head_width = self.width // self.heads if self.head_width is None else self.head_width
         if self.head_width < 1 or self.head_width % 2:
             raise InputError(
@@ -198,6 +203,10 @@ class DecoderConfig:
         if self.window_pattern is None:
             return self.sliding_window
         return self.window_pattern[layer % len(self.window_pattern)]
+
+    def has_rope(self, layer: int) -> bool:
+        """Whether a layer has rotary embeddings."""
+        return self.rope_pattern is None or self.rope_pattern[layer % len(self.rope_pattern)]
 
     def windows(self) -> dict[int | None, int]:
         """Number of layers by window."""

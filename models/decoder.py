@@ -24,10 +24,10 @@ from models.mixture_of_experts import SparseFeedForward
 class DecoderBlock(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, layer: int = 0) -> None:
         super().__init__()
         self.attention_norm = RMSNorm.of(config, config.width)
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         self.feed_forward_norm = RMSNorm.of(config, config.width)
         self.feed_forward = (
             SwiGLU(config.width, config.feed_forward_width) if config.experts is None else SparseFeedForward(config)
@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.tok_embeddings = nn.Embedding(config.vocabulary_size, config.width)
-        self.layers = nn.ModuleDict({str(index): DecoderBlock(config) for index in range(config.layers)})
+        self.layers = nn.ModuleDict({str(index): DecoderBlock(config, index) for index in range(config.layers)})
         self.norm = RMSNorm.of(config, config.width)
         self.output = OutputHead(config.width, 1 if config.scalar_output else config.vocabulary_size)
         if config.tied_embeddings:

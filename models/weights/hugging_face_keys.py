@@ -17,6 +17,7 @@ ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM",
     "mixtral": "MixtralForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
 }
 SPARSE = ("mixtral", "qwen3_moe")
 """Families with a mixture of experts."""
@@ -36,6 +37,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
     },
     "qwen3_moe": {"num_key_value_heads": 4, "num_local_experts": 128, "num_experts_per_tok": 8},
+    "smollm3": {
+        "num_key_value_heads": 4,
+        "rope_theta": 2e6,
+        "tie_word_embeddings": True,
+        "no_rope_layers": None,
+        "no_rope_layer_interval": 4,
+    },
 }
 """What a family takes for absent keys (transformers' configuration classes), where it is not `COMMON_DEFAULTS`."""
 COMMON_DEFAULTS: dict[str, Any] = {
@@ -55,6 +63,8 @@ _READ = {
     "head_dim", "intermediate_size", "rms_norm_eps", "tie_word_embeddings", "initializer_range", "rope_theta",
     "rope_scaling", "rope_parameters", "max_position_embeddings", "layer_types", "architectures", "auto_map",
 }  # fmt: skip
+OWN_KEYS = {"smollm3": {"no_rope_layers", "no_rope_layer_interval"}}
+"""Keys that one family alone has."""
 _READ_OF_EXPERTS = {"num_local_experts", "num_experts", "num_experts_per_tok", "router_aux_loss_coef"}
 _WITHOUT_EFFECT = {
     # Identity, versions and dtypes of the file.
@@ -204,6 +214,27 @@ def rotary_parameters(config: dict[str, Any], whole: dict[str, Any]) -> dict[str
     return {"rope_theta": whole["rope_theta"]} | given | {"rope_type": kind}
 
 
+def rotary_layers(whole: dict[str, Any]) -> list[bool] | None:
+    """Whether each layer has rotary embeddings; None where all have.
+
+    Args:
+        whole: a `config.json` with defaults, see `with_defaults`.
+
+    Raises:
+        InputError: for fewer entries than layers, or an interval below 1.
+    """
+    if whole["model_type"] != "smollm3":
+        return None
+    layers, given, interval = (whole[key] for key in ("num_hidden_layers", "no_rope_layers", "no_rope_layer_interval"))
+    if given is None:
+        if interval < 1:
+            raise _refused(whole, "no_rope_layer_interval", "must be at least 1")
+        given = [(layer + 1) % interval != 0 for layer in range(layers)]
+    if len(given) < layers or any(value not in (0, 1) for value in given):
+        raise _refused(whole, "no_rope_layers", f"must hold 1 (rotary) or 0 for each of {layers} layers")
+    return [bool(value) for value in given[:layers]]
+
+
 def _refuse_unread(config: dict[str, Any], family: str) -> None:
     for keys, type_, kind in ((_OBJECTS, dict, "an object"), (_LISTS, list, "a list")):
         for key in keys:
@@ -218,6 +249,7 @@ def _refuse_unread(config: dict[str, Any], family: str) -> None:
         read |= {"sliding_window", "max_window_layers"}
     if family == "qwen3_moe":
         read |= {"norm_topk_prob", "moe_intermediate_size"}
+    read |= OWN_KEYS.get(family, set())
     if family == "qwen2":
         read |= {"attention_bias"}  # this family always has them
     for key, value in config.items():

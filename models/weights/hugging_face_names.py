@@ -12,7 +12,7 @@ from typing import Any
 from common.errors import InputError
 from models.anatomy import block_tensors, embedding_tensors, head_tensors
 from models.config import DecoderConfig, Experts, RotaryScaling
-from models.weights.hugging_face_keys import ARCHITECTURES, SPARSE, WINDOWED, rotary_parameters, with_defaults
+from models.weights.hugging_face_keys import ARCHITECTURES, SPARSE, WINDOWED, rotary_layers, rotary_parameters, with_defaults
 
 
 def hugging_face_names(name: str, config: DecoderConfig) -> list[str]:
@@ -62,6 +62,7 @@ def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
         query_key_value_bias=family == "qwen2",
         query_key_norm=family in ("qwen3", "qwen3_moe"),
         sliding_window=whole["sliding_window"],
+        rope_pattern=rotary_layers(whole),
         experts=_experts(whole) if family in SPARSE else None,
         **_rotary(rotary_parameters(config, whole), whole.get("max_position_embeddings")),
     )
@@ -172,7 +173,9 @@ def to_hugging_face(
                 "decoder_sparse_step": 1,
             }
             written |= {"moe_intermediate_size": config.feed_forward_width, "mlp_only_layers": []}
-    if family == "llama":
+    if family == "smollm3":
+        written["no_rope_layers"] = [int(config.has_rope(layer)) for layer in range(config.layers)]
+    if family in ("llama", "smollm3"):
         written["mlp_bias"] = False
     elif family == "qwen2":
         written.pop("attention_bias")
@@ -205,6 +208,7 @@ def _family(config: DecoderConfig) -> str:
         "mistral": config.sliding_window is not None,
         "qwen2": config.query_key_value_bias,
         "qwen3": config.query_key_norm,
+        "smollm3": config.rope_pattern is not None,
     }
     chosen = {family for family, on in switches.items() if on}
     if config.experts is not None:

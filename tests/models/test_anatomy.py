@@ -26,6 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "mixtral": {"experts": Experts(4, 2)},
     "qwen3_moe": {"experts": Experts(4, 3, False), "query_key_norm": True},
     "reward model": {"scalar_output": True, "tied_embeddings": False},
+    "smollm3": {"rope_pattern": [True, False]},
     "alternating windows": {"window_pattern": [5, None]},
 }
 

@@ -59,6 +59,11 @@ def test_values_of_published_families() -> None:
     ("family", "changes", "message"),
     [
         ("llama", {"final_logit_softcapping": 30.0}, "final_logit_softcapping=30.0, a key of llama"),
+        ("llama", {"residual_multiplier": 0.2}, "residual_multiplier=0.2, a key of llama"),
+        ("granite", {"no_rope_layers": [1, 0]}, "no_rope_layers=.* a key of granite"),
+        ("llama", {"no_rope_layers": [1, 0]}, "no_rope_layers=.* a key of llama"),
+        ("smollm3", {"no_rope_layers": [1]}, r"no_rope_layers=\[1\], must hold 1 .* each of 2 layers"),
+        ("smollm3", {"no_rope_layer_interval": 0}, "no_rope_layer_interval=0, must be at least 1"),
         ("llama", {"num_local_experts": 4}, "num_local_experts=4, a key of llama"),
         ("llama", {"is_causal": False}, "is_causal=False, this decoder supports True"),
         ("llama", {"attention_dropout": 0.1}, "attention_dropout=0.1, this decoder supports 0"),
