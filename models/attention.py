@@ -126,7 +126,7 @@ class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023) with rotary positions.
 
     Args:
-        config: widths, heads, biases (Qwen2) and norms of queries and keys (Qwen3).
+        config: widths, heads, biases (Qwen2), norms of queries and keys (Qwen3), scale of the scores (Granite).
         layer: index of the layer, which decides whether it has rotary positions (SmolLM3).
     """
 
@@ -145,6 +145,9 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm.of(config, config.head_width)
         self.has_norms = config.query_key_norm
         self.has_rope = config.has_rope(layer)
+        # Every kernel divides by sqrt(D): queries carry what is beyond that.
+        scale = config.attention_scale
+        self.query_scale = None if scale is None else scale * config.head_width**0.5
 
     def forward(self, x_BTC: Tensor, pattern: AttentionPattern, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         q_BTHD, k_BTKD, v_BTKD = (w(x_BTC).unflatten(-1, (-1, self.head_width)) for w in (self.wq, self.wk, self.wv))
@@ -152,6 +155,8 @@ class Attention(nn.Module):
             q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
         if self.has_rope:
             q_BTHD, k_BTKD = rotate(q_BTHD, pattern.angles), rotate(k_BTKD, pattern.angles)
+        if self.query_scale is not None:
+            q_BTHD = q_BTHD * self.query_scale
         if cache is not None:
             cache.write(layer, k_BTKD.flatten(0, 1), v_BTKD.flatten(0, 1))
         if cache is not None and pattern.bias is not None:

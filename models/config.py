@@ -51,8 +51,8 @@ class RotaryScaling:
             )
         if self.attention_factor is not None and (self.kind != "yarn" or not self.attention_factor > 0):
             raise InputError(
-                f"rope_scaling: attention_factor={self.attention_factor} with kind={self.kind}: must be above 0, and is "
-                "yarn's alone"
+                f"rope_scaling: attention_factor={self.attention_factor} with kind={self.kind}: must be above 0, and "
+                "is yarn's alone"
             )
         if not self.factor > 0 or self.original_positions < 1:
             raise InputError(
@@ -123,6 +123,10 @@ class DecoderConfig:
             sees all ([4096, null] alternates as Gemma 2 does).
         norm_epsilon: epsilon of each RMSNorm.
         experts: mixture of experts in place of each feed-forward layer.
+        embedding_scale: factor of the embeddings (Granite's `embedding_multiplier`; muP, Yang et al. 2022).
+        attention_scale: factor of attention's scores (Granite's `attention_multiplier`); null is 1 / sqrt(head_width).
+        residual_scale: factor of what attention and feed-forward layers add (Granite's `residual_multiplier`).
+        logit_divisor: divisor of the logits (Granite's `logits_scaling`).
         tied_embeddings: share the input and output embedding matrix (Press & Wolf 2017), worth it in small models.
         initial_std: standard deviation of the initial weights (GPT-2's 0.02).
         scalar_output: one output per position instead of one per token id, for reward models and critics.
@@ -148,6 +152,10 @@ class DecoderConfig:
     window_pattern: list[int | None] | None = None
     norm_epsilon: float = 1e-5
     experts: Experts | None = None
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
+    residual_scale: float = 1.0
+    logit_divisor: float = 1.0
     tied_embeddings: bool = True
     initial_std: float = 0.02
     scalar_output: bool = False
@@ -194,7 +202,8 @@ class DecoderConfig:
             raise InputError(
                 f"head_width={self.head_width}: rotary embeddings rotate pairs, give an even head width above 0"
             )
-        for name in ("rope_theta", "norm_epsilon", "initial_std"):
+        positive = ["rope_theta", "norm_epsilon", "initial_std", "embedding_scale", "residual_scale", "logit_divisor"]
+        for name in positive if self.attention_scale is None else [*positive, "attention_scale"]:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)}: must be above 0")
 
@@ -203,6 +212,11 @@ class DecoderConfig:
         if self.window_pattern is None:
             return self.sliding_window
         return self.window_pattern[layer % len(self.window_pattern)]
+
+    def has_scales(self) -> bool:
+        """Whether embeddings, attention, residuals or logits have a factor of their own."""
+        factors = (self.embedding_scale, self.residual_scale, self.logit_divisor)
+        return self.attention_scale is not None or factors != (1, 1, 1)
 
     def has_rope(self, layer: int) -> bool:
         """Whether a layer has rotary embeddings."""

@@ -26,6 +26,7 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, config: DecoderConfig, layer: int = 0) -> None:
         super().__init__()
+        self.scale = config.residual_scale
         self.attention_norm = RMSNorm.of(config, config.width)
         self.attention = Attention(config, layer)
         self.feed_forward_norm = RMSNorm.of(config, config.width)
@@ -34,8 +35,10 @@ class DecoderBlock(nn.Module):
         )
 
     def forward(self, x_BTC: Tensor, pattern: AttentionPattern, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), pattern, cache, layer)
-        return x_BTC + self.feed_forward(self.feed_forward_norm(x_BTC))
+        y_BTC = self.attention(self.attention_norm(x_BTC), pattern, cache, layer)
+        x_BTC = x_BTC + (y_BTC if self.scale == 1 else y_BTC * self.scale)
+        y_BTC = self.feed_forward(self.feed_forward_norm(x_BTC))
+        return x_BTC + (y_BTC if self.scale == 1 else y_BTC * self.scale)
 
 
 class Decoder(nn.Module):
@@ -69,7 +72,7 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         branch_ids_BT: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states after the final norm.
+        """Hidden states after the final norm, divided by `logit_divisor`.
 
         Args:
             tokens_BT: int64 token ids (hidden states where there is no embedding).
@@ -95,9 +98,15 @@ class Decoder(nn.Module):
         by_window = {self.config.window_of(int(index)): int(index) for index in self.layers}
         patterns = {window: pattern(layer) for window, layer in by_window.items()}
         x_BTC = tokens_BT if self.tok_embeddings is None else self.tok_embeddings(tokens_BT)
+        if self.tok_embeddings is not None and self.config.embedding_scale != 1:
+            x_BTC = x_BTC * self.config.embedding_scale
         for index, block in self.layers.items():
             x_BTC = block(x_BTC, patterns[self.config.window_of(int(index))], cache, int(index))
-        return x_BTC if self.norm is None else self.norm(x_BTC)
+        if self.norm is None:
+            return x_BTC
+        x_BTC = self.norm(x_BTC)
+        # Logits are linear in the hidden states: divided here, every loss and sampler sees it.
+        return x_BTC if self.config.logit_divisor == 1 else x_BTC / self.config.logit_divisor
 
 
 def auxiliary_loss(decoder: Decoder) -> Tensor | None:

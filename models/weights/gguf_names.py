@@ -203,6 +203,10 @@ def to_gguf(config: DecoderConfig, positions: int) -> tuple[str, dict[str, float
     architecture = "qwen2" if config.query_key_value_bias else "qwen3" if config.query_key_norm else "llama"
     if experts is not None and config.query_key_norm:
         architecture = "qwen3moe"
+    if config.has_scales():
+        raise InputError(
+            "GGUF files of these architectures hold no scales of embeddings, attention, residuals or logits"
+        )
     if config.rope_pattern is not None:
         raise InputError("GGUF files of these architectures have rotary embeddings in all layers (rope_pattern)")
     if config.rope_scaling is not None and config.rope_scaling.kind == "yarn":

@@ -18,6 +18,7 @@ ARCHITECTURES = {
     "mixtral": "MixtralForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
+    "granite": "GraniteForCausalLM",
 }
 SPARSE = ("mixtral", "qwen3_moe")
 """Families with a mixture of experts."""
@@ -44,6 +45,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "no_rope_layers": None,
         "no_rope_layer_interval": 4,
     },
+    "granite": {
+        "embedding_multiplier": 1.0,
+        "attention_multiplier": 1.0,
+        "residual_multiplier": 1.0,
+        "logits_scaling": 1.0,
+    },
 }
 """What a family takes for absent keys (transformers' configuration classes), where it is not `COMMON_DEFAULTS`."""
 COMMON_DEFAULTS: dict[str, Any] = {
@@ -63,7 +70,10 @@ _READ = {
     "head_dim", "intermediate_size", "rms_norm_eps", "tie_word_embeddings", "initializer_range", "rope_theta",
     "rope_scaling", "rope_parameters", "max_position_embeddings", "layer_types", "architectures", "auto_map",
 }  # fmt: skip
-OWN_KEYS = {"smollm3": {"no_rope_layers", "no_rope_layer_interval"}}
+OWN_KEYS = {
+    "smollm3": {"no_rope_layers", "no_rope_layer_interval"},
+    "granite": {"embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"},
+}
 """Keys that one family alone has."""
 _READ_OF_EXPERTS = {"num_local_experts", "num_experts", "num_experts_per_tok", "router_aux_loss_coef"}
 _WITHOUT_EFFECT = {
@@ -192,8 +202,8 @@ def rotary_parameters(config: dict[str, Any], whole: dict[str, Any]) -> dict[str
     kind = given.get("rope_type", given.get("type", "default"))
     if kind in _ROTARY_OF_BATCH:
         raise InputError(
-            f"config.json: rope_type={kind}, its frequencies depend on the longest row of a batch: a packed document, or "
-            f"a key in a cache, would mean something else beside a longer one; this decoder supports {', '.join(_ROTARY)}"
+            f"config.json: rope_type={kind}, its frequencies depend on the longest row of a batch: a packed document or "
+            f"a key in a cache, would mean something else beside a longer one; supported are {', '.join(_ROTARY)}"
         )
     if not isinstance(kind, str) or kind not in _ROTARY or given.get("type", kind) != kind:
         raise InputError(f"config.json: rope_type={kind}, this decoder supports {', '.join(_ROTARY)} ({place}={given})")

@@ -12,7 +12,21 @@ from typing import Any
 from common.errors import InputError
 from models.anatomy import block_tensors, embedding_tensors, head_tensors
 from models.config import DecoderConfig, Experts, RotaryScaling
-from models.weights.hugging_face_keys import ARCHITECTURES, SPARSE, WINDOWED, rotary_layers, rotary_parameters, with_defaults
+from models.weights.hugging_face_keys import (
+    ARCHITECTURES,
+    SPARSE,
+    WINDOWED,
+    rotary_layers,
+    rotary_parameters,
+    with_defaults,
+)
+
+_SCALES = {
+    "embedding_scale": "embedding_multiplier",
+    "attention_scale": "attention_multiplier",
+    "residual_scale": "residual_multiplier",
+    "logit_divisor": "logits_scaling",
+}
 
 
 def hugging_face_names(name: str, config: DecoderConfig) -> list[str]:
@@ -64,8 +78,14 @@ def from_hugging_face(config: dict[str, Any]) -> DecoderConfig:
         sliding_window=whole["sliding_window"],
         rope_pattern=rotary_layers(whole),
         experts=_experts(whole) if family in SPARSE else None,
+        **_scales(whole),
         **_rotary(rotary_parameters(config, whole), whole.get("max_position_embeddings")),
     )
+
+
+def _scales(whole: dict[str, Any]) -> dict[str, Any]:
+    """Scales of Granite; none of another family."""
+    return {ours: float(whole[theirs]) for ours, theirs in _SCALES.items() if theirs in whole}
 
 
 def _experts(whole: dict[str, Any]) -> Experts:
@@ -175,7 +195,12 @@ def to_hugging_face(
             written |= {"moe_intermediate_size": config.feed_forward_width, "mlp_only_layers": []}
     if family == "smollm3":
         written["no_rope_layers"] = [int(config.has_rope(layer)) for layer in range(config.layers)]
-    if family in ("llama", "smollm3"):
+    if family == "granite":
+        assert config.head_width is not None
+        written |= {theirs: getattr(config, ours) for ours, theirs in _SCALES.items()}
+        if config.attention_scale is None:
+            written["attention_multiplier"] = config.head_width**-0.5
+    if family in ("llama", "smollm3", "granite"):
         written["mlp_bias"] = False
     elif family == "qwen2":
         written.pop("attention_bias")
@@ -209,6 +234,7 @@ def _family(config: DecoderConfig) -> str:
         "qwen2": config.query_key_value_bias,
         "qwen3": config.query_key_norm,
         "smollm3": config.rope_pattern is not None,
+        "granite": config.has_scales(),
     }
     chosen = {family for family, on in switches.items() if on}
     if config.experts is not None:

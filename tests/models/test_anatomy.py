@@ -27,6 +27,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"experts": Experts(4, 3, False), "query_key_norm": True},
     "reward model": {"scalar_output": True, "tied_embeddings": False},
     "smollm3": {"rope_pattern": [True, False]},
+    "granite": {"embedding_scale": 12.0, "attention_scale": 0.1, "residual_scale": 0.2, "logit_divisor": 8.0},
     "alternating windows": {"window_pattern": [5, None]},
 }
 

@@ -60,6 +60,8 @@ def test_muon_and_every_switch_of_the_decoder_equal_one_process(layout: str, tmp
     copied. A checkpoint continues in one process.
     """
     shape = {"optimizer": "Muon", "query_key_norm": True, "query_key_value_bias": True, "sliding_window": 5}
+    shape |= {"embedding_scale": 2.0, "attention_scale": 0.2, "residual_scale": 0.5, "logit_divisor": 4.0}
+    shape |= {"rope_pattern": [True, False]}
     checkpoint = str(tmp_path / "half.ckpt")
     expected = alone(tmp_path, {}, shape)
     assert_same(fit(layout, tmp_path, {}, shape, save=checkpoint), expected, 1e-5)

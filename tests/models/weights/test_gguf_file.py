@@ -191,6 +191,8 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 def test_what_no_architecture_holds_is_refused(tmp_path: Path) -> None:
     for changes, message in (
         ({"sliding_window": 8}, "no sliding windows"),
+        ({"residual_scale": 0.5}, "no scales of embeddings"),
+        ({"attention_scale": 0.5}, "no scales of embeddings"),
         ({"rope_pattern": [True, False]}, "rotary embeddings in all layers"),
         ({"rope_scaling": RotaryScaling("yarn", 4.0)}, "rope_scaling yarn: not written to GGUF"),
         ({"scalar_output": True, "tied_embeddings": False}, "no reward models"),

@@ -54,6 +54,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"head_dim": 16}),
     "smollm3": ("smollm3", {"no_rope_layers": [0, 1]}),
     "smollm3, by interval": ("smollm3", {"no_rope_layer_interval": 2, "tie_word_embeddings": False}),
+    "granite": (
+        "granite",
+        {"embedding_multiplier": 12.0, "attention_multiplier": 0.2, "residual_multiplier": 0.22, "logits_scaling": 8.0},
+    ),
+    "granite of absent keys": ("granite", {}),
     "mistral": ("mistral", {"sliding_window": 7}),
     "mistral, no window": ("mistral", {"sliding_window": None}),
     "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
@@ -298,6 +303,8 @@ def test_shapes_that_are_no_familys_are_refused() -> None:
     for changes, message in (
         ({"query_key_norm": True, "query_key_value_bias": True}, "qwen2 and qwen3"),
         ({"rope_pattern": [True, False], "query_key_norm": True}, "qwen3 and smollm3"),
+        ({"rope_pattern": [True, False], "residual_scale": 0.5}, "granite and smollm3"),
+        ({"residual_scale": 0.5, "experts": Experts()}, "granite and mixtral"),
         ({"scalar_output": True, "tied_embeddings": False}, "scalar output"),
     ):
         with pytest.raises(InputError, match=message):
@@ -318,7 +325,15 @@ def test_every_shape_comes_back_from_its_configuration(scaling: RotaryScaling | 
     experts = [Experts(4, 2, z_weight=0.0), Experts(4, 2, False, z_weight=0.0)]  # no family has a router's z-loss
     sparse = [{"experts": experts[0]}, {"experts": experts[1], "query_key_norm": True}]
     layered = [{"rope_pattern": [True, False, True, True, False, True]}]
-    for changes in ({}, {"query_key_norm": True}, {"query_key_value_bias": True}, {"sliding_window": 5}, *sparse, *layered):
+    layered.append({"attention_scale": 0.3, "residual_scale": 0.5, "embedding_scale": 2.0, "logit_divisor": 4.0})
+    for changes in (
+        {},
+        {"query_key_norm": True},
+        {"query_key_value_bias": True},
+        {"sliding_window": 5},
+        *sparse,
+        *layered,
+    ):
         config = DecoderConfig(
             vocabulary_size=9, head_width=6, rope_theta=5.5, rope_scaling=scaling, norm_epsilon=1e-6, **changes
         )
