@@ -202,7 +202,7 @@ def rotary_parameters(config: dict[str, Any], whole: dict[str, Any]) -> dict[str
     kind = given.get("rope_type", given.get("type", "default"))
     if kind in _ROTARY_OF_BATCH:
         raise InputError(
-            f"config.json: rope_type={kind}, its frequencies depend on the longest row of a batch: a packed document or "
+            f"config.json: rope_type={kind}, frequencies depend on the longest row of a batch: a packed document or "
             f"a key in a cache, would mean something else beside a longer one; supported are {', '.join(_ROTARY)}"
         )
     if not isinstance(kind, str) or kind not in _ROTARY or given.get("type", kind) != kind:
