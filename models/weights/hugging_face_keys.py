@@ -129,6 +129,8 @@ _ROTARY = {
         "mscale_all_dim", "truncate",
     },
 }  # fmt: skip
+_OPTIONAL_OF_YARN = _ROTARY["yarn"] - {"factor"}
+"""Numbers of yarn that have defaults."""
 _ROTARY_OF_BATCH = ("dynamic", "longrope", "su")
 """Scaling whose frequencies transformers chooses by the longest row of a batch."""
 
@@ -209,9 +211,9 @@ def rotary_parameters(config: dict[str, Any], whole: dict[str, Any]) -> dict[str
         raise InputError(f"config.json: rope_type={kind}, this decoder supports {', '.join(_ROTARY)} ({place}={given})")
     if given.get("partial_rotary_factor", 1) != 1:
         raise _refused(given, "partial_rotary_factor", "this decoder rotates whole heads")
-    for key in sorted(_ROTARY[kind] - given.keys()):
+    for key in sorted(_ROTARY[kind] - given.keys() - (_OPTIONAL_OF_YARN if kind == "yarn" else set())):
         raise InputError(f"config.json: {place} has no {key}, which rope_type={kind} needs")
-    for key in sorted(_ROTARY[kind] | {"rope_theta"} & given.keys()):
+    for key in sorted((_ROTARY[kind] | {"rope_theta"}) & given.keys() - {"truncate"}):
         _refuse_no_number(key, given[key])
     unread = given.keys() - {"rope_type", "type", "rope_theta", "partial_rotary_factor"} - _ROTARY[kind]
     for key in sorted(unread):

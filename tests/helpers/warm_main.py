@@ -55,7 +55,7 @@ def run_for(client: int, arguments: list[str], environment: dict[str, str], stre
     for stream in streams:
         stream.restore()
     # What lies below may be a pipe now, where the server has a file: the old objects would seek in it.
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
     os.environ.clear()
     os.environ.update(environment)
     if environment.get("PYTHONUNBUFFERED"):
