@@ -186,8 +186,8 @@ def curate(
     filtered = [path for paths in by_chunk for path in paths]
     owners = [chunk.source for chunk, paths in zip(chunks, by_chunk, strict=True) for _ in paths]
     total = sum(map(_text_bytes, filtered))
+    crawls = {name for name, reader in readers.items() if reader.IS_CRAWL}
     with clock.measure("duplicates and split", total):
-        crawls = {name for name, reader in readers.items() if reader.IS_CRAWL}
         result = deduplicate_and_split(filtered, owners, near_duplicates, validation_fraction, seed, crawls)
     if result is None:
         raise InputError(nothing_left(filtered, described))
@@ -196,13 +196,14 @@ def curate(
         FilteredPiece(n, source, path, result) for n, (source, path) in enumerate(zip(owners, filtered, strict=True))
     ]
     with clock.measure("repetitions", total):
-        cuts = find_repetitions(pieces, repetitions, work)
+        least = {name: min_characters_left(own) for name, own in steps.items()}
+        cuts = find_repetitions(pieces, repetitions, work, crawls, least)
 
     with _progress("writing", total) as progress:
         for piece in pieces:
             size = _text_bytes(piece.filtered)
             with clock.measure("mask and write", size):
-                write_piece(piece, folder, curation.personal_data, cuts, min_characters_left(steps[piece.source]))
+                write_piece(piece, folder, curation.personal_data, cuts, least[piece.source])
             progress.update(size)
     with clock.measure("summary", total):
         summary = summarize(described, pieces, folder, curation.masked_kinds, named)

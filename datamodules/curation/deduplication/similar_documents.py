@@ -32,7 +32,8 @@ def pairs_of_similar(
         keys: of the same documents, uint64; `NO_KEY` shares a bucket with none.
         signatures: of all documents of the corpus, uint32 [corpus, hashes], or `NO_SIGNATURES`.
         threshold: share of equal hashes from which on two documents are similar.
-        equal: documents of the corpus, boolean [corpus], any two of which count as similar whatever their text.
+        equal: documents of the corpus, boolean [corpus], any two of which count as similar whatever their text; the
+            first of them in a bucket leads beside `MAX_LEADERS` others.
     """
     members, bounds = _buckets(ranked, keys)
     pairs = np.empty((len(members), 2), dtype=np.int64)
@@ -118,9 +119,10 @@ def _follow_leaders(
 ) -> int:
     """Fill the pairs of leaders and their followers; how many."""
     found = 0
-    leaders = np.empty(MAX_LEADERS, dtype=np.int64)
+    # One place more, for the first of the documents that are equal: those compared by text do not take it.
+    leaders = np.empty(MAX_LEADERS + 1, dtype=np.int64)
     for bucket in range(len(bounds) - 1):
-        count = 0
+        count = compared = 0
         for place in range(bounds[bucket], bounds[bucket + 1]):
             member, leader = members[place], -1
             for number in range(count):
@@ -131,9 +133,12 @@ def _follow_leaders(
             if leader >= 0:
                 pairs[found, 0], pairs[found, 1] = leader, member
                 found += 1
-            elif count < MAX_LEADERS:
+                continue
+            is_equal = len(equal) > 0 and equal[member]
+            if is_equal or compared < MAX_LEADERS:
                 leaders[count] = member
                 count += 1
+                compared += not is_equal
     return found
 
 

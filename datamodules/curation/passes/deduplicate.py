@@ -42,7 +42,8 @@ class DedupResult:
     Attributes:
         ids: uint64 [documents].
         reason: index into `REASONS`, int8 [documents]; 0 for a document that is no duplicate or was dropped before.
-        duplicate_of: position of the document kept instead, int64 [documents]; its own where there is none.
+        duplicate_of: position of the document kept instead, int64 [documents]; its own where there is none. Where the
+            document it was dropped for was itself dropped, the one that is kept for that.
         similarity: share of equal MinHash values with that document, float32 [documents]; not a number where the
             reason is not `near_duplicate`.
         validation: whether the document is in the validation split, boolean [documents].
@@ -72,7 +73,8 @@ def deduplicate_and_split(
 ) -> DedupResult | None:
     """Find duplicates among the documents that are left and choose the validation split.
 
-    Exact duplicates go first, then those of one URL, then near-duplicates of what is left. Kept is a document of a
+    Documents of one URL go first, then exact duplicates, then near-duplicates of what is left: a text whose only
+    other copy is an older fetch of a page stays. A copy under the same URL counts as an exact duplicate. Kept is a document of a
     source that is no crawl, then the best-scored, then the larger, then the earlier; of one URL the newest before the
     best-scored. A document of a source without scores counts as better than any with one.
 
@@ -105,13 +107,17 @@ def deduplicate_and_split(
         duplicate_of[pairs[:, 1]] = pairs[:, 0]
 
     order = _best_first(crawled, _scores(filtered, bounds), size)
-    ranked = order[size[order] > 0]
-    drop(pairs_in_buckets(ranked, _read(filtered, rows["text_key"])[ranked]), REASONS.index(EXACT))
     with _signatures(filtered, near) as signatures:
-        ranked = _newest_first(ranked[reason[ranked] == 0], crawled, _read(filtered, rows["date_key"]))
+        ranked = _newest_first(order[size[order] > 0], crawled, _read(filtered, rows["date_key"]))
         urls = _read(filtered, rows["url_key"])[ranked]
-        drop(pairs_of_similar(ranked, urls, signatures, RELATED, crawled), REASONS.index(URL))
-        del urls, ranked
+        pairs = pairs_of_similar(ranked, urls, signatures, RELATED, crawled)
+        del urls
+        drop(pairs, REASONS.index(URL))
+        texts = _read(filtered, rows["text_key"])
+        drop(pairs[texts[pairs[:, 0]] == texts[pairs[:, 1]]], REASONS.index(EXACT))
+        ranked = order[(size[order] > 0) & (reason[order] == 0)]
+        drop(pairs_in_buckets(ranked, texts[ranked]), REASONS.index(EXACT))
+        del texts, ranked, pairs
         similarity = np.full(total, np.nan, dtype=np.float32)
         if near is not None:
             bands = [rows[band_column(number)] for number in range(near.bands)]
@@ -120,6 +126,9 @@ def deduplicate_and_split(
             lost = np.flatnonzero(reason == REASONS.index(NEAR))
             similarity[lost] = similarities(signatures, np.stack((duplicate_of[lost], lost), axis=1))
         del order
+        # What was dropped for a document that a later comparison dropped names the one that is kept: three steps at most.
+        for _ in range(2):
+            duplicate_of = duplicate_of[duplicate_of]
         left = np.flatnonzero((size > 0) & (reason == 0))
         components = np.arange(total)
         join(components, pairs_in_buckets(left, _read(filtered, rows["group_key"])[left]))

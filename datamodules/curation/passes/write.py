@@ -4,7 +4,7 @@ A document changes here only by comparison with the whole corpus. Kept and dropp
 each written atomically, so that an interrupted run continues with the next piece.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,21 +67,76 @@ class FilteredPiece:
         return (self.result.reason[self.here] == 0) & table.column("reason").is_null().to_numpy()
 
 
-Cuts = Mapping[str, Mapping[str, tuple[RepeatedText, Path]]]
+Found = Mapping[str, Mapping[str, tuple[RepeatedText, Path]]]
 """Source -> name -> step that cuts repeated text and the file of what it found, in the order of application."""
 
 
+@dataclass(frozen=True)
+class Cuts:
+    """What is repeated, and the order in which documents are first.
+
+    Attributes:
+        found: steps that cut and their files.
+        ranks: rank of every document of the corpus, int64 [documents]: of what is repeated the lowest stays.
+    """
+
+    found: Found
+    ranks: np.ndarray
+
+
 def find_repetitions(
-    pieces: Sequence[FilteredPiece], finders: Mapping[str, Mapping[str, RepeatedText]], folder: Path
+    pieces: Sequence[FilteredPiece],
+    finders: Mapping[str, Mapping[str, RepeatedText]],
+    folder: Path,
+    crawls: Collection[str] = (),
+    min_characters_left: Mapping[str, int] | None = None,
 ) -> Cuts:
     """Find repeated text among the documents that are left; each finder sees what the ones before it leave.
+
+    Documents of which too little would be left are ranked behind all others and the search runs once more: what they
+    held first stays where it comes next, and is not lost with them. It costs a second search where there are any.
 
     Args:
         pieces: in order.
         finders: source -> name -> finder; in the order of their names, lines before spans.
         folder: folder of their files.
+        crawls: sources that are ranked behind all others.
+        min_characters_left: of each source, characters without which a document that was cut is dropped; by default
+            `MIN_CHARACTERS_LEFT`.
     """
+    total = int(pieces[0].result.bounds[-1]) if pieces else 0
+    crawled, short = np.zeros(total, dtype=bool), np.zeros(total, dtype=bool)
+    for piece in pieces:
+        crawled[piece.here] = piece.source in crawls
+    cuts = _find(pieces, finders, folder / "repetitions", _ranks(crawled))
+    for piece in pieces:
+        if not cuts.found[piece.source]:
+            continue
+        table = piece.read(["text", "reason"])
+        kept = piece.kept(table)
+        texts, lost = cut(piece, table.column("text").filter(kept), kept, cuts)
+        limit = (min_characters_left or {}).get(piece.source, MIN_CHARACTERS_LEFT)
+        short[piece.ordinals[kept]] = _too_short(texts, lost, limit)
+    if not short.any():
+        return cuts
+    return _find(pieces, finders, folder / "repetitions_again", _ranks(short, crawled))
+
+
+def _ranks(*behind: np.ndarray) -> np.ndarray:
+    """Rank of every document, int64: those of a mask behind the others, the first mask counts most."""
+    ranks = np.empty(len(behind[0]), dtype=np.int64)
+    ranks[np.lexsort(behind[::-1])] = np.arange(len(ranks))
+    return ranks
+
+
+def _find(
+    pieces: Sequence[FilteredPiece],
+    finders: Mapping[str, Mapping[str, RepeatedText]],
+    folder: Path,
+    ranks: np.ndarray,
+) -> Cuts:
     found: dict[str, dict[str, tuple[RepeatedText, Path]]] = {source: {} for source in finders}
+    cuts = Cuts(found, ranks)
     for name in sorted({name for own in finders.values() for name in own}):
         compared: dict[str, tuple[RepeatedText, Path]] = {}
         for piece in pieces:
@@ -92,13 +147,13 @@ def find_repetitions(
             compared[piece.source] = finder, into
             table = piece.read(["text", "reason"])
             kept = piece.kept(table)
-            texts, _ = cut(piece, table.column("text").filter(kept), piece.ordinals[kept], found)
-            finder.spill(texts, piece.ordinals[kept], into, f"{piece.number:05}")
+            texts, _ = cut(piece, table.column("text").filter(kept), kept, cuts)
+            finder.spill(texts, ranks[piece.here][kept], into, f"{piece.number:05}")
         for into, finder in {into: finder for finder, into in compared.values()}.items():
             finder.merge(into).replace(into.with_suffix(".repeated"))
         for source, (finder, into) in compared.items():
             found[source][name] = finder, into.with_suffix(".repeated")
-    return found
+    return cuts
 
 
 def _compared_within(finder: RepeatedText, source: str) -> str:
@@ -106,14 +161,19 @@ def _compared_within(finder: RepeatedText, source: str) -> str:
     return source if finder.WITHIN_SOURCE else fingerprint(type(finder).__name__, vars(finder))
 
 
-def cut(
-    piece: FilteredPiece, texts: Any, ordinals: np.ndarray, cuts: Cuts
-) -> tuple[pyarrow.Array, dict[str, np.ndarray]]:
-    """Texts of a piece without repeated text, and the characters that each cut took from each text, int64."""
+def cut(piece: FilteredPiece, texts: Any, kept: np.ndarray, cuts: Cuts) -> tuple[Any, dict[str, np.ndarray]]:
+    """Kept texts of a piece without repeated text, and the characters that each cut took from each text, int64."""
     lost = {}
-    for name, (finder, repeated) in cuts[piece.source].items():
-        texts, lost[name] = finder.cut(texts, ordinals, repeated)
+    for name, (finder, repeated) in cuts.found[piece.source].items():
+        texts, lost[name] = finder.cut(texts, cuts.ranks[piece.here][kept], repeated)
     return texts, lost
+
+
+def _too_short(texts: Any, lost: Mapping[str, np.ndarray], min_characters_left: int) -> np.ndarray:
+    """Mask of the texts that were cut and have less than so many characters left."""
+    characters = pyarrow.compute.utf8_length(pyarrow.compute.utf8_trim_whitespace(texts))
+    short: np.ndarray = characters.to_numpy(zero_copy_only=False) < min_characters_left
+    return short & (np.sum([taken > 0 for taken in lost.values()], axis=0) > 0)
 
 
 def write_piece(
@@ -139,12 +199,10 @@ def write_piece(
     table = piece.read()
     measured = [name for name in table.column_names if name.startswith("measured_")]
     kept, reasons = piece.kept(table), _reasons(piece, table)
-    texts, lost = cut(piece, table.column("text").filter(kept), piece.ordinals[kept], cuts)
+    texts, lost = cut(piece, table.column("text").filter(kept), kept, cuts)
     left_over = np.flatnonzero(kept)
     if lost:
-        characters = pyarrow.compute.utf8_length(pyarrow.compute.utf8_trim_whitespace(texts))
-        short = characters.to_numpy(zero_copy_only=False) < min_characters_left
-        short &= np.sum([taken > 0 for taken in lost.values()], axis=0) > 0
+        short = _too_short(texts, lost, min_characters_left)
         kept[left_over[short]] = False
         left_over, texts = left_over[~short], texts.filter(~short)
         lost = {name: taken[~short] for name, taken in lost.items()}

@@ -179,3 +179,70 @@ def test_a_step_that_empties_a_source_is_said_aloud(tmp_path: Path, capsys: pyte
     assert "19 of 20" in " ".join(format_table(summary).split())
     assert summary["group_sizes"] == [{"size": 20, "groups": 1}]
     assert summary["clusters"][0]["size"] == 20
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("near", [NEAR, None])
+def test_a_text_is_not_lost_with_the_older_fetch_that_has_it(tmp_path: Path, near: NearDuplicates | None) -> None:
+    one, other = sentences(1, 30), sentences(2, 30)
+    pages = [
+        {"text": one, "url": "http://a.example.org/1", "date": "2020-01-01"},
+        {"text": one, "url": "http://b.example.org/2", "date": "2021-01-01"},
+        {"text": other, "url": "http://a.example.org/1", "date": "2024-01-01"},
+    ]
+    rows, _ = curated(tmp_path, near, crawl=pages)
+    assert kept(rows) == {one, other}
+
+
+@pytest.mark.end_to_end
+def test_a_duplicate_names_a_document_that_is_kept(tmp_path: Path) -> None:
+    """A fetch dropped for a newer one, which is dropped for a book."""
+    book = sentences(1, 60)
+    newest = book.replace(book.split()[5], "otherwise", 1)
+    pages = [
+        {"text": sentences(2, 30), "url": "http://a.example.org/", "date": "2020-01-01"},
+        {"text": newest, "url": "http://a.example.org/", "date": "2024-01-01"},
+    ]
+    rows, _ = curated(tmp_path, crawl=pages, books=[{"text": book}])
+    (only,) = [row for row in rows if "split" in row]
+    lost = {row["reason"]: row["duplicate_of"] for row in rows if "split" not in row}
+    assert lost == {"url_duplicate": only["id"], "near_duplicate": only["id"]}
+
+
+@pytest.mark.end_to_end
+def test_fetches_of_a_page_are_one_beside_many_other_documents_of_its_url(tmp_path: Path) -> None:
+    url = "http://forum.example.org/thread"
+    posts = [{"text": sentences(number, 30), "url": url} for number in range(20)]
+    fetches = [{"text": sentences(100 + number, 30), "url": url, "date": f"202{number}-01-01"} for number in range(3)]
+    rows, _ = curated(tmp_path, crawl=fetches, posts=posts)
+    assert kept(rows) == {row["text"] for row in [*posts, fetches[2]]}
+
+
+@pytest.mark.end_to_end
+def test_every_text_that_passes_the_filters_is_represented(tmp_path: Path) -> None:
+    """Random sources of few texts, edits, URLs and dates: no text goes but with an older fetch or for a near-copy."""
+    numbers = np.random.default_rng(5)
+    texts = [sentences(number, 30) for number in range(25)]
+    texts += [f"{text} {sentences(500 + number, 1)}" for number, text in enumerate(texts[:12])]
+
+    def drawn() -> Row:
+        page, year = numbers.integers(15), numbers.integers(2015, 2025)
+        return {"text": texts[numbers.integers(37)], "url": f"http://a.example.org/{page}", "date": f"{year}-01-01"}
+
+    sources = {name: [drawn() for _ in range(40)] for name in ("archive", "crawl", "crawl_b", "posts")}
+    rows, _ = curated(tmp_path, **sources)
+    assert len(rows) == 160
+    by_id = {row["id"]: row for row in rows}
+    # An excerpt is 200 characters of a text; the two forms of a text begin alike and are near-copies.
+    begun = {text[:200] for text in kept(rows)}
+    for row in rows:
+        if "split" not in row:
+            assert "split" in by_id[row["duplicate_of"]]
+            assert row["reason"] == "url_duplicate" or row["excerpt"] in begun
+        if row.get("reason") == "near_duplicate":
+            assert by_id[row["duplicate_of"]]["text"][:200] == row["excerpt"]
+    assert {row["reason"] for row in rows if "split" not in row} == {
+        "exact_duplicate",
+        "url_duplicate",
+        "near_duplicate",
+    }
