@@ -10,6 +10,7 @@ Disks and copies flip bits all the same, so an artifact holds checksums of its f
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -37,13 +38,13 @@ def build_artifact(root: Path, name: str, key: str, produce: Callable[[Path], No
             `write_atomically`.
 
     Raises:
-        InputError: when the disk is full.
+        InputError: when the disk is full, or the root cannot be made or written to.
     """
     final = root / f"{name}-{key}"
     if final.exists():  # no lock: the folder may be read-only, and another artifact of it take hours
         announce(f"{name}: reusing {final}")
         return final
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     partial = root / f".{name}-{key}{PARTIAL}"
     # Two runs may prepare the same data at once: the other waits, then finds it done.
     with _announced_lock(partial):
@@ -65,6 +66,22 @@ def build_artifact(root: Path, name: str, key: str, produce: Callable[[Path], No
             partial.rename(final)
             sync(root)
     return final
+
+
+def make_folder(root: Path) -> None:
+    """Folder of artifacts, made where it is missing.
+
+    Raises:
+        InputError: when it or a folder above it is a file, or may not be written to.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{root}: it or what is above it is a file, name a folder") from error
+    except OSError as error:
+        raise InputError(f"{root}: {error.strerror}, name a folder that can be written to") from error
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise InputError(f"{root}: may not be written to, name another folder or change its permissions")
 
 
 def remove_unfinished(root: Path) -> list[Path]:

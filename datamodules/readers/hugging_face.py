@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow
 import yaml
 
+from common.console import announce
 from common.errors import InputError
 from datamodules.readers.base import InputFile
 from datamodules.readers.document import Document
@@ -31,6 +32,8 @@ _ALIASES = {
 }
 _SPLIT_OF = {name: split for split, names in _ALIASES.items() for name in names}
 _ABOUT = ("README.md", "dataset_info.json", "state.json")
+MAX_NAMES = 5
+"""Files named in one announcement."""
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.{0,100000}?)\n---\s*$", re.S | re.M)
 
 
@@ -110,6 +113,7 @@ class HuggingFaceFolder(Files):
         if self.split not in _ALIASES:
             files = [file for file in files if self.split in _words(places[file.name])]
         elif any(splits.values()):
+            _announce_unnamed(shown(path), tuple(sorted(places[name] for name, named in splits.items() if not named)))
             files = [file for file in files if self.split in splits[file.name]]
         elif self.split != "train":
             files = []
@@ -180,6 +184,15 @@ def dataset_license(root: str, folder: str) -> str | None:
         return None
     license = about.get("license") if isinstance(about, dict) else None
     return ", ".join(map(str, license)) if isinstance(license, list) else license and str(license)
+
+
+@lru_cache(maxsize=256)
+def _announce_unnamed(path: str, unnamed: tuple[str, ...]) -> None:
+    """Say which files are in no split, once for each folder."""
+    if unnamed:
+        some = ", ".join(unnamed[:MAX_NAMES]) + (", ..." if len(unnamed) > MAX_NAMES else "")
+        files = "1 file that names" if len(unnamed) == 1 else f"{len(unnamed):,} files that name"
+        announce(f"{path}: left out {files} no split, beside those that name one: {some}")
 
 
 def _splits(path: str) -> set[str]:

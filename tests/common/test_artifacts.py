@@ -12,6 +12,7 @@ from common import artifacts
 from common.artifacts import (
     artifact_files,
     build_artifact,
+    make_folder,
     remove_unfinished,
     verified,
     verified_files,
@@ -148,3 +149,17 @@ def test_checksums_are_read_once_for_many_files(tmp_path: Path, monkeypatch: pyt
         verified_files(tmp_path, names)
     with pytest.raises(InputError, match="no checksum of documents/new can be read"):
         verified_files(tmp_path, ["documents/new"])
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, below: str) -> None:
+    (tmp_path / "data").write_text("")
+    with pytest.raises(InputError, match="is a file, name a folder"):
+        make_folder(tmp_path / "data" / below)
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions do not stop the super-user, under whom tests may run."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(InputError, match="may not be written to"):
+        make_folder(tmp_path / "data")

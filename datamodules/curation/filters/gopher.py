@@ -4,6 +4,7 @@ The paper leaves open what a word, a line and a repeated character are; where it
 with (datatrove 0.10) is followed, since the thresholds were tried with it. Every limit may be null, which turns it off.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -157,6 +158,10 @@ def _measure_repetition(
     return values
 
 
+CODE = re.compile(r"[A-Za-z]{2}(?:[-_][A-Za-z]{2,4})?")
+"""The form of the code of a language or of its variety in a country."""
+
+
 class GopherQuality(Filter):
     """Quality rules of Rae et al. 2021, appendix A1.1, with their thresholds.
 
@@ -214,6 +219,15 @@ class GopherQuality(Filter):
         self.languages = [word for word in given if word in STOP_WORDS]
         if isinstance(stop_words, str) and not self.languages:
             raise InputError(f"stop_words={stop_words!r}: give words, or a language of {' '.join(STOP_WORDS)}")
+        # "ja on ei" are words of Finnish, "en zz" is a mistake: codes are meant where half are, or one is "pt-br".
+        unknown = [word for word in given if word not in STOP_WORDS]
+        known = sum(word.lower() in STOP_WORDS for word in given)
+        is_code = known and (len(unknown) <= known or any(len(word) > 2 or not word.islower() for word in unknown))
+        if unknown and is_code and all(CODE.fullmatch(word) for word in given):
+            raise InputError(
+                f"stop_words={given!r}: {' '.join(unknown)} is no language of {' '.join(STOP_WORDS)}; give codes of "
+                "these alone, or words of which one is longer than two letters"
+            )
         # All codes, or all words: "de" is a stop word of French and the code of German.
         self.languages = self.languages if len(self.languages) == len(given) else []
         self.stop_words = list(

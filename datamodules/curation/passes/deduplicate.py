@@ -74,9 +74,10 @@ def deduplicate_and_split(
     """Find duplicates among the documents that are left and choose the validation split.
 
     Documents of one URL go first, then exact duplicates, then near-duplicates of what is left: a text whose only
-    other copy is an older fetch of a page stays. A copy under the same URL counts as an exact duplicate. Kept is a document of a
-    source that is no crawl, then the best-scored, then the larger, then the earlier; of one URL the newest before the
-    best-scored. A document of a source without scores counts as better than any with one.
+    other copy is an older fetch of a page stays. A copy under the same URL counts as an exact duplicate.
+
+    Kept is a document of a source that is no crawl, then the best-scored, then the larger, then the earlier; of one URL
+    the newest before the best-scored. A document of a source without scores counts as better than any with one.
 
     Args:
         filtered: pieces that `filter.write_filtered` wrote, in the order of the corpus.
@@ -126,7 +127,7 @@ def deduplicate_and_split(
             lost = np.flatnonzero(reason == REASONS.index(NEAR))
             similarity[lost] = similarities(signatures, np.stack((duplicate_of[lost], lost), axis=1))
         del order
-        # What was dropped for a document that a later comparison dropped names the one that is kept: three steps at most.
+        # What was dropped for a document that was itself dropped names the one that is kept: three steps at most.
         for _ in range(2):
             duplicate_of = duplicate_of[duplicate_of]
         left = np.flatnonzero((size > 0) & (reason == 0))

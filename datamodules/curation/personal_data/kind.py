@@ -75,7 +75,7 @@ class Announced:
         # called with it: sin(123456782).
         # As few characters as can be, so that a bracket belongs to the number: tel (11) 91234-5678.
         number = re.compile(
-            rf"(?![A-Za-z{SPACED_LETTERS}{_ARABIC}(]|_NUMBER>|_CARD>)[^\d\n<]{{0,24}}?(?<![\w.])({self.number})"
+            rf"(?![A-Za-z{SPACED_LETTERS}{_ARABIC}(]|_NUMBER>|_CARD>)[^\d\n<]{{0,24}}?(?<![\d_.A-Za-z{SPACED_LETTERS}{_ARABIC}])({self.number})"
         )
         found = set()
         for word in self.words:

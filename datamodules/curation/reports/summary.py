@@ -157,7 +157,7 @@ class _Source:
         """What each step took, from reading to masking; a document counts with the bytes it was read with."""
         left = dict(self.read)
         rows = []
-        corpus = [("exact duplicates", {EXACT}), ("duplicates by URL", {URL}), ("near-duplicates", {NEAR})]
+        corpus = [("duplicates by URL", {URL}), ("exact duplicates", {EXACT}), ("near-duplicates", {NEAR})]
         stages = [
             (READING, "read", "", None),
             *((n, step["step"], step["about"], None) for n, step in enumerate(self.steps)),

@@ -32,6 +32,23 @@ _LICENSE_FILE = re.compile(
     re.I,
 )
 _SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() -]{1,200})")
+_BEFORE_SPDX = re.compile(r"(?:[\W_]|\b(?:dnl|rem|c|comment)\b)*", re.I)
+"""Signs and words of comments before an identifier."""
+NO_ASSERTION = "NOASSERTION"
+"""SPDX's word for a license that is not known."""
+EXCEPTIONS = frozenset(name.lower() for name in (
+    "389-exception", "Asterisk-exception", "Autoconf-exception-2.0", "Autoconf-exception-3.0",
+    "Autoconf-exception-generic", "Autoconf-exception-macro", "Bison-exception-1.24", "Bison-exception-2.2",
+    "Bootloader-exception", "Classpath-exception-2.0", "CLISP-exception-2.0", "DigiRule-FOSS-exception",
+    "eCos-exception-2.0", "Fawkes-Runtime-exception", "FLTK-exception", "Font-exception-2.0", "freertos-exception-2.0",
+    "GCC-exception-2.0", "GCC-exception-3.1", "GNAT-exception", "gnu-javamail-exception", "GPL-CC-1.0",
+    "i2p-gpl-java-exception", "LGPL-3.0-linking-exception", "Libtool-exception", "Linux-syscall-note",
+    "LLVM-exception", "LZMA-exception", "mif-exception", "Nokia-Qt-exception-1.1", "OCaml-LGPL-linking-exception",
+    "OCCT-exception-1.0", "OpenJDK-assembly-exception-1.0", "openvpn-openssl-exception", "Qt-GPL-exception-1.0",
+    "Qt-LGPL-exception-1.1", "Qwt-exception-1.0", "SHL-2.0", "SHL-2.1", "Swift-exception", "u-boot-exception-2.0",
+    "Universal-FOSS-exception-1.0", "WxWindows-exception-3.1", "x11vnc-openssl-exception",
+))  # fmt: skip
+"""Exceptions of SPDX's list: each permits more than the license before it. Anything else behind WITH need not."""
 _SHORT = [(name, re.compile(rf"(?<!\S){pattern}(?!\S)")) for name, pattern in SHORT_TEXTS]
 _TITLES = [(set(names), re.compile(rf"(?<!\S)(?:{pattern})(?!\S)")) for names, pattern in TITLES]
 _LICENSED = re.compile(
@@ -165,10 +182,16 @@ def _is_notice(line: str, is_continued: bool) -> bool:
 
 
 def declared_license(source: str) -> str | None:
-    """The SPDX expression in the header of a source file, or None; several identifiers all hold, joined by AND."""
+    """The SPDX expression in the header of a source file, or None; several identifiers all hold, joined by AND.
+
+    An identifier behind words that are no notice of copyright ("not under") asserts nothing: `NO_ASSERTION`.
+    """
     expressions: list[str] = []
     for found in _SPDX.finditer(source, 0, HEADER_CHARACTERS):
         expression = " ".join(found[1].split()).removesuffix("--").rstrip("( -")
+        before = source[source.rfind("\n", 0, found.start()) + 1 : found.start()]
+        if not _BEFORE_SPDX.fullmatch(before) and not _is_notice(before, is_continued=False):
+            expression = NO_ASSERTION
         if expression and expression not in expressions:
             expressions.append(expression)
     if len(expressions) < 2:
@@ -179,11 +202,14 @@ def declared_license(source: str) -> str | None:
 def is_allowed(expression: str, allowed: tuple[str, ...] | list[str]) -> bool:
     """True if an SPDX expression permits use under licenses of a list: any side of OR, both sides of AND.
 
-    Parentheses around OR within AND are read as if they stood around nothing, so that such an expression is refused
-    rather than allowed: every license named in it must be on the list.
+    A license WITH what is none of `EXCEPTIONS` is another license. Parentheses around OR within AND are read as if they
+    stood around nothing, so that such an expression is refused rather than allowed: every license named in it must be
+    on the list.
     """
     names = {name.lower() for name in allowed}
-    plain = re.sub(r"\s+WITH\s+[\w.-]+", "", expression, flags=re.I)
+    plain = re.sub(
+        r"\s+WITH\s+([\w.-]+)", lambda found: "" if found[1].lower() in EXCEPTIONS else found[0], expression, flags=re.I
+    )
     if "(" in plain or re.search(r"\bAND\b", plain, re.I):
         parts = re.split(r"\bAND\b|\bOR\b|[()]", plain, flags=re.I)
         return all(part.strip().lower() in names for part in parts if part.strip())

@@ -55,6 +55,15 @@ def test_a_folder_without_names_of_splits_is_all_train(tmp_path: Path) -> None:
     assert outcomes(HuggingFaceFolder(str(tmp_path))) == ["a"]
 
 
+def test_files_of_no_split_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("train", "golden", "trainval"):
+        (tmp_path / f"data/{name}.jsonl").write_text(json.dumps({"text": name}) + "\n")
+    assert outcomes(HuggingFaceFolder(str(tmp_path))) == ["train"]
+    said = capsys.readouterr().err
+    assert "left out 2 files that name no split, beside those that name one: data/golden.jsonl, data/trainval" in said
+
+
 def test_a_cut_stream_keeps_what_was_read(tmp_path: Path) -> None:
     path = tmp_path / "data.arrow"
     write_arrow(path, pyarrow.table({"text": [str(i) * 200 for i in range(10)]}))

@@ -177,6 +177,9 @@ def test_stop_words_may_be_given() -> None:
         (lambda: GopherQuality(words="characters"), "set min_mean_word_length: null"),
         (lambda: GopherQuality(stop_words="xx"), "stop_words='xx': give words, or a language of"),
         (lambda: GopherQuality(stop_words=[]), "name a language or words"),
+        (lambda: GopherQuality(stop_words=["en", "zz"]), "zz is no language of ar de en"),
+        (lambda: GopherQuality(stop_words=["en", "pt-br", "zh-cn"]), "pt-br zh-cn is no language of ar de en"),
+        (lambda: GopherQuality(stop_words=["de", "EN"]), "EN is no language of ar de en"),
         (lambda: C4Lines(notices=[""]), "an empty one is in every line"),
     ],
 )

@@ -45,6 +45,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"text": sentences(7, 50), "url": "https://EXAMPLE.org/a", "date": "2025-02-03"},
         {"text": None, "reason": "invalid_utf8"},
         {"text": sentences(9, 40)},
+        {"text": sentences(1, 40)},
     ]
     question = " ".join(sentences(9, 40).split()[20:40])
     (folder / "evaluation.jsonl").write_text(json.dumps({"q": "Which?"}) + "\n" + json.dumps({"q": question}) + "\n")
@@ -76,11 +77,12 @@ def test_each_verdict_is_explained(stage: Path) -> None:
     assert "dropped as near_duplicate of" in near
     assert "% of their MinHash values are equal" in near
     assert "which is kept" in near
-    # The older page of one URL goes, and with it the chain of its copy ends.
+    # The older page of one URL goes, and its text stays under another name.
     assert "dropped as url_duplicate of" in why(stage, 0)
-    copy = why(stage, 1)
+    assert "kept: documents/00000.parquet, row " in why(stage, 1)
+    copy = why(stage, 9)
     assert "dropped as exact_duplicate of" in copy
-    assert "dropped as url_duplicate of" in copy
+    assert "which is kept" in copy
 
 
 def test_a_document_is_found_by_each_of_its_names(stage: Path) -> None:
@@ -90,7 +92,7 @@ def test_a_document_is_found_by_each_of_its_names(stage: Path) -> None:
     assert str(row["id"]) in expected
     assert explain(stage, summary, hex(row["id"])) == expected
     assert explain(stage, summary, f"{row['id']:016X}".lower()) == expected
-    assert "holds 9 documents" in explain(stage, summary, "in/all.jsonl")
+    assert "holds 10 documents" in explain(stage, summary, "in/all.jsonl")
     for unknown in ("12", "zz", "in/all.jsonl#99", "-1", "#3", "9" * 40, ""):
         with pytest.raises(InputError, match="no document has this id or path"):
             explain(stage, summary, unknown)
@@ -104,7 +106,7 @@ def test_examples_of_a_reason(stage: Path) -> None:
     assert "too_short: 1 documents" in only
     assert "tiny" in only
     assert "near_duplicate" not in only
-    assert "kept: 2 documents" in format_examples(stage, summary, "kept", 1)
+    assert "kept: 3 documents" in format_examples(stage, summary, "kept", 1)
     for reason, samples in (("dull", 1), (None, 0)):
         with pytest.raises(InputError, match="reason=dull|samples=0"):
             format_examples(stage, summary, reason, samples)
@@ -117,14 +119,14 @@ def test_the_summary_holds_what_a_report_needs(stage: Path) -> None:
     assert [row["step"] for row in total["waterfall"]][:4] == ["read", "Normalize", "Length", "GopherQuality"]
     left = [row["left"]["documents"] for row in total["waterfall"]]
     assert left == sorted(left, reverse=True)
-    assert left[-1] == total["out"]["documents"] == 2
+    assert left[-1] == total["out"]["documents"] == 3
     characters = summary["measures"]["notes"]["characters"]
     assert len(characters["edges"]) == 65
-    assert sum(characters["counts"]) == 8
+    assert sum(characters["counts"]) == 9
     assert {limit["reason"] for limit in characters["limits"]} == {"too_short", "too_long"}
     (largest, *_) = summary["clusters"]
-    assert largest["size"] == 3
-    assert len(summary["kept_examples"]) == 2
+    assert largest["size"] == 2
+    assert len(summary["kept_examples"]) == 3
     assert {"summary", "duplicates and split"} <= {stage["stage"] for stage in summary["stages"]}
     rates = summary["step_rates"]["notes"]
     assert [rate["step"] for rate in rates] == ["Normalize", "Length", "GopherQuality", "Decontaminate"]

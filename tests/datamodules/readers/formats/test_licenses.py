@@ -187,7 +187,8 @@ def test_permissive_licenses_have_a_template() -> None:
     [
         ("MIT", True), ("mit", True), ("GPL-3.0-only", False), ("GPL-2.0 OR MIT", True), ("GPL-2.0 AND MIT", False),
         ("Apache-2.0 WITH LLVM-exception", True), ("(MIT OR Apache-2.0) AND ISC", True), ("(MIT OR GPL-2.0)", False),
-        ("", False),
+        ("", False), ("MIT WITH Commons-Clause", False), ("MIT OR Apache-2.0 WITH Commons-Clause", True),
+        ("Apache-2.0 with llvm-exception AND MIT", True), ("(MIT WITH Commons-Clause) AND ISC", False),
     ],
 )  # fmt: skip
 def test_expressions(expression: str, allowed: bool) -> None:
@@ -198,6 +199,15 @@ def test_headers() -> None:
     assert declared_license("/* SPDX-License-Identifier: (MIT OR Apache-2.0) */\nint x;") == "(MIT OR Apache-2.0)"
     assert declared_license("<!-- SPDX-License-Identifier: MIT -->") == "MIT"
     assert declared_license("x = 1") is None
+    assert declared_license("x = 1\n\t* Copyright (c) 2020 Jane Doe. SPDX-License-Identifier: ISC") == "ISC"
+    assert declared_license("dnl SPDX-License-Identifier: MIT\n") == "MIT"
+
+
+def test_an_identifier_that_is_denied_gives_no_license() -> None:
+    for line in ("# Not under SPDX-License-Identifier: MIT", "// except lib.c, SPDX-License-Identifier: MIT"):
+        assert declared_license(line) == "NOASSERTION"
+        both = f"# SPDX-License-Identifier: MIT\n{line}\n"
+        assert not is_allowed(str(declared_license(both)), PERMISSIVE_LICENSES)
 
 
 def test_every_identifier_of_a_header_holds() -> None:
