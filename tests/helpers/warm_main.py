@@ -91,11 +91,14 @@ def have_it_run(arguments: list[str]) -> int:
     process = distributed.CONTEXT.Process(
         target=warm_main.run_for, args=(os.getpid(), arguments, dict(os.environ), streams)
     )
+    # One that comes before it can be passed on waits; the fork server's children have a mask of their own.
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
     process.start()
     assert process.pid is not None
     pid = process.pid
     for number in PASSED_ON:
         signal.signal(number, lambda number, frame: os.kill(pid, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     process.join()
     assert process.exitcode is not None
     return process.exitcode
