@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "models/weights": {"common", "models"},
     FORMATS: {"common", f"{FORMATS}/markup"},
     f"{FORMATS}/markup": {"common", FORMATS},
-    f"{FORMATS}/web": {"common", FORMATS},
+    f"{FORMATS}/web": {"common", FORMATS, f"{FORMATS}/markup"},
     "datamodules/readers": READING,
     f"{CURATION}/words": {"common"},
     f"{CURATION}/deduplication": {"common", f"{CURATION}/words"},
