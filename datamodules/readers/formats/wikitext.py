@@ -39,6 +39,7 @@ _SINGLE_TAGS = frozenset({
 })  # fmt: skip
 _MARKUP = re.compile(
     r"\{\{|\}\}|\{\||\|\}(?!\})|\[|\]|<(?P<tag>[a-zA-Z]{1,20})\b[^<>]{0,1000}?(?P<single>/?)>|</(?P<end>[a-zA-Z]{1,20})"
+    r"|(?P<broken><[a-zA-Z])"
 )
 _CLOSES = {"}}": "{{", "|}": "{|", "]": "["}
 _LISTS = re.compile(rf"^[*#:;]{{{MAX_LIST_DEPTH + 1}}}", re.M)
@@ -60,12 +61,16 @@ _HEADING = "\x00"
 
 
 def unclosed(markup: str) -> int:
-    """Openings of templates, links, tables and tags that nothing closes, in the order they must be closed."""
+    """Openings of templates, links, tables and tags that nothing closes, in the order they must be closed; and tags
+    without their own end, as `<ref `."""
     stack: list[str] = []
     waiting: Counter[str] = Counter()
     lost = 0
     for match in _MARKUP.finditer(markup):
         token, tag, end = match[0], match["tag"], match["end"]
+        if match["broken"]:
+            lost += 1
+            continue
         if end:
             opening = f"<{end.lower()}"
         elif tag:

@@ -69,7 +69,8 @@ def test_a_page_above_the_limit_is_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["{{", "[[", "{{{a|", "<b>", "<ref name=a>", "[http://a ", "{|\n|", "*#:;", "[[ {{ ]] }}", "<div>x"]
+    "piece",
+    ["{{", "[[", "{{{a|", "<b>", "<ref name=a>", "[http://a ", "{|\n|", "*#:;", "[[ {{ ]] }}", "<div>x", "<ref "],
 )
 def test_markup_that_nothing_closes_costs_seconds_at_most(piece: str) -> None:
     start = time.perf_counter()
