@@ -66,8 +66,9 @@ class CommonCrawl(PathReader):
     def documents(self, path: str, file: InputFile) -> Iterator[Document]:
         """One document a page or text, and a reason for each response that is none.
 
-        Reasons are `http_status`, `not_html`, `unknown_type` (no Content-Type, and nothing that begins as HTML does),
-        `revisit` (the page is in another file), `truncated_page` (the crawler stopped before its end), `damaged_page`,
+        Reasons are `http_status`, `not_html`, `not_http` (such as of name servers), `unknown_type` (no Content-Type,
+        and nothing that begins as HTML does), `revisit` (the page is in another file), `truncated_page` (the crawler
+        stopped before its end), `damaged_page`,
         `damaged_record`, `too_large` and those of `page`. Requests, metadata and the like are no documents.
         """
         from fastwarc.warc import WarcRecordType as Kind
@@ -85,18 +86,14 @@ class CommonCrawl(PathReader):
             if not record.record_type & wanted:
                 continue
             url, date = record.headers.get("WARC-Target-URI"), record.headers.get("WARC-Date")
-            document = self._document(record, Kind)
-            if document is not None:
-                yield replace(document, url=_printable(url), date=_printable(date))
+            yield replace(self._document(record, Kind), url=_printable(url), date=_printable(date))
 
-    def _document(self, record: Any, kind: Any) -> Document | None:
-        """The document of a record, or None for one that is no page of the web."""
+    def _document(self, record: Any, kind: Any) -> Document:
+        """The document of a record, or the reason why it has none."""
         claimed: int = record.content_length
         headers = record.headers
         if record.record_type == kind.revisit:
             return Document(None, reason="revisit")
-        if record.record_type == kind.response and "http" not in (headers.get("Content-Type") or "http").lower():
-            return None  # such as of name servers
         if claimed > self.max_bytes:
             return Document(None, reason="too_large")
         if headers.get("WARC-Truncated") or headers.get("WARC-Segment-Number"):
@@ -108,6 +105,9 @@ class CommonCrawl(PathReader):
             raise EOFError(f"{record.content_length} bytes of {claimed} are there")
         try:
             block = read_whole(record.reader, self.max_bytes)
+            is_named = "http" in (headers.get("Content-Type") or "http").lower()
+            if record.record_type == kind.response and not is_named and not block.startswith(b"HTTP/"):
+                return Document(None, reason="not_http")  # such as of name servers
             if record.record_type == kind.conversion:
                 return text_or_reason(block)
             if record.record_type == kind.resource:

@@ -167,8 +167,17 @@ def test_pages_without_a_head_of_http_are_read_by_the_type_of_their_record(tmp_p
     ]
     (tmp_path / "a.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
     documents = read_all(CommonCrawl([str(tmp_path)]))
-    assert [document.reason for document in documents] == [None, "not_html", None]
+    assert [document.reason for document in documents] == [None, "not_html", "not_http", None]
     assert documents[0].url == "ftp://a/a.html"
+
+
+@pytest.mark.parametrize("kind", [b"text/html", b"application/octet-stream", b"message/rfc822", b""])
+def test_a_response_of_http_is_known_whatever_its_record_calls_it(tmp_path: Path, kind: bytes) -> None:
+    whole = response("http://a/", PAGE)
+    assert whole.count(b"application/http") == 1
+    named = whole.replace(b"Content-Type: application/http; msgtype=response", b"Content-Type: " + kind)
+    (tmp_path / "a.warc.gz").write_bytes(gzip.compress(named))
+    assert [document.reason for document in read_all(CommonCrawl([str(tmp_path)]))] == [None]
 
 
 def test_xhtml_of_a_crawl_is_read_as_xhtml(tmp_path: Path) -> None:
