@@ -114,6 +114,7 @@ def test_paths_that_cannot_be_written(configure: Configure, tmp_path: Path, caps
     for key in ("data.init_args.folder", "trainer.default_root_dir"):
         assert "/proc/made" in refused(["fit", "--config", config, f"--{key}=/proc/made"], capsys)
         assert str(file) in refused(["fit", "--config", config, f"--{key}={file}"], capsys)
+    said = f"{file}: it or what is above it is a file, name a folder"
     assert said in refused(["prepare", "--config", config, f"--data.init_args.folder={file}"], capsys)
 
 

@@ -55,7 +55,7 @@ def run_for(client: int, arguments: list[str], environment: dict[str, str], stre
     for stream in streams:
         stream.restore()
     # What lies below may be a pipe now, where the server has a file: the old objects would seek in it.
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     os.environ.clear()
     os.environ.update(environment)
     if environment.get("PYTHONUNBUFFERED"):
@@ -91,14 +91,16 @@ def have_it_run(arguments: list[str]) -> int:
     process = distributed.CONTEXT.Process(
         target=warm_main.run_for, args=(os.getpid(), arguments, dict(os.environ), streams)
     )
-    # One that comes before it can be passed on waits; the fork server's children have a mask of their own.
-    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    early: list[int] = []  # signals that come before there is a process to pass them on to
+    for number in PASSED_ON:
+        signal.signal(number, lambda number, frame: early.append(number))
     process.start()
     assert process.pid is not None
     pid = process.pid
     for number in PASSED_ON:
         signal.signal(number, lambda number, frame: os.kill(pid, number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+    for number in early:
+        os.kill(pid, number)
     process.join()
     assert process.exitcode is not None
     return process.exitcode
